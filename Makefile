@@ -1,0 +1,98 @@
+# Everything a person does here, on a machine with Python >= 3.11 (venv), make and git. `make` alone explains itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help up demo download test check lint types imports protos protos-fresh buf conformance chaos bench lock clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# Two environments in one folder: run.txt is a part of dev.txt, so `make test` after `make demo` only adds.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+
+define install
+	$(BIN)/pip install -q --require-hashes -r requirements/$(1).txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation --editable .
+	touch $@
+endef
+
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	@echo "setting up $(VENV) (once)"
+	$(call install,run)
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	@echo "setting up $(VENV) with what the tests need (once)"
+	$(call install,dev)
+	touch $(VENV)/run.stamp
+
+up: $(VENV)/run.stamp  ## Run the whole suite on this machine; Ctrl-C drains it
+	$(BIN)/reelhaul up $(ARGS)
+
+demo: $(VENV)/run.stamp  ## Start the suite, download a video (URL=... for any other), verify it, stop
+	$(BIN)/python -m tests.demo $(if $(URL),--url '$(URL)') $(ARGS)
+
+download: $(VENV)/run.stamp  ## Download URL=... through a running suite
+	$(BIN)/reelhaul download '$(URL)' $(ARGS)
+
+test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows)
+	$(BIN)/pytest $(ARGS)
+
+check: lint types imports buf protos-fresh  ## Lint, types, rooms, protos
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+imports: $(VENV)/dev.stamp
+	$(BIN)/lint-imports --no-cache
+
+# buf needs google/api and google/rpc as files in the workspace; the installed package has them.
+third_party: $(VENV)/dev.stamp
+	@mkdir -p third_party/googleapis/google
+	@cp -r $$($(BIN)/python -c 'import google.rpc, os; print(os.path.dirname(list(google.rpc.__path__)[0]))')/{api,rpc} third_party/googleapis/google/
+	@find third_party -type f ! -name '*.proto' -delete
+	@find third_party -name context -type d -prune -exec rm -r {} +
+	@touch third_party
+
+buf: third_party
+	$(BIN)/buf lint
+	@if git rev-parse -q --verify main >/dev/null && git cat-file -e main:buf.yaml 2>/dev/null; then \
+	  $(BIN)/buf breaking --against '.git#branch=main,ref=HEAD' || exit 1; fi
+
+protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 from protos/
+	@find libs/reelhaul -path '*/v1/*' -delete
+	$(BIN)/python -m grpc_tools.protoc -Iprotos \
+	  -I$$($(BIN)/python -c 'import google.rpc, os; print(os.path.dirname(os.path.dirname(list(google.rpc.__path__)[0])))') \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs $(PROTO_SOURCES)
+	@find libs/reelhaul -type d -name v1 -exec touch {}/__init__.py {}/../__init__.py \;
+
+protos-fresh: protos
+	@test -z "$$(git status --porcelain libs/reelhaul)" || { git status --short libs/reelhaul; echo 'generated code is stale: run make protos and commit'; exit 1; }
+
+conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
+	$(BIN)/python -m tests.libs.conformance $(VECTORS)
+
+chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: $(VENV)/dev.stamp  ## Measure side by side with named rivals
+	$(BIN)/python -m bench $(ARGS)
+
+lock:  ## Renew requirements/*.txt (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml --extra all -o requirements/run.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
+
+clean:  ## Remove environments and data
+	rm -rf $(VENV) third_party data downloads

@@ -1,0 +1,1 @@
+"""Reelhaul for its clients: the generated API, the client, the command line."""

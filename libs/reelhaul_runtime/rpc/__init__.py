@@ -1,0 +1,1 @@
+"""RPC: how our servers serve and how they call each other."""

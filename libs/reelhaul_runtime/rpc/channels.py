@@ -1,0 +1,144 @@
+"""Channels: how one service calls another, with deadlines, retries and our credential."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor, descriptor_pb2
+from google.rpc import status_pb2
+from grpc import aio
+
+from reelhaul_runtime import errors, identity, logs
+from reelhaul_runtime.rpc.policy import max_deadline_of
+
+_MethodOptions = descriptor_pb2.MethodOptions
+
+# AIP-194: UNAVAILABLE is the one code that may be retried without thinking.
+_RETRY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+@asynccontextmanager
+async def channel(
+    address: str, services: list[descriptor.ServiceDescriptor], *, suite_token: str = ""
+) -> AsyncIterator[aio.Channel]:
+    """A channel to *address* for stubs of *services*.
+
+    Methods marked with an ``idempotency_level`` are retried on UNAVAILABLE. A call without
+    a timeout takes its policy's ``max_deadline``. The suite token, the request id and the
+    trace context of the request being served go along.
+    """
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", json.dumps(service_config(services))),
+        # A peer that restarts is found again at once, not after minutes of backoff.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # The addresses are our own; a proxy in the environment is for the sites.
+        ("grpc.enable_http_proxy", 0),
+    ]
+    async with aio.insecure_channel(address, options, interceptors=_manners(suite_token)) as opened:
+        yield opened
+
+
+def service_config(services: list[descriptor.ServiceDescriptor]) -> dict[str, Any]:
+    """gRPC service config of *services*, from their methods' ``idempotency_level``.
+
+    https://github.com/grpc/grpc/blob/master/doc/service_config.md
+    """
+    safe = [
+        {"service": service.full_name, "method": method.name}
+        for service in services
+        for method in service.methods
+        if method.GetOptions().idempotency_level != _MethodOptions.IDEMPOTENCY_UNKNOWN
+    ]
+    return {"methodConfig": [{"name": safe, "retryPolicy": _RETRY}]} if safe else {}
+
+
+@contextmanager
+def status_as_errors(service: str) -> Iterator[None]:
+    """Raise another service's failure as ours; *service* is its name, for UNAVAILABLE."""
+    try:
+        yield
+    except aio.AioRpcError as error:
+        raise error_of(error, service) from error
+
+
+def error_of(error: aio.AioRpcError, service: str) -> errors.ReelhaulError:
+    """What *error*, a call of *service*, tells in our terms."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return errors.from_status(status_pb2.Status.FromString(value))
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return errors.Unavailable(service, f"{service} does not answer")
+    return errors.from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
+
+
+class _Manners:
+    """Fills in what every call needs: deadline, credential, request id, trace."""
+
+    def __init__(self, suite_token: str) -> None:
+        self._token = suite_token
+
+    def applied(self, details: aio.ClientCallDetails) -> aio.ClientCallDetails:
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        metadata = aio.Metadata(*(details.metadata or ()))
+        if self._token:
+            metadata.add(identity.SUITE_TOKEN_KEY, self._token)
+        if request := logs.request_id.get():
+            metadata.add("x-request-id", request)
+        if trace := logs.traceparent.get():
+            metadata.add("traceparent", trace)
+        timeout = details.timeout if details.timeout is not None else max_deadline_of(method)
+        return aio.ClientCallDetails(
+            details.method, timeout, metadata, details.credentials, details.wait_for_ready
+        )
+
+
+class _UnaryUnary(_Manners, aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(self.applied(client_call_details), request)
+
+
+class _UnaryStream(_Manners, aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(self.applied(client_call_details), request)
+
+
+class _StreamUnary(_Manners, aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        return await continuation(self.applied(client_call_details), request_iterator)
+
+
+class _StreamStream(_Manners, aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        return await continuation(self.applied(client_call_details), request_iterator)
+
+
+def _manners(suite_token: str) -> list[aio.ClientInterceptor]:
+    kinds = (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)
+    return [kind(suite_token) for kind in kinds]

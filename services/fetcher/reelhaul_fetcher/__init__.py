@@ -1,0 +1,1 @@
+"""Fetcher: turns a claimed job into verified files."""

@@ -1,0 +1,1 @@
+"""Jobs: remembers what was asked for, and how far it got."""

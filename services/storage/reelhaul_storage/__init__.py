@@ -1,0 +1,1 @@
+"""Storage: keeps artifacts, each content once, and hands them out again."""

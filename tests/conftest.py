@@ -1,0 +1,41 @@
+"""What every test may ask for: real servers, started from their wheels on free ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reelhaul_runtime import broker
+
+
+@contextmanager
+def running_process(command: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """*command* in a process group of its own, which is ended with the block."""
+    process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real nats-server with JetStream, one for all tests: use streams and subjects of your own."""
+    folder: Path = tmp_path_factory.mktemp("nats")
+    port = broker.free_port()
+    config = broker.write_config(folder, port)
+    with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
+        import asyncio
+
+        asyncio.run(broker.listening(port))
+        yield f"nats://127.0.0.1:{port}"
