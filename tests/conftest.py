@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,8 @@ def running_process(command: list[str], **options: object) -> Iterator[subproces
     try:
         yield process
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 
@@ -35,7 +34,5 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = broker.free_port()
     config = broker.write_config(folder, port)
     with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
-        import asyncio
-
         asyncio.run(broker.listening(port))
         yield f"nats://127.0.0.1:{port}"
