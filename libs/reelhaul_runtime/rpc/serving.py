@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,8 +35,8 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-async def _always() -> bool:
-    return True
+#: Raises, or takes longer than five seconds, where the thing it looks at does not work.
+Check = Callable[[], Awaitable[object]]
 
 
 @asynccontextmanager
@@ -45,15 +45,17 @@ async def serving(
     servicers: Sequence[Servicer],
     *,
     authenticator: Authenticator,
-    ready: Callable[[], Awaitable[bool]] = _always,
+    checks: Mapping[str, Check] | None = None,
     drain_seconds: float = 10.0,
     draining: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
 
-    Health v1: the empty name is liveness and looks inward only; each service's name is
-    readiness and follows *ready*, asked every second. On leaving, health turns NOT_SERVING,
-    *draining* is awaited (end streams here), and calls in hand are given *drain_seconds*.
+    Health v1: the empty name is liveness and looks inward only. *checks* look outward, by
+    component name (``jobs.database``), every second: each is served under its name, and
+    the proto services' names are readiness, SERVING while all checks pass. On leaving,
+    health turns NOT_SERVING, *draining* is awaited (end streams there), and calls in hand
+    are given *drain_seconds*.
 
     Raises RuntimeError if the address is taken.
     """
@@ -69,7 +71,7 @@ async def serving(
     port = server.add_insecure_port(address)
     await server.start()
     await health.set("", _SERVING)
-    watching = asyncio.create_task(_follow(ready, health, names))
+    watching = asyncio.create_task(_follow(checks or {}, health, names))
     log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
     try:
         yield port
@@ -81,17 +83,23 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-async def _follow(
-    ready: Callable[[], Awaitable[bool]], health: health_aio.HealthServicer, names: list[str]
-) -> None:
-    """Keep the health of *names* at what *ready* says."""
+async def _follow(checks: Mapping[str, Check], health: health_aio.HealthServicer, names: list[str]) -> None:
+    """Keep the health of each component at its check, and that of *names* at all of them."""
     while True:
-        try:
-            async with asyncio.timeout(5):
-                serves = await ready()
-        except Exception as error:
-            log.warning("not ready", extra={"cause": repr(error)})
-            serves = False
-        for name in names:
-            await health.set(name, _SERVING if serves else _NOT_SERVING)
-        await asyncio.sleep(1 if serves else 0.1)
+        passed = dict(
+            zip(checks, await asyncio.gather(*(_passes(n, c) for n, c in checks.items())), strict=True)
+        )
+        whole = all(passed.values())
+        for name, good in [*passed.items(), *((name, whole) for name in names)]:
+            await health.set(name, _SERVING if good else _NOT_SERVING)
+        await asyncio.sleep(1 if whole else 0.1)
+
+
+async def _passes(component: str, check: Check) -> bool:
+    try:
+        async with asyncio.timeout(5):
+            await check()
+    except Exception as error:
+        log.warning("check failed", extra={"component": component, "cause": repr(error)})
+        return False
+    return True
