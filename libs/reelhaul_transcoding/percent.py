@@ -14,8 +14,8 @@ class Unescape(Enum):
 
     #: %2F alone: the rule of google/api/http.proto.
     ALL_CHARACTERS_EXCEPT_SLASH = re.compile(r"(%2[Ff])")
-    #: The 18 reserved characters of RFC 6570 and the percent sign itself.
-    ALL_CHARACTERS_EXCEPT_RESERVED = re.compile(r"(%(?:2[1345678FfAaBbCc]|3[AaBbDdFf]|40|5[BbDd]))")
+    #: The 18 reserved characters of RFC 6570.
+    ALL_CHARACTERS_EXCEPT_RESERVED = re.compile(r"(%(?:2[1346789FfAaBbCc]|3[AaBbDdFf]|40|5[BbDd]))")
     #: Nothing.
     ALL_CHARACTERS = None
 

@@ -89,7 +89,7 @@ class Router(Generic[Target]):
         """
         path = _text(raw_path)
         head, colon, verb = path.rpartition(":")
-        if colon and "/" not in verb and verb in self._verbs:
+        if verb and colon and "/" not in verb and verb in self._verbs:
             if found := self._found(method, verb, head):
                 return found
             if allowed := self._allowed(verb, head):
@@ -104,7 +104,7 @@ class Router(Generic[Target]):
         """The methods that are bound to *raw_path*; none where there is no route."""
         path = _text(raw_path)
         head, colon, verb = path.rpartition(":")
-        if colon and "/" not in verb and (allowed := self._allowed(verb, head)):
+        if verb and colon and "/" not in verb and (allowed := self._allowed(verb, head)):
             return allowed
         return self._allowed("", path)
 

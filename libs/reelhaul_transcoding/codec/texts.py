@@ -24,7 +24,7 @@ _FLOAT_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _FLOAT = struct.Struct("<f")
 # Beyond it a double's neighbours are more than one apart, and orjson takes 64 bits at most.
-_EXACT = 2.0**53
+_EXACT, _EXACT_SINGLE = 2.0**53, 2.0**24
 
 
 def timestamp_of(text: str) -> tuple[int, int]:
@@ -138,14 +138,21 @@ def double_value(value: float) -> float | int | str:
 
 def single_value(value: float) -> float | int | str:
     """What stands for a float in JSON: the shortest text that reads back as the same 32 bits."""
-    if not math.isfinite(value) or value.is_integer():
-        # Whole floats beyond 2**53 are exact doubles as well.
+    if not math.isfinite(value) or (value.is_integer() and abs(value) < _EXACT_SINGLE):
         return double_value(value)
     for digits in (7, 8, 9):
         short = float(f"{value:.{digits}g}")
-        if _FLOAT.unpack(_FLOAT.pack(short))[0] == value:
-            return short
-    return value
+        if _reads_back(short, value):
+            return double_value(short)
+    return double_value(value)
+
+
+def _reads_back(short: float, value: float) -> bool:
+    try:
+        return bool(_FLOAT.unpack(_FLOAT.pack(short))[0] == value)
+    except OverflowError:
+        # Rounded up beyond the largest float.
+        return False
 
 
 def _nanos(fraction: str | None) -> int:
