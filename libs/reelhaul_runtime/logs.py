@@ -9,7 +9,10 @@ import secrets
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 #: The request being served; given by the caller in ``x-request-id``, else made here.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -25,9 +28,11 @@ def new_request_id() -> str:
     return secrets.token_hex(8)
 
 
-def configure(service: str, style: Literal["json", "text"], level: str) -> None:
-    """Send all logs of this process to standard error, in *style*, named as *service*'s."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(
+    service: str, style: Literal["json", "text"], level: str, *, stream: SupportsWrite[str] | None = None
+) -> None:
+    """Send all logs of this process to *stream* (standard error), in *style*, named as *service*'s."""
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Json(service) if style == "json" else _Text(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # They tell of every request at INFO; ours do that once.
