@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 from contextvars import ContextVar
@@ -21,6 +22,17 @@ traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 
 # What logging itself puts on a record; all else came by `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+# Anything else would swell the log or break its lines.
+_REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def begin_request(given_id: str, given_trace: str) -> None:
+    """Note the request being served: its id, else a new one; its trace, where it has a sound one."""
+    request_id.set(given_id if _REQUEST_ID.fullmatch(given_id) else new_request_id())
+    traceparent.set(given_trace if _TRACEPARENT.fullmatch(given_trace) else "")
 
 
 def new_request_id() -> str:
