@@ -135,6 +135,8 @@ def _unknown(error: KeyError) -> int:
 
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):  # task groups wrap what went wrong
+        return "; ".join(_said(each) for each in error.exceptions)
     return str(error) or type(error).__name__
 
 

@@ -31,7 +31,7 @@ class SuiteSettings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     #: Seconds that work in hand is given to end after SIGTERM.
-    drain_seconds: float = 10.0
+    drain_seconds: float = Field(default=10.0, ge=0, le=3600)
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Self:
