@@ -17,6 +17,8 @@ _HEAD_LIMIT = 64 * 1024
 _BLOCK = 256 * 1024
 # A slice of a throttled body each so often: smooth enough for a speed display.
 _TICK = 0.05
+# A timer, and no event that nobody sets: the loop would let a task go that nothing else holds.
+_FOREVER = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ async def _write(request: Request, answer: Answer, writer: asyncio.StreamWriter)
     faults = answer.faults
     await asyncio.sleep(faults.delay)
     if faults.hang:
-        await asyncio.Event().wait()
+        await asyncio.sleep(_FOREVER)
     headers = dict(answer.headers)
     if faults.chunked:
         headers["Transfer-Encoding"] = "chunked"
@@ -134,7 +136,7 @@ async def _write_body(body: bytes, faults: Faults, writer: asyncio.StreamWriter)
     if faults.reset and limit < len(body):
         _reset(writer)
     if faults.stall and limit < len(body):
-        await asyncio.Event().wait()
+        await asyncio.sleep(_FOREVER)
     if faults.chunked:
         writer.write(b"0\r\n\r\n")
 

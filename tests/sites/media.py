@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
@@ -72,7 +71,7 @@ def _make(folder: Path) -> None:
     for name in ("source", "media", "hls", "hls-ts", "dash"):
         (folder / name).mkdir()
     for step in (_encode(), _package(), _package_dash()):
-        subprocess.run([tools.ffmpeg(), "-v", "error", "-nostdin", *step], cwd=folder, check=True)
+        tools.run_ffmpeg(*step, folder=folder)
     for language in LANGUAGES:
         (folder / f"media/subtitles-{language}.vtt").write_text(webvtt(language))
         _write_hls_subtitles(folder, language)

@@ -20,6 +20,11 @@ def ffprobe() -> Path:
     return _tool("ffprobe-linux-x64")
 
 
+def run_ffmpeg(*arguments: str, folder: Path | None = None) -> None:
+    """ffmpeg with *arguments*, in *folder*. Raises CalledProcessError."""
+    subprocess.run([ffmpeg(), "-v", "error", "-nostdin", *arguments], cwd=folder, check=True)
+
+
 @dataclass(frozen=True)
 class Probe:
     """What ffprobe reads in a file."""
