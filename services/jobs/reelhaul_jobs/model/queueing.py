@@ -92,7 +92,8 @@ def retried(job: Job, now: datetime) -> Change:
         lane=Lane.READY,
         due=job.rank(now),
         end_time=None,
-        expire_time=None,
+        # Its user's own expiry stays; the one that followed from its end does not.
+        expire_time=None if job.end_time and job.expire_time == job.end_time + job.ttl else job.expire_time,
         error=None,
         progress=None,
     )
