@@ -115,7 +115,9 @@ def fair_picks(ready: Mapping[str, Sequence[Ready]], in_hand: Mapping[str, int],
 
     *ready* holds each tenant's jobs in their order; *in_hand* how many each has already.
     """
-    order = [(in_hand.get(tenant, 0), place, iter(jobs)) for place, (tenant, jobs) in enumerate(ready.items())]
+    order = [
+        (in_hand.get(tenant, 0), place, iter(jobs)) for place, (tenant, jobs) in enumerate(ready.items())
+    ]
     picked: list[Ready] = []
     heapify(order)
     while order and len(picked) < room:
@@ -136,3 +138,9 @@ def _in_lane(job: Job, lane: Lane, due: datetime) -> Job:
 def window(slots: Iterable[int], floor: int = 8, ceiling: int = 4096) -> int:
     """How many items JetStream is to hold for workers of so many *slots*."""
     return max(floor, min(ceiling, 3 * sum(slots)))
+
+
+def deleted(job: Job, now: datetime) -> Change:
+    """*job* gone for callers; a live one is cancelled first."""
+    after = job if job.state.terminal else cancelling(job, now, "deleted by a user").job
+    return Change(before=job, job=after.changed(now, delete_time=now, confirm_time=now))

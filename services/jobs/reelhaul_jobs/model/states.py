@@ -32,9 +32,7 @@ class State(IntEnum):
 #: The roads that a job goes by itself or by cancel.
 NEXT: Mapping[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
-    State.RUNNING: frozenset(
-        {State.QUEUED, State.RETRYING, State.SUCCEEDED, State.FAILED, State.CANCELLING}
-    ),
+    State.RUNNING: frozenset({State.QUEUED, State.RETRYING, State.SUCCEEDED, State.FAILED, State.CANCELLING}),
     State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
     State.CANCELLING: frozenset({State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
