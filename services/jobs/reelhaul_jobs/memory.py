@@ -160,6 +160,12 @@ class MemoryStore:
         if job_id in self._jobs:
             self._jobs[job_id] = replace(self._jobs[job_id], confirm_time=again)
 
+    async def purge(self, job_id: str) -> None:
+        """See QueueStore.purge."""
+        self._jobs.pop(job_id, None)
+        self._events.pop(job_id, None)
+        self._attempts = {key: kept for key, kept in self._attempts.items() if key[0] != job_id}
+
     async def forget(self, events_before: datetime, requests_before: datetime) -> None:
         """See QueueStore.forget."""
         for job_id, events in self._events.items():

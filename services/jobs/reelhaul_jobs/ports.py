@@ -150,6 +150,9 @@ class QueueStore(Protocol):
     async def confirmed(self, job_id: str, again: datetime | None) -> None:
         """Storage knows (None), or is to be told again at *again*."""
 
+    async def purge(self, job_id: str) -> None:
+        """Remove the job's row with its attempts and events. Purging nothing is not an error."""
+
     async def forget(self, events_before: datetime, requests_before: datetime) -> None:
         """Drop old events and request records."""
 

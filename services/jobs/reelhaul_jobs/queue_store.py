@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, literal, literal_column, or_, select, update
@@ -91,7 +92,7 @@ class SqlQueueStore:
     async def count(self, lanes: Sequence[Lane]) -> int:
         """See QueueStore.count."""
         statement = select(func.count()).where(jobs.c.lane.in_([int(lane) for lane in lanes]))
-        return int(await self._database.read(lambda connection: connection.execute(statement).scalar()) or 0)
+        return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
 
     async def seen(self, worker: str, slots: int, now: datetime) -> None:
         """See QueueStore.seen."""
@@ -115,12 +116,17 @@ class SqlQueueStore:
         told = {"job": job_id, "again": None if again is None else rows.micros(again)}
         await self._database.write(lambda connection: _executed(connection, _CONFIRMED, told))
 
+    async def purge(self, job_id: str) -> None:
+        """See QueueStore.purge."""
+        row = delete(jobs).where(jobs.c.id == job_id)
+        await self._database.write(lambda connection: _executed(connection, row))
+
     async def forget(self, events_before: datetime, requests_before: datetime) -> None:
         """See QueueStore.forget."""
         old_events = delete(events).where(events.c.time < rows.micros(events_before))
         old_requests = delete(request_ids).where(request_ids.c.time < rows.micros(requests_before))
         for statement in (old_events, old_requests):
-            await self._database.write(lambda connection, old=statement: _executed(connection, old))
+            await self._database.write(partial(_executed, statement=statement))
 
     async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """See QueueStore.lead."""

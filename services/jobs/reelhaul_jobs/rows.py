@@ -20,7 +20,8 @@ from reelhaul_jobs.model.states import AttemptState, Kind, Lane, Priority, State
 
 M = TypeVar("M", bound=Message)
 
-Row = Mapping[str, Any]
+#: A row by column name: a Mapping, or SQLAlchemy's RowMapping, which is none by its types.
+Row = Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -7,7 +7,18 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, func, insert, literal_column, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -223,7 +234,7 @@ def _remember(connection: Connection, request: Request, ids: list[str]) -> None:
 
 
 def _page(connection: Connection, query: Query) -> Page:
-    wanted = [jobs.c.delete_time.is_(None)]
+    wanted: list[ColumnElement[bool]] = [jobs.c.delete_time.is_(None)]
     if query.tenant is not None:
         wanted.append(jobs.c.tenant == query.tenant)
     counted = select(func.count()).select_from(select(jobs.c.id).where(*wanted).limit(COUNTED).subquery())

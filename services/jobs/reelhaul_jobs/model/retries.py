@@ -73,6 +73,7 @@ def wait_before_next(
     if asked is not None and asked > LONGEST_WAIT:
         return None
     # 2 ** 32 seconds is past any max_backoff; more would overflow timedelta.
-    backoff = min(policy.max_backoff, policy.min_backoff * 2 ** min(max(charged - 1, 0), 32))
+    doubled: timedelta = policy.min_backoff * 2 ** min(max(charged - 1, 0), 32)
+    backoff = min(policy.max_backoff, doubled)
     spread = backoff * (0.5 + jitter() / 2)
     return max(spread, asked) if asked is not None else spread
