@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.postgresql import fresh_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -21,7 +22,6 @@ from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
-from tests.postgresql import fresh_database
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -102,7 +102,7 @@ async def test_id_taken(store):
     await store.add([job(1)])
     with pytest.raises(ReelhaulError) as failure:
         await store.add([job(2), job(1)], request())
-    assert ErrorReason.RESOURCE_EXISTS == failure.value.reason
+    assert failure.value.reason == ErrorReason.RESOURCE_EXISTS
     with pytest.raises(NotFound):
         await store.get(job(2).id)
     # The request was not remembered either: it may be tried again.
@@ -112,8 +112,8 @@ async def test_id_taken(store):
 async def test_same_request_twice(store):
     """The same request answers the same job, however often it comes, also all at once."""
     answers = await asyncio.gather(*(store.add([job(n)], request()) for n in range(1, 6)))
-    assert 1 == len({answer[0].id for answer in answers})
-    assert 1 == (await store.page(Query(tenant="acme", limit=10))).total
+    assert len({answer[0].id for answer in answers}) == 1
+    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
 
 
 async def test_request_id_with_another_payload(store):
@@ -121,14 +121,14 @@ async def test_request_id_with_another_payload(store):
     await store.add([job(1)], request(digest=b"one"))
     with pytest.raises(ReelhaulError) as failure:
         await store.add([job(2)], request(digest=b"two"))
-    assert ErrorReason.REQUEST_ID_REUSED == failure.value.reason
+    assert failure.value.reason == ErrorReason.REQUEST_ID_REUSED
 
 
 async def test_change_keeps_history(store):
     """Claim and finish leave an attempt and one event for each state."""
     await store.add([job(1)])
     claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
-    assert (State.RUNNING, 1, Lane.LEASED) == (claimed.state, claimed.epoch, claimed.lane)
+    assert (claimed.state, claimed.epoch, claimed.lane) == (State.RUNNING, 1, Lane.LEASED)
     outcome = leases.Outcome(
         result=leases.Succeeded(
             media=media_pb2.MediaInfo(title="A film"),
@@ -141,18 +141,20 @@ async def test_change_keeps_history(store):
     )
     await store.change(job(1).id, lambda j: leases.finished(j, 1, outcome, NOW))
     stored = await store.get(job(1).id)
-    assert (State.SUCCEEDED, "A film", 720) == (stored.state, stored.media.title, stored.got.height)
-    assert ["artifacts/1"] == [artifact.name for artifact in stored.artifacts]
-    assert [State.QUEUED, State.RUNNING, State.SUCCEEDED] == [
-        event.state for event in await store.events(job(1).id, after=0, limit=10)
+    assert (stored.state, stored.media.title, stored.got.height) == (State.SUCCEEDED, "A film", 720)
+    assert [artifact.name for artifact in stored.artifacts] == ["artifacts/1"]
+    assert [event.state for event in await store.events(job(1).id, after=0, limit=10)] == [
+        State.QUEUED,
+        State.RUNNING,
+        State.SUCCEEDED,
     ]
     attempt = await store.attempt(job(1).id, 1)
-    assert (AttemptState.SUCCEEDED, 99, {503: 2}, 3) == (
+    assert (
         attempt.state,
         attempt.downloaded_bytes,
         attempt.http_statuses,
         attempt.finish_revision,
-    )
+    ) == (AttemptState.SUCCEEDED, 99, {503: 2}, 3)
     assert attempt == await store.attempt_of_epoch(job(1).id, 1)
     assert [attempt] == list(await store.attempts(job(1).id, below=None, limit=5))
 
@@ -179,8 +181,8 @@ async def test_claims_race(store):
         asked = claim(worker=f"w{number}", request_id=f"r{number}")
         return (await store.change(job(1).id, lambda j: leases.claimed(j, asked, NOW))).refusal is None
 
-    assert 1 == sum(await asyncio.gather(*(try_it(n) for n in range(20))))
-    assert 1 == (await store.get(job(1).id)).epoch
+    assert sum(await asyncio.gather(*(try_it(n) for n in range(20)))) == 1
+    assert (await store.get(job(1).id)).epoch == 1
 
 
 async def test_pages(store):
@@ -202,8 +204,8 @@ async def test_pages(store):
 async def test_pages_of_one_tenant(store):
     """A tenant's page holds that tenant's jobs only; None holds all."""
     await store.add([job(1), job(2, tenant="other")])
-    assert 1 == (await store.page(Query(tenant="acme", limit=5))).total
-    assert 2 == (await store.page(Query(tenant=None, limit=5))).total
+    assert (await store.page(Query(tenant="acme", limit=5))).total == 1
+    assert (await store.page(Query(tenant=None, limit=5))).total == 2
 
 
 async def test_deleted_job_is_gone(store):
@@ -212,7 +214,7 @@ async def test_deleted_job_is_gone(store):
     await store.change(job(1).id, lambda j: queueing.deleted(j, NOW))
     with pytest.raises(NotFound):
         await store.get(job(1).id)
-    assert 0 == (await store.page(Query(tenant=None, limit=5))).total
+    assert (await store.page(Query(tenant=None, limit=5))).total == 0
 
 
 async def test_backlog_order(store):
@@ -226,8 +228,8 @@ async def test_backlog_order(store):
     await store.add(list(ids.values()))
     backlog = await store.backlog(10, "", NOW)
     names = {j.id: name for name, j in ids.items()}
-    assert ["old low", "high", "normal", "low"] == [names[ready.id] for ready in backlog.ready["acme"]]
-    assert 4 == await store.place(ids["low"])
+    assert [names[ready.id] for ready in backlog.ready["acme"]] == ["old low", "high", "normal", "low"]
+    assert await store.place(ids["low"]) == 4
 
 
 async def test_backlog_of_many_tenants(store):
@@ -236,10 +238,10 @@ async def test_backlog_of_many_tenants(store):
     picked = queueing.fair_picks((await store.backlog(2, "", NOW)).ready, {}, 3)
     await store.published(picked, NOW + timedelta(minutes=1))
     backlog = await store.backlog(2, "t0", NOW)
-    assert {"t0": 1, "t1": 1, "t2": 1} == backlog.in_hand
-    assert 3 == backlog.published
+    assert backlog.in_hand == {"t0": 1, "t1": 1, "t2": 1}
+    assert backlog.published == 3
     assert {"t0", "t1", "t2"} == set(backlog.ready)
-    assert all(2 == len(jobs) for jobs in backlog.ready.values())
+    assert all(len(jobs) == 2 for jobs in backlog.ready.values())
     assert not {ready.id for ready in picked} & {r.id for jobs in backlog.ready.values() for r in jobs}
 
 
@@ -258,16 +260,16 @@ async def test_due(store):
     await store.add(later)
     before = NOW + timedelta(minutes=58)
     assert [job(3).id, job(2).id] == list(await store.due(Lane.LATER, before, 5))
-    assert 3 == await store.count([Lane.LATER, Lane.READY])
+    assert await store.count([Lane.LATER, Lane.READY]) == 3
 
 
 async def test_slots_of_live_workers(store):
     """Workers count while they are heard of."""
     await store.seen("w1", 4, NOW)
     await store.seen("w2", 8, NOW - timedelta(minutes=5))
-    assert 4 == await store.slots(NOW)
+    assert await store.slots(NOW) == 4
     await store.seen("w2", 8, NOW)
-    assert 12 == await store.slots(NOW)
+    assert await store.slots(NOW) == 12
 
 
 async def test_unconfirmed(store):
@@ -275,16 +277,16 @@ async def test_unconfirmed(store):
     await store.add([replace(job(1), confirm_time=NOW)])
     assert [job(1).id] == [found.id for found in await store.unconfirmed(NOW, 5)]
     await store.confirmed(job(1).id, NOW + timedelta(minutes=1))
-    assert [] == list(await store.unconfirmed(NOW, 5))
+    assert list(await store.unconfirmed(NOW, 5)) == []
     await store.confirmed(job(1).id, None)
-    assert [] == list(await store.unconfirmed(NOW + timedelta(hours=1), 5))
+    assert list(await store.unconfirmed(NOW + timedelta(hours=1), 5)) == []
 
 
 async def test_one_leader(store):
     """A loop has one leader; when it resigns or goes silent, another takes over."""
     lasting = timedelta(seconds=5)
     answers = [await store.lead("sweeper", holder, NOW, lasting) for holder in ("a", "b", "a")]
-    assert [True, False, True] == answers
+    assert answers == [True, False, True]
     assert await store.lead("dispatcher", "b", NOW, lasting)
     assert await store.lead("sweeper", "b", NOW + timedelta(seconds=6), lasting)
     await store.resign("sweeper", "a")
@@ -297,13 +299,13 @@ async def test_forget(store):
     """Old events and requests go; the job stays."""
     await store.add([job(1)], request())
     await store.forget(NOW + timedelta(days=1), NOW + timedelta(days=1))
-    assert [] == list(await store.events(job(1).id, after=0, limit=5))
+    assert list(await store.events(job(1).id, after=0, limit=5)) == []
     assert [job(2)] == list(await store.add([job(2)], request(digest=b"other")))
 
 
 async def test_key_is_shared(store):
     """A key is made once, also when all ask at once."""
     keys = await asyncio.gather(*(store.key("tokens") for _ in range(5)))
-    assert 1 == len(set(keys))
-    assert 32 == len(keys[0])
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
     assert keys[0] != await store.key("others")

@@ -89,7 +89,7 @@ class Leases:
         return Renewed(change.job.due, self.duration, change.job.state is State.CANCELLING)
 
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
-        """The receipt of the outcome: of the first one, however often it is sent; or that the lease is gone."""
+        """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
         change = await self._change(job_id, lambda job: leases.finished(job, epoch, outcome, self._now()))
         if isinstance(change, Refusal):
             return change
