@@ -14,8 +14,8 @@ from reelhaul_runtime.errors import ReelhaulError
 async def _until(client, path, wanted):
     """The first answer of *path* with the status *wanted*; health is polled, as everyone does it."""
     async with asyncio.timeout(10):
-        while (answer := await client.get(path)).status_code != wanted:
-            await asyncio.sleep(0.05)  # noqa: ASYNC110
+        while (answer := await client.get(path)).status_code != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     return answer
 
 
