@@ -41,20 +41,23 @@ def main() -> int:
         for line in complaints(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
-    patience = Patience(drain=settings.drain_seconds + _LAST_WORDS_SECONDS)
-    told = lines.to_stderr("text" if _wants_text(settings) else "json", settings.log_level)
-    logs.configure("up", "json", settings.log_level, stream=lines.Stream("up", told))
-    try:
-        settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
-        folder = ground.run_folder(settings.data_dir)
-        with ground.locked(folder):
-            ground.await_leftovers(record.left_in(folder), settings.drain_seconds)
-            settings = _with_ports(settings)
-            suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
-            return asyncio.run(suite.run())
-    except (ground.GroundTaken, OSError) as error:
-        click.echo(f"reelhaul: {error}", err=True)
-        return FAILED
+    with lines.to_stderr("text" if _wants_text(settings) else "json", settings.log_level) as told:
+        logs.configure("up", "json", settings.log_level, stream=lines.Stream("up", told))
+        try:
+            return _run(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}), told)
+        except (ground.GroundTaken, OSError) as error:
+            click.echo(f"reelhaul: {error}", err=True)
+            return FAILED
+
+
+def _run(settings: SuiteSettings, told: lines.Lines) -> int:
+    folder = ground.run_folder(settings.data_dir)
+    with ground.locked(folder):
+        ground.await_leftovers(record.left_in(folder), settings.drain_seconds)
+        settings = _with_ports(settings)
+        patience = Patience(drain=settings.drain_seconds + _LAST_WORDS_SECONDS)
+        suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
+        return asyncio.run(suite.run())
 
 
 class Suite:
