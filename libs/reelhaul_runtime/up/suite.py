@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 from urllib.parse import urlsplit
 
 import click
@@ -53,9 +52,10 @@ def main() -> int:
 def _run(settings: SuiteSettings, told: lines.Lines) -> int:
     folder = ground.run_folder(settings.data_dir)
     with ground.locked(folder):
-        ground.await_leftovers(record.left_in(folder), settings.drain_seconds)
+        drain = settings.drain_seconds + _LAST_WORDS_SECONDS
+        ground.await_leftovers(record.left_in(folder), drain)
         settings = _with_ports(settings)
-        patience = Patience(drain=settings.drain_seconds + _LAST_WORDS_SECONDS)
+        patience = Patience(drain=drain)
         suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
         return asyncio.run(suite.run())
 
@@ -71,10 +71,9 @@ class Suite:
         told: lines.Lines,
         *,
         nats_url: str = "",
-        out: TextIO = sys.stdout,
     ) -> None:
         self._keepers = [Keeper(part, patience, told.tell, self._changed) for part in parts]
-        self._folder, self._patience, self._out = folder, patience, out
+        self._folder, self._patience = folder, patience
         self._addresses = {part.name: part.address for part in parts}
         if nats_url:
             self._addresses["nats"] = nats_url
@@ -146,7 +145,7 @@ class Suite:
         said += [f"  {name:<8} {_shown(address)}" for name, address in reversed(self._addresses.items())]
         said.append(f"  {'data':<8} {self._folder.parent}")
         with suppress(BrokenPipeError, ValueError):
-            print(*said, sep="\n", file=self._out, flush=True)
+            click.echo("\n".join(said))
 
     async def _bury(self) -> None:
         """End what a dead part has left behind in groups of its own."""
