@@ -152,9 +152,9 @@ def test_record_names_what_runs(suite: SmallSuite):
     assert suite.process is not None
     assert record["pid"] == suite.process.pid
     assert record["addresses"] == {n: f"http://127.0.0.1:{p}" for n, p in suite.ports.items()}
-    assert {f"{n} started {pid}" for n, pid in record["processes"].items()} == set(
+    assert {f"{n} started {pid}" for n, pid in record["processes"].items()} == {
         line for line in suite.journal.read_text().splitlines() if not line.endswith(" asked")
-    )
+    }
     assert (suite.folder / "run" / "suite.json").stat().st_mode & 0o777 == 0o600
 
 
