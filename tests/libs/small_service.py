@@ -3,7 +3,8 @@
     python small_service.py NAME PORT JOURNAL [--refuse] [--ignore-term]
 
 It appends ``NAME started PID``, ``NAME asked`` (for its health) and ``NAME ended`` to
-JOURNAL; GET /hang makes it answer nothing any more; GET /child starts a child in a session of its own and answers its pid.
+JOURNAL; GET /hang makes it answer nothing any more; GET /child starts a child in a session
+of its own and answers its pid.
 """
 
 from __future__ import annotations
