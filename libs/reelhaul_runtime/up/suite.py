@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 OK, FAILED, REFUSED, KILLED = 0, 1, 2, 130
 
 _ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
-_NATS_PORT = 4222
 # What a service needs beyond drain_seconds: serve itself gives up a little earlier.
 _LAST_WORDS_SECONDS = 7
 _SLOW_START_SECONDS = 30.0
@@ -163,7 +162,7 @@ def _parts_of(settings: SuiteSettings, folder: Path) -> list[Part]:
     token = settings.suite_token or ground.suite_token(folder)
     if settings.nats_url:
         return parts.services(settings, settings.nats_url, token)
-    nats = parts.nats(settings.data_dir / "nats", ground.steady_port(_NATS_PORT))
+    nats = parts.nats(settings.data_dir / "nats", ground.steady_port())
     return [nats, *parts.services(settings, nats.address, token)]
 
 
