@@ -1,0 +1,167 @@
+"""Receiving media bytes: each stream into its own file, counted, limited, checked by length."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from yt_dlp.networking import HEADRequest
+from yt_dlp.networking.exceptions import RequestError
+from yt_dlp.utils import DownloadError
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import Progress
+from reelhaul_fetcher.model.gauge import Gauge
+from reelhaul_fetcher.model.orders import FetchOrder
+from reelhaul_fetcher.ytdlp.downloader import Downloader, supported
+from reelhaul_runtime.errors import ReelhaulError
+
+Info = dict[str, Any]
+
+# Estimates from a bitrate are off by about this much; they alone refuse nothing nearer.
+_DOUBT = 1.3
+#: Extensions that a stream's file may have: the site names them, so they are held to a list.
+_EXTENSIONS = frozenset(
+    [
+        "mp4",
+        "m4a",
+        "m4v",
+        "webm",
+        "mkv",
+        "weba",
+        "mp3",
+        "opus",
+        "ogg",
+        "oga",
+        "ogv",
+        "flac",
+        "wav",
+        "aac",
+        "mov",
+        "ts",
+        "flv",
+        "3gp",
+        "avi",
+        "mka",
+        "ac3",
+    ]
+)
+
+
+class Meter:
+    """Hears yt-dlp's progress hook, from any thread."""
+
+    def __init__(self, gauge: Gauge, size_limit: int) -> None:
+        self._gauge, self._limit = gauge, size_limit
+        #: The part that is being received; "" while there is none, e.g. for subtitles.
+        self.part = ""
+
+    def hear(self, told: Info) -> None:
+        """yt-dlp's word of how far it is. Raises MEDIA_TOO_LARGE past the limit."""
+        received = int(told.get("downloaded_bytes") or 0)
+        if not self.part or not received:
+            return
+        self._gauge.receive(self.part, received, _fraction(told))
+        if self._limit and self._gauge.received > self._limit:
+            raise too_large(self._gauge.received, self._limit)
+
+
+def receive(
+    downloader: Downloader, info: Info, streams: list[Info], order: FetchOrder, gauge: Gauge, meter: Meter
+) -> list[Path]:
+    """The files of *streams*, in their order.
+
+    Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, MEDIA_TOO_LARGE,
+    VERIFICATION_FAILED for a wrong length.
+    """
+    sizes = [_size(downloader, stream) for stream in streams]
+    weights = {
+        str(stream["format_id"]): size or _estimated(stream, info)
+        for stream, size in zip(streams, sizes, strict=True)
+    }
+    total = sum(size for size in sizes if size) if all(sizes) else None
+    _check_room(sum(size or 0 for size in sizes), sum(w or 0 for w in weights.values()), order.size_limit)
+    gauge.plan(weights, total)
+    files = []
+    for stream, size in zip(streams, sizes, strict=True):
+        meter.part = str(stream["format_id"])
+        gauge.stage(Progress.DOWNLOADING, _detail(stream))
+        files.append(_one(downloader, {**info, **stream}, order.folder, len(files), size))
+        meter.part = ""
+    return files
+
+
+def _one(downloader: Downloader, stream: Info, folder: Path, number: int, size: int | None) -> Path:
+    protocol = str(stream.get("protocol") or "")
+    if not supported(protocol):
+        raise ReelhaulError(
+            ErrorReason.FORMAT_UNAVAILABLE, f"streams that come by {protocol or 'this way'} are not fetched"
+        )
+    extension = str(stream.get("ext"))
+    # Numbered by us: a site's format id is data, and may hold anything.
+    path = folder / f"stream{number}.{extension if extension in _EXTENSIONS else 'bin'}"
+    stream.pop("requested_formats", None)
+    succeeded, _ = downloader.dl(str(path), stream)
+    if not succeeded or not path.exists():
+        raise DownloadError("the download ended without a file")
+    received = path.stat().st_size
+    if not received or (size is not None and received != size):
+        raise ReelhaulError(
+            ErrorReason.VERIFICATION_FAILED,
+            f"{received} bytes were received of {size if size is not None else 'some'}",
+            metadata={"check": "size"},
+        )
+    return path
+
+
+def _size(downloader: Downloader, stream: Info) -> int | None:
+    """Exact bytes of *stream*; None where neither the page nor the server tells."""
+    if stream.get("filesize"):
+        return int(stream["filesize"])
+    if stream.get("fragments") or stream.get("protocol") not in ("http", "https"):
+        return None
+    headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
+    # Many servers refuse HEAD: then nothing is known, and nothing is wrong.
+    with suppress(RequestError, ValueError), downloader.unnoted():
+        answer = downloader.urlopen(HEADRequest(stream["url"], headers=headers))
+        answer.close()
+        return int(answer.headers.get("Content-Length", "")) or None
+    return None
+
+
+def _estimated(stream: Info, info: Info) -> float | None:
+    """About how many bytes *stream* has, from its bitrate; None where that is not known."""
+    if stream.get("filesize_approx"):
+        return float(stream["filesize_approx"])
+    rate, seconds = stream.get("tbr"), stream.get("duration") or info.get("duration")
+    return float(rate) * 125 * float(seconds) if rate and seconds else None
+
+
+def _check_room(exact: float, estimated: float, limit: int) -> None:
+    if limit and (exact > limit or estimated > limit * _DOUBT):
+        raise too_large(int(max(exact, estimated)), limit)
+
+
+def too_large(size: int, limit: int) -> ReelhaulError:
+    """The media passes the job's limit."""
+    return ReelhaulError(
+        ErrorReason.MEDIA_TOO_LARGE,
+        f"the media has {size} bytes or more; at most {limit} are allowed",
+        metadata={"sizeBytes": str(size), "limitBytes": str(limit)},
+    )
+
+
+def _fraction(told: Info) -> float | None:
+    """How far the part is, 0..1. yt-dlp's estimate of fragmented totals is wild: fragments are counted."""
+    count = told.get("fragment_count")
+    if count:
+        done = float(told.get("fragment_index") or 0)
+        return min(done / float(count), 1.0)
+    total = told.get("total_bytes")
+    return float(told["downloaded_bytes"]) / float(total) if total else None
+
+
+def _detail(stream: Info) -> str:
+    what = "audio" if stream.get("vcodec") == "none" else "video"
+    return f"{what} {stream['format_id']}"[:100]
