@@ -23,7 +23,8 @@ class FfmpegFailed(Exception):
 def pack(
     inputs: Sequence[Path], how: Package, output: Path, duration: float, tell: Callable[[float], None]
 ) -> None:
-    """Make *output* of *inputs* (picture first). *tell* hears how far it is, 0..1, where *duration* is known.
+    """Make *output* of *inputs* (picture first). *tell* hears how far it is
+    (0..1) where *duration* is known.
 
     Raises FfmpegFailed.
     """
@@ -49,11 +50,11 @@ def to_jpeg(picture: Path, output: Path) -> None:
 
 
 def try_out(path: Path, duration: float) -> None:
-    """Decode the first and the last seconds of *path*. Raises FfmpegFailed where they do not play."""
-    spans = [("-t", "2")]
-    if duration > 4:
+    """Decode the first and the last second of *path*. Raises FfmpegFailed where they do not play."""
+    spans = [("-t", "1")]
+    if duration > 2:
         # From the end: a file cut short keeps a good header.
-        spans.append(("-ss", f"{duration - 2:.3f}"))
+        spans.append(("-ss", f"{duration - 1:.3f}"))
     for span in spans:
         _run([*_QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), "-f", "null", "-"])
 

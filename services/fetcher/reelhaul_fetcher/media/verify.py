@@ -24,12 +24,15 @@ class Promise:
     min_height: int = 0
 
 
-def verified(path: Path, promise: Promise) -> DeliveredMedia:
-    """What *path* delivers. Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height."""
+def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = None) -> DeliveredMedia:
+    """What *path* delivers; *seen* saves a look where it was inspected as it is.
+
+    Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height.
+    """
     if path.stat().st_size == 0:
         raise _failed("size", "the file is empty")
     try:
-        seen = ffprobe.inspect(path)
+        seen = seen or ffprobe.inspect(path)
     except ffprobe.NotMedia as error:
         raise _failed("container", f"ffprobe cannot read the file: {error}") from error
     _check_streams(seen, promise)

@@ -15,8 +15,7 @@ Stage = Progress.Stage
 
 #: Percent at which each stage begins and ends. Only Finish makes 100.
 SHARES: dict[Stage.ValueType, tuple[float, float]] = {
-    Stage.DOWNLOADING: (2.0, 83.0),
-    Stage.FETCHING_EXTRAS: (83.0, 85.0),
+    Stage.DOWNLOADING: (2.0, 85.0),
     Stage.POSTPROCESSING: (85.0, 92.0),
     Stage.VERIFYING: (92.0, 94.0),
     Stage.UPLOADING: (94.0, 99.9),

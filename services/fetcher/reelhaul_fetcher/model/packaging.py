@@ -35,6 +35,7 @@ _AUDIO: dict[Audio.Format.ValueType, tuple[str, str, str]] = {
     Audio.WAV: ("wav", "pcm_s16le", "pcm_s16le"),
     Audio.OGG: ("ogg", "vorbis", "libvorbis"),
 }
+_AS_OFFERED = {"aac": "m4a", "alac": "m4a", "mp3": "mp3", "opus": "opus", "vorbis": "ogg", "flac": "flac"}
 _LOSSLESS = (Audio.FLAC, Audio.WAV)
 _DEFAULT_KBPS = 192
 

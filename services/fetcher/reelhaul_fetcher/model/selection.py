@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import Format, FormatSpec, Warning
+from reelhaul.type.v1.media_pb2 import Format, FormatSpec
 from reelhaul_fetcher.model import codecs
 from reelhaul_runtime.errors import ReelhaulError
 
-Choice = tuple[list[Format], list[Warning]]
+Choice = tuple[list[Format], list[media_pb2.Warning]]
 
 # Fewest moving parts first: a plain file is resumed and checked by its length.
 _PROTOCOLS = ("hls", "dash", "https")
@@ -18,6 +19,8 @@ _PROTOCOLS = ("hls", "dash", "https")
 
 def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
     """The streams to take, video first, and the wishes that they do not meet.
+
+    *offered* is worst first: of equals the last is taken.
 
     Raises FORMAT_UNAVAILABLE where nothing offered meets *spec*, MEDIA_DRM_PROTECTED where
     all that would is protected.
@@ -53,7 +56,7 @@ def _video(offered: list[Format], spec: FormatSpec) -> Choice:
     pictures = [stream for stream in offered if stream.video_codec]
     if not pictures:
         raise _unavailable("no stream of this media has a picture; ask for AUDIO")
-    video = max(_allowed(pictures, spec), key=_picture_rank(spec))
+    video = max(reversed(_allowed(pictures, spec)), key=_picture_rank(spec))
     warnings = _picture_warnings(video, spec)
     sounds = [stream for stream in offered if stream.audio_codec and not stream.video_codec]
     if video.audio_codec or not sounds:
@@ -64,12 +67,13 @@ def _video(offered: list[Format], spec: FormatSpec) -> Choice:
 
 def _allowed(pictures: list[Format], spec: FormatSpec) -> list[Format]:
     """The pictures that meet what is no preference: heights, frame rate, dynamic range."""
+    rate = spec.max_frame_rate + 0.5
     rules: list[tuple[str, Callable[[Format], bool]]] = [
         (f"at most {spec.max_height} pixels high", lambda s: height_of(s) <= spec.max_height),
         (f"at least {spec.min_height} pixels high", lambda s: height_of(s) >= spec.min_height),
         (
             f"at most {spec.max_frame_rate} frames a second",
-            lambda s: s.frame_rate <= spec.max_frame_rate + 0.5,
+            lambda s: s.frame_rate <= rate,
         ),
         ("of high dynamic range", lambda s: bool(s.dynamic_range)),
     ]
@@ -113,15 +117,17 @@ def _picture_rank(spec: FormatSpec) -> Callable[[Format], Any]:
 
 def _best_audio(
     offered: list[Format], spec: FormatSpec, container: codecs.Container.ValueType
-) -> tuple[Format, list[Warning]]:
+) -> tuple[Format, list[media_pb2.Warning]]:
     wanted = [language for language in spec.audio.languages if language != "original"]
     if wanted and not any(_speaks(s, language) for s in offered for language in wanted):
         message = f"no sound in {', '.join(wanted)} is offered"
         if spec.audio.language_required:
             raise _unavailable(message)
-        warning = Warning(reason=Warning.AUDIO_LANGUAGE_DIFFERS, message=message, language_code=wanted[0])
-        return max(offered, key=_sound_rank([], spec, container)), [warning]
-    return max(offered, key=_sound_rank(list(spec.audio.languages), spec, container)), []
+        warning = media_pb2.Warning(
+            reason=media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, message=message, language_code=wanted[0]
+        )
+        return max(reversed(offered), key=_sound_rank([], spec, container)), [warning]
+    return max(reversed(offered), key=_sound_rank(list(spec.audio.languages), spec, container)), []
 
 
 def _sound_rank(
@@ -153,16 +159,16 @@ def same_language(offered: str, asked: str) -> bool:
     return bool(one) and (one == other or one.startswith(other + "-"))
 
 
-def _picture_warnings(video: Format, spec: FormatSpec) -> list[Warning]:
+def _picture_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:
     warnings = []
     height = height_of(video)
     if spec.max_height and height and height < spec.max_height:
         text = f"the tallest picture offered up to {spec.max_height} is {height}"
-        warnings.append(Warning(reason=Warning.HEIGHT_BELOW_ASKED, message=text))
+        warnings.append(media_pb2.Warning(reason=media_pb2.Warning.HEIGHT_BELOW_ASKED, message=text))
     liked = [codecs.VIDEO_FAMILY.get(codec) for codec in spec.video_codecs]
     if liked and codecs.family(video.video_codec) not in (*liked, codecs.UNKNOWN):
         text = f"the picture is {codecs.family(video.video_codec)}: none of the codecs asked is offered"
-        warnings.append(Warning(reason=Warning.CODEC_NOT_OFFERED, message=text))
+        warnings.append(media_pb2.Warning(reason=media_pb2.Warning.CODEC_NOT_OFFERED, message=text))
     return warnings
 
 

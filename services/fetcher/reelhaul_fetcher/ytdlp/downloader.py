@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
+from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
+from yt_dlp.utils import unsmuggle_url
 
 #: Header by which the guard says why it refused.
 GUARD_HEADER = "X-Reelhaul-Guard"
@@ -82,12 +84,17 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     def urlopen(self, req: Any) -> Any:
         """As yt-dlp's, with failures noted."""
-        url = req if isinstance(req, str) else req.url
+        request = Request(req) if isinstance(req, str) else req
+        # Extractors leave notes for each other in the fragment; urllib would send it to a proxy.
+        request.url, notes = unsmuggle_url(request.url, {})
+        request.url = urldefrag(request.url).url
+        if notes.get("referer"):
+            request.headers.setdefault("Referer", notes["referer"])
         try:
-            return super().urlopen(req)
+            return super().urlopen(request)
         except RequestError as error:
             if not self._unnoted:
-                self._answers.note(url, error)
+                self._answers.note(request.url, error)
             raise
 
     @contextmanager

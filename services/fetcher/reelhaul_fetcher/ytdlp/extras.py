@@ -9,8 +9,9 @@ from google.protobuf import json_format
 from yt_dlp.networking import Request
 from yt_dlp.utils import YoutubeDLError
 
+from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo, Progress, Warning
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo, Progress
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.model import names, subtitles
 from reelhaul_fetcher.model.gauge import Gauge
@@ -21,7 +22,7 @@ from reelhaul_fetcher.ytdlp.downloader import Downloader, supported
 from reelhaul_runtime.errors import ReelhaulError
 
 Info = dict[str, Any]
-Extras = tuple[list[Product], list[Warning]]
+Extras = tuple[list[Product], list[media_pb2.Warning]]
 
 _MAX_SUBTITLE = 16 * 1024 * 1024
 _MAX_THUMBNAIL = 20 * 1024 * 1024
@@ -35,7 +36,7 @@ def fetched(downloader: Downloader, info: Info, media: MediaInfo, order: FetchOr
     Raises SUBTITLES_UNAVAILABLE where they were required.
     """
     products: list[Product] = []
-    warnings: list[Warning] = []
+    warnings: list[media_pb2.Warning] = []
     asked = order.format
     if asked.HasField("subtitles") or asked.thumbnail:
         gauge.stage(Progress.FETCHING_EXTRAS)
@@ -46,7 +47,7 @@ def fetched(downloader: Downloader, info: Info, media: MediaInfo, order: FetchOr
             products.append(found)
         else:
             text = "the thumbnail could not be fetched"
-            warnings.append(Warning(reason=Warning.THUMBNAIL_MISSING, message=text))
+            warnings.append(media_pb2.Warning(reason=media_pb2.Warning.THUMBNAIL_MISSING, message=text))
     if asked.info_json:
         path = order.folder / "info.json"
         path.write_text(json_format.MessageToJson(media, ensure_ascii=False), encoding="utf-8")
@@ -78,7 +79,9 @@ def _subtitles(downloader: Downloader, info: Info, media: MediaInfo, order: Fetc
             metadata={"languages": ",".join(missing)},
         )
     return products, [
-        Warning(reason=Warning.SUBTITLES_MISSING, message=f"no subtitles in {lang}", language_code=lang)
+        media_pb2.Warning(
+            reason=media_pb2.Warning.SUBTITLES_MISSING, message=f"no subtitles in {lang}", language_code=lang
+        )
         for lang in missing
     ]
 
@@ -149,12 +152,9 @@ def _segmented(downloader: Downloader, form: Info, folder: Path) -> str:
     if not supported("m3u8_native"):
         raise OSError("no native downloader")
     path = folder / "track.vtt"
+    track = {**form, "protocol": "m3u8_native", "ext": "vtt", "id": "track", "title": "track"}
     try:
-        downloader.dl(
-            str(path),
-            {**form, "protocol": "m3u8_native", "ext": "vtt", "id": "track", "title": "track"},
-            subtitle=True,
-        )
+        downloader.dl(str(path), track, subtitle=True)
         with path.open("rb") as file:
             return file.read(_MAX_SUBTITLE).decode("utf-8-sig", "replace")
     finally:

@@ -24,13 +24,13 @@ from reelhaul_fetcher.ytdlp.cage import WayBarred
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
-Reason = ErrorReason.ValueType
-
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 _UPGRADE_URL = "https://github.com/yt-dlp/yt-dlp/releases"
 
+_LOGIN = ErrorReason.MEDIA_LOGIN_REQUIRED
+
 # What sites say, by yt-dlp's wording; the first that is found holds.
-_WORDS: tuple[tuple[str, Reason, dict[str, str]], ...] = (
+_WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     (r"confirm you.re not a bot|captcha|IP is likely being blocked", ErrorReason.UPSTREAM_BLOCKED, {}),
     (r"DRM protected|DRM protection", ErrorReason.MEDIA_DRM_PROTECTED, {}),
     (r"try again later.*rate.?limited|rate-limited by", ErrorReason.UPSTREAM_THROTTLED, {}),
@@ -39,7 +39,7 @@ _WORDS: tuple[tuple[str, Reason, dict[str, str]], ...] = (
         ErrorReason.MEDIA_LOGIN_REQUIRED,
         {"cause": "age"},
     ),
-    (r"private video|video is private", ErrorReason.MEDIA_LOGIN_REQUIRED, {"cause": "private"}),
+    (r"private video|video is private", _LOGIN, {"cause": "private"}),
     (
         r"join this channel|members.only|Premium members",
         ErrorReason.MEDIA_LOGIN_REQUIRED,
@@ -63,7 +63,7 @@ _WORDS: tuple[tuple[str, Reason, dict[str, str]], ...] = (
         {"cause": "login"},
     ),
     (
-        r"video unavailable|has been removed|no longer available|does not exist|account.*terminated|not found",
+        r"video unavailable|been removed|no longer available|does not exist|account.*terminated|not found",
         ErrorReason.MEDIA_NOT_FOUND,
         {},
     ),
@@ -179,7 +179,9 @@ def _by_transport(
     chain: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
 ) -> ReelhaulError | None:
     transport = any(isinstance(link, TransportError | ConnectionError | TimeoutError) for link in chain)
-    if not transport and not re.search(r"more expected|bytes read|write to closed file", text):
+    if not transport and not re.search(
+        r"more expected|bytes read|Got error:|reset by peer|timed out|closed file", text
+    ):
         return None
     words = f"{text} {chain[-1]}"
     cause = next((name for rule, name in _TRANSPORT if re.search(rule, words, re.IGNORECASE)), "connect")
@@ -200,13 +202,13 @@ def retry_after(header: str, now: datetime) -> timedelta | None:
     return min(max(delay, timedelta()), timedelta(days=1))
 
 
-def _wait_in(text: str, reason: Reason) -> timedelta | None:
+def _wait_in(text: str, reason: ErrorReason.ValueType) -> timedelta | None:
     if reason == ErrorReason.UPSTREAM_THROTTLED and "hour" in text:
         return timedelta(hours=1)
     return None
 
 
-def _failure(reason: Reason, text: str, facts: dict[str, str], **more: Any) -> ReelhaulError:
+def _failure(reason: ErrorReason.ValueType, text: str, facts: dict[str, str], **more: Any) -> ReelhaulError:
     promised = spec_of(reason).metadata_keys
     return ReelhaulError(
         reason, text[:500], metadata={k: v for k, v in facts.items() if k in promised}, **more

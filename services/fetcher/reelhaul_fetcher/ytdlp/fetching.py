@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import (
     ArtifactInfo,
@@ -15,7 +16,6 @@ from reelhaul.type.v1.media_pb2 import (
     FormatSpec,
     MediaInfo,
     Progress,
-    Warning,
 )
 from reelhaul_fetcher.media import ffmpeg, ffprobe, verify
 from reelhaul_fetcher.model import names
@@ -68,6 +68,8 @@ def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> Fetc
         _admit(media, order)
         streams = {_text_id(f): f for f in formats_in(info)}
         chosen, warnings = choose([format_of(f) for f in streams.values()], order.format)
+        # Before the media: what is required and missing should not cost gigabytes first.
+        others, missed = extras.fetched(downloader, info, media, order, gauge)
         products: list[Product] = []
         got = DeliveredMedia(duration=media.duration)
         if chosen:
@@ -77,7 +79,6 @@ def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> Fetc
             product, got, more = _finished(files, chosen, media, order, gauge)
             products.append(product)
             warnings += more
-        others, missed = extras.fetched(downloader, info, media, order, gauge)
     got.subtitle_language_codes.extend(
         sorted({p.info.language_code for p in others if p.info.kind == ArtifactInfo.SUBTITLE})
     )
@@ -92,7 +93,8 @@ def _read(downloader: Downloader, order: FetchOrder) -> Info:
     entries = [entry for entry in info["entries"] if entry]
     # A page may embed several videos: the first is the page's own. A list is not media.
     if entries and info.get("extractor") == "generic":
-        return dict(entries[0])
+        # yt-dlp numbers the titles of a page's videos.
+        return {**entries[0], "title": info.get("title") or entries[0].get("title")}
     raise ReelhaulError(
         ErrorReason.SITE_UNSUPPORTED,
         "this URL is a list, not one video" if entries else "the page holds no media",
@@ -127,7 +129,7 @@ def too_long(seconds: float, limit: float) -> ReelhaulError:
 
 def _finished(
     files: list[Path], chosen: list[Format], media: MediaInfo, order: FetchOrder, gauge: Gauge
-) -> tuple[Product, DeliveredMedia, list[Warning]]:
+) -> tuple[Product, DeliveredMedia, list[media_pb2.Warning]]:
     """The one file made of *files*, checked."""
     gauge.stage(Stage.POSTPROCESSING)
     seen = [_inspected(path) for path in files]
@@ -137,7 +139,7 @@ def _finished(
     gauge.stage(Stage.VERIFYING)
     duration = media.duration.ToTimedelta().total_seconds() or max(s.duration for s in seen)
     promise = verify.Promise(duration, bool(how.video), bool(how.audio), order.format.min_height)
-    got = verify.verified(path, promise)
+    got = verify.verified(path, promise, seen[0] if path == files[0] else None)
     got.format_ids.extend(stream.format_id for stream in chosen)
     got.transcoded = how.encodes
     got.audio_language_code = chosen[-1].language_code
@@ -191,11 +193,11 @@ def _packed(
     return output
 
 
-def _transcoded(how: Package, spec: FormatSpec) -> list[Warning]:
+def _transcoded(how: Package, spec: FormatSpec) -> list[media_pb2.Warning]:
     if not how.encodes or spec.media_kind == FormatSpec.AUDIO:
         return []
     text = f"the streams do not fit {how.extension} and were encoded anew"
-    return [Warning(reason=Warning.TRANSCODED, message=text)]
+    return [media_pb2.Warning(reason=media_pb2.Warning.TRANSCODED, message=text)]
 
 
 def _text_id(stream: Info) -> str:

@@ -21,31 +21,11 @@ Info = dict[str, Any]
 
 # Estimates from a bitrate are off by about this much; they alone refuse nothing nearer.
 _DOUBT = 1.3
+_USUAL_AUDIO_KBPS = 128
 #: Extensions that a stream's file may have: the site names them, so they are held to a list.
 _EXTENSIONS = frozenset(
-    [
-        "mp4",
-        "m4a",
-        "m4v",
-        "webm",
-        "mkv",
-        "weba",
-        "mp3",
-        "opus",
-        "ogg",
-        "oga",
-        "ogv",
-        "flac",
-        "wav",
-        "aac",
-        "mov",
-        "ts",
-        "flv",
-        "3gp",
-        "avi",
-        "mka",
-        "ac3",
-    ]
+    {"mp4", "m4a", "m4v", "webm", "mkv", "weba", "mka", "mov", "ts", "flv", "3gp", "avi"}
+    | {"mp3", "opus", "ogg", "oga", "ogv", "flac", "wav", "aac", "ac3"}
 )
 
 
@@ -76,14 +56,13 @@ def receive(
     VERIFICATION_FAILED for a wrong length.
     """
     sizes = [_size(downloader, stream) for stream in streams]
-    weights = {
-        str(stream["format_id"]): size or _estimated(stream, info)
-        for stream, size in zip(streams, sizes, strict=True)
-    }
-    total = sum(size for size in sizes if size) if all(sizes) else None
-    _check_room(sum(size or 0 for size in sizes), sum(w or 0 for w in weights.values()), order.size_limit)
-    gauge.plan(weights, total)
-    files = []
+    seconds = float(info.get("duration") or 0)
+    guesses = [_estimated(stream, seconds) for stream in streams]
+    _check_room(sizes, guesses if seconds else [], order.size_limit)
+    parts = [str(stream["format_id"]) for stream in streams]
+    known = sum(size for size in sizes if size) if all(sizes) else None
+    gauge.plan(dict(zip(parts, sizes if known else guesses, strict=True)), known)
+    files: list[Path] = []
     for stream, size in zip(streams, sizes, strict=True):
         meter.part = str(stream["format_id"])
         gauge.stage(Progress.DOWNLOADING, _detail(stream))
@@ -130,17 +109,20 @@ def _size(downloader: Downloader, stream: Info) -> int | None:
     return None
 
 
-def _estimated(stream: Info, info: Info) -> float | None:
-    """About how many bytes *stream* has, from its bitrate; None where that is not known."""
-    if stream.get("filesize_approx"):
-        return float(stream["filesize_approx"])
-    rate, seconds = stream.get("tbr"), stream.get("duration") or info.get("duration")
-    return float(rate) * 125 * float(seconds) if rate and seconds else None
+def _estimated(stream: Info, seconds: float) -> float | None:
+    """About how many bytes *stream* has, from its bitrate; bytes a second where *seconds* is 0.
+
+    None where its bitrate is not known: sound has one that is usual, pictures have not.
+    """
+    rate = stream.get("tbr") or (_USUAL_AUDIO_KBPS if stream.get("vcodec") == "none" else None)
+    return float(rate) * 125 * (seconds or 1.0) if rate else None
 
 
-def _check_room(exact: float, estimated: float, limit: int) -> None:
-    if limit and (exact > limit or estimated > limit * _DOUBT):
-        raise too_large(int(max(exact, estimated)), limit)
+def _check_room(sizes: list[int | None], guesses: list[float | None], limit: int) -> None:
+    exact = sum(size or 0 for size in sizes)
+    guessed = sum(guess or 0 for guess in guesses)
+    if limit and (exact > limit or guessed > limit * _DOUBT):
+        raise too_large(int(max(exact, guessed)), limit)
 
 
 def too_large(size: int, limit: int) -> ReelhaulError:
