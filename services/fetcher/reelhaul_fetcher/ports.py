@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
@@ -98,6 +99,19 @@ class Artifacts(Protocol):
 
         Tries again for a while; then raises STORAGE_UNAVAILABLE.
         """
+
+
+class Scratch(Protocol):
+    """Where attempts have their folders. None outlives its attempt."""
+
+    def make(self, job: str, epoch: int) -> Path:
+        """An empty folder for this lease of *job*, readable by us only. Raises WORKER_DISK_FULL."""
+
+    async def remove(self, folder: Path) -> None:
+        """Remove *folder* and all in it. Never raises."""
+
+    def free_bytes(self) -> int:
+        """Bytes that a new attempt may still write."""
 
 
 class Delivery(Protocol):

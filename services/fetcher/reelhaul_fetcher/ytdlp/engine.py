@@ -73,6 +73,10 @@ class YtDlpEngine:
         if not self._warm.is_set():
             raise Unavailable("fetcher", "the engine is warming up")
 
+    async def warm(self) -> None:
+        """Return when the parent is warm."""
+        await self._warm.wait()
+
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """As ``ports.Engine.fetch``."""
         return wire.report_of(await self._do(order, listener))
@@ -83,8 +87,11 @@ class YtDlpEngine:
         return media
 
     async def _do(self, order: FetchOrder | ProbeOrder, listener: Listener | None) -> wire.Frame:
-        async with asyncio.timeout(_WARM_SECONDS):
-            await self._warm.wait()
+        try:
+            async with asyncio.timeout(_WARM_SECONDS):
+                await self._warm.wait()
+        except TimeoutError:
+            raise Unavailable("fetcher", "the engine does not get warm") from None
         run = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
         ours.setblocking(False)

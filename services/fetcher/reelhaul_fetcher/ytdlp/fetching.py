@@ -89,6 +89,9 @@ def _read(downloader: Downloader, order: FetchOrder) -> Info:
     """yt-dlp's info of the one video at the URL."""
     info: Info = downloader.extract_info(order.url, download=False, process=True)
     if "entries" not in info:
+        # yt-dlp numbers the videos of a page in their titles, a single one too.
+        if info.get("extractor") == "html5":
+            info["title"] = str(info.get("title") or "").removesuffix(" (1)")
         return info
     entries = [entry for entry in info["entries"] if entry]
     # A page may embed several videos: the first is the page's own. A list is not media.
