@@ -72,6 +72,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = Bench(RemoteLeases(jobs), queue, fetching, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots)
         probing = Probing(engine, guard, lambda: datetime.now(UTC))
+        servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))
 
         async def drained() -> None:
@@ -83,13 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         yield await stack.enter_async_context(
             serving(
                 settings.fetcher_address,
-                [
-                    (
-                        fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server,
-                        FetcherServicer(probing),
-                        _NAME.full_name,
-                    )
-                ],
+                [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=OpenDoor(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 drain_seconds=settings.drain_seconds,
@@ -101,7 +96,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
     """Take work, from when the engine is warm."""
     await engine.warm()
-    await worker.run()
+    while True:
+        try:
+            await worker.run()
+        except Exception:
+            # A fetcher that takes no work must not look as if it did.
+            log.exception("taking work broke; trying again")
+            await asyncio.sleep(1)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

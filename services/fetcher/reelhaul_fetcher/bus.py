@@ -158,10 +158,14 @@ class JetStreamQueue:
 
     async def hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
-        subscription = await self._client.subscribe("control.*")
-        async for message in subscription.messages:
-            with suppress(DecodeError):
-                yield work_pb2.StopHint.FromString(message.data)
+        while True:
+            # The subscription outlives reconnections; only making it needs a broker.
+            with suppress(NatsError):
+                subscription = await self._client.subscribe("control.*")
+                async for message in subscription.messages:
+                    with suppress(DecodeError):
+                        yield work_pb2.StopHint.FromString(message.data)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def publish(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``. Not awaited by the broker: the next one is a quarter second away."""

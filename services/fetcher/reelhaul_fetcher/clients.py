@@ -146,9 +146,10 @@ async def _messages(
         file.seek(offset)
         first = True
         while content := await asyncio.to_thread(_read, file):
-            yield storage_service_pb2.WriteArtifactRequest(
-                upload=upload.name if first else None, write_offset=offset, content=content
-            )
+            message = storage_service_pb2.WriteArtifactRequest(write_offset=offset, content=content)
+            if first:
+                message.upload = upload.name
+            yield message
             first = False
             offset += len(content)
             told(offset)

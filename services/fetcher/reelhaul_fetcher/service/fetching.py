@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -127,12 +128,8 @@ class Fetching:
         done, infos = 0, []
         reporter.uploading(0, total)
         for product in products:
-            before = done
-            infos.append(
-                await self.artifacts.store(
-                    product, stamp, lambda stored, before=before: reporter.uploading(before + stored, total)
-                )
-            )
+            told = partial(_told_above, reporter, done, total)
+            infos.append(await self.artifacts.store(product, stamp, told))
             done += product.info.size_bytes
             reporter.uploading(done, total)
         return infos
@@ -150,6 +147,10 @@ def by_guard(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
     return ReelhaulError(
         ErrorReason.URL_FORBIDDEN, f"the guard refused {host}: {why}", metadata={"host": host}
     )
+
+
+def _told_above(reporter: Reporter, before: int, total: int, stored: int) -> None:
+    reporter.uploading(before + stored, total)
 
 
 def _smaller(one: int, other: int) -> int:

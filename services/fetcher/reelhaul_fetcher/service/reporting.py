@@ -63,8 +63,7 @@ class Reporter:
 
     def stalled(self, patience: float) -> bool:
         """Whether bytes have come too slowly for *patience* seconds."""
-        since, before = self._mark
-        waited = self._clock() - since
+        waited = self._clock() - self._mark[0]
         if self.latest.stage in (Progress.STAGE_UNSPECIFIED, Progress.PROBING, Progress.FETCHING_EXTRAS):
             return waited > patience * _PROBING_PATIENCE
         return self.latest.stage == Progress.DOWNLOADING and waited > patience

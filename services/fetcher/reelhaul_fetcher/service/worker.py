@@ -85,5 +85,5 @@ class Worker:
     async def _follow_hints(self) -> None:
         async for hint in self._bench.queue.hints():
             for attempt in self._running:
-                if attempt.job == hint.job and (not hint.epoch or attempt.epoch == hint.epoch):
+                if attempt.job == hint.job and attempt.epoch == (hint.epoch or attempt.epoch):
                     attempt.renew_now()
