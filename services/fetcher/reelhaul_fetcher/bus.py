@@ -13,6 +13,7 @@ from datetime import timedelta
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from reelhaul.work.v1 import work_pb2
@@ -59,6 +60,7 @@ class _Lane:
     def __init__(self, client: Client, durable: str, wanted: Callable[[], bool]) -> None:
         self._client, self._wanted = client, wanted
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{_STREAM}.{durable}"
+        self._inbox: Subscription | None = None
         self._waiting: asyncio.Task[JetStreamDelivery | None] | None = None
 
     @property
@@ -106,8 +108,11 @@ class _Lane:
         return found
 
     async def _pull(self, asked: dict[str, object], seconds: float) -> JetStreamDelivery | None:
-        message = await self._client.request(self._subject, json.dumps(asked).encode(), timeout=seconds)
-        return await _read(message)
+        # Not request(): work comes under its own subject, by which that cannot match it.
+        if self._inbox is None:
+            self._inbox = await self._client.subscribe(self._client.new_inbox())
+        await self._client.publish(self._subject, json.dumps(asked).encode(), reply=self._inbox.subject)
+        return await _read(await self._inbox.next_msg(timeout=seconds))
 
 
 class JetStreamQueue:
