@@ -41,7 +41,8 @@ class Violation:
 class Fault(Exception):
     """A request that the transcoder does not pass on.
 
-    ``code`` is a google.rpc.Code; ``http_status`` overrides the status that follows from
+    ``code`` is a google.rpc.Code and ``subject`` what the fault is about where it is no
+    field, e.g. ``GET /nowhere``; ``http_status`` overrides the status that follows from
     it, and ``headers`` go with the answer.
     """
 
@@ -52,6 +53,7 @@ class Fault(Exception):
         text: str,
         *,
         violations: Iterable[Violation] = (),
+        subject: str = "",
         http_status: int | None = None,
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
@@ -60,6 +62,7 @@ class Fault(Exception):
         self.code = code
         self.text = text
         self.violations = tuple(violations)
+        self.subject = subject
         self.http_status = http_status
         self.headers = tuple(headers)
 
@@ -81,20 +84,26 @@ class FieldFault(Fault):
 class NoRoute(Fault):
     """Nothing is bound to the path: 404."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(Kind.ROUTE, code_pb2.NOT_FOUND, f"no method is bound to {path}")
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(
+            Kind.ROUTE,
+            code_pb2.NOT_FOUND,
+            f"nothing is served at {path[:_MAX_FIELD]}",
+            subject=f"{method} {path[:_MAX_FIELD]}",
+        )
 
 
 class MethodNotAllowed(Fault):
     """Something is bound to the path, for other methods: 405, and Allow names them."""
 
-    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
         self.allowed = tuple(allowed)
         listed = ", ".join(self.allowed)
         super().__init__(
             Kind.METHOD,
             code_pb2.UNIMPLEMENTED,
             f"{method} is not served here; allowed: {listed}",
+            subject=f"{method} {path[:_MAX_FIELD]}",
             http_status=405,
             headers=[(b"allow", listed.encode())],
         )
@@ -108,6 +117,7 @@ class TooLarge(Fault):
             Kind.SIZE,
             code_pb2.INVALID_ARGUMENT,
             f"the body is larger than {limit} bytes",
+            subject="body",
             http_status=413,
             # What is left unread of the body must not be taken for the next request.
             headers=[(b"connection", b"close")],
@@ -118,7 +128,9 @@ class Unsupported(Fault):
     """The body's media type or encoding is not taken: 415."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(Kind.MEDIA_TYPE, code_pb2.INVALID_ARGUMENT, text, http_status=415)
+        super().__init__(
+            Kind.MEDIA_TYPE, code_pb2.INVALID_ARGUMENT, text, subject="content-type", http_status=415
+        )
 
 
 class Draining(Fault):

@@ -93,12 +93,12 @@ class Router(Generic[Target]):
             if found := self._found(method, verb, head):
                 return found
             if allowed := self._allowed(verb, head):
-                raise MethodNotAllowed(method, allowed)
+                raise MethodNotAllowed(method, path, allowed)
         if found := self._found(method, "", path):
             return found
         if allowed := self._allowed("", path):
-            raise MethodNotAllowed(method, allowed)
-        raise NoRoute(path)
+            raise MethodNotAllowed(method, path, allowed)
+        raise NoRoute(method, path)
 
     def allowed(self, raw_path: bytes) -> tuple[str, ...]:
         """The methods that are bound to *raw_path*; none where there is no route."""

@@ -45,7 +45,7 @@ async def serve_socket(transcoder: Transcoder, scope: Scope, receive: Receive, s
     try:
         match = transcoder.matched("GET", scope)
         if not match.target.binding.server_streaming or match.target.binding.raw_answer:
-            raise NoRoute(scope["path"])
+            raise NoRoute("WEBSOCKET", scope["path"])
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
         call = transcoder.call(match, scope, headers, b"")
         status = await _streamed(transcoder, match.target, call, receive, send)
