@@ -98,8 +98,13 @@ class Answer:
 
     @property
     def why(self) -> str:
-        """Why the guard spoke; empty when the site did."""
+        """Why the guard refused; empty when it did not."""
         return self.fields.get("x-reelhaul-guard", "")
+
+    @property
+    def failure(self) -> str:
+        """Why the guard could not carry what it allows; empty when it could."""
+        return self.fields.get("x-reelhaul-guard-failure", "")
 
 
 class Client:
@@ -128,7 +133,7 @@ class Client:
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])
         }
         status = int(head[0].split(" ")[1])
-        if method == "HEAD" or (method == "CONNECT" and status == 200):
+        if method == "HEAD" or status == 100 or (method == "CONNECT" and status == 200):
             return Answer(status, fields, b"")
         if "content-length" in fields:
             return Answer(status, fields, await self.reader.readexactly(int(fields["content-length"])))
@@ -136,9 +141,18 @@ class Client:
             return Answer(status, fields, await self._chunked())
         return Answer(status, fields, await self.reader.read())
 
+    async def until_cut(self) -> int:
+        """Read until the other side breaks the connection off; how many bytes came before."""
+        got = 0
+        with suppress(ConnectionResetError):
+            while piece := await self.reader.read(1 << 16):
+                got += len(piece)
+            raise AssertionError("closed in order")
+        return got
+
     async def _chunked(self) -> bytes:
         body = b""
-        while size := int(await self.reader.readline(), 16):
+        while size := int((await self.reader.readline()).partition(b";")[0], 16):
             body += await self.reader.readexactly(size)
             await self.reader.readexactly(2)
         await self.reader.readexactly(2)
@@ -185,11 +199,11 @@ async def a_guard(
     byte_limit: int = 0,
     seconds: float = 0,
     allow_networks: Sequence[str] = (f"{PUBLIC}/32",),
+    ports: Sequence[int] = (),
 ) -> AsyncIterator[Door]:
     """A guard that finds names in *names*; its pass ``x:secret`` has *byte_limit* and *seconds*."""
-    dialer = Dialer(
-        Rules.of(allow_networks), _resolver(names or {}), Upstream.of(upstream) if upstream else None, 5
-    )
+    behind = Upstream.of(upstream) if upstream else None
+    dialer = Dialer(Rules.of(allow_networks, ports), _resolver(names or {}), behind, 5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy = Proxy(listener, dialer, limits or Limits())
         proxy.open("x", "secret", byte_limit, seconds)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reelhaul_fetcher.guard.addresses import Address, Refused, Rules, literal, not_global
+from reelhaul_fetcher.guard.addresses import Address, Rules, literal, not_global
+from reelhaul_fetcher.guard.errors import Refused
 
 FORBIDDEN = {
     "0.0.0.0": "unspecified",
