@@ -42,6 +42,7 @@ class Running:
 
     suite: storage_service_pb2_grpc.StorageServiceAsyncStub
     stranger: storage_service_pb2_grpc.StorageServiceAsyncStub
+    channel: grpc.aio.Channel
     folder: Path
     clock: Clock
 
@@ -103,7 +104,7 @@ def enter(tmp_path: Path) -> Enter:
             channel(f"127.0.0.1:{port}", [SERVICE]) as stranger,
         ):
             stub = storage_service_pb2_grpc.StorageServiceStub
-            yield Running(stub(suite), stub(stranger), tmp_path, clock)
+            yield Running(stub(suite), stub(stranger), suite, tmp_path, clock)
 
     return entered
 

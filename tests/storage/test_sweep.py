@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.conftest import running_process
-from tests.storage.conftest import SERVICE, Clock, Enter, Running, checksums, messages, noise, until
+from tests.storage.conftest import SERVICE, Clock, Enter, checksums, messages, noise, until
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
@@ -202,11 +202,6 @@ async def test_sweeps_by_itself(enter: Enter):
         assert len(storage.blobs()) == 1
         storage.clock.ahead = timedelta(seconds=61)
         await until(lambda: storage.blobs() == [])
-
-
-async def test_healthy(storage: Running):
-    """The service proves that it can write, without leaving anything."""
-    await until(lambda: not list((storage.folder / "artifacts" / "staging").glob(".probe*")))
 
 
 async def test_killed_in_the_middle(tmp_path: Path):
