@@ -87,6 +87,14 @@ async def test_paths_that_lead_out(storage: Running, shared: Path, path: str):
     assert storage.blobs() == storage.staged() == []
 
 
+async def test_no_shared_folder(storage: Running):
+    """Where there is no shared folder the sender is told to send."""
+    upload = await storage.begin()
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await storage.finish(upload.name, b"film", adopt_path="film")
+    assert refused(failure.value).reason == "FIELD_INVALID"
+
+
 async def test_still_open_for_writing(storage: Running, shared: Path):
     """A file that somebody can still write to is not taken."""
     with (shared / "film").open("wb") as writer:

@@ -171,6 +171,10 @@ async def test_repeated_request(storage: Running):
     request.upload.artifact.file_name = "a"
     first, second = [await storage.suite.CreateUpload(request) for _ in range(2)]
     assert first.name == second.name
+    artifact = (await storage.suite.WriteArtifact(messages(b"a", upload=first.name))).artifact
+    third = await storage.suite.CreateUpload(request)
+    assert (third.name, third.content_exists, third.artifact.name) == (first.name, True, artifact.name)
+    assert await storage.finish(third.name, b"a") == artifact
     request.upload.artifact.file_name = "b"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.CreateUpload(request)

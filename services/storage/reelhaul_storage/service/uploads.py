@@ -35,6 +35,7 @@ class Standing:
 
     upload: Upload
     persisted_size: int
+    #: Whether nothing need be written to finish it; so too where it is finished.
     content_exists: bool
 
 
@@ -156,7 +157,7 @@ class Uploads:
 
     async def _standing(self, upload: Upload) -> Standing:
         size = await self._blobs.staged_size(upload.id)
-        known = not upload.artifact and await self._known(upload.draft.tenant, upload.expected_sha256)
+        known = upload.artifact or await self._known(upload.draft.tenant, upload.expected_sha256)
         return Standing(upload, size, bool(known))
 
     async def _known(self, tenant: str, sha256: str) -> Artifact | None:
