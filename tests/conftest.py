@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.sites.site import Site, running_site
 
 from reelhaul_runtime import broker
 
@@ -36,3 +37,10 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
         asyncio.run(broker.listening(port))
         yield f"nats://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """The local media site, one for all tests: take a ``token`` of your own where you count requests."""
+    with running_site() as site:
+        yield site

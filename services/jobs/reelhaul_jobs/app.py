@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 
+from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.bus import NatsJobBus
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
+from reelhaul_jobs.downloads.servicer import DownloadServicer
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.service.confirming import Confirmer
@@ -44,6 +46,7 @@ from reelhaul_runtime.sql.database import Database
 log = logging.getLogger(__name__)
 
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+_DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -66,6 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
         jobs = Jobs(store, queue, hub, news, probe, now)
         job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now)  # type: ignore[abstract]
+        downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
         lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease))
         loops = [
             Loop("dispatcher", Dispatcher(queue, bus, now).step, 1.0, hub.changed),
@@ -76,6 +80,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         await stack.enter_async_context(_turning(loops, queue))
         servicers: list[Servicer] = [
             (job_service_pb2_grpc.add_JobServiceServicer_to_server, job_servicer, _JOB_SERVICE),
+            (
+                download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
+                downloads,
+                _DOWNLOAD_SERVICE,
+            ),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, lease_servicer, _LEASE_SERVICE),
         ]
 

@@ -60,7 +60,15 @@ class RemoteProbe:
         self, url: str, format_spec: media_pb2.FormatSpec
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
         """See Probe.look."""
-        request = fetcher_service_pb2.ProbeMediaRequest(url=url, format=format_spec)
-        with status_as_errors("fetcher"):
-            answer = await self._stub.ProbeMedia(request, timeout=_PROBE_SECONDS)
+        answer = await self.probe(fetcher_service_pb2.ProbeMediaRequest(url=url, format=format_spec))
         return answer.media, answer.estimate
+
+    async def probe(
+        self, request: fetcher_service_pb2.ProbeMediaRequest
+    ) -> fetcher_service_pb2.ProbeMediaResponse:
+        """What the site says, as the fetcher tells it."""
+        with status_as_errors("fetcher"):
+            answer: fetcher_service_pb2.ProbeMediaResponse = await self._stub.ProbeMedia(
+                request, timeout=_PROBE_SECONDS
+            )
+        return answer

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.filters.fields import facts_of
+from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
@@ -18,6 +20,10 @@ from reelhaul_jobs.ports import Backlog, Notice, Page, Query, Request, Rule
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 _GONE = timedelta(seconds=60)
+
+
+def _asked(job: Job, query: Query) -> bool:
+    return query.where is None or holds(query.where, facts_of(job))
 
 
 class MemoryStore:
@@ -57,7 +63,7 @@ class MemoryStore:
         found = [
             job
             for job in self._jobs.values()
-            if query.tenant in (None, job.tenant) and job.delete_time is None
+            if query.tenant in (None, job.tenant) and job.delete_time is None and _asked(job, query)
         ]
         total = min(len(found), 10_000)
         found.sort(key=_age, reverse=query.descending)

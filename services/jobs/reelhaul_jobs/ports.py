@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.filters.tree import Node
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.queueing import Ready
@@ -43,6 +44,8 @@ class Query:
     #: create_time and id of the last job of the page before.
     after: tuple[datetime, str] | None = None
     skip: int = 0
+    #: Which jobs; None: all.
+    where: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)

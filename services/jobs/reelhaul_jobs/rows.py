@@ -79,6 +79,8 @@ def changing_row_of(job: Job) -> dict[str, Any]:
         "confirm_time": _micros(job.confirm_time),
         "delete_time": _micros(job.delete_time),
         "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
+        "extractor": job.media.extractor if job.media else "",
+        "title": job.media.title if job.media else "",
         "progress": _bytes(job.progress),
         "error": _bytes(job.error),
         "result": _result_of(job),

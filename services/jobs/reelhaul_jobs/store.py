@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs import rows
+from reelhaul_jobs.filters_sql import Kept, condition
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
@@ -80,6 +81,27 @@ _BEFORE = (
     .subquery()
 )
 _PLACE = select(func.count()).select_from(_BEFORE)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# Field of a filter -> its column, and how a value is kept there.
+_FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
+    "state": (jobs.c.state, _as_it_is),
+    "kind": (jobs.c.kind, _as_it_is),
+    "priority": (jobs.c.priority, _as_it_is),
+    "url": (jobs.c.url, _as_it_is),
+    "labels": (jobs.c.labels, _as_it_is),
+    "batch_id": (jobs.c.batch_id, _as_it_is),
+    "create_time": (jobs.c.create_time, rows.micros),
+    "update_time": (jobs.c.update_time, rows.micros),
+    "end_time": (jobs.c.end_time, rows.micros),
+    "error.reason": (jobs.c.error_reason, _as_it_is),
+    "media.extractor": (jobs.c.extractor, _as_it_is),
+    "media.title": (jobs.c.title, _as_it_is),
+}
 
 
 class SqlJobStore:
@@ -237,6 +259,8 @@ def _page(connection: Connection, query: Query) -> Page:
     wanted: list[ColumnElement[bool]] = [jobs.c.delete_time.is_(None)]
     if query.tenant is not None:
         wanted.append(jobs.c.tenant == query.tenant)
+    if query.where is not None:
+        wanted.append(condition(query.where, _FILTERED))
     counted = select(func.count()).select_from(select(jobs.c.id).where(*wanted).limit(COUNTED).subquery())
     total = connection.execute(counted).scalar() or 0
     key = tuple_(jobs.c.create_time, jobs.c.id)

@@ -61,6 +61,9 @@ jobs = Table(
     Column("delete_time", BigInteger),
     # For filters: ErrorInfo.reason of error.
     Column("error_reason", String(64), nullable=False),
+    # For filters: of the media.
+    Column("extractor", Text, nullable=False),
+    Column("title", Text, nullable=False),
     # Serialised messages.
     Column("progress", LargeBinary),
     Column("error", LargeBinary),

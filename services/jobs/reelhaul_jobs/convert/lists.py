@@ -8,6 +8,8 @@ from datetime import datetime
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.convert import names
+from reelhaul_jobs.filters.fields import JOB_FIELDS
+from reelhaul_jobs.filters.parsing import parse
 from reelhaul_jobs.ports import Page, Query
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_runtime.errors import ReelhaulError
@@ -19,10 +21,6 @@ def query_of(
     request: job_service_pb2.ListJobsRequest, tenant: str | None, tokens: Tokens, now: datetime
 ) -> Query:
     """The page that *request* asks for. FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID."""
-    if request.filter:
-        raise ReelhaulError(
-            ErrorReason.FILTER_INVALID, "this build takes no filter yet", metadata={"position": "0"}
-        )
     order = " ".join(request.order_by.split())
     if order not in _ORDERS:
         raise ReelhaulError(
@@ -40,6 +38,7 @@ def query_of(
         descending=_ORDERS[order],
         after=after,
         skip=names.between(request.skip, "skip", 0, 10_000),
+        where=parse(request.filter, JOB_FIELDS),
     )
 
 

@@ -48,6 +48,8 @@ def upgrade() -> None:
         sa.Column("confirm_time", sa.BigInteger(), nullable=True),
         sa.Column("delete_time", sa.BigInteger(), nullable=True),
         sa.Column("error_reason", sa.String(length=64), nullable=False),
+        sa.Column("extractor", sa.Text(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
         sa.Column("progress", sa.LargeBinary(), nullable=True),
         sa.Column("error", sa.LargeBinary(), nullable=True),
         sa.Column("result", sa.LargeBinary(), nullable=True),

@@ -1,0 +1,43 @@
+"""The guard as a process: ``python -m reelhaul_fetcher.guard CHANNEL LISTENER``, inherited descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+
+from reelhaul_fetcher.guard.control import obey
+
+
+def main() -> None:
+    """Serve until the channel closes."""
+    channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    _settle()
+    asyncio.run(obey(channel, listener))
+
+
+def _settle() -> None:
+    # Ctrl-C and a service manager reach the whole group; downloads that drain still need their way out.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # A core file would hold what users fetch.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+if __name__ == "__main__":
+    main()
+    # Look-ups that hang in their threads must not keep the process.
+    sys.stderr.flush()
+    os._exit(0)

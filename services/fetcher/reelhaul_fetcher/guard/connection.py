@@ -1,0 +1,106 @@
+"""One client's connection: each request on it is read, judged and carried by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+
+from reelhaul_fetcher.guard.account import NOBODY, Account
+from reelhaul_fetcher.guard.carrier import Carrier
+from reelhaul_fetcher.guard.dial import Dialer
+from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
+from reelhaul_fetcher.guard.http import answers
+from reelhaul_fetcher.guard.http.requests import Request, parse_request
+from reelhaul_fetcher.guard.wire import Wire
+
+
+class Connection:
+    """Takes requests from *client* until one side has enough. Passes are found through *account_of*."""
+
+    def __init__(self, client: Wire, dialer: Dialer, account_of: Callable[[str], Account | None]) -> None:
+        #: Whose it is, from the first request that showed an open pass.
+        self.account: Account | None = None
+        self.began = time.monotonic()
+        self._client = client
+        self._dialer = dialer
+        self._account_of = account_of
+        self._carrier: Carrier | None = None
+
+    @property
+    def moved(self) -> float:
+        """Monotonic time at which bytes last moved, on either side."""
+        return max(self._client.moved, self._carrier.moved if self._carrier else 0.0)
+
+    async def serve(self) -> None:
+        """Carry request after request; returns when the connection is closed."""
+        try:
+            while await self._exchange():
+                pass
+        except OSError:
+            self._client.abort()
+        except asyncio.CancelledError:
+            # Idle, out of time, or the pass was closed.
+            self._client.abort()
+            raise
+        except Exception:
+            # A fault of ours costs this connection, not everyone's.
+            traceback.print_exc()
+            self._client.abort()
+        finally:
+            if self._carrier:
+                self._carrier.leave()
+            self._client.close()
+
+    async def _exchange(self) -> bool:
+        """Carry one request, or answer why not; whether another may follow."""
+        host = ""
+        try:
+            head = await self._client.head(_HEAD_LIMIT)
+            if not head:
+                return False
+            request = parse_request(head)
+            host = request.host
+            carrier = self._admit(request)
+            if carrier is None:
+                return await self._close_with(answers.who_are_you())
+            return await carrier.carry(request)
+        except Malformed as malformed:
+            self._note(host, malformed.why)
+            return await self._close_with(answers.malformed(malformed.why))
+        except Refused as refused:
+            self._note(host, refused.why)
+            return await self._close_with(answers.refused(refused.why))
+        except Unreachable as unreachable:
+            return await self._close_with(answers.failed(unreachable.why, unreachable.status))
+
+    def _admit(self, request: Request) -> Carrier | None:
+        """The carrier for *request*, if it shows an open pass: the same one on all of a connection."""
+        name, secret = request.credentials()
+        account = self._account_of(name)
+        if not (account or NOBODY).opens_with(secret) or account is None:
+            return None
+        if self.account not in (None, account):
+            return None
+        task = asyncio.current_task()
+        assert task
+        self.account = account
+        account.enter(task)
+        self._carrier = self._carrier or Carrier(self._client, self._dialer, account)
+        return self._carrier
+
+    def _note(self, host: str, why: str) -> None:
+        if self.account and why != "byte-budget":  # the account has noted that itself
+            self.account.refuse(host, why)
+
+    async def _close_with(self, answer: bytes) -> bool:
+        if self._carrier and self._carrier.answering:
+            self._client.abort()
+        else:
+            await self._client.send(answer)
+            await self._client.linger()
+        return False
+
+
+_HEAD_LIMIT = 64 * 1024

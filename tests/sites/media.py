@@ -1,0 +1,210 @@
+"""The media that the site shows: made once by ffmpeg, then kept, so that digests are stable."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from tests.sites import tools
+
+SECONDS = 8
+HEIGHTS = (1080, 720, 360)
+LANGUAGES = ("en", "de")
+#: What is said in the subtitles: (start, end, text by language).
+CUES = (
+    (0.5, 2.5, {"en": "A picture that moves", "de": "Ein Bild, das sich bewegt"}),
+    (3.0, 5.0, {"en": "and a tone beside it", "de": "und ein Ton daneben"}),
+    (5.5, 7.5, {"en": "That is all.", "de": "Das ist alles."}),
+)
+
+_WIDTH = {1080: 1920, 720: 1280, 360: 640}
+_TONE = {"en": 440, "de": 330}
+# ffmpeg's own word for each, as MP4 wants it.
+_ISO639_2 = {"en": "eng", "de": "deu"}
+# One thread and no encoder's name in the file: the same bytes at each making on one machine.
+_EXACT = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A folder of media files, whose layout is that of the site's paths."""
+
+    folder: Path
+    #: Site path (``/media/1080.mp4``) -> SHA-256 of the file in hex.
+    digests: dict[str, str]
+
+    def file(self, path: str) -> Path:
+        """Where the file of site path *path* lies."""
+        return self.folder / path.lstrip("/")
+
+
+def is_made() -> bool:
+    """Whether ``made`` has nothing to do."""
+    return (_user_cache() / _recipe_key() / "digests.json").exists()
+
+
+def made(cache_folder: Path | None = None) -> Media:
+    """The media, made now unless *cache_folder* (by default the user's cache) has them already."""
+    folder = (cache_folder or _user_cache()) / _recipe_key()
+    if not (folder / "digests.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
+        try:
+            _make(fresh)
+            os.rename(fresh, folder)
+        except OSError:
+            # Another process was quicker; its files are the same.
+            if not (folder / "digests.json").exists():
+                raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return Media(folder, json.loads((folder / "digests.json").read_text()))
+
+
+def webvtt(language: str) -> str:
+    """The subtitles in *language* as WebVTT."""
+    cues = (f"{_clock(start)} --> {_clock(end)}\n{text[language]}\n" for start, end, text in CUES)
+    return "WEBVTT\n\n" + "\n".join(cues)
+
+
+def _make(folder: Path) -> None:
+    for name in ("source", "media", "hls", "hls-ts", "dash"):
+        (folder / name).mkdir()
+    for step in (_encode(), _package(), _package_dash()):
+        tools.run_ffmpeg(*step, folder=folder)
+    for language in LANGUAGES:
+        (folder / f"media/subtitles-{language}.vtt").write_text(webvtt(language))
+        _write_hls_subtitles(folder, language)
+    (folder / "hls/master.m3u8").write_text(_master_with_groups())
+    (folder / "hls-ts/master.m3u8").write_text(_master_muxed())
+    shutil.rmtree(folder / "source")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {f"/{path.relative_to(folder)}": tools.file_digest(path) for path in files}
+    (folder / "digests.json").write_text(json.dumps(digests, indent=1))
+
+
+def _encode() -> list[str]:
+    """One pass: a moving picture in three heights, a tone for each language, a thumbnail."""
+    inputs = ["-f", "lavfi", "-i", f"testsrc2=s=1920x1080:r=25:d={SECONDS}"]
+    for language in LANGUAGES:
+        inputs += ["-f", "lavfi", "-i", f"sine=frequency={_TONE[language]}:sample_rate=44100:d={SECONDS}"]
+    graph = (
+        "[0:v]format=yuv420p,split=3[v1080][b][c];"
+        "[b]scale=1280:720:flags=fast_bilinear[v720];[c]scale=640:360:flags=fast_bilinear[v360]"
+    )
+    # A key frame every two seconds exactly, or segments would not line up between renditions.
+    x264 = ["-c:v", "libx264", "-preset", "superfast", "-crf", "30", "-g", "50", "-sc_threshold", "0"]
+    command = [*inputs, "-filter_complex", graph]
+    for height in HEIGHTS:
+        command += ["-map", f"[v{height}]", *x264, *_EXACT, f"source/{height}.mp4"]
+    for index, language in enumerate(LANGUAGES, start=1):
+        tagged = ["-metadata:s:a:0", f"language={_ISO639_2[language]}"]
+        audio = ["-c:a", "aac", "-b:a", "96k", *tagged, "-movflags", "+faststart"]
+        command += ["-map", f"{index}:a", *audio, *_EXACT, f"media/audio-{language}.m4a"]
+    picture = ["-map", "0:v", "-frames:v", "1", "-vf", "scale=640:360", "-f", "image2", "-update", "1"]
+    return [*command, *picture, *_EXACT, "media/thumbnail.jpg"]
+
+
+def _package() -> list[str]:
+    """Progressive files and HLS segments, by copying the encoded streams."""
+    command = _encoded_inputs()
+    for index, height in enumerate(HEIGHTS):
+        both = ["-map", f"{index}:v", "-map", f"{len(HEIGHTS)}:a", "-c", "copy"]
+        command += [*both, *_EXACT, "-movflags", "+faststart", f"media/{height}.mp4"]
+        command += [*both, *_EXACT, *_hls(f"hls-ts/{height}", "mpegts", "ts")]
+        command += ["-map", f"{index}:v", "-c", "copy", *_EXACT, *_hls(f"hls/{height}", "fmp4", "m4s")]
+    for index, language in enumerate(LANGUAGES, start=len(HEIGHTS)):
+        alone = ["-map", f"{index}:a", "-c", "copy"]
+        command += [*alone, *_EXACT, *_hls(f"hls/audio-{language}", "fmp4", "m4s")]
+    return command
+
+
+def _package_dash() -> list[str]:
+    command = _encoded_inputs()
+    for index in range(len(HEIGHTS) + len(LANGUAGES)):
+        command += ["-map", str(index)]
+    for index, language in enumerate(LANGUAGES):
+        command += [f"-metadata:s:a:{index}", f"language={language}"]
+    sets = "id=0,streams=v id=1,streams=3 id=2,streams=4"
+    names = [
+        "-init_seg_name",
+        "$RepresentationID$-init.m4s",
+        "-media_seg_name",
+        "$RepresentationID$-$Number$.m4s",
+    ]
+    dash = ["-f", "dash", "-seg_duration", "2", "-adaptation_sets", sets, *names]
+    return [*command, "-c", "copy", *_EXACT, *dash, "dash/manifest.mpd"]
+
+
+def _encoded_inputs() -> list[str]:
+    files = [f"source/{height}.mp4" for height in HEIGHTS]
+    files += [f"media/audio-{language}.m4a" for language in LANGUAGES]
+    return [word for file in files for word in ("-i", file)]
+
+
+def _hls(stem: str, kind: str, extension: str) -> list[str]:
+    """Output options of one HLS rendition: a playlist *stem*.m3u8 and its segments beside it."""
+    name = Path(stem).name
+    vod = ["-f", "hls", "-hls_time", "2", "-hls_playlist_type", "vod", "-hls_segment_type", kind]
+    init = ["-hls_fmp4_init_filename", f"{name}-init.mp4"] if kind == "fmp4" else []
+    return [*vod, *init, "-hls_segment_filename", f"{stem}-%d.{extension}", f"{stem}.m3u8"]
+
+
+def _master_with_groups() -> str:
+    """A master whose audio and subtitles are renditions of their own."""
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    for kind, group, prefix in (("AUDIO", "sound", "audio"), ("SUBTITLES", "text", "subtitles")):
+        for language in LANGUAGES:
+            default = "YES" if language == LANGUAGES[0] else "NO"
+            lines.append(
+                f'#EXT-X-MEDIA:TYPE={kind},GROUP-ID="{group}",NAME="{language}",LANGUAGE="{language}",'
+                f'DEFAULT={default},AUTOSELECT=YES,URI="{prefix}-{language}.m3u8"'
+            )
+    for height in HEIGHTS:
+        lines.append(f'{_variant(height)},AUDIO="sound",SUBTITLES="text"')
+        lines.append(f"{height}.m3u8")
+    return "\n".join([*lines, ""])
+
+
+def _master_muxed() -> str:
+    """A master of MPEG-TS renditions that hold video and audio together."""
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3"]
+    for height in HEIGHTS:
+        lines += [_variant(height), f"{height}.m3u8"]
+    return "\n".join([*lines, ""])
+
+
+def _variant(height: int) -> str:
+    bandwidth = {1080: 6_000_000, 720: 2_500_000, 360: 900_000}[height]
+    return (
+        f"#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},RESOLUTION={_WIDTH[height]}x{height},"
+        'FRAME-RATE=25.000,CODECS="avc1.640028,mp4a.40.2"'
+    )
+
+
+def _write_hls_subtitles(folder: Path, language: str) -> None:
+    name = f"subtitles-{language}"
+    (folder / f"hls/{name}-0.vtt").write_text(webvtt(language))
+    head = f"#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{SECONDS}\n#EXT-X-PLAYLIST-TYPE:VOD\n"
+    body = f"#EXTINF:{SECONDS},\n{name}-0.vtt\n#EXT-X-ENDLIST\n"
+    (folder / f"hls/{name}.m3u8").write_text(head + body)
+
+
+def _clock(seconds: float) -> str:
+    return f"00:00:{seconds:06.3f}"
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "reelhaul" / "sites"
+
+
+def _recipe_key() -> str:
+    """Names what was made by what: another recipe or another ffmpeg makes other files."""
+    encoder = tools.ffmpeg().stat()
+    return sha256(Path(__file__).read_bytes() + str(encoder.st_size).encode()).hexdigest()[:16]
