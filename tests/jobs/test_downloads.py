@@ -144,9 +144,8 @@ async def test_wrong_fields_have_their_flat_names(downloads):
     error = await refused(downloads.CreateDownload(flat.CreateDownloadRequest(url=URL, quality="1079p")))
     assert error.metadata["field"] == "quality"
     assert "1080p" in error.text
-    request = flat.CreateDownloadRequest(
-        url=URL, max_fps=999, audio_bitrate=1, min_quality="1080p", quality="720p"
-    )
+    bounds = {"max_fps": 999, "audio_bitrate": 1, "min_quality": "1080p"}
+    request = flat.CreateDownloadRequest(url=URL, quality="720p", **bounds)
     error = await refused(downloads.CreateDownload(request))
     assert {v.field for v in error.violations} == set(bounds)
     assert "job.format" not in error.text
