@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.sites import media, tools
 from tests.suite.suite import SITE_NETWORK, Suite, SuiteError, running_suite
@@ -75,7 +74,8 @@ def _shown(url: str | None, folder: Path) -> Shown:
         suite = stack.enter_context(running_suite(folder / "data", **settings))
         print(f"suite ready in {suite.ready_seconds:.2f} s at {suite.address('gateway')}", flush=True)
         output = folder / "saved"
-        _download(suite, url, output, subtitles=original is not None)
+        own = ["--format", "mp4", "--subtitles", _LANGUAGE] if original else []
+        _download(suite, url, output, ["--quality", "1080p", *own])
         return _verified(suite, output, original)
 
 
@@ -97,13 +97,11 @@ def _site() -> Iterator[str]:
             process.terminate()
 
 
-def _download(suite: Suite, url: str, output: Path, *, subtitles: bool) -> None:
+def _download(suite: Suite, url: str, output: Path, wishes: list[str]) -> None:
     """Let the command line do it, as a person would; it shows the progress."""
-    wishes = ["--subtitles", _LANGUAGE] if subtitles else []
-    command = [sys.executable, "-m", "reelhaul.cli", "download", url, "--server", suite.address("gateway")]
-    command += ["--quality", "1080p", "--format", "mp4", *wishes, "--output", str(output)]
-    print(f"$ reelhaul {' '.join(command[3:])}", flush=True)
-    code = subprocess.run(command, check=False).returncode
+    command = ["download", url, "--server", suite.address("gateway"), "--output", str(output), *wishes]
+    print(f"$ reelhaul {' '.join(command)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", "reelhaul.cli", *command], cwd=_ROOT, check=False).returncode
     if code != 0:
         raise DemoError(f"reelhaul download ended with exit code {code}")
 
@@ -113,38 +111,37 @@ def _verified(suite: Suite, output: Path, original: media.Media | None) -> Shown
     downloads = suite.http.get("/api/v1/jobs").raise_for_status().json()["jobs"]
     if len(downloads) != 1 or downloads[0]["status"] != "SUCCEEDED":
         raise DemoError(f"one download should have succeeded: {downloads}")
-    download = downloads[0]
+    download, saved = downloads[0], {tools.file_digest(path): path for path in output.iterdir()}
     for file in download["files"]:
-        _check_saved(output, file)
+        path = saved.get(file["sha256"])
+        if path is None or path.stat().st_size != file["size_bytes"]:
+            raise DemoError(f"no saved file is what the API tells of {file['name']}: {saved}")
     main_file = download["files"][0]
-    saved = output / main_file["name"]
-    found = tools.probe(saved)
+    video = saved[main_file["sha256"]]
     if original is not None:
-        _check_against_site(original, saved, download["files"], output)
-    codecs = "+".join(found.codecs.values())
-    print(f"verified {main_file['name']}: {found.height}p, {codecs}, {found.duration:.1f} s", flush=True)
-    return Shown(f"jobs/{download['job_id']}", saved.stat().st_size, main_file["sha256"])
+        _check_against_site(original, video, output)
+    _tell(video)
+    return Shown(f"jobs/{download['job_id']}", video.stat().st_size, main_file["sha256"])
 
 
-def _check_saved(output: Path, file: dict[str, Any]) -> None:
-    saved = output / file["name"]
-    if not saved.is_file():
-        raise DemoError(f"{file['name']} was not saved; there is {sorted(p.name for p in output.iterdir())}")
-    if saved.stat().st_size != file["size_bytes"] or tools.file_digest(saved) != file["sha256"]:
-        raise DemoError(f"{file['name']} is not what the API tells of it")
-
-
-def _check_against_site(
-    original: media.Media, saved: Path, files: list[dict[str, Any]], output: Path
-) -> None:
-    """The video must be the site's byte for byte, and the subtitles say what the site's say."""
-    if tools.file_digest(saved) != original.digests[_ORIGINAL]:
-        raise DemoError(f"{saved.name} differs from the site's {_ORIGINAL}")
-    if tools.probe(saved) != tools.probe(original.file(_ORIGINAL)):
-        raise DemoError(f"ffprobe reads {saved.name} otherwise than the site's {_ORIGINAL}")
-    texts = [(output / file["name"]).read_text() for file in files if file.get("language") == _LANGUAGE]
+def _check_against_site(original: media.Media, video: Path, output: Path) -> None:
+    """The video must be the site's byte for byte, and a subtitle say what the site's say."""
+    if tools.file_digest(video) != original.digests[_ORIGINAL]:
+        raise DemoError(f"{video.name} differs from the site's {_ORIGINAL}")
+    if tools.probe(video) != tools.probe(original.file(_ORIGINAL)):
+        raise DemoError(f"ffprobe reads {video.name} otherwise than the site's {_ORIGINAL}")
+    texts = [path.read_text(errors="replace") for path in output.iterdir() if path != video]
     if not any(all(cue[2][_LANGUAGE] in text for cue in media.CUES) for text in texts):
-        raise DemoError("the subtitles are not the site's")
+        raise DemoError("the site's subtitles are in no saved file")
+
+
+def _tell(video: Path) -> None:
+    found = tools.probe(video)
+    if not found.codecs.keys() & {"video", "audio"}:
+        raise DemoError(f"{video.name} holds neither video nor audio")
+    picture = f"{found.height}p " if found.height else ""
+    streams = " and ".join(found.codecs.values())
+    print(f"verified {video.name}: {picture}{streams}, {found.duration:.1f} s", flush=True)
 
 
 def _settings_from_environment() -> dict[str, str]:

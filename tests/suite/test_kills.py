@@ -30,6 +30,9 @@ def test_download_survives(site: Site, tmp_path: Path, victim: str) -> None:
         body = suite.http.get(completed["files"][0]["url"]).content
         assert hashlib.sha256(body).hexdigest() == site.digest("/media/1080.mp4")
 
+        attempts = suite.http.get(f"/v1/jobs/{job}/attempts").raise_for_status().json()["attempts"]
+        assert [attempt["state"] for attempt in attempts].count("SUCCEEDED") == 1
+
         # Watched again from the start: the end is the one that was told, and there is no other.
         again = list(watched(suite, job))
         assert again[-1]["completed"] == completed
