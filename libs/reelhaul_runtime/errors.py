@@ -19,9 +19,11 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 
 DOMAIN = "reelhaul.dev"
 
-# Details ride in an HTTP/2 trailer: above 8 KiB a client sees RESOURCE_EXHAUSTED instead.
+# Details ride in an HTTP/2 trailer, a third larger as base64, beside the message with three
+# bytes for one: above 8 KiB a client sees RESOURCE_EXHAUSTED instead.
 _MAX_VIOLATIONS = 50
-_MAX_DETAIL_BYTES = 4096
+_MAX_VIOLATIONS_BYTES = 2500
+_MAX_TEXT_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,15 @@ def spec_of(reason: ErrorReason.ValueType) -> method_policy_pb2.ErrorSpec:
 def to_status(error: ReelhaulError) -> status_pb2.Status:
     """*error* as google.rpc.Status, ErrorInfo first (AIP-193), within the size of a trailer."""
     info = error_details_pb2.ErrorInfo(
-        reason=ErrorReason.Name(error.reason), domain=DOMAIN, metadata=error.metadata
+        reason=ErrorReason.Name(error.reason),
+        domain=DOMAIN,
+        metadata={key: _cut(value) for key, value in error.metadata.items()},
     )
     details: list[message.Message] = [info]
     if error.violations:
         details.append(_bad_request(error.violations))
     if error.reason == ErrorReason.RESOURCE_NOT_FOUND:
-        resource = error.metadata["resource"]
+        resource = _cut(error.metadata["resource"])
         details.append(error_details_pb2.ResourceInfo(resource_name=resource))
     if error.retry_delay is not None:
         delay = duration_pb2.Duration()
@@ -139,7 +143,7 @@ def to_status(error: ReelhaulError) -> status_pb2.Status:
     if error.help_url:
         link = error_details_pb2.Help.Link(description="What to do", url=error.help_url)
         details.append(error_details_pb2.Help(links=[link]))
-    return status_pb2.Status(code=error.code, message=error.text, details=[_packed(d) for d in details])
+    return status_pb2.Status(code=error.code, message=_cut(error.text), details=[_packed(d) for d in details])
 
 
 def from_status(status: status_pb2.Status) -> ReelhaulError:
@@ -179,12 +183,21 @@ def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequ
     """The first violations that fit, and how many more there are."""
     told, size = error_details_pb2.BadRequest(), 0
     for place, violation in enumerate(violations):
-        size += len(violation.field) + len(violation.description) + 8
-        if place == _MAX_VIOLATIONS or size > _MAX_DETAIL_BYTES:
+        field, description = _cut(violation.field), _cut(violation.description)
+        size += len(field.encode()) + len(description.encode()) + 8
+        if place == _MAX_VIOLATIONS or size > _MAX_VIOLATIONS_BYTES:
             told.field_violations.add(description=f"and {len(violations) - place} more")
             break
-        told.field_violations.add(field=violation.field, description=violation.description)
+        told.field_violations.add(field=field, description=description)
     return told
+
+
+def _cut(text: str) -> str:
+    """*text*, or its beginning where a caller sent more than a status can carry."""
+    whole = text.encode(errors="replace")
+    if len(whole) <= _MAX_TEXT_BYTES:
+        return whole.decode()
+    return whole[: _MAX_TEXT_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def _packed(detail: message.Message) -> any_pb2.Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 #: The request being served; given by the caller in ``x-request-id``, else made here.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -20,14 +24,27 @@ traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+# Anything else would swell the log or break its lines.
+_REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def begin_request(given_id: str, given_trace: str) -> None:
+    """Note the request being served: its id, else a new one; its trace, where it has a sound one."""
+    request_id.set(given_id if _REQUEST_ID.fullmatch(given_id) else new_request_id())
+    traceparent.set(given_trace if _TRACEPARENT.fullmatch(given_trace) else "")
+
+
 def new_request_id() -> str:
     """A request id of 16 random hex digits."""
     return secrets.token_hex(8)
 
 
-def configure(service: str, style: Literal["json", "text"], level: str) -> None:
-    """Send all logs of this process to standard error, in *style*, named as *service*'s."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(
+    service: str, style: Literal["json", "text"], level: str, *, stream: SupportsWrite[str] | None = None
+) -> None:
+    """Send all logs of this process to *stream* (standard error), in *style*, named as *service*'s."""
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Json(service) if style == "json" else _Text(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # They tell of every request at INFO; ours do that once.

@@ -6,8 +6,8 @@ import ipaddress
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 class SuiteSettings(BaseSettings):
@@ -31,7 +31,7 @@ class SuiteSettings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     #: Seconds that work in hand is given to end after SIGTERM.
-    drain_seconds: float = 10.0
+    drain_seconds: float = Field(default=10.0, ge=0, le=3600)
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Self:
@@ -57,3 +57,15 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def complaints(error: ValidationError | SettingsError) -> list[str]:
+    """What is wrong with the settings, a line for each, naming the variable and never its value."""
+    if isinstance(error, SettingsError):
+        return [str(error)]
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        text = fault["msg"].removeprefix("Value error, ")
+        name = "REELHAUL_" + "_".join(str(step).upper() for step in fault["loc"][:1])
+        lines.append(f"{name}: {text[0].lower()}{text[1:]}" if fault["loc"] else text)
+    return lines

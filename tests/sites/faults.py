@@ -43,8 +43,8 @@ class Faults:
     chunked: bool = False
     #: Another ETag and other bytes, as many, at each request.
     changing: bool = False
-    #: Segments of a playlist are at this origin, e.g. ``http://127.0.0.3:8080``.
-    segment_host: str = ""
+    #: The media that a page links, or a playlist's segments, are at this origin, e.g. ``http://127.0.0.3:8080``.
+    media_host: str = ""
 
     @classmethod
     def of(cls, query: dict[str, str]) -> Self:
@@ -73,8 +73,8 @@ class Turns:
         turn = self._seen[key]
         self._seen[key] += 1
         over = asked.times and turn >= asked.times
-        # Where the segments are is a property of the playlist, not a mishap that ends.
-        return (replace(WELL, segment_host=asked.segment_host) if over else asked), turn
+        # Where media are is a property of the page, not a mishap that ends.
+        return (replace(WELL, media_host=asked.media_host) if over else asked), turn
 
 
 def for_media(query: dict[str, str]) -> str:
@@ -84,7 +84,7 @@ def for_media(query: dict[str, str]) -> str:
 
 def for_playlist(query: dict[str, str]) -> str:
     """The query, with its ``?``, of a playlist that a master playlist with *query* links."""
-    passed = {k: v for k, v in query.items() if k.startswith(MEDIA_PREFIX) or k == "segment_host"}
+    passed = {k: v for k, v in query.items() if k.startswith(MEDIA_PREFIX) or k == "media_host"}
     return _query(passed)
 
 

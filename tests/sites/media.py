@@ -43,6 +43,11 @@ class Media:
         return self.folder / path.lstrip("/")
 
 
+def is_made() -> bool:
+    """Whether ``made`` has nothing to do."""
+    return (_user_cache() / _recipe_key() / "digests.json").exists()
+
+
 def made(cache_folder: Path | None = None) -> Media:
     """The media, made now unless *cache_folder* (by default the user's cache) has them already."""
     folder = (cache_folder or _user_cache()) / _recipe_key()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from html import escape
 
 from tests.sites.faults import for_media, for_playlist
@@ -14,10 +15,33 @@ DESCRIPTION = "Eight seconds of test picture and tone, made for Reelhaul."
 CHAPTERS = (("Beginning", 0, 3), ("Middle", 3, 6), ("End", 6, SECONDS))
 
 
+@dataclass(frozen=True)
+class Links:
+    """What a page makes its links of."""
+
+    origin: str
+    #: Of the media files: the site's own, unless asked to be another.
+    media_origin: str
+    #: The query of media files, and of playlists, with its ``?``.
+    media_query: str
+    playlist_query: str
+
+    def media(self, name: str) -> str:
+        """The URL of a media file, e.g. ``1080.mp4``."""
+        return f"{self.media_origin}/media/{name}{self.media_query}"
+
+    def extra(self, name: str) -> str:
+        """The URL of what goes with the media, e.g. ``thumbnail.jpg``: always well."""
+        return f"{self.origin}/media/{name}"
+
+
 def page(name: str, origin: str, query: dict[str, str]) -> str | None:
     """The page ``/watch/<name>``, its links absolute at *origin*; None where there is no such page."""
     build = _PAGES.get(name)
-    return build(origin, for_media(query), for_playlist(query)) if build else None
+    if build is None:
+        return None
+    elsewhere = query.get("media_host", "").rstrip("/")
+    return build(Links(origin, elsewhere or origin, for_media(query), for_playlist(query)))
 
 
 def playlist(path: str, text: str, query: dict[str, str]) -> str:
@@ -40,20 +64,20 @@ def manifest(path: str, text: str, query: dict[str, str]) -> str:
 
 def _folder(path: str, query: dict[str, str]) -> str:
     """What goes before a segment's name: nothing, or the same folder at another host."""
-    host = query.get("segment_host", "")
+    host = query.get("media_host", "")
     return f"{host.rstrip('/')}{path.rpartition('/')[0]}/" if host else ""
 
 
-def _json_ld(origin: str, media: str, _: str) -> str:
+def _json_ld(links: Links) -> str:
     thing = {
         "@context": "https://schema.org",
         "@type": "VideoObject",
         "name": TITLE,
         "description": DESCRIPTION,
-        "thumbnailUrl": [f"{origin}/media/thumbnail.jpg"],
+        "thumbnailUrl": [links.extra("thumbnail.jpg")],
         "uploadDate": "2026-01-02T03:04:05Z",
         "duration": f"PT{SECONDS}S",
-        "contentUrl": f"{origin}/media/1080.mp4{media}",
+        "contentUrl": links.media("1080.mp4"),
         "encodingFormat": "video/mp4",
         "height": 1080,
         "width": 1920,
@@ -63,7 +87,7 @@ def _json_ld(origin: str, media: str, _: str) -> str:
                 "name": name,
                 "startOffset": start,
                 "endOffset": end,
-                "url": f"{origin}/#t={start}",
+                "url": f"{links.origin}/#{start}",
             }
             for name, start, end in CHAPTERS
         ],
@@ -71,39 +95,40 @@ def _json_ld(origin: str, media: str, _: str) -> str:
     return _html(f'<script type="application/ld+json">{json.dumps(thing)}</script>')
 
 
-def _open_graph(origin: str, media: str, _: str) -> str:
+def _open_graph(links: Links) -> str:
     properties = {
         "og:type": "video.other",
         "og:title": TITLE,
         "og:description": DESCRIPTION,
-        "og:image": f"{origin}/media/thumbnail.jpg",
-        "og:video": f"{origin}/media/1080.mp4{media}",
+        "og:image": links.extra("thumbnail.jpg"),
+        "og:video": links.media("1080.mp4"),
         "og:video:type": "video/mp4",
     }
     return _html("".join(f'<meta property="{k}" content="{escape(v)}">' for k, v in properties.items()))
 
 
-def _video(origin: str, media: str, _: str) -> str:
+def _video(links: Links) -> str:
     """Plain files in three heights, with subtitles: what the demo downloads."""
     sources = "".join(
-        f'<source src="{origin}/media/{height}.mp4{escape(media)}"'
+        f'<source src="{escape(links.media(f"{height}.mp4"))}"'
         f' type="video/mp4" label="{height}p" res="{height}">'
         for height in HEIGHTS
     )
     tracks = "".join(
-        f'<track kind="subtitles" srclang="{language}" src="{origin}/media/subtitles-{language}.vtt">'
+        f'<track kind="subtitles" srclang="{language}" src="{links.extra(f"subtitles-{language}.vtt")}">'
         for language in LANGUAGES
     )
-    return _html("", f'<video controls poster="{origin}/media/thumbnail.jpg">{sources}{tracks}</video>')
+    return _html("", f'<video controls poster="{links.extra("thumbnail.jpg")}">{sources}{tracks}</video>')
 
 
-def _hls(origin: str, _: str, playlist_query: str) -> str:
-    source = f'<source src="{origin}/hls/master.m3u8{escape(playlist_query)}" type="application/x-mpegURL">'
-    track = f'<track kind="subtitles" srclang="en" src="{origin}/media/subtitles-en.vtt">'
+def _hls(links: Links) -> str:
+    master = escape(f"{links.origin}/hls/master.m3u8{links.playlist_query}")
+    source = f'<source src="{master}" type="application/x-mpegURL">'
+    track = f'<track kind="subtitles" srclang="en" src="{links.extra("subtitles-en.vtt")}">'
     return _html("", f"<video controls>{source}{track}</video>")
 
 
-def _no_video(_origin: str, _media: str, _playlist: str) -> str:
+def _no_video(_: Links) -> str:
     return _html("", "<p>Nothing to see here.</p>")
 
 

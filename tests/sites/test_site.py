@@ -152,8 +152,8 @@ def test_faults_of_media_are_passed_on(client: httpx.Client) -> None:
 
 def test_segments_elsewhere(client: httpx.Client) -> None:
     """A playlist can name segments at another host."""
-    query = {"segment_host": "http://127.0.0.3:9"}
-    assert "1080.m3u8?segment_host=" in client.get("/hls/master.m3u8", params=query).text
+    query = {"media_host": "http://127.0.0.3:9"}
+    assert "1080.m3u8?media_host=" in client.get("/hls/master.m3u8", params=query).text
     assert "http://127.0.0.3:9/hls/1080-0.m4s" in client.get("/hls/1080.m3u8", params=query).text
 
 

@@ -74,8 +74,7 @@ class Door(aio.ServerInterceptor):
 
     async def _admit(self, path: str, context: aio.ServicerContext[Any, Any]) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        logs.request_id.set(str(metadata.get("x-request-id") or logs.new_request_id()))
-        logs.traceparent.set(str(metadata.get("traceparent") or ""))
+        logs.begin_request(str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")))
         who = await self._authenticator.identify(metadata)
         who.check(policy_of(path))
         identity.set_caller(who)

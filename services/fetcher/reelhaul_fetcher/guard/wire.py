@@ -10,8 +10,10 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
-from reelhaul_fetcher.guard.chunks import Chunks
-from reelhaul_fetcher.guard.heads import CHUNKED, UNTIL_CLOSE, Malformed
+from reelhaul_fetcher.guard import bulk
+from reelhaul_fetcher.guard.errors import Malformed
+from reelhaul_fetcher.guard.http.chunks import Chunks
+from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE
 
 
 class Meter(Protocol):
@@ -64,9 +66,7 @@ class Wire:
     async def relay(self, to: Wire, length: int) -> None:
         """Pass a body of *length* (or CHUNKED, or UNTIL_CLOSE) on. Raises ``Ended`` if it is cut short."""
         if length == UNTIL_CLOSE:
-            await self._flush(to, self._end)
-            while await self.fill():
-                await self._flush(to, self._end)
+            await self._relay_bytes(to, None)
         elif length == CHUNKED:
             await self._relay_chunks(to)
         else:
@@ -127,13 +127,29 @@ class Wire:
         except OSError:
             return True
 
-    async def _relay_bytes(self, to: Wire, length: int) -> None:
-        while length:
+    async def _relay_bytes(self, to: Wire, length: int | None) -> None:
+        passed = 0
+        while length is None or passed < length:
+            if self._start == self._end and passed >= bulk.WORTHWHILE:
+                passed += await self._relay_bulk(to, None if length is None else length - passed)
+                break
             if self._start == self._end and not await self.fill():
-                raise Ended("closed within a body")
-            count = min(length, self._end - self._start)
-            await self._flush(to, self._start + count)
-            length -= count
+                break
+            end = self._end if length is None else min(self._start + length - passed, self._end)
+            passed += end - self._start
+            await self._flush(to, end)
+        if length is not None and passed < length:
+            raise Ended("closed within a body")
+
+    async def _relay_bulk(self, to: Wire, length: int | None) -> int:
+        def moving(count: int) -> None:
+            self.moved = to.moved = time.monotonic()
+            if self._meter:
+                self._meter.received(count)
+            if to._meter:
+                to._meter.sent(count)
+
+        return await bulk.splice(self.socket, to.socket, length, moving)
 
     async def _relay_chunks(self, to: Wire) -> None:
         chunks = Chunks()
@@ -154,5 +170,5 @@ class Wire:
             await asyncio.sleep(0)
 
 
-_BUFFER = 256 * 1024
+_BUFFER = 128 * 1024
 _HEAD_END = re.compile(rb"\n\r?\n")

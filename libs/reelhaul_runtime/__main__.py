@@ -1,0 +1,20 @@
+"""``python -m reelhaul_runtime``: the server commands where only server packages are installed."""
+
+from __future__ import annotations
+
+import click
+
+from reelhaul_runtime import commands
+
+
+@click.group()
+def main() -> None:
+    """Run Reelhaul's servers."""
+
+
+main.add_command(commands.up)
+main.add_command(commands.serve)
+main.add_command(commands.migrate)
+
+if __name__ == "__main__":
+    main(prog_name="python -m reelhaul_runtime")

@@ -1,0 +1,1 @@
+"""Up: the suite on one machine, as processes that are kept alive and end together."""

@@ -1,0 +1,112 @@
+"""Failures as statuses and back: what callers are told, and that it fits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+from google.protobuf import message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime import errors
+from reelhaul_runtime.errors import ReelhaulError, Violation
+
+REASONS = [reason for reason in ErrorReason.values() if reason != ErrorReason.ERROR_REASON_UNSPECIFIED]
+
+Detail = TypeVar("Detail", bound=message.Message)
+
+
+def detail(status: status_pb2.Status, kind: type[Detail]) -> Detail:
+    """The first detail of *status* that is a *kind*."""
+    for each in status.details:
+        told = kind()
+        if each.Unpack(told):
+            return told
+    raise AssertionError(f"no {kind.__name__} in {status}")
+
+
+@pytest.mark.parametrize("reason", REASONS, ids=ErrorReason.Name)
+def test_every_reason_comes_back(reason: ErrorReason.ValueType):
+    """A failure of any reason is the same failure on the other side of a status."""
+    status = errors.to_status(ReelhaulError(reason, "what happened"))
+    told = errors.from_status(status)
+    assert (told.reason, told.text) == (reason, "what happened")
+    assert status.code == told.code != code_pb2.OK
+
+
+@pytest.mark.parametrize("reason", REASONS, ids=ErrorReason.Name)
+def test_promised_metadata_is_always_there(reason: ErrorReason.ValueType):
+    """The metadata keys that a reason promises are present even where nobody filled them in."""
+    info = detail(errors.to_status(ReelhaulError(reason, "x")), error_details_pb2.ErrorInfo)
+    assert set(errors.spec_of(reason).metadata_keys) <= set(info.metadata)
+
+
+def test_error_info_comes_first():
+    """ErrorInfo is the first detail whatever else is told, and names our domain."""
+    error = ReelhaulError(
+        ErrorReason.FIELD_INVALID,
+        "two fields are wrong",
+        violations=[Violation("job.url", "is empty"), Violation("job.labels", "are too many")],
+        retry_delay=timedelta(seconds=3),
+        help_url="https://reelhaul.dev/help",
+    )
+    status = errors.to_status(error)
+    assert status.details[0].Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
+    assert detail(status, error_details_pb2.ErrorInfo).domain == "reelhaul.dev"
+    assert errors.from_status(status).violations == error.violations
+    assert errors.from_status(status).retry_delay == timedelta(seconds=3)
+    assert errors.from_status(status).help_url == "https://reelhaul.dev/help"
+
+
+def test_not_found_names_the_resource():
+    """NotFound carries ResourceInfo with the name that was asked for."""
+    status = errors.to_status(errors.NotFound("jobs/1"))
+    assert detail(status, error_details_pb2.ResourceInfo).resource_name == "jobs/1"
+
+
+def test_field_that_broke_a_rule():
+    """FieldInvalid names the field in the message, the metadata and a violation."""
+    error = errors.FieldInvalid("job.url", "must be http or https")
+    assert str(error) == "job.url: must be http or https"
+    assert error.metadata == {"field": "job.url"}
+    assert error.violations == (Violation("job.url", "must be http or https"),)
+
+
+def test_many_violations_fit_into_a_trailer():
+    """200 violations are told as the first of them and how many more, within 8 KiB."""
+    many = [Violation(f"jobs[{place}].url", "must be an http or https URL " * 3) for place in range(200)]
+    status = errors.to_status(ReelhaulError(ErrorReason.FIELD_INVALID, "many", violations=many))
+    told = detail(status, error_details_pb2.BadRequest).field_violations
+    assert status.ByteSize() < 8 * 1024
+    assert told[0].field == "jobs[0].url"
+    assert told[-1].description == f"and {200 - (len(told) - 1)} more"
+
+
+def test_long_words_fit_into_a_trailer():
+    """A message, metadata or violations that hold what a caller sent are cut to fit a trailer."""
+    long = "x" * 20_000
+    error = ReelhaulError(
+        ErrorReason.URL_INVALID, long, metadata={"url": long}, violations=[Violation("job.url", long)]
+    )
+    assert errors.to_status(error).ByteSize() < 8 * 1024
+    wide = errors.to_status(ReelhaulError(ErrorReason.URL_INVALID, "\u00e9" * 20_000))
+    assert wide.ByteSize() < 8 * 1024
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (code_pb2.UNAVAILABLE, ErrorReason.SERVICE_UNAVAILABLE),
+        (code_pb2.DEADLINE_EXCEEDED, ErrorReason.REQUEST_TIMED_OUT),
+        (code_pb2.UNIMPLEMENTED, ErrorReason.METHOD_UNSUPPORTED),
+        (code_pb2.UNKNOWN, ErrorReason.INTERNAL_ERROR),
+    ],
+)
+def test_foreign_status_is_judged_by_its_code(code: int, reason: ErrorReason.ValueType):
+    """A status that is not ours, a proxy's say, becomes the reason nearest to its code."""
+    info = error_details_pb2.ErrorInfo(reason="FIELD_INVALID", domain="elsewhere.example")
+    status = status_pb2.Status(code=code, message="no")
+    status.details.add().Pack(info)
+    assert errors.from_status(status).reason == reason

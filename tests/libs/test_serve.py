@@ -1,0 +1,198 @@
+"""``serve`` and ``migrate`` as processes, over services that a small installed package names."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_SERVICES = """
+import asyncio, os
+from contextlib import asynccontextmanager
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from reelhaul_runtime.service import Service
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="REELHAUL_")
+    small_slots: int = 1
+
+def named(name):
+    @asynccontextmanager
+    async def running():
+        Settings()
+        if os.environ.get("BREAK") == name:
+            raise ConnectionError("the database is gone")
+        if os.environ.get("SLOW") == name:
+            print(name, "starts", flush=True)
+            await asyncio.sleep(60)
+        print(name, "runs", flush=True)
+        try:
+            # A failure in here ends the service as a whole.
+            async with asyncio.TaskGroup() as group:
+                if os.environ.get("FAIL") == name:
+                    group.create_task(fail())
+                yield
+        finally:
+            if os.environ.get("LINGER") == name:
+                print(name, "lingers", flush=True)
+                await asyncio.sleep(60)
+            print(name, "ended", flush=True)
+    return running
+
+async def fail():
+    await asyncio.sleep(0.05)
+    raise RuntimeError("it broke later")
+
+one = Service("one", running=named("one"), migrate=lambda: print("one migrates", flush=True))
+two = Service("two", running=named("two"))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that works as an installed package with two services."""
+    folder = tmp_path_factory.mktemp("installed")
+    (folder / "small_services.py").write_text(_SERVICES)
+    info = folder / "small_services-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small-services\nVersion: 1\n")
+    names = "[reelhaul.services]\none = small_services:one\ntwo = small_services:two\n"
+    (info / "entry_points.txt").write_text(names + "gone = small_services_gone:service\n")
+    return folder
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(installed: Path, tmp_path: Path):
+    """Starts `python -m reelhaul_runtime …`; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        path = f"{installed}:{os.environ.get('PYTHONPATH', '')}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "reelhaul_runtime", *arguments],
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "REELHAUL_DATA_DIR": str(tmp_path / "data"),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line that *process* prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_services_leave_in_reverse_order(start: Start):
+    """SIGTERM ends the services of one process, the last one first, with exit code 0."""
+    process = start("serve", "one", "two")
+    assert [said(process), said(process)] == ["one runs", "two runs"]
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    assert out.splitlines() == ["two ended", "one ended"]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_ends_at_once(start: Start, number: signal.Signals):
+    """A service that drains too long for the one who waits is ended by a second signal."""
+    process = start("serve", "one", LINGER="one")
+    assert said(process) == "one runs"
+    process.send_signal(number)
+    assert said(process) == "one lingers"
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+
+
+def test_drain_has_an_end(start: Start):
+    """A service that never ends its drain is ended by the clock."""
+    process = start("serve", "one", LINGER="one", REELHAUL_DRAIN_SECONDS="0")
+    assert said(process) == "one runs"
+    process.terminate()
+    assert process.wait(20) == -signal.SIGALRM
+
+
+def test_signal_during_start(start: Start):
+    """A service that is told to end while it starts leaves with 0, and so do those that run."""
+    process = start("serve", "one", "two", SLOW="two")
+    assert [said(process), said(process)] == ["one runs", "two starts"]
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    assert out.splitlines() == ["one ended"]
+    assert process.returncode == 0
+
+
+def test_start_that_fails_is_one_line(start: Start):
+    """A service that cannot start says why in one line; exit code 1, and what runs is ended."""
+    process = start("serve", "one", "two", BREAK="two")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "two could not start: the database is gone" in err
+    assert err.count("\n") == 1
+    assert "one ended" in out
+
+
+def test_failure_while_it_runs_ends_the_process(start: Start):
+    """A service that fails later ends its process with 1, so that somebody starts it again."""
+    process = start("serve", "one", FAIL="one")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "it broke later" in err
+
+
+def test_wrong_setting_of_a_service_is_named(start: Start):
+    """A setting of one service that does not parse is one line with its name; exit code 2."""
+    process = start("serve", "one", REELHAUL_SMALL_SLOTS="many")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert err.startswith("reelhaul: REELHAUL_SMALL_SLOTS: input should be a valid integer")
+    assert err.count("\n") == 1
+
+
+def test_unknown_service(start: Start):
+    """A service that is not installed is refused with those that are; exit code 2."""
+    process = start("serve", "none-such")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "there is no service 'none-such'" in err
+    assert "one" in err
+
+
+def test_service_that_cannot_be_loaded(start: Start):
+    """A service whose code is missing is one line of the log; exit code 1."""
+    process = start("serve", "gone")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "gone cannot be loaded" in err
+    assert err.count("\n") == 1
+
+
+def test_migrate_one(start: Start):
+    """migrate runs a service's migration and says that it is done."""
+    begun = time.monotonic()
+    process = start("migrate", "one", "two")
+    out, _ = process.communicate(timeout=20)
+    assert out.splitlines() == ["one migrates", "one: the schema is this build's"]
+    assert process.returncode == 0
+    assert time.monotonic() - begun < 20

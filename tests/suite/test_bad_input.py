@@ -1,0 +1,66 @@
+"""Bad input gets a Status that a program can read, and leaves no trace."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from tests.suite.suite import Suite
+
+_UNKNOWN = str(uuid.UUID(int=0x018F0000_0000_7000_8000_000000000001))
+
+
+def _post(**body: Any) -> httpx.Request:
+    return httpx.Request("POST", "http://suite/api/v1/download", json=body)
+
+
+def _get(path: str) -> httpx.Request:
+    return httpx.Request("GET", f"http://suite{path}")
+
+
+_CASES = {
+    "malformed URL": (_post(url="not a url"), 400, "URL_INVALID", "url"),
+    "no URL": (_post(), 400, "URL_INVALID FIELD_INVALID", "url"),
+    "file URL": (_post(url="file:///etc/passwd"), 400, "URL_INVALID", "url"),
+    "user info in the URL": (_post(url="http://me:secret@example.com/v"), 400, "URL_INVALID", "url"),
+    "unknown field": (_post(url="https://example.com/v", qualty="1080p"), 400, "FIELD_INVALID", "qualty"),
+    "unknown word": (_post(url="https://example.com/v", quality="1081p"), 400, "FIELD_INVALID", "quality"),
+    "unknown job": (_get(f"/api/v1/status/{_UNKNOWN}"), 404, "RESOURCE_NOT_FOUND", None),
+    "wrong page token": (_get("/api/v1/jobs?page_token=wrong"), 400, "PAGE_TOKEN_INVALID", None),
+    "unknown parameter": (_get("/api/v1/jobs?colour=red"), 400, "FIELD_INVALID", "colour"),
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_bad_input(suite: Suite, case: str) -> None:
+    """The answer names reason and field, its status fits, and nothing was written."""
+    request, status, reasons, field = _CASES[case]
+    before = _total(suite)
+    answer = suite.http.request(
+        request.method,
+        request.url.raw_path.decode(),
+        content=request.content,
+        headers={"content-type": "application/json"} if request.content else None,
+    )
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert body.keys() >= {"code", "message", "details"}
+    info, *others = body["details"]
+    assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert (info["domain"], info["reason"] in reasons.split()) == ("reelhaul.dev", True), body
+    if field is not None:
+        assert field in _fields(others), body
+    assert "secret" not in answer.text
+    assert _total(suite) == before
+
+
+def _fields(details: list[dict[str, Any]]) -> list[str]:
+    bad = [detail for detail in details if detail["@type"].endswith(".BadRequest")]
+    return [violation["field"] for detail in bad for violation in detail["fieldViolations"]]
+
+
+def _total(suite: Suite) -> int:
+    """How many downloads the suite knows."""
+    return int(suite.http.get("/api/v1/jobs").json().get("total", 0))
