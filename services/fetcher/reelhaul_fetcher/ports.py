@@ -63,6 +63,9 @@ class Guard(Protocol):
         Raises Unavailable.
         """
 
+    async def usage(self, name: str) -> Usage:
+        """What went through the pass so far."""
+
     async def close(self, name: str) -> Usage:
         """End the pass and what runs through it. One that is not open was never used."""
 

@@ -49,6 +49,7 @@ class YtDlpEngine:
         self._runs: dict[str, _Run] = {}
         self._warm = asyncio.Event()
         self._version = ""
+        self._pid = 0
 
     @classmethod
     @asynccontextmanager
@@ -67,6 +68,11 @@ class YtDlpEngine:
     def version(self) -> str:
         """Engine and version; empty until it was warm once."""
         return self._version
+
+    @property
+    def pid(self) -> int:
+        """The present parent; 0 while there is none."""
+        return self._pid
 
     async def check(self) -> None:
         """Return if the parent is warm. Raises Unavailable."""
@@ -178,11 +184,11 @@ class YtDlpEngine:
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,
                 )
-            self._control = ours
+            self._control, self._pid = ours, process.pid
             try:
                 await self._listen(ours)
             finally:
-                self._control = None
+                self._control, self._pid = None, 0
                 with suppress(ProcessLookupError):
                     process.kill()
                 self._fall()
