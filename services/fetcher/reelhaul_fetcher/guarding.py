@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from reelhaul_fetcher.guard import process
+from reelhaul_fetcher.guard import passes
 from reelhaul_fetcher.guard.process import Guard, GuardConfig, running_guard
 from reelhaul_fetcher.ports import Usage
 
@@ -39,5 +39,5 @@ class GuardProcess:
         return _usage(await self._guard.usage(name))
 
 
-def _usage(used: process.Usage) -> Usage:
+def _usage(used: passes.Usage) -> Usage:
     return Usage(used.ingress_bytes, tuple((refusal.host, refusal.why) for refusal in used.refusals))
