@@ -86,7 +86,8 @@ class Decoder:
             seen: set[str] = set()
             for name, item in value.items():
                 entry = entries.get(name)
-                place = f"{path}.{entry.field if entry else name[:200]}" if path else name[:200]
+                place = entry.field if entry is not None else name[:200]
+                place = f"{path}.{place}" if path else place
                 if entry is None:
                     if refuses:
                         raise FieldFault(place, "there is no such field")
@@ -96,7 +97,7 @@ class Decoder:
                     continue
                 if entry.oneof:
                     _note(seen, "oneof " + entry.oneof, place)
-                entry.put(message, item, place if path else entry.field)
+                entry.put(message, item, place)
 
         return fill
 
