@@ -116,3 +116,10 @@ async def test_a_websocket_of_another_page_is_refused(suite):
     with pytest.raises(websockets.InvalidStatus) as refused:
         await websockets.connect(url, proxy=None, origin="https://evil.example")
     assert refused.value.response.status_code == 403
+
+
+async def test_head_of_a_stream_waits_for_nothing(client, suite):
+    """What it would say, without watching."""
+    answer = await client.head("/v1/jobs/endless:watch", headers={"accept": "text/event-stream"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert not suite.jobs.watched
