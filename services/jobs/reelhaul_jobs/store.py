@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,6 +35,11 @@ from reelhaul_jobs.tables import attempts, events, jobs, keys, request_ids
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql.database import Database
 
+T = TypeVar("T")
+
+# The first run lost to a twin that is committed by then: a second run finds it.
+_TWINS = 2
+
 #: Nothing is counted further than this: a count reads every row.
 COUNTED = 10_000
 
@@ -43,7 +49,6 @@ _ONE_TO_CHANGE = _ONE.with_for_update()
 _ADD_JOB = insert(jobs)
 _ADD_EVENT = insert(events)
 _ADD_ATTEMPT = insert(attempts)
-_ADD_REQUEST = insert(request_ids)
 _CHANGE_JOB = update(jobs).where(jobs.c.id == bindparam("job"))
 _END_ATTEMPT = update(attempts).where(
     attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number")
@@ -104,6 +109,10 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
 }
 
 
+class _TwinCommitted(ReelhaulError):
+    """The same request, sent twice, was committed by another connection first."""
+
+
 class SqlJobStore:
     """The JobStore of ports, over one database."""
 
@@ -112,7 +121,7 @@ class SqlJobStore:
 
     async def add(self, new: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
         """See JobStore.add."""
-        return await self._database.write(lambda connection: _add(connection, new, request))
+        return await self._written(lambda connection: _add(connection, new, request))
 
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
@@ -124,7 +133,7 @@ class SqlJobStore:
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """See JobStore.change."""
-        return await self._database.write(lambda connection: _change(connection, job_id, rule, request))
+        return await self._written(lambda connection: _change(connection, job_id, rule, request))
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
@@ -159,6 +168,13 @@ class SqlJobStore:
         asked = {"tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
         before = await self._database.read(lambda connection: connection.execute(_PLACE, asked).scalar())
         return int(before or 0) + 1
+
+    async def _written(self, op: Callable[[Connection], T]) -> T:
+        """What *op* returns, committed. One that lost a race against its own twin runs again."""
+        for _ in range(_TWINS):
+            with suppress(_TwinCommitted):
+                return await self._database.write(op)
+        return await self._database.write(op)
 
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
@@ -252,7 +268,10 @@ def _remember(connection: Connection, request: Request, ids: list[str]) -> None:
         "response": json.dumps(ids),
         "time": rows.micros(request.time),
     }
-    connection.execute(_ADD_REQUEST, record)
+    added = connection.execute(insert_new(connection, request_ids).returning(request_ids.c.id), record)
+    if added.first() is None:
+        # Another replica committed the same request since this one looked: look again.
+        raise _TwinCommitted(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on")
 
 
 def _page(connection: Connection, query: Query) -> Page:
