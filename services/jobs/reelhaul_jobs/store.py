@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Table,
     bindparam,
@@ -24,8 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import rows
-from reelhaul_jobs.filters_sql import Kept, condition
+from reelhaul_jobs import pages, rows
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
@@ -39,9 +37,6 @@ T = TypeVar("T")
 
 # The first run lost to a twin that is committed by then: a second run finds it.
 _TWINS = 2
-
-#: Nothing is counted further than this: a count reads every row.
-COUNTED = 10_000
 
 # Statements are made once: SQLAlchemy then finds their SQL by identity, not by building it anew.
 _ONE = select(jobs).where(jobs.c.id == bindparam("job"))
@@ -82,31 +77,10 @@ _BEFORE = (
         jobs.c.tenant == bindparam("tenant"),
         tuple_(jobs.c.due, jobs.c.id) < tuple_(bindparam("due"), bindparam("id")),
     )
-    .limit(COUNTED - 1)
+    .limit(pages.COUNTED - 1)
     .subquery()
 )
 _PLACE = select(func.count()).select_from(_BEFORE)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-# Field of a filter -> its column, and how a value is kept there.
-_FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
-    "state": (jobs.c.state, _as_it_is),
-    "kind": (jobs.c.kind, _as_it_is),
-    "priority": (jobs.c.priority, _as_it_is),
-    "url": (jobs.c.url, _as_it_is),
-    "labels": (jobs.c.labels, _as_it_is),
-    "batch_id": (jobs.c.batch_id, _as_it_is),
-    "create_time": (jobs.c.create_time, rows.micros),
-    "update_time": (jobs.c.update_time, rows.micros),
-    "end_time": (jobs.c.end_time, rows.micros),
-    "error.reason": (jobs.c.error_reason, _as_it_is),
-    "media.extractor": (jobs.c.extractor, _as_it_is),
-    "media.title": (jobs.c.title, _as_it_is),
-}
 
 
 class _TwinCommitted(ReelhaulError):
@@ -129,7 +103,7 @@ class SqlJobStore:
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
-        return await self._database.read(lambda connection: _page(connection, query))
+        return await self._database.read(lambda connection: pages.page(connection, query))
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """See JobStore.change."""
@@ -272,25 +246,6 @@ def _remember(connection: Connection, request: Request, ids: list[str]) -> None:
     if added.first() is None:
         # Another replica committed the same request since this one looked: look again.
         raise _TwinCommitted(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on")
-
-
-def _page(connection: Connection, query: Query) -> Page:
-    wanted: list[ColumnElement[bool]] = [jobs.c.delete_time.is_(None)]
-    if query.tenant is not None:
-        wanted.append(jobs.c.tenant == query.tenant)
-    if query.where is not None:
-        wanted.append(condition(query.where, _FILTERED))
-    counted = select(func.count()).select_from(select(jobs.c.id).where(*wanted).limit(COUNTED).subquery())
-    total = connection.execute(counted).scalar() or 0
-    key = tuple_(jobs.c.create_time, jobs.c.id)
-    if query.after is not None:
-        place = tuple_(rows.micros(query.after[0]), query.after[1])
-        wanted.append(key < place if query.descending else key > place)
-    columns = (jobs.c.create_time, jobs.c.id)
-    order = [column.desc() if query.descending else column.asc() for column in columns]
-    statement = select(jobs).where(*wanted).order_by(*order).offset(query.skip).limit(query.limit + 1)
-    found = [rows.job_of(row) for row in connection.execute(statement).mappings()]
-    return Page(found[: query.limit], len(found) > query.limit, total)
 
 
 def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:
