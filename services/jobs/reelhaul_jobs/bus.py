@@ -72,6 +72,8 @@ class NatsJobBus:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._jetstream = client.jetstream(timeout=_TIMEOUT)
+        # WORK was made, and nobody was told so far.
+        self._fresh = False
 
     @classmethod
     @asynccontextmanager
@@ -93,11 +95,12 @@ class NatsJobBus:
     async def ready(self) -> bool:
         """See JobBus.ready."""
         try:
-            fresh = await self._stream(_WORK)
+            self._fresh |= await self._stream(_WORK)
             await self._stream(_PROGRESS)
             await asyncio.gather(*(self._consumer(lane) for lane in _LANES.values()))
         except (*_AWAY, APIError) as error:
             raise Unavailable("nats", f"the broker does not serve its streams: {error!r}") from error
+        fresh, self._fresh = self._fresh, False
         return fresh
 
     async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
