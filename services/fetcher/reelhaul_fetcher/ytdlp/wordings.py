@@ -13,18 +13,18 @@ WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     (r"try again later.*rate.?limited|rate-limited by", ErrorReason.UPSTREAM_THROTTLED, {}),
     (
         r"confirm your age|age.restricted|inappropriate for some",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
+        _LOGIN,
         {"cause": "age"},
     ),
     (r"private video|video is private", _LOGIN, {"cause": "private"}),
     (
         r"join this channel|members.only|Premium members",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
+        _LOGIN,
         {"cause": "members"},
     ),
     (
         r"cookies are no longer valid|cookies.*(expired|rotated)",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
+        _LOGIN,
         {"cause": "cookies"},
     ),
     (r"live event will begin|Premieres in|premiere will begin", ErrorReason.MEDIA_NOT_LIVE_YET, {}),
@@ -36,7 +36,7 @@ WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     (r"copyright grounds|copyright claim", ErrorReason.MEDIA_FORBIDDEN, {"cause": "copyright"}),
     (
         r"login required|log in|sign in|registered users|account credentials",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
+        _LOGIN,
         {"cause": "login"},
     ),
     (
