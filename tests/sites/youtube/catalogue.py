@@ -41,6 +41,8 @@ class Video:
     #: What the automatic captions heard; empty: there are none.
     spoken: str = "en"
     chapters: tuple[tuple[str, int], ...] = CHAPTERS
+    #: There are small pictures for the seek bar, which pass for a format of their own.
+    storyboard: bool = True
     #: Seconds that a broadcast lasts, from when it is first asked for; 0: it is none.
     live: int = 0
     #: Seconds until it begins, from when it is first asked for.
@@ -177,7 +179,8 @@ _REFUSED = [
             "This video contains content from Stand-in Films, who has blocked it on copyright grounds",
         ),
     ),
-    Video("drm", drm=True),
+    Video("drm", drm=True, storyboard=False),
+    Video("drm-images", drm=True),
     Video("upcoming", begins_after=7200),
 ]
 
@@ -188,6 +191,7 @@ _BROKEN = [
     Video("player503", player=Faults(fail=503)),
     Video("player503-2", player=Faults(fail=503, times=2)),
     Video("sabr", sabr_only=True),
+    Video("sabr-bare", sabr_only=True, storyboard=False),
     Video("unsolved", signed=True, solvable=False),
     Video("media403", media=Faults(fail=403)),
     Video("media403-1", expires_from=0),

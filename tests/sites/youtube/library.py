@@ -51,12 +51,12 @@ class Library:
         length = SEGMENTS * SEGMENT_SECONDS
         sources = f"-f lavfi -i testsrc2=s=640x360:r=10:d={length} -f lavfi -i sine=frequency=440:d={length}"
         codecs = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 10 -sc_threshold 0 -c:a aac -b:a 64k"
-        muxer = f"-f segment -segment_format mpegts -segment_time {SEGMENT_SECONDS}"
+        muxer = f"-f hls -hls_time {SEGMENT_SECONDS} -hls_list_size 0 -hls_segment_filename"
         options = f"{sources} {codecs} {muxer}".split()
 
         def make(path: Path) -> None:
             path.mkdir()
-            tools.run_ffmpeg(*options, str(path / "%d.ts"))
+            tools.run_ffmpeg(*options, str(path / "%d.ts"), str(path / "all.m3u8"))
 
         folder = self._kept("broadcast", "segments", options, make)
         return folder / f"{number % SEGMENTS}.ts"

@@ -11,6 +11,7 @@ PAGE = 100
 TAB_PAGE = 30
 #: What the channel's tabs hold.
 TABS = {"videos": 45, "shorts": 25, "streams": 12}
+_UPLOADS = f"UU{CHANNEL_ID[2:]}"
 _KINDS = {"videos": "Videos", "shorts": "Shorts", "streams": "Live"}
 
 
@@ -21,7 +22,7 @@ def playlist_id(count: int) -> str:
 
 def size(list_id: str) -> int | None:
     """How many items the playlist *list_id* has; None where there is no such."""
-    if list_id == f"UU{CHANNEL_ID[2:]}":
+    if list_id == _UPLOADS:
         return sum(TABS.values())
     found = re.fullmatch(r"PLcount(\d{8})", list_id)
     return int(found[1]) if found else None
@@ -91,8 +92,18 @@ def continuation(token: str) -> dict[str, Any]:
 
 def _items(list_id: str, count: int, start: int) -> list[dict[str, Any]]:
     end = min(start + PAGE, count)
-    items = [{"playlistVideoRenderer": _item(list_id, number)} for number in range(start + 1, end + 1)]
+    numbers = _uploads()[start:end] if list_id == _UPLOADS else range(start + 1, end + 1)
+    items = [{"playlistVideoRenderer": _item(list_id, number)} for number in numbers]
     return items + ([_more(f"list+{list_id}+{end}")] if end < count else [])
+
+
+def _uploads() -> list[int]:
+    return [_first(name) + place for name, count in TABS.items() for place in range(1, count + 1)]
+
+
+def _first(tab: str) -> int:
+    """What the item numbers of *tab* begin after: each tab has items of its own."""
+    return 1000 * (1 + list(TABS).index(tab))
 
 
 def _item(list_id: str, number: int) -> dict[str, Any]:
@@ -120,10 +131,8 @@ def _tab(name: str, *, selected: bool) -> dict[str, Any]:
 
 def _tab_items(name: str, start: int) -> list[dict[str, Any]]:
     end = min(start + TAB_PAGE, TABS[name])
-    # Each tab has items of its own.
-    first = 1000 * (1 + list(TABS).index(name))
     make = _short if name == "shorts" else _lockup
-    items = [{"richItemRenderer": {"content": make(first + i)}} for i in range(start + 1, end + 1)]
+    items = [{"richItemRenderer": {"content": make(_first(name) + i)}} for i in range(start + 1, end + 1)]
     return items + ([_more(f"tab+{name}+{end}")] if end < TABS[name] else [])
 
 

@@ -32,7 +32,8 @@ def response(showing: Showing, library: Library) -> dict[str, Any]:
         return told
     told["streamingData"] = streaming_data(showing, library)
     told["captions"] = {"playerCaptionsTracklistRenderer": _captions(showing)}
-    told["storyboards"] = {"playerStoryboardSpecRenderer": {"spec": _storyboard(video)}}
+    if video.storyboard:
+        told["storyboards"] = {"playerStoryboardSpecRenderer": {"spec": _storyboard(video)}}
     if video.advertisement:
         told["adPlacements"] = [_advertisement(video.advertisement)]
     return told
@@ -45,7 +46,9 @@ def _status(showing: Showing, playability: Playability) -> dict[str, Any]:
         words = {"reason": {"simpleText": playability.reason}}
         if playability.subreason:
             words["subreason"] = {"simpleText": playability.subreason}
-        screen: dict[str, Any] = {"playerCaptchaViewModel": {}} if showing.video.captcha else {}
+        screen: dict[str, Any] = (
+            {"playerCaptchaViewModel": {"text": "standin"}} if showing.video.captcha else {}
+        )
         status["errorScreen"] = {"playerErrorMessageRenderer": words, **screen}
     return status
 

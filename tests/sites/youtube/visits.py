@@ -23,7 +23,8 @@ class Visits:
 
     def seconds(self, video: Video) -> float:
         """Since *video* was first asked for."""
-        return self._now() - self._begun.setdefault(video.id, self._now())
+        now = self._now()
+        return now - self._begun.setdefault(video.id, now)
 
     def showing(self, video: Video, client: str, *, signed_in: bool) -> Showing:
         """One more answer about *video*, as of now."""
