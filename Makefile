@@ -13,12 +13,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-# Two environments in one folder: run.txt is a part of dev.txt, so `make test` after `make demo` only adds.
+# Three environments in one folder: run.txt is a part of dev.txt and that of bench.txt, so `make test` after
+# `make demo` only adds.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 
 define install
+	$(BIN)/pip install -q --require-hashes -r requirements/build.txt
 	$(BIN)/pip install -q --require-hashes -r requirements/$(1).txt
 	$(BIN)/pip install -q --no-deps --no-build-isolation --editable .
 	touch $@
@@ -32,6 +34,11 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	@echo "setting up $(VENV) with what the tests need (once)"
 	$(call install,dev)
 	touch $(VENV)/run.stamp
+
+$(VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(VENV)/bin/python
+	@echo "setting up $(VENV) with the rivals of the benchmarks (once)"
+	$(call install,bench)
+	touch $(VENV)/run.stamp $(VENV)/dev.stamp
 
 up: $(VENV)/run.stamp  ## Run the whole suite on this machine; Ctrl-C drains it
 	$(BIN)/reelhaul up $(ARGS)
@@ -65,10 +72,16 @@ third_party: $(VENV)/dev.stamp
 	@find third_party -name context -type d -prune -exec rm -r {} +
 	@touch third_party
 
+# Against main as it is committed; where protos/ is just that there is nothing to compare.
 buf: third_party
 	$(BIN)/buf lint
-	@if git rev-parse -q --verify main >/dev/null && git cat-file -e main:buf.yaml 2>/dev/null; then \
-	  $(BIN)/buf breaking --against '.git#branch=main,ref=HEAD' || exit 1; fi
+	@base=$$(git rev-parse -q --verify main || git rev-parse -q --verify origin/main || true); \
+	if [ -n "$$base" ] && git cat-file -e "$$base:buf.yaml" 2>/dev/null \
+	  && ! git diff --quiet "$$base" -- protos buf.yaml; then \
+	  old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+	  git archive "$$base" protos buf.yaml | tar -x -C "$$old"; cp -r third_party "$$old/"; \
+	  echo "$(BIN)/buf breaking --against main"; $(BIN)/buf breaking --against "$$old"; \
+	fi
 
 protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 from protos/
 	@find libs/reelhaul -path '*/v1/*' -delete
@@ -87,12 +100,15 @@ conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> o
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/dev.stamp  ## Measure side by side with named rivals
+bench: $(VENV)/bench.stamp  ## Measure side by side with named rivals
 	$(BIN)/python -m bench $(ARGS)
 
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:  ## Renew requirements/*.txt (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml --extra all -o requirements/run.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(LOCK) --upgrade pyproject.toml --extra all -o requirements/run.txt
+	$(LOCK) --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
+	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
-clean:  ## Remove environments and data
-	rm -rf $(VENV) third_party data downloads
+clean:  ## Remove environments and what was built; data and downloads stay
+	rm -rf $(VENV) third_party dist

@@ -2,8 +2,9 @@
 
     python small_service.py NAME PORT JOURNAL [--refuse] [--ignore-term]
 
-It appends ``NAME started PID`` and ``NAME ended`` to JOURNAL; GET /hang makes it answer
-nothing any more; GET /child starts a child in a session of its own and answers its pid.
+It appends ``NAME started PID``, ``NAME asked`` (for its health) and ``NAME ended`` to
+JOURNAL; GET /hang makes it answer nothing any more; GET /child starts a child in a session
+of its own and answers its pid.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def note(text: str) -> None:
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answer = "ok"
+        if self.path == "/healthz":
+            note("asked")
         if self.path == "/hang":
             time.sleep(600)
         if self.path == "/child":

@@ -15,13 +15,12 @@ from reelhaul_runtime.up.suite import Suite
 
 folder, style = ground.run_folder(Path(sys.argv[1])), sys.argv[2]
 patience, parts = Patience(**json.loads(sys.argv[3])), [Part(**part) for part in json.loads(sys.argv[4])]
-told = lines.to_stderr("text" if style == "text" else "json", "INFO")
-logs.configure("up", "json", "INFO", stream=lines.Stream("up", told))
 
 
-async def main() -> int:
+async def main(told: lines.Lines) -> int:
     return await Suite(parts, folder, patience, told).run()
 
 
-with ground.locked(folder):
-    sys.exit(asyncio.run(main()))
+with ground.locked(folder), lines.to_stderr("text" if style == "text" else "json", "INFO") as told:
+    logs.configure("up", "json", "INFO", stream=lines.Stream("up", told))
+    sys.exit(asyncio.run(main(told)))

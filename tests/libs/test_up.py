@@ -97,11 +97,22 @@ class SmallSuite:
             return []
         return [" ".join(line.split()[:2]) for line in self.journal.read_text().splitlines()]
 
+    def deeds(self) -> list[str]:
+        """Its life, without the questions."""
+        return [line for line in self.life() if not line.endswith(" asked")]
+
     def get(self, name: str, path: str, timeout: float = 5.0) -> str:
         url = f"http://127.0.0.1:{self.ports[name]}{path}"
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             text: str = answer.read().decode()
         return text
+
+    def answers(self, name: str) -> bool:
+        """Whether the part *name* is there and answers."""
+        try:
+            return self.get(name, "/") == "ok"
+        except OSError:
+            return False
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Exit code, standard output and standard error after one signal."""
@@ -141,9 +152,9 @@ def test_record_names_what_runs(suite: SmallSuite):
     assert suite.process is not None
     assert record["pid"] == suite.process.pid
     assert record["addresses"] == {n: f"http://127.0.0.1:{p}" for n, p in suite.ports.items()}
-    assert {f"{n} started {pid}" for n, pid in record["processes"].items()} == set(
-        suite.journal.read_text().splitlines()
-    )
+    assert {f"{n} started {pid}" for n, pid in record["processes"].items()} == {
+        line for line in suite.journal.read_text().splitlines() if not line.endswith(" asked")
+    }
     assert (suite.folder / "run" / "suite.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -153,7 +164,7 @@ def test_drains_in_reverse_order(suite: SmallSuite):
     suite.ready()
     code, _, _ = suite.end(signal.SIGINT)
     assert code == 0
-    assert suite.life()[-3:] == ["c ended", "b ended", "a ended"]
+    assert suite.deeds()[-3:] == ["c ended", "b ended", "a ended"]
     assert suite.record() == {}
 
 
@@ -200,11 +211,11 @@ def test_hanging_part_is_started_again(suite: SmallSuite):
     suite.start()
     suite.ready()
     # Until it was seen alive once, silence is taken for a slow start.
-    time.sleep(0.5)
+    until(lambda: "a asked" in suite.life())
     with pytest.raises(TimeoutError):
         suite.get("a", "/hang", timeout=0.2)
     until(lambda: suite.life().count("a started") == 2)
-    until(lambda: suite.get("a", "/healthz") == "ok")
+    until(lambda: suite.answers("a"))
 
 
 def test_what_a_dead_part_left_is_ended(suite: SmallSuite):
@@ -224,7 +235,7 @@ def test_part_that_will_not_drain_is_killed(suite: SmallSuite):
     assert code == 0
     assert is_gone(part)
     assert "b did not drain in time" in err
-    assert suite.life()[-2:] == ["c ended", "a ended"]
+    assert suite.deeds()[-2:] == ["c ended", "a ended"]
 
 
 def test_second_signal_kills(suite: SmallSuite):

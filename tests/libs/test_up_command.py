@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -155,13 +156,57 @@ def test_age_of_this_process():
         procfs.age_seconds(young.pid)
 
 
-def test_brokers_banner_is_left_out(tmp_path: Path):
+def told_by(lines_: list[bytes], style: Literal["json", "text"] = "json", **options: bool) -> str:
+    """What a program reads when nats tells *lines_*."""
+    reading, writing = os.pipe()
+    outlet = lines.Outlet(writing)
+    told = lines.Lines(outlet, style, "INFO", **options)
+    for line in lines_:
+        told.tell("nats", line)
+    outlet.close()
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        return file.read()
+
+
+def test_brokers_banner_is_left_out():
     """nats-server's INFO lines are no news; its warnings keep their level."""
-    path = tmp_path / "out"
-    with path.open("wb") as out:
-        told = lines.Lines(out, "json", "INFO")
-        told.tell("nats", b"[123] 2026/01/02 03:04:05.678901 [INF] Starting nats-server")
-        told.tell("nats", b"[123] 2026/01/02 03:04:05.678901 [WRN] Slow disk")
-    (line,) = path.read_text().splitlines()
+    banner = b"[123] 2026/01/02 03:04:05.678901 [INF] Starting nats-server"
+    warning = b"[123] 2026/01/02 03:04:05.678901 [WRN] Slow disk"
+    (line,) = told_by([banner, warning]).splitlines()
     assert json.loads(line)["level"] == "WARNING"
     assert json.loads(line)["message"] == "Slow disk"
+
+
+def test_text_for_a_terminal():
+    """At a terminal names and levels have colours, extras are shown, tracebacks keep their lines."""
+    said = {"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "message": "no", "job": "jobs/1"}
+    raw = json.dumps(said | {"exception": "Traceback\nKeyError"}).encode()
+    first, *trace = told_by([raw], "text", colour=True).splitlines()
+    assert first.endswith("\x1b[33mnats    \x1b[0m \x1b[31mERROR  \x1b[0m no job=jobs/1")
+    assert [row.rpartition(" ")[2] for row in trace] == ["Traceback", "KeyError"]
+
+
+def test_logs_cannot_steer_a_terminal():
+    """A title with control characters is shown, not obeyed, and stays within its line."""
+    raw = json.dumps({"time": "x", "level": "INFO", "message": "a\x1b[2Jb", "title": "c\nd\x9be"}).encode()
+    (line,) = told_by([raw], "text").splitlines()
+    assert line.endswith("a\\x1b[2Jb title=c\\x0ad\\x9be")
+
+
+def test_reader_that_does_not_read_stops_nobody():
+    """While nobody reads, lines are dropped rather than waited with; later it is told how many."""
+    reading, writing = os.pipe()
+    outlet = lines.Outlet(writing, held=10)
+    told = lines.Lines(outlet, "json", "INFO")
+    begun = time.monotonic()
+    for _ in range(2000):
+        told.tell("jobs", b"x" * 500)
+    assert time.monotonic() - begun < 5
+    heard = b""
+    with os.fdopen(reading, "rb", buffering=0) as file:
+        while b"lines were lost" not in heard:
+            heard += file.read(65536)
+            told.tell("jobs", b"again")
+    outlet.close()
+    os.close(writing)

@@ -104,13 +104,13 @@ def with_port(address: str) -> str:
     return address if port != "0" else f"{host}:{steady_port()}"
 
 
-def steady_port(preferred: int = 0) -> int:
-    """A free loopback port: *preferred*, else one that no outgoing connection is given.
+def steady_port() -> int:
+    """A free loopback port that no outgoing connection is given.
 
     Below the kernel's range for those (from 32768): while a server restarts, a client
     that dials an ephemeral port can be given that very port as its own.
     """
-    for port in [*([preferred] if preferred else []), *random.sample(range(10_000, 32_000), 100)]:
+    for port in random.sample(range(10_000, 32_000), 100):
         if is_free(f"127.0.0.1:{port}"):
             return port
     raise GroundTaken("no free port on 127.0.0.1 below 32000")

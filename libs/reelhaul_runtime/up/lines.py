@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
 import re
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 # nats-server's: [pid] date time [LVL] text
 _NATS = re.compile(r"^\[\d+\] \S+ \S+ \[(\w{3})\] (.*)$")
@@ -23,17 +28,57 @@ _NATS_LEVELS = {
 
 _COLOURS = {"gateway": 36, "jobs": 32, "fetcher": 35, "storage": 34, "nats": 33}
 _LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
+# Titles of videos are in the logs: one must not move the cursor, or worse.
+_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 # Shown in a place of their own, or of no use to a person.
 _PLACED = frozenset({"time", "level", "service", "pid", "logger", "message", "exception"})
 
 
+class Outlet:
+    """Writes lines to a file descriptor and never keeps who tells them waiting.
+
+    A terminal that is stopped, or a program that starts a suite and does not read what it
+    says, would otherwise stop the supervisor, and then every part at its next log line.
+    """
+
+    def __init__(self, handle: int, held: int = 10_000) -> None:
+        self._handle = handle
+        self._lines: queue.Queue[bytes | None] = queue.Queue(held)
+        self._writing = threading.Thread(target=self._write_all, daemon=True)
+        self._writing.start()
+
+    def write(self, line: bytes) -> bool:
+        """Whether *line* will be written; not while too many wait."""
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            return False
+        return True
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what waits, as far as somebody reads it within *seconds*."""
+        with suppress(queue.Full):
+            self._lines.put(None, timeout=seconds)
+        self._writing.join(seconds)
+
+    def _write_all(self) -> None:
+        readable = True
+        while (line := self._lines.get()) is not None:
+            try:
+                while readable and line:
+                    line = line[os.write(self._handle, line) :]
+            except OSError:  # the reader has gone for good; the suite goes on
+                readable = False
+
+
 class Lines:
-    """Writes the parts' lines to *out*; a reader that went away ends the telling, not the suite."""
+    """The parts' lines, rendered for *out*."""
 
     def __init__(
-        self, out: BinaryIO, style: Literal["json", "text"], level: str, *, colour: bool = False
+        self, out: Outlet, style: Literal["json", "text"], level: str, *, colour: bool = False
     ) -> None:
         self._out, self._style, self._colour = out, style, colour
+        self._lost = 0
         self._least = logging.getLevelNamesMapping()[level]
 
     def tell(self, name: str, raw: bytes) -> None:
@@ -41,21 +86,25 @@ class Lines:
         said = _parsed(name, raw.decode(errors="replace"))
         if logging.getLevelNamesMapping().get(str(said["level"]), logging.INFO) < self._least:
             return
+        if self._lost and self._write(
+            "up", _said("up", "WARNING", f"{self._lost} lines were lost: nobody read")
+        ):
+            self._lost = 0
+        if not self._write(name, said):
+            self._lost += 1
+
+    def _write(self, name: str, said: dict[str, Any]) -> bool:
         line = self._text(name, said) if self._style == "text" else json.dumps(said, ensure_ascii=False)
-        try:
-            self._out.write(line.encode(errors="replace") + b"\n")
-            self._out.flush()
-        except (BrokenPipeError, ValueError):
-            return
+        return self._out.write(line.encode(errors="replace") + b"\n")
 
     def _text(self, name: str, said: dict[str, Any]) -> str:
         level = str(said["level"])
         extra = "".join(f" {key}={value}" for key, value in said.items() if key not in _PLACED)
         head = self._painted(f"{name:<8}", _COLOURS.get(name))
         body = self._painted(f"{level:<7}", _LEVEL_COLOURS.get(level))
-        line = f"{_clock(str(said['time']))} {head} {body} {said['message']}{extra}"
+        line = f"{_clock(str(said['time']))} {head} {body} {_visible(said['message'])}{_visible(extra)}"
         trace = str(said.get("exception", ""))
-        return "\n".join([line, *(f"{head} {row}" for row in trace.splitlines())])
+        return "\n".join([line, *(f"{head} {_visible(row)}" for row in trace.splitlines())])
 
     def _painted(self, text: str, colour: int | None) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
@@ -73,9 +122,14 @@ class Stream:
         return len(text)
 
 
-def to_stderr(style: Literal["json", "text"], level: str) -> Lines:
+@contextmanager
+def to_stderr(style: Literal["json", "text"], level: str) -> Iterator[Lines]:
     """Lines on standard error, coloured if that is a terminal."""
-    return Lines(sys.stderr.buffer, style, level, colour=style == "text" and sys.stderr.isatty())
+    outlet = Outlet(sys.stderr.fileno())
+    try:
+        yield Lines(outlet, style, level, colour=style == "text" and sys.stderr.isatty())
+    finally:
+        outlet.close()
 
 
 def _parsed(name: str, line: str) -> dict[str, Any]:
@@ -91,8 +145,16 @@ def _parsed(name: str, line: str) -> dict[str, Any]:
     level, text = "INFO", line
     if name == "nats" and (found := _NATS.match(line)):
         level, text = _NATS_LEVELS.get(found[1], "INFO"), found[2]
+    return _said(name, level, text)
+
+
+def _said(name: str, level: str, text: str) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"time": now, "level": level, "service": name, "message": text}
+
+
+def _visible(text: object) -> str:
+    return str(text).translate(_VISIBLE)
 
 
 def _clock(time: str) -> str:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 from urllib.parse import urlsplit
 
 import click
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 OK, FAILED, REFUSED, KILLED = 0, 1, 2, 130
 
 _ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
-_NATS_PORT = 4222
 # What a service needs beyond drain_seconds: serve itself gives up a little earlier.
 _LAST_WORDS_SECONDS = 7
 _SLOW_START_SECONDS = 30.0
@@ -42,20 +40,24 @@ def main() -> int:
         for line in complaints(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
-    patience = Patience(drain=settings.drain_seconds + _LAST_WORDS_SECONDS)
-    told = lines.to_stderr("text" if _wants_text(settings) else "json", settings.log_level)
-    logs.configure("up", "json", settings.log_level, stream=lines.Stream("up", told))
-    try:
-        settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
-        folder = ground.run_folder(settings.data_dir)
-        with ground.locked(folder):
-            ground.await_leftovers(record.left_in(folder), settings.drain_seconds)
-            settings = _with_ports(settings)
-            suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
-            return asyncio.run(suite.run())
-    except (ground.GroundTaken, OSError) as error:
-        click.echo(f"reelhaul: {error}", err=True)
-        return FAILED
+    with lines.to_stderr("text" if _wants_text(settings) else "json", settings.log_level) as told:
+        logs.configure("up", "json", settings.log_level, stream=lines.Stream("up", told))
+        try:
+            return _run(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}), told)
+        except (ground.GroundTaken, OSError) as error:
+            click.echo(f"reelhaul: {error}", err=True)
+            return FAILED
+
+
+def _run(settings: SuiteSettings, told: lines.Lines) -> int:
+    folder = ground.run_folder(settings.data_dir)
+    with ground.locked(folder):
+        drain = settings.drain_seconds + _LAST_WORDS_SECONDS
+        ground.await_leftovers(record.left_in(folder), drain)
+        settings = _with_ports(settings)
+        patience = Patience(drain=drain)
+        suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
+        return asyncio.run(suite.run())
 
 
 class Suite:
@@ -69,10 +71,9 @@ class Suite:
         told: lines.Lines,
         *,
         nats_url: str = "",
-        out: TextIO = sys.stdout,
     ) -> None:
         self._keepers = [Keeper(part, patience, told.tell, self._changed) for part in parts]
-        self._folder, self._patience, self._out = folder, patience, out
+        self._folder, self._patience = folder, patience
         self._addresses = {part.name: part.address for part in parts}
         if nats_url:
             self._addresses["nats"] = nats_url
@@ -144,7 +145,7 @@ class Suite:
         said += [f"  {name:<8} {_shown(address)}" for name, address in reversed(self._addresses.items())]
         said.append(f"  {'data':<8} {self._folder.parent}")
         with suppress(BrokenPipeError, ValueError):
-            print(*said, sep="\n", file=self._out, flush=True)
+            click.echo("\n".join(said))
 
     async def _bury(self) -> None:
         """End what a dead part has left behind in groups of its own."""
@@ -163,7 +164,7 @@ def _parts_of(settings: SuiteSettings, folder: Path) -> list[Part]:
     token = settings.suite_token or ground.suite_token(folder)
     if settings.nats_url:
         return parts.services(settings, settings.nats_url, token)
-    nats = parts.nats(settings.data_dir / "nats", ground.steady_port(_NATS_PORT))
+    nats = parts.nats(settings.data_dir / "nats", ground.steady_port())
     return [nats, *parts.services(settings, nats.address, token)]
 
 

@@ -255,11 +255,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """At this time; on output always set."""
+        """At this time, at most 10 years ahead; on output always set."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """This long after end_time."""
+        """This long after end_time, 1 s to 10 years."""
 
     @_builtins.property
     def expansion(self) -> Global___Expansion:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hmac import compare_digest
 from typing import Any
 
-from reelhaul_fetcher.guard.addresses import Refused
+from reelhaul_fetcher.guard.errors import Refused, Unreachable
 
 
 class Account:
@@ -33,11 +33,15 @@ class Account:
         return compare_digest(secret.encode(), self._secret.encode())
 
     def enter(self, connection: asyncio.Task[None]) -> None:
-        """Count *connection* in. Raises ``Refused`` when there are too many, or nothing is left to use."""
+        """Count *connection* in.
+
+        Raises ``Refused`` when nothing is left to use, ``Unreachable`` when there are too many just now.
+        """
         if self._closed_for:
             raise Refused(self._closed_for)
         if connection not in self.connections and len(self.connections) >= self._connection_limit:
-            raise Refused("connections")
+            self.refuse("", "connections")
+            raise Unreachable("connections", 503)
         self.connections.add(connection)
 
     def received(self, count: int) -> None:

@@ -7,19 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
+from reelhaul_fetcher.guard.errors import Refused
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 #: Ports of every public address; others must be configured.
 WEB_PORTS = frozenset({80, 443})
-
-
-class Refused(Exception):
-    """The guard will not carry this. *why* is one word: for the answer's header and the pass's record."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from reelhaul_fetcher.guard import answers
 from reelhaul_fetcher.guard.account import Account
-from reelhaul_fetcher.guard.addresses import Refused
-from reelhaul_fetcher.guard.dial import Dialer, Unreachable
-from reelhaul_fetcher.guard.heads import (
-    CHUNKED,
-    UNTIL_CLOSE,
-    Malformed,
-    Request,
-    Response,
-    parse_response,
-    values,
-)
+from reelhaul_fetcher.guard.dial import Dialer
+from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
+from reelhaul_fetcher.guard.http import answers
+from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE, values
+from reelhaul_fetcher.guard.http.requests import Request
+from reelhaul_fetcher.guard.http.responses import Response, parse_response
 from reelhaul_fetcher.guard.wire import Wire
 
 
@@ -159,4 +153,4 @@ async def _pour(source: Wire, to: Wire) -> None:
     to.finish()
 
 
-_HEAD_LIMIT = 128 * 1024
+_HEAD_LIMIT = 64 * 1024

@@ -7,12 +7,12 @@ import time
 import traceback
 from collections.abc import Callable
 
-from reelhaul_fetcher.guard import answers
 from reelhaul_fetcher.guard.account import NOBODY, Account
-from reelhaul_fetcher.guard.addresses import Refused
 from reelhaul_fetcher.guard.carrier import Carrier
-from reelhaul_fetcher.guard.dial import Dialer, Unreachable
-from reelhaul_fetcher.guard.heads import Malformed, Request, parse_request
+from reelhaul_fetcher.guard.dial import Dialer
+from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
+from reelhaul_fetcher.guard.http import answers
+from reelhaul_fetcher.guard.http.requests import Request, parse_request
 from reelhaul_fetcher.guard.wire import Wire
 
 
@@ -73,7 +73,7 @@ class Connection:
             self._note(host, refused.why)
             return await self._close_with(answers.refused(refused.why))
         except Unreachable as unreachable:
-            return await self._close_with(answers.unreachable(unreachable.why, unreachable.status))
+            return await self._close_with(answers.failed(unreachable.why, unreachable.status))
 
     def _admit(self, request: Request) -> Carrier | None:
         """The carrier for *request*, if it shows an open pass: the same one on all of a connection."""

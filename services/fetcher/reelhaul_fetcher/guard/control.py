@@ -27,6 +27,8 @@ async def obey(channel: socket.socket, listener: socket.socket) -> None:
     if config is None:
         return
     proxy = _proxy(config, listener)
+    for opened in config["passes"]:
+        proxy.open(**opened)
     _say(writer, {"id": config["id"]})
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(proxy.serve()), group.create_task(_report(proxy, writer))]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.channel import Channel, GuardAway
 from reelhaul_fetcher.guard.dial import Upstream
+from reelhaul_fetcher.guard.passes import OpenPass, Pass, Usage
 
 log = logging.getLogger(__name__)
 
@@ -39,45 +39,6 @@ class GuardConfig:
         Rules.of(self.allow_networks, self.extra_ports)
         if self.upstream_proxy:
             Upstream.of(self.upstream_proxy)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """The way out for one fetch."""
-
-    #: ``http://<name>:<secret>@host:port``
-    proxy_url: str = field(repr=False)
-    host: str
-    port: int
-
-
-class Refusal(NamedTuple):
-    """Something that the guard did not carry."""
-
-    #: Empty where it was no host but a budget.
-    host: str
-    #: One word: loopback, private, metadata, port, byte-budget …; docs/security.md lists them.
-    why: str
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a pass has used so far."""
-
-    ingress_bytes: int = 0
-    egress_bytes: int = 0
-    #: The latest 64.
-    refusals: tuple[Refusal, ...] = ()
-    refusal_count: int = 0
-
-
-@dataclass
-class _OpenPass:
-    secret: str
-    byte_limit: int
-    #: In the loop's time; 0: none.
-    deadline: float
-    usage: Usage = Usage()
 
 
 @asynccontextmanager
@@ -106,8 +67,9 @@ class Guard:
     def __init__(self, config: GuardConfig, listener: socket.socket) -> None:
         self._config = config
         self._listener = listener
-        self._passes: dict[str, _OpenPass] = {}
+        self._passes: dict[str, OpenPass] = {}
         self._channel: Channel | None = None
+        self._present = asyncio.Event()
 
     @property
     def pid(self) -> int:
@@ -118,67 +80,72 @@ class Guard:
         """A way out for *name*, until it is closed, *seconds* are over or *byte_limit* bytes have passed.
 
         Bytes count in both directions together; 0 is no limit. Raises ValueError for a name that is open
-        already, or is not made of up to 128 letters, digits and ``-._~``.
+        already, or is not made of up to 128 letters, digits and ``-._~``; GuardAway if no guard comes up.
         """
         if not _NAME.fullmatch(name) or name in self._passes:
             raise ValueError(f"{name!r} is open already, or is no name for a pass")
-        deadline = asyncio.get_running_loop().time() + seconds if seconds else 0
-        opened = self._passes[name] = _OpenPass(secrets.token_urlsafe(32), byte_limit, deadline)
-        await self._open_in_process(name)
+        opened = self._passes[name] = OpenPass(name, byte_limit, seconds)
+        try:
+            await self._let_through(opened)
+        except BaseException:
+            self._passes.pop(name, None)
+            raise
         host, port = self._listener.getsockname()
         return Pass(f"http://{name}:{opened.secret}@{host}:{port}", host, port)
 
     async def close(self, name: str) -> Usage:
         """Cut what *name* still has open; what it used. Raises KeyError when it is not open."""
-        opened = self._passes.pop(name)
-        return await self._asked("close", name) or opened.usage
+        return await self._asked("close", self._passes.pop(name))
 
     async def usage(self, name: str) -> Usage:
         """What *name* has used so far. Raises KeyError when it is not open."""
-        opened = self._passes[name]
-        opened.usage = await self._asked("usage", name) or opened.usage
+        return await self._asked("usage", self._passes[name])
+
+    async def _asked(self, do: str, opened: OpenPass) -> Usage:
+        """The guard's answer; while it is away, what it last reported."""
+        with suppress(GuardAway):
+            if self._channel and (used := (await self._channel.order(do, {"name": opened.name}))["used"]):
+                opened.note(used)
         return opened.usage
 
-    async def _asked(self, do: str, name: str) -> Usage | None:
-        """The guard's answer about *name*; None while it is away: what it last reported holds then."""
-        with suppress(GuardAway):
-            if self._channel and (used := (await self._channel.order(do, {"name": name}))["used"]):
-                return _usage(used)
-        return None
-
-    async def _open_in_process(self, name: str) -> None:
-        opened = self._passes[name]
-        left = opened.deadline - asyncio.get_running_loop().time() if opened.deadline else 0
-        details = {
-            "name": name,
-            "secret": opened.secret,
-            "byte_limit": opened.byte_limit,
-            "seconds": max(left, 0.001) if opened.deadline else 0,
-            "used": asdict(opened.usage),
-        }
-        # While the guard is away this is no failure: its successor opens all passes that are listed.
-        with suppress(GuardAway):
-            if self._channel:
-                await self._channel.order("open", details)
+    async def _let_through(self, opened: OpenPass) -> None:
+        """Return when the present guard, or the next one, knows *opened*."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while True:
+                    await self._present.wait()
+                    with suppress(GuardAway):
+                        if self._channel:
+                            await self._channel.order("open", opened.opening())
+                            return
+                    # It died under the order; its end is about to be noticed.
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise GuardAway("the guard does not come up") from None
 
     async def _start(self) -> None:
-        self._channel = await Channel.start(asdict(self._config), self._listener, self._reported)
-        for name in list(self._passes):
-            if name in self._passes:
-                await self._open_in_process(name)
+        # With its passes from the first moment: connections are waiting already.
+        passes = [opened.opening() for opened in self._passes.values()]
+        config: dict[str, Any] = {**asdict(self._config), "passes": passes}
+        self._channel = await Channel.start(config, self._listener, self._reported)
+        for order in passes:
+            if order["name"] not in self._passes:
+                await self._channel.order("close", {"name": order["name"]})
+        self._present.set()
 
     async def _keep(self) -> None:
         """Start the guard again whenever it ends."""
         loop = asyncio.get_running_loop()
-        pause = 0.0
+        pause, began = 0.0, loop.time()
         while True:
-            began = loop.time()
             if self._channel:
                 code = await self._channel.ended()
                 log.error("the guard died and is started again", extra={"exit_code": code})
                 self._channel = None
+                self._present.clear()
             pause = 0.0 if loop.time() - began > 5 else min(pause * 2 + 0.05, 5.0)
             await asyncio.sleep(pause)
+            began = loop.time()
             with suppress(OSError):
                 await self._start()
 
@@ -187,18 +154,9 @@ class Guard:
             await self._channel.stop()
 
     def _reported(self, name: str, used: Mapping[str, Any]) -> None:
-        if not (opened := self._passes.get(name)):
-            return
-        usage = _usage(used)
-        fresh = min(usage.refusal_count - opened.usage.refusal_count, len(usage.refusals))
-        for refusal in usage.refusals[len(usage.refusals) - fresh :]:
-            log.warning("the guard refused", extra={"pass": name, "host": refusal.host, "why": refusal.why})
-        opened.usage = usage
+        if opened := self._passes.get(name):
+            opened.note(used)
 
 
-def _usage(used: Mapping[str, Any]) -> Usage:
-    refusals = tuple(Refusal(host, why) for host, why in used["refusals"])
-    return Usage(used["ingress_bytes"], used["egress_bytes"], refusals, used["refusal_count"])
-
-
+_PATIENCE_SECONDS = 15.0
 _NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)

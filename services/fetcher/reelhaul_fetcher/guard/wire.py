@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Protocol
 
 from reelhaul_fetcher.guard import bulk
-from reelhaul_fetcher.guard.chunks import Chunks
-from reelhaul_fetcher.guard.heads import CHUNKED, UNTIL_CLOSE, Malformed
+from reelhaul_fetcher.guard.errors import Malformed
+from reelhaul_fetcher.guard.http.chunks import Chunks
+from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE
 
 
 class Meter(Protocol):
@@ -169,5 +170,5 @@ class Wire:
             await asyncio.sleep(0)
 
 
-_BUFFER = 256 * 1024
+_BUFFER = 128 * 1024
 _HEAD_END = re.compile(rb"\n\r?\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reelhaul_fetcher.guard.heads import Malformed
+from reelhaul_fetcher.guard.errors import Malformed
 
 
 class Chunks:

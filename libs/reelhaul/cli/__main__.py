@@ -1,0 +1,5 @@
+"""``python -m reelhaul.cli``: the command line without its script."""
+
+from reelhaul.cli import main
+
+main()

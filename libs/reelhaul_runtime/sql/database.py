@@ -1,0 +1,94 @@
+"""A database: reads and writes of plain functions over a connection, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, text
+
+from reelhaul_runtime.errors import Unavailable
+from reelhaul_runtime.sql import engines
+from reelhaul_runtime.sql.writer import Writer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_READERS = 4
+_POSTGRESQL_WRITERS = 4
+
+
+class Database:
+    """One SQLite file or one PostgreSQL database.
+
+    An operation is a plain function of a Connection that is inside a transaction
+    already. Both methods raise SERVICE_UNAVAILABLE while the database cannot serve.
+    """
+
+    def __init__(self, name: str, writer: Writer, reading: Engine, readers: ThreadPoolExecutor) -> None:
+        self._name = name
+        self._writer = writer
+        self._reading = reading
+        self._readers = readers
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, *, name: str = "database") -> AsyncIterator[Database]:
+        """The database at *url*, called *name* in failures, until the block ends.
+
+        What was asked before the end is still committed.
+        """
+        threads = 1 if engines.is_sqlite(url) else _POSTGRESQL_WRITERS
+        writing = engines.writing(url, connections=threads)
+        reading = engines.reading(url, connections=_READERS)
+        writer = Writer(writing, threads=threads)
+        readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-reader")
+        try:
+            yield cls(name, writer, reading, readers)
+        finally:
+            await writer.close()
+            await asyncio.to_thread(readers.shutdown)
+            reading.dispose()
+            writing.dispose()
+
+    @property
+    def commits(self) -> int:
+        """Transactions committed so far."""
+        return self._writer.commits
+
+    async def write(self, op: Callable[[Connection], T]) -> T:
+        """What *op* returns, once it is committed; if it raises, it alone is undone.
+
+        Writes that wait together share a commit. *op* may run again (a serialization
+        failure), so it must change nothing but rows.
+        """
+        with self._away_is_unavailable():
+            return await self._writer.write(op)
+
+    async def read(self, op: Callable[[Connection], T]) -> T:
+        """What *op* returns; it sees one snapshot, in which every answered write is."""
+        with self._away_is_unavailable():
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._snapshot, op)
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+
+    def _snapshot(self, op: Callable[[Connection], T]) -> T:
+        with self._reading.begin() as connection:
+            return op(connection)
+
+    @contextmanager
+    def _away_is_unavailable(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not engines.is_away(error):
+                raise
+            log.warning("database is away", extra={"database": self._name, "cause": repr(error)})
+            raise Unavailable(self._name, f"{self._name} does not answer") from error

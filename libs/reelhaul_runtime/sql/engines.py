@@ -1,0 +1,133 @@
+"""Engines: SQLite and PostgreSQL opened so that what is committed stays committed.
+
+URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql://…``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+_BUSY_SECONDS = 30
+_CONNECT_SECONDS = 10
+
+# Not "no such table" and the like: those are bugs, and SQLite calls them operational too.
+_SQLITE_AWAY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SERIALIZATION = {"40001", "40P01"}
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether *url* names a SQLite file, which one process writes at a time."""
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def writing(url: str, *, connections: int = 1) -> Engine:
+    """An engine for transactions that write, with at most *connections* connections.
+
+    A SQLite file's folder is made where it is missing. ValueError: not a URL of ours.
+    """
+    parsed = _ours(url)
+    if parsed.get_backend_name() == "sqlite":
+        _folder_of(parsed).mkdir(parents=True, exist_ok=True)
+        return _sqlite(parsed, connections, begin="BEGIN IMMEDIATE", read_only=False)
+    return _postgresql(parsed, connections)
+
+
+def reading(url: str, *, connections: int) -> Engine:
+    """An engine that cannot write; each transaction of it sees one snapshot."""
+    parsed = _ours(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed, connections, begin="BEGIN", read_only=True)
+    engine = _postgresql(parsed, connections, isolation_level="REPEATABLE READ")
+
+    def forbid_writes(connection: Any, _record: object) -> None:
+        connection.read_only = True
+
+    event.listen(engine, "connect", forbid_writes)
+    return engine
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether *error* says that the database cannot serve now, and later may."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        # The low byte is the error's kind: https://www.sqlite.org/rescode.html
+        return code is not None and code & 0xFF in _SQLITE_AWAY
+    return True
+
+
+def is_serialization_failure(error: BaseException) -> bool:
+    """Whether PostgreSQL undid the transaction only because of another one: do it again."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _SERIALIZATION
+
+
+def _ours(url: str) -> URL:
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    raise ValueError(f"{parsed.render_as_string()} is neither sqlite:///FILE nor postgresql://…")
+
+
+def _folder_of(url: URL) -> Path:
+    assert url.database
+    return Path(url.database).parent
+
+
+def _sqlite(url: URL, connections: int, *, begin: str, read_only: bool) -> Engine:
+    engine = create_engine(
+        url, pool_size=connections, max_overflow=0, connect_args={"timeout": _BUSY_SECONDS}
+    )
+    event.listen(engine, "connect", _sqlite_manners(read_only))
+
+    # The driver would begin lazily and deferred: a read that turns into a write then fails
+    # at once with SQLITE_BUSY, whatever the timeout.
+    def begin_now(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "begin", begin_now)
+    return engine
+
+
+def _sqlite_manners(read_only: bool) -> Callable[[Any, object], None]:
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        # FULL: with NORMAL a power loss may undo the last commits.
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        if read_only:
+            cursor.execute("PRAGMA query_only = ON")
+        cursor.close()
+
+    return on_connect
+
+
+def _postgresql(url: URL, connections: int, **options: Any) -> Engine:
+    return create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"prepare_threshold": 2, "connect_timeout": _CONNECT_SECONDS},
+        **options,
+    )

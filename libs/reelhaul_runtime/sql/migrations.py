@@ -1,0 +1,105 @@
+"""Migrations: bring a service's database to this build's schema, and cost nothing when it is there.
+
+A package keeps its revisions in ``migrations/versions/NNNN_<what>.py``, with NNNN as
+their Alembic revision, and a ``migrations/env.py`` that calls ``run``.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, MetaData, inspect, text
+
+from reelhaul_runtime.sql import engines
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+log = logging.getLogger(__name__)
+
+# Two replicas that start together must not both migrate. The number is ours alone.
+_ADVISORY_LOCK = 0x5265656C6861
+
+
+def migrate_if_behind(url: str, package: str) -> bool:
+    """Migrate the database at *url* unless it has *package*'s schema; whether it was behind.
+
+    Blocks. A schema newer than this build's is left alone: a newer replica made it, and
+    revisions are written so that the previous build can live with them.
+    """
+    engine = engines.writing(url)
+    try:
+        with engine.connect() as connection:
+            present = _revision(connection)
+    finally:
+        engine.dispose()
+    newest = head(package)
+    if present is not None and present > newest:
+        log.warning("the database is newer than this build", extra={"has": present, "build": newest})
+    if present is not None and present >= newest:
+        return False
+    migrate(url, package)
+    return True
+
+
+def migrate(url: str, package: str) -> None:
+    """Bring the database at *url* to *package*'s newest revision, in one transaction. Blocks."""
+    # Alembic takes longer to import than all else at start; most starts need it not.
+    from alembic import command
+
+    engine = engines.writing(url)
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            command.upgrade(_config(package, connection), "head")
+    finally:
+        engine.dispose()
+    log.info("migrated", extra={"package": package, "revision": head(package)})
+
+
+def head(package: str) -> str:
+    """The newest revision of *package*: the number that its file begins with."""
+    revisions = [path.name.partition("_")[0] for path in (_folder(package) / "versions").glob("[0-9]*_*.py")]
+    if not revisions:
+        raise FileNotFoundError(f"{package} has no migrations")
+    return max(revisions)
+
+
+def run(metadata: MetaData) -> None:
+    """What a package's env.py does: run the revisions on the connection that ``migrate`` opened."""
+    from alembic import context
+
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=metadata,
+        # Both databases roll DDL back; Alembic believes it of one only.
+        transactional_ddl=True,
+        render_as_batch=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _config(package: str, connection: Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    # Its values are interpolated.
+    config.set_main_option("script_location", str(_folder(package)).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _folder(package: str) -> Path:
+    return Path(str(files(package))) / "migrations"
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found

@@ -1,0 +1,176 @@
+"""The writer: turns many small concurrent writes into few commits.
+
+A commit costs an fsync, whether it carries one write or a hundred: so what waits while
+one commit is under way goes into the next one together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.sql import engines
+
+T = TypeVar("T")
+
+# One failing commit fails all in it: not too many eggs in a basket.
+_BATCH = 128
+_BACKLOG = 10_000
+_TRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    op: Callable[[Connection], Any]
+    answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Runs write operations in threads of its own, grouped into transactions.
+
+    One thread keeps the order of all writes; more let PostgreSQL work on several
+    transactions at once.
+    """
+
+    def __init__(self, engine: Engine, *, threads: int = 1) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._closed = False
+        #: Transactions committed so far: the tests count how writes share them.
+        self.commits = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"sql-writer-{n}", daemon=True) for n in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def write(self, op: Callable[[Connection], T]) -> T:
+        """What *op* returns, once its effects are committed; what it raises, once undone.
+
+        *op* shares a transaction with its neighbours, each behind a savepoint; it may be
+        run again where the database asks for that, so it must not change Python state.
+        A caller cancelled while waiting cannot know whether *op* took effect.
+        OVERLOADED when too many writes wait already.
+        """
+        if self._closed:
+            raise RuntimeError("the writer is closed")
+        if self._waiting.qsize() >= _BACKLOG:
+            raise ReelhaulError(ErrorReason.OVERLOADED, "too many writes wait for the database")
+        asked = _Asked(op, self._loop.create_future())
+        self._waiting.put(asked)
+        value: T = await asked.answer
+        return value
+
+    async def close(self) -> None:
+        """End after all that was asked is done."""
+        self._closed = True
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, ending = self._gathered(first)
+            if batch:
+                outcomes = self._commit(batch)
+                # The loop may be gone while we are still committing its last words.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(_settle, batch, outcomes)
+            if ending:
+                return
+
+    def _gathered(self, first: _Asked) -> tuple[list[_Asked], bool]:
+        """All that waits now, and whether the end was among it. The cancelled are left out."""
+        batch = [first]
+        with contextlib.suppress(Empty):
+            while len(batch) < _BATCH:
+                asked = self._waiting.get_nowait()
+                if asked is None:
+                    return _wanted(batch), True
+                batch.append(asked)
+        return _wanted(batch), False
+
+    def _commit(self, batch: list[_Asked]) -> list[_Outcome]:
+        try:
+            return self._together(batch)
+        except BaseException as error:  # it belongs to the callers, who wait for it
+            if not engines.is_serialization_failure(error):
+                return [_Outcome(error=error)] * len(batch)
+        return [self._alone(asked) for asked in batch]
+
+    def _together(self, batch: list[_Asked]) -> list[_Outcome]:
+        if len(batch) == 1:
+            return [_Outcome(self._once(batch[0]))]
+        with self._engine.begin() as connection:
+            outcomes = [_behind_savepoint(connection, asked.op) for asked in batch]
+        self.commits += 1
+        return outcomes
+
+    def _alone(self, asked: _Asked) -> _Outcome:
+        for n in range(1, _TRIES + 1):
+            try:
+                return _Outcome(self._once(asked))
+            except BaseException as error:  # as above
+                if n == _TRIES or not engines.is_serialization_failure(error):
+                    return _Outcome(error=error)
+            time.sleep(random.uniform(0, 0.005 * 2**n))  # noqa: S311 - jitter
+        raise AssertionError("unreachable")
+
+    def _once(self, asked: _Asked) -> Any:
+        with self._engine.begin() as connection:
+            value = asked.op(connection)
+        self.commits += 1
+        return value
+
+
+def _wanted(batch: list[_Asked]) -> list[_Asked]:
+    return [asked for asked in batch if not asked.answer.cancelled()]
+
+
+def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> _Outcome:
+    """What *op* came to. Raises only what has undone, or must undo, its neighbours as well."""
+    # Not begin_nested(): it costs more than a small write itself.
+    connection.exec_driver_sql("SAVEPOINT op")
+    try:
+        value = op(connection)
+        connection.exec_driver_sql("RELEASE SAVEPOINT op")
+    except Exception as error:
+        if engines.is_serialization_failure(error):
+            raise
+        try:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT op")
+            connection.exec_driver_sql("RELEASE SAVEPOINT op")
+        except Exception:
+            # A full disk makes SQLite undo everything, savepoints included.
+            raise error from None
+        return _Outcome(error=error)
+    return _Outcome(value)
+
+
+def _settle(batch: list[_Asked], outcomes: list[_Outcome]) -> None:
+    for asked, outcome in zip(batch, outcomes, strict=True):
+        if asked.answer.done():
+            continue
+        if outcome.error is not None:
+            asked.answer.set_exception(outcome.error)
+        else:
+            asked.answer.set_result(outcome.value)

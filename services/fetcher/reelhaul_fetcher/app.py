@@ -1,0 +1,131 @@
+"""The composition root: builds the fetcher from its settings, top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
+from reelhaul.storage.v1 import storage_service_pb2
+from reelhaul.work.v1 import lease_pb2, lease_service_pb2
+from reelhaul_fetcher import certificates
+from reelhaul_fetcher.bus import JetStreamQueue
+from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
+from reelhaul_fetcher.guard.process import GuardConfig
+from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.media import tools
+from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.service.attempt import Bench
+from reelhaul_fetcher.service.fetching import Fetching, Limits
+from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.worker import Worker
+from reelhaul_fetcher.servicer import FetcherServicer
+from reelhaul_fetcher.settings import Settings
+from reelhaul_fetcher.ytdlp.engine import YtDlpEngine, environment
+from reelhaul_runtime import bus, logs
+from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.service import Service
+
+log = logging.getLogger(__name__)
+
+_NAME = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
+_LEASES = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
+_STORAGE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"]
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[int]:
+    """The fetcher, from its engine's first breath to its last attempt; yields the port it serves on."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(YtDlpEngine.open(_environment(settings), name))
+        guard = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
+        scratch = DiskScratch(settings.work_dir)
+        await scratch.sweep()
+        token = settings.suite_token
+        jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
+        storage = await stack.enter_async_context(
+            channel(settings.storage_address, [_STORAGE], suite_token=token)
+        )
+        client = await stack.enter_async_context(bus.connected(settings.nats_url, name))
+        queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
+        limits = Limits(
+            settings.fetcher_max_duration_seconds,
+            settings.fetcher_stall_seconds,
+            settings.fetcher_cpu_seconds,
+        )
+        artifacts = RemoteArtifacts(storage, settings.adopt_dir)
+        fetching = Fetching(engine, guard, artifacts, scratch, limits)
+
+        def slot() -> lease_pb2.Slot:
+            return worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
+
+        bench = Bench(RemoteLeases(jobs), queue, fetching, name, slot, time.monotonic)
+        worker = Worker(bench, settings.fetcher_slots)
+        probing = Probing(engine, guard, lambda: datetime.now(UTC))
+        servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
+        pulling = asyncio.create_task(_pull(engine, worker))
+
+        async def drained() -> None:
+            pulling.cancel()
+            with suppress(asyncio.CancelledError):
+                await pulling
+            await worker.drain(settings.drain_seconds)
+
+        yield await stack.enter_async_context(
+            serving(
+                settings.fetcher_address,
+                [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
+                authenticator=OpenDoor(token),
+                checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
+                drain_seconds=settings.drain_seconds,
+                draining=drained,
+            )
+        )
+
+
+async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
+    """Take work, from when the engine is warm."""
+    await engine.warm()
+    while True:
+        try:
+            await worker.run()
+        except Exception:
+            # A fetcher that takes no work must not look as if it did.
+            log.exception("taking work broke; trying again")
+            await asyncio.sleep(1)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    place = settings.data_dir.absolute()
+    home = place / "run" / "engine"
+    home.mkdir(parents=True, exist_ok=True)
+    ca_bundle = certificates.bundle(settings.fetcher_ca_file, home)
+    return environment(tools.link(place / "tools"), home, ca_bundle)
+
+
+def _guard_config(settings: Settings) -> GuardConfig:
+    return GuardConfig(
+        allow_networks=tuple(str(network) for network in settings.fetcher_allow_networks),
+        upstream_proxy=settings.fetcher_upstream_proxy,
+    )
+
+
+@asynccontextmanager
+async def _running_from_environment() -> AsyncIterator[None]:
+    settings = Settings()
+    logs.configure("fetcher", settings.log_format, settings.log_level)
+    async with running(settings):
+        yield
+
+
+service = Service("fetcher", running=_running_from_environment)

@@ -1,0 +1,43 @@
+"""The guard's process as the port that services know."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from reelhaul_fetcher.guard import passes
+from reelhaul_fetcher.guard.process import Guard, GuardConfig, running_guard
+from reelhaul_fetcher.ports import Usage
+
+
+class GuardProcess:
+    """Passes of a guard that runs beside the fetcher."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    @classmethod
+    @asynccontextmanager
+    async def open_guard(cls, config: GuardConfig) -> AsyncIterator[GuardProcess]:
+        """A guard that runs as long as the block."""
+        async with running_guard(config) as guard:
+            yield cls(guard)
+
+    async def open(self, name: str, byte_limit: int) -> str:
+        """As ``ports.Guard.open``."""
+        return (await self._guard.open(name, byte_limit)).proxy_url
+
+    async def close(self, name: str) -> Usage:
+        """As ``ports.Guard.close``."""
+        try:
+            return _usage(await self._guard.close(name))
+        except KeyError:
+            return Usage()
+
+    async def usage(self, name: str) -> Usage:
+        """As ``ports.Guard.usage``."""
+        return _usage(await self._guard.usage(name))
+
+
+def _usage(used: passes.Usage) -> Usage:
+    return Usage(used.ingress_bytes, tuple((refusal.host, refusal.why) for refusal in used.refusals))

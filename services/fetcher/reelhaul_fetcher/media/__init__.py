@@ -1,0 +1,1 @@
+"""Media: ffmpeg and ffprobe, on local files only."""

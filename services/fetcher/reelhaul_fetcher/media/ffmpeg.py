@@ -1,0 +1,84 @@
+"""ffmpeg on local files: pack streams, read pictures, try whether a file plays."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reelhaul_fetcher.media.ffprobe import LOCAL_ONLY
+from reelhaul_fetcher.model.packaging import Package
+
+_QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+class FfmpegFailed(Exception):
+    """ffmpeg ended badly; the text is the last that it said."""
+
+
+def pack(
+    inputs: Sequence[Path], how: Package, output: Path, duration: float, tell: Callable[[float], None]
+) -> None:
+    """Make *output* of *inputs* (picture first). *tell* hears how far it is
+    (0..1) where *duration* is known.
+
+    Raises FfmpegFailed.
+    """
+    command = [*_QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
+    for path in inputs:
+        command += [*LOCAL_ONLY, "-i", str(path)]
+    if how.video:
+        command += ["-map", "0:v:0", "-c:v", *how.video]
+    if how.audio:
+        command += ["-map", f"{len(inputs) - 1}:a:0", "-c:a", *how.audio]
+    command += ["-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
+    if output.suffix in (".mp4", ".m4a"):
+        command += ["-movflags", "+faststart"]
+    if output.suffix == ".m4a":
+        # ffmpeg's own choice for .m4a, "ipod", refuses what MPEG-4 takes.
+        command += ["-f", "mp4"]
+    _run([*command, str(output)], duration, tell)
+
+
+def to_jpeg(picture: Path, output: Path) -> None:
+    """Write *picture* as JPEG. Raises FfmpegFailed."""
+    _run([*_QUIET, "-y", *LOCAL_ONLY, "-i", str(picture), "-frames:v", "1", "-q:v", "3", str(output)])
+
+
+def try_out(path: Path, duration: float) -> None:
+    """Decode the first and the last second of *path*. Raises FfmpegFailed where they do not play."""
+    spans = [("-t", "1")]
+    if duration > 2:
+        # From the end: a file cut short keeps a good header.
+        spans.append(("-ss", f"{duration - 1:.3f}"))
+    for span in spans:
+        _run([*_QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), "-f", "null", "-"])
+
+
+def _run(command: list[str], duration: float = 0.0, tell: Callable[[float], None] | None = None) -> None:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        preexec_fn=_die_with_parent,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            key, _, value = line.strip().partition("=")
+            if key == "out_time_us" and value.isdigit() and duration > 0 and tell is not None:
+                tell(int(value) / 1e6 / duration)
+        said = process.stderr.read()
+    if process.returncode != 0:
+        raise FfmpegFailed(said.strip()[-300:] or f"ffmpeg ended with {process.returncode}")
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

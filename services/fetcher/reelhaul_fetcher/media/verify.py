@@ -1,0 +1,98 @@
+"""Whether a finished file is what was promised, before anyone hears that it is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import duration_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import DeliveredMedia
+from reelhaul_fetcher.media import ffmpeg, ffprobe
+from reelhaul_runtime.errors import ReelhaulError
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a file must hold: seconds of play time (0: unknown), a picture, sound, a least height."""
+
+    duration: float
+    video: bool
+    audio: bool
+    min_height: int = 0
+
+
+def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = None) -> DeliveredMedia:
+    """What *path* delivers; *seen* saves a look where it was inspected as it is.
+
+    Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height.
+    """
+    if path.stat().st_size == 0:
+        raise _failed("size", "the file is empty")
+    try:
+        seen = seen or ffprobe.inspect(path)
+    except ffprobe.NotMedia as error:
+        raise _failed("container", f"ffprobe cannot read the file: {error}") from error
+    _check_streams(seen, promise)
+    _check_duration(seen.duration, promise.duration)
+    try:
+        ffmpeg.try_out(path, seen.duration)
+    except ffmpeg.FfmpegFailed as error:
+        raise _failed("playable", f"the file does not play through: {error}") from error
+    return delivered(seen, path.suffix.lstrip("."))
+
+
+def digest(path: Path) -> bytes:
+    """SHA-256 of the whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def delivered(seen: ffprobe.Inspection, container: str) -> DeliveredMedia:
+    """*seen* in the words of the API."""
+    numerator, _, denominator = str(seen.video.get("avg_frame_rate", "0/1")).partition("/")
+    rate = float(numerator) / float(denominator) if float(denominator or 0) else 0.0
+    transfer = seen.video.get("color_transfer")
+    return DeliveredMedia(
+        width=int(seen.video.get("width", 0)),
+        height=int(seen.video.get("height", 0)),
+        frame_rate=rate,
+        container=container,
+        video_codec=seen.video_codec,
+        audio_codec=seen.audio_codec,
+        audio_bitrate_bps=int(seen.audio.get("bit_rate") or 0),
+        dynamic_range={"smpte2084": "HDR10", "arib-std-b67": "HLG"}.get(str(transfer), ""),
+        duration=duration_of(seen.duration),
+    )
+
+
+def duration_of(seconds: float) -> duration_pb2.Duration:
+    """*seconds* as a Duration."""
+    return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1000) * 1_000_000 % 10**9)
+
+
+def _check_streams(seen: ffprobe.Inspection, promise: Promise) -> None:
+    if promise.video and not seen.video:
+        raise _failed("video", "the file holds no picture")
+    if promise.audio and not seen.audio:
+        raise _failed("audio", "the file holds no sound")
+    shorter = min(int(seen.video.get("width", 0)), int(seen.video.get("height", 0)))
+    if promise.min_height and shorter < promise.min_height:
+        raise ReelhaulError(
+            ErrorReason.FORMAT_UNAVAILABLE,
+            f"the picture is {shorter} pixels high; at least {promise.min_height} was asked",
+        )
+
+
+def _check_duration(real: float, promised: float) -> None:
+    # A site's figure is whole seconds, a container's last frame lasts a while.
+    if promised and abs(real - promised) > max(1.5, 0.02 * promised):
+        raise _failed("duration", f"the file plays {real:.1f} s; {promised:.1f} s were promised")
+    if not real:
+        raise _failed("duration", "the file has no play time")
+
+
+def _failed(check: str, text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": check})

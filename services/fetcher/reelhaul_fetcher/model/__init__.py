@@ -1,0 +1,1 @@
+"""Model: what is true of a fetch by itself."""

@@ -1,0 +1,66 @@
+"""Which codec is which, and which container takes it."""
+
+from __future__ import annotations
+
+from reelhaul.type.v1.media_pb2 import FormatSpec
+
+VideoCodec = FormatSpec.VideoCodec
+Container = FormatSpec.Container
+
+#: What a site does not say of a stream that is there.
+UNKNOWN = "unknown"
+
+_FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("avc", "h264", "x264"), "h264"),
+    (("hev", "hvc", "h265", "dvh"), "hevc"),
+    (("vp9", "vp09"), "vp9"),
+    (("vp8", "vp08"), "vp8"),
+    (("av01", "av1"), "av1"),
+    (("mp4a.40.34", "mp4a.69", "mp4a.6b", "mp3"), "mp3"),
+    (("mp4a", "aac"), "aac"),
+    (("opus",), "opus"),
+    (("vorbis",), "vorbis"),
+    (("flac",), "flac"),
+    (("ec-3", "eac3"), "eac3"),
+    (("ac-3", "ac3"), "ac3"),
+)
+
+VIDEO_FAMILY: dict[VideoCodec.ValueType, str] = {
+    VideoCodec.H264: "h264",
+    VideoCodec.H265: "hevc",
+    VideoCodec.VP9: "vp9",
+    VideoCodec.AV1: "av1",
+}
+
+#: Smallest files first.
+EFFICIENCY = ("av1", "vp9", "hevc", "h264")
+
+# What plays wherever the container does.
+_PLAYS: dict[Container.ValueType, frozenset[str]] = {
+    Container.MP4: frozenset({"h264", "hevc", "av1", "mpeg4", "aac", "mp3", "ac3", "eac3", "alac"}),
+    Container.WEBM: frozenset({"vp8", "vp9", "av1", "opus", "vorbis"}),
+}
+# What the container may hold as well; better than encoding anew.
+_HOLDS: dict[Container.ValueType, frozenset[str]] = {
+    Container.MP4: frozenset({"vp9", "opus", "flac"}),
+    Container.WEBM: frozenset(),
+}
+
+
+def family(codec: str) -> str:
+    """ffmpeg's name of the codec that a site calls *codec*; *codec* itself where it is strange."""
+    lower = codec.lower()
+    for prefixes, name in _FAMILIES:
+        if lower.startswith(prefixes):
+            return name
+    return lower
+
+
+def plays(codec: str, container: Container.ValueType) -> bool:
+    """Whether *codec* in *container* plays wherever *container* does. MKV takes everything."""
+    return container not in _PLAYS or family(codec) in _PLAYS[container]
+
+
+def holds(codec: str, container: Container.ValueType) -> bool:
+    """Whether *container* takes *codec* without encoding it anew."""
+    return plays(codec, container) or family(codec) in _HOLDS[container]

@@ -1,0 +1,62 @@
+"""What the engine is asked for, and what it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reelhaul.type.v1 import media_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOrder:
+    """Media to fetch into a folder of its own.
+
+    ``proxy_url`` is the only way out, pass included. ``size_limit`` is the most bytes to
+    receive and ``max_seconds`` the longest play time; 0 means no limit.
+    """
+
+    url: str
+    format: media_pb2.FormatSpec
+    folder: Path
+    proxy_url: str
+    size_limit: int = 0
+    max_seconds: float = 0.0
+    cpu_seconds: int = 4 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOrder:
+    """Metadata to read. *playlist* takes the list of a URL that names a video within one."""
+
+    url: str
+    proxy_url: str
+    max_entries: int = 50
+    playlist: bool = False
+    cpu_seconds: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A finished file: where it lies and what it is; size and SHA-256 are filled in."""
+
+    path: Path
+    info: media_pb2.ArtifactInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FetchReport:
+    """A fetch that went well: checked files, the media first."""
+
+    media: media_pb2.MediaInfo
+    products: tuple[Product, ...]
+    got: media_pb2.DeliveredMedia
+    warnings: tuple[media_pb2.Warning, ...] = ()
+
+
+@dataclass(slots=True)
+class Sightings:
+    """What was seen on the way, whether the fetch went well or not."""
+
+    #: HTTP statuses that were not 2xx, and how often.
+    http_statuses: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,148 @@
+"""What a fetcher needs of the world. Each docstring is the contract of its adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
+from reelhaul.work.v1 import lease_service_pb2, work_pb2
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product, Sightings
+
+
+class Listener(Protocol):
+    """Who hears of a fetch while it runs. Called in the event loop; must not block."""
+
+    sightings: Sightings
+
+    def media(self, media: MediaInfo) -> None:
+        """Metadata, once it is read."""
+
+    def progress(self, progress: Progress) -> None:
+        """Newest progress: stage, percent, bytes; at most four a second and at each new stage."""
+
+
+class Engine(Protocol):
+    """What reads sites."""
+
+    @property
+    def version(self) -> str:
+        """Engine and version, e.g. "yt-dlp 2026.10.26"."""
+
+    async def check(self) -> None:
+        """Return if the engine is warm. Raises Unavailable."""
+
+    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+        """Fetch into the order's folder, which exists.
+
+        Being cancelled stops every process of the fetch before it returns. Raises
+        ReelhaulError with the reason, WORKER_LOST if the engine died under it.
+        """
+
+    async def probe(self, order: ProbeOrder) -> MediaInfo:
+        """Metadata of the order's URL. As ``fetch`` in all else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What went through a pass: bytes received, and (host, why) of each refusal."""
+
+    ingress_bytes: int = 0
+    refusals: tuple[tuple[str, str], ...] = ()
+
+
+class Guard(Protocol):
+    """The proxy that decides what a fetch may reach."""
+
+    async def open(self, name: str, byte_limit: int) -> str:
+        """A pass called *name*: the proxy's URL, credentials in it. 0 bytes means no limit.
+
+        Raises Unavailable.
+        """
+
+    async def usage(self, name: str) -> Usage:
+        """What went through the pass so far."""
+
+    async def close(self, name: str) -> Usage:
+        """End the pass and what runs through it. One that is not open was never used."""
+
+
+class Leases(Protocol):
+    """The right to work on jobs, as jobs gives it. Every method raises Unavailable while jobs is away."""
+
+    async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
+        """Take a job."""
+
+    async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
+        """Keep it."""
+
+    async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
+        """End it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Whose an artifact is: written on it, so that one of a lost lease is told from a result."""
+
+    job: str
+    epoch: int
+    tenant: str
+    labels: Mapping[str, str]
+    ttl: timedelta
+
+
+class Artifacts(Protocol):
+    """Where finished files go."""
+
+    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+        """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
+
+        Tries again for a while; then raises STORAGE_UNAVAILABLE.
+        """
+
+
+class Scratch(Protocol):
+    """Where attempts have their folders. None outlives its attempt."""
+
+    def make(self, job: str, epoch: int) -> Path:
+        """An empty folder for this lease of *job*, readable by us only. Raises WORKER_DISK_FULL."""
+
+    async def remove(self, folder: Path) -> None:
+        """Remove *folder* and all in it. Never raises."""
+
+    def free_bytes(self) -> int:
+        """Bytes that a new attempt may still write."""
+
+
+class Delivery(Protocol):
+    """One work item in hand: to be acknowledged or handed back, once."""
+
+    item: work_pb2.WorkItem
+
+    async def ack(self) -> None:
+        """It is dealt with. Never raises: an item that comes again finds its job ended."""
+
+    async def nak(self, delay: timedelta) -> None:
+        """Hand it back, to come again after *delay*. Never raises."""
+
+    async def in_progress(self) -> None:
+        """It is still being worked on. Never raises."""
+
+
+class Queue(Protocol):
+    """Where work comes from."""
+
+    async def next(self) -> Delivery:
+        """The next item: high before normal before bulk, bulk first at every eighth time.
+
+        Waits while there is none and while the broker is away. Being cancelled loses none.
+        """
+
+    def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+        """Jobs whose lease should be renewed now. Some may be lost."""
+
+    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+        """Tell of progress. Never raises; what cannot be sent is dropped."""

@@ -1,0 +1,1 @@
+"""Service: what a fetcher does; it decides, and calls ports."""

@@ -1,0 +1,167 @@
+"""What is done under a lease: fetch through the guard, then store; every folder and pass is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
+from reelhaul.work.v1 import lease_pb2, lease_service_pb2
+from reelhaul_fetcher.model import wishes
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
+from reelhaul_fetcher.model.watchdog import Watchdog
+from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
+from reelhaul_fetcher.service.reporting import Reporter
+from reelhaul_runtime.errors import ReelhaulError
+
+Succeeded = lease_service_pb2.FinishRequest.Succeeded
+
+#: Failures behind which a refusal of the guard may stand.
+_MAY_BE_THE_GUARD = (
+    ErrorReason.EXTRACTOR_FAILED,
+    ErrorReason.MEDIA_FORBIDDEN,
+    ErrorReason.SITE_UNSUPPORTED,
+    ErrorReason.UPSTREAM_UNAVAILABLE,
+)
+# What a pass may carry beyond the media: pages, manifests, what a retry repeats.
+_PASS_ROOM = 64 * 1024 * 1024
+# What jobs needs to confirm an artifact after the attempt.
+_TTL_ROOM = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of every fetch here, whatever its job allows."""
+
+    max_seconds: float
+    stall_seconds: float
+    cpu_seconds: int
+
+
+@dataclass(slots=True)
+class Fetching:
+    """Turns a lease into stored artifacts."""
+
+    engine: Engine
+    guard: Guard
+    artifacts: Artifacts
+    scratch: Scratch
+    limits: Limits
+
+    async def fetched(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
+        """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
+        wishes.check(lease.spec.format)
+        if lease.spec.HasField("expansion"):
+            raise ReelhaulError(
+                ErrorReason.METHOD_UNSUPPORTED,
+                "lists are not expanded by this build yet",
+                metadata={"method": "expansion"},
+            )
+        folder = self.scratch.make(job, lease.epoch)
+        try:
+            report, usage = await self._receive(job, lease, folder, reporter)
+            infos = await self._stored(job, lease, report.products, reporter)
+        finally:
+            await asyncio.shield(self.scratch.remove(folder))
+        done = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
+        return done, usage
+
+    async def _receive(
+        self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: Reporter
+    ) -> tuple[FetchReport, Usage]:
+        name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
+        limit = _smaller(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
+        proxy_url = await self.guard.open(name, limit + _PASS_ROOM if limit else 0)
+        failure: ReelhaulError | None = None
+        report: FetchReport | None = None
+        usage = Usage()
+        try:
+            report = await self._run(self._order(lease, folder, proxy_url, limit), name, reporter)
+        except ReelhaulError as error:
+            failure = error
+        finally:
+            usage = await asyncio.shield(self.guard.close(name))
+        if report is None:
+            assert failure is not None
+            raise by_guard(failure, usage) from failure
+        return report, usage
+
+    def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
+        asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()
+        return FetchOrder(
+            url=lease.spec.url,
+            format=lease.spec.format,
+            folder=folder,
+            proxy_url=proxy_url,
+            size_limit=limit,
+            max_seconds=min(asked or self.limits.max_seconds, self.limits.max_seconds),
+            cpu_seconds=self.limits.cpu_seconds,
+        )
+
+    async def _run(self, order: FetchOrder, name: str, reporter: Reporter) -> FetchReport:
+        """The engine's report. Raises UPSTREAM_STALLED where the pass *name* carries next to nothing."""
+        fetch = asyncio.create_task(self.engine.fetch(order, reporter))
+        patience = self.limits.stall_seconds
+        watchdog = Watchdog(patience, time.monotonic())
+        try:
+            while not (await asyncio.wait({fetch}, timeout=patience / 6))[0]:
+                # The guard's count: yt-dlp tells of bytes only when a whole block is there.
+                received = (await self.guard.usage(name)).ingress_bytes
+                if watchdog.stalled(time.monotonic(), reporter.latest.stage, received):
+                    raise _stalled(order.url, patience, reporter.latest.stage)
+            return fetch.result()
+        finally:
+            fetch.cancel()
+            await asyncio.wait({fetch})
+
+    async def _stored(
+        self, job: str, lease: lease_pb2.Lease, products: tuple[Product, ...], reporter: Reporter
+    ) -> list[ArtifactInfo]:
+        deadline = lease.spec.attempt_deadline.ToTimedelta()
+        stamp = Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), deadline + _TTL_ROOM)
+        total = sum(product.info.size_bytes for product in products)
+        done, infos = 0, []
+        reporter.uploading(0, total)
+        for product in products:
+            told = partial(_told_above, reporter, done, total)
+            infos.append(await self.artifacts.store(product, stamp, told))
+            done += product.info.size_bytes
+            reporter.uploading(done, total)
+        return infos
+
+
+def by_guard(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
+    """*failure*, or what the guard refused, where that is what stands behind it."""
+    if failure.reason not in _MAY_BE_THE_GUARD or not usage.refusals:
+        return failure
+    host, why = usage.refusals[-1]
+    if why == "byte-budget":
+        return ReelhaulError(ErrorReason.MEDIA_TOO_LARGE, "more bytes came than the job may receive")
+    if why == "time-budget":
+        return failure
+    return ReelhaulError(
+        ErrorReason.URL_FORBIDDEN, f"the guard refused {host}: {why}", metadata={"host": host}
+    )
+
+
+def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> ReelhaulError:
+    return ReelhaulError(
+        ErrorReason.UPSTREAM_STALLED,
+        f"next to nothing came for {patience:.0f} s",
+        metadata={"host": urlsplit(url).hostname or "", "stage": Progress.Stage.Name(stage)},
+    )
+
+
+def _told_above(reporter: Reporter, before: int, total: int, stored: int) -> None:
+    reporter.uploading(before + stored, total)
+
+
+def _smaller(one: int, other: int) -> int:
+    """The smaller of two limits, of which 0 is none."""
+    return min(one, other) if one and other else one or other

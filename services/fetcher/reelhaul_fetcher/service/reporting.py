@@ -1,0 +1,82 @@
+"""What an attempt tells while it runs: newest progress to whoever watches, at most four times a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
+from reelhaul.work.v1 import work_pb2
+from reelhaul_fetcher.model.gauge import SHARES
+from reelhaul_fetcher.model.orders import Sightings
+from reelhaul_fetcher.ports import Queue
+
+_INTERVAL_SECONDS = 0.25
+
+
+class Reporter:
+    """Listens to one fetch and publishes its newest progress; remembers what a renewal needs."""
+
+    def __init__(self, queue: Queue, job: str, epoch: int, attempt: int) -> None:
+        self.sightings = Sightings()
+        self.latest = Progress(attempt=attempt)
+        #: Metadata that no renewal has carried yet.
+        self.unsent_media: MediaInfo | None = None
+        self._queue, self._job, self._epoch, self._attempt = queue, job, epoch, attempt
+        self._sequence = 0
+        self._fresh = asyncio.Event()
+
+    def media(self, media: MediaInfo) -> None:
+        """Metadata was read."""
+        self.unsent_media = media
+
+    def progress(self, progress: Progress) -> None:
+        """*progress* is the newest; percent and bytes never fall."""
+        told = Progress()
+        told.CopyFrom(progress)
+        told.attempt = self._attempt
+        told.measure_time.GetCurrentTime()
+        told.downloaded_bytes = max(told.downloaded_bytes, self.latest.downloaded_bytes)
+        if self.latest.HasField("percent"):
+            told.percent = max(told.percent, self.latest.percent)
+        self.latest = told
+        self._fresh.set()
+
+    def uploading(self, stored: int, total: int) -> None:
+        """*stored* of *total* bytes are in storage."""
+        begin, end = SHARES[Progress.UPLOADING]
+        told = Progress()
+        told.CopyFrom(self.latest)
+        told.stage, told.detail, told.bytes_per_second = Progress.UPLOADING, "", 0
+        told.ClearField("eta")
+        told.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
+        self.progress(told)
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        """Publish within the block; the last progress goes out before it is left."""
+        task = asyncio.create_task(self._publish())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            if self._fresh.is_set():
+                await self._publish_one()
+
+    async def _publish(self) -> None:
+        while True:
+            await self._fresh.wait()
+            await self._publish_one()
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def _publish_one(self) -> None:
+        self._fresh.clear()
+        self._sequence += 1
+        await self._queue.publish(
+            work_pb2.ProgressNotice(
+                job=self._job, epoch=self._epoch, sequence=self._sequence, progress=self.latest
+            )
+        )

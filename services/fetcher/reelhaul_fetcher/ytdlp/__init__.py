@@ -1,0 +1,1 @@
+"""yt-dlp: the engine; a warm parent and a child for each fetch."""

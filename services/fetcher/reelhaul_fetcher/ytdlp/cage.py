@@ -1,0 +1,72 @@
+"""What a child may do: little memory of its parent, limits, and one way out."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_libc = ctypes.CDLL(None)
+
+# What a merge may need beyond the bytes received.
+_ROOM_BYTES = 64 * 1024 * 1024
+
+
+class WayBarred(PermissionError):
+    """Something tried to reach the network past the guard."""
+
+
+def enter(folder: Path, proxy_url: str, *, size_limit: int, cpu_seconds: int) -> None:
+    """Become a process that works in *folder*, with *proxy_url* as its only way out; not to be undone."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.umask(0o077)
+    os.chdir(folder)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CPU, cpu_seconds)
+    if size_limit:
+        _limit(resource.RLIMIT_FSIZE, size_limit + size_limit // 4 + _ROOM_BYTES)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    random.seed()
+    _only_way_out(proxy_url)
+
+
+def _limit(kind: int, most: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
+
+
+def _only_way_out(proxy_url: str) -> None:
+    """Refuse each socket of this Python that does not go to the guard.
+
+    The hook sees the address after name resolution and cannot be taken off. What is not
+    Python (ffmpeg, deno) gets no proxy with a pass, and ffmpeg a protocol whitelist.
+    """
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        os.environ[name] = os.environ[name.upper()] = proxy_url
+    os.environ.pop("no_proxy", None)
+    os.environ.pop("NO_PROXY", None)
+    parts = urlsplit(proxy_url)
+    host, port = parts.hostname or "", parts.port
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "socket.connect":
+            address = arguments[1]
+            if not (isinstance(address, tuple) and address[:2] == (host, port)):
+                raise WayBarred(f"the only way out is the guard, not {address!r}")
+        elif event == "socket.getaddrinfo" and arguments[0] not in (host, None):
+            raise WayBarred(f"names are resolved by the guard, not here: {arguments[0]!r}")
+        elif event in ("socket.sendto", "socket.sendmsg", "socket.bind"):
+            raise WayBarred(f"{event} is no way out")
+
+    sys.addaudithook(watch)

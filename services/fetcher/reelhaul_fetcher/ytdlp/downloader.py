@@ -1,0 +1,167 @@
+"""Our YoutubeDL: every option chosen here, and each answer of the network noted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urldefrag, urlsplit
+
+import yt_dlp
+from yt_dlp.downloader.external import FFmpegFD
+from yt_dlp.networking import Request
+from yt_dlp.networking.exceptions import HTTPError, RequestError
+from yt_dlp.utils import unsmuggle_url
+
+#: Header by which the guard says why it refused.
+GUARD_HEADER = "X-Reelhaul-Guard"
+
+_SUPPORTED = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the network said to the requests of one run, where it was not yes."""
+
+    statuses: dict[int, int] = field(default_factory=dict)
+    #: Status, host and Retry-After of the last refusal of a site.
+    last_status: int = 0
+    last_host: str = ""
+    retry_after: str = ""
+    #: Why the guard refused the last request that failed; empty if it was not the guard.
+    guard_said: str = ""
+    #: yt-dlp tells some causes as warnings only.
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, url: str, error: RequestError) -> None:
+        """Remember how the request for *url* failed."""
+        self.last_host = urlsplit(url).hostname or ""
+        self.guard_said = ""
+        if isinstance(error, HTTPError):
+            self.guard_said = error.response.headers.get(GUARD_HEADER, "")
+            if not self.guard_said:
+                self.last_status = error.status
+                self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
+                self.retry_after = error.response.headers.get("Retry-After", "")
+        elif "Tunnel connection failed: 403" in str(error):
+            self.guard_said = "refused"
+
+    # yt-dlp's logger.
+    def debug(self, text: str) -> None:
+        """Not kept."""
+
+    def info(self, text: str) -> None:
+        """Not kept."""
+
+    def warning(self, text: str) -> None:
+        """Kept for the classification, within bounds."""
+        if len(self.warnings) < 50:
+            self.warnings.append(text[:500])
+
+    def error(self, text: str) -> None:
+        """Not kept: it comes as an exception as well."""
+
+
+class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ignore]
+    """A YoutubeDL that notes refusals in *answers* and finds its extractors loaded."""
+
+    #: Extractor classes by key, filled once in the warm parent.
+    extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
+        self._answers = answers
+        self._unnoted = False
+        super().__init__({**params, "logger": answers})
+
+    def add_default_info_extractors(self) -> None:
+        """All extractors: instances and expressions are made once, in the parent."""
+        if self.extractors:
+            self._ies.update(self.extractors)
+        else:
+            super().add_default_info_extractors()
+
+    def urlopen(self, req: Any) -> Any:
+        """As yt-dlp's, with failures noted."""
+        request = Request(req) if isinstance(req, str) else req
+        # Extractors leave notes for each other in the fragment; urllib would send it to a proxy.
+        request.url, notes = unsmuggle_url(request.url, {})
+        request.url = urldefrag(request.url).url
+        if notes.get("referer"):
+            request.headers.setdefault("Referer", notes["referer"])
+        try:
+            return super().urlopen(request)
+        except RequestError as error:
+            if not self._unnoted:
+                self._answers.note(request.url, error)
+            raise
+
+    @contextmanager
+    def unnoted(self) -> Iterator[None]:
+        """A block whose requests may fail without meaning anything."""
+        self._unnoted = True
+        try:
+            yield
+        finally:
+            self._unnoted = False
+
+
+def options(
+    proxy_url: str, *, hook: Callable[[dict[str, Any]], None] | None = None, **more: Any
+) -> dict[str, Any]:
+    """yt-dlp's parameters. None of them comes from a caller."""
+    return {
+        "quiet": True,
+        "noprogress": True,
+        "color": "never",
+        "proxy": proxy_url,
+        "cachedir": False,
+        "compat_opts": ["no-certifi", "prefer-legacy-http-handler"],
+        "default_search": "error",
+        "enable_file_urls": False,
+        "noplaylist": True,
+        "ignoreerrors": False,
+        "format": _first,
+        "check_formats": False,
+        "fixup": "never",
+        "socket_timeout": 20,
+        "retries": 5,
+        "fragment_retries": 5,
+        "retry_sleep_functions": {"http": _pause, "fragment": _pause},
+        "skip_unavailable_fragments": False,
+        "concurrent_fragment_downloads": 4,
+        "hls_prefer_native": True,
+        "external_downloader": {"default": "native", "m3u8": "native", "dash": "native"},
+        "overwrites": True,
+        "updatetime": False,
+        "writesubtitles": True,
+        "writeautomaticsub": False,
+        "progress_hooks": [hook] if hook else [],
+        **more,
+    }
+
+
+def supported(protocol: str) -> bool:
+    """Whether streams of yt-dlp's *protocol* are fetched by Python alone, through the guard."""
+    return all(part in _SUPPORTED for part in protocol.split("+"))
+
+
+def bar_ffmpeg() -> None:
+    """Keep yt-dlp from handing a URL to ffmpeg, as it does for what it cannot read itself."""
+
+    @functools.wraps(FFmpegFD.real_download)
+    def refused(self: Any, filename: str, info_dict: dict[str, Any]) -> bool:
+        raise yt_dlp.utils.DownloadError("this stream can only be fetched by ffmpeg, which has no way out")
+
+    FFmpegFD.real_download = refused
+
+
+def _first(context: dict[str, Any]) -> list[dict[str, Any]]:
+    """Any format: ours are chosen from the whole list, afterwards."""
+    return list(context["formats"][-1:])
+
+
+def _pause(n: int) -> float:
+    """Seconds before the *n*-th retry of one request."""
+    return float(min(0.2 * 2**n, 5.0))

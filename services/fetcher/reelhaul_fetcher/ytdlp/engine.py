@@ -1,0 +1,254 @@
+"""The engine, seen from the fetcher: orders to a warm parent, and each child on its own line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder
+from reelhaul_fetcher.ports import Listener
+from reelhaul_fetcher.ytdlp import wire
+from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
+
+log = logging.getLogger(__name__)
+
+_WARM_SECONDS = 60.0
+_RESTART_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class _Run:
+    """A child: its process group once it is known, and whether all of it is gone."""
+
+    pid: int = 0
+    status: int | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class YtDlpEngine:
+    """Keeps a parent alive and warm, and runs orders in its children."""
+
+    def __init__(self, environment: Mapping[str, str], worker: str) -> None:
+        self._environment, self._worker = dict(environment), worker
+        self._control: socket.socket | None = None
+        self._runs: dict[str, _Run] = {}
+        self._warm = asyncio.Event()
+        self._version = ""
+        self._pid = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, environment: Mapping[str, str], worker: str) -> AsyncIterator[YtDlpEngine]:
+        """An engine whose parent has *environment* and nothing else; warm a second later."""
+        engine = cls(environment, worker)
+        keeping = asyncio.create_task(engine._keep_parent())
+        try:
+            yield engine
+        finally:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+
+    @property
+    def version(self) -> str:
+        """Engine and version; empty until it was warm once."""
+        return self._version
+
+    @property
+    def pid(self) -> int:
+        """The present parent; 0 while there is none."""
+        return self._pid
+
+    async def check(self) -> None:
+        """Return if the parent is warm. Raises Unavailable."""
+        if not self._warm.is_set():
+            raise Unavailable("fetcher", "the engine is warming up")
+
+    async def warm(self) -> None:
+        """Return when the parent is warm."""
+        await self._warm.wait()
+
+    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+        """As ``ports.Engine.fetch``."""
+        return wire.report_of(await self._do(order, listener))
+
+    async def probe(self, order: ProbeOrder) -> MediaInfo:
+        """As ``ports.Engine.probe``."""
+        media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
+        return media
+
+    async def _do(self, order: FetchOrder | ProbeOrder, listener: Listener | None) -> wire.Frame:
+        try:
+            async with asyncio.timeout(_WARM_SECONDS):
+                await self._warm.wait()
+        except TimeoutError:
+            raise Unavailable("fetcher", "the engine does not get warm") from None
+        run = str(uuid.uuid4())
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        known = self._runs[run] = _Run()
+        try:
+            with theirs:
+                self._send({"start": run}, theirs)
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                writer.write(wire.framed(wire.order_frame(order)))
+                return await self._hear(reader, known, listener)
+            finally:
+                writer.close()
+        finally:
+            await asyncio.shield(self._end(run, known))
+
+    async def _hear(self, reader: asyncio.StreamReader, run: _Run, listener: Listener | None) -> wire.Frame:
+        """Frames until the last; a line that ends without one is a child that died."""
+        while True:
+            try:
+                length = wire.HEADER.unpack(await reader.readexactly(wire.HEADER.size))[0]
+                if length > wire.MAX_FRAME:
+                    raise _lost(self._worker, "the child talks nonsense")
+                frame: wire.Frame = json.loads(await reader.readexactly(length))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await run.gone.wait()
+                raise _lost(self._worker, _cause(run.status)) from None
+            if frame["type"] in ("done", "failed") and listener is not None:
+                counted = {int(status): times for status, times in frame["statuses"].items()}
+                listener.sightings.http_statuses.update(counted)
+            if frame["type"] == "done":
+                return frame
+            if frame["type"] == "failed":
+                raise from_status(wire.unpacked(status_pb2.Status, frame["status"]))
+            if listener is not None:
+                _pass_on(frame, listener)
+
+    async def _end(self, run: str, known: _Run) -> None:
+        """Stop the child's whole group, and wait until it is gone."""
+        try:
+            if not known.gone.is_set():
+                self._send({"stop": run})
+        except Unavailable:
+            known.gone.set()
+        try:
+            async with asyncio.timeout(5):
+                await known.gone.wait()
+        except TimeoutError:
+            log.error("a child does not end", extra={"child": known.pid})
+        self._runs.pop(run, None)
+
+    def _send(self, message: dict[str, Any], descriptor: socket.socket | None = None) -> None:
+        if self._control is None:
+            raise Unavailable("fetcher", "the engine is being started again")
+        try:
+            fds = [] if descriptor is None else [descriptor.fileno()]
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds)
+        except OSError as error:
+            raise Unavailable("fetcher", "the engine is being started again") from error
+
+    async def _keep_parent(self) -> None:
+        while True:
+            try:
+                await self._parent()
+            except OSError:
+                log.exception("the engine's parent could not be started")
+            self._fall()
+            log.warning("the engine's parent ended; starting another")
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _parent(self) -> None:
+        """One parent from start to end."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "reelhaul_fetcher.ytdlp.parent",
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    env=self._environment,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            self._control, self._pid = ours, process.pid
+            try:
+                await self._listen(ours)
+            finally:
+                self._control, self._pid = None, 0
+                with suppress(ProcessLookupError):
+                    process.kill()
+                self._fall()
+                await process.wait()
+
+    async def _listen(self, control: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while message := await loop.sock_recv(control, 4096):
+            told = json.loads(message)
+            if "warm" in told:
+                self._version = told["warm"]
+                self._warm.set()
+                log.info("engine is warm", extra={"engine": self._version})
+            elif "started" in told and (run := self._runs.get(told["started"])):
+                run.pid = told["pid"]
+            elif "ended" in told and (run := self._runs.get(told["ended"])):
+                run.status = told["status"]
+                run.gone.set()
+
+    def _fall(self) -> None:
+        """The parent is gone: so must be its children."""
+        self._warm.clear()
+        for run in self._runs.values():
+            if run.pid and not run.gone.is_set():
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(run.pid, signal.SIGKILL)
+            run.gone.set()
+
+
+def environment(tools: Path, home: Path, ca_bundle: Path | None) -> dict[str, str]:
+    """What the parent and its children see: no secret of ours, no one's configuration, our tools first."""
+    told = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
+    told |= {
+        "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home),
+        "XDG_CACHE_HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONUNBUFFERED": "1",
+        "YTDLP_NO_PLUGINS": "1",
+        "NO_COLOR": "1",
+    }
+    if ca_bundle is not None:
+        # Every name that some TLS library of the engine reads.
+        told |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), str(ca_bundle))
+    return told
+
+
+def _pass_on(frame: wire.Frame, listener: Listener) -> None:
+    if frame["type"] == "progress":
+        listener.progress(wire.unpacked(Progress, frame["progress"]))
+    elif frame["type"] == "media":
+        listener.media(wire.unpacked(MediaInfo, frame["media"]))
+
+
+def _cause(status: int | None) -> str:
+    if status is None:
+        return "the engine died under the fetch"
+    return f"the fetch was killed by signal {-status}" if status < 0 else f"the fetch ended with {status}"
+
+
+def _lost(worker: str, text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.WORKER_LOST, text, metadata={"worker": worker})

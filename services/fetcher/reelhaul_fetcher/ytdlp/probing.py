@@ -1,0 +1,23 @@
+"""A probe in the child: metadata, nothing fetched."""
+
+from __future__ import annotations
+
+from reelhaul.type.v1.media_pb2 import MediaInfo
+from reelhaul_fetcher.model.orders import ProbeOrder
+from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.info import media_of
+
+
+def probe(order: ProbeOrder, answers: Answers) -> MediaInfo:
+    """What the site says of *order*'s URL; of a list its first entries, flat."""
+    asked = options(
+        order.proxy_url,
+        extract_flat="in_playlist",
+        playlistend=order.max_entries,
+        noplaylist=not order.playlist,
+    )
+    with Downloader(answers, asked) as downloader:
+        info = downloader.extract_info(order.url, download=False, process=True)
+    if "entries" in info:
+        info["entries"] = list(info["entries"])
+    return media_of(info)

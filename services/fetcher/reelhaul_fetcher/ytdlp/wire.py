@@ -1,0 +1,97 @@
+"""What fetcher, parent and child say to each other: JSON frames, protobuf inside as base64."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product
+
+#: A frame longer than this is not ours: the child is fed by strangers.
+MAX_FRAME = 16 * 1024 * 1024
+HEADER = struct.Struct("!I")
+
+Frame = dict[str, Any]
+
+
+def framed(frame: Frame) -> bytes:
+    """*frame* with its length in front."""
+    body = json.dumps(frame).encode()
+    if len(body) > MAX_FRAME:
+        raise ValueError(f"a frame of {len(body)} bytes")
+    return HEADER.pack(len(body)) + body
+
+
+def read(stream: socket.socket) -> Frame:
+    """The next frame, blocking. EOFError at the end."""
+    length = HEADER.unpack(_exactly(stream, HEADER.size))[0]
+    if length > MAX_FRAME:
+        raise ValueError(f"a frame of {length} bytes")
+    frame: Frame = json.loads(_exactly(stream, length))
+    return frame
+
+
+def packed(message: Any) -> str:
+    """A protobuf message as text."""
+    return base64.b64encode(message.SerializeToString()).decode()
+
+
+def unpacked(kind: Any, text: str) -> Any:
+    """The message of *kind* that ``packed`` made *text* of."""
+    return kind.FromString(base64.b64decode(text))
+
+
+def order_frame(order: FetchOrder | ProbeOrder) -> Frame:
+    """*order* as a frame."""
+    if isinstance(order, ProbeOrder):
+        return {"kind": "probe"} | {name: getattr(order, name) for name in ProbeOrder.__slots__}
+    told = {name: getattr(order, name) for name in FetchOrder.__slots__}
+    return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
+
+
+def order_of(frame: Frame) -> FetchOrder | ProbeOrder:
+    """The order that *frame* tells."""
+    told = {key: value for key, value in frame.items() if key != "kind"}
+    if frame["kind"] == "probe":
+        return ProbeOrder(**told)
+    told["format"] = unpacked(media_pb2.FormatSpec, told["format"])
+    told["folder"] = Path(told["folder"])
+    return FetchOrder(**told)
+
+
+def report_frame(report: FetchReport) -> Frame:
+    """*report* as a frame."""
+    return {
+        "type": "done",
+        "media": packed(report.media),
+        "got": packed(report.got),
+        "products": [{"path": str(p.path), "info": packed(p.info)} for p in report.products],
+        "warnings": [packed(warning) for warning in report.warnings],
+    }
+
+
+def report_of(frame: Frame) -> FetchReport:
+    """The report that *frame* tells."""
+    return FetchReport(
+        media=unpacked(media_pb2.MediaInfo, frame["media"]),
+        products=tuple(
+            Product(Path(p["path"]), unpacked(media_pb2.ArtifactInfo, p["info"])) for p in frame["products"]
+        ),
+        got=unpacked(media_pb2.DeliveredMedia, frame["got"]),
+        warnings=tuple(unpacked(media_pb2.Warning, text) for text in frame["warnings"]),
+    )
+
+
+def _exactly(stream: socket.socket, length: int) -> bytes:
+    body = bytearray()
+    while len(body) < length:
+        piece = stream.recv(length - len(body))
+        if not piece:
+            raise EOFError
+        body += piece
+    return bytes(body)

@@ -1,0 +1,162 @@
+"""The jobs service, put together: read `running` top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from nats.aio.client import Client
+
+from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
+from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+from reelhaul_jobs.bus import NatsJobBus
+from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
+from reelhaul_jobs.downloads.servicer import DownloadServicer
+from reelhaul_jobs.ports import QueueStore
+from reelhaul_jobs.queue_store import SqlQueueStore
+from reelhaul_jobs.service.confirming import Confirmer
+from reelhaul_jobs.service.dispatching import Dispatcher
+from reelhaul_jobs.service.forgetting import Forgetter
+from reelhaul_jobs.service.hub import Hub
+from reelhaul_jobs.service.jobs import Jobs
+from reelhaul_jobs.service.leases import Leases
+from reelhaul_jobs.service.loops import Leader, Loop, run
+from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.sweeping import Sweeper
+from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.servicer import JobServicer, LeaseServicer
+from reelhaul_jobs.settings import Settings
+from reelhaul_jobs.store import SqlJobStore
+from reelhaul_runtime import bus as broker
+from reelhaul_runtime import logs
+from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.serving import Servicer, serving
+from reelhaul_runtime.service import Service
+from reelhaul_runtime.sql import migrations
+from reelhaul_runtime.sql.database import Database
+
+log = logging.getLogger(__name__)
+
+_JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+_DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
+_LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
+
+
+def utc_now() -> datetime:
+    """The time by this machine's clock."""
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[int]:
+    """The jobs service, from its first connection to its last goodbye; yields its port."""
+    lease, now = timedelta(seconds=settings.jobs_lease_seconds), utc_now
+    await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs")
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
+        client = await stack.enter_async_context(_broker(settings))
+        storage, probe = await _neighbours(stack, settings)
+        store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
+        bus = await stack.enter_async_context(NatsJobBus.open(client, hub))
+        news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
+        jobs = Jobs(store, queue, hub, news, probe, now)
+        job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now)  # type: ignore[abstract]
+        downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
+        lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease))
+        loops = [
+            Loop("dispatcher", Dispatcher(queue, bus, now).step, 1.0, hub.changed),
+            Loop("sweeper", Sweeper(store, queue, bus, news, now, lease).step, 1.0),
+            Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
+            Loop("forgetter", Forgetter(queue, now).step, 600.0),
+        ]
+        await stack.enter_async_context(_turning(loops, queue))
+        servicers: list[Servicer] = [
+            (job_service_pb2_grpc.add_JobServiceServicer_to_server, job_servicer, _JOB_SERVICE),
+            (
+                download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
+                downloads,
+                _DOWNLOAD_SERVICE,
+            ),
+            (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, lease_servicer, _LEASE_SERVICE),
+        ]
+
+        async def drain() -> None:
+            hub.close()
+
+        yield await stack.enter_async_context(
+            serving(
+                settings.jobs_address,
+                servicers,
+                authenticator=OpenDoor(settings.suite_token),
+                checks={"jobs.database": database.ping, "jobs.nats": bus.check},
+                drain_seconds=settings.drain_seconds,
+                draining=drain,
+            )
+        )
+
+
+@asynccontextmanager
+async def running_from_env() -> AsyncIterator[None]:
+    """The jobs service with settings from ``REELHAUL_*``."""
+    settings = Settings()
+    logs.configure("jobs", settings.log_format, settings.log_level)
+    async with running(settings):
+        yield
+
+
+@asynccontextmanager
+async def _broker(settings: Settings) -> AsyncIterator[Client]:
+    """The connection to the broker. This process ends itself if it is lost for good."""
+    if not settings.nats_url:
+        raise ValueError("REELHAUL_NATS_URL is not set: jobs hands out its work over NATS")
+    closed = asyncio.Event()
+
+    async def leave() -> None:
+        await closed.wait()
+        log.critical("the broker's connection is closed for good; leaving")
+        signal.raise_signal(signal.SIGTERM)
+
+    async with broker.connected(settings.nats_url, "jobs", closed=closed) as client:
+        leaving = asyncio.create_task(leave())
+        try:
+            yield client
+        finally:
+            leaving.cancel()
+
+
+async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
+    storage = channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
+    fetcher = channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    return (
+        RemoteStorage(await stack.enter_async_context(storage)),
+        RemoteProbe(await stack.enter_async_context(fetcher)),
+    )
+
+
+@asynccontextmanager
+async def _turning(loops: Sequence[Loop], queue: QueueStore) -> AsyncIterator[None]:
+    """Runs *loops* until the block ends."""
+    holder = str(uuid.uuid4())
+    tasks = [asyncio.create_task(run(loop, Leader(queue, loop.name, holder, utc_now))) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def migrate() -> None:
+    """Bring the database named by ``REELHAUL_*`` to this build's schema."""
+    migrations.migrate(Settings().database_url, "reelhaul_jobs")
+
+
+service = Service("jobs", running=running_from_env, migrate=migrate)

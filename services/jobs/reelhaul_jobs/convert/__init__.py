@@ -1,0 +1,1 @@
+"""Proto <-> model: pure, both ways; bounds of incoming fields that are no job's."""

@@ -1,0 +1,178 @@
+"""LeaseService's messages <-> model."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import cast
+
+from google.protobuf import duration_pb2
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul.work.v1 import lease_pb2
+from reelhaul.work.v1.lease_service_pb2 import (
+    ClaimRequest,
+    ClaimResponse,
+    FinishRequest,
+    FinishResponse,
+    RenewRequest,
+    RenewResponse,
+)
+from reelhaul_jobs.convert import names
+from reelhaul_jobs.model import leases
+from reelhaul_jobs.model.change import Refusal
+from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
+from reelhaul_runtime.errors import FieldInvalid
+
+_LONGEST_TEXT = 256
+_MOST_ARTIFACTS = 500
+# A row is read for each change: what only a full view shows may not weigh it down.
+_HEAVIEST_MEDIA = 512 * 1024
+
+
+def claim_of(request: ClaimRequest, lease: timedelta) -> leases.Claim:
+    """What the worker asks for."""
+    slot = request.slot
+    return leases.Claim(
+        attempt=request.attempt,
+        worker=names.text(request.worker, "worker", _LONGEST_TEXT, required=True),
+        request_id=names.text(request.request_id, "request_id", 64, required=True),
+        engine_version=names.text(slot.engine_version, "slot.engine_version", _LONGEST_TEXT),
+        lease=lease,
+    )
+
+
+def media_of(request: RenewRequest) -> media_pb2.MediaInfo | None:
+    """What the worker read of the media, if it tells now."""
+    return _light(request.media) if request.HasField("media") else None
+
+
+def progress_of(request: RenewRequest | FinishRequest) -> media_pb2.Progress | None:
+    """The progress told; None if it was not."""
+    return request.progress if request.HasField("progress") else None
+
+
+def outcome_of(request: FinishRequest) -> leases.Outcome:
+    """How the lease ended, as its worker says."""
+    return leases.Outcome(
+        result=_result(request),
+        progress=progress_of(request),
+        http_statuses=dict(list(request.http_statuses.items())[:100]),
+    )
+
+
+def claim_response(answer: Leased | Refusal) -> ClaimResponse:
+    """The lease, or the refusal."""
+    if isinstance(answer, Refusal):
+        return ClaimResponse(refusal=_refusal(answer))
+    job = answer.job
+    lease = lease_pb2.Lease(
+        epoch=job.epoch,
+        lease_duration=names.duration(answer.duration),
+        spec=lease_pb2.FetchSpec(
+            url=job.url,
+            format=job.format,
+            attempt_deadline=names.duration(job.attempt_deadline),
+            tenant=job.tenant,
+            labels=job.labels,
+            traceparent=job.traceparent,
+        ),
+        resume=_hints(answer),
+    )
+    return ClaimResponse(lease=lease)
+
+
+def renew_response(answer: Renewed | Refusal) -> RenewResponse:
+    """The renewal, or the refusal."""
+    if isinstance(answer, Refusal):
+        return RenewResponse(refusal=_refusal(answer))
+    renewal = lease_pb2.Renewal(
+        lease_duration=names.duration(answer.duration),
+        lease_expire_time=names.stamp(answer.expire_time),
+        cancel_requested=answer.cancel_requested,
+    )
+    return RenewResponse(renewal=renewal)
+
+
+def finish_response(answer: Receipt | Refusal) -> FinishResponse:
+    """The receipt, or the refusal."""
+    if isinstance(answer, Refusal):
+        return FinishResponse(refusal=_refusal(answer))
+    receipt = lease_pb2.Receipt(
+        commit_time=names.stamp(answer.time),
+        revision=answer.revision,
+        repeated_call=answer.repeated,
+        cancelled=answer.cancelled,
+    )
+    return FinishResponse(receipt=receipt)
+
+
+def _result(
+    request: FinishRequest,
+) -> leases.Succeeded | leases.Failed | leases.Cancelled | leases.Released:
+    match request.WhichOneof("outcome"):
+        case "succeeded":
+            return _succeeded(request.succeeded)
+        case "failed":
+            return _failed(request.failed)
+        case "cancelled":
+            return leases.Cancelled()
+        case "released":
+            return leases.Released(delay=_delay(request.released.retry_delay))
+        case _:
+            raise FieldInvalid("outcome", "one must be set")
+
+
+def _succeeded(told: FinishRequest.Succeeded) -> leases.Succeeded:
+    if len(told.artifacts) > _MOST_ARTIFACTS:
+        raise FieldInvalid("succeeded.artifacts", f"at most {_MOST_ARTIFACTS}")
+    if not told.artifacts:
+        raise FieldInvalid("succeeded.artifacts", "only an expansion has none")
+    return leases.Succeeded(
+        media=_light(told.media),
+        got=told.got if told.HasField("got") else None,
+        artifacts=tuple(told.artifacts),
+        warnings=tuple(told.warnings[:100]),
+    )
+
+
+def _failed(told: FinishRequest.Failed) -> leases.Failed:
+    hint = told.retry_hint
+    asked = _delay(hint.retry_delay) if hint.HasField("retry_delay") else None
+    return leases.Failed(error=told.status, retry_after=asked)
+
+
+def _delay(value: duration_pb2.Duration) -> timedelta:
+    # Beyond what a timedelta holds, or below nothing: a worker's slip must not lose its outcome.
+    return timedelta(seconds=min(max(value.seconds, 0), 10**9))
+
+
+def _light(media: media_pb2.MediaInfo) -> media_pb2.MediaInfo:
+    if media.ByteSize() <= _HEAVIEST_MEDIA:
+        return media
+    light = media_pb2.MediaInfo()
+    light.CopyFrom(media)
+    for heavy in ("formats", "entries"):
+        light.ClearField(heavy)
+    return light
+
+
+def _hints(answer: Leased) -> lease_pb2.ResumeHints | None:
+    before = answer.before
+    if before is None or before.epoch == 0:
+        return None
+    return lease_pb2.ResumeHints(
+        previous_worker=before.worker,
+        previous_epoch=before.epoch,
+        downloaded_bytes=before.progress.downloaded_bytes if before.progress else 0,
+        media=before.media,
+        last_error=before.error,
+    )
+
+
+def _refusal(refusal: Refusal) -> lease_pb2.Refusal:
+    return lease_pb2.Refusal(
+        reason=cast("lease_pb2.Refusal.Reason.ValueType", refusal.reason),
+        retry_delay=None if refusal.retry_delay is None else names.duration(refusal.retry_delay),
+        lease_expire_time=names.stamp(refusal.lease_expire_time),
+        message=refusal.message,
+    )

@@ -1,0 +1,84 @@
+"""Whose fault it is, in the words of the flat request: JobService's field names are not its callers'."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reelhaul_runtime.errors import ReelhaulError, Violation
+
+# Fields that keep their name, or lose their prefix only, are not here.
+_FLAT = {
+    "name": "job_id",
+    "skip": "page",
+    "order_by": "order",
+    "job.ttl": "ttl_seconds",
+    "job.kind": "playlist",
+    "job.expansion": "playlist",
+    "job.expansion.max_entries": "max_entries",
+    "job.format": "format",
+    "job.format.media_kind": "audio_only",
+    "job.format.max_height": "quality",
+    "job.format.smallest": "quality",
+    "job.format.min_height": "min_quality",
+    "job.format.container": "format",
+    "job.format.video_codecs": "video_codec",
+    "job.format.max_frame_rate": "max_fps",
+    "job.format.dynamic_range": "hdr",
+    "job.format.audio": "format",
+    "job.format.audio.format": "format",
+    "job.format.audio.bitrate_kbps": "audio_bitrate",
+    "job.format.audio.languages": "audio_language",
+    "job.format.subtitles": "subtitles",
+    "job.format.subtitles.languages": "subtitle_languages",
+    "job.format.subtitles.formats": "subtitle_formats",
+    "job.format.subtitles.kinds": "subtitle_kinds",
+    "job.format.subtitles.translate_to": "translate_to",
+    "job.format.subtitles.embed": "embed_subtitles",
+    "job.format.subtitles.required": "require_subtitles",
+    "job.format.sponsorblock": "sponsorblock",
+    "job.format.sponsorblock.mode": "sponsorblock",
+    "job.format.sponsorblock.categories": "sponsorblock_categories",
+    "job.format.clip": "start_seconds",
+    "job.format.clip.start": "start_seconds",
+    "job.format.clip.end": "end_seconds",
+    "job.format.live": "live",
+    "job.format.live.mode": "live",
+    "job.format.max_duration": "max_duration_seconds",
+}
+_PREFIX = re.compile(r"^job\.(format\.)?")
+
+
+@contextmanager
+def told_flat() -> Iterator[None]:
+    """Raise JobService's failures with the flat request's field names in them."""
+    try:
+        yield
+    except ReelhaulError as error:
+        raise flattened(error) from error
+
+
+def flattened(error: ReelhaulError) -> ReelhaulError:
+    """*error* with the flat request's field names."""
+    text = error.text
+    # The longest first: job.format is the beginning of others.
+    for violation in sorted(error.violations, key=lambda v: -len(v.field)):
+        if violation.field:
+            text = text.replace(f"{violation.field}: ", f"{flat_name(violation.field)}: ")
+    metadata = dict(error.metadata)
+    if "field" in metadata:
+        metadata["field"] = flat_name(metadata["field"])
+    return ReelhaulError(
+        error.reason,
+        text,
+        metadata=metadata,
+        violations=[Violation(flat_name(v.field), v.description) for v in error.violations],
+        retry_delay=error.retry_delay,
+        help_url=error.help_url,
+    )
+
+
+def flat_name(field: str) -> str:
+    """What *field* of a CreateJobRequest or ListJobsRequest is called in the flat request."""
+    return _FLAT.get(field) or _PREFIX.sub("", field)

@@ -1,0 +1,45 @@
+"""What of a job filters may name: the allow-list of JobService, and the facts behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.filters.holding import Facts
+from reelhaul_jobs.filters.tree import Field, Kind
+from reelhaul_jobs.model import retries, states
+from reelhaul_jobs.model.job import Job
+
+#: As ListJobs.filter in job_service.proto lists them, less what this build's jobs do not have.
+JOB_FIELDS: Mapping[str, Field] = {
+    "state": Field(Kind.CHOICE, {state.name: int(state) for state in states.State}),
+    "kind": Field(Kind.CHOICE, {kind.name: int(kind) for kind in states.Kind}),
+    "priority": Field(Kind.CHOICE, {priority.name: int(priority) for priority in states.Priority}),
+    "url": Field(Kind.PATTERN),
+    "labels": Field(Kind.MAP),
+    "batch_id": Field(Kind.TEXT),
+    "create_time": Field(Kind.TIME),
+    "update_time": Field(Kind.TIME),
+    "end_time": Field(Kind.TIME),
+    "error.reason": Field(Kind.TEXT),
+    "media.extractor": Field(Kind.TEXT),
+    "media.title": Field(Kind.PATTERN),
+}
+
+
+def facts_of(job: Job) -> Facts:
+    """What filters judge *job* by."""
+    return {
+        "state": int(job.state),
+        "kind": int(job.kind),
+        "priority": int(job.priority),
+        "url": job.url,
+        "labels": job.labels,
+        "batch_id": job.batch_id,
+        "create_time": job.create_time,
+        "update_time": job.update_time,
+        "end_time": job.end_time,
+        "error.reason": ErrorReason.Name(retries.reason_of(job.error)) if job.error else "",
+        "media.extractor": job.media.extractor if job.media else "",
+        "media.title": job.media.title if job.media else "",
+    }

@@ -1,0 +1,279 @@
+"""Jobs in a dict, a bus in lists: for tests, demos and laptops. Nothing survives the process."""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.filters.fields import facts_of
+from reelhaul_jobs.filters.holding import holds
+from reelhaul_jobs.model import change as changes
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Attempt, Event, Job
+from reelhaul_jobs.model.queueing import Ready
+from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.ports import Backlog, Notice, Page, Query, Request, Rule
+from reelhaul_runtime.errors import NotFound, ReelhaulError
+
+_GONE = timedelta(seconds=60)
+
+
+def _asked(job: Job, query: Query) -> bool:
+    return query.where is None or holds(query.where, facts_of(job))
+
+
+class MemoryStore:
+    """The twin of both stores: JobStore and QueueStore."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._events: dict[str, list[Event]] = defaultdict(list)
+        self._requests: dict[tuple[str, str, str], tuple[Request, list[str]]] = {}
+        self._workers: dict[str, tuple[int, datetime]] = {}
+        self._leaders: dict[str, tuple[str, datetime]] = {}
+        self._keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
+
+    async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
+        """See JobStore.add."""
+        if request is not None and (earlier := self._replayed(request)) is not None:
+            return earlier
+        for job in jobs:
+            if job.id in self._jobs:
+                raise ReelhaulError(
+                    ErrorReason.RESOURCE_EXISTS, f"{job.name} exists", metadata={"resource": job.name}
+                )
+        for job in jobs:
+            self._jobs[job.id] = job
+            self._events[job.id].append(changes.event_of(job, None))
+        if request is not None:
+            self._requests[request.tenant, request.method, request.id] = request, [job.id for job in jobs]
+        return jobs
+
+    async def get(self, job_id: str) -> Job:
+        """See JobStore.get."""
+        return self._get(job_id)
+
+    async def page(self, query: Query) -> Page:
+        """See JobStore.page."""
+        found = [
+            job
+            for job in self._jobs.values()
+            if query.tenant in (None, job.tenant) and job.delete_time is None and _asked(job, query)
+        ]
+        total = min(len(found), 10_000)
+        found.sort(key=_age, reverse=query.descending)
+        if query.after is not None:
+            after = query.after
+            found = [job for job in found if (_age(job) < after if query.descending else _age(job) > after)]
+        found = found[query.skip :]
+        return Page(found[: query.limit], len(found) > query.limit, total)
+
+    async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
+        """See JobStore.change."""
+        if job_id not in self._jobs:
+            raise NotFound(f"jobs/{job_id}")
+        job = self._jobs[job_id]
+        if request is not None and self._replayed(request) is not None:
+            return changes.none(job)
+        change = rule(job)
+        if request is not None:
+            self._requests[request.tenant, request.method, request.id] = request, [job_id]
+        if change.made:
+            self._write(change)
+        return change
+
+    async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
+        """See JobStore.attempts."""
+        found = [attempt for (job, _), attempt in self._attempts.items() if job == job_id]
+        found = [attempt for attempt in found if below is None or attempt.number < below]
+        return sorted(found, key=lambda attempt: -attempt.number)[:limit]
+
+    async def attempt(self, job_id: str, number: int) -> Attempt:
+        """See JobStore.attempt."""
+        if (job_id, number) not in self._attempts:
+            raise NotFound(f"jobs/{job_id}/attempts/{number}")
+        return self._attempts[job_id, number]
+
+    async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
+        """See JobStore.attempt_of_epoch."""
+        return next((a for a in self._attempts.values() if (a.job, a.epoch) == (job_id, epoch)), None)
+
+    async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        """See JobStore.events."""
+        return [event for event in self._events[job_id] if event.revision > after][:limit]
+
+    async def place(self, job: Job) -> int:
+        """See JobStore.place."""
+        if job.lane is not Lane.READY:
+            return 1
+        ready = [other for other in self._jobs.values() if other.lane is Lane.READY]
+        before = [other for other in ready if other.tenant == job.tenant and _rank(other) < _rank(job)]
+        return len(before) + 1
+
+    async def key(self, name: str) -> bytes:
+        """See JobStore.key."""
+        return self._keys[name]
+
+    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
+        """See QueueStore.backlog."""
+        ready: dict[str, list[Ready]] = defaultdict(list)
+        in_hand: dict[str, int] = defaultdict(int)
+        for job in sorted(self._jobs.values(), key=_rank):
+            if job.lane is Lane.READY and len(ready[job.tenant]) < limit:
+                ready[job.tenant].append(Ready(job.id, job.attempt, job.tenant, job.priority))
+            elif job.lane in (Lane.PUBLISHED, Lane.LEASED):
+                in_hand[job.tenant] += 1
+        published = await self.count([Lane.PUBLISHED])
+        return Backlog(dict(ready), dict(in_hand), published, await self.slots(now))
+
+    async def published(self, jobs: Sequence[Ready], until: datetime) -> None:
+        """See QueueStore.published."""
+        for told in jobs:
+            job = self._jobs[told.id]
+            if job.lane is Lane.READY and job.attempt == told.attempt:
+                self._jobs[job.id] = replace(job, lane=Lane.PUBLISHED, due=until)
+
+    async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
+        """See QueueStore.due."""
+        found = [(job.due, job.id) for job in self._jobs.values() if job.lane is lane and job.due is not None]
+        return [job_id for due, job_id in sorted(found) if due <= before][:limit]
+
+    async def count(self, lanes: Sequence[Lane]) -> int:
+        """See QueueStore.count."""
+        return sum(job.lane in lanes for job in self._jobs.values())
+
+    async def seen(self, worker: str, slots: int, now: datetime) -> None:
+        """See QueueStore.seen."""
+        self._workers[worker] = slots, now
+
+    async def slots(self, now: datetime) -> int:
+        """See QueueStore.slots."""
+        return sum(slots for slots, seen in self._workers.values() if seen > now - _GONE)
+
+    async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
+        """See QueueStore.unconfirmed."""
+        return [j for j in self._jobs.values() if j.confirm_time is not None and j.confirm_time <= now][
+            :limit
+        ]
+
+    async def confirmed(self, job_id: str, again: datetime | None) -> None:
+        """See QueueStore.confirmed."""
+        if job_id in self._jobs:
+            self._jobs[job_id] = replace(self._jobs[job_id], confirm_time=again)
+
+    async def purge(self, job_id: str) -> None:
+        """See QueueStore.purge."""
+        self._jobs.pop(job_id, None)
+        self._events.pop(job_id, None)
+        self._attempts = {key: kept for key, kept in self._attempts.items() if key[0] != job_id}
+
+    async def forget(self, events_before: datetime, requests_before: datetime) -> None:
+        """See QueueStore.forget."""
+        for job_id, events in self._events.items():
+            self._events[job_id] = [event for event in events if event.time >= events_before]
+        kept = {key: kept for key, kept in self._requests.items() if kept[0].time >= requests_before}
+        self._requests = kept
+
+    async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
+        """See QueueStore.lead."""
+        present, until = self._leaders.get(loop, (holder, now))
+        if present != holder and until > now:
+            return False
+        self._leaders[loop] = holder, now + lasting
+        return True
+
+    async def resign(self, loop: str, holder: str) -> None:
+        """See QueueStore.resign."""
+        if self._leaders.get(loop, ("",))[0] == holder:
+            del self._leaders[loop]
+
+    def _get(self, job_id: str) -> Job:
+        job = self._jobs.get(job_id)
+        if job is None or job.delete_time is not None:
+            raise NotFound(f"jobs/{job_id}")
+        return job
+
+    def _replayed(self, request: Request) -> list[Job] | None:
+        earlier = self._requests.get((request.tenant, request.method, request.id))
+        if earlier is None:
+            return None
+        if earlier[0].digest != request.digest:
+            raise ReelhaulError(
+                ErrorReason.REQUEST_ID_REUSED,
+                f"request_id {request.id} was used with another request",
+                metadata={"requestId": request.id},
+            )
+        return [self._get(job_id) for job_id in earlier[1]]
+
+    def _write(self, change: Change) -> None:
+        job = change.job
+        self._jobs[job.id] = job
+        if event := change.event:
+            self._events[job.id].append(event)
+        if ending := change.ended:
+            key = job.id, change.before.attempt
+            self._attempts[key] = replace(
+                self._attempts[key],
+                state=ending.state,
+                error=ending.error,
+                http_statuses=dict(ending.http_statuses),
+                end_time=job.update_time,
+                downloaded_bytes=job.progress.downloaded_bytes if job.progress else 0,
+                finish_revision=job.revision if ending.finished else None,
+            )
+        if began := change.began:
+            self._attempts[job.id, began.number] = began
+
+
+@dataclass
+class MemoryBus:
+    """A JobBus that keeps what it is told; ``away`` makes it refuse."""
+
+    items: list[Ready] = field(default_factory=list)
+    changes: list[Job] = field(default_factory=list)
+    stops: list[Job] = field(default_factory=list)
+    notices: dict[str, Notice] = field(default_factory=dict)
+    #: The next ``ready`` says that WORK was made anew.
+    fresh: bool = False
+    away: bool = False
+
+    async def ready(self) -> bool:
+        """See JobBus.ready."""
+        fresh, self.fresh = self.fresh, False
+        return fresh
+
+    async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
+        """See JobBus.publish."""
+        if self.away:
+            return []
+        self.items.extend(jobs)
+        return jobs
+
+    async def waiting(self) -> int:
+        """See JobBus.waiting."""
+        return len(self.items)
+
+    async def changed(self, job: Job) -> None:
+        """See JobBus.changed."""
+        self.changes.append(job)
+
+    async def stop(self, job: Job) -> None:
+        """See JobBus.stop."""
+        self.stops.append(job)
+
+    async def progress(self, job_id: str) -> Notice | None:
+        """See JobBus.progress."""
+        return self.notices.get(job_id)
+
+
+def _age(job: Job) -> tuple[datetime, str]:
+    return job.create_time, job.id
+
+
+def _rank(job: Job) -> tuple[datetime, str]:
+    return job.due or job.create_time, job.id

@@ -1,0 +1,1 @@
+"""What is true of jobs by itself: states and their roads, leases, retries."""

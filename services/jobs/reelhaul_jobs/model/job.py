@@ -1,0 +1,174 @@
+"""A job, its attempts, its events: frozen facts, and the one way to change them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.states import NEXT, AttemptState, Kind, Lane, Priority, State
+from reelhaul_runtime.errors import StateConflict
+
+#: How much older a priority makes a waiting job: what an equal wait is worth.
+_HEAD_START: Mapping[Priority, timedelta] = {
+    Priority.HIGH: timedelta(hours=1),
+    Priority.NORMAL: timedelta(0),
+    Priority.LOW: timedelta(hours=-1),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How failed attempts are repeated."""
+
+    max_attempts: int = 3
+    min_backoff: timedelta = timedelta(seconds=5)
+    max_backoff: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One URL asked for, and how far it got. All times are aware, in UTC."""
+
+    id: str
+    tenant: str
+    url: str
+    format: media_pb2.FormatSpec
+    create_time: datetime
+    update_time: datetime
+    priority: Priority = Priority.NORMAL
+    kind: Kind = Kind.SINGLE
+    labels: Mapping[str, str] = field(default_factory=dict)
+    schedule_time: datetime | None = None
+    retry: RetryPolicy = RetryPolicy()
+    attempt_deadline: timedelta = timedelta(hours=1)
+    #: How long after its end it is kept; ``expire_time``, where set, wins.
+    ttl: timedelta = timedelta(days=7)
+    expire_time: datetime | None = None
+    batch_id: str = ""
+    traceparent: str = ""
+
+    state: State = State.QUEUED
+    #: Counts each re-queue, charged or not, so that no publication is a duplicate.
+    attempt: int = 1
+    #: Number of the newest lease: the fence.
+    epoch: int = 0
+    #: Attempts charged to the retry policy.
+    charged: int = 0
+    #: Counts changes of anything but progress.
+    revision: int = 1
+    lane: Lane = Lane.READY
+    due: datetime | None = None
+    #: Who holds the lease, or held it last.
+    worker: str = ""
+    #: The request_id of the Claim that gave the lease.
+    claim_id: str = ""
+    #: ErrorReason name -> attempts of this series that failed so.
+    failures: Mapping[str, int] = field(default_factory=dict)
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+    progress: media_pb2.Progress | None = None
+    error: status_pb2.Status | None = None
+    media: media_pb2.MediaInfo | None = None
+    got: media_pb2.DeliveredMedia | None = None
+    artifacts: tuple[media_pb2.ArtifactInfo, ...] = ()
+    warnings: tuple[media_pb2.Warning, ...] = ()
+    #: When storage is to be told of the artifacts' expiry; None once it knows.
+    confirm_time: datetime | None = None
+    #: Deleted by its user: gone for callers, purged when nothing of it is left.
+    delete_time: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """Its resource name."""
+        return f"jobs/{self.id}"
+
+    @property
+    def etag(self) -> str:
+        """Strong, quoted, of the revision."""
+        return f'"{self.revision}"'
+
+    @property
+    def leased(self) -> bool:
+        """Whether a worker may hold it."""
+        return self.state in (State.RUNNING, State.CANCELLING)
+
+    @property
+    def next_attempt_time(self) -> datetime | None:
+        """When the next attempt may begin, while it is RETRYING."""
+        return self.due if self.state is State.RETRYING else None
+
+    def changed(self, now: datetime, **fields: Any) -> Job:
+        """This job with *fields*, one revision on."""
+        return replace(self, revision=self.revision + 1, update_time=now, **fields)
+
+    def moved(
+        self, to: State, now: datetime, roads: Mapping[State, frozenset[State]] = NEXT, **fields: Any
+    ) -> Job:
+        """This job in its next state, or ``StateConflict`` if there is no such road."""
+        if to not in roads.get(self.state, frozenset()):
+            raise StateConflict(
+                self.name, self.state.name, f"{self.name} is {self.state.name}, cannot become {to.name}"
+            )
+        return self.changed(now, state=to, **fields)
+
+    def ended(self, to: State, now: datetime, **fields: Any) -> Job:
+        """This job in the terminal state *to*, with nothing left to do but to expire."""
+        expire_time = self.expire_time or now + self.ttl
+        return self.moved(to, now, lane=Lane.IDLE, due=None, end_time=now, expire_time=expire_time, **fields)
+
+    def rank(self, since: datetime) -> datetime:
+        """Its place among its tenant's ready jobs that waits since *since*: lower goes first."""
+        return since - _HEAD_START[self.priority]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a job by one worker, under one lease."""
+
+    job: str
+    number: int
+    epoch: int
+    worker: str
+    engine_version: str
+    start_time: datetime
+    state: AttemptState = AttemptState.RUNNING
+    error: status_pb2.Status | None = None
+    downloaded_bytes: int = 0
+    http_statuses: Mapping[int, int] = field(default_factory=dict)
+    end_time: datetime | None = None
+    #: The job's revision after Finish; None where no Finish ended it.
+    finish_revision: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its resource name."""
+        return f"jobs/{self.job}/attempts/{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the attempt that held a job's newest lease ended."""
+
+    state: AttemptState
+    error: status_pb2.Status | None = None
+    http_statuses: Mapping[int, int] = field(default_factory=dict)
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A job moved from one state to another; ``old_state`` is None for its birth."""
+
+    revision: int
+    time: datetime
+    old_state: State | None
+    state: State
+    charged: int = 0
+    error: status_pb2.Status | None = None
+    next_attempt_time: datetime | None = None

@@ -1,0 +1,249 @@
+"""Claim, renew, finish, lapse: what a worker's lease does to a job. The epoch is the fence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model import change, retries
+from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.job import Attempt, Ending, Job
+from reelhaul_jobs.model.queueing import cancelled, requeued
+from reelhaul_jobs.model.states import AttemptState, Lane, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A worker asks for an attempt of a job."""
+
+    attempt: int
+    worker: str
+    request_id: str
+    engine_version: str
+    lease: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """The files are checked and stored."""
+
+    media: media_pb2.MediaInfo
+    got: media_pb2.DeliveredMedia | None = None
+    artifacts: tuple[media_pb2.ArtifactInfo, ...] = ()
+    warnings: tuple[media_pb2.Warning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """It went wrong; ``retry_after`` is the site's wish."""
+
+    error: status_pb2.Status
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """Stopped, as the renewal asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """Handed back unfinished, not before ``delay`` has passed."""
+
+    delay: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a lease ended, as its worker says."""
+
+    result: Succeeded | Failed | Cancelled | Released
+    progress: media_pb2.Progress | None = None
+    http_statuses: Mapping[int, int] = field(default_factory=dict)
+
+
+def claimed(job: Job, claim: Claim, now: datetime) -> Change:
+    """*job* leased to the worker, or the refusal that says what to do with the work item."""
+    if job.leased and job.attempt == claim.attempt:
+        return _claimed_again(job, claim, now)
+    if job.delete_time is not None:
+        return change.none(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
+    if job.state.terminal or job.state is State.CANCELLING:
+        return change.none(job, Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}"))
+    if job.state is State.PAUSED:
+        return change.none(job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job"))
+    if job.attempt != claim.attempt or job.state is not State.QUEUED:
+        told = f"attempt {claim.attempt} is not the present one, {job.attempt}"
+        return change.none(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
+    if job.lane is Lane.LATER and job.due is not None and job.due > now:
+        refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
+        later = job.changed(now, attempt=job.attempt + 1)
+        return Change(before=job, job=later, refusal=refusal)
+    return _leased(job, claim, now)
+
+
+def renewed(
+    job: Job,
+    epoch: int,
+    now: datetime,
+    lease: timedelta,
+    *,
+    progress: media_pb2.Progress | None = None,
+    media: media_pb2.MediaInfo | None = None,
+) -> Change:
+    """*job* with its lease prolonged. A lapsed lease that nobody took yet is still the worker's."""
+    if refusal := _stale(job, epoch):
+        return change.none(job, refusal)
+    kept = replace(job, due=now + lease, progress=progress or job.progress)
+    if media is not None and media != job.media:
+        kept = kept.changed(now, media=media)
+    return Change(before=job, job=kept)
+
+
+def finished(
+    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: retries.Jitter = random.random
+) -> Change:
+    """*job* after its lease's outcome; refused for a stale epoch."""
+    if refusal := _stale(job, epoch):
+        return change.none(job, refusal)
+    held = replace(job, progress=outcome.progress or job.progress)
+    if job.state is State.CANCELLING:
+        return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
+    match outcome.result:
+        case Succeeded() as good:
+            return _done(job, _succeeded(held, good, now), AttemptState.SUCCEEDED, outcome)
+        case Failed() as bad:
+            error = retries.told(bad.error)
+            after = _failed(held, error, bad.retry_after, now, jitter)
+            return _done(job, after, AttemptState.FAILED, outcome, error)
+        case Released() as back:
+            after = requeued(held, now, delay=back.delay, charged=max(0, job.charged - 1))
+            return _done(job, after, AttemptState.RELEASED, outcome)
+        case Cancelled():
+            # Nobody asked for it; what the user wants is the download.
+            after = requeued(held, now, charged=max(0, job.charged - 1))
+            return _done(job, after, AttemptState.RELEASED, outcome)
+
+
+def lapsed(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Change:
+    """*job* taken back from a worker that went silent; unchanged if its lease is live."""
+    if not job.leased or job.due is None or job.due + grace > now:
+        return change.none(job)
+    if job.state is State.CANCELLING:
+        return Change(before=job, job=cancelled(job, now), ended=Ending(state=AttemptState.LOST))
+    error = retries.status_of(
+        ErrorReason.WORKER_LOST, f"worker {job.worker} went silent", {"worker": job.worker}
+    )
+    if job.charged >= job.retry.max_attempts:
+        after = job.ended(State.FAILED, now, error=error)
+    else:
+        after = requeued(job, now, error=error)
+    return Change(before=job, job=after, ended=Ending(state=AttemptState.LOST, error=error))
+
+
+def _claimed_again(job: Job, claim: Claim, now: datetime) -> Change:
+    """A claim of an attempt that is leased: the same call again, another worker's, or too late."""
+    live = job.due is not None and job.due > now
+    if live and job.worker == claim.worker and job.claim_id == claim.request_id:
+        return change.none(job)
+    if live and job.due is not None:
+        refusal = Refusal(
+            reason=RefusalReason.LEASED,
+            message=f"leased to {job.worker}",
+            retry_delay=job.due - now,
+            lease_expire_time=job.due,
+        )
+        return change.none(job, refusal)
+    after = lapsed(job, now)
+    reason = RefusalReason.ENDED if after.job.state.terminal else RefusalReason.SUPERSEDED
+    return replace(after, refusal=Refusal(reason=reason, message="the lease lapsed; a later item follows"))
+
+
+def _leased(job: Job, claim: Claim, now: datetime) -> Change:
+    after = job.moved(
+        State.RUNNING,
+        now,
+        epoch=job.epoch + 1,
+        charged=job.charged + 1,
+        lane=Lane.LEASED,
+        due=now + claim.lease,
+        worker=claim.worker,
+        claim_id=claim.request_id,
+        progress=None,
+        start_time=job.start_time or now,
+    )
+    attempt = Attempt(
+        job=job.id,
+        number=after.attempt,
+        epoch=after.epoch,
+        worker=claim.worker,
+        engine_version=claim.engine_version,
+        start_time=now,
+    )
+    return Change(before=job, job=after, began=attempt)
+
+
+def _stale(job: Job, epoch: int) -> Refusal | None:
+    if job.leased and job.epoch == epoch:
+        return None
+    if job.epoch != epoch or not job.state.terminal:
+        return Refusal(reason=RefusalReason.LOST, message=f"epoch {epoch} lost its lease")
+    return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
+
+
+def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
+    progress = media_pb2.Progress()
+    progress.CopyFrom(job.progress or media_pb2.Progress(attempt=job.attempt))
+    progress.percent = 100
+    progress.bytes_per_second = 0
+    progress.ClearField("eta")
+    return job.ended(
+        State.SUCCEEDED,
+        now,
+        progress=progress,
+        error=None,
+        media=good.media,
+        got=good.got,
+        artifacts=good.artifacts,
+        warnings=good.warnings,
+        confirm_time=now if good.artifacts else None,
+    )
+
+
+def _failed(
+    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: retries.Jitter
+) -> Job:
+    reason = retries.reason_of(error)
+    name = ErrorReason.Name(reason)
+    failures = {**job.failures, name: job.failures.get(name, 0) + 1}
+    wait = retries.wait_before_next(
+        job.retry, charged=job.charged, failures=failures, reason=reason, asked=asked, jitter=jitter
+    )
+    if wait is None:
+        return job.ended(State.FAILED, now, error=error, failures=failures)
+    return job.moved(
+        State.RETRYING,
+        now,
+        attempt=job.attempt + 1,
+        lane=Lane.LATER,
+        due=now + wait,
+        error=error,
+        failures=failures,
+    )
+
+
+def _done(
+    before: Job,
+    after: Job,
+    state: AttemptState,
+    outcome: Outcome,
+    error: status_pb2.Status | None = None,
+) -> Change:
+    ending = Ending(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
+    return Change(before=before, job=after, ended=ending)

@@ -1,0 +1,146 @@
+"""The ways of a job outside of a lease: into the queue, through it, out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from heapq import heapify, heappop, heapreplace
+from typing import Any
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model import change, retries
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import REOPENED, Lane, Priority, State
+from reelhaul_runtime.errors import ReelhaulError, StateConflict
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A job that could be published now."""
+
+    id: str
+    attempt: int
+    tenant: str
+    priority: Priority
+    traceparent: str = ""
+
+
+def admitted(job: Job) -> Job:
+    """*job* in the lane that its schedule_time asks for."""
+    if job.schedule_time is not None and job.schedule_time > job.create_time:
+        return _in_lane(job, Lane.LATER, job.schedule_time)
+    return _in_lane(job, Lane.READY, job.rank(job.create_time))
+
+
+def requeued(job: Job, now: datetime, *, delay: timedelta = timedelta(0), **fields: Any) -> Job:
+    """*job* back in the queue as its next attempt, to start when *delay* has passed."""
+    lane, due = (Lane.LATER, now + delay) if delay > timedelta(0) else (Lane.READY, job.rank(job.create_time))
+    return job.moved(State.QUEUED, now, attempt=job.attempt + 1, lane=lane, due=due, **fields)
+
+
+def due_now(job: Job, now: datetime) -> Change:
+    """*job* made ready, if it waited for a time that has come."""
+    if job.lane is not Lane.LATER or job.due is None or job.due > now:
+        return change.none(job)
+    rank = job.rank(job.due)
+    if job.state is State.RETRYING:
+        return Change(before=job, job=job.moved(State.QUEUED, now, lane=Lane.READY, due=rank))
+    return Change(before=job, job=job.changed(now, lane=Lane.READY, due=rank))
+
+
+def republished(job: Job, now: datetime) -> Change:
+    """*job* to be published anew, its item being lost.
+
+    As its next attempt: JetStream would take the same one for a duplicate.
+    """
+    if job.lane is not Lane.PUBLISHED:
+        return change.none(job)
+    rank = job.rank(job.create_time)
+    return Change(before=job, job=job.changed(now, attempt=job.attempt + 1, lane=Lane.READY, due=rank))
+
+
+def cancelling(job: Job, now: datetime, reason: str = "") -> Change:
+    """*job* on its way to CANCELLED, or there where nothing runs. As it is, where it is there already."""
+    if job.state in (State.CANCELLING, State.CANCELLED):
+        return change.none(job)
+    if job.state.terminal:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: too late to cancel")
+    error = retries.status_of(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
+    if job.state is State.RUNNING:
+        return Change(before=job, job=job.moved(State.CANCELLING, now, error=error))
+    return Change(before=job, job=job.ended(State.CANCELLED, now, error=error))
+
+
+def cancelled(job: Job, now: datetime) -> Job:
+    """A CANCELLING *job* whose worker let go."""
+    return job.ended(State.CANCELLED, now)
+
+
+def retried(job: Job, now: datetime) -> Change:
+    """A FAILED or CANCELLED *job* queued again, with a new series of attempts."""
+    if job.state not in REOPENED:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to retry")
+    after = job.moved(
+        State.QUEUED,
+        now,
+        REOPENED,
+        attempt=job.attempt + 1,
+        charged=0,
+        failures={},
+        lane=Lane.READY,
+        due=job.rank(now),
+        end_time=None,
+        # Its user's own expiry stays; the one that followed from its end does not.
+        expire_time=None if job.end_time and job.expire_time == job.end_time + job.ttl else job.expire_time,
+        error=None,
+        progress=None,
+    )
+    return Change(before=job, job=after)
+
+
+def check_etag(job: Job, etag: str) -> None:
+    """Raise ETAG_MISMATCH unless *etag* is empty or the job's present one."""
+    if etag and etag != job.etag:
+        raise ReelhaulError(
+            ErrorReason.ETAG_MISMATCH,
+            f"{job.name} has changed since: read it again",
+            metadata={"resource": job.name, "etag": job.etag},
+        )
+
+
+def fair_picks(ready: Mapping[str, Sequence[Ready]], in_hand: Mapping[str, int], room: int) -> list[Ready]:
+    """The next *room* jobs: always one of the tenant that has the fewest published and running.
+
+    *ready* holds each tenant's jobs in their order; *in_hand* how many each has already.
+    """
+    order = [
+        (in_hand.get(tenant, 0), place, iter(jobs)) for place, (tenant, jobs) in enumerate(ready.items())
+    ]
+    picked: list[Ready] = []
+    heapify(order)
+    while order and len(picked) < room:
+        held, place, jobs = order[0]
+        job = next(jobs, None)
+        if job is None:
+            heappop(order)
+            continue
+        picked.append(job)
+        heapreplace(order, (held + 1, place, jobs))
+    return picked
+
+
+def _in_lane(job: Job, lane: Lane, due: datetime) -> Job:
+    return replace(job, lane=lane, due=due)
+
+
+def window(slots: Iterable[int], floor: int = 8, ceiling: int = 4096) -> int:
+    """How many items JetStream is to hold for workers of so many *slots*."""
+    return max(floor, min(ceiling, 3 * sum(slots)))
+
+
+def deleted(job: Job, now: datetime) -> Change:
+    """*job* gone for callers; a live one is cancelled first."""
+    after = job if job.state.terminal else cancelling(job, now, "deleted by a user").job
+    return Change(before=job, job=after.changed(now, delete_time=now, confirm_time=now))

@@ -1,0 +1,79 @@
+"""When a failed attempt is worth another, and when that may begin."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model.job import RetryPolicy
+from reelhaul_runtime import errors
+
+#: A site that asks for a longer wait than this has refused: the job fails instead.
+LONGEST_WAIT = timedelta(hours=24)
+
+#: Draws from [0, 1).
+Jitter = Callable[[], float]
+
+
+def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:
+    """Why, as ErrorInfo says; INTERNAL_ERROR where it says nothing that we know."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+            break
+    known = info.domain == errors.DOMAIN and info.reason in ErrorReason.keys()
+    return ErrorReason.Value(info.reason) if known else ErrorReason.INTERNAL_ERROR
+
+
+def status_of(
+    reason: ErrorReason.ValueType, text: str, metadata: Mapping[str, str] | None = None
+) -> status_pb2.Status:
+    """A job's error: why it ended, for Job.error."""
+    promised = dict.fromkeys(errors.spec_of(reason).metadata_keys, "")
+    info = error_details_pb2.ErrorInfo(
+        reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=promised | dict(metadata or {})
+    )
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    return status_pb2.Status(code=errors.spec_of(reason).code, message=text, details=[packed])
+
+
+def told(status: status_pb2.Status) -> status_pb2.Status:
+    """*status* as it may stand in Job.error: never OK, and always with a reason."""
+    if status.code != code_pb2.OK and reason_of(status) != ErrorReason.INTERNAL_ERROR:
+        return status
+    return status_of(reason_of(status), status.message or "the worker gave no reason")
+
+
+def wait_before_next(
+    policy: RetryPolicy,
+    *,
+    charged: int,
+    failures: Mapping[str, int],
+    reason: ErrorReason.ValueType,
+    asked: timedelta | None,
+    jitter: Jitter = random.random,
+) -> timedelta | None:
+    """How long to wait before another attempt; None if there shall be none.
+
+    *charged* and *failures* count the attempt that just failed. *asked* is the site's
+    Retry-After, which is never undercut.
+    """
+    spec = errors.spec_of(reason)
+    if not spec.retryable or charged >= policy.max_attempts:
+        return None
+    if spec.max_retries and failures.get(ErrorReason.Name(reason), 0) > spec.max_retries:
+        return None
+    if asked is not None and asked > LONGEST_WAIT:
+        return None
+    # 2 ** 32 seconds is past any max_backoff; more would overflow timedelta.
+    doubled: timedelta = policy.min_backoff * 2 ** min(max(charged - 1, 0), 32)
+    backoff = min(policy.max_backoff, doubled)
+    spread = backoff * (0.5 + jitter() / 2)
+    return max(spread, asked) if asked is not None else spread

@@ -1,0 +1,210 @@
+"""What jobs needs of the world: rows that survive, a bus, two neighbours, a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.filters.tree import Node
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Attempt, Event, Job
+from reelhaul_jobs.model.queueing import Ready
+from reelhaul_jobs.model.states import Lane
+
+#: The time, aware, in UTC.
+Clock = Callable[[], datetime]
+
+#: What becomes of a job as it is now. Pure: it may run again.
+Rule = Callable[[Job], Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What makes a call idempotent: stored with its effect, in one transaction (AIP-155)."""
+
+    tenant: str
+    method: str
+    id: str
+    #: SHA-256 of the request without its id.
+    digest: bytes
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One page of jobs, by keyset."""
+
+    #: None: of every tenant.
+    tenant: str | None
+    limit: int
+    descending: bool = True
+    #: create_time and id of the last job of the page before.
+    after: tuple[datetime, str] | None = None
+    skip: int = 0
+    #: Which jobs; None: all.
+    where: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs in order; ``more`` follow; ``total`` of the whole query, at most 10000 counted."""
+
+    jobs: Sequence[Job]
+    more: bool
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What could be published, each tenant's in its order, and what is in hand."""
+
+    ready: Mapping[str, Sequence[Ready]] = field(default_factory=dict)
+    #: Published and leased jobs by tenant.
+    in_hand: Mapping[str, int] = field(default_factory=dict)
+    #: Published jobs in all: what of the window is used.
+    published: int = 0
+    #: Slots of the workers seen lately.
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A worker's newest progress, ordered by (epoch, sequence)."""
+
+    job_id: str
+    epoch: int
+    sequence: int
+    progress: media_pb2.Progress
+
+
+class JobStore(Protocol):
+    """Jobs, their attempts and events: the truth. What a call answered is on disk."""
+
+    async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
+        """Keep new *jobs* with their first events; the jobs kept.
+
+        The same *request* again answers the first call's jobs as they are now. Raises
+        RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
+        """
+
+    async def get(self, job_id: str) -> Job:
+        """The job, or ``NotFound``: also where it was deleted."""
+
+    async def page(self, query: Query) -> Page:
+        """Jobs by create_time."""
+
+    async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
+        """What *rule* makes of the job, kept with its event and attempt, in one transaction.
+
+        No other change comes between. What *rule* raises leaves all as it was. A repeated
+        *request* answers the job as it is. ``NotFound`` if there is no such row; a deleted
+        one is still changed.
+        """
+
+    async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
+        """Attempts with a number under *below* (None: all), the newest first."""
+
+    async def attempt(self, job_id: str, number: int) -> Attempt:
+        """One attempt, or ``NotFound``."""
+
+    async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
+        """The attempt that held this lease; None where none did."""
+
+    async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        """Events with a revision above *after*, the oldest first."""
+
+    async def place(self, job: Job) -> int:
+        """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
+
+    async def key(self, name: str) -> bytes:
+        """32 random bytes that all replicas share, made by the first who asks."""
+
+
+class QueueStore(Protocol):
+    """The same rows, as the loops look at them."""
+
+    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
+        """Up to *limit* ready jobs of each tenant, of a bounded number of tenants.
+
+        Where there are more tenants, those behind *after_tenant* by name come first.
+        """
+
+    async def published(self, jobs: Sequence[Ready], until: datetime) -> None:
+        """These attempts are in JetStream; to be looked after at *until*. Claimed ones are left alone."""
+
+    async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
+        """Ids of jobs in *lane* whose ``due`` is not after *before*, the longest due first."""
+
+    async def count(self, lanes: Sequence[Lane]) -> int:
+        """How many jobs are in *lanes*."""
+
+    async def seen(self, worker: str, slots: int, now: datetime) -> None:
+        """A live worker has so many slots."""
+
+    async def slots(self, now: datetime) -> int:
+        """Slots of the workers seen lately."""
+
+    async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
+        """Jobs whose artifacts' expiry storage is to be told of now."""
+
+    async def confirmed(self, job_id: str, again: datetime | None) -> None:
+        """Storage knows (None), or is to be told again at *again*."""
+
+    async def purge(self, job_id: str) -> None:
+        """Remove the job's row with its attempts and events. Purging nothing is not an error."""
+
+    async def forget(self, events_before: datetime, requests_before: datetime) -> None:
+        """Drop old events and request records."""
+
+    async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
+        """Whether *holder* leads *loop* until *lasting* from now; one holder at a time."""
+
+    async def resign(self, loop: str, holder: str) -> None:
+        """*holder* leads *loop* no more."""
+
+
+class JobBus(Protocol):
+    """What jobs says to workers and to its other replicas. All of it can be rebuilt from rows."""
+
+    async def ready(self) -> bool:
+        """Make what is missing of streams and consumers. Whether WORK was made anew: then it is empty.
+
+        ``Unavailable`` while the broker is away.
+        """
+
+    async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
+        """Put these attempts to the workers; those that are stored for sure, come back."""
+
+    async def waiting(self) -> int:
+        """Work items stored, in hand or not. ``Unavailable`` while the broker is away."""
+
+    async def changed(self, job: Job) -> None:
+        """Tell all replicas that a row changed. Never raises: a lost one is made up for."""
+
+    async def stop(self, job: Job) -> None:
+        """Tell the worker that holds *job* to renew now. Never raises."""
+
+    async def progress(self, job_id: str) -> Notice | None:
+        """The newest progress that the bus still has. Never raises."""
+
+
+class Storage(Protocol):
+    """The storage service, seen from here."""
+
+    async def keep_until(self, artifact: str, expire_time: datetime) -> None:
+        """The artifact (by name) is kept until then. Keeping what is gone is not an error."""
+
+    async def delete(self, artifacts: Sequence[str]) -> None:
+        """Forget the artifacts (by name). Forgetting what is gone is not an error."""
+
+
+class Probe(Protocol):
+    """The fetcher's answer to: what is there, and what would it cost?"""
+
+    async def look(
+        self, url: str, format_spec: media_pb2.FormatSpec
+    ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
+        """What the site says, and the estimate. Raises what the site's answer means."""

@@ -1,0 +1,190 @@
+"""The queue in SQL: what the loops pick, look after and lead."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, literal, literal_column, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from reelhaul_jobs import rows
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.queueing import Ready
+from reelhaul_jobs.model.states import Lane, Priority
+from reelhaul_jobs.ports import Backlog
+from reelhaul_jobs.tables import events, jobs, leaders, request_ids, workers
+from reelhaul_runtime.sql.database import Database
+
+#: A worker that neither claimed nor renewed for so long is gone.
+WORKER_GONE = timedelta(seconds=60)
+
+# More tenants than this take turns.
+_TENANTS = 200
+
+# A literal: with a bound value neither database would see that the partial index fits.
+_READY = jobs.c.lane == literal_column(str(int(Lane.READY)))
+
+# A loose index scan: one seek per tenant, however long each one's backlog is.
+_first = select(func.min(jobs.c.tenant).label("tenant")).where(_READY, jobs.c.tenant > bindparam("after"))
+_chain = _first.cte("tenants", recursive=True)
+_further = select(func.min(jobs.c.tenant)).where(_READY, jobs.c.tenant > _chain.c.tenant).scalar_subquery()
+_chain = _chain.union_all(select(_further).where(_chain.c.tenant.is_not(None)))
+_TENANTS_READY = select(_chain.c.tenant).where(_chain.c.tenant.is_not(None)).limit(bindparam("most"))
+
+_READY_OF = (
+    select(jobs.c.id, jobs.c.attempt, jobs.c.tenant, jobs.c.priority, jobs.c.traceparent)
+    .where(_READY, jobs.c.tenant == bindparam("tenant"))
+    .order_by(jobs.c.due, jobs.c.id)
+    .limit(bindparam("most"))
+)
+_IN_HAND = (
+    select(jobs.c.tenant, jobs.c.lane, func.count().label("jobs"))
+    .where(jobs.c.lane.in_([int(Lane.PUBLISHED), int(Lane.LEASED)]))
+    .group_by(jobs.c.tenant, jobs.c.lane)
+)
+_SLOTS = select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
+_PUBLISHED = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), jobs.c.attempt == bindparam("of_attempt"), _READY)
+    .values(lane=int(Lane.PUBLISHED), due=bindparam("until"))
+)
+_DUE = (
+    select(jobs.c.id)
+    .where(jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
+    .order_by(jobs.c.due)
+    .limit(bindparam("most"))
+)
+_UNCONFIRMED = (
+    select(jobs)
+    .where(jobs.c.confirm_time.is_not(None), jobs.c.confirm_time <= bindparam("now"))
+    .order_by(jobs.c.confirm_time)
+    .limit(bindparam("most"))
+)
+_CONFIRMED = update(jobs).where(jobs.c.id == bindparam("job")).values(confirm_time=bindparam("again"))
+
+
+class SqlQueueStore:
+    """The QueueStore of ports, over the same database as the jobs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
+        """See QueueStore.backlog."""
+        return await self._database.read(lambda connection: _backlog(connection, limit, after_tenant, now))
+
+    async def published(self, ready: Sequence[Ready], until: datetime) -> None:
+        """See QueueStore.published."""
+        moment = rows.micros(until)
+        told = [{"job": job.id, "of_attempt": job.attempt, "until": moment} for job in ready]
+        if told:
+            await self._database.write(lambda connection: _executed(connection, _PUBLISHED, told))
+
+    async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
+        """See QueueStore.due."""
+        asked = {"of_lane": int(lane), "before": rows.micros(before), "most": limit}
+        return await self._database.read(lambda connection: list(connection.execute(_DUE, asked).scalars()))
+
+    async def count(self, lanes: Sequence[Lane]) -> int:
+        """See QueueStore.count."""
+        statement = select(func.count()).where(jobs.c.lane.in_([int(lane) for lane in lanes]))
+        return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
+
+    async def seen(self, worker: str, slots: int, now: datetime) -> None:
+        """See QueueStore.seen."""
+        row = {"name": worker, "slots": slots, "seen_time": rows.micros(now)}
+        await self._database.write(lambda connection: _executed(connection, _upsert_worker(connection), row))
+
+    async def slots(self, now: datetime) -> int:
+        """See QueueStore.slots."""
+        return await self._database.read(lambda connection: _slots(connection, now))
+
+    async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
+        """See QueueStore.unconfirmed."""
+        asked = {"now": rows.micros(now), "most": limit}
+        found = await self._database.read(
+            lambda connection: list(connection.execute(_UNCONFIRMED, asked).mappings())
+        )
+        return [rows.job_of(row) for row in found]
+
+    async def confirmed(self, job_id: str, again: datetime | None) -> None:
+        """See QueueStore.confirmed."""
+        told = {"job": job_id, "again": None if again is None else rows.micros(again)}
+        await self._database.write(lambda connection: _executed(connection, _CONFIRMED, told))
+
+    async def purge(self, job_id: str) -> None:
+        """See QueueStore.purge."""
+        row = delete(jobs).where(jobs.c.id == job_id)
+        await self._database.write(lambda connection: _executed(connection, row))
+
+    async def forget(self, events_before: datetime, requests_before: datetime) -> None:
+        """See QueueStore.forget."""
+        old_events = delete(events).where(events.c.time < rows.micros(events_before))
+        old_requests = delete(request_ids).where(request_ids.c.time < rows.micros(requests_before))
+        for statement in (old_events, old_requests):
+            await self._database.write(partial(_executed, statement=statement))
+
+    async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
+        """See QueueStore.lead."""
+        until = rows.micros(now + lasting)
+        asked = {"loop": loop, "holder": holder, "until": until}
+        return await self._database.write(lambda connection: _lead(connection, asked, rows.micros(now)))
+
+    async def resign(self, loop: str, holder: str) -> None:
+        """See QueueStore.resign."""
+        held = delete(leaders).where(leaders.c.loop == loop, leaders.c.holder == holder)
+        await self._database.write(lambda connection: _executed(connection, held))
+
+
+def _backlog(connection: Connection, limit: int, after_tenant: str, now: datetime) -> Backlog:
+    in_hand: dict[str, int] = defaultdict(int)
+    published = 0
+    for tenant, lane, number in connection.execute(_IN_HAND):
+        in_hand[tenant] += number
+        published += number if lane == Lane.PUBLISHED else 0
+    tenants = list(connection.execute(_TENANTS_READY, {"after": after_tenant, "most": _TENANTS}).scalars())
+    if after_tenant and len(tenants) < _TENANTS:
+        first = connection.execute(_TENANTS_READY, {"after": "", "most": _TENANTS - len(tenants)}).scalars()
+        tenants += [tenant for tenant in first if tenant not in tenants]
+    ready = {
+        tenant: [_ready(row) for row in connection.execute(_READY_OF, {"tenant": tenant, "most": limit})]
+        for tenant in tenants
+    }
+    return Backlog(ready, dict(in_hand), published, _slots(connection, now))
+
+
+def _ready(row: Any) -> Ready:
+    return Ready(row.id, row.attempt, row.tenant, Priority(row.priority), row.traceparent)
+
+
+def _slots(connection: Connection, now: datetime) -> int:
+    return int(connection.execute(_SLOTS, {"since": rows.micros(now - WORKER_GONE)}).scalar_one())
+
+
+def _executed(connection: Connection, statement: Any, values: Any = None) -> None:
+    connection.execute(statement, values)
+
+
+def _upsert_worker(connection: Connection) -> Any:
+    statement = _dialect(connection).insert(workers)
+    told = {"slots": statement.excluded.slots, "seen_time": statement.excluded.seen_time}
+    return statement.on_conflict_do_update(index_elements=[workers.c.name], set_=told)
+
+
+def _lead(connection: Connection, asked: dict[str, Any], now: int) -> bool:
+    statement = _dialect(connection).insert(leaders).values(asked)
+    free = or_(leaders.c.holder == asked["holder"], leaders.c.until <= literal(now))
+    taken = statement.on_conflict_do_update(
+        index_elements=[leaders.c.loop],
+        set_={"holder": statement.excluded.holder, "until": statement.excluded.until},
+        where=free,
+    )
+    return connection.execute(taken.returning(leaders.c.holder)).first() is not None
+
+
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite

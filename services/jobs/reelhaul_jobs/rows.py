@@ -1,0 +1,231 @@
+"""Rows <-> model: pure translation, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from reelhaul.jobs.v1 import job_pb2
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model.job import Attempt, Event, Job, RetryPolicy
+from reelhaul_jobs.model.retries import reason_of
+from reelhaul_jobs.model.states import AttemptState, Kind, Lane, Priority, State
+
+M = TypeVar("M", bound=Message)
+
+#: A row by column name: a Mapping, or SQLAlchemy's RowMapping, which is none by its types.
+Row = Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(time: datetime) -> int:
+    """*time* as a row holds it."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def time_of(value: int) -> datetime:
+    """The time that a row holds."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def row_of(job: Job) -> dict[str, Any]:
+    """All columns of *job*."""
+    return {
+        "id": job.id,
+        "tenant": job.tenant,
+        "url": job.url,
+        "format": job.format.SerializeToString(),
+        "priority": int(job.priority),
+        "kind": int(job.kind),
+        "labels": _json(job.labels),
+        "schedule_time": _micros(job.schedule_time),
+        "max_attempts": job.retry.max_attempts,
+        "min_backoff": job.retry.min_backoff // _MICROSECOND,
+        "max_backoff": job.retry.max_backoff // _MICROSECOND,
+        "attempt_deadline": job.attempt_deadline // _MICROSECOND,
+        "ttl": job.ttl // _MICROSECOND,
+        "batch_id": job.batch_id,
+        "traceparent": job.traceparent,
+        "create_time": micros(job.create_time),
+    } | changing_row_of(job)
+
+
+def changing_row_of(job: Job) -> dict[str, Any]:
+    """The columns of *job* that a change may touch."""
+    return {
+        "expire_time": _micros(job.expire_time),
+        "state": int(job.state),
+        "attempt": job.attempt,
+        "epoch": job.epoch,
+        "charged": job.charged,
+        "revision": job.revision,
+        "lane": int(job.lane),
+        "due": _micros(job.due),
+        "worker": job.worker,
+        "claim_id": job.claim_id,
+        "failures": _json(job.failures),
+        "update_time": micros(job.update_time),
+        "start_time": _micros(job.start_time),
+        "end_time": _micros(job.end_time),
+        "confirm_time": _micros(job.confirm_time),
+        "delete_time": _micros(job.delete_time),
+        "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
+        "extractor": job.media.extractor if job.media else "",
+        "title": job.media.title if job.media else "",
+        "progress": _bytes(job.progress),
+        "error": _bytes(job.error),
+        "result": _result_of(job),
+    }
+
+
+def job_of(row: Row) -> Job:
+    """The job of a row with all columns."""
+    result = _parsed(job_pb2.Job, row["result"]) or job_pb2.Job()
+    return Job(
+        id=row["id"],
+        tenant=row["tenant"],
+        url=row["url"],
+        format=media_pb2.FormatSpec.FromString(row["format"]),
+        priority=Priority(row["priority"]),
+        kind=Kind(row["kind"]),
+        labels=json.loads(row["labels"]),
+        schedule_time=_time(row["schedule_time"]),
+        retry=RetryPolicy(
+            max_attempts=row["max_attempts"],
+            min_backoff=timedelta(microseconds=row["min_backoff"]),
+            max_backoff=timedelta(microseconds=row["max_backoff"]),
+        ),
+        attempt_deadline=timedelta(microseconds=row["attempt_deadline"]),
+        ttl=timedelta(microseconds=row["ttl"]),
+        batch_id=row["batch_id"],
+        traceparent=row["traceparent"],
+        state=State(row["state"]),
+        attempt=row["attempt"],
+        epoch=row["epoch"],
+        charged=row["charged"],
+        revision=row["revision"],
+        lane=Lane(row["lane"]),
+        worker=row["worker"],
+        claim_id=row["claim_id"],
+        failures=json.loads(row["failures"]),
+        progress=_parsed(media_pb2.Progress, row["progress"]),
+        error=_parsed(status_pb2.Status, row["error"]),
+        media=result.media if result.HasField("media") else None,
+        got=result.got if result.HasField("got") else None,
+        artifacts=tuple(result.artifacts),
+        warnings=tuple(result.warnings),
+        **{name: _time(row[name]) for name in _TIMES},
+    )
+
+
+# Job's times but schedule_time, each a column of its own name.
+_TIMES = (
+    "create_time",
+    "update_time",
+    "start_time",
+    "end_time",
+    "expire_time",
+    "due",
+    "confirm_time",
+    "delete_time",
+)
+assert set(_TIMES) <= {field.name for field in fields(Job)}
+
+
+def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
+    """All columns of *attempt*."""
+    return {
+        "job": attempt.job,
+        "number": attempt.number,
+        "epoch": attempt.epoch,
+        "state": int(attempt.state),
+        "worker": attempt.worker,
+        "engine_version": attempt.engine_version,
+        "start_time": micros(attempt.start_time),
+        "end_time": _micros(attempt.end_time),
+        "downloaded_bytes": attempt.downloaded_bytes,
+        "error": _bytes(attempt.error),
+        "http_statuses": _json(attempt.http_statuses),
+        "finish_revision": attempt.finish_revision,
+    }
+
+
+def attempt_of(row: Row) -> Attempt:
+    """The attempt of a row with all columns."""
+    return Attempt(
+        job=row["job"],
+        number=row["number"],
+        epoch=row["epoch"],
+        state=AttemptState(row["state"]),
+        worker=row["worker"],
+        engine_version=row["engine_version"],
+        start_time=time_of(row["start_time"]),
+        end_time=_time(row["end_time"]),
+        downloaded_bytes=row["downloaded_bytes"],
+        error=_parsed(status_pb2.Status, row["error"]),
+        http_statuses={int(status): times for status, times in json.loads(row["http_statuses"]).items()},
+        finish_revision=row["finish_revision"],
+    )
+
+
+def event_row_of(job_id: str, event: Event) -> dict[str, Any]:
+    """All columns of *event*."""
+    return {
+        "job": job_id,
+        "revision": event.revision,
+        "time": micros(event.time),
+        "old_state": None if event.old_state is None else int(event.old_state),
+        "state": int(event.state),
+        "charged": event.charged,
+        "error": _bytes(event.error),
+        "next_attempt_time": _micros(event.next_attempt_time),
+    }
+
+
+def event_of(row: Row) -> Event:
+    """The event of a row with all columns."""
+    return Event(
+        revision=row["revision"],
+        time=time_of(row["time"]),
+        old_state=None if row["old_state"] is None else State(row["old_state"]),
+        state=State(row["state"]),
+        charged=row["charged"],
+        error=_parsed(status_pb2.Status, row["error"]),
+        next_attempt_time=_time(row["next_attempt_time"]),
+    )
+
+
+def _result_of(job: Job) -> bytes | None:
+    if job.media is None and job.got is None and not job.artifacts and not job.warnings:
+        return None
+    kept = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
+    return kept.SerializeToString()
+
+
+def _json(value: Mapping[Any, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
+
+
+def _micros(time: datetime | None) -> int | None:
+    return None if time is None else micros(time)
+
+
+def _time(value: int | None) -> Any:
+    return None if value is None else time_of(value)
+
+
+def _bytes(message: Message | None) -> bytes | None:
+    return None if message is None else message.SerializeToString()
+
+
+def _parsed(kind: type[M], value: bytes | None) -> M | None:
+    return None if value is None else kind.FromString(value)

@@ -1,0 +1,58 @@
+"""The confirmer: tells storage what a job's end means for its artifacts, until storage knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.ports import Clock, QueueStore, Storage
+from reelhaul_runtime.errors import ReelhaulError
+
+log = logging.getLogger(__name__)
+
+_BATCH = 50
+_AGAIN = timedelta(seconds=10)
+
+
+class Confirmer:
+    """Follows the rows that say: storage has to be told."""
+
+    def __init__(self, queue: QueueStore, storage: Storage, now: Clock) -> None:
+        self._queue = queue
+        self._storage = storage
+        self._now = now
+
+    async def step(self) -> bool:
+        """Tell storage of what is due. Whether there may be more to do at once."""
+        due = await self._queue.unconfirmed(self._now(), _BATCH)
+        told = await asyncio.gather(*(self._tell(job) for job in due))
+        return len(due) == _BATCH and all(told)
+
+    async def _tell(self, job: Job) -> bool:
+        """Whether storage knows now."""
+        try:
+            done = await (self._deleted(job) if job.delete_time else self._kept(job))
+        except ReelhaulError as error:
+            log.warning("storage was not told", extra={"job": job.name, "cause": str(error)})
+            done = False
+        if not done:
+            await self._queue.confirmed(job.id, self._now() + _AGAIN)
+        return done
+
+    async def _kept(self, job: Job) -> bool:
+        assert job.expire_time is not None
+        for artifact in job.artifacts:
+            await self._storage.keep_until(artifact.name, job.expire_time)
+        await self._queue.confirmed(job.id, None)
+        return True
+
+    async def _deleted(self, job: Job) -> bool:
+        """Remove what is left of a deleted job, when its worker has let go."""
+        if not job.state.terminal:
+            return False
+        if job.artifacts:
+            await self._storage.delete([artifact.name for artifact in job.artifacts])
+        await self._queue.purge(job.id)
+        return True

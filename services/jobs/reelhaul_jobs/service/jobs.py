@@ -1,0 +1,138 @@
+"""Jobs: what callers may do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model import queueing, waits
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Attempt, Job
+from reelhaul_jobs.model.states import Kind, State
+from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
+from reelhaul_jobs.service.hub import Hub
+from reelhaul_jobs.service.news import News
+from reelhaul_runtime.errors import FieldInvalid, NotFound
+
+#: Whose jobs a caller may see: a tenant's, or, for services of ours, everyone's (None).
+Owner = str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A job as its reader is told of it."""
+
+    job: Job
+    wait: waits.Wait | None = None
+    estimate: media_pb2.Estimate | None = None
+
+
+class Jobs:
+    """What one may do with download jobs."""
+
+    def __init__(
+        self, store: JobStore, queue: QueueStore, hub: Hub, news: News, probe: Probe, now: Clock
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._hub = hub
+        self._news = news
+        self._probe = probe
+        self._now = now
+
+    async def create(self, job: Job, request: Request | None) -> Seen:
+        """Admit *job*: on disk when this returns. The same request again is the same job.
+
+        Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
+        """
+        _check_kind(job)
+        (kept,) = await self._store.add([queueing.admitted(job)], request)
+        await self._news.tell_row(kept)
+        return Seen(kept, waits.wait_of(kept))
+
+    async def forecast(self, job: Job) -> Seen:
+        """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
+        _check_kind(job)
+        media, estimate = await self._probe.look(job.url, job.format)
+        would_be = replace(queueing.admitted(job), media=media)
+        return Seen(would_be, waits.wait_of(would_be), estimate)
+
+    async def get(self, job_id: str, owner: Owner) -> Seen:
+        """The job with its newest progress, and why it waits. ``NotFound`` for others' jobs."""
+        job = self.freshest(_owned(await self._store.get(job_id), owner))
+        if job.state is not State.QUEUED:
+            return Seen(job, waits.wait_of(job))
+        place = await self._store.place(job)
+        workers = await self._queue.slots(self._now()) > 0
+        return Seen(job, waits.wait_of(job, place=place, workers=workers))
+
+    async def page(self, query: Query) -> Page:
+        """A page of jobs."""
+        return await self._store.page(query)
+
+    async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> Seen:
+        """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
+        return await self._changed(
+            job_id, owner, etag, lambda job: queueing.cancelling(job, self._now(), reason)
+        )
+
+    async def retry(
+        self, job_id: str, owner: Owner, *, etag: str = "", request: Request | None = None
+    ) -> Seen:
+        """Queue a FAILED or CANCELLED job again. STATE_CONFLICT for any other; ETAG_MISMATCH."""
+        return await self._changed(
+            job_id, owner, etag, lambda job: queueing.retried(job, self._now()), request
+        )
+
+    async def delete(self, job_id: str, owner: Owner, *, etag: str = "", allow_missing: bool = False) -> None:
+        """Remove the job, cancelling it first where it lives. Its artifacts follow. ETAG_MISMATCH."""
+        try:
+            await self._changed(job_id, owner, etag, lambda job: queueing.deleted(job, self._now()))
+        except NotFound:
+            if not allow_missing:
+                raise
+
+    async def attempt(self, job_id: str, number: int, owner: Owner) -> Attempt:
+        """One attempt of the job, or ``NotFound``."""
+        _owned(await self._store.get(job_id), owner)
+        return await self._store.attempt(job_id, number)
+
+    async def attempts(
+        self, job_id: str, owner: Owner, *, below: int | None, limit: int
+    ) -> Sequence[Attempt]:
+        """The job's attempts, the newest first, from under *below*."""
+        _owned(await self._store.get(job_id), owner)
+        return await self._store.attempts(job_id, below=below, limit=limit)
+
+    def freshest(self, job: Job) -> Job:
+        """*job* with the newest progress of its lease, where the bus told a newer one than the row."""
+        notice = self._hub.newest(job.id)
+        if notice is None or not job.leased or notice.epoch != job.epoch:
+            return job
+        return replace(job, progress=notice.progress)
+
+    async def _changed(
+        self, job_id: str, owner: Owner, etag: str, rule: Rule, request: Request | None = None
+    ) -> Seen:
+        def guarded(job: Job) -> Change:
+            _owned(job, owner)
+            if job.delete_time is not None:
+                raise NotFound(job.name)
+            queueing.check_etag(job, etag)
+            return rule(job)
+
+        change = await self._store.change(job_id, guarded, request)
+        await self._news.tell(change)
+        return Seen(self.freshest(change.job), waits.wait_of(change.job))
+
+
+def _owned(job: Job, owner: Owner) -> Job:
+    if owner is not None and job.tenant != owner:
+        raise NotFound(job.name)
+    return job
+
+
+def _check_kind(job: Job) -> None:
+    if job.kind is not Kind.SINGLE:
+        raise FieldInvalid("job.kind", "this build does not expand lists yet; use SINGLE")

@@ -1,0 +1,131 @@
+"""Leases: how workers hold jobs. Refusals are ordinary answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model import leases
+from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import AttemptState, State
+from reelhaul_jobs.ports import Clock, JobStore, QueueStore
+from reelhaul_jobs.service.news import News
+from reelhaul_runtime.errors import NotFound
+
+# A row a worker: told again only so often.
+_SEEN_AGAIN = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """The job is the worker's; ``before`` tells what earlier leases left, None for a repeated claim."""
+
+    job: Job
+    before: Job | None
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease goes on."""
+
+    expire_time: datetime
+    duration: timedelta
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcome is committed."""
+
+    time: datetime
+    revision: int
+    cancelled: bool
+    repeated: bool = False
+
+
+class Leases:
+    """Claim, renew, finish."""
+
+    def __init__(
+        self, store: JobStore, queue: QueueStore, news: News, now: Clock, duration: timedelta
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._news = news
+        self._now = now
+        #: How long a lease lasts unless renewed.
+        self.duration = duration
+        self._seen: dict[str, tuple[int, datetime]] = {}
+
+    async def claim(self, job_id: str, claim: leases.Claim, slots: int) -> Leased | Refusal:
+        """The job's lease, or why not."""
+        await self._note(claim.worker, slots)
+        change = await self._change(job_id, lambda job: leases.claimed(job, claim, self._now()))
+        if isinstance(change, Refusal) or change.refusal is not None:
+            return change if isinstance(change, Refusal) else _refusal(change)
+        return Leased(change.job, change.before if change.made else None, self.duration)
+
+    async def renew(
+        self,
+        job_id: str,
+        epoch: int,
+        progress: media_pb2.Progress | None,
+        media: media_pb2.MediaInfo | None,
+    ) -> Renewed | Refusal:
+        """The lease prolonged, and whether to stop; or that it is gone."""
+
+        def rule(job: Job) -> Change:
+            return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
+
+        change = await self._change(job_id, rule)
+        if isinstance(change, Refusal) or change.refusal is not None:
+            return change if isinstance(change, Refusal) else _refusal(change)
+        await self._note(change.job.worker, None)
+        assert change.job.due is not None
+        return Renewed(change.job.due, self.duration, change.job.state is State.CANCELLING)
+
+    async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
+        """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
+        change = await self._change(job_id, lambda job: leases.finished(job, epoch, outcome, self._now()))
+        if isinstance(change, Refusal):
+            return change
+        if change.refusal is not None:
+            return await self._earlier(job_id, epoch) or change.refusal
+        cancelled = change.job.state is State.CANCELLED
+        return Receipt(change.job.update_time, change.job.revision, cancelled)
+
+    async def _change(self, job_id: str, rule: Callable[[Job], Change]) -> Change | Refusal:
+        try:
+            change = await self._store.change(job_id, rule)
+        except NotFound:
+            return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
+        await self._news.tell(change)
+        return change
+
+    async def _earlier(self, job_id: str, epoch: int) -> Receipt | None:
+        """The receipt of an outcome that this epoch had committed before; it never changes."""
+        attempt = await self._store.attempt_of_epoch(job_id, epoch)
+        if attempt is None or attempt.finish_revision is None or attempt.end_time is None:
+            return None
+        cancelled = attempt.state is AttemptState.CANCELLED
+        return Receipt(attempt.end_time, attempt.finish_revision, cancelled, repeated=True)
+
+    async def _note(self, worker: str, slots: int | None) -> None:
+        """Remember that *worker* lives, and how many slots it has (None: as many as before)."""
+        known, last = self._seen.get(worker, (1, None))
+        now, slots = self._now(), slots or known
+        if last is not None and slots == known and now - last < _SEEN_AGAIN:
+            return
+        if len(self._seen) > 1000:
+            self._seen = {name: seen for name, seen in self._seen.items() if now - seen[1] < _SEEN_AGAIN}
+        self._seen[worker] = slots, now
+        await self._queue.seen(worker, slots, now)
+
+
+def _refusal(change: Change) -> Refusal:
+    assert change.refusal is not None
+    return change.refusal

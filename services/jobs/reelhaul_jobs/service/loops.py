@@ -1,0 +1,92 @@
+"""Loops: a step again and again, by one replica at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from reelhaul_jobs.ports import Clock, QueueStore
+from reelhaul_runtime.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+#: How long a leader leads without renewing; what it does after that is harmless, only double.
+LEADING = timedelta(seconds=10)
+
+# So many steps a second at most: what is asked for meanwhile shares the next one.
+_SHORTEST_PAUSE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A named step, and the seconds that it rests unless *bell* rings."""
+
+    name: str
+    #: Does one round; True asks for another at once.
+    step: Callable[[], Awaitable[bool]]
+    rest: float
+    bell: asyncio.Event | None = None
+
+
+class Leader:
+    """Whether this replica leads a loop: asked of the rows now and then, not at each step."""
+
+    def __init__(self, queue: QueueStore, loop: str, holder: str, now: Clock) -> None:
+        self._queue = queue
+        self._loop = loop
+        self._holder = holder
+        self._now = now
+        self._leads = False
+        self._ask_at = 0.0
+
+    async def leads(self) -> bool:
+        """Whether this replica may do the next step."""
+        if time.monotonic() >= self._ask_at:
+            self._leads = await self._queue.lead(self._loop, self._holder, self._now(), LEADING)
+            self._ask_at = time.monotonic() + LEADING.total_seconds() / 4
+        return self._leads
+
+    async def resign(self) -> None:
+        """Let another replica lead at once."""
+        if self._leads:
+            await self._queue.resign(self._loop, self._holder)
+
+
+async def run(loop: Loop, leader: Leader) -> None:
+    """Do *loop*'s steps while *leader* leads, until cancelled. Failures are logged and tried again."""
+    try:
+        while True:
+            more = await _stepped(loop, leader)
+            await asyncio.sleep(_SHORTEST_PAUSE)
+            if not more:
+                await _rest(loop)
+    finally:
+        with suppress(Exception):
+            await asyncio.wait_for(asyncio.shield(leader.resign()), 2)
+
+
+async def _stepped(loop: Loop, leader: Leader) -> bool:
+    if loop.bell is not None:
+        loop.bell.clear()
+    try:
+        return await leader.leads() and await loop.step()
+    except Unavailable as error:
+        log.warning("step put off", extra={"loop": loop.name, "cause": error.text})
+    except Exception:
+        log.exception("step failed", extra={"loop": loop.name})
+    await asyncio.sleep(0.5)
+    return False
+
+
+async def _rest(loop: Loop) -> None:
+    if loop.bell is None:
+        await asyncio.sleep(loop.rest)
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(loop.rest):
+            await loop.bell.wait()

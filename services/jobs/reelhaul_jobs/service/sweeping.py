@@ -1,0 +1,94 @@
+"""The sweeper: finds jobs whose time has come, workers that went silent, items that were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from reelhaul_jobs.model import change, leases, queueing
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.ports import Clock, JobBus, JobStore, QueueStore
+from reelhaul_jobs.service.dispatching import LOOK_AGAIN
+from reelhaul_jobs.service.news import News
+from reelhaul_runtime.errors import NotFound, Unavailable
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+_FAR = timedelta(days=36500)
+
+
+class Sweeper:
+    """Makes sure that nothing is stuck, from rows alone."""
+
+    def __init__(
+        self, store: JobStore, queue: QueueStore, bus: JobBus, news: News, now: Clock, lease: timedelta
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._bus = bus
+        self._news = news
+        self._now = now
+        # A worker renews every third of its lease and may be late by a little.
+        self._grace = lease / 6
+        # While this service was away nobody could renew: give all workers the time to.
+        self._lapse_from = now() + lease / 2
+
+    async def step(self) -> bool:
+        """Look after everything once. Whether there may be more to do at once."""
+        now = self._now()
+        found = await self._sweep(Lane.LATER, now, lambda job: queueing.due_now(job, now))
+        if now >= self._lapse_from:
+            late = now - self._grace
+            found += await self._sweep(Lane.LEASED, late, lambda job: leases.lapsed(job, now, self._grace))
+        try:
+            found += await self._recover(now)
+        except Unavailable:
+            log.warning("the broker is away; its items are looked after later")
+        return found >= _BATCH
+
+    async def _recover(self, now: datetime) -> int:
+        """Give items that the broker lost back to the dispatcher."""
+        if await self._bus.ready():
+            log.warning("the work stream was made anew; all that was in it is published again")
+            total = 0
+            while found := await self._sweep(
+                Lane.PUBLISHED, now + _FAR, lambda job: queueing.republished(job, now)
+            ):
+                total += found
+            return total
+        ids = await self._queue.due(Lane.PUBLISHED, now, _BATCH)
+        if not ids:
+            return 0
+        # An item waits where all workers are busy; only where some are missing was one lost.
+        held = await self._queue.count([Lane.PUBLISHED, Lane.LEASED])
+        if await self._bus.waiting() < held:
+            return await self._change(ids, lambda job: queueing.republished(job, now))
+        await self._change(ids, lambda job: _looked_after(job, now))
+        return 0
+
+    async def _sweep(self, lane: Lane, before: datetime, rule: Callable[[Job], Change]) -> int:
+        return await self._change(await self._queue.due(lane, before, _BATCH), rule)
+
+    async def _change(self, ids: Sequence[str], rule: Callable[[Job], Change]) -> int:
+        """How many jobs *rule* changed."""
+        return sum(await asyncio.gather(*(self._change_one(job_id, rule) for job_id in ids)))
+
+    async def _change_one(self, job_id: str, rule: Callable[[Job], Change]) -> bool:
+        try:
+            made = await self._store.change(job_id, rule)
+        except NotFound:
+            return False
+        await self._news.tell(made)
+        return made.made
+
+
+def _looked_after(job: Job, now: datetime) -> Change:
+    if job.lane is not Lane.PUBLISHED:
+        return change.none(job)
+    return Change(before=job, job=replace(job, due=now + LOOK_AGAIN))

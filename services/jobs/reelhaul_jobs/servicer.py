@@ -1,0 +1,142 @@
+"""JobService and LeaseService: proto in, one call, proto out.
+
+The methods of JobServicer need no context: who calls is told by ``identity.caller()``, so
+that DownloadService calls them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf import empty_pb2
+
+from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+from reelhaul_jobs import admission
+from reelhaul_jobs.convert import jobs as to_jobs
+from reelhaul_jobs.convert import leases as to_leases
+from reelhaul_jobs.convert import lists, names, watches
+from reelhaul_jobs.model import waits
+from reelhaul_jobs.ports import Clock
+from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
+from reelhaul_jobs.service.leases import Leases
+from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching import Watches
+from reelhaul_runtime import identity, logs
+
+
+class JobServicer(job_service_pb2_grpc.JobServiceServicer):
+    """reelhaul.jobs.v1.JobService."""
+
+    def __init__(self, jobs: Jobs, watching: Watches, tokens: Tokens, now: Clock) -> None:
+        self._jobs = jobs
+        self._watches = watching
+        self._tokens = tokens
+        self._now = now
+
+    async def CreateJob(
+        self, request: job_service_pb2.CreateJobRequest, context: object = None
+    ) -> job_pb2.Job:
+        now, tenant = self._now(), identity.caller().tenant
+        job = to_jobs.job_of(
+            admission.admitted(request.job, now), request.job_id, tenant, now, logs.traceparent.get()
+        )
+        once = to_jobs.request_of(request, "CreateJob", tenant, now)
+        if request.validate_only:
+            return to_jobs.proto_of(await self._jobs.forecast(job))
+        return to_jobs.proto_of(await self._jobs.create(job, once))
+
+    async def GetJob(self, request: job_service_pb2.GetJobRequest, context: object = None) -> job_pb2.Job:
+        return to_jobs.proto_of(await self._jobs.get(names.job_id(request.name), _owner()))
+
+    async def ListJobs(
+        self, request: job_service_pb2.ListJobsRequest, context: object = None
+    ) -> job_service_pb2.ListJobsResponse:
+        now, owner = self._now(), _owner()
+        page = await self._jobs.page(lists.query_of(request, owner, self._tokens, now))
+        view = request.view or job_service_pb2.JOB_VIEW_BASIC
+        shown = (self._jobs.freshest(job) for job in page.jobs)
+        return job_service_pb2.ListJobsResponse(
+            jobs=[to_jobs.proto_of(Seen(job, waits.wait_of(job)), view) for job in shown],
+            next_page_token=lists.next_token(request, owner, page, self._tokens, now),
+            total_size=page.total,
+        )
+
+    async def CancelJob(
+        self, request: job_service_pb2.CancelJobRequest, context: object = None
+    ) -> job_pb2.Job:
+        reason = names.text(request.reason, "reason", 500)
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.cancel(job_id, _owner(), reason=reason, etag=request.etag))
+
+    async def RetryJob(self, request: job_service_pb2.RetryJobRequest, context: object = None) -> job_pb2.Job:
+        job_id, tenant = names.job_id(request.name), identity.caller().tenant
+        once = to_jobs.request_of(request, "RetryJob", tenant, self._now())
+        return to_jobs.proto_of(await self._jobs.retry(job_id, _owner(), etag=request.etag, request=once))
+
+    async def DeleteJob(
+        self, request: job_service_pb2.DeleteJobRequest, context: object = None
+    ) -> empty_pb2.Empty:
+        job_id = names.job_id(request.name)
+        await self._jobs.delete(job_id, _owner(), etag=request.etag, allow_missing=request.allow_missing)
+        return empty_pb2.Empty()
+
+    async def WatchJob(
+        self, request: job_service_pb2.WatchJobRequest, context: object = None
+    ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
+        job_id, pace = names.job_id(request.name), watches.pace_of(request)
+        async for message in self._watches.watch(job_id, _owner(), request.resume_token, pace):
+            yield watches.proto_of(message)
+
+    async def GetAttempt(
+        self, request: job_service_pb2.GetAttemptRequest, context: object = None
+    ) -> job_pb2.Attempt:
+        return to_jobs.attempt_of(await self._jobs.attempt(*names.attempt(request.name), _owner()))
+
+    async def ListAttempts(
+        self, request: job_service_pb2.ListAttemptsRequest, context: object = None
+    ) -> job_service_pb2.ListAttemptsResponse:
+        job_id, size = names.job_id(request.parent, "parent"), names.page_size(request.page_size)
+        below = lists.below(job_id, request.page_token, self._tokens, self._now())
+        found = await self._jobs.attempts(job_id, _owner(), below=below, limit=size + 1)
+        token = (
+            lists.below_token(job_id, found[size - 1].number, self._tokens, self._now())
+            if found[size:]
+            else ""
+        )
+        return job_service_pb2.ListAttemptsResponse(
+            attempts=[to_jobs.attempt_of(attempt) for attempt in found[:size]], next_page_token=token
+        )
+
+
+class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
+    """reelhaul.work.v1.LeaseService."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+
+    async def Claim(
+        self, request: lease_service_pb2.ClaimRequest, context: object = None
+    ) -> lease_service_pb2.ClaimResponse:
+        job_id, slots = names.job_id(request.job, "job"), min(max(request.slot.slot_count, 1), 4096)
+        claim = to_leases.claim_of(request, self._leases.duration)
+        return to_leases.claim_response(await self._leases.claim(job_id, claim, slots))
+
+    async def Renew(
+        self, request: lease_service_pb2.RenewRequest, context: object = None
+    ) -> lease_service_pb2.RenewResponse:
+        job_id, media = names.job_id(request.job, "job"), to_leases.media_of(request)
+        progress = to_leases.progress_of(request)
+        return to_leases.renew_response(await self._leases.renew(job_id, request.epoch, progress, media))
+
+    async def Finish(
+        self, request: lease_service_pb2.FinishRequest, context: object = None
+    ) -> lease_service_pb2.FinishResponse:
+        job_id, outcome = names.job_id(request.job, "job"), to_leases.outcome_of(request)
+        return to_leases.finish_response(await self._leases.finish(job_id, request.epoch, outcome))
+
+
+def _owner() -> Owner:
+    """Whose jobs the caller may see: its tenant's; a service of ours sees all."""
+    who = identity.caller()
+    return None if who.suite else who.tenant

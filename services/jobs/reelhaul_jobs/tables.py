@@ -1,0 +1,168 @@
+"""The tables. Times are microseconds since 1970 in UTC: exact, and the same on both databases."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("url", Text, nullable=False),
+    # What was asked, as a serialised FormatSpec.
+    Column("format", LargeBinary, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    # JSON object of strings.
+    Column("labels", Text, nullable=False),
+    Column("schedule_time", BigInteger),
+    Column("max_attempts", Integer, nullable=False),
+    # Microseconds.
+    Column("min_backoff", BigInteger, nullable=False),
+    Column("max_backoff", BigInteger, nullable=False),
+    Column("attempt_deadline", BigInteger, nullable=False),
+    Column("ttl", BigInteger, nullable=False),
+    Column("expire_time", BigInteger),
+    Column("batch_id", String(64), nullable=False),
+    Column("traceparent", String(64), nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("charged", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # What the loops have to do next, and when: the row is the outbox.
+    Column("lane", SmallInteger, nullable=False),
+    Column("due", BigInteger),
+    Column("worker", Text, nullable=False),
+    Column("claim_id", String(64), nullable=False),
+    # JSON object: reason -> count.
+    Column("failures", Text, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("end_time", BigInteger),
+    Column("confirm_time", BigInteger),
+    Column("delete_time", BigInteger),
+    # For filters: ErrorInfo.reason of error.
+    Column("error_reason", String(64), nullable=False),
+    # For filters: of the media.
+    Column("extractor", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    # Serialised messages.
+    Column("progress", LargeBinary),
+    Column("error", LargeBinary),
+    # What was learnt and made: a serialised jobs.v1.Job with media, got, artifacts, warnings.
+    Column("result", LargeBinary),
+)
+
+# What the dispatcher may pick, in each tenant's order.
+Index(
+    "jobs_ready",
+    jobs.c.tenant,
+    jobs.c.due,
+    jobs.c.id,
+    sqlite_where=text("lane = 2"),
+    postgresql_where=text("lane = 2"),
+)
+# What the sweeper looks after; with the tenant, so that counting reads no rows.
+Index("jobs_due", jobs.c.lane, jobs.c.due, jobs.c.tenant)
+Index(
+    "jobs_unconfirmed",
+    jobs.c.confirm_time,
+    sqlite_where=text("confirm_time IS NOT NULL"),
+    postgresql_where=text("confirm_time IS NOT NULL"),
+)
+# ListJobs.
+Index("jobs_by_tenant", jobs.c.tenant, jobs.c.create_time, jobs.c.id)
+Index("jobs_by_time", jobs.c.create_time, jobs.c.id)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", String(36), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("engine_version", Text, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("downloaded_bytes", BigInteger, nullable=False),
+    Column("error", LargeBinary),
+    # JSON object: status -> times.
+    Column("http_statuses", Text, nullable=False),
+    # The job's revision after Finish; null where none came.
+    Column("finish_revision", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job", String(36), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    # Null: the job was created.
+    Column("old_state", SmallInteger),
+    Column("state", SmallInteger, nullable=False),
+    Column("charged", Integer, nullable=False),
+    Column("error", LargeBinary),
+    Column("next_attempt_time", BigInteger),
+    sqlite_with_rowid=False,
+)
+Index("events_by_time", events.c.time)
+
+request_ids = Table(
+    "request_ids",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("method", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    # Ids of the jobs that it made or changed, JSON array.
+    Column("response", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("request_ids_by_time", request_ids.c.time)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(256), primary_key=True),
+    Column("slots", Integer, nullable=False),
+    Column("seen_time", BigInteger, nullable=False),
+)
+
+# Which replica leads a loop.
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("loop", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+# Random keys that all replicas share, e.g. for page tokens.
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Catalogue: artifacts, uploads and blobs in SQL."""

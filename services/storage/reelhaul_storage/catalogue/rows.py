@@ -1,0 +1,67 @@
+"""Rows <-> model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from reelhaul_storage.digests import Digests
+from reelhaul_storage.model import Artifact, Draft, Upload
+
+
+def artifact_values(artifact: Artifact) -> dict[str, Any]:
+    """The columns of *artifact*."""
+    values = {name: getattr(artifact, name) for name in Artifact.__slots__ if name != "content"}
+    content = artifact.content
+    values |= {"size": content.size, "sha256": content.sha256, "crc32c": content.crc32c}
+    return values | {"labels": dict(artifact.labels), "kind": int(artifact.kind)}
+
+
+def artifact_of_row(row: RowMapping) -> Artifact:
+    """The artifact that *row* of ``artifacts`` tells of."""
+    values = dict(row)
+    content = Digests(values.pop("size"), values.pop("sha256"), values.pop("crc32c"))
+    return Artifact(content=content, **values)
+
+
+def upload_values(upload: Upload) -> dict[str, Any]:
+    """The columns of *upload* as it is begun."""
+    draft = asdict(upload.draft)
+    draft["expire_time"] = upload.draft.expire_time.isoformat()
+    return {
+        "id": upload.id,
+        "tenant": draft.pop("tenant"),
+        "draft": draft,
+        "total_size": upload.total_size,
+        "expected_sha256": upload.expected_sha256,
+        "direct": upload.direct,
+        "create_time": upload.create_time,
+        "expire_time": upload.expire_time,
+        "request_id": upload.request_id or None,
+        "request_digest": upload.request_digest,
+        "claimed_key": "",
+        "artifact": upload.artifact,
+    }
+
+
+def upload_of_row(row: RowMapping) -> Upload:
+    """The upload that *row* of ``uploads``, joined with its claimed blob, tells of."""
+    draft = dict(row["draft"])
+    draft["expire_time"] = datetime.fromisoformat(draft["expire_time"])
+    return Upload(
+        id=row["id"],
+        draft=Draft(tenant=row["tenant"], **draft),
+        create_time=row["create_time"],
+        expire_time=row["expire_time"],
+        total_size=row["total_size"],
+        expected_sha256=row["expected_sha256"],
+        direct=row["direct"],
+        request_id=row["request_id"] or "",
+        request_digest=row["request_digest"],
+        artifact=row["artifact"],
+        claimed=Digests(row["size"], row["sha256"], row["crc32c"]) if row["key"] else None,
+        key=row["key"] or "",
+    )

@@ -1,0 +1,117 @@
+"""Tables of the catalogue."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time in UTC, kept as whole microseconds since 1970: exact and ordered on any database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """To microseconds."""
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From microseconds."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: Content that artifacts may mean. A row is there before its bytes, and gone before them.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("crc32c", BigInteger, nullable=False),
+    Column("create_time", Moment, nullable=False),
+)
+
+#: Keys that nothing means any more and whose bytes may still be there.
+doomed = Table(
+    "doomed",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("doom_time", Moment, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(128), nullable=False),
+    Column("key", String(128), ForeignKey("blobs.key"), nullable=False, index=True),
+    Column("file_name", String(200), nullable=False),
+    Column("media_type", String(127), nullable=False),
+    # Copied from the blob: the list orders by it, and lookups by digest stay in one table.
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("crc32c", BigInteger, nullable=False),
+    Column("job", String(128), nullable=False, index=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("language_code", String(35), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("create_time", Moment, nullable=False),
+    Column("update_time", Moment, nullable=False),
+    Column("expire_time", Moment, nullable=False, index=True),
+    Column("verify_time", Moment, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Index(None, "tenant", "create_time", "id"),
+    Index(None, "tenant", "expire_time", "id"),
+    Index(None, "tenant", "size", "id"),
+    Index(None, "tenant", "sha256"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(128), nullable=False),
+    Column("draft", JSON, nullable=False),
+    Column("total_size", BigInteger, nullable=False),
+    Column("expected_sha256", String(64), nullable=False),
+    Column("direct", Boolean, nullable=False),
+    Column("create_time", Moment, nullable=False),
+    Column("expire_time", Moment, nullable=False, index=True),
+    # NULL, not empty, where there is none: so that many may have none.
+    Column("request_id", String(36)),
+    Column("request_digest", String(64), nullable=False),
+    # The blob that it is about to make an artifact of, and until when none may doom that.
+    Column("claimed_key", String(128), nullable=False, index=True),
+    Column("claimed_until", Moment),
+    Column("artifact", String(36), nullable=False),
+    Index(None, "create_time", "id"),
+    Index("uq_uploads_tenant_request_id", "tenant", "request_id", unique=True),
+)

@@ -1,0 +1,1 @@
+"""Convert: protobuf <-> model, with the bounds of what callers may say."""

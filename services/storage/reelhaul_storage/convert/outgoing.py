@@ -1,0 +1,75 @@
+"""Model -> protobuf: what callers are told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from reelhaul.storage.v1 import artifact_pb2, upload_pb2
+from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul.type.v1 import media_pb2
+from reelhaul_storage.model import Artifact
+from reelhaul_storage.service.uploads import Standing
+
+
+def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact:
+    """*artifact*, whose bytes rest in *backend*."""
+    content = artifact.content
+    return artifact_pb2.Artifact(
+        name=artifact.name,
+        file_name=artifact.file_name,
+        media_type=artifact.media_type,
+        size_bytes=content.size,
+        checksums=media_pb2.Checksums(crc32c=content.crc32c, sha256=bytes.fromhex(content.sha256)),
+        job=artifact.job,
+        kind=artifact.kind,
+        labels=artifact.labels,
+        expire_time=_timestamp(artifact.expire_time),
+        backend=backend,
+        tenant=artifact.tenant,
+        epoch=artifact.epoch,
+        language_code=artifact.language_code,
+        verify_time=_timestamp(artifact.verify_time),
+        create_time=_timestamp(artifact.create_time),
+        update_time=_timestamp(artifact.update_time),
+        etag=artifact.etag,
+    )
+
+
+def upload_to_proto(standing: Standing) -> upload_pb2.Upload:
+    """An upload and how far it has come."""
+    upload, draft = standing.upload, standing.upload.draft
+    return upload_pb2.Upload(
+        name=upload.name,
+        artifact=artifact_pb2.Artifact(
+            name=f"artifacts/{upload.artifact}" if upload.artifact else "",
+            file_name=draft.file_name,
+            media_type=draft.media_type,
+            job=draft.job,
+            kind=draft.kind,
+            labels=draft.labels,
+            expire_time=_timestamp(draft.expire_time),
+            tenant=draft.tenant,
+            epoch=draft.epoch,
+            language_code=draft.language_code,
+        ),
+        total_size=upload.total_size,
+        persisted_size=standing.persisted_size,
+        content_exists=standing.content_exists,
+        expire_time=_timestamp(upload.expire_time),
+        direct=upload.direct,
+    )
+
+
+def written_to_proto(written: Artifact | int, backend: str) -> pb.WriteArtifactResponse:
+    """How a write stands: the artifact, or the bytes that are safe."""
+    if isinstance(written, Artifact):
+        return pb.WriteArtifactResponse(artifact=artifact_to_proto(written, backend))
+    return pb.WriteArtifactResponse(persisted_size=written)
+
+
+def _timestamp(when: datetime) -> Timestamp:
+    told = Timestamp()
+    told.FromDatetime(when)
+    return told

@@ -1,0 +1,1 @@
+"""Disk: bytes as files, in one folder of one filesystem."""

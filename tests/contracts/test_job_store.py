@@ -1,0 +1,311 @@
+"""What every JobStore and QueueStore promises: held against memory, SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.postgresql import fresh_database
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
+from reelhaul_jobs.ports import Query, Request
+from reelhaul_jobs.queue_store import SqlQueueStore
+from reelhaul_jobs.store import SqlJobStore
+from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
+from reelhaul_runtime.sql import migrations
+from reelhaul_runtime.sql.database import Database
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LEASE = timedelta(seconds=30)
+
+
+class SqlStore(SqlJobStore, SqlQueueStore):
+    """Both ports over one database."""
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+async def store(request, tmp_path) -> AsyncIterator[MemoryStore | SqlStore]:
+    if request.param == "memory":
+        yield MemoryStore()
+    elif request.param == "sqlite":
+        async with sql_store(f"sqlite:///{tmp_path}/jobs.db") as opened:
+            yield opened
+    else:
+        with fresh_database() as url:
+            async with sql_store(url) as opened:
+                yield opened
+
+
+class sql_store:  # noqa: N801 - reads as the context manager it is
+    """A store over a fresh schema at *url*."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._database = Database.open(url)
+
+    async def __aenter__(self) -> SqlStore:
+        await asyncio.to_thread(migrations.migrate_if_behind, self._url, "reelhaul_jobs")
+        return SqlStore(await self._database.__aenter__())
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self._database.__aexit__(*failure)
+
+
+def job(number: int, **fields: object) -> Job:
+    """A job like a thousand others, created *number* seconds after NOW."""
+    made = NOW + timedelta(seconds=number)
+    plain = Job(
+        id=f"00000000-0000-7000-8000-{number:012d}",
+        tenant="acme",
+        url="https://videos.example/watch?v=1",
+        format=media_pb2.FormatSpec(max_height=720),
+        labels={"album": "Ünïcode"},
+        create_time=made,
+        update_time=made,
+    )
+    return queueing.admitted(replace(plain, **fields))  # type: ignore[arg-type]
+
+
+def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> leases.Claim:
+    return leases.Claim(
+        attempt=attempt, worker=worker, request_id=request_id, engine_version="yt-dlp 1", lease=LEASE
+    )
+
+
+def request(number: int = 1, digest: bytes = b"d") -> Request:
+    return Request("acme", "CreateJob", f"request-{number}", digest, NOW)
+
+
+async def test_add_then_get(store):
+    """A job is read as it was added, to the last field."""
+    asked = job(1, schedule_time=NOW + timedelta(hours=1), priority=Priority.HIGH)
+    await store.add([asked])
+    assert asked == await store.get(asked.id)
+
+
+async def test_get_missing(store):
+    """A job that never was is NotFound."""
+    with pytest.raises(NotFound):
+        await store.get(job(1).id)
+
+
+async def test_id_taken(store):
+    """An id is taken once; nothing of the second call is kept."""
+    await store.add([job(1)])
+    with pytest.raises(ReelhaulError) as failure:
+        await store.add([job(2), job(1)], request())
+    assert failure.value.reason == ErrorReason.RESOURCE_EXISTS
+    with pytest.raises(NotFound):
+        await store.get(job(2).id)
+    # The request was not remembered either: it may be tried again.
+    assert [job(2)] == list(await store.add([job(2)], request()))
+
+
+async def test_same_request_twice(store):
+    """The same request answers the same job, however often it comes, also all at once."""
+    answers = await asyncio.gather(*(store.add([job(n)], request()) for n in range(1, 6)))
+    assert len({answer[0].id for answer in answers}) == 1
+    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
+
+
+async def test_request_id_with_another_payload(store):
+    """A request_id that returns with another payload is refused."""
+    await store.add([job(1)], request(digest=b"one"))
+    with pytest.raises(ReelhaulError) as failure:
+        await store.add([job(2)], request(digest=b"two"))
+    assert failure.value.reason == ErrorReason.REQUEST_ID_REUSED
+
+
+async def test_change_keeps_history(store):
+    """Claim and finish leave an attempt and one event for each state."""
+    await store.add([job(1)])
+    claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
+    assert (claimed.state, claimed.epoch, claimed.lane) == (State.RUNNING, 1, Lane.LEASED)
+    outcome = leases.Outcome(
+        result=leases.Succeeded(
+            media=media_pb2.MediaInfo(title="A film"),
+            got=media_pb2.DeliveredMedia(height=720),
+            artifacts=(media_pb2.ArtifactInfo(name="artifacts/1"),),
+            warnings=(media_pb2.Warning(message="lower"),),
+        ),
+        progress=media_pb2.Progress(downloaded_bytes=99),
+        http_statuses={503: 2},
+    )
+    await store.change(job(1).id, lambda j: leases.finished(j, 1, outcome, NOW))
+    stored = await store.get(job(1).id)
+    assert (stored.state, stored.media.title, stored.got.height) == (State.SUCCEEDED, "A film", 720)
+    assert [artifact.name for artifact in stored.artifacts] == ["artifacts/1"]
+    assert [event.state for event in await store.events(job(1).id, after=0, limit=10)] == [
+        State.QUEUED,
+        State.RUNNING,
+        State.SUCCEEDED,
+    ]
+    attempt = await store.attempt(job(1).id, 1)
+    assert (
+        attempt.state,
+        attempt.downloaded_bytes,
+        attempt.http_statuses,
+        attempt.finish_revision,
+    ) == (AttemptState.SUCCEEDED, 99, {503: 2}, 3)
+    assert attempt == await store.attempt_of_epoch(job(1).id, 1)
+    assert [attempt] == list(await store.attempts(job(1).id, below=None, limit=5))
+
+
+async def test_failing_rule_changes_nothing(store):
+    """What a rule raises leaves the job as it was."""
+    await store.add([job(1)])
+    with pytest.raises(StateConflict):
+        await store.change(job(1).id, lambda j: queueing.retried(j, NOW))
+    assert job(1) == await store.get(job(1).id)
+
+
+async def test_change_of_no_job(store):
+    """A change of a job that never was is NotFound."""
+    with pytest.raises(NotFound):
+        await store.change(job(1).id, lambda j: queueing.retried(j, NOW))
+
+
+async def test_claims_race(store):
+    """Of twenty workers that claim one attempt at once, one gets it."""
+    await store.add([job(1)])
+
+    async def try_it(number: int) -> bool:
+        asked = claim(worker=f"w{number}", request_id=f"r{number}")
+        return (await store.change(job(1).id, lambda j: leases.claimed(j, asked, NOW))).refusal is None
+
+    assert sum(await asyncio.gather(*(try_it(n) for n in range(20)))) == 1
+    assert (await store.get(job(1).id)).epoch == 1
+
+
+async def test_pages(store):
+    """Pages of a keyset meet without gap or double, in both directions, while jobs are added."""
+    await store.add([job(n, create_time=NOW) for n in range(1, 8)])
+    seen, after = [], None
+    while True:
+        page = await store.page(Query(tenant="acme", limit=3, after=after))
+        seen += [found.id for found in page.jobs]
+        await store.add([job(100 + len(seen))])
+        if not page.more:
+            break
+        after = (page.jobs[-1].create_time, page.jobs[-1].id)
+    assert [job(n).id for n in range(7, 0, -1)] == seen
+    ascending = await store.page(Query(tenant="acme", limit=2, descending=False, skip=1))
+    assert [job(2).id, job(3).id] == [found.id for found in ascending.jobs]
+
+
+async def test_pages_of_one_tenant(store):
+    """A tenant's page holds that tenant's jobs only; None holds all."""
+    await store.add([job(1), job(2, tenant="other")])
+    assert (await store.page(Query(tenant="acme", limit=5))).total == 1
+    assert (await store.page(Query(tenant=None, limit=5))).total == 2
+
+
+async def test_deleted_job_is_gone(store):
+    """A deleted job is neither read nor listed."""
+    await store.add([job(1)])
+    await store.change(job(1).id, lambda j: queueing.deleted(j, NOW))
+    with pytest.raises(NotFound):
+        await store.get(job(1).id)
+    assert (await store.page(Query(tenant=None, limit=5))).total == 0
+
+
+async def test_backlog_order(store):
+    """Within a tenant HIGH passes NORMAL, which passes LOW, unless it has waited much longer."""
+    ids = {
+        "low": job(1, priority=Priority.LOW),
+        "normal": job(2),
+        "high": job(3, priority=Priority.HIGH),
+        "old low": job(4, priority=Priority.LOW, create_time=NOW - timedelta(hours=3)),
+    }
+    await store.add(list(ids.values()))
+    backlog = await store.backlog(10, "", NOW)
+    names = {j.id: name for name, j in ids.items()}
+    assert [names[ready.id] for ready in backlog.ready["acme"]] == ["old low", "high", "normal", "low"]
+    assert await store.place(ids["low"]) == 4
+
+
+async def test_backlog_of_many_tenants(store):
+    """Each tenant has its share of the backlog, and what is published counts as in hand."""
+    await store.add([job(n, tenant=f"t{n % 3}") for n in range(9)])
+    picked = queueing.fair_picks((await store.backlog(2, "", NOW)).ready, {}, 3)
+    await store.published(picked, NOW + timedelta(minutes=1))
+    backlog = await store.backlog(2, "t0", NOW)
+    assert backlog.in_hand == {"t0": 1, "t1": 1, "t2": 1}
+    assert backlog.published == 3
+    assert {"t0", "t1", "t2"} == set(backlog.ready)
+    assert all(len(jobs) == 2 for jobs in backlog.ready.values())
+    assert not {ready.id for ready in picked} & {r.id for jobs in backlog.ready.values() for r in jobs}
+
+
+async def test_published_leaves_claimed_alone(store):
+    """A job that was claimed before its publication was noted stays leased."""
+    await store.add([job(1)])
+    picked = (await store.backlog(1, "", NOW)).ready["acme"]
+    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
+    await store.published(picked, NOW)
+    assert Lane.LEASED is (await store.get(job(1).id)).lane
+
+
+async def test_due(store):
+    """A lane's jobs come due by their time, the longest due first."""
+    later = [job(n, schedule_time=NOW + timedelta(hours=1, minutes=-n)) for n in range(1, 4)]
+    await store.add(later)
+    before = NOW + timedelta(minutes=58)
+    assert [job(3).id, job(2).id] == list(await store.due(Lane.LATER, before, 5))
+    assert await store.count([Lane.LATER, Lane.READY]) == 3
+
+
+async def test_slots_of_live_workers(store):
+    """Workers count while they are heard of."""
+    await store.seen("w1", 4, NOW)
+    await store.seen("w2", 8, NOW - timedelta(minutes=5))
+    assert await store.slots(NOW) == 4
+    await store.seen("w2", 8, NOW)
+    assert await store.slots(NOW) == 12
+
+
+async def test_unconfirmed(store):
+    """Artifacts are to be confirmed until that is done, and not before their time."""
+    await store.add([replace(job(1), confirm_time=NOW)])
+    assert [job(1).id] == [found.id for found in await store.unconfirmed(NOW, 5)]
+    await store.confirmed(job(1).id, NOW + timedelta(minutes=1))
+    assert list(await store.unconfirmed(NOW, 5)) == []
+    await store.confirmed(job(1).id, None)
+    assert list(await store.unconfirmed(NOW + timedelta(hours=1), 5)) == []
+
+
+async def test_one_leader(store):
+    """A loop has one leader; when it resigns or goes silent, another takes over."""
+    lasting = timedelta(seconds=5)
+    answers = [await store.lead("sweeper", holder, NOW, lasting) for holder in ("a", "b", "a")]
+    assert answers == [True, False, True]
+    assert await store.lead("dispatcher", "b", NOW, lasting)
+    assert await store.lead("sweeper", "b", NOW + timedelta(seconds=6), lasting)
+    await store.resign("sweeper", "a")
+    assert not await store.lead("sweeper", "a", NOW + timedelta(seconds=7), lasting)
+    await store.resign("sweeper", "b")
+    assert await store.lead("sweeper", "a", NOW + timedelta(seconds=7), lasting)
+
+
+async def test_forget(store):
+    """Old events and requests go; the job stays."""
+    await store.add([job(1)], request())
+    await store.forget(NOW + timedelta(days=1), NOW + timedelta(days=1))
+    assert list(await store.events(job(1).id, after=0, limit=5)) == []
+    assert [job(2)] == list(await store.add([job(2)], request(digest=b"other")))
+
+
+async def test_key_is_shared(store):
+    """A key is made once, also when all ask at once."""
+    keys = await asyncio.gather(*(store.key("tokens") for _ in range(5)))
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
+    assert keys[0] != await store.key("others")

@@ -1,0 +1,111 @@
+"""The jobs service as it really runs, with a broker of its own, and what talks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from tests.conftest import running_process
+
+from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+from reelhaul_jobs.app import running
+from reelhaul_jobs.settings import Settings
+from reelhaul_runtime import broker
+from reelhaul_runtime.rpc.channels import channel
+
+TOKEN = "the suite's own"
+SERVICES = [
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+    lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"],
+]
+
+
+@dataclass
+class Service:
+    """A running jobs service: stubs of a caller (jobs) and of a worker (leases), and its broker."""
+
+    jobs: job_service_pb2_grpc.JobServiceStub
+    leases: lease_service_pb2_grpc.LeaseServiceStub
+    nats: Client
+    settings: Settings
+    port: int
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[str]:
+    """A broker of this test's own: the streams' names are the service's, not the test's."""
+    port = broker.free_port()
+    config = broker.write_config(tmp_path / "nats", port)
+    with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
+        await broker.listening(port)
+        yield f"nats://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, nats_server: str) -> Settings:
+    return Settings(
+        data_dir=tmp_path,
+        nats_url=nats_server,
+        jobs_address="127.0.0.1:0",
+        # Nobody is there.
+        storage_address=f"127.0.0.1:{broker.free_port()}",
+        fetcher_address=f"127.0.0.1:{broker.free_port()}",
+        suite_token=TOKEN,
+        jobs_lease_seconds=2,
+        drain_seconds=2,
+    )
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Service]:
+    """The service, ready: its streams are there."""
+    client = await nats.connect(settings.nats_url)
+    try:
+        async with (
+            running(settings) as port,
+            channel(f"127.0.0.1:{port}", SERVICES) as outside,
+            channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
+        ):
+            await eventually(lambda: consumer_there(client))
+            yield Service(
+                job_service_pb2_grpc.JobServiceStub(outside),
+                lease_service_pb2_grpc.LeaseServiceStub(inside),
+                client,
+                settings,
+                port,
+            )
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    async with serving(settings) as served:
+        yield served
+
+
+async def consumer_there(client: Client) -> bool:
+    """Whether fetchers could bind by now."""
+    names = {consumer.name for consumer in await client.jetstream().consumers_info("WORK")}
+    return {"work-high-default", "work-normal-default", "work-bulk-default"} <= names
+
+
+async def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
+    """Return when *holds* does; what it raises counts as not yet."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                found = holds()
+                if await found if asyncio.iscoroutine(found) else found:
+                    return
+            except Exception:
+                pass
+            await asyncio.sleep(0.02)

@@ -1,0 +1,439 @@
+"""Jobs over real gRPC, real NATS and real SQLite, worked by a fetcher that downloads nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from contextlib import AsyncExitStack
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from tests.jobs.conftest import SERVICES, eventually, serving
+from tests.jobs.worker import claim, working
+
+from reelhaul.jobs.v1 import job_service_pb2_grpc
+from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
+from reelhaul.jobs.v1.job_service_pb2 import (
+    CancelJobRequest,
+    CreateJobRequest,
+    DeleteJobRequest,
+    GetAttemptRequest,
+    GetJobRequest,
+    ListAttemptsRequest,
+    ListJobsRequest,
+    RetryJobRequest,
+    WatchJobRequest,
+)
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
+from reelhaul.work.v1.lease_service_pb2 import FinishRequest
+from reelhaul_jobs.app import running
+from reelhaul_jobs.model.retries import status_of
+from reelhaul_runtime.rpc.channels import channel, error_of
+
+SECOND = duration_pb2.Duration(seconds=1)
+URL = "https://videos.example/watch?v=1"
+
+
+async def create(service, **fields) -> Job:
+    return await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL, **fields)))
+
+
+async def watched(service, name: str, **fields) -> list:
+    """All messages of a watch, to its end."""
+    async with asyncio.timeout(15):
+        return [message async for message in service.jobs.WatchJob(WatchJobRequest(name=name, **fields))]
+
+
+async def ended(service, name: str) -> Job:
+    return (await watched(service, name))[-1].snapshot.job
+
+
+def reason(failure) -> str:
+    return ErrorReason.Name(error_of(failure.value, "jobs").reason)
+
+
+def states(messages) -> list[int]:
+    return [m.state_change.state for m in messages if m.HasField("state_change")]
+
+
+async def test_from_create_to_success(service):
+    """A job is claimed, renewed and finished; its watcher sees every state and the progress."""
+    job = await create(service)
+    watch = asyncio.create_task(watched(service, job.name, min_interval=duration_pb2.Duration(nanos=1)))
+    claimed = asyncio.Event()
+
+    async def work(held):
+        claimed.set()
+        for percent in (10, 50):
+            await held.progress(percent)
+            await asyncio.sleep(0.1)
+        renewal = await held.renew(media={"title": "A film"})
+        assert not renewal.renewal.cancel_requested
+        await held.succeed()
+
+    async with working(service, work):
+        messages = await watch
+    assert messages[0].HasField("snapshot")
+    assert states(messages) == [Job.RUNNING, Job.SUCCEEDED]
+    assert [m.progress.percent for m in messages if m.HasField("progress")] == [10, 50]
+    last = messages[-1].snapshot
+    assert (last.terminal, last.job.state, last.job.progress.percent) == (True, Job.SUCCEEDED, 100)
+    assert last.job.media.title == "A film"
+    assert len(last.job.artifacts) == 1
+    sequences = [message.sequence for message in messages]
+    assert sorted(set(sequences)) == sequences
+
+
+async def test_resume_tells_what_was_missed(service):
+    """A watcher that comes back with its token gets each state once, and none twice."""
+    job = await create(service)
+    first = await anext(aiter(service.jobs.WatchJob(WatchJobRequest(name=job.name))))
+
+    async def work(held):
+        await held.succeed()
+
+    async with working(service, work):
+        await ended(service, job.name)
+    missed = await watched(service, job.name, resume_token=first.resume_token)
+    assert states(missed) == [Job.RUNNING, Job.SUCCEEDED]
+    assert missed[0].sequence > first.sequence
+    after = await watched(service, job.name, resume_token=missed[0].resume_token)
+    assert states(after) == [Job.SUCCEEDED]
+
+
+async def test_resume_with_a_bad_token(service):
+    """A damaged token, or one of another job, is RESUME_TOKEN_INVALID."""
+    one, two = await create(service), await create(service)
+    first = await anext(aiter(service.jobs.WatchJob(WatchJobRequest(name=one.name))))
+    for token in ("rubbish", first.resume_token[:-4] + "AAAA", first.resume_token):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await watched(service, two.name, resume_token=token)
+        assert reason(failure) == "RESUME_TOKEN_INVALID"
+
+
+async def test_heartbeat(service):
+    """A silent watch tells that it lives, at the position of the last message."""
+    job = await create(service)
+    stream = aiter(
+        service.jobs.WatchJob(
+            WatchJobRequest(name=job.name, heartbeat_interval=duration_pb2.Duration(seconds=1))
+        )
+    )
+    first = await anext(stream)
+    async with asyncio.timeout(5):
+        second = await anext(stream)
+    assert second.HasField("heartbeat")
+    assert first.sequence == second.sequence
+
+
+async def test_drain_ends_watches(settings):
+    """A server that leaves tells its watchers so: UNAVAILABLE, come back."""
+    async with AsyncExitStack() as server:
+        port = await server.enter_async_context(running(settings))
+        async with channel(f"127.0.0.1:{port}", SERVICES) as opened:
+            stub = job_service_pb2_grpc.JobServiceStub(opened)
+            job = await stub.CreateJob(CreateJobRequest(job=Job(url=URL)))
+            stream = aiter(stub.WatchJob(WatchJobRequest(name=job.name)))
+            await anext(stream)
+            await server.aclose()
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await anext(stream)
+    assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert reason(failure) == "OVERLOADED"
+
+
+async def test_cancel_queued(service):
+    """A job that waits is CANCELLED at once, and a worker that gets its item drops it."""
+    job = await create(service)
+    cancelled = await service.jobs.CancelJob(CancelJobRequest(name=job.name, reason="changed my mind"))
+    assert (cancelled.state, cancelled.error.message) == (Job.CANCELLED, "changed my mind")
+    again = await service.jobs.CancelJob(CancelJobRequest(name=job.name))
+    assert cancelled.revision == again.revision
+
+    async def work(held):
+        raise AssertionError("a cancelled job was claimed")
+
+    async with working(service, work) as worker:
+        await eventually(lambda: worker.refusals or _empty(service))
+
+
+async def _empty(service) -> bool:
+    return (await service.nats.jetstream().stream_info("WORK")).state.messages == 0
+
+
+async def test_cancel_running(service):
+    """A running job is CANCELLING at once; its worker is hinted, told at its renewal, and lets go."""
+    hints = await service.nats.subscribe("control.*")
+    holding, told = asyncio.Event(), asyncio.Event()
+
+    async def work(held):
+        holding.set()
+        hint = work_pb2.StopHint.FromString((await hints.next_msg(5)).data)
+        assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
+        assert (await held.renew()).renewal.cancel_requested
+        assert (await held.finish(cancelled={})).receipt.cancelled
+        told.set()
+
+    job = await create(service)
+    async with working(service, work):
+        await asyncio.wait_for(holding.wait(), 5)
+        assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLING
+        await asyncio.wait_for(told.wait(), 5)
+    assert (await ended(service, job.name)).state == Job.CANCELLED
+
+
+async def test_success_comes_too_late_for_a_cancelled_job(service):
+    """What was cancelled is CANCELLED, even if its worker got it done: the output is discarded."""
+    done = asyncio.Event()
+
+    async def work(held):
+        await service.jobs.CancelJob(CancelJobRequest(name=held.job))
+        assert (await held.succeed()).receipt.cancelled
+        done.set()
+
+    job = await create(service)
+    async with working(service, work):
+        await asyncio.wait_for(done.wait(), 5)
+    last = await ended(service, job.name)
+    assert (last.state, len(last.artifacts)) == (Job.CANCELLED, 0)
+
+
+async def test_failure_is_retried_then_told(service):
+    """A failure that time can change is tried again as often as the policy says; then it is told why."""
+    policy = RetryPolicy(max_attempts=2, min_backoff=duration_pb2.Duration(seconds=1))
+    job = await create(service, retry_policy=policy)
+
+    async def work(held):
+        await held.finish(
+            failed=FinishRequest.Failed(status=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
+        )
+
+    async with working(service, work):
+        messages = await watched(service, job.name)
+    assert states(messages) == [Job.RUNNING, Job.RETRYING, Job.QUEUED, Job.RUNNING, Job.FAILED]
+    retrying = next(m.state_change for m in messages if m.state_change.state == Job.RETRYING)
+    assert retrying.HasField("next_attempt_time")
+    assert messages[-1].snapshot.job.error.message == "no answer"
+    attempts = await service.jobs.ListAttempts(ListAttemptsRequest(parent=job.name))
+    assert [attempt.state for attempt in attempts.attempts] == [Attempt.FAILED, Attempt.FAILED]
+    first = await service.jobs.GetAttempt(GetAttemptRequest(name=f"{job.name}/attempts/1"))
+    assert first == attempts.attempts[1]
+
+
+async def test_retry_of_a_failed_job(service):
+    """RetryJob runs a FAILED job anew, once for each request_id."""
+    outcomes = [{"failed": {"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
+
+    async def work(held):
+        outcome = outcomes.pop(0)
+        await (held.finish(**outcome) if outcome else held.succeed())
+
+    job = await create(service)
+    async with working(service, work):
+        assert (await ended(service, job.name)).state == Job.FAILED
+        request = RetryJobRequest(name=job.name, request_id=str(uuid.uuid4()))
+        await service.jobs.RetryJob(request)
+        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await service.jobs.RetryJob(request)).state == Job.SUCCEEDED
+
+
+async def test_worker_that_vanishes(service):
+    """The job of a worker that went silent is done by another; the first can change nothing more."""
+    lost, stale = asyncio.Event(), []
+
+    async def vanish(held):
+        stale.append(held)
+        lost.set()
+        await asyncio.Event().wait()
+
+    async def work(held):
+        await held.succeed()
+
+    job = await create(service)
+    async with working(service, vanish):
+        await asyncio.wait_for(lost.wait(), 5)
+    async with working(service, work):
+        last = await ended(service, job.name)
+    assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 2)
+    late = await stale[0].succeed()
+    assert late.refusal.reason == lease_pb2.Refusal.LOST
+    assert (await stale[0].renew()).refusal.reason == lease_pb2.Refusal.LOST
+    assert last == await service.jobs.GetJob(GetJobRequest(name=job.name))
+    lost_attempt = await service.jobs.GetAttempt(GetAttemptRequest(name=f"{job.name}/attempts/1"))
+    assert lost_attempt.state == Attempt.LOST
+
+
+async def test_claim_and_finish_may_be_repeated(service):
+    """A repeated Claim is given the same lease, a repeated Finish the same receipt."""
+    job = await create(service)
+    asked = claim(work_pb2.WorkItem(job=job.name, attempt=1), "w1")
+    one, two = [await service.leases.Claim(asked) for _ in range(2)]
+    assert one.lease.epoch == two.lease.epoch == 1
+    other = await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w2"))
+    assert other.refusal.reason == lease_pb2.Refusal.LEASED
+    assert other.refusal.HasField("retry_delay")
+    finish = FinishRequest(
+        job=job.name, epoch=1, failed={"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "")}
+    )
+    first, second = [(await service.leases.Finish(finish)).receipt for _ in range(2)]
+    assert (first.repeated_call, second.repeated_call) == (False, True)
+    assert (first.commit_time, first.revision) == (second.commit_time, second.revision)
+
+
+async def test_claim_of_no_job(service):
+    """An unknown job is a refusal, not an error: the item is dropped."""
+    answer = await service.leases.Claim(claim(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w"))
+    assert answer.refusal.reason == lease_pb2.Refusal.UNKNOWN
+    assert not answer.refusal.HasField("retry_delay")
+
+
+async def test_release_is_not_charged(service):
+    """A job that a drained worker hands back runs again, and no attempt is charged for it."""
+    released = []
+
+    async def work(held):
+        if not released:
+            released.append(held)
+            await held.finish(released={"reason": FinishRequest.Released.DRAIN})
+        else:
+            await held.succeed()
+
+    job = await create(service, retry_policy=RetryPolicy(max_attempts=1))
+    async with working(service, work):
+        last = await ended(service, job.name)
+    assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
+
+
+async def test_wiped_work_stream_loses_nothing(service):
+    """The WORK stream is deleted with 200 jobs queued: all finish, each once."""
+    finished: list[str] = []
+
+    async def work(held):
+        if (await held.succeed()).HasField("receipt"):
+            finished.append(held.job)
+
+    created = await asyncio.gather(*(create(service) for _ in range(200)))
+    await service.nats.jetstream().delete_stream("WORK")
+    async with working(service, work, slots=4):
+        await eventually(lambda: len(finished) >= 200, seconds=60)
+    assert {job.name for job in created} == set(finished)
+    assert len(finished) == 200
+
+
+async def test_request_id(service):
+    """The same request twice is one job; with another payload the request_id is refused."""
+    request = CreateJobRequest(job=Job(url=URL), request_id=str(uuid.uuid4()))
+    one, two = [await service.jobs.CreateJob(request) for _ in range(2)]
+    assert one.name == two.name
+    request.job.url += "2"
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.CreateJob(request)
+    assert reason(failure) == "REQUEST_ID_REUSED"
+    assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 1
+
+
+async def test_own_job_id(service):
+    """A caller's own id names the job; taken, it is RESOURCE_EXISTS; malformed, FIELD_INVALID."""
+    own = str(uuid.uuid4())
+    request = CreateJobRequest(job=Job(url=URL), job_id=own)
+    assert f"jobs/{own}" == (await service.jobs.CreateJob(request)).name
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.CreateJob(request)
+    assert reason(failure) == "RESOURCE_EXISTS"
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL), job_id="mine"))
+    assert reason(failure) == "FIELD_INVALID"
+
+
+async def test_list_pages(service):
+    """Pages follow each other by token; a token of another list is refused."""
+    made = [(await create(service)).name for _ in range(5)]
+    first = await service.jobs.ListJobs(ListJobsRequest(page_size=3))
+    second = await service.jobs.ListJobs(ListJobsRequest(page_size=3, page_token=first.next_page_token))
+    assert list(reversed(made)) == [job.name for job in [*first.jobs, *second.jobs]]
+    assert (second.next_page_token, second.total_size) == ("", 5)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.ListJobs(ListJobsRequest(page_token=first.next_page_token, order_by="create_time"))
+    assert reason(failure) == "PAGE_TOKEN_INVALID"
+
+
+async def test_unknown_job(service):
+    """Reading, cancelling, retrying and watching what is not there is RESOURCE_NOT_FOUND."""
+    name = f"jobs/{uuid.uuid4()}"
+    for call in (
+        service.jobs.GetJob(GetJobRequest(name=name)),
+        service.jobs.CancelJob(CancelJobRequest(name=name)),
+        service.jobs.RetryJob(RetryJobRequest(name=name)),
+        service.jobs.DeleteJob(DeleteJobRequest(name=name)),
+        service.jobs.ListAttempts(ListAttemptsRequest(parent=name)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call
+        assert reason(failure) == "RESOURCE_NOT_FOUND"
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await watched(service, name)
+    assert reason(failure) == "RESOURCE_NOT_FOUND"
+
+
+async def test_bad_url_leaves_no_trace(service):
+    """A URL that cannot be fetched is refused, and nothing is stored."""
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.CreateJob(CreateJobRequest(job=Job(url="file:///etc/passwd")))
+    assert reason(failure) == "URL_INVALID"
+    assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 0
+
+
+async def test_delete_running(service):
+    """A deleted job is gone for callers at once; its worker is told to stop."""
+    gone = asyncio.Event()
+
+    async def work(held):
+        await service.jobs.DeleteJob(DeleteJobRequest(name=held.job))
+        assert (await held.renew()).renewal.cancel_requested
+        await held.finish(cancelled={})
+        gone.set()
+
+    job = await create(service)
+    async with working(service, work):
+        await asyncio.wait_for(gone.wait(), 5)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.GetJob(GetJobRequest(name=job.name))
+    assert reason(failure) == "RESOURCE_NOT_FOUND"
+
+
+async def test_restart_forgets_nothing(settings):
+    """Jobs accepted before a restart are done after it."""
+    async with serving(settings) as service:
+        job = await create(service)
+
+    async def work(held):
+        await held.succeed()
+
+    async with serving(settings) as service, working(service, work):
+        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+
+
+async def test_why_it_waits(service):
+    """A waiting job says why: no worker, its time, its place."""
+    job = await create(service)
+    assert _wait(await service.jobs.GetJob(GetJobRequest(name=job.name))) == "NO_WORKER"
+    later = Job(url=URL)
+    later.schedule_time.FromSeconds(int(time.time()) + 3600)
+    scheduled = await service.jobs.CreateJob(CreateJobRequest(job=later))
+    assert _wait(scheduled) == "SCHEDULED"
+
+
+def _wait(job: Job) -> str:
+    return Wait.Reason.Name(job.wait.reason)
+
+
+async def test_leases_are_the_suites_own(service):
+    """A caller without the suite's credential cannot claim."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as outside:
+        leases = lease_service_pb2_grpc.LeaseServiceStub(outside)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await leases.Claim(claim(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w"))
+    assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED

@@ -1,0 +1,186 @@
+"""``reelhaul up`` from the command line: a real broker and four services behind the suite's own doors.
+
+The services are small ones under the real names: each serves its proto service with health,
+connects to the broker, and tells over gRPC what it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+
+_SERVICES = """
+import asyncio, os, sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from reelhaul.jobs.v1 import job_pb2, job_service_pb2_grpc
+from reelhaul_runtime import bus
+from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import SuiteSettings
+
+class Jobs(job_service_pb2_grpc.JobServiceServicer):
+    async def GetJob(self, request, context):
+        return job_pb2.Job(name=os.environ[request.name])
+
+def over_grpc(name, proto):
+    @asynccontextmanager
+    async def running():
+        settings = SuiteSettings()
+        add = job_service_pb2_grpc.add_JobServiceServicer_to_server
+        servicers = [(add, Jobs(), proto)]
+        address = getattr(settings, name + "_address")
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(bus.connected(settings.nats_url, name))
+            door = OpenDoor(settings.suite_token)
+            checks = {name + ".nats": client.flush}
+            yield await stack.enter_async_context(
+                serving(address, servicers, authenticator=door, checks=checks, drain_seconds=1)
+            )
+    return running
+
+@asynccontextmanager
+async def over_http():
+    async def answer(reader, writer):
+        await reader.readuntil(b"\\r\\n\\r\\n")
+        writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
+        writer.close()
+    host, port = SuiteSettings().gateway_address.split(":")
+    async with await asyncio.start_server(answer, host, int(port)):
+        yield
+
+storage = Service("storage", running=over_grpc("storage", "reelhaul.storage.v1.StorageService"))
+jobs = Service("jobs", running=over_grpc("jobs", "reelhaul.jobs.v1.JobService"))
+fetcher = Service("fetcher", running=over_grpc("fetcher", "reelhaul.fetcher.v1.FetcherService"))
+gateway = Service("gateway", running=over_http)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Settings of a suite of small services on free ports."""
+    folder = tmp_path / "installed"
+    info = folder / "small_suite-1.dist-info"
+    info.mkdir(parents=True)
+    (folder / "small_suite_services.py").write_text(_SERVICES)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small-suite\nVersion: 1\n")
+    names = ("storage", "jobs", "fetcher", "gateway")
+    entries = "".join(f"{name} = small_suite_services:{name}\n" for name in names)
+    (info / "entry_points.txt").write_text("[reelhaul.services]\n" + entries)
+    addresses = {f"REELHAUL_{name.upper()}_ADDRESS": "127.0.0.1:0" for name in names}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
+    path = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
+    return kept | addresses | {"PYTHONPATH": path, "REELHAUL_DATA_DIR": str(tmp_path / "data")}
+
+
+@pytest.fixture
+def up(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A suite that has said that it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reelhaul_runtime", "up"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("Reelhaul is ready in "), line
+    yield process
+    process.terminate()
+    try:
+        process.wait(20)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def record(environment: dict[str, str]) -> dict[str, dict[str, str]]:
+    told: dict[str, dict[str, str]] = json.loads(
+        (Path(environment["REELHAUL_DATA_DIR"]) / "run" / "suite.json").read_text()
+    )
+    return told
+
+
+def environment_of(address: str, name: str) -> str:
+    """What the service at *address* has in its environment as *name*."""
+    with grpc.insecure_channel(address) as channel:
+        stub = job_service_pb2_grpc.JobServiceStub(channel)
+        told: str = stub.GetJob(job_service_pb2.GetJobRequest(name=name), timeout=5).name
+    return told
+
+
+def test_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
+    """One command starts the broker and the services, told of each other and of one common token."""
+    told = record(environment)
+    assert list(told["processes"]) == ["nats", "storage", "jobs", "fetcher", "gateway"]
+    jobs, storage = told["addresses"]["jobs"], told["addresses"]["storage"]
+    assert environment_of(jobs, "REELHAUL_STORAGE_ADDRESS") == storage
+    assert environment_of(storage, "REELHAUL_NATS_URL") == told["addresses"]["nats"]
+    token = environment_of(jobs, "REELHAUL_SUITE_TOKEN")
+    assert token == environment_of(storage, "REELHAUL_SUITE_TOKEN")
+    assert token == (Path(environment["REELHAUL_DATA_DIR"]) / "run" / "suite-token").read_text().strip()
+
+
+def test_status_of_the_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
+    """--status finds all of it serving and exits with 0."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "reelhaul_runtime", "up", "--status", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    rows = json.loads(asked.stdout)["services"]
+    assert [(row["service"], row["state"]) for row in rows] == [
+        (name, "SERVING") for name in ("nats", "storage", "jobs", "fetcher", "gateway", "up")
+    ]
+    assert asked.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["nats", "jobs"])
+def test_killed_process_comes_back(up: subprocess.Popen[str], environment: dict[str, str], name: str):
+    """kill -9 of the broker or of a service: both serve again at their old addresses."""
+    before = record(environment)
+    os.kill(int(before["processes"][name]), signal.SIGKILL)
+    end = time.monotonic() + 30
+    while True:
+        now = record(environment)
+        if now["processes"].get(name, before["processes"][name]) != before["processes"][name]:
+            break
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert now["addresses"] == before["addresses"]
+    with grpc.insecure_channel(now["addresses"]["jobs"]) as channel:
+        grpc.channel_ready_future(channel).result(timeout=20)
+
+
+def test_second_suite_takes_its_own_broker_port(
+    up: subprocess.Popen[str], environment: dict[str, str], tmp_path: Path
+):
+    """Two suites on two data folders run side by side."""
+    other = environment | {"REELHAUL_DATA_DIR": str(tmp_path / "other")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "reelhaul_runtime", "up"],
+        env=other,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as second:
+        assert second.stdout is not None
+        assert second.stdout.readline().startswith("Reelhaul is ready in ")
+        assert record(other)["addresses"]["nats"] != record(environment)["addresses"]["nats"]
+        second.terminate()
+    assert second.returncode == 0
