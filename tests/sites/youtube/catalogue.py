@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.sites.faults import WELL, Faults
 from tests.sites.youtube.streams import AV1, AVC_UP_TO_1080, CLIP, HEAVY, TALK, VP9, Programme
@@ -29,7 +29,7 @@ PLAYS = Playability()
 class Video:
     """One video. Its fields say what it has; the last of them what is wrong with it."""
 
-    #: At most 11 characters of ``[0-9A-Za-z-]``.
+    #: At most 11 characters of ``[0-9A-Za-z-]``, or 9 where it can have copies.
     name: str
     title: str = "A moving picture"
     itags: tuple[int, ...] = BASIC
@@ -54,6 +54,8 @@ class Video:
     #: The player's JavaScript can be solved.
     solvable: bool = True
 
+    #: A number that makes another video of the same: what began or passed with one did not with the other.
+    copy: str = ""
     playability: Playability = PLAYS
     #: The embedded player shows it although others do not.
     embed_opens: bool = False
@@ -75,15 +77,23 @@ class Video:
 
     @property
     def id(self) -> str:
-        """Eleven characters."""
-        return self.name.ljust(11, "_")
+        """Eleven characters, e.g. ``plain1080__``; of a copy ``live______2``."""
+        return self.name.ljust(11 - len(self.copy), "_") + self.copy
 
 
 def find(video_id: str) -> Video | None:
     """The video with *video_id*; None where there is no such."""
     if re.fullmatch(r"item\d{7}", video_id):
         return Video(video_id, title=f"Item {int(video_id[4:])}")
-    return _BY_ID.get(video_id)
+    found = re.fullmatch(r"([0-9A-Za-z-]+)(?:_+(\d*))?", video_id)
+    if found is None or len(video_id) != 11 or found[1] not in _BY_NAME:
+        return None
+    return replace(_BY_NAME[found[1]], copy=found[2] or "")
+
+
+def named(name: str, copy: int = 0) -> Video:
+    """The video called *name*, or a *copy* of it. Raises KeyError."""
+    return replace(_BY_NAME[name], copy=str(copy or ""))
 
 
 def _unplayable(reason: str, subreason: str = "", status: str = "UNPLAYABLE") -> Playability:
@@ -113,8 +123,8 @@ _WELL = [
     Video("heavy1080", itags=(137, 140), programme=HEAVY),
     Video("preroll", advertisement=2),
     Video("signed", signed=True),
-    Video("agegate-emb", playability=_login("Sign in to confirm your age"), embed_opens=True),
-    Video("live", live=6),
+    Video("embeddable", playability=_login("Sign in to confirm your age"), embed_opens=True),
+    Video("live", live=4),
     Video("livelong", live=3600),
     Video("premiere", begins_after=4),
 ]
@@ -189,20 +199,20 @@ _BROKEN = [
     Video("player403", player=Faults(fail=403)),
     Video("player500", player=Faults(fail=500)),
     Video("player503", player=Faults(fail=503)),
-    Video("player503-2", player=Faults(fail=503, times=2)),
+    Video("flaky-api", player=Faults(fail=503, times=2)),
     Video("sabr", sabr_only=True),
     Video("sabr-bare", sabr_only=True, storyboard=False),
     Video("unsolved", signed=True, solvable=False),
     Video("media403", media=Faults(fail=403)),
-    Video("media403-1", expires_from=0),
-    Video("media403mid", itags=(137, 140), programme=HEAVY, expires_from=5_000_000),
-    Video("media503-2", media=Faults(fail=503, times=2)),
-    Video("mediareset", media=Faults(reset=50_000, times=2)),
-    Video("mediastall", media=Faults(stall=50_000)),
-    Video("mediadrip", media=Faults(rate=1)),
+    Video("expired", expires_from=0),
+    Video("expiring", itags=(137, 140), programme=HEAVY, expires_from=5_000_000),
+    Video("flaky503", media=Faults(fail=503, times=2)),
+    Video("reset", media=Faults(reset=50_000, times=2)),
+    Video("stall", media=Faults(stall=50_000)),
+    Video("drip", media=Faults(rate=1)),
     Video("slow5", itags=(137, 140), programme=HEAVY, media=Faults(rate=5_000_000)),
     Video("slow1", itags=(137, 140), programme=HEAVY, media=Faults(rate=1_000_000)),
     Video("subs429", captions=Faults(fail=429)),
 ]
 
-_BY_ID = {video.id: video for video in [*_WELL, *_TITLES, *_REFUSED, *_BROKEN]}
+_BY_NAME = {video.name: video for video in [*_WELL, *_TITLES, *_REFUSED, *_BROKEN]}

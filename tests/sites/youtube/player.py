@@ -85,7 +85,7 @@ def _microformat(showing: Showing) -> dict[str, Any]:
         "lengthSeconds": str(video.programme.seconds),
         "ownerProfileUrl": f"http://www.youtube.com/{HANDLE}",
         "externalChannelId": CHANNEL_ID,
-        "isFamilySafe": not video.name.startswith("agegate"),
+        "isFamilySafe": "your age" not in video.playability.reason,
         "isUnlisted": False,
         "viewCount": "1234567",
         "category": "Science & Technology",

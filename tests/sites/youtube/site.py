@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.sites.background import in_background
 from tests.sites.http import Answer, Request
 from tests.sites.youtube import lists
-from tests.sites.youtube.catalogue import Video, find
+from tests.sites.youtube.catalogue import find, named
 from tests.sites.youtube.formats import streams
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.player import HANDLE
@@ -58,9 +58,12 @@ class YouTube:
         """What was asked for beyond YouTube: empty where nothing leaked."""
         return self._gate.refused
 
-    def watch_url(self, name: str) -> str:
-        """The page of the video called *name* in the catalogue. Makes its media. Raises KeyError."""
-        video = _named(name)
+    def watch_url(self, name: str, copy: int = 0) -> str:
+        """The page of the video called *name* in the catalogue, or of a *copy* whose faults have not passed.
+
+        Makes its media. Raises KeyError.
+        """
+        video = named(name, copy)
         with ThreadPoolExecutor(2) as encoders:
             for _ in encoders.map(lambda made: self._library.file(*made), streams(video)):
                 pass
@@ -76,7 +79,7 @@ class YouTube:
 
     def digest(self, name: str, itag: int, language: str = "en") -> str:
         """SHA-256 in hex of a stream's file."""
-        wanted = (made for made in streams(_named(name)) if (made[0].itag, made[2]) == (itag, language))
+        wanted = (made for made in streams(named(name)) if (made[0].itag, made[2]) == (itag, language))
         return self._library.digest(self._library.file(*next(wanted)))
 
     def count(self, path: str, video: str = "") -> int:
@@ -115,10 +118,3 @@ def running_youtube(host: str = "127.0.0.1", port: int = 0) -> Iterator[YouTube]
         youtube.write_ca(Path(folder) / "ca.pem")
         with in_background(lambda: youtube.start(host, port), name=f"youtube {host}"):
             yield youtube
-
-
-def _named(name: str) -> Video:
-    video = find(name.ljust(11, "_"))
-    if video is None:
-        raise KeyError(name)
-    return video
