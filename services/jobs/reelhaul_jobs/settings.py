@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from reelhaul_runtime.settings import SuiteSettings
 
@@ -14,6 +16,14 @@ class Settings(SuiteSettings):
     jobs_database_url: str = Field(default="", repr=False)
     #: Seconds that a worker's lease lasts; it renews every third of it.
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
+    #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
+    mutant: Literal["", "no-fence", "no-sweeper"] = ""
+
+    @model_validator(mode="after")
+    def _be_whole(self) -> Self:
+        if self.mutant and not self.chaos:
+            raise ValueError("REELHAUL_MUTANT loses jobs: it is for crash tests, with REELHAUL_CHAOS=1")
+        return self
 
     @property
     def database_url(self) -> str:

@@ -13,6 +13,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import AttemptState, State
 from reelhaul_jobs.ports import Clock, JobStore, QueueStore
 from reelhaul_jobs.service.news import News
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
 
 # A row a worker: told again only so often.
@@ -65,6 +66,7 @@ class Leases:
         """The job's lease, or why not."""
         await self._note(claim.worker, slots)
         change = await self._change(job_id, lambda job: leases.claimed(job, claim, self._now()))
+        failpoints.reached("jobs.claim.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         return Leased(change.job, change.before if change.made else None, self.duration)
@@ -82,6 +84,7 @@ class Leases:
             return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
 
         change = await self._change(job_id, rule)
+        failpoints.reached("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         await self._note(change.job.worker, None)
@@ -90,7 +93,9 @@ class Leases:
 
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
         """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
+        failpoints.reached("jobs.finish.before_commit")
         change = await self._change(job_id, lambda job: leases.finished(job, epoch, outcome, self._now()))
+        failpoints.reached("jobs.finish.after_commit")
         if isinstance(change, Refusal):
             return change
         if change.refusal is not None:
