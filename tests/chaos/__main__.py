@@ -18,11 +18,11 @@ from tests.chaos.run import Asked, Outcome, run
 from tests.suite.suite import SuiteError
 
 #: What the counts of the last line are made of.
-_LOST = ("I1", "P2", "P4", "I6", "I8", "answers")
+_LOST = ("I1", "I9", "P2", "P4", "I6", "I8", "answers")
 _DOUBLED = ("I2",)
 _STALE = ("I3", "I4", "I5")
 _ORPHANS = ("I10",)
-_SHOWN = 10
+_SHOWN = 40
 
 
 def main() -> int:
