@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import orjson
@@ -72,6 +71,5 @@ def retry_after(status: status_pb2.Status) -> int | None:
     for detail in status.details:
         if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             info = error_details_pb2.RetryInfo.FromString(detail.value)
-            seconds: float = info.retry_delay.ToTimedelta().total_seconds()
-            return max(0, math.ceil(seconds))
+            return max(0, int(info.retry_delay.seconds) + (1 if info.retry_delay.nanos > 0 else 0))
     return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from google.rpc import status_pb2
 from tests.libs import asgi, lab
 
@@ -38,6 +40,16 @@ class Skipped(Exception):
     """The vector expects nothing that could be checked."""
 
 
+@contextmanager
+def refused() -> Iterator[None]:
+    """Raises AssertionError unless what is inside is refused as it should be."""
+    try:
+        yield
+    except (Fault, templates.TemplateError):
+        return
+    raise AssertionError("was taken")
+
+
 def path(vector: dict[str, Any]) -> None:
     """A request path and what it leads to; the vectors' own default mode is Envoy's."""
     mode = vector.get("unescape_mode", "ALL_CHARACTERS_EXCEPT_RESERVED")
@@ -61,7 +73,7 @@ def path(vector: dict[str, Any]) -> None:
 
 def invalid_template(vector: dict[str, Any]) -> None:
     """A template that must not start."""
-    with pytest.raises(templates.TemplateError):
+    with refused():
         templates.parsed(vector["template"])
 
 
@@ -77,11 +89,11 @@ def query(vector: dict[str, Any]) -> None:
     """A query string and the message that it makes."""
     expected = vector["expect"]
     if expected.get("unknown_parameter"):
-        with pytest.raises(Fault):
+        with refused():
             _queried(vector)
         assert _queried(vector, unknown=True) == expected["lenient"]
     elif "error" in expected:
-        with pytest.raises(Fault):
+        with refused():
             _queried(vector)
     else:
         assert (got := _queried(vector)) == expected["json"], got
@@ -90,7 +102,7 @@ def query(vector: dict[str, Any]) -> None:
 def query_filter(vector: dict[str, Any]) -> None:
     """Parameters of fields that the path or the body has set."""
     assert (got := _queried(vector)) == vector["expect"], got
-    with pytest.raises(Fault):
+    with refused():
         _queried(vector, strict=True)
 
 
@@ -141,7 +153,7 @@ def update_mask(vector: dict[str, Any]) -> None:
     kind = lab.message(vector["message"])
     value = value_of(vector["body"].encode())
     if "error" in vector["expect"]:
-        with pytest.raises(Fault):
+        with refused():
             Decoder(unknown_fields=False).of(kind.DESCRIPTOR)(kind(), value, "")
         return
     assert (got := masks.paths_of(kind.DESCRIPTOR, value)) == vector["expect"]["paths"], got
@@ -150,9 +162,9 @@ def update_mask(vector: dict[str, Any]) -> None:
 def grpc_timeout(vector: dict[str, Any]) -> None:
     """A Grpc-Timeout header; what gRPC's own rules do not allow is refused."""
     if "seconds" in vector:
-        assert timeout_of(vector["header"]) == pytest.approx(vector["seconds"])
+        assert math.isclose(timeout_of(vector["header"]), vector["seconds"])
         return
-    with pytest.raises(Fault):
+    with refused():
         timeout_of(vector["header"])
 
 
@@ -167,7 +179,7 @@ def header(vector: dict[str, Any]) -> None:
             for value in values
         ]
         if "error" in vector:
-            with pytest.raises(Fault):
+            with refused():
                 policy.metadata(given)
             continue
         got: dict[str, list[str | bytes]] = {}

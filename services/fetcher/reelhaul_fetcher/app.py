@@ -28,7 +28,8 @@ from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine, environment
+from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.surroundings import environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import channel

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from reelhaul_fetcher.guard import passes
 from reelhaul_fetcher.guard.process import Guard, GuardConfig, running_guard
 from reelhaul_fetcher.ports import Usage
 
@@ -29,7 +30,14 @@ class GuardProcess:
     async def close(self, name: str) -> Usage:
         """As ``ports.Guard.close``."""
         try:
-            used = await self._guard.close(name)
+            return _usage(await self._guard.close(name))
         except KeyError:
             return Usage()
-        return Usage(used.ingress_bytes, tuple((refusal.host, refusal.why) for refusal in used.refusals))
+
+    async def usage(self, name: str) -> Usage:
+        """As ``ports.Guard.usage``."""
+        return _usage(await self._guard.usage(name))
+
+
+def _usage(used: passes.Usage) -> Usage:
+    return Usage(used.ingress_bytes, tuple((refusal.host, refusal.why) for refusal in used.refusals))

@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Engine and version, e.g. "yt-dlp 2026.10.26"."""
 
     async def check(self) -> None:
-        """Return if the engine is warm. Raises Unavailable."""
+        """Return when the engine is warm, at most seconds later. Raises Unavailable."""
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """Fetch into the order's folder, which exists.
@@ -62,6 +62,9 @@ class Guard(Protocol):
 
         Raises Unavailable.
         """
+
+    async def usage(self, name: str) -> Usage:
+        """What went through the pass so far."""
 
     async def close(self, name: str) -> Usage:
         """End the pass and what runs through it. One that is not open was never used."""

@@ -23,23 +23,7 @@ async def listening(app: Any, address: str, *, keep_alive: int, drain_seconds: f
     taken.
     """
     bound = _bound(address)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=_MAX_SOCKET_FRAME,
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Who the peer is, is decided by the edge.
-        proxy_headers=False,
-        timeout_keep_alive=keep_alive,
-        timeout_graceful_shutdown=max(1, round(drain_seconds)),
-    )
-    server = _Server(config)
+    server = _Server(_config(app, keep_alive, drain_seconds))
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
         await server.ready.wait()
@@ -48,6 +32,26 @@ async def listening(app: Any, address: str, *, keep_alive: int, drain_seconds: f
     finally:
         server.should_exit = True
         await serving
+
+
+def _config(app: Any, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=_MAX_SOCKET_FRAME,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Who the peer is, is decided by the edge.
+        proxy_headers=False,
+        timeout_keep_alive=keep_alive,
+        timeout_graceful_shutdown=max(1, round(drain_seconds)),
+    )
 
 
 class _Server(uvicorn.Server):

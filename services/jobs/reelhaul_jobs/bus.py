@@ -74,6 +74,8 @@ class NatsJobBus:
         # in_progress follows each renewal: an item is overdue when its lease is.
         self._ack_wait = lease.total_seconds()
         self._jetstream = client.jetstream(timeout=_TIMEOUT)
+        # WORK was made, and nobody was told so far.
+        self._fresh = False
 
     @classmethod
     @asynccontextmanager
@@ -97,11 +99,12 @@ class NatsJobBus:
     async def ready(self) -> bool:
         """See JobBus.ready."""
         try:
-            fresh = await self._stream(_WORK)
+            self._fresh |= await self._stream(_WORK)
             await self._stream(_PROGRESS)
             await asyncio.gather(*(self._consumer(lane) for lane in _LANES.values()))
         except (*_AWAY, APIError) as error:
             raise Unavailable("nats", f"the broker does not serve its streams: {error!r}") from error
+        fresh, self._fresh = self._fresh, False
         return fresh
 
     async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:

@@ -74,7 +74,7 @@ class Attempt:
         lease = claimed.lease
         self.epoch = lease.epoch
         bench = self._bench
-        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt, bench.clock)
+        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model import wishes
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
+from reelhaul_fetcher.model.watchdog import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
 from reelhaul_fetcher.service.reporting import Reporter
 from reelhaul_runtime.errors import ReelhaulError
@@ -79,7 +82,7 @@ class Fetching:
         report: FetchReport | None = None
         usage = Usage()
         try:
-            report = await self._run(self._order(lease, folder, proxy_url, limit), reporter)
+            report = await self._run(self._order(lease, folder, proxy_url, limit), name, reporter)
         except ReelhaulError as error:
             failure = error
         finally:
@@ -101,19 +104,17 @@ class Fetching:
             cpu_seconds=self.limits.cpu_seconds,
         )
 
-    async def _run(self, order: FetchOrder, reporter: Reporter) -> FetchReport:
-        """The engine's report. Raises UPSTREAM_STALLED where bytes stay away: a drip never times out."""
+    async def _run(self, order: FetchOrder, name: str, reporter: Reporter) -> FetchReport:
+        """The engine's report. Raises UPSTREAM_STALLED where the pass *name* carries next to nothing."""
         fetch = asyncio.create_task(self.engine.fetch(order, reporter))
+        patience = self.limits.stall_seconds
+        watchdog = Watchdog(patience, time.monotonic())
         try:
-            while not fetch.done():
-                await asyncio.wait({fetch}, timeout=self.limits.stall_seconds / 6)
-                if not fetch.done() and reporter.stalled(self.limits.stall_seconds):
-                    stage = Progress.Stage.Name(reporter.latest.stage)
-                    raise ReelhaulError(
-                        ErrorReason.UPSTREAM_STALLED,
-                        f"nothing came for {self.limits.stall_seconds:.0f} s",
-                        metadata={"stage": stage, "host": ""},
-                    )
+            while not (await asyncio.wait({fetch}, timeout=patience / 6))[0]:
+                # The guard's count: yt-dlp tells of bytes only when a whole block is there.
+                received = (await self.guard.usage(name)).ingress_bytes
+                if watchdog.stalled(time.monotonic(), reporter.latest.stage, received):
+                    raise _stalled(order.url, patience, reporter.latest.stage)
             return fetch.result()
         finally:
             fetch.cancel()
@@ -146,6 +147,14 @@ def by_guard(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
         return failure
     return ReelhaulError(
         ErrorReason.URL_FORBIDDEN, f"the guard refused {host}: {why}", metadata={"host": host}
+    )
+
+
+def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> ReelhaulError:
+    return ReelhaulError(
+        ErrorReason.UPSTREAM_STALLED,
+        f"next to nothing came for {patience:.0f} s",
+        metadata={"host": urlsplit(url).hostname or "", "stage": Progress.Stage.Name(stage)},
     )
 
 

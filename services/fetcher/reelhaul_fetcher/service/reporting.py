@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
@@ -13,26 +13,19 @@ from reelhaul_fetcher.model.orders import Sightings
 from reelhaul_fetcher.ports import Queue
 
 _INTERVAL_SECONDS = 0.25
-# Less than this in each second of a whole window is no download.
-_TRICKLE_BYTES = 1024
-# Extraction receives nothing that is counted, and may rightly take longer.
-_PROBING_PATIENCE = 2.0
 
 
 class Reporter:
     """Listens to one fetch and publishes its newest progress; remembers what a renewal needs."""
 
-    def __init__(self, queue: Queue, job: str, epoch: int, attempt: int, clock: Callable[[], float]) -> None:
+    def __init__(self, queue: Queue, job: str, epoch: int, attempt: int) -> None:
         self.sightings = Sightings()
         self.latest = Progress(attempt=attempt)
         #: Metadata that no renewal has carried yet.
         self.unsent_media: MediaInfo | None = None
         self._queue, self._job, self._epoch, self._attempt = queue, job, epoch, attempt
-        self._clock = clock
         self._sequence = 0
         self._fresh = asyncio.Event()
-        # When the stage began or the last real step was made, and the bytes at that time.
-        self._mark = (clock(), 0)
 
     def media(self, media: MediaInfo) -> None:
         """Metadata was read."""
@@ -47,7 +40,6 @@ class Reporter:
         told.downloaded_bytes = max(told.downloaded_bytes, self.latest.downloaded_bytes)
         if self.latest.HasField("percent"):
             told.percent = max(told.percent, self.latest.percent)
-        self._note_step(told)
         self.latest = told
         self._fresh.set()
 
@@ -61,13 +53,6 @@ class Reporter:
         told.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
         self.progress(told)
 
-    def stalled(self, patience: float) -> bool:
-        """Whether bytes have come too slowly for *patience* seconds."""
-        waited = self._clock() - self._mark[0]
-        if self.latest.stage in (Progress.STAGE_UNSPECIFIED, Progress.PROBING, Progress.FETCHING_EXTRAS):
-            return waited > patience * _PROBING_PATIENCE
-        return self.latest.stage == Progress.DOWNLOADING and waited > patience
-
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
         """Publish within the block; the last progress goes out before it is left."""
@@ -80,12 +65,6 @@ class Reporter:
                 await task
             if self._fresh.is_set():
                 await self._publish_one()
-
-    def _note_step(self, told: Progress) -> None:
-        since, before = self._mark
-        elapsed = max(self._clock() - since, 1.0)
-        if told.stage != self.latest.stage or told.downloaded_bytes - before >= _TRICKLE_BYTES * elapsed:
-            self._mark = (self._clock(), told.downloaded_bytes)
 
     async def _publish(self) -> None:
         while True:

@@ -28,6 +28,7 @@ from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 log = logging.getLogger(__name__)
 
 _WARM_SECONDS = 60.0
+_CHECK_SECONDS = 4.0
 _RESTART_SECONDS = 0.5
 
 
@@ -49,6 +50,7 @@ class YtDlpEngine:
         self._runs: dict[str, _Run] = {}
         self._warm = asyncio.Event()
         self._version = ""
+        self._pid = 0
 
     @classmethod
     @asynccontextmanager
@@ -68,10 +70,18 @@ class YtDlpEngine:
         """Engine and version; empty until it was warm once."""
         return self._version
 
+    @property
+    def pid(self) -> int:
+        """The present parent; 0 while there is none."""
+        return self._pid
+
     async def check(self) -> None:
-        """Return if the parent is warm. Raises Unavailable."""
-        if not self._warm.is_set():
-            raise Unavailable("fetcher", "the engine is warming up")
+        """Return when the parent is warm. Raises Unavailable where that takes long."""
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._warm.wait()
+        except TimeoutError:
+            raise Unavailable("fetcher", "the engine is not warm") from None
 
     async def warm(self) -> None:
         """Return when the parent is warm."""
@@ -79,7 +89,12 @@ class YtDlpEngine:
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """As ``ports.Engine.fetch``."""
-        return wire.report_of(await self._do(order, listener))
+        report = wire.report_of(await self._do(order, listener))
+        for product in report.products:
+            # A child that a site has taken over could name any file of ours as its product.
+            if product.path.parent != order.folder or not _plain_file(product.path):
+                raise _lost(self._worker, "the child's product is none")
+        return report
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
@@ -178,11 +193,11 @@ class YtDlpEngine:
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,
                 )
-            self._control = ours
+            self._control, self._pid = ours, process.pid
             try:
                 await self._listen(ours)
             finally:
-                self._control = None
+                self._control, self._pid = None, 0
                 with suppress(ProcessLookupError):
                     process.kill()
                 self._fall()
@@ -212,23 +227,8 @@ class YtDlpEngine:
             run.gone.set()
 
 
-def environment(tools: Path, home: Path, ca_bundle: Path | None) -> dict[str, str]:
-    """What the parent and its children see: no secret of ours, no one's configuration, our tools first."""
-    told = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
-    told |= {
-        "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
-        "HOME": str(home),
-        "XDG_CONFIG_HOME": str(home),
-        "XDG_CACHE_HOME": str(home),
-        "TMPDIR": str(home),
-        "PYTHONUNBUFFERED": "1",
-        "YTDLP_NO_PLUGINS": "1",
-        "NO_COLOR": "1",
-    }
-    if ca_bundle is not None:
-        # Every name that some TLS library of the engine reads.
-        told |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), str(ca_bundle))
-    return told
+def _plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _pass_on(frame: wire.Frame, listener: Listener) -> None:

@@ -43,7 +43,7 @@ def find(connection: Connection, tenant: str, sha256: Iterable[str], now: dateti
     """As Catalogue.find."""
     alive = artifacts.c.tenant == tenant, artifacts.c.expire_time > now
     asked = select(artifacts.c.sha256, artifacts.c.id).where(*alive, artifacts.c.sha256.in_(list(sha256)))
-    return dict(connection.execute(asked).tuples().all())
+    return {row.sha256: row.id for row in connection.execute(asked)}
 
 
 def change(connection: Connection, id: str, make: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
@@ -74,7 +74,7 @@ def remove(
 def expire(connection: Connection, now: datetime, limit: int) -> int:
     """As Catalogue.expire."""
     asked = select(artifacts.c.id, artifacts.c.key).where(artifacts.c.expire_time <= now).limit(limit)
-    gone = dict(connection.execute(asked.with_for_update(skip_locked=True)).tuples().all())
+    gone = {row.id: row.key for row in connection.execute(asked.with_for_update(skip_locked=True))}
     _forget(connection, list(gone), set(gone.values()), now)
     return len(gone)
 

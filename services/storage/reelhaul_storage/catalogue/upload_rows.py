@@ -151,5 +151,6 @@ def _artifact(connection: Connection, id: str) -> Artifact:  # noqa: A002
 
 def _insert_if_new(connection: Connection, table: Table, values: dict[str, Any], unique: list[str]) -> bool:
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    made = connection.execute(upsert(table).values(values).on_conflict_do_nothing(index_elements=unique))
-    return made.rowcount == 1
+    made = upsert(table).values(values).on_conflict_do_nothing(index_elements=unique)
+    # Not rowcount: psycopg's is not to be had for an INSERT.
+    return connection.execute(made.returning(*table.primary_key)).first() is not None

@@ -14,7 +14,8 @@ from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_storage.model import Chunk, Draft, Expected, Upload, safe_file_name
+from reelhaul_storage.model import Chunk, Draft, Expected, Upload
+from reelhaul_storage.names import safe_file_name
 from reelhaul_storage.service.artifacts import Changes
 
 _MAX_CONTENT = 1 << 20

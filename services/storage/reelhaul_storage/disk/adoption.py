@@ -54,7 +54,7 @@ def _opened(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
     parts = path.split("/")
     if not 0 < len(parts) <= _MAX_DEPTH or any(p in ("", ".", "..") or "\0" in p for p in parts):
         raise FieldInvalid(_FIELD, "must be relative, without dots, at most 16 folders deep")
-    opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)]
+    opened = [_step(str(folder), os.O_RDONLY | os.O_DIRECTORY, None)]
     try:
         for part in parts[:-1]:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -67,11 +67,23 @@ def _opened(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
             os.close(each)
 
 
-def _step(part: str, flags: int, parent: int) -> int:
+# All of them mean: send the bytes instead.
+_LEADS_NOWHERE = {
+    errno.EACCES,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+}
+
+
+def _step(part: str, flags: int, parent: int | None) -> int:
     try:
         return os.open(part, flags | os.O_CLOEXEC, dir_fd=parent)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):
+        if error.errno in _LEADS_NOWHERE:
             raise FieldInvalid(_FIELD, "leads to no file in the shared folder") from error
         raise
 

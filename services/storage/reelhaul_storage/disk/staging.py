@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any
 
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.disk import durably
@@ -37,22 +39,35 @@ class StagedFile:
     async def persist(self) -> int:
         """Return the size once all is safe on disk."""
         await self._go()
-        await self.settled()
-        with durably.told():
-            await asyncio.get_running_loop().run_in_executor(self._threads, os.fsync, self._opened)
+        await self._settled()
+        self._begin(self._sync)
+        await self._settled()
         return self.size
 
-    async def settled(self) -> None:
-        """Return when no thread touches the file any more; raises what failed there."""
+    def when_settled(self, left: Callable[[], None]) -> None:
+        """Call *left* as soon as no thread touches the file any more: now, or soon."""
+        if self._going is None or self._going.done():
+            left()
+        else:
+            after(self._going, left)
+
+    async def _settled(self) -> None:
+        """Return when no thread touches the file; raises what failed there."""
         if self._going is not None:
-            going, self._going = self._going, None
-            await asyncio.shield(going)
+            # Cancelling us must not make us forget that a thread is at it.
+            await asyncio.shield(self._going)
 
     async def _go(self) -> None:
-        await self.settled()
+        await self._settled()
         pieces, self._gathered, self._gathered_size = self._gathered, [], 0
-        loop = asyncio.get_running_loop()
-        self._going = loop.run_in_executor(self._threads, self._put, pieces)
+        self._begin(self._put, pieces)
+
+    def _begin(self, work: Callable[..., None], *arguments: object) -> None:
+        self._going = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def _sync(self) -> None:
+        with durably.told():
+            os.fsync(self._opened)
 
     def _put(self, pieces: list[bytes]) -> None:
         with durably.told():
@@ -61,3 +76,14 @@ class StagedFile:
                 self.size += len(piece)
                 if self.hasher is not None:
                     self.hasher.update(piece)
+
+
+def after(work: asyncio.Future[Any], left: Callable[[], None]) -> None:
+    """Call *left* once *work* has ended, however it did."""
+
+    def ended(_: asyncio.Future[Any]) -> None:
+        if not work.cancelled():
+            work.exception()  # looked at, since nobody else will
+        left()
+
+    work.add_done_callback(ended)

@@ -92,10 +92,10 @@ class MemoryBlobStore:
         """As BlobStore.read."""
         content = bytes(self._blobs[key].content)
         for at in range(offset, offset + length, _PIECE):
-            piece = content[at : min(at + _PIECE, offset + length)]
-            if not piece:
+            end = min(at + _PIECE, offset + length)
+            yield content[at:end]
+            if end > len(content):
                 raise EOFError(key)
-            yield piece
 
     async def delete(self, key: str) -> None:
         """As BlobStore.delete."""

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import caller
-from reelhaul_storage.digests import EMPTY_SHA256, Digests, crc32c
-from reelhaul_storage.failures import ChecksumMismatch, OffsetConflict, TooLarge
+from reelhaul_storage.digests import EMPTY_SHA256, Digests
+from reelhaul_storage.failures import ChecksumMismatch, OffsetConflict
 from reelhaul_storage.model import (
     CLAIM_LIFE,
     UPLOAD_LIFE,
@@ -24,12 +24,10 @@ from reelhaul_storage.model import (
     Expected,
     Upload,
     artifact_of,
-    new_key,
 )
-from reelhaul_storage.ports import BlobStore, Catalogue, Staged
-
-#: Seconds that a writer may say nothing: another one waits for the upload.
-_IDLE_SECONDS = 60
+from reelhaul_storage.names import new_key
+from reelhaul_storage.ports import BlobStore, Catalogue
+from reelhaul_storage.service.intake import fit, take
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class Standing:
 
     upload: Upload
     persisted_size: int
+    #: Whether nothing need be written to finish it; so too where it is finished.
     content_exists: bool
 
 
@@ -55,7 +54,7 @@ class Uploads:
 
     async def begin(self, upload: Upload) -> Standing:
         """Begin *upload*; what it says of times, and its id, are filled in here."""
-        self._check_size(upload.total_size)
+        fit(upload.total_size, self._max_bytes)
         now = self._now()
         draft = replace(upload.draft, tenant=_tenant(upload.draft))
         begun = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFE)
@@ -90,7 +89,7 @@ class Uploads:
             artifact = await self._catalogue.artifact(upload.artifact)
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
         await self._catalogue.keep_upload(id, self._now() + UPLOAD_LIFE)
-        persisted, finish = await self._take(upload, chunks)
+        persisted, finish = await take(self._blobs, upload, chunks, self._max_bytes)
         await self._catalogue.keep_upload(id, self._now() + UPLOAD_LIFE)
         return persisted if finish is None else await self.finish(id, finish)
 
@@ -125,7 +124,7 @@ class Uploads:
             return await self._finish_staged(upload, content, expected)
 
     async def _finish_staged(self, upload: Upload, content: Digests, expected: Expected) -> Artifact:
-        self._check_size(content.size)
+        fit(content.size, self._max_bytes)
         if content.size < upload.total_size:
             raise OffsetConflict(f"{upload.total_size - content.size} bytes are missing", content.size)
         if not expected.holds_for(content) or upload.total_size not in (0, content.size):
@@ -161,36 +160,9 @@ class Uploads:
             raise OffsetConflict("the content was removed a moment ago: write it", 0)
         return made
 
-    async def _take(self, upload: Upload, chunks: AsyncIterator[Chunk]) -> tuple[int, Expected | None]:
-        """Write *chunks*: the bytes now safe, and what to finish with, if so told."""
-        first = await _next(chunks)
-        if first is None:
-            raise FieldInvalid("content", "nothing was sent")
-        async with self._blobs.stage(upload.id, first.offset) as staged:
-            size = first.offset
-            chunk: Chunk | None = first
-            while chunk is not None:
-                await self._fit(upload, staged, chunk, size)
-                await staged.write(chunk.content)
-                size += len(chunk.content)
-                if chunk.finish is not None:
-                    return await staged.persist(), chunk.finish
-                chunk = await _next(chunks)
-            return await staged.persist(), None
-
-    async def _fit(self, upload: Upload, staged: Staged, chunk: Chunk, size: int) -> None:
-        """Raise unless *chunk* goes on at *size* whole, and does not lead past the end."""
-        self._check_size(size + len(chunk.content))
-        if upload.total_size and size + len(chunk.content) > upload.total_size:
-            raise FieldInvalid("content", f"leads past the {upload.total_size} bytes that were announced")
-        if chunk.offset != size:
-            raise OffsetConflict(f"write_offset is {chunk.offset}, not {size}", await staged.persist())
-        if chunk.crc32c is not None and chunk.crc32c != crc32c(chunk.content):
-            raise ChecksumMismatch(f"crc32c does not hold at {size}", await staged.persist())
-
     async def _standing(self, upload: Upload) -> Standing:
         size = await self._blobs.staged_size(upload.id)
-        known = not upload.artifact and await self._known(upload.draft.tenant, upload.expected_sha256)
+        known = upload.artifact or await self._known(upload.draft.tenant, upload.expected_sha256)
         return Standing(upload, size, bool(known))
 
     async def _known(self, tenant: str, sha256: str) -> Artifact | None:
@@ -215,10 +187,6 @@ class Uploads:
     ) -> Artifact:
         return artifact_of(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise TooLarge(size, self._max_bytes)
-
 
 def _tenant(draft: Draft) -> str:
     who = caller()
@@ -229,8 +197,3 @@ def _finished(written: Artifact | int) -> Artifact:
     if isinstance(written, Artifact):
         return written
     raise FieldInvalid("finish_write", "a one-shot write must end with it")
-
-
-async def _next(chunks: AsyncIterator[Chunk]) -> Chunk | None:
-    async with asyncio.timeout(_IDLE_SECONDS):
-        return await anext(chunks, None)

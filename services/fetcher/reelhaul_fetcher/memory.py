@@ -1,0 +1,202 @@
+"""The fetcher's world in memory: for tests and demos. Nothing survives the process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, Progress
+from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product
+from reelhaul_fetcher.ports import Listener, Stamp, Usage
+from reelhaul_runtime.errors import ReelhaulError, Unavailable
+
+
+class MemoryDelivery:
+    """A work item that writes down what is done with it in *log*."""
+
+    def __init__(self, item: work_pb2.WorkItem, log: list[str]) -> None:
+        self.item = item
+        self._log = log
+
+    async def ack(self) -> None:
+        """As ``ports.Delivery.ack``."""
+        self._log.append("ack")
+
+    async def nak(self, delay: timedelta) -> None:
+        """As ``ports.Delivery.nak``."""
+        self._log.append(f"nak {delay.total_seconds():g}")
+
+    async def in_progress(self) -> None:
+        """As ``ports.Delivery.in_progress``."""
+        self._log.append("in progress")
+
+
+class MemoryQueue:
+    """Work items, hints and progress in lists. *log* is shared with its deliveries."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.published: list[work_pb2.ProgressNotice] = []
+        self._items: asyncio.Queue[work_pb2.WorkItem] = asyncio.Queue()
+        self._hints: asyncio.Queue[work_pb2.StopHint] = asyncio.Queue()
+
+    def put(self, item: work_pb2.WorkItem) -> None:
+        """Queue *item*."""
+        self._items.put_nowait(item)
+
+    def hint(self, hint: work_pb2.StopHint) -> None:
+        """Send *hint*."""
+        self._hints.put_nowait(hint)
+
+    async def next(self) -> MemoryDelivery:
+        """As ``ports.Queue.next``."""
+        return MemoryDelivery(await self._items.get(), self.log)
+
+    async def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+        """As ``ports.Queue.hints``."""
+        while True:
+            yield await self._hints.get()
+
+    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+        """As ``ports.Queue.publish``."""
+        kept = work_pb2.ProgressNotice()
+        kept.CopyFrom(notice)
+        self.published.append(kept)
+
+
+class MemoryLeases:
+    """Leases of jobs that are whatever ``specs`` says; ``away`` makes every call fail."""
+
+    def __init__(self, log: list[str], lease_seconds: float = 30.0) -> None:
+        self.log = log
+        self.specs: dict[str, lease_pb2.FetchSpec] = {}
+        self.away = False
+        #: What the next renewals and claims are answered with, instead of yes.
+        self.renewal = lease_service_pb2.RenewResponse()
+        self.refusal: lease_pb2.Refusal | None = None
+        self.finishes: list[lease_service_pb2.FinishRequest] = []
+        self.renewals: list[lease_service_pb2.RenewRequest] = []
+        self._lease_seconds = lease_seconds
+        self._epochs = itertools.count(1)
+
+    async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
+        """As ``ports.Leases.claim``."""
+        self._check("claim")
+        if self.refusal is not None:
+            return lease_service_pb2.ClaimResponse(refusal=self.refusal)
+        duration = duration_pb2.Duration()
+        duration.FromTimedelta(timedelta(seconds=self._lease_seconds))
+        lease = lease_pb2.Lease(
+            epoch=next(self._epochs), lease_duration=duration, spec=self.specs[request.job]
+        )
+        return lease_service_pb2.ClaimResponse(lease=lease)
+
+    async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
+        """As ``ports.Leases.renew``."""
+        self._check("renew")
+        self.renewals.append(request)
+        if self.renewal.WhichOneof("outcome"):
+            return self.renewal
+        return lease_service_pb2.RenewResponse(renewal=lease_pb2.Renewal())
+
+    async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
+        """As ``ports.Leases.finish``."""
+        self._check("finish")
+        self.finishes.append(request)
+        now = timestamp_pb2.Timestamp()
+        now.GetCurrentTime()
+        return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now))
+
+    def _check(self, call: str) -> None:
+        self.log.append(call)
+        if self.away:
+            raise Unavailable("jobs", "jobs does not answer")
+
+
+class MemoryArtifacts:
+    """Artifacts in a dict."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, tuple[bytes, Stamp]] = {}
+
+    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+        """As ``ports.Artifacts.store``."""
+        info = ArtifactInfo()
+        info.CopyFrom(product.info)
+        info.name = f"artifacts/{uuid.uuid4()}"
+        content = product.path.read_bytes()
+        self.stored[info.name] = content, stamp
+        told(len(content))
+        return info
+
+
+class MemoryGuard:
+    """Passes that lead nowhere."""
+
+    def __init__(self) -> None:
+        self.open_passes: set[str] = set()
+        self.used = Usage()
+
+    async def open(self, name: str, byte_limit: int) -> str:
+        """As ``ports.Guard.open``."""
+        self.open_passes.add(name)
+        return f"http://{name}:secret@127.0.0.1:9"
+
+    async def usage(self, name: str) -> Usage:
+        """As ``ports.Guard.usage``."""
+        return self.used
+
+    async def close(self, name: str) -> Usage:
+        """As ``ports.Guard.close``."""
+        self.open_passes.discard(name)
+        return self.used
+
+
+class MemoryEngine:
+    """Fetches one file of *content*, when ``go`` is set; fails with ``failure`` if there is one."""
+
+    version = "memory 1"
+
+    def __init__(self, content: bytes = b"a video") -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.begun = asyncio.Event()
+        self.stopped = False
+        self.failure: Exception | None = None
+        self.media = MediaInfo(title="A video", extractor="memory")
+        self.probes = 0
+        self._content = content
+
+    async def check(self) -> None:
+        """As ``ports.Engine.check``."""
+
+    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+        """As ``ports.Engine.fetch``."""
+        path = order.folder / "result.mp4"
+        path.write_bytes(self._content)
+        listener.media(self.media)
+        listener.progress(Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3))
+        self.begun.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.stopped = True
+            raise
+        if self.failure is not None:
+            raise self.failure
+        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
+        return FetchReport(self.media, (Product(path, info),), DeliveredMedia())
+
+    async def probe(self, order: ProbeOrder) -> MediaInfo:
+        """As ``ports.Engine.probe``."""
+        self.probes += 1
+        await self.go.wait()
+        if isinstance(self.failure, ReelhaulError):
+            raise self.failure
+        return self.media

@@ -1,0 +1,262 @@
+"""Random walks over jobs, on every store: no road but those of the table, no stale write, no stuck job."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import uuid
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.contracts.test_job_store import LEASE, NOW, claim, job, sql_store
+from tests.postgresql import fresh_database
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, State
+from reelhaul_runtime.errors import StateConflict
+from reelhaul_runtime.sql import migrations
+
+OUTCOMES: dict[str, Any] = {
+    "succeeded": leases.Succeeded(
+        media=media_pb2.MediaInfo(title="A film"), artifacts=(media_pb2.ArtifactInfo(name="artifacts/1"),)
+    ),
+    "failed for now": leases.Failed(error=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "")),
+    "failed for good": leases.Failed(error=status_of(ErrorReason.MEDIA_NOT_FOUND, "")),
+    "cancelled": leases.Cancelled(),
+    "released": leases.Released(),
+    "released for a while": leases.Released(delay=timedelta(minutes=1)),
+}
+
+
+class Walk(RuleBasedStateMachine):
+    """Workers, callers and loops at once, in any order."""
+
+    jobs = Bundle("jobs")
+    held = Bundle("held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.now = NOW
+        self.known: dict[str, Job] = {}
+        #: Successes by job since its last RetryJob.
+        self.completed: dict[str, int] = {}
+
+    async def open_store(self) -> Any:
+        raise NotImplementedError
+
+    @initialize()
+    def open(self) -> None:
+        self.store = self.runner.run(self.open_store())
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "store"):
+                self.all_end()
+        finally:
+            self.runner.run(self.stack.aclose())
+            self.runner.close()
+
+    @rule(target=jobs)
+    def add(self) -> str:
+        new = replace(job(1), id=str(uuid.uuid4()), create_time=self.now)
+        self.runner.run(self.store.add([new]))
+        self.known[new.id] = new
+        return new.id
+
+    @rule(target=held, job_id=jobs, back=st.integers(0, 1), worker=st.sampled_from(["w1", "w2"]))
+    def claim(self, job_id: str, back: int, worker: str) -> tuple[str, int]:
+        before = self.known[job_id]
+        asked = claim(attempt=max(1, before.attempt - back), worker=worker, request_id=str(uuid.uuid4()))
+        change = self.change(job_id, lambda j: leases.claimed(j, asked, self.now))
+        if change.refusal is None:
+            assert back == 0 or before.attempt == 1
+            assert change.job.epoch == before.epoch + 1
+        return job_id, change.job.epoch
+
+    @rule(lease=held)
+    def renew(self, lease: tuple[str, int]) -> None:
+        job_id, epoch = lease
+        change = self.change(job_id, lambda j: leases.renewed(j, epoch, self.now, LEASE))
+        self.check_fence(change, epoch)
+
+    @rule(lease=held, name=st.sampled_from(sorted(OUTCOMES)))
+    def finish(self, lease: tuple[str, int], name: str) -> None:
+        job_id, epoch = lease
+        outcome = leases.Outcome(result=OUTCOMES[name])
+        change = self.change(job_id, lambda j: leases.finished(j, epoch, outcome, self.now))
+        self.check_fence(change, epoch)
+        if change.made and change.job.state is State.SUCCEEDED:
+            self.completed[job_id] = self.completed.get(job_id, 0) + 1
+
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        try:
+            change = self.change(job_id, lambda j: queueing.cancelling(j, self.now))
+        except StateConflict:
+            assert self.known[job_id].state in (State.SUCCEEDED, State.FAILED)
+        else:
+            assert change.job.state in (State.CANCELLING, State.CANCELLED)
+
+    @rule(job_id=jobs)
+    def retry(self, job_id: str) -> None:
+        try:
+            self.change(job_id, lambda j: queueing.retried(j, self.now), reopened=True)
+        except StateConflict:
+            assert self.known[job_id].state not in REOPENED
+
+    @rule(seconds=st.sampled_from([1, 20, 40, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule()
+    def sweep(self) -> None:
+        for lane, after in ((Lane.LATER, queueing.due_now), (Lane.LEASED, leases.lapsed)):
+            for job_id in self.runner.run(self.store.due(lane, self.now, 1000)):
+                self.change(job_id, lambda j, after=after: after(j, self.now))
+
+    @rule()
+    def publish(self) -> None:
+        backlog = self.runner.run(self.store.backlog(5, "", self.now))
+        picks = queueing.fair_picks(backlog.ready, backlog.in_hand, 5)
+        self.runner.run(self.store.published(picks, self.now + LEASE))
+        for pick in picks:
+            if pick.id in self.known:
+                self.known[pick.id] = self.runner.run(self.store.get(pick.id))
+                assert self.known[pick.id].lane is Lane.PUBLISHED
+
+    @rule(job_id=jobs)
+    def republish(self, job_id: str) -> None:
+        self.change(job_id, lambda j: queueing.republished(j, self.now))
+
+    @invariant()
+    def completed_at_most_once(self) -> None:
+        assert all(times == 1 for times in self.completed.values())
+
+    def change(self, job_id: str, after: Any, *, reopened: bool = False) -> Change:
+        """What *after* made of the job, checked against the table."""
+        before = self.known[job_id]
+        change: Change = self.runner.run(self.store.change(job_id, after))
+        assert change.before == before
+        self.known[job_id] = self.runner.run(self.store.get(job_id))
+        assert self.known[job_id] == change.job
+        if change.job.state is not before.state:
+            assert change.job.state in (REOPENED if reopened else NEXT)[before.state]
+        assert change.job.revision in (before.revision, before.revision + 1)
+        assert change.job.epoch >= before.epoch
+        assert change.job.charged <= change.job.retry.max_attempts
+        if before.state.terminal and not reopened:
+            assert change.job == before
+        return change
+
+    def check_fence(self, change: Change, epoch: int) -> None:
+        """A stale epoch changed nothing."""
+        if change.before.epoch != epoch or not change.before.leased:
+            assert change.refusal is not None
+            assert not change.made
+        else:
+            assert change.refusal is None
+
+    def all_end(self) -> None:
+        """Once faults end, every job ends; its events tell one road from its birth to there."""
+        for _ in range(30):
+            self.now += timedelta(hours=1)
+            self.sweep()
+            for job_id, known in list(self.known.items()):
+                if known.state is State.QUEUED:
+                    _, epoch = self.claim(job_id, 0, "w9")
+                    self.finish((job_id, epoch), "succeeded")
+        for job_id, known in self.known.items():
+            assert known.state.terminal, known
+            assert known.lane is Lane.IDLE
+            events = self.runner.run(self.store.events(job_id, after=0, limit=1000))
+            assert [event.old_state for event in events] == [None, *(event.state for event in events[:-1])]
+            attempts = self.runner.run(self.store.attempts(job_id, below=None, limit=1000))
+            epochs = [attempt.epoch for attempt in attempts]
+            assert epochs == sorted(set(epochs), reverse=True)
+            assert all(attempt.end_time is not None for attempt in attempts)
+
+
+class MemoryWalk(Walk):
+    async def open_store(self) -> Any:
+        return MemoryStore()
+
+
+class SqliteWalk(Walk):
+    template: Path | None = None
+
+    async def open_store(self) -> Any:
+        if SqliteWalk.template is None:
+            SqliteWalk.template = Path(tempfile.mkdtemp(prefix="reelhaul-test-")) / "template.db"
+            migrations.migrate(f"sqlite:///{SqliteWalk.template}", "reelhaul_jobs")
+        folder = tempfile.mkdtemp(prefix="reelhaul-test-")
+        self.stack.callback(shutil.rmtree, folder)
+        copy = shutil.copy(SqliteWalk.template, folder)
+        return await self.stack.enter_async_context(sql_store(f"sqlite:///{copy}"))
+
+
+class PostgresqlWalk(Walk):
+    url = ""
+
+    async def open_store(self) -> Any:
+        return await self.stack.enter_async_context(sql_store(self.url))
+
+
+def walked(machine: type[Walk], examples: int, *phases: Phase) -> None:
+    bounds = settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        phases=phases or tuple(Phase),
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=bounds)
+
+
+def test_walk_in_memory() -> None:
+    """No walk leaves the roads, in memory."""
+    walked(MemoryWalk, 100)
+
+
+def test_walk_in_sqlite() -> None:
+    """No walk leaves the roads, in SQLite."""
+    walked(SqliteWalk, 15)
+
+
+def test_walk_in_postgresql() -> None:
+    """No walk leaves the roads, in PostgreSQL."""
+    with fresh_database() as url:
+        PostgresqlWalk.url = url
+        walked(PostgresqlWalk, 8)
+
+
+def test_walk_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walk itself is good for something: without the fence it fails."""
+    fenced = leases._stale
+    monkeypatch.setattr(leases, "_stale", lambda j, epoch: None if j.leased else fenced(j, epoch))
+    with pytest.raises(AssertionError):
+        walked(MemoryWalk, 200, Phase.generate)

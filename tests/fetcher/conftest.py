@@ -1,0 +1,77 @@
+"""A warm engine behind a real guard, for the tests that fetch from the local site."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
+from reelhaul_fetcher.guard.process import GuardConfig
+from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.media import tools
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Sightings
+from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.surroundings import environment
+
+
+class Heard:
+    """What a fetch told while it ran."""
+
+    def __init__(self) -> None:
+        self.sightings = Sightings()
+        self.seen: list[Progress] = []
+        self.metadata: list[MediaInfo] = []
+
+    def media(self, media: MediaInfo) -> None:
+        self.metadata.append(media)
+
+    def progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+
+
+class Rig:
+    """An engine, its guard, and a folder for each fetch."""
+
+    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, place: Path) -> None:
+        self.engine, self.guard, self.place = engine, guard, place
+        self._numbers = itertools.count()
+
+    async def fetch(
+        self, url: str, spec: FormatSpec | None = None, heard: Heard | None = None, size_limit: int = 0
+    ) -> FetchReport:
+        """What *url* gives for *spec*."""
+        name = f"fetch{next(self._numbers)}"
+        folder = self.place / name
+        folder.mkdir()
+        proxy = await self.guard.open(name, 0)
+        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit)
+        try:
+            return await self.engine.fetch(order, heard or Heard())
+        finally:
+            await self.guard.close(name)
+
+
+@pytest.fixture(scope="session")
+def engine_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an engine's parent is given."""
+    place = tmp_path_factory.mktemp("engine")
+    (place / "home").mkdir()
+    return environment(tools.link(place / "tools"), place / "home", None)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def rig(
+    engine_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Rig]:
+    """A rig whose guard lets 127.0.0.2 through."""
+    config = GuardConfig(allow_networks=("127.0.0.2/32",))
+    async with (
+        GuardProcess.open_guard(config) as guard,
+        YtDlpEngine.open(engine_environment, "test-worker") as engine,
+    ):
+        await engine.warm()
+        yield Rig(engine, guard, tmp_path_factory.mktemp("work"))

@@ -1,0 +1,164 @@
+"""Watches over the twins in memory: what a slow, late or returning watcher sees."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.jobs.test_loops import House
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model.job import Event
+from reelhaul_jobs.model.states import State
+from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.service import watching
+from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching import Heartbeat, Pace, Snapshot, Watches
+from reelhaul_runtime.errors import NotFound, ReelhaulError
+
+FAST = Pace(progress=0.001, heartbeat=60)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.fixture
+def watches(house) -> Watches:
+    return Watches(house.store, house.bus, house.hub, Tokens(b"k" * 32), house.now)
+
+
+async def move(house, job_id, rule):
+    change = await house.store.change(job_id, rule)
+    await News(house.hub, house.bus).tell(change)
+    return change.job
+
+
+def notice(job_id: str, sequence: int, epoch: int = 1) -> Notice:
+    return Notice(job_id, epoch, sequence, media_pb2.Progress(percent=sequence))
+
+
+async def test_slow_watcher_sees_the_newest_progress(house, watches):
+    """A watcher that reads late gets the newest progress only, and how much it missed."""
+    job = await house.add()
+    await house.claim(job.id)
+    stream = aiter(watches.watch(job.id, None, "", FAST))
+    await anext(stream)
+    for sequence in range(1, 31):
+        house.hub.progressed(notice(job.id, sequence))
+    message = await anext(stream)
+    assert (message.body.percent, message.conflated) == (30, 29)
+    house.hub.progressed(notice(job.id, 12))
+    house.hub.progressed(notice(job.id, 31))
+    assert (await anext(stream)).body.percent == 31
+    await stream.aclose()
+
+
+async def test_late_watcher_is_told_how_far_it_is(house, watches):
+    """The first snapshot holds the newest progress that the bus has, if it is of this lease."""
+    job = await house.add()
+    await house.claim(job.id)
+    house.bus.notices[job.id] = notice(job.id, 44)
+    first = await anext(aiter(watches.watch(job.id, None, "", FAST)))
+    assert first.body.job.progress.percent == 44
+    house.bus.notices[job.id] = notice(job.id, 55, epoch=9)
+    first = await anext(aiter(watches.watch(job.id, None, "", FAST)))
+    assert first.body.job.progress is None
+
+
+async def test_states_are_never_dropped(house, watches):
+    """A watcher that reads nothing for a while gets every state all the same."""
+    job = await house.add()
+    stream = aiter(watches.watch(job.id, None, "", FAST))
+    await anext(stream)
+    released = leases.Outcome(result=leases.Released())
+    for epoch in range(1, 11):
+        await house.claim(job.id)
+        await move(house, job.id, lambda j, e=epoch: leases.finished(j, e, released, house.time))
+    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    messages = [message async for message in stream]
+    states = [message.body.state for message in messages if isinstance(message.body, Event)]
+    assert states == [State.RUNNING, State.QUEUED] * 10 + [State.CANCELLED]
+    assert messages[-1].body.terminal
+
+
+async def test_too_far_behind_is_a_reset(house, watches):
+    """More changes than a watcher may have waiting become one snapshot that says reset."""
+    job = await house.add()
+    stream = aiter(watches.watch(job.id, None, "", FAST))
+    await anext(stream)
+    released = leases.Outcome(result=leases.Released())
+    for epoch in range(1, 40):
+        await house.claim(job.id)
+        await move(house, job.id, lambda j, e=epoch: leases.finished(j, e, released, house.time))
+    message = await anext(stream)
+    assert message.body.reset
+    assert message.body.job.state is State.QUEUED
+    await stream.aclose()
+
+
+async def test_old_position_is_a_reset(house, watches):
+    """Who comes back after the events are gone starts anew, with a snapshot that says so."""
+    job = await house.add()
+    first = await anext(aiter(watches.watch(job.id, None, "", FAST)))
+    house.time += timedelta(hours=25)
+    again = await anext(aiter(watches.watch(job.id, None, first.resume_token, FAST)))
+    assert isinstance(again.body, Snapshot)
+    assert again.body.reset
+
+
+async def test_lost_notice(house, watches, monkeypatch):
+    """A change that nobody told of is found by reading again."""
+    monkeypatch.setattr(watching, "_REREAD_SECONDS", 0.05)
+    job = await house.add()
+    stream = aiter(watches.watch(job.id, None, "", FAST))
+    await anext(stream)
+    await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
+    async with asyncio.timeout(5):
+        rest = [message.body async for message in stream]
+    assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
+
+
+async def test_deleted_job_says_a_last_word(house, watches):
+    """Watchers of a deleted job get a terminal snapshot."""
+    job = await house.add()
+    stream = aiter(watches.watch(job.id, None, "", FAST))
+    await anext(stream)
+    await move(house, job.id, lambda j: queueing.deleted(j, house.time))
+    async with asyncio.timeout(5):
+        rest = [message async for message in stream]
+    assert rest[-1].body.terminal
+    assert rest[-1].body.job.state is State.CANCELLED
+
+
+async def test_other_tenants_job(house, watches):
+    """Another tenant's job cannot be watched: it is not there."""
+    job = await house.add()
+    with pytest.raises(NotFound):
+        await anext(aiter(watches.watch(job.id, "other", "", FAST)))
+
+
+async def test_heartbeat_repeats_the_position(house, watches):
+    """In silence a heartbeat comes, with a token to resume from."""
+    job = await house.add()
+    stream = aiter(watches.watch(job.id, None, "", replace(FAST, heartbeat=0.05)))
+    first, second = await anext(stream), await anext(stream)
+    assert isinstance(second.body, Heartbeat)
+    assert second.sequence == first.sequence
+    await stream.aclose()
+    resumed = aiter(watches.watch(job.id, None, second.resume_token, replace(FAST, heartbeat=0.05)))
+    assert isinstance((await anext(resumed)).body, Heartbeat)
+    await resumed.aclose()
+
+
+async def test_closed_hub_takes_nobody(house, watches):
+    """A draining server takes no new watchers."""
+    job = await house.add()
+    house.hub.close()
+    with pytest.raises(ReelhaulError):
+        await anext(aiter(watches.watch(job.id, None, "", FAST)))
