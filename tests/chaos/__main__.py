@@ -1,7 +1,7 @@
-"""``make chaos``: the whole suite under load, killed again and again; then, from outside: was anything lost?
+"""``make chaos``: the whole suite under load, killed again and again; then, from outside, what came of it.
 
-Ends with one line, ``chaos ok accepted=<n> succeeded=<n> lost=0 doubled=0 stale=0 orphans=0 kills=…``, and exit
-code 0; or with ``chaos FAILED …``, which names the invariant and the job, and exit code 1.
+Ends with one line, ``chaos ok accepted=<n> succeeded=<n> lost=0 doubled=0 stale=0 orphans=0 kills=…``, and
+exit code 0; or with ``chaos FAILED …``, which names the invariant and the job, and exit code 1.
 """
 
 from __future__ import annotations
