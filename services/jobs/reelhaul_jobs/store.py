@@ -201,6 +201,8 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
         places = (place for place in count() if place not in answer.failed)
         at = dict(zip(answer.ids, places, strict=False))
         return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
+    if not batch.jobs:
+        return batch
     adding = replays.insert_new(connection, jobs).returning(jobs.c.id)
     added = set(connection.execute(adding, [rows.row_of(job) for job in batch.jobs.values()]).scalars())
     kept = {place: job for place, job in batch.jobs.items() if job.id in added}
