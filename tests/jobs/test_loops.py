@@ -30,7 +30,7 @@ class House:
     def __init__(self) -> None:
         self.time = START
         self.store, self.bus, self.hub = MemoryStore(), MemoryBus(), Hub()
-        self.dispatcher = Dispatcher(self.store, self.bus, self.now)
+        self.dispatcher = Dispatcher(self.store, self.bus, self.now, LEASE)
         news = News(self.hub, self.bus)
         self.sweeper = Sweeper(self.store, self.store, self.bus, news, self.now, LEASE)
         self.made = 0

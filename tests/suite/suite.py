@@ -123,7 +123,7 @@ class Suite:
             return False
 
     def _record(self) -> dict[str, Any]:
-        """The suite's own record of itself; empty before there is one, though an earlier suite left its own."""
+        """The suite's record of itself; empty before there is one, though an earlier suite left its own."""
         try:
             record: dict[str, Any] = json.loads((self.data_dir / "run/suite.json").read_text())
         except FileNotFoundError:

@@ -30,6 +30,8 @@ _SAFE: dict[bytes, bytes] = {
     b"cache-control": b"no-store",
 }
 _CLIENT_GONE = 499
+# Asked every few seconds by who keeps us running: no news.
+_PROBED = frozenset({"/healthz", "/readyz"})
 
 
 class Edge:
@@ -119,9 +121,11 @@ def _identified(scope: Scope) -> bytes:
 
 def _note(scope: Scope, telling: _Telling, seconds: float) -> None:
     """One line for the request. Queries are left out: they hold URLs and tokens."""
-    if not access.isEnabledFor(logging.INFO):
+    level = logging.DEBUG if scope["path"] in _PROBED else logging.INFO
+    if not access.isEnabledFor(level):
         return
-    access.info(
+    access.log(
+        level,
         "request",
         extra={
             "method": scope.get("method", "WEBSOCKET"),

@@ -64,6 +64,12 @@ class Batches:
         await self._news.tell_all(list(kept.jobs.values()))
         return kept
 
+    async def created(self, request: Request | None) -> Batch | None:
+        """The jobs of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
+        if request is None or (kept := await self._store.earlier(request)) is None:
+            return None
+        return Batch(dict(enumerate(kept)))
+
     async def get(self, job_ids: Sequence[str], owner: Owner) -> Sequence[Job]:
         """The jobs, in the order asked; ``NotFound`` for the first that is not there or another's."""
         found = {job.id: job for job in await self._store.get_many(job_ids) if owner in (None, job.tenant)}
