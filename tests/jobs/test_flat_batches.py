@@ -51,7 +51,7 @@ async def test_what_is_wrong_is_named_as_it_was_written(downloads):
         (batch(URL, options=One(max_fps=999)), ErrorReason.FIELD_INVALID, "options.max_fps"),
         (batch(URL, items=[One(url=URL), One(url=URL, hdr="x")]), ErrorReason.FIELD_INVALID, "items[1].hdr"),
         (batch(URL, items=[One(url=URL, max_fps=999)]), ErrorReason.FIELD_INVALID, "items[0].max_fps"),
-        (batch(URL, items=[One()]), ErrorReason.URL_INVALID, "items[0].url"),
+        (batch(URL, items=[One(url="ftp://a.example")]), ErrorReason.URL_INVALID, "items[0].url"),
         (batch(URL, items=[One(url=URL, request_id=str(uuid.uuid4()))]), 1, "items[0].request_id"),
         (batch(URL, items=[One(url=URL, validate_only=True)]), 1, "items[0].validate_only"),
         (batch(URL, options=One(url=URL)), ErrorReason.FIELD_INVALID, "options.url"),
@@ -69,14 +69,14 @@ async def test_what_is_wrong_is_named_as_it_was_written(downloads):
 
 async def test_batch_in_part(downloads):
     """With partial the good ones start, and each other is told by its place, its URL and why."""
-    urls = ("nonsense", "https://a.example/1", "https://127.0.0.1/x")
+    urls = ("nonsense", "https://a.example/1", "https://user:secret@a.example")
     items = [One(url="https://a.example/2", quality="huge"), One(url="https://a.example/3")]
     request = batch(*urls, items=items, partial=True, request_id=str(uuid.uuid4()))
     made = await downloads.BatchCreateDownloads(request)
     assert [job.url for job in made.jobs] == ["https://a.example/1", "https://a.example/3"]
     assert [(one.index, one.url, one.error.reason) for one in made.failed] == [
         (0, "nonsense", "URL_INVALID"),
-        (2, "https://127.0.0.1/x", "URL_FORBIDDEN"),
+        (2, "https://user:secret@a.example", "URL_INVALID"),
         (3, "https://a.example/2", "FIELD_INVALID"),
     ]
     assert "1080p" in made.failed[2].error.message
