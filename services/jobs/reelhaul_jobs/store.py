@@ -117,11 +117,11 @@ class SqlJobStore:
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
-        return await self._database.read(lambda connection: pages.page(connection, query))
+        return await self._database.scan(lambda connection: pages.page(connection, query))
 
     async def summary(self, asked: Range) -> Summary:
         """See JobStore.summary."""
-        return await self._database.read(lambda connection: tallies.summary(connection, asked))
+        return await self._database.scan(lambda connection: tallies.summary(connection, asked))
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """See JobStore.change."""
