@@ -44,15 +44,16 @@ class Transcoder:
         self, services: Iterable[tuple[ServiceDescriptor, Upstream]], options: Options | None = None
     ) -> None:
         self.options = options or Options()
-        encoder = Encoder(emit_defaults=self.options.emit_defaults)
+        encoders = {emits: Encoder(emit_defaults=emits) for emits in (False, True)}
         decoder = Decoder(unknown_fields=self.options.ignore_unknown_fields)
-        self.statuses = status_.StatusWriter(encoder)
+        self.statuses = status_.StatusWriter(encoders[False])
         self._router: Router[Target] = Router(self.options.unescape)
         self._streams: set[Ending] = set()
         self._draining = False
         for service, upstream in services:
             for rule in rules([service]):
                 template = parsed(rule)
+                encoder = encoders[self.options.emits_defaults(rule.method)]
                 binding = Binding(rule, template, self.options, decoder, encoder)
                 self._router.add(rule.verb, template, Target(binding, upstream), rule.name)
 

@@ -18,6 +18,10 @@ def _default_timeout(_: MethodDescriptor) -> float:
     return _DEFAULT_TIMEOUT_SECONDS
 
 
+def _no(_: MethodDescriptor) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Options:
     """What a gateway takes, refuses and says. The defaults follow google/api/http.proto."""
@@ -54,8 +58,8 @@ class Options:
     max_request_bytes: int = 4 * 1024 * 1024
     #: JSON answers from this size on are compressed for those who take gzip; 0: never.
     compress_from_bytes: int = 2048
-    #: Print fields without presence at their defaults.
-    emit_defaults: bool = False
+    #: Whether a method's answers print fields without presence at their defaults.
+    emits_defaults: Callable[[MethodDescriptor], bool] = _no
     #: Seconds of silence after which a stream is begun, and those between signs of life.
     begin_after_seconds: float = 1.0
     ping_seconds: float = 15.0

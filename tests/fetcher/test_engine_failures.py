@@ -59,7 +59,7 @@ async def test_retry_after_is_handed_on(rig: Rig, site: Site) -> None:
 
 async def test_nothing_past_the_guard(rig: Rig, site: Site) -> None:
     """A page that leads to another loopback address is refused as forbidden."""
-    for path in ("/redirect?to=http://127.0.0.1:9/", "/hls/master.m3u8?segment_host=http://127.0.0.1:9"):
+    for path in ("/redirect/1?to=http://127.0.0.1:9/", "/hls/master.m3u8?media_host=http://127.0.0.1:9"):
         failure = await _fails(rig, site.url(path))
         assert failure.reason == ErrorReason.URL_FORBIDDEN, failure.text
 

@@ -151,6 +151,8 @@ async def test_wrong_fields_have_their_flat_names(downloads):
     assert "job.format" not in error.text
     error = await refused(downloads.CreateDownload(flat.CreateDownloadRequest(url="file:///etc/passwd")))
     assert (error.reason, error.violations[0].field) == (ErrorReason.URL_INVALID, "url")
+    error = await refused(downloads.CreateDownload(flat.CreateDownloadRequest(url="x", quality="y")))
+    assert (error.reason, len(error.violations)) == (ErrorReason.URL_INVALID, 2)
     error = await refused(downloads.GetDownload(flat.GetDownloadRequest(job_id="no-id")))
     assert "job_id" in (error.metadata.get("field"), *(v.field for v in error.violations))
     assert (await downloads.ListDownloads(flat.ListDownloadsRequest())).total == 0

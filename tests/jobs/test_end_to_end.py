@@ -59,6 +59,31 @@ def states(messages) -> list[int]:
     return [m.state_change.state for m in messages if m.HasField("state_change")]
 
 
+async def test_progress_is_told_at_its_pace(service):
+    """Every progress that is a pace apart reaches the watcher while the job runs, none only at the end."""
+    job = await create(service)
+    seen, done = asyncio.Queue(), asyncio.Event()
+
+    async def watch():
+        pace = duration_pb2.Duration(nanos=100_000_000)
+        async for message in service.jobs.WatchJob(WatchJobRequest(name=job.name, min_interval=pace)):
+            if message.HasField("progress"):
+                seen.put_nowait(message.progress.percent)
+
+    async def work(held):
+        for percent in (10, 20, 30, 40):
+            await held.progress(percent)
+            async with asyncio.timeout(1):
+                assert await seen.get() == percent
+        await held.succeed()
+        done.set()
+
+    watching = asyncio.create_task(watch())
+    async with working(service, work), asyncio.timeout(10):
+        await done.wait()
+        await watching
+
+
 async def test_from_create_to_success(service):
     """A job is claimed, renewed and finished; its watcher sees every state and the progress."""
     job = await create(service)

@@ -30,9 +30,9 @@ from tests.libs.small_gateway import (
 
 from reelhaul.cli.bar import LiveBar
 from reelhaul.cli.commands import reelhaul
-from reelhaul.client import Event
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
+from reelhaul.rest import Event
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from reelhaul.cli.display import described, saved_line
 from reelhaul.cli.wording import printable, size
-from reelhaul.client import Event, Saved
 from reelhaul.downloads.v1.download_pb2 import Download, File
+from reelhaul.rest import Event, Saved
 
 
 class LiveBar:

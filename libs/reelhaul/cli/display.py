@@ -10,9 +10,9 @@ import click
 
 from reelhaul.cli.options import as_json_value, emit_json
 from reelhaul.cli.wording import printable, size, span, word
-from reelhaul.client import Event, Saved
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
+from reelhaul.rest import Event, Saved
 from reelhaul.type.v1.media_pb2 import Progress
 
 _LINE_EVERY_SECONDS = 5.0

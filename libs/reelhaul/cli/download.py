@@ -13,8 +13,8 @@ from reelhaul.cli.commands import FAILED, INTERRUPTED
 from reelhaul.cli.display import Display
 from reelhaul.cli.endings import check_succeeded, followed, save_all
 from reelhaul.cli.options import client_command
-from reelhaul.client import CallFailed, Client
 from reelhaul.downloads.v1.download_pb2 import Download
+from reelhaul.rest import CallFailed, Client
 
 F = TypeVar("F", bound=Callable[..., object])
 

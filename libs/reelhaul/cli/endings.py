@@ -10,8 +10,8 @@ import click
 from reelhaul.cli.commands import FAILED, INTERRUPTED
 from reelhaul.cli.display import Display, status_name
 from reelhaul.cli.options import Failed
-from reelhaul.client import CallFailed, Client
 from reelhaul.downloads.v1.download_pb2 import Download
+from reelhaul.rest import CallFailed, Client
 
 
 def followed(client: Client, job_id: str, display: Display) -> Download:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from reelhaul.cli.commands import FAILED, USAGE
 from reelhaul.cli.wording import printable
-from reelhaul.client import CallFailed, SaveFailed
+from reelhaul.rest import CallFailed, SaveFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -21,7 +21,8 @@ _Put = Callable[[Any, dict[str, Any]], None]
 class Encoder:
     """Writes messages as proto3 JSON, with their ``json_name``s.
 
-    Fields without presence are left out at their default, unless *emit_defaults*. An Any
+    Fields without presence are left out at their default, unless *emit_defaults*; enums at
+    zero are left out also then: unspecified is nothing to print. An Any
     of a type that *pool* does not know keeps its bytes: ``{"@type": …, "value": base64}``.
     """
 
@@ -80,7 +81,10 @@ class Encoder:
             puts: list[_Put] = []
             # Known before its fields are: messages may hold themselves.
             self._compiled[kind.full_name] = _object(puts)
-            puts.extend(self._put(field, always=self._emit_defaults) for field in kind.fields)
+            puts.extend(self._put(field, always=self._always(field)) for field in kind.fields)
+
+    def _always(self, field: FieldDescriptor) -> bool:
+        return self._emit_defaults and (field.enum_type is None or field.is_repeated)
 
     def _put(self, field: FieldDescriptor, *, always: bool) -> _Put:
         name, attribute = self._name(field), field.name

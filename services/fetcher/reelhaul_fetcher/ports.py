@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Engine and version, e.g. "yt-dlp 2026.10.26"."""
 
     async def check(self) -> None:
-        """Return if the engine is warm. Raises Unavailable."""
+        """Return when the engine is warm, at most seconds later. Raises Unavailable."""
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """Fetch into the order's folder, which exists.

@@ -32,6 +32,7 @@ async def listening(app: Any, address: str, *, keep_alive: int, drain_seconds: f
         ws_ping_timeout=20,
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         # Who the peer is, is decided by the edge.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from google.protobuf.descriptor import MethodDescriptor
 
+from reelhaul.downloads.v1 import download_service_pb2
 from reelhaul_gateway.faults import described
 from reelhaul_gateway.routes import SERVICES
 from reelhaul_gateway.settings import Settings
@@ -14,6 +15,8 @@ from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.headers import HeaderPolicy
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.upstream import Upstream
+
+_SIMPLE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"]
 
 #: What passes from a request to the services: who calls, and which request it belongs to. The
 #: suite's own names (x-reelhaul-…) never come from outside.
@@ -30,6 +33,7 @@ def transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> Transco
         headers=HEADERS,
         timeout_of=_timeout,
         describe=described,
+        emits_defaults=_is_simple,
         ignore_unknown_fields=False,
         header_fields={"idempotency-key": "request_id"},
         event_id_field="resume_token",
@@ -39,6 +43,11 @@ def transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> Transco
     )
     served = [(service, upstreams[owner]) for owner, services in SERVICES.items() for service in services]
     return Transcoder(served, options)
+
+
+def _is_simple(method: MethodDescriptor) -> bool:
+    """Whether *method* is of the door for scripts: they read fields without asking for them first."""
+    return bool(method.containing_service.full_name == _SIMPLE.full_name)
 
 
 def _timeout(method: MethodDescriptor) -> float:

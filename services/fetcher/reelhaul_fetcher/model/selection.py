@@ -13,6 +13,9 @@ from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
 
+# Taller than any picture, where the least is looked for.
+_UNTOLD = 10_000
+
 # Fewest moving parts first: a plain file is resumed and checked by its length.
 _PROTOCOLS = ("hls", "dash", "https")
 
@@ -49,7 +52,7 @@ def _audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
         best, warnings = _best_audio(apart, spec, codecs.Container.CONTAINER_UNSPECIFIED)
         return [best], warnings
     # Sound alone is wanted: the smallest picture costs least.
-    return [min(sounding, key=lambda s: (height_of(s) or 10_000, s.bitrate_bps))], []
+    return [min(sounding, key=lambda s: (height_of(s) or _UNTOLD, s.bitrate_bps))], []
 
 
 def _video(offered: list[Format], spec: FormatSpec) -> Choice:
@@ -97,17 +100,19 @@ def _picture_rank(spec: FormatSpec) -> Callable[[Format], Any]:
     liked = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     container = spec.container or codecs.Container.MP4
     wants_hdr = spec.dynamic_range in (FormatSpec.PREFER_HDR, FormatSpec.REQUIRE_HDR)
+    better = -1 if spec.smallest else 1
 
     def rank(stream: Format) -> tuple[float, ...]:
         name = codecs.family(stream.video_codec)
         return (
-            height_of(stream),
-            round(stream.frame_rate),
+            # What the site does not tell is no small picture for sure.
+            -(height_of(stream) or _UNTOLD) if spec.smallest else height_of(stream),
+            better * round(stream.frame_rate),
             bool(stream.dynamic_range) == wants_hdr,
             _place(name, liked),
             codecs.plays(name, container) + codecs.holds(name, container),
             _place(name, codecs.EFFICIENCY),
-            stream.bitrate_bps,
+            better * stream.bitrate_bps,
             _PROTOCOLS.index(stream.protocol) if stream.protocol in _PROTOCOLS else -1,
             bool(stream.audio_codec),
         )
@@ -133,6 +138,7 @@ def _best_audio(
 def _sound_rank(
     languages: list[str], spec: FormatSpec, container: codecs.Container.ValueType
 ) -> Callable[[Format], Any]:
+    better = -1 if spec.smallest else 1
     as_it_is = {FormatSpec.Audio.M4A: "aac", FormatSpec.Audio.OPUS: "opus", FormatSpec.Audio.MP3: "mp3"}
     asked = as_it_is.get(spec.audio.format)
 
@@ -142,7 +148,7 @@ def _sound_rank(
             (len(languages) - place for place, like in enumerate(languages) if _speaks(stream, like)), 0
         )
         name = codecs.family(stream.audio_codec)
-        return (language, original, name == asked, codecs.plays(name, container), stream.bitrate_bps)
+        return (language, original, name == asked, codecs.plays(name, container), better * stream.bitrate_bps)
 
     return rank
 

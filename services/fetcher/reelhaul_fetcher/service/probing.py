@@ -8,7 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
 from reelhaul_fetcher.model.orders import ProbeOrder
 from reelhaul_fetcher.model.selection import choose
@@ -17,6 +19,7 @@ from reelhaul_fetcher.service.fetching import by_guard
 from reelhaul_runtime.errors import ReelhaulError
 
 _KEPT_SECONDS = 180
+_LONGEST_SECONDS = 60
 _KEPT_PROBES = 500
 # A page, its manifests: not the media.
 _BYTE_LIMIT = 64 * 1024 * 1024
@@ -75,19 +78,32 @@ class Probing:
     async def _ask(self, question: Question) -> Probe:
         async with self._width:
             name = f"probe-{uuid.uuid4()}"
-            at, failure, media = self._now(), None, None
+            at = self._now()
+            failure: ReelhaulError | None = None
+            media: MediaInfo | None = None
             url = await self._guard.open(name, _BYTE_LIMIT)
             order = ProbeOrder(question.url, url, question.max_entries, question.playlist)
             try:
-                media = await self._engine.probe(order)
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    media = await self._engine.probe(order)
             except ReelhaulError as error:
                 failure = error
+            except TimeoutError:
+                failure = _stalled(question.url)
             finally:
                 usage = await asyncio.shield(self._guard.close(name))
             if failure is not None:
                 raise by_guard(failure, usage) from failure
             assert media is not None
             return Probe(media, at)
+
+
+def _stalled(url: str) -> ReelhaulError:
+    return ReelhaulError(
+        ErrorReason.UPSTREAM_STALLED,
+        f"the site did not answer in full within {_LONGEST_SECONDS} s",
+        metadata={"host": urlsplit(url).hostname or "", "stage": "PROBING"},
+    )
 
 
 def estimate(media: MediaInfo, spec: FormatSpec) -> Estimate:

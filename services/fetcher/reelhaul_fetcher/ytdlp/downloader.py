@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import unsmuggle_url
 
-#: Header by which the guard says why it refused.
-GUARD_HEADER = "X-Reelhaul-Guard"
+from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
+
+# Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
+_TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
 
 _SUPPORTED = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
 
@@ -31,22 +34,27 @@ class Answers:
     last_host: str = ""
     retry_after: str = ""
     #: Why the guard refused the last request that failed; empty if it was not the guard.
-    guard_said: str = ""
+    guard_refused: str = ""
+    #: Why the guard did not reach the site with it; empty if that was not the matter.
+    guard_failed: str = ""
     #: yt-dlp tells some causes as warnings only.
     warnings: list[str] = field(default_factory=list)
 
     def note(self, url: str, error: RequestError) -> None:
         """Remember how the request for *url* failed."""
         self.last_host = urlsplit(url).hostname or ""
-        self.guard_said = ""
+        self.guard_refused = self.guard_failed = ""
         if isinstance(error, HTTPError):
-            self.guard_said = error.response.headers.get(GUARD_HEADER, "")
-            if not self.guard_said:
+            headers = error.response.headers
+            self.guard_refused = headers.get(REFUSAL_FIELD, "")
+            self.guard_failed = headers.get(FAILURE_FIELD, "")
+            if not self.guard_refused and not self.guard_failed:
                 self.last_status = error.status
                 self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
-                self.retry_after = error.response.headers.get("Retry-After", "")
-        elif "Tunnel connection failed: 403" in str(error):
-            self.guard_said = "refused"
+                self.retry_after = headers.get("Retry-After", "")
+        elif told := _TUNNEL.search(str(error)):
+            refused = told[1].startswith("Refused")
+            self.guard_refused, self.guard_failed = (told[2], "") if refused else ("", told[2])
 
     # yt-dlp's logger.
     def debug(self, text: str) -> None:

@@ -28,6 +28,7 @@ from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 log = logging.getLogger(__name__)
 
 _WARM_SECONDS = 60.0
+_CHECK_SECONDS = 4.0
 _RESTART_SECONDS = 0.5
 
 
@@ -75,9 +76,12 @@ class YtDlpEngine:
         return self._pid
 
     async def check(self) -> None:
-        """Return if the parent is warm. Raises Unavailable."""
-        if not self._warm.is_set():
-            raise Unavailable("fetcher", "the engine is warming up")
+        """Return when the parent is warm. Raises Unavailable where that takes long."""
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._warm.wait()
+        except TimeoutError:
+            raise Unavailable("fetcher", "the engine is not warm") from None
 
     async def warm(self) -> None:
         """Return when the parent is warm."""
@@ -85,7 +89,12 @@ class YtDlpEngine:
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """As ``ports.Engine.fetch``."""
-        return wire.report_of(await self._do(order, listener))
+        report = wire.report_of(await self._do(order, listener))
+        for product in report.products:
+            # A child that a site has taken over could name any file of ours as its product.
+            if product.path.parent != order.folder or not _plain_file(product.path):
+                raise _lost(self._worker, "the child's product is none")
+        return report
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
@@ -235,6 +244,10 @@ def environment(tools: Path, home: Path, ca_bundle: Path | None) -> dict[str, st
         # Every name that some TLS library of the engine reads.
         told |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), str(ca_bundle))
     return told
+
+
+def _plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _pass_on(frame: wire.Frame, listener: Listener) -> None:

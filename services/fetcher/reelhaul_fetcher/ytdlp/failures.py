@@ -69,6 +69,15 @@ _WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     ),
 )
 
+# The guard's words for not reaching a site, in those of the API.
+_GUARD_CAUSES = {
+    "unresolved": "dns",
+    "resolve-timeout": "dns",
+    "connect-timeout": "timeout",
+    "connect-failed": "connect",
+    "closed": "reset",
+}
+
 _TRANSPORT: tuple[tuple[str, str], ...] = (
     (r"name resolution|Name or service|getaddrinfo|nodename", "dns"),
     (r"certificate|SSL|TLS", "tls"),
@@ -102,12 +111,16 @@ def _by_guard(
 ) -> ReelhaulError | None:
     if any(isinstance(link, WayBarred) for link in chain):
         return _failure(ErrorReason.URL_FORBIDDEN, "the page leads past the guard", facts)
-    if not answers.guard_said:
+    if answers.guard_failed:
+        known = facts | {"cause": _GUARD_CAUSES.get(answers.guard_failed, answers.guard_failed)}
+        text = f"{facts['host']} cannot be reached: {answers.guard_failed}"
+        return _failure(ErrorReason.UPSTREAM_UNAVAILABLE, text, known)
+    if not answers.guard_refused:
         return None
-    if "byte" in answers.guard_said:
+    if answers.guard_refused == "byte-budget":
         return _failure(ErrorReason.MEDIA_TOO_LARGE, "more bytes came than the job may receive", facts)
     return _failure(
-        ErrorReason.URL_FORBIDDEN, f"the guard refused {facts['host']}: {answers.guard_said}", facts
+        ErrorReason.URL_FORBIDDEN, f"the guard refused {facts['host']}: {answers.guard_refused}", facts
     )
 
 

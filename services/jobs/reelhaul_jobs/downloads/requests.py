@@ -84,6 +84,8 @@ def name(job_id: str) -> str:
 
 
 def _job(request: flat.CreateDownloadRequest, findings: Findings) -> job_pb2.Job:
+    # Checked again with the job; here so that one answer tells of it and of the words.
+    urls.check(request.url, "url", findings)
     job = job_pb2.Job(url=request.url, format=formats.spec(request, findings), labels=request.labels)
     job.priority = words.meant(request.priority, words.PRIORITIES, "priority", findings) or job.priority
     if request.HasField("schedule_time"):

@@ -108,8 +108,9 @@ class Watches:
                 heard = now
                 yield watch.heartbeat()
             ends = min(heard + pace.heartbeat, read + _REREAD_SECONDS)
-            waits = told + pace.progress if box.notice and now - told < pace.progress else ends
-            await box.wait(max(0.0, min(ends, waits) - now), progress=now - told >= pace.progress)
+            # Within the pace progress rings no bell: look again when it is over, or none is heard of.
+            due = now - told >= pace.progress
+            await box.wait(max(0.0, (ends if due else min(ends, told + pace.progress)) - now), progress=due)
             _check_goes_on(box, begun)
             stale = box.revision > watch.job.revision or _newer_lease(box, watch.job)
             if stale or time.monotonic() - read >= _REREAD_SECONDS:

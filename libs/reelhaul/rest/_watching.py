@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 from google.protobuf import json_format
 
-from reelhaul.client import _failures
-from reelhaul.client._failures import CallFailed
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
+from reelhaul.rest import _failures
+from reelhaul.rest._failures import CallFailed
 
 _HEARTBEAT_SECONDS = 5
 # Three missed heartbeats mean a dead stream.

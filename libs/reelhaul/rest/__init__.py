@@ -1,4 +1,4 @@
-"""The client of the JSON API: start downloads, follow them through disconnects, save their files.
+"""The JSON API from Python: start downloads, follow them through disconnects, save their files.
 
     with Client("http://127.0.0.1:8080") as client:
         job = client.create({"url": "https://…", "quality": "1080p"})
@@ -10,9 +10,9 @@
 Programs that speak gRPC take the stubs of ``reelhaul.jobs.v1`` and the like instead.
 """
 
-from reelhaul.client._client import Client
-from reelhaul.client._failures import CallFailed, SaveFailed
-from reelhaul.client._saving import Saved
-from reelhaul.client._watching import Event
+from reelhaul.rest._client import Client
+from reelhaul.rest._failures import CallFailed, SaveFailed
+from reelhaul.rest._saving import Saved
+from reelhaul.rest._watching import Event
 
 __all__ = ["CallFailed", "Client", "Event", "SaveFailed", "Saved"]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from reelhaul.client import _failures, _names
-from reelhaul.client._failures import CallFailed, SaveFailed
 from reelhaul.downloads.v1.download_pb2 import File
+from reelhaul.rest import _failures, _names
+from reelhaul.rest._failures import CallFailed, SaveFailed
 
 #: Told the bytes of a file that are there so far.
 Received = Callable[[int], None]

@@ -15,9 +15,9 @@ import httpx
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from reelhaul.client import _failures, _saving, _watching
-from reelhaul.client._failures import CallFailed
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
+from reelhaul.rest import _failures, _saving, _watching
+from reelhaul.rest._failures import CallFailed
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 

@@ -1,0 +1,127 @@
+"""Which streams are taken for what was asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import Format, FormatSpec
+from reelhaul_fetcher.model.packaging import package
+from reelhaul_fetcher.model.selection import choose
+from reelhaul_runtime.errors import ReelhaulError
+
+
+def video(name: str, height: int, codec: str, **more: object) -> Format:
+    """A picture without sound."""
+    return Format(format_id=name, height=height, width=height * 16 // 9, video_codec=codec, **more)  # type: ignore[arg-type]
+
+
+def audio(name: str, codec: str, **more: object) -> Format:
+    """Sound without a picture."""
+    return Format(format_id=name, audio_codec=codec, **more)  # type: ignore[arg-type]
+
+
+OFFERED = [
+    audio("140", "mp4a.40.2", bitrate_bps=128_000, language_code="en", original_audio=True),
+    audio("251", "opus", bitrate_bps=160_000, language_code="en", original_audio=True),
+    audio("251-de", "opus", bitrate_bps=160_000, language_code="de", original_audio=False),
+    Format(format_id="18", height=360, width=640, video_codec="avc1.42001E", audio_codec="mp4a.40.2"),
+    video("136", 720, "avc1.4d401f", frame_rate=30),
+    video("298", 720, "avc1.4d4020", frame_rate=60),
+    video("137", 1080, "avc1.640028", frame_rate=30),
+    video("248", 1080, "vp9", frame_rate=30),
+    video("399", 1080, "av01.0.08M.08", frame_rate=30),
+    video("337", 2160, "vp9.2", frame_rate=30, dynamic_range="HDR10"),
+    video("313", 2160, "vp9", frame_rate=30),
+]
+
+H264, VP9 = FormatSpec.H264, FormatSpec.VP9
+AUDIO = FormatSpec.AUDIO
+
+
+@pytest.mark.parametrize(
+    ("spec", "chosen"),
+    [
+        (FormatSpec(), ["313", "140"]),
+        (FormatSpec(max_height=1080), ["399", "140"]),
+        (FormatSpec(max_height=1080, video_codecs=[H264]), ["137", "140"]),
+        (FormatSpec(max_height=1080, container=FormatSpec.WEBM), ["399", "251"]),
+        (FormatSpec(max_height=1080, container=FormatSpec.WEBM, video_codecs=[VP9]), ["248", "251"]),
+        (FormatSpec(max_height=720), ["298", "140"]),
+        (FormatSpec(max_height=720, max_frame_rate=30), ["136", "140"]),
+        (FormatSpec(max_height=480), ["18"]),
+        (FormatSpec(dynamic_range=FormatSpec.PREFER_HDR), ["337", "140"]),
+        (FormatSpec(dynamic_range=FormatSpec.REQUIRE_HDR, max_height=2160), ["337", "140"]),
+        (FormatSpec(media_kind=AUDIO), ["251"]),
+        (FormatSpec(media_kind=AUDIO, audio=FormatSpec.Audio(format=FormatSpec.Audio.M4A)), ["140"]),
+        (FormatSpec(media_kind=AUDIO, audio=FormatSpec.Audio(languages=["de", "original"])), ["251-de"]),
+    ],
+)
+def test_the_ladder(spec: FormatSpec, chosen: list[str]) -> None:
+    """Height first, then frame rate, dynamic range, codec; the original sound, as the container likes."""
+    streams, _ = choose(OFFERED, spec)
+    assert chosen == [stream.format_id for stream in streams]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FormatSpec(max_height=240),
+        FormatSpec(min_height=4320),
+        FormatSpec(dynamic_range=FormatSpec.REQUIRE_HDR, max_height=1080),
+        FormatSpec(audio=FormatSpec.Audio(languages=["fr"], language_required=True)),
+    ],
+)
+def test_what_nothing_meets(spec: FormatSpec) -> None:
+    """What no offered stream meets is FORMAT_UNAVAILABLE, not something else instead."""
+    with pytest.raises(ReelhaulError) as failure:
+        choose(OFFERED, spec)
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+
+
+def test_wishes_not_met_are_told() -> None:
+    """Less height, another codec, another language: delivered, and said."""
+    spec = FormatSpec(max_height=4320, video_codecs=[H264], audio=FormatSpec.Audio(languages=["fr"]))
+    _, warnings = choose(OFFERED, spec)
+    assert [warning.reason for warning in warnings] == [
+        media_pb2.Warning.HEIGHT_BELOW_ASKED,
+        media_pb2.Warning.CODEC_NOT_OFFERED,
+        media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS,
+    ]
+
+
+def test_a_portrait_counts_its_shorter_side() -> None:
+    """1080×1920 is 1080 high, as people count."""
+    upright = Format(format_id="up", width=1080, height=1920, video_codec="avc1", audio_codec="mp4a")
+    streams, warnings = choose([upright], FormatSpec(max_height=1080))
+    assert ([stream.format_id for stream in streams], warnings) == (["up"], [])
+
+
+def test_protected_streams_are_never_taken() -> None:
+    """DRM among others is passed over; alone it is the reason of the failure."""
+    secret = video("drm", 4320, "avc1", drm=True)
+    assert choose([*OFFERED, secret], FormatSpec())[0][0].format_id == "313"
+    with pytest.raises(ReelhaulError) as failure:
+        choose([secret], FormatSpec())
+    assert failure.value.reason == ErrorReason.MEDIA_DRM_PROTECTED
+
+
+@pytest.mark.parametrize(
+    ("codecs", "spec", "extension", "encodes"),
+    [
+        (("h264", "aac"), FormatSpec(), "mp4", False),
+        (("vp9", "opus"), FormatSpec(), "mkv", False),
+        (("vp9", "opus"), FormatSpec(container=FormatSpec.MP4), "mp4", False),
+        (("vp8", "vorbis"), FormatSpec(container=FormatSpec.MP4), "mp4", True),
+        (("h264", "aac"), FormatSpec(container=FormatSpec.WEBM), "webm", True),
+        (("h264", "aac"), FormatSpec(container=FormatSpec.MKV), "mkv", False),
+        (("h264", ""), FormatSpec(), "mp4", False),
+        (("", "opus"), FormatSpec(media_kind=AUDIO), "opus", False),
+        (("", "aac"), FormatSpec(media_kind=AUDIO), "m4a", False),
+    ],
+)
+def test_packages(codecs: tuple[str, str], spec: FormatSpec, extension: str, encodes: bool) -> None:
+    """Streams are copied where the container takes them; nothing asked means nothing encoded."""
+    how = package(*codecs, spec)
+    assert (extension, encodes) == (how.extension, how.encodes)

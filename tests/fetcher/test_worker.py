@@ -1,0 +1,274 @@
+"""The worker over twins in memory: the order of its steps, and what ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from google.protobuf import duration_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
+from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
+from reelhaul_fetcher.memory import MemoryArtifacts, MemoryEngine, MemoryGuard, MemoryLeases, MemoryQueue
+from reelhaul_fetcher.ports import Usage
+from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.service.attempt import Bench
+from reelhaul_fetcher.service.fetching import Fetching, Limits
+from reelhaul_fetcher.service.worker import Worker
+from reelhaul_runtime.errors import ReelhaulError, from_status
+
+JOB = "jobs/018f0000-0000-7000-8000-000000000001"
+
+
+class House:
+    """A worker and all that it touches."""
+
+    def __init__(self, place: Path, lease_seconds: float = 30.0, slots: int = 1) -> None:
+        self.log: list[str] = []
+        self.place = place
+        self.queue, self.leases = MemoryQueue(self.log), MemoryLeases(self.log, lease_seconds)
+        self.engine, self.guard, self.artifacts = MemoryEngine(), MemoryGuard(), MemoryArtifacts()
+        fetching = Fetching(self.engine, self.guard, self.artifacts, DiskScratch(place), Limits(0, 60, 60))
+        bench = Bench(self.leases, self.queue, fetching, "worker-1", self._slot, time.monotonic)
+        self.worker = Worker(bench, slots)
+        self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
+
+    def _slot(self) -> lease_pb2.Slot:
+        return self.worker.offer("default", self.engine.version, 1)
+
+    def give(self, job: str = JOB) -> None:
+        """Queue *job*."""
+        self.leases.specs.setdefault(job, self.leases.specs[JOB])
+        self.queue.put(work_pb2.WorkItem(job=job, attempt=1))
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The worker runs within the block."""
+        task = asyncio.create_task(self.worker.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def logged(self, entry: str) -> None:
+        """Return when *entry* is in the log."""
+        async with asyncio.timeout(5):
+            while entry not in self.log:  # noqa: ASYNC110 - a list tells nobody
+                await asyncio.sleep(0.005)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Work folders that are left."""
+        return list(self.place.iterdir())
+
+    @property
+    def outcome(self) -> lease_service_pb2.FinishRequest:
+        """The one outcome told."""
+        (finish,) = self.leases.finishes
+        return finish
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    """A house with one slot."""
+    return House(tmp_path)
+
+
+async def test_finish_before_ack(house: House) -> None:
+    """A job is claimed, fetched, stored, finished and only then acknowledged; its folder is gone."""
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert house.log == ["claim", "finish", "ack"]
+    (artifact,) = house.outcome.succeeded.artifacts
+    content, stamp = house.artifacts.stored[artifact.name]
+    assert (content, stamp.job, stamp.epoch, stamp.tenant) == (b"a video", JOB, 1, "local")
+    assert house.folders == []
+    assert not house.guard.open_passes
+
+
+async def test_progress_is_published(house: House) -> None:
+    """Watchers hear of stages in order, never of 100 percent."""
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    notices = house.queue.published
+    assert list(range(1, len(notices) + 1)) == [notice.sequence for notice in notices]
+    assert notices[-1].progress.stage == Progress.UPLOADING
+    assert 94 < notices[-1].progress.percent < 100
+    assert {1} == {notice.progress.attempt for notice in notices}
+
+
+async def test_never_ack_while_jobs_is_away(house: House) -> None:
+    """While jobs is away the result is kept and told again; the item stays ours until the answer."""
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        house.leases.away = True
+        house.engine.go.set()
+        await house.logged("finish")
+        assert "ack" not in house.log
+        house.leases.away = False
+        await house.logged("ack")
+    assert house.outcome.HasField("succeeded")
+
+
+async def test_a_refused_renewal_discards(tmp_path: Path) -> None:
+    """A lease that is lost stops the fetch, and nothing is finished under it."""
+    house = House(tmp_path, lease_seconds=0.06)
+    house.engine.go.clear()
+    house.leases.renewal.refusal.reason = lease_pb2.Refusal.LOST
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert house.engine.stopped
+    assert house.leases.finishes == []
+    assert house.folders == []
+    assert house.artifacts.stored == {}
+
+
+async def test_a_refusal_with_a_delay_hands_back(house: House) -> None:
+    """A job that another worker holds comes again when that lease may be over."""
+    delay = duration_pb2.Duration()
+    delay.FromTimedelta(timedelta(seconds=12))
+    house.leases.refusal = lease_pb2.Refusal(reason=lease_pb2.Refusal.LEASED, retry_delay=delay)
+    async with house.working():
+        house.give()
+        await house.logged("nak 12")
+    assert house.log == ["claim", "nak 12"]
+
+
+async def test_in_progress_follows_a_good_renewal(tmp_path: Path) -> None:
+    """JetStream hears that work goes on after each good renewal, and metadata goes along once."""
+    house = House(tmp_path, lease_seconds=0.06)
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.logged("in progress")
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.log.index("renew") < house.log.index("in progress")
+    assert [r.media.title for r in house.leases.renewals if r.HasField("media")] == ["A video"]
+
+
+async def test_cancel_by_hint(house: House) -> None:
+    """A stop hint makes the worker renew at once; asked to cancel, it stops and says so."""
+    house.engine.go.clear()
+    house.leases.renewal.renewal.cancel_requested = True
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=7))
+        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=1))
+        await house.logged("ack")
+    assert house.engine.stopped
+    assert house.outcome.HasField("cancelled")
+    assert house.log == ["claim", "renew", "finish", "ack"]
+
+
+async def test_drain_hands_back(house: House) -> None:
+    """Work that does not end within the grace goes back to the queue as unfinished."""
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+    await house.worker.drain(grace=0.01)
+    assert house.outcome.released.reason == lease_service_pb2.FinishRequest.Released.DRAIN
+    assert house.log[-1] == "ack"
+    assert house.folders == []
+
+
+async def test_drain_lets_end(house: House) -> None:
+    """Work that ends within the grace succeeds."""
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+    asyncio.get_running_loop().call_later(0.05, house.engine.go.set)
+    await house.worker.drain(grace=5)
+    assert house.outcome.HasField("succeeded")
+
+
+async def test_no_more_than_slots(house: House) -> None:
+    """A second job is not taken while the only slot is in use."""
+    house.engine.go.clear()
+    other = "jobs/018f0000-0000-7000-8000-000000000002"
+    async with house.working():
+        house.give()
+        house.give(other)
+        await house.engine.begun.wait()
+        assert house.log == ["claim"]
+        house.engine.go.set()
+        await house.logged("ack")
+        async with asyncio.timeout(5):
+            while house.log.count("ack") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    assert [JOB, other] == [finish.job for finish in house.leases.finishes]
+
+
+async def test_a_failure_has_its_reason_and_its_wait(house: House) -> None:
+    """A failed fetch is told with its reason, and with the site's Retry-After."""
+    house.engine.failure = ReelhaulError(
+        ErrorReason.UPSTREAM_THROTTLED, "slow down", retry_delay=timedelta(seconds=90)
+    )
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    failed = house.outcome.failed
+    assert from_status(failed.status).reason == ErrorReason.UPSTREAM_THROTTLED
+    assert failed.retry_hint.retry_delay.seconds == 90
+
+
+async def test_a_refusal_of_the_guard_stands_behind(house: House) -> None:
+    """Where the guard refused a host, that is why the fetch failed, whatever the engine made of it."""
+    house.engine.failure = ReelhaulError(ErrorReason.EXTRACTOR_FAILED, "no formats")
+    house.guard.used = Usage(10, (("10.0.0.1", "private"),))
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    error = from_status(house.outcome.failed.status)
+    assert (error.reason, error.metadata["host"]) == (ErrorReason.URL_FORBIDDEN, "10.0.0.1")
+
+
+async def test_a_bug_is_told_as_one(house: House) -> None:
+    """What nobody foresaw ends the attempt as INTERNAL_ERROR; the worker goes on."""
+    house.engine.failure = RuntimeError("oops")
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+        house.engine.failure = None
+        house.log.clear()
+        house.give()
+        await house.logged("ack")
+    assert [f.WhichOneof("outcome") for f in house.leases.finishes] == ["failed", "succeeded"]
+    assert from_status(house.leases.finishes[0].failed.status).reason == ErrorReason.INTERNAL_ERROR
+
+
+async def test_an_attempt_has_a_deadline(house: House) -> None:
+    """Past its deadline an attempt is stopped, as ATTEMPT_TIMED_OUT."""
+    house.leases.specs[JOB].attempt_deadline.FromTimedelta(timedelta(seconds=0.05))
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert house.engine.stopped
+    assert from_status(house.outcome.failed.status).reason == ErrorReason.ATTEMPT_TIMED_OUT
+
+
+async def test_a_wish_that_is_not_served_is_refused(house: House) -> None:
+    """What this build cannot do is refused in words, never left out in silence."""
+    house.leases.specs[JOB].format.CopyFrom(FormatSpec(chapters=FormatSpec.SPLIT))
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    error = from_status(house.outcome.failed.status)
+    assert (error.reason, error.metadata["method"]) == (ErrorReason.METHOD_UNSUPPORTED, "format.chapters")
