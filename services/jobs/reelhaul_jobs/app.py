@@ -67,17 +67,21 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
-        jobs = Jobs(store, queue, hub, news, probe, now)
+        limits, holder = settings.site_limits, str(uuid.uuid4())
+        jobs = Jobs(store, queue, hub, news, probe, now, limits)
         job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now)  # type: ignore[abstract]
         downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
-        lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease))
+        lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease, limits))
+        dispatcher = Dispatcher(
+            queue, bus, now, limits, settings.jobs_tenant_weights, leader=holder, wake=hub.changed.set
+        )
         loops = [
-            Loop("dispatcher", Dispatcher(queue, bus, now).step, 1.0, hub.changed),
+            Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
             Loop("sweeper", Sweeper(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
             Loop("forgetter", Forgetter(queue, now).step, 600.0),
         ]
-        await stack.enter_async_context(_turning(loops, queue))
+        await stack.enter_async_context(_turning(loops, queue, holder))
         servicers: list[Servicer] = [
             (job_service_pb2_grpc.add_JobServiceServicer_to_server, job_servicer, _JOB_SERVICE),
             (
@@ -142,9 +146,8 @@ async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[Remote
 
 
 @asynccontextmanager
-async def _turning(loops: Sequence[Loop], queue: QueueStore) -> AsyncIterator[None]:
-    """Runs *loops* until the block ends."""
-    holder = str(uuid.uuid4())
+async def _turning(loops: Sequence[Loop], queue: QueueStore, holder: str) -> AsyncIterator[None]:
+    """Runs *loops* until the block ends, as *holder* where there are other replicas."""
     tasks = [asyncio.create_task(run(loop, Leader(queue, loop.name, holder, utc_now))) for loop in loops]
     try:
         yield

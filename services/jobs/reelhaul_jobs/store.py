@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -14,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
-    literal_column,
     select,
     tuple_,
     update,
@@ -23,13 +23,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import rows
+from reelhaul_jobs import gate_store, rows
+from reelhaul_jobs.backlog_store import READY, SITES_READY
 from reelhaul_jobs.filters_sql import Kept, condition
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Page, Query, Request, Rule
+from reelhaul_jobs.ports import Page, Query, Request, Rule, SiteKey, SiteRule
 from reelhaul_jobs.tables import attempts, events, jobs, keys, request_ids
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql.database import Database
@@ -72,15 +73,18 @@ _EVENTS = (
 _BEFORE = (
     select(jobs.c.id)
     .where(
-        # A literal: with a bound value neither database would see that the partial index fits.
-        jobs.c.lane == literal_column(str(int(Lane.READY))),
-        jobs.c.tenant == bindparam("tenant"),
+        READY,
+        jobs.c.tenant == bindparam("of_tenant"),
+        jobs.c.site == bindparam("of_site"),
         tuple_(jobs.c.due, jobs.c.id) < tuple_(bindparam("due"), bindparam("id")),
     )
-    .limit(COUNTED - 1)
+    .limit(bindparam("most"))
     .subquery()
 )
 _PLACE = select(func.count()).select_from(_BEFORE)
+
+# Of more sites than this the place is an estimate, which it is anyway.
+_SITES = 64
 
 
 def _as_it_is(value: Any) -> Any:
@@ -126,6 +130,20 @@ class SqlJobStore:
         """See JobStore.change."""
         return await self._database.write(lambda connection: _change(connection, job_id, rule, request))
 
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """See JobStore.change_at_site."""
+
+        def op(connection: Connection) -> Change:
+            def at_site(job: Job) -> Change:
+                passage = gate_store.passage(connection, *key(job), now, counted=counted)
+                return rule(job, passage)
+
+            return _change(connection, job_id, at_site, None)
+
+        return await self._database.write(op)
+
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
         asked = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}
@@ -154,11 +172,7 @@ class SqlJobStore:
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
-        if job.lane is not Lane.READY or job.due is None:
-            return 1
-        asked = {"tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
-        before = await self._database.read(lambda connection: connection.execute(_PLACE, asked).scalar())
-        return int(before or 0) + 1
+        return await self._database.read(lambda connection: _place(connection, job))
 
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
@@ -204,6 +218,8 @@ def _change(connection: Connection, job_id: str, rule: Rule, request: Request | 
         _remember(connection, request, [job_id])
     if change.made:
         _write(connection, change)
+    if change.gate is not None:
+        gate_store.write(connection, change.gate)
     return change
 
 
@@ -272,6 +288,18 @@ def _page(connection: Connection, query: Query) -> Page:
     statement = select(jobs).where(*wanted).order_by(*order).offset(query.skip).limit(query.limit + 1)
     found = [rows.job_of(row) for row in connection.execute(statement).mappings()]
     return Page(found[: query.limit], len(found) > query.limit, total)
+
+
+def _place(connection: Connection, job: Job) -> int:
+    if job.lane is not Lane.READY or job.due is None:
+        return 1
+    asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
+    sites = connection.execute(SITES_READY, {"of_tenant": job.tenant, "after": "", "most": _SITES}).scalars()
+    before = 0
+    for site in list(sites):
+        left = {"of_site": site, "most": COUNTED - 1 - before}
+        before += int(connection.execute(_PLACE, asked | left).scalar_one())
+    return before + 1
 
 
 def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import holding, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
@@ -32,7 +33,14 @@ class Jobs:
     """What one may do with download jobs."""
 
     def __init__(
-        self, store: JobStore, queue: QueueStore, hub: Hub, news: News, probe: Probe, now: Clock
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        hub: Hub,
+        news: News,
+        probe: Probe,
+        now: Clock,
+        limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -40,6 +48,7 @@ class Jobs:
         self._news = news
         self._probe = probe
         self._now = now
+        self._limits = limits or SiteLimits()
 
     async def create(self, job: Job, request: Request | None) -> Seen:
         """Admit *job*: on disk when this returns. The same request again is the same job.
@@ -63,9 +72,11 @@ class Jobs:
         job = self.freshest(_owned(await self._store.get(job_id), owner))
         if job.state is not State.QUEUED:
             return Seen(job, waits.wait_of(job))
+        now = self._now()
         place = await self._store.place(job)
-        workers = await self._queue.slots(self._now()) > 0
-        return Seen(job, waits.wait_of(job, place=place, workers=workers))
+        workers = await self._queue.slots(now) > 0
+        site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
+        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site))
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
