@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.sites.site import Site, running_site
+from tests.sites.youtube.site import YouTube, running_youtube
 
 from reelhaul_runtime import broker
 
@@ -44,3 +45,10 @@ def site() -> Iterator[Site]:
     """The local media site, one for all tests: take a ``token`` of your own where you count requests."""
     with running_site() as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def youtube() -> Iterator[YouTube]:
+    """The stand-in for YouTube, one for all tests: its faults that pass have passed for who comes second."""
+    with running_youtube() as youtube:
+        yield youtube

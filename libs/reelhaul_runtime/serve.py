@@ -16,7 +16,7 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reelhaul_runtime import logs, service
+from reelhaul_runtime import failpoints, logs, service
 from reelhaul_runtime.settings import SuiteSettings, complaints
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ def _settled(work: Callable[[], int]) -> int:
 def _run(names: Sequence[str]) -> int:
     settings = SuiteSettings()
     logs.configure("+".join(names), settings.log_format, settings.log_level)
+    failpoints.arm(failpoints.parsed(settings.failpoints))
     try:
         found = [service.find(name) for name in names]
     except KeyError as error:

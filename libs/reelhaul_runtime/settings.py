@@ -6,8 +6,10 @@ import ipaddress
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from reelhaul_runtime import failpoints
 
 
 class SuiteSettings(BaseSettings):
@@ -32,6 +34,24 @@ class SuiteSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     #: Seconds that work in hand is given to end after SIGTERM.
     drain_seconds: float = Field(default=10.0, ge=0, le=3600)
+    #: Whether this is a crash test, which alone may ask for what follows.
+    chaos: bool = False
+    #: Where processes kill themselves, and by which odds: ``<point>=kill:<0…1>``, comma separated.
+    failpoints: str = ""
+
+    @field_validator("failpoints")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        failpoints.parsed(value)
+        return value
+
+    @model_validator(mode="after")
+    def _die_only_in_crash_tests(self) -> Self:
+        if self.failpoints and not self.chaos:
+            raise ValueError(
+                "REELHAUL_FAILPOINTS kills processes: it is for crash tests, with REELHAUL_CHAOS=1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Self:

@@ -12,7 +12,7 @@ from google.rpc import code_pb2, status_pb2
 
 from reelhaul_transcoding import headers as headers_
 from reelhaul_transcoding import status as status_
-from reelhaul_transcoding.bindings import Binding, Rule, parsed, rules_of
+from reelhaul_transcoding.bindings import Binding
 from reelhaul_transcoding.codec import texts
 from reelhaul_transcoding.codec.decode import Decoder
 from reelhaul_transcoding.codec.encode import Encoder
@@ -21,16 +21,12 @@ from reelhaul_transcoding.errors import Draining, Fault, FieldFault, MethodNotAl
 from reelhaul_transcoding.http import ClientGone, Header, Receive, Scope, Send, body_of, compressed, respond
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routes import Match, Router
+from reelhaul_transcoding.rules import parsed, rules
 from reelhaul_transcoding.sockets import serve_socket
 from reelhaul_transcoding.streams import Body, framing_for
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 
 log = logging.getLogger(__name__)
-
-
-def rules(services: Iterable[ServiceDescriptor]) -> list[Rule]:
-    """Every HTTP binding of *services*, in the order of the descriptors. Raises RouteError."""
-    return [rule for service in services for method in service.methods for rule in rules_of(method)]
 
 
 class Transcoder:
@@ -141,7 +137,12 @@ class Transcoder:
         body = await body_of(receive, headers, self.options.max_request_bytes)
         call = self.call(match, scope, headers, body)
         if match.target.binding.server_streaming:
-            await self._stream(match.target, call, headers, receive, send, head=method == "HEAD")
+            if method == "HEAD":
+                # What a stream would say is not known before it ends.
+                content_type = framing_for(match.target.binding, headers, self.statuses).content_type
+                await respond(send, 200, [], b"", content_type=content_type or b"application/octet-stream")
+                return
+            await self._stream(match.target, call, headers, receive, send)
         else:
             await self._unary(match.target, call, headers, receive, send)
 
@@ -157,19 +158,11 @@ class Transcoder:
             await respond(send, status, extra, body, content_type=content_type)
 
     async def _stream(
-        self,
-        target: Target,
-        call: Call,
-        headers: Mapping[bytes, bytes],
-        receive: Receive,
-        send: Send,
-        *,
-        head: bool,
+        self, target: Target, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
-        framing = framing_for(target.binding, headers.get(b"accept", b""), self.statuses)
         failure: status_pb2.Status | None = None
-        begin, ping = self.options.begin_after_seconds, self.options.ping_seconds
-        body = Body(send, framing, begin_after=begin, ping_every=ping, head=head)
+        framing = framing_for(target.binding, headers, self.statuses)
+        body = Body(send, framing, self.options.begin_after_seconds, self.options.ping_seconds)
         ending = Ending(receive)
         try:
             self.begin(ending)
@@ -181,10 +174,12 @@ class Transcoder:
         finally:
             body.close()
             self.finish(ending)
-        if ending.reason == "gone":
-            return
         if ending.reason == "draining":
             failure = self.told(Draining())
+        if ending.reason != "gone":
+            await self._ended(call, body, failure, send)
+
+    async def _ended(self, call: Call, body: Body, failure: status_pb2.Status | None, send: Send) -> None:
         if failure is not None and not body.begun:
             await self.refuse(send, failure, [])
         elif not await body.finish(failure):

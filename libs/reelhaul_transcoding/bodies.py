@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from reelhaul_transcoding.codec.decode import Decoder, Fill
+from reelhaul_transcoding.codec.decode import Decoder
 from reelhaul_transcoding.codec.parse import value_of
+from reelhaul_transcoding.codec.puts import Fill
 from reelhaul_transcoding.errors import FieldFault, Unsupported
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routes import RouteError
-
-if TYPE_CHECKING:
-    from reelhaul_transcoding.bindings import Rule
+from reelhaul_transcoding.rules import Rule
 
 _HTTP_BODY = "google.api.HttpBody"
 _JSON_TYPE = re.compile(

@@ -7,6 +7,7 @@ connection that breaks off.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
 import orjson
@@ -96,21 +97,23 @@ class Raw:
         """See Framing.failure."""
 
 
-def framing_for(binding: Binding, accept: bytes, statuses: StatusWriter) -> Framing:
-    """How *binding*'s messages are told to a client that sent *accept*."""
+def framing_for(binding: Binding, headers: Mapping[bytes, bytes], statuses: StatusWriter) -> Framing:
+    """How *binding*'s messages are told to a client that sent *headers*."""
     if binding.raw_answer:
         return Raw(binding)
-    return Events(binding, statuses) if _EVENTS in accept.lower() else Lines(binding, statuses)
+    return (
+        Events(binding, statuses)
+        if _EVENTS in headers.get(b"accept", b"").lower()
+        else Lines(binding, statuses)
+    )
 
 
 class Body:
     """The answer's body while it is written: begun late, pinged while nothing comes."""
 
-    def __init__(
-        self, send: Send, framing: Framing, *, begin_after: float, ping_every: float, head: bool
-    ) -> None:
+    def __init__(self, send: Send, framing: Framing, begin_after: float, ping_every: float) -> None:
         self.begun = False
-        self._send, self._framing, self._head = send, framing, head
+        self._send, self._framing = send, framing
         self._ping_every = ping_every
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
@@ -144,8 +147,7 @@ class Body:
         if not self.begun:
             self.begun = True
             await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
-        body = b"" if self._head else text
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._send({"type": "http.response.body", "body": text, "more_body": more})
 
     def _headers(self) -> list[Header]:
         content_type = self._framing.content_type or b"application/octet-stream"

@@ -402,3 +402,24 @@ async def test_key_is_shared(store):
     assert len(set(keys)) == 1
     assert len(keys[0]) == 32
     assert keys[0] != await store.key("others")
+
+
+async def test_same_request_at_two_replicas():
+    """The same request at two replicas at once is one job."""
+    with fresh_database() as url:
+        async with sql_store(url) as one, sql_store(url) as two:
+            for n in range(20):
+                answers = await asyncio.gather(
+                    one.add([job(2 * n)], request(n)), two.add([job(2 * n + 1)], request(n))
+                )
+                assert answers[0][0].id == answers[1][0].id
+            assert (await one.page(Query(tenant="acme", limit=50))).total == 20
+
+
+async def test_text_of_sites(store):
+    """A title with a NUL, or one that never ends, is kept all the same."""
+    await store.add([job(1)])
+    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
+    media = media_pb2.MediaInfo(title="a\0b" + "c" * 10_000)
+    await store.change(job(1).id, lambda j: leases.renewed(j, 1, NOW, LEASE, media=media))
+    assert (await store.get(job(1).id)).media == media

@@ -14,7 +14,8 @@ from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Sightings
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine, environment
+from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.surroundings import environment
 
 
 class Heard:

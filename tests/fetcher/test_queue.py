@@ -15,6 +15,7 @@ from tests.conftest import running_process
 
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.bus import JetStreamQueue
+from reelhaul_fetcher.service.ending import ended
 from reelhaul_runtime import bus
 from reelhaul_runtime.broker import executable, free_port, listening, write_config
 
@@ -125,3 +126,16 @@ async def test_consumers_made_late(broker: Client) -> None:
         await _consumer(broker, "normal")
         await _put(broker, "normal", "patient")
         assert await taking == "patient"
+
+
+async def test_waiting_without_consumers_is_quiet(broker: Client) -> None:
+    """While there are no consumers a worker asks now and then, not without pause."""
+    await broker.jetstream().delete_stream("WORK")
+    async with JetStreamQueue.open(broker, "default") as queue:
+        before = broker.stats["out_msgs"]
+        taking = asyncio.create_task(queue.next())
+        await asyncio.sleep(1)
+        asked = broker.stats["out_msgs"] - before
+        await ended(taking)
+    assert asked < 30
+    await broker.jetstream().add_stream(StreamConfig(name="WORK", subjects=["work.*.*"]))

@@ -108,3 +108,18 @@ async def test_a_websocket_that_leaves_ends_the_stream(suite):
 async def _collected(socket, frames):
     while True:
         frames.append(await socket.recv())
+
+
+async def test_a_websocket_of_another_page_is_refused(suite):
+    """Browsers would let any page read what runs on this machine."""
+    url = suite.url.replace("http", "ws") + "/v1/jobs/018f:watch"
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(url, proxy=None, origin="https://evil.example")
+    assert refused.value.response.status_code == 403
+
+
+async def test_head_of_a_stream_waits_for_nothing(client, suite):
+    """What it would say, without watching."""
+    answer = await client.head("/v1/jobs/endless:watch", headers={"accept": "text/event-stream"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert not suite.jobs.watched

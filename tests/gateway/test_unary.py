@@ -122,9 +122,10 @@ async def test_what_is_not_built_yet_says_so(client):
 async def test_a_hung_up_client_cancels_the_call(suite):
     """Nobody works for a client that left."""
     _reader, writer = await asyncio.open_connection(*suite.address)
-    writer.write(b"GET /v1/jobs/slow HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    writer.write(b"GET /v1/jobs/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await suite.jobs.begun.wait()
     writer.close()
+    await writer.wait_closed()
     async with asyncio.timeout(5):
         await suite.jobs.cancelled.wait()
 
@@ -172,3 +173,15 @@ async def test_every_answer_is_safe_and_traceable(client, suite, caplog):
     assert "secret" not in str(vars(line))
     await client.get("/v1/jobs/018f", headers={"x-request-id": "bad id\tof mine"})
     assert suite.jobs.metadata[-1]["x-request-id"] != "bad id\tof mine"
+
+
+async def test_pages_of_others_cannot_use_the_gateway(client, suite):
+    """Neither by a form, nor by a name of theirs that they point at us."""
+    form = await client.post("/v1/jobs/018f:cancel", headers={"origin": "https://evil.example"})
+    assert form.status_code == 400
+    assert form.json()["details"][0]["metadata"] == {"field": "origin"}
+    assert (await client.post("/v1/jobs", json={}, headers={"origin": suite.url})).status_code == 200
+    rebound = await client.get("/v1/jobs/018f", headers={"host": "evil.example"})
+    assert rebound.status_code == 400
+    assert rebound.json()["details"][0]["metadata"] == {"field": "host"}
+    assert (await client.get("/healthz", headers={"host": "localhost:8080"})).status_code == 200

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nats
 import pytest
 from nats.aio.client import Client
 from tests.conftest import running_process
@@ -18,7 +17,7 @@ from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.app import running
 from reelhaul_jobs.settings import Settings
-from reelhaul_runtime import broker
+from reelhaul_runtime import broker, bus
 from reelhaul_runtime.rpc.channels import channel
 
 TOKEN = "the suite's own"
@@ -39,21 +38,29 @@ class Service:
     port: int
 
 
+@dataclass
+class Broker:
+    """A nats-server."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+
 @pytest.fixture
-async def nats_server(tmp_path: Path) -> AsyncIterator[str]:
+async def nats_server(tmp_path: Path) -> AsyncIterator[Broker]:
     """A broker of this test's own: the streams' names are the service's, not the test's."""
     port = broker.free_port()
     config = broker.write_config(tmp_path / "nats", port)
-    with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
+    with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL) as process:
         await broker.listening(port)
-        yield f"nats://127.0.0.1:{port}"
+        yield Broker(port, process)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, nats_server: str) -> Settings:
+def settings(tmp_path: Path, nats_server: Broker) -> Settings:
     return Settings(
         data_dir=tmp_path,
-        nats_url=nats_server,
+        nats_url=f"nats://127.0.0.1:{nats_server.port}",
         jobs_address="127.0.0.1:0",
         # Nobody is there.
         storage_address=f"127.0.0.1:{broker.free_port()}",
@@ -67,23 +74,20 @@ def settings(tmp_path: Path, nats_server: str) -> Settings:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Service]:
     """The service, ready: its streams are there."""
-    client = await nats.connect(settings.nats_url)
-    try:
-        async with (
-            running(settings) as port,
-            channel(f"127.0.0.1:{port}", SERVICES) as outside,
-            channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
-        ):
-            await eventually(lambda: consumer_there(client))
-            yield Service(
-                job_service_pb2_grpc.JobServiceStub(outside),
-                lease_service_pb2_grpc.LeaseServiceStub(inside),
-                client,
-                settings,
-                port,
-            )
-    finally:
-        await client.close()
+    async with (
+        bus.connected(settings.nats_url, "test") as client,
+        running(settings) as port,
+        channel(f"127.0.0.1:{port}", SERVICES) as outside,
+        channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
+    ):
+        await eventually(lambda: consumer_there(client))
+        yield Service(
+            job_service_pb2_grpc.JobServiceStub(outside),
+            lease_service_pb2_grpc.LeaseServiceStub(inside),
+            client,
+            settings,
+            port,
+        )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -10,8 +11,10 @@ from contextlib import AsyncExitStack
 import grpc
 import pytest
 from google.protobuf import duration_pb2
+from tests.conftest import running_process
 from tests.jobs.conftest import SERVICES, eventually, serving
 from tests.jobs.worker import claim, working
+from tests.postgresql import fresh_database
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
@@ -31,6 +34,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
 from reelhaul_jobs.model.retries import status_of
+from reelhaul_runtime import broker
 from reelhaul_runtime.rpc.channels import channel, error_of
 
 SECOND = duration_pb2.Duration(seconds=1)
@@ -462,3 +466,46 @@ async def test_leases_are_the_suites_own(service):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await leases.Claim(claim(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w"))
     assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_broker_wiped_while_jobs_goes_on(settings, nats_server, tmp_path):
+    """The broker dies with all it had: jobs are accepted and cancelled, and done when it is back, empty."""
+
+    async def work(held):
+        await held.succeed()
+
+    async with serving(settings) as service:
+        before = await create(service)
+        await eventually(lambda: _holds(service, 1))
+        nats_server.process.kill()
+        nats_server.process.wait()
+        during, unwanted = await create(service), await create(service)
+        await service.jobs.CancelJob(CancelJobRequest(name=unwanted.name))
+        config = broker.write_config(tmp_path / "other", nats_server.port)
+        with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
+            await broker.listening(nats_server.port)
+            async with working(service, work):
+                for job in (before, during):
+                    assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await ended(service, unwanted.name)).state == Job.CANCELLED
+
+
+async def _holds(service, items: int) -> bool:
+    return (await service.nats.jetstream().stream_info("WORK")).state.messages == items
+
+
+async def test_two_replicas(settings):
+    """What is asked of one replica is seen at the other, at once; loops run at one of them."""
+    with fresh_database() as url:
+        shared = settings.model_copy(update={"jobs_database_url": url})
+        async with serving(shared) as one, serving(shared) as two:
+            job = await create(one)
+            watch = asyncio.create_task(watched(two, job.name))
+
+            async def work(held):
+                await held.succeed()
+
+            async with working(two, work):
+                messages = await watch
+            assert states(messages)[-1] == Job.SUCCEEDED
+            assert (await one.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.SUCCEEDED

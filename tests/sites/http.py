@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.sites.faults import WELL, Faults
 
-_HEAD_LIMIT = 64 * 1024
+_BODY_LIMIT = 64 * 1024
 _BLOCK = 256 * 1024
 # A slice of a throttled body each so often: smooth enough for a speed display.
 _TICK = 0.05
@@ -30,6 +30,9 @@ class Request:
     query: dict[str, str]
     #: By lower-case name; the last of equals.
     headers: dict[str, str] = field(repr=False)
+    #: As on the request line: a proxy is asked with an authority or a whole URL.
+    target: str = field(default="", repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ async def serve_connection(
 ) -> None:
     """Answer the requests of one connection until either side has enough."""
     try:
-        while request := await _read(reader):
+        while request := await read_request(reader):
             answer = _ranged(request, await respond(request))
             if not await _write(request, answer, writer):
                 break
@@ -62,12 +65,8 @@ async def serve_connection(
         writer.close()
 
 
-def etag(digest: str) -> str:
-    """A strong entity tag of content with *digest*."""
-    return f'"{digest[:32]}"'
-
-
-async def _read(reader: asyncio.StreamReader) -> Request | None:
+async def read_request(reader: asyncio.StreamReader) -> Request | None:
+    """The next request of a connection; None at its end. Raises ValueError where it is no HTTP."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -76,17 +75,24 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     method, target, _ = first.split(" ")
     named = (line.partition(":") for line in lines if line)
     headers = {name.strip().lower(): value.strip() for name, _, value in named}
-    await reader.readexactly(min(int(headers.get("content-length", 0)), _HEAD_LIMIT))
+    body = await reader.readexactly(min(int(headers.get("content-length", 0)), _BODY_LIMIT))
     parts = urlsplit(target)
-    return Request(method, unquote(parts.path), dict(parse_qsl(parts.query, keep_blank_values=True)), headers)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return Request(method, unquote(parts.path), query, headers, target, body)
+
+
+def etag(digest: str) -> str:
+    """A strong entity tag of content with *digest*."""
+    return f'"{digest[:32]}"'
 
 
 def _ranged(request: Request, answer: Answer) -> Answer:
     """*answer*, or the part or the 304 that the request's conditional headers ask for."""
     tag = answer.headers.get("ETag")
-    if answer.status != 200 or tag is None or answer.faults.ranges == "no" or answer.faults.chunked:
+    rangeable = tag is not None or "Accept-Ranges" in answer.headers
+    if answer.status != 200 or not rangeable or answer.faults.ranges == "no" or answer.faults.chunked:
         return answer
-    if request.headers.get("if-none-match") == tag:
+    if tag is not None and request.headers.get("if-none-match") == tag:
         return Answer(304, b"", answer.headers, answer.faults)
     headers = {**answer.headers, "Accept-Ranges": "bytes"}
     wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
@@ -124,7 +130,8 @@ async def _write(request: Request, answer: Answer, writer: asyncio.StreamWriter)
 
 async def _write_body(body: bytes, faults: Faults, writer: asyncio.StreamWriter) -> None:
     # Drained means handed to the kernel: a reset then loses nothing that came before it.
-    writer.transport.set_write_buffer_limits(high=0)
+    # Not 0: a TLS transport would take an empty buffer for a full one, and wait for ever.
+    writer.transport.set_write_buffer_limits(high=1)
     limit = min(value for value in (faults.reset, faults.stall, len(body)) if value or value == len(body))
     block = max(1, int(faults.rate * _TICK)) if faults.rate else _BLOCK
     for start in range(0, limit, block):

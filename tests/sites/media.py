@@ -45,12 +45,12 @@ class Media:
 
 def is_made() -> bool:
     """Whether ``made`` has nothing to do."""
-    return (_user_cache() / _recipe_key() / "digests.json").exists()
+    return (user_cache() / _recipe_key() / "digests.json").exists()
 
 
 def made(cache_folder: Path | None = None) -> Media:
     """The media, made now unless *cache_folder* (by default the user's cache) has them already."""
-    folder = (cache_folder or _user_cache()) / _recipe_key()
+    folder = (cache_folder or user_cache()) / _recipe_key()
     if not (folder / "digests.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
@@ -199,7 +199,8 @@ def _clock(seconds: float) -> str:
     return f"00:00:{seconds:06.3f}"
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """Where media are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "reelhaul" / "sites"
 

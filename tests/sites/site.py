@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import mimetypes
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlencode
 
 from tests.sites import media as site_media
 from tests.sites import pages
+from tests.sites.background import in_background
 from tests.sites.faults import Faults, Turns
 from tests.sites.http import Answer, Request, etag, serve_connection
 from tests.sites.media import Media
@@ -128,28 +127,8 @@ async def start(site: Site, host: str, port: int = 0) -> asyncio.Server:
 def running_site(host: str = "127.0.0.2", port: int = 0, media: Media | None = None) -> Iterator[Site]:
     """A site on a loop and thread of its own, for as long as the block lasts."""
     site = Site(media or site_media.made())
-    running: Future[Callable[[], object]] = Future()
-
-    async def serve() -> None:
-        ended, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with await start(site, host, port):
-            running.set_result(lambda: loop.call_soon_threadsafe(ended.set))
-            await ended.wait()
-
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        except Exception as error:
-            running.set_exception(error)
-
-    thread = threading.Thread(target=run, name=f"site {host}", daemon=True)
-    thread.start()
-    end = running.result()
-    try:
+    with in_background(lambda: start(site, host, port), name=f"site {host}"):
         yield site
-    finally:
-        end()
-        thread.join()
 
 
 def _changed(answer: Answer, faults: Faults, turn: int) -> Answer:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import httpx
 #: Where the local media site serves: the one network beside the public ones that the guard lets through.
 SITE_NETWORK = "127.0.0.2/32"
 
+_UP = ("-m", "reelhaul_runtime", "up")
 _READY_SECONDS = 30
 _DRAIN_SECONDS = 25
 
@@ -57,11 +58,27 @@ class Suite:
         """The process of the part *name* that runs now, awaited if it is just being started."""
         return int(self.awaited(f"process of {name}", lambda: self._record().get("processes", {}).get(name)))
 
+    def processes(self) -> dict[str, int]:
+        """The pids of the parts that run at this moment, by name."""
+        return dict(self._record().get("processes", {}))
+
     def kill(self, name: str) -> int:
         """``kill -9`` the part *name* as it is now; returns the pid that was."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def crash(self) -> None:
+        """``kill -9`` all of it at once, its supervisor first: as a machine that loses its power."""
+        killed = [self._process.pid, *self.processes().values()]
+        for pid in killed:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        # They are ours to bury where we adopt orphans, else init's.
+        for pid in killed[1:]:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     def await_another(self, name: str, than: int) -> int:
         """Wait until the part *name* runs again, as another process *than* this; returns its pid."""
@@ -89,7 +106,7 @@ class Suite:
         """Drain it as Ctrl-C does; kill what is left of it after that."""
         if hasattr(self, "http"):
             self.http.close()
-        left = list(self._record().get("processes", {}).values())
+        left = list(self.processes().values())
         self._process.terminate()
         try:
             self._process.wait(_DRAIN_SECONDS)
@@ -106,28 +123,35 @@ class Suite:
             return False
 
     def _record(self) -> dict[str, Any]:
-        """The suite's own record of itself; empty before there is one."""
+        """The suite's record of itself; empty before there is one, though an earlier suite left its own."""
         try:
             record: dict[str, Any] = json.loads((self.data_dir / "run/suite.json").read_text())
         except FileNotFoundError:
             return {}
-        return record
+        return record if record.get("pid") == self._process.pid else {}
 
 
 @contextmanager
-def running_suite(data_dir: Path, **settings: str) -> Iterator[Suite]:
-    """The suite on *data_dir*, ready; *settings* are REELHAUL_* by their lower-case names."""
+def running_suite(data_dir: Path, *, command: Sequence[str] = _UP, **settings: str) -> Iterator[Suite]:
+    """The suite on *data_dir*, ready; *settings* are REELHAUL_* by their lower-case names.
+
+    Python runs *command*, which is ``reelhaul up`` or keeps a suite as that does.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir.parent / f"{data_dir.name}.log"
     asked = {"data_dir": str(data_dir), "auth": "none", "fetcher_allow_networks": SITE_NETWORK}
     asked |= {f"{name}_address": "127.0.0.1:0" for name in ("gateway", "jobs", "fetcher", "storage")}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     environment = kept | {f"REELHAUL_{name.upper()}": value for name, value in (asked | settings).items()}
-    command = [sys.executable, "-m", "reelhaul_runtime", "up"]
     with log.open("ab") as written:
         # From its own folder: a developer's .env says nothing here.
         process = subprocess.Popen(
-            command, cwd=data_dir, env=environment, stdout=written, stderr=written, start_new_session=True
+            [sys.executable, *command],
+            cwd=data_dir,
+            env=environment,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
         )
     suite = Suite(data_dir, log, process)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +9,10 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from reelhaul_transcoding.codec import kinds, structs, texts
+from reelhaul_transcoding.codec import kinds, puts, structs, texts
+from reelhaul_transcoding.codec.puts import Fill
 from reelhaul_transcoding.codec.read import Reader, key_reader, scalar_reader
 from reelhaul_transcoding.errors import FieldFault
-
-#: Fills a message from a parsed value; the path is that of the message. Raises FieldFault.
-Fill = Callable[[Any, Any, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +102,13 @@ class Decoder:
         if kinds.is_map(field):
             key, value = kinds.entry_of(field)
             if value.message_type is not None:
-                return _put_message_map(field.name, key_reader(key), self.of(value.message_type), value)
-            return _put_map(field.name, key_reader(key), scalar_reader(value))
+                return puts.put_message_map(field.name, key_reader(key), self.of(value.message_type), value)
+            return puts.put_map(field.name, key_reader(key), scalar_reader(value))
         if field.message_type is not None:
             fill = self.of(field.message_type)
-            return _put_messages(field, fill) if field.is_repeated else _put_message(field.name, fill)
+            return puts.put_messages(field, fill) if field.is_repeated else puts.put_message(field.name, fill)
         read = scalar_reader(field)
-        return _put_scalars(field.name, read) if field.is_repeated else _put_scalar(field.name, read)
+        return puts.put_scalars(field.name, read) if field.is_repeated else puts.put_scalar(field.name, read)
 
     def _any(self, message: Any, value: Any, path: str) -> None:
         if not isinstance(value, dict):
@@ -182,76 +179,3 @@ def _mask(message: Any, value: Any, path: str) -> None:
         message.paths.extend(texts.mask_of(_text(value, path), snake=False))
     except ValueError as error:
         raise FieldFault(path, str(error)) from error
-
-
-def _put_scalar(name: str, read: Reader) -> Fill:
-    def put(message: Any, value: Any, path: str) -> None:
-        setattr(message, name, read(value, path))
-
-    return put
-
-
-def _put_scalars(name: str, read: Reader) -> Fill:
-    def put(message: Any, value: Any, path: str) -> None:
-        items = _array(value, path)
-        getattr(message, name).extend([read(item, f"{path}[{at}]") for at, item in enumerate(items)])
-
-    return put
-
-
-def _put_message(name: str, fill: Fill) -> Fill:
-    def put(message: Any, value: Any, path: str) -> None:
-        inner = getattr(message, name)
-        inner.SetInParent()
-        fill(inner, value, path)
-
-    return put
-
-
-def _put_messages(field: FieldDescriptor, fill: Fill) -> Fill:
-    name = field.name
-    null = kinds.is_value(field)
-
-    def put(message: Any, value: Any, path: str) -> None:
-        target = getattr(message, name)
-        for at, item in enumerate(_array(value, path)):
-            if item is None and not null:
-                raise FieldFault(f"{path}[{at}]", "must not be null")
-            fill(target.add(), item, f"{path}[{at}]")
-
-    return put
-
-
-def _put_map(name: str, key_of: Reader, read: Reader) -> Fill:
-    def put(message: Any, value: Any, path: str) -> None:
-        target = getattr(message, name)
-        for key, item in _pairs(value, path):
-            target[key_of(key, path)] = read(item, f"{path}[{key}]")
-
-    return put
-
-
-def _put_message_map(name: str, key_of: Reader, fill: Fill, field: FieldDescriptor) -> Fill:
-    null = kinds.is_value(field)
-
-    def put(message: Any, value: Any, path: str) -> None:
-        target = getattr(message, name)
-        for key, item in _pairs(value, path):
-            if item is None and not null:
-                raise FieldFault(f"{path}[{key}]", "must not be null")
-            # Reading makes the entry.
-            fill(target[key_of(key, path)], item, f"{path}[{key}]")
-
-    return put
-
-
-def _array(value: Any, path: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise FieldFault(path, "must be an array")
-    return value
-
-
-def _pairs(value: Any, path: str) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        raise FieldFault(path, "must be an object")
-    return [(key, item) for key, item in value.items()]

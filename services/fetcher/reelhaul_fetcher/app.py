@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
@@ -23,12 +23,14 @@ from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
+from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine, environment
+from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.surroundings import environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import channel
@@ -76,9 +78,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         pulling = asyncio.create_task(_pull(engine, worker))
 
         async def drained() -> None:
-            pulling.cancel()
-            with suppress(asyncio.CancelledError):
-                await pulling
+            await ended(pulling)
             await worker.drain(settings.drain_seconds)
 
         yield await stack.enter_async_context(

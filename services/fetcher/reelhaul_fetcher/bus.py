@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from reelhaul.work.v1 import work_pb2
+from reelhaul_fetcher.service.ending import ended
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _BULK_SHARE = 8
 _WAIT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _ACK_SECONDS = 2.0
+# Statuses of a pull that found no message, and of one that has waited long enough.
+_NOTHING = ("404", "408")
 
 
 class JetStreamDelivery:
@@ -90,8 +93,7 @@ class _Lane:
     async def close(self) -> None:
         """Stop waiting."""
         if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.wait({self._waiting})
+            await ended(self._waiting)
 
     async def _wait(self) -> JetStreamDelivery | None:
         nanoseconds = round(_WAIT_SECONDS * 1e9)
@@ -187,9 +189,15 @@ class JetStreamQueue:
 
 
 async def _read(message: Msg) -> JetStreamDelivery | None:
-    """A work item; None for a status (nothing there, expired). What cannot be read is taken out."""
-    if not message.reply or (message.headers and "Status" in message.headers):
+    """A work item; None where there is nothing. What cannot be read is taken out.
+
+    Raises NatsError for any other answer: there is no such consumer.
+    """
+    status = (message.headers or {}).get("Status")
+    if status in _NOTHING:
         return None
+    if status is not None or not message.reply:
+        raise NatsError(f"no work can be pulled: {status}")
     try:
         return JetStreamDelivery(message, work_pb2.WorkItem.FromString(message.data))
     except DecodeError:

@@ -43,6 +43,11 @@ class Settings(SuiteSettings):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("fetcher_ca_file", "storage_adopt_dir", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
     @property
     def work_dir(self) -> Path:
         """Where attempts have their folders."""

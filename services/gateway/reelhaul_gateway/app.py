@@ -44,7 +44,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         system = SystemServicer(health, authenticates=settings.auth != "none")
         upstreams = _upstreams(opened, system)
         rest = transcoder(settings, upstreams)
-        app = Edge(_Doors(Probes(health), Files(upstreams["storage"], rest), rest), rest)
+        doors = _Doors(Probes(health), Files(upstreams["storage"], rest), rest)
+        app = Edge(doors, rest, open_to_all=settings.auth == "none")
         port = await stack.enter_async_context(
             listening(
                 app,

@@ -10,10 +10,11 @@ from typing import Any
 
 from google.rpc import code_pb2
 
+from reelhaul_gateway import origins
 from reelhaul_gateway.faults import described
 from reelhaul_runtime import logs
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.errors import Fault, Kind
+from reelhaul_transcoding.errors import Fault, FieldFault, Kind
 from reelhaul_transcoding.http import Header, Receive, Scope, Send, respond
 from reelhaul_transcoding.status import status_of
 
@@ -29,13 +30,15 @@ _SAFE: dict[bytes, bytes] = {
     b"cache-control": b"no-store",
 }
 _CLIENT_GONE = 499
+# Asked every few seconds by who keeps us running: no news.
+_PROBED = frozenset({"/healthz", "/readyz"})
 
 
 class Edge:
     """The outermost application."""
 
-    def __init__(self, inner: Any, transcoder: Transcoder) -> None:
-        self._inner, self._transcoder = inner, transcoder
+    def __init__(self, inner: Any, transcoder: Transcoder, *, open_to_all: bool) -> None:
+        self._inner, self._transcoder, self._open_to_all = inner, transcoder, open_to_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens inside."""
@@ -43,7 +46,10 @@ class Edge:
         request_id = _identified(scope)
         telling = _Telling(send, request_id)
         try:
-            await self._inner(scope, receive, telling)
+            if complaint := self._complaint(scope):
+                await self._turn_away(scope, telling, complaint)
+            else:
+                await self._inner(scope, receive, telling)
         except Exception:
             log.exception("unexpected failure")
             if telling.status or scope["type"] != "http":
@@ -52,6 +58,20 @@ class Edge:
             await self._apologise(telling)
         finally:
             _note(scope, telling, time.perf_counter() - begun)
+
+    def _complaint(self, scope: Scope) -> Fault | None:
+        headers = dict(scope["headers"])
+        if self._open_to_all and not origins.local(headers):
+            return FieldFault("host", "must be an address or localhost while REELHAUL_AUTH=none")
+        if origins.foreign(scope.get("method", ""), headers):
+            return FieldFault("origin", "is another than this server's")
+        return None
+
+    async def _turn_away(self, scope: Scope, send: Send, complaint: Fault) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 4403, "reason": complaint.text})
+        else:
+            await self._transcoder.refuse_fault(send, complaint)
 
     async def _apologise(self, send: Send) -> None:
         text = "internal error; the log holds it under this request id"
@@ -101,9 +121,11 @@ def _identified(scope: Scope) -> bytes:
 
 def _note(scope: Scope, telling: _Telling, seconds: float) -> None:
     """One line for the request. Queries are left out: they hold URLs and tokens."""
-    if not access.isEnabledFor(logging.INFO):
+    level = logging.DEBUG if scope["path"] in _PROBED else logging.INFO
+    if not access.isEnabledFor(level):
         return
-    access.info(
+    access.log(
+        level,
         "request",
         extra={
             "method": scope.get("method", "WEBSOCKET"),

@@ -23,7 +23,19 @@ async def listening(app: Any, address: str, *, keep_alive: int, drain_seconds: f
     taken.
     """
     bound = _bound(address)
-    config = uvicorn.Config(
+    server = _Server(_config(app, keep_alive, drain_seconds))
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        await server.ready.wait()
+        port: int = bound.getsockname()[1]
+        yield port
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _config(app: Any, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http="httptools",
         ws="websockets-sansio",
@@ -40,15 +52,6 @@ async def listening(app: Any, address: str, *, keep_alive: int, drain_seconds: f
         timeout_keep_alive=keep_alive,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
     )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[bound]))
-    try:
-        await server.ready.wait()
-        port: int = bound.getsockname()[1]
-        yield port
-    finally:
-        server.should_exit = True
-        await serving
 
 
 class _Server(uvicorn.Server):

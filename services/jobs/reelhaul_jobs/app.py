@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.bus import NatsJobBus
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.downloads.servicer import DownloadServicer
+from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.service.confirming import Confirmer
@@ -65,19 +67,20 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         client = await stack.enter_async_context(_broker(settings))
         storage, probe = await _neighbours(stack, settings)
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
-        bus = await stack.enter_async_context(NatsJobBus.open(client, hub))
+        bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
-        limits, holder = settings.site_limits, str(uuid.uuid4())
+        limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
         job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now)  # type: ignore[abstract]
         downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
-        lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease, limits))
-        dispatcher = Dispatcher(
-            queue, bus, now, limits, settings.jobs_tenant_weights, leader=holder, wake=hub.changed.set
-        )
+        held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
+        swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
+        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        weights, wake = settings.jobs_tenant_weights, hub.changed.set
+        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, wake=wake)
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
-            Loop("sweeper", Sweeper(store, queue, bus, news, now, lease).step, 1.0),
+            Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
             Loop("forgetter", Forgetter(queue, now).step, 600.0),
         ]
@@ -147,7 +150,7 @@ async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[Remote
 
 @asynccontextmanager
 async def _turning(loops: Sequence[Loop], queue: QueueStore, holder: str) -> AsyncIterator[None]:
-    """Runs *loops* until the block ends, as *holder* where there are other replicas."""
+    """Runs *loops*, in the name of *holder*, until the block ends."""
     tasks = [asyncio.create_task(run(loop, Leader(queue, loop.name, holder, utc_now))) for loop in loops]
     try:
         yield
@@ -155,6 +158,16 @@ async def _turning(loops: Sequence[Loop], queue: QueueStore, holder: str) -> Asy
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _replica(settings: Settings) -> str:
+    """What tells this replica from others, and not from what it was before it crashed.
+
+    A leader that is back leads on at once; under another name it would wait for its own lease.
+    """
+    if settings.jobs_address.endswith(":0"):
+        return str(uuid.uuid4())
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"grpc://{socket.gethostname()}/{settings.jobs_address}"))
 
 
 def migrate() -> None:

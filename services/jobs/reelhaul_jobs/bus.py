@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import nats.errors
 from google.protobuf.message import DecodeError, Message
@@ -69,14 +69,20 @@ def consumer_name(lane: str) -> str:
 class NatsJobBus:
     """The JobBus of ports, over one connection."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, lease: timedelta) -> None:
         self._client = client
+        # in_progress follows each renewal: an item is overdue when its lease is.
+        self._ack_wait = lease.total_seconds()
         self._jetstream = client.jetstream(timeout=_TIMEOUT)
+        # WORK was made, and nobody was told so far.
+        self._fresh = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, client: Client, hub: Hub) -> AsyncIterator[NatsJobBus]:
+    async def open(cls, client: Client, hub: Hub, lease: timedelta) -> AsyncIterator[NatsJobBus]:
         """The bus, with what comes over it put into *hub*, until the block ends.
+
+        An item that its worker says nothing of for a *lease* is put to another one.
 
         Progress is heard as it is published; who joins late asks the stream for the last.
         """
@@ -85,7 +91,7 @@ class NatsJobBus:
             await client.subscribe("changes.*", cb=_changes_into_hub(hub)),
         ]
         try:
-            yield cls(client)
+            yield cls(client, lease)
         finally:
             for subscription in heard:
                 await _quietly(subscription.unsubscribe())
@@ -93,11 +99,12 @@ class NatsJobBus:
     async def ready(self) -> bool:
         """See JobBus.ready."""
         try:
-            fresh = await self._stream(_WORK)
+            self._fresh |= await self._stream(_WORK)
             await self._stream(_PROGRESS)
             await asyncio.gather(*(self._consumer(lane) for lane in _LANES.values()))
         except (*_AWAY, APIError) as error:
             raise Unavailable("nats", f"the broker does not serve its streams: {error!r}") from error
+        fresh, self._fresh = self._fresh, False
         return fresh
 
     async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
@@ -163,16 +170,19 @@ class NatsJobBus:
     async def _consumer(self, lane: str) -> None:
         name = consumer_name(lane)
         try:
-            await self._jetstream.consumer_info(WORK, name)
+            present = (await self._jetstream.consumer_info(WORK, name)).config
         except NotFoundError:
+            present = None
+        if present is None or present.ack_wait != self._ack_wait:
             config = ConsumerConfig(
                 durable_name=name,
                 filter_subject=f"work.{lane}.{POOL}",
                 ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=30,
+                ack_wait=self._ack_wait,
                 max_deliver=-1,
                 max_ack_pending=8192,
             )
+            # Of one that is there it changes what differs.
             await self._jetstream.add_consumer(WORK, config)
 
 

@@ -81,8 +81,8 @@ def changing_row_of(job: Job) -> dict[str, Any]:
         "confirm_time": micros_or_none(job.confirm_time),
         "delete_time": micros_or_none(job.delete_time),
         "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
-        "extractor": job.media.extractor if job.media else "",
-        "title": job.media.title if job.media else "",
+        "extractor": _searchable(job.media.extractor) if job.media else "",
+        "title": _searchable(job.media.title) if job.media else "",
         "progress": _bytes(job.progress),
         "error": _bytes(job.error),
         "result": _result_of(job),
@@ -212,6 +212,11 @@ def _result_of(job: Job) -> bytes | None:
         return None
     kept = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
     return kept.SerializeToString()
+
+
+def _searchable(text: str) -> str:
+    """A site's words, as a column takes them: PostgreSQL knows no NUL, and an index no novels."""
+    return text.replace("\0", "")[:500]
 
 
 def _json(value: Mapping[Any, Any]) -> str:

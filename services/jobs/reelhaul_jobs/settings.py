@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_runtime.settings import SuiteSettings
@@ -18,7 +18,6 @@ class Settings(SuiteSettings):
     jobs_database_url: str = Field(default="", repr=False)
     #: Seconds that a worker's lease lasts; it renews every third of it.
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
-
     #: Jobs of one site in hand at once; 0: any number.
     jobs_site_limit: int = Field(default=16, ge=0, le=100_000)
     #: The same by site, as JSON: {"youtube.com": 4}.
@@ -29,6 +28,15 @@ class Settings(SuiteSettings):
     jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
     #: How many times a tenant's share of one of weight 1 a tenant has, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+
+    #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
+    mutant: Literal["", "no-fence", "no-sweeper"] = ""
+
+    @model_validator(mode="after")
+    def _be_whole(self) -> Self:
+        if self.mutant and not self.chaos:
+            raise ValueError("REELHAUL_MUTANT loses jobs: it is for crash tests, with REELHAUL_CHAOS=1")
+        return self
 
     @property
     def site_limits(self) -> SiteLimits:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Table,
     bindparam,
@@ -23,9 +23,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import gate_store, rows
+from reelhaul_jobs import gate_store, pages, rows
 from reelhaul_jobs.backlog_store import READY, SITES_READY
-from reelhaul_jobs.filters_sql import Kept, condition
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
@@ -35,8 +34,10 @@ from reelhaul_jobs.tables import attempts, events, jobs, keys, request_ids
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql.database import Database
 
-#: Nothing is counted further than this: a count reads every row.
-COUNTED = 10_000
+T = TypeVar("T")
+
+# The first run lost to a twin that is committed by then: a second run finds it.
+_TWINS = 2
 
 # Statements are made once: SQLAlchemy then finds their SQL by identity, not by building it anew.
 _ONE = select(jobs).where(jobs.c.id == bindparam("job"))
@@ -44,7 +45,6 @@ _ONE_TO_CHANGE = _ONE.with_for_update()
 _ADD_JOB = insert(jobs)
 _ADD_EVENT = insert(events)
 _ADD_ATTEMPT = insert(attempts)
-_ADD_REQUEST = insert(request_ids)
 _CHANGE_JOB = update(jobs).where(jobs.c.id == bindparam("job"))
 _END_ATTEMPT = update(attempts).where(
     attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number")
@@ -87,25 +87,8 @@ _PLACE = select(func.count()).select_from(_BEFORE)
 _SITES = 64
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-# Field of a filter -> its column, and how a value is kept there.
-_FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
-    "state": (jobs.c.state, _as_it_is),
-    "kind": (jobs.c.kind, _as_it_is),
-    "priority": (jobs.c.priority, _as_it_is),
-    "url": (jobs.c.url, _as_it_is),
-    "labels": (jobs.c.labels, _as_it_is),
-    "batch_id": (jobs.c.batch_id, _as_it_is),
-    "create_time": (jobs.c.create_time, rows.micros),
-    "update_time": (jobs.c.update_time, rows.micros),
-    "end_time": (jobs.c.end_time, rows.micros),
-    "error.reason": (jobs.c.error_reason, _as_it_is),
-    "media.extractor": (jobs.c.extractor, _as_it_is),
-    "media.title": (jobs.c.title, _as_it_is),
-}
+class _TwinCommitted(ReelhaulError):
+    """The same request, sent twice, was committed by another connection first."""
 
 
 class SqlJobStore:
@@ -116,7 +99,7 @@ class SqlJobStore:
 
     async def add(self, new: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
         """See JobStore.add."""
-        return await self._database.write(lambda connection: _add(connection, new, request))
+        return await self._written(lambda connection: _add(connection, new, request))
 
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
@@ -124,11 +107,11 @@ class SqlJobStore:
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
-        return await self._database.read(lambda connection: _page(connection, query))
+        return await self._database.read(lambda connection: pages.page(connection, query))
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """See JobStore.change."""
-        return await self._database.write(lambda connection: _change(connection, job_id, rule, request))
+        return await self._written(lambda connection: _change(connection, job_id, rule, request))
 
     async def change_at_site(
         self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
@@ -173,6 +156,13 @@ class SqlJobStore:
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
         return await self._database.read(lambda connection: _place(connection, job))
+
+    async def _written(self, op: Callable[[Connection], T]) -> T:
+        """What *op* returns, committed. One that lost a race against its own twin runs again."""
+        for _ in range(_TWINS):
+            with suppress(_TwinCommitted):
+                return await self._database.write(op)
+        return await self._database.write(op)
 
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
@@ -268,26 +258,10 @@ def _remember(connection: Connection, request: Request, ids: list[str]) -> None:
         "response": json.dumps(ids),
         "time": rows.micros(request.time),
     }
-    connection.execute(_ADD_REQUEST, record)
-
-
-def _page(connection: Connection, query: Query) -> Page:
-    wanted: list[ColumnElement[bool]] = [jobs.c.delete_time.is_(None)]
-    if query.tenant is not None:
-        wanted.append(jobs.c.tenant == query.tenant)
-    if query.where is not None:
-        wanted.append(condition(query.where, _FILTERED))
-    counted = select(func.count()).select_from(select(jobs.c.id).where(*wanted).limit(COUNTED).subquery())
-    total = connection.execute(counted).scalar() or 0
-    key = tuple_(jobs.c.create_time, jobs.c.id)
-    if query.after is not None:
-        place = tuple_(rows.micros(query.after[0]), query.after[1])
-        wanted.append(key < place if query.descending else key > place)
-    columns = (jobs.c.create_time, jobs.c.id)
-    order = [column.desc() if query.descending else column.asc() for column in columns]
-    statement = select(jobs).where(*wanted).order_by(*order).offset(query.skip).limit(query.limit + 1)
-    found = [rows.job_of(row) for row in connection.execute(statement).mappings()]
-    return Page(found[: query.limit], len(found) > query.limit, total)
+    added = connection.execute(insert_new(connection, request_ids).returning(request_ids.c.id), record)
+    if added.first() is None:
+        # Another replica committed the same request since this one looked: look again.
+        raise _TwinCommitted(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on")
 
 
 def _place(connection: Connection, job: Job) -> int:
@@ -297,7 +271,7 @@ def _place(connection: Connection, job: Job) -> int:
     sites = connection.execute(SITES_READY, {"of_tenant": job.tenant, "after": "", "most": _SITES}).scalars()
     before = 0
     for site in list(sites):
-        left = {"of_site": site, "most": COUNTED - 1 - before}
+        left = {"of_site": site, "most": pages.COUNTED - 1 - before}
         before += int(connection.execute(_PLACE, asked | left).scalar_one())
     return before + 1
 

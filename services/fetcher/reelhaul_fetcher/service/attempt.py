@@ -16,6 +16,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
 from reelhaul_fetcher.service.fetching import Fetching
 from reelhaul_fetcher.service.reporting import Reporter
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import ReelhaulError, to_status
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Attempt:
         bench = self._bench
         reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
+        failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
         if isinstance(outcome, lease_pb2.Refusal):
             log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
@@ -196,6 +198,7 @@ class Attempt:
 
     async def _finish(self, request: Finish, reporter: Reporter) -> None:
         """Tell the outcome until jobs answers, however long it is away; then settle the item."""
+        failpoints.reached("fetcher.finish.before")
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.sightings.http_statuses)
@@ -215,6 +218,7 @@ class Attempt:
                     request.failed.CopyFrom(self._failed(error))
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+        failpoints.reached("fetcher.ack.before")
         if answer.HasField("refusal"):
             await self._obey(answer.refusal)
         else:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.ports import Delivery
 from reelhaul_fetcher.service.attempt import Attempt, Bench
+from reelhaul_fetcher.service.ending import ended
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,7 @@ class Worker:
                     raise
                 self._begin(delivery)
         finally:
-            hints.cancel()
-            with suppress(asyncio.CancelledError):
-                await hints
+            await ended(hints)
 
     async def drain(self, grace: float) -> None:
         """Give what runs *grace* seconds to end, then hand it back to the queue."""

@@ -227,25 +227,6 @@ class YtDlpEngine:
             run.gone.set()
 
 
-def environment(tools: Path, home: Path, ca_bundle: Path | None) -> dict[str, str]:
-    """What the parent and its children see: no secret of ours, no one's configuration, our tools first."""
-    told = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
-    told |= {
-        "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
-        "HOME": str(home),
-        "XDG_CONFIG_HOME": str(home),
-        "XDG_CACHE_HOME": str(home),
-        "TMPDIR": str(home),
-        "PYTHONUNBUFFERED": "1",
-        "YTDLP_NO_PLUGINS": "1",
-        "NO_COLOR": "1",
-    }
-    if ca_bundle is not None:
-        # Every name that some TLS library of the engine reads.
-        told |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), str(ca_bundle))
-    return told
-
-
 def _plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 

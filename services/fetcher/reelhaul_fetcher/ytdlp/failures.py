@@ -20,70 +20,13 @@ from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
+from reelhaul_fetcher.ytdlp import wordings
 from reelhaul_fetcher.ytdlp.cage import WayBarred
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 _UPGRADE_URL = "https://github.com/yt-dlp/yt-dlp/releases"
-
-_LOGIN = ErrorReason.MEDIA_LOGIN_REQUIRED
-
-# What sites say, by yt-dlp's wording; the first that is found holds.
-_WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
-    (r"confirm you.re not a bot|captcha|IP is likely being blocked", ErrorReason.UPSTREAM_BLOCKED, {}),
-    (r"DRM protected|DRM protection", ErrorReason.MEDIA_DRM_PROTECTED, {}),
-    (r"try again later.*rate.?limited|rate-limited by", ErrorReason.UPSTREAM_THROTTLED, {}),
-    (
-        r"confirm your age|age.restricted|inappropriate for some",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
-        {"cause": "age"},
-    ),
-    (r"private video|video is private", _LOGIN, {"cause": "private"}),
-    (
-        r"join this channel|members.only|Premium members",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
-        {"cause": "members"},
-    ),
-    (
-        r"cookies are no longer valid|cookies.*(expired|rotated)",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
-        {"cause": "cookies"},
-    ),
-    (r"live event will begin|Premieres in|premiere will begin", ErrorReason.MEDIA_NOT_LIVE_YET, {}),
-    (
-        r"available in your (country|location)|geo.?restrict|blocked it in your country",
-        ErrorReason.MEDIA_GEO_BLOCKED,
-        {},
-    ),
-    (r"copyright grounds|copyright claim", ErrorReason.MEDIA_FORBIDDEN, {"cause": "copyright"}),
-    (
-        r"login required|log in|sign in|registered users|account credentials",
-        ErrorReason.MEDIA_LOGIN_REQUIRED,
-        {"cause": "login"},
-    ),
-    (
-        r"video unavailable|been removed|no longer available|does not exist|account.*terminated|not found",
-        ErrorReason.MEDIA_NOT_FOUND,
-        {},
-    ),
-)
-
-# The guard's words for not reaching a site, in those of the API.
-_GUARD_CAUSES = {
-    "unresolved": "dns",
-    "resolve-timeout": "dns",
-    "connect-timeout": "timeout",
-    "connect-failed": "connect",
-    "closed": "reset",
-}
-
-_TRANSPORT: tuple[tuple[str, str], ...] = (
-    (r"name resolution|Name or service|getaddrinfo|nodename", "dns"),
-    (r"certificate|SSL|TLS", "tls"),
-    (r"timed out|timeout", "timeout"),
-    (r"reset by peer|more expected|IncompleteRead|closed connection|bytes read|EOF", "reset"),
-)
 
 
 def classified(error: BaseException, answers: Answers, url: str, extractor: str) -> ReelhaulError:
@@ -112,7 +55,7 @@ def _by_guard(
     if any(isinstance(link, WayBarred) for link in chain):
         return _failure(ErrorReason.URL_FORBIDDEN, "the page leads past the guard", facts)
     if answers.guard_failed:
-        known = facts | {"cause": _GUARD_CAUSES.get(answers.guard_failed, answers.guard_failed)}
+        known = facts | {"cause": wordings.GUARD_CAUSES.get(answers.guard_failed, answers.guard_failed)}
         text = f"{facts['host']} cannot be reached: {answers.guard_failed}"
         return _failure(ErrorReason.UPSTREAM_UNAVAILABLE, text, known)
     if not answers.guard_refused:
@@ -149,7 +92,7 @@ def _by_words(
     # HTTPError's own words ("HTTP Error 404: Not Found") are the status, not the site's.
     if any(isinstance(link, HTTPError) for link in chain):
         return None
-    for words, reason, known in _WORDS:
+    for words, reason, known in wordings.WORDS:
         if re.search(words, text, re.IGNORECASE):
             return _failure(reason, text, facts | known, retry_delay=_wait_in(text, reason))
     return None
@@ -197,7 +140,9 @@ def _by_transport(
     ):
         return None
     words = f"{text} {chain[-1]}"
-    cause = next((name for rule, name in _TRANSPORT if re.search(rule, words, re.IGNORECASE)), "connect")
+    cause = next(
+        (name for rule, name in wordings.TRANSPORT if re.search(rule, words, re.IGNORECASE)), "connect"
+    )
     return _failure(
         ErrorReason.UPSTREAM_UNAVAILABLE, f"the site cannot be reached: {text}", facts | {"cause": cause}
     )

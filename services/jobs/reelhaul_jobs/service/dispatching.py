@@ -10,11 +10,18 @@ from datetime import datetime, timedelta
 from reelhaul_jobs.model import picking, sites
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.ports import Backlog, Clock, JobBus, Look, QueueStore
+from reelhaul_runtime import failpoints
 
 log = logging.getLogger(__name__)
 
-#: A published item that nobody claimed is looked after again after so long.
-LOOK_AGAIN = timedelta(seconds=60)
+
+def look_again(lease: timedelta) -> timedelta:
+    """After how long a published item that nobody claimed is looked after again.
+
+    By then JetStream has put an item whose worker died to another one.
+    """
+    return 2 * lease
+
 
 # What was drained counts half as much after each such while.
 _HALF_LIFE = timedelta(seconds=1)
@@ -34,6 +41,7 @@ class Dispatcher:
         queue: QueueStore,
         bus: JobBus,
         now: Clock,
+        lease: timedelta,
         limits: SiteLimits | None = None,
         weights: Mapping[str, float] | None = None,
         *,
@@ -44,6 +52,7 @@ class Dispatcher:
         self._queue = queue
         self._bus = bus
         self._now = now
+        self._look_again = look_again(lease)
         self._limits = limits or SiteLimits()
         self._weights = weights or {}
         self._leader = leader
@@ -67,8 +76,10 @@ class Dispatcher:
             self._wake_when_open(backlog, now)
             return self._turned(backlog) and room > 0
         self._turned(backlog)
-        taken = await self._queue.take(picks, now + LOOK_AGAIN, self._leader)
+        taken = await self._queue.take(picks, now + self._look_again, self._leader)
+        failpoints.reached("jobs.dispatch.before_publish")
         stored = await self._bus.publish(taken, now)
+        failpoints.reached("jobs.dispatch.after_publish")
         self._drained += len(stored)
         if len(stored) < len(taken):
             there = {job.id for job in stored}

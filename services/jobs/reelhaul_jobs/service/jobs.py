@@ -14,6 +14,7 @@ from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.news import News
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 
 #: Whose jobs a caller may see: a tenant's, or, for services of ours, everyone's (None).
@@ -56,7 +57,9 @@ class Jobs:
         Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
         """
         _check_kind(job)
+        failpoints.reached("jobs.create.before_commit")
         (kept,) = await self._store.add([queueing.admitted(job)], request)
+        failpoints.reached("jobs.create.after_commit")
         await self._news.tell_row(kept)
         return Seen(kept, waits.wait_of(kept))
 

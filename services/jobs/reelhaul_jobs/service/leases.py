@@ -16,6 +16,7 @@ from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, State
 from reelhaul_jobs.ports import Clock, JobStore, QueueStore, SiteKey, SiteRule
 from reelhaul_jobs.service.news import News
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Leases:
         change = await self._change_at_site(
             job_id, lambda job: (job.site, claim.egress), rule, counted=counted
         )
+        failpoints.reached("jobs.claim.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         return Leased(change.job, change.before if change.made else None, self.duration)
@@ -103,6 +105,7 @@ class Leases:
             return passages.renewed(change, progress, passage)
 
         change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
+        failpoints.reached("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         await self._note(change.job.worker, None, change.job.egress)
@@ -115,7 +118,9 @@ class Leases:
         def rule(job: Job, passage: Passage) -> Change:
             return passages.finished(job, epoch, outcome, passage, self._limits, self._now())
 
+        failpoints.reached("jobs.finish.before_commit")
         change = await self._change_at_site(job_id, lambda job: passages.key_of(job, outcome), rule)
+        failpoints.reached("jobs.finish.after_commit")
         if isinstance(change, Refusal):
             return change
         if change.refusal is not None:

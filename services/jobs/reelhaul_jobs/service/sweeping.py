@@ -13,7 +13,7 @@ from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Lane
 from reelhaul_jobs.ports import Clock, JobBus, JobStore, QueueStore
-from reelhaul_jobs.service.dispatching import LOOK_AGAIN
+from reelhaul_jobs.service.dispatching import look_again
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime.errors import NotFound, Unavailable
 
@@ -34,6 +34,7 @@ class Sweeper:
         self._bus = bus
         self._news = news
         self._now = now
+        self._look_again = look_again(lease)
         # A worker renews every third of its lease and may be late by a little.
         self._grace = lease / 6
         # While this service was away nobody could renew: give all workers the time to.
@@ -69,7 +70,7 @@ class Sweeper:
         held = await self._queue.count([Lane.PUBLISHED, Lane.LEASED])
         if await self._bus.waiting() < held:
             return await self._change(ids, lambda job: queueing.republished(job, now))
-        await self._change(ids, lambda job: _looked_after(job, now))
+        await self._change(ids, lambda job: _looked_after(job, now + self._look_again))
         return 0
 
     async def _sweep(self, lane: Lane, before: datetime, rule: Callable[[Job], Change]) -> int:
@@ -88,7 +89,7 @@ class Sweeper:
         return made.made
 
 
-def _looked_after(job: Job, now: datetime) -> Change:
+def _looked_after(job: Job, again: datetime) -> Change:
     if job.lane is not Lane.PUBLISHED:
         return change.none(job)
-    return Change(before=job, job=replace(job, due=now + LOOK_AGAIN))
+    return Change(before=job, job=replace(job, due=again))

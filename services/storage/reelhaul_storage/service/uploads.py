@@ -10,6 +10,7 @@ from datetime import datetime
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import EMPTY_SHA256, Digests
@@ -135,8 +136,12 @@ class Uploads:
         now = self._now()
         wanted = new_key(content.sha256, secrets.token_hex(6))
         key = await self._catalogue.claim(upload.id, content, wanted, now, now + CLAIM_LIFE)
+        failpoints.reached("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
-        return await self._catalogue.finish(upload.id, self._become(upload, content, key))
+        failpoints.reached("storage.publish.after_rename")
+        made = await self._catalogue.finish(upload.id, self._become(upload, content, key))
+        failpoints.reached("storage.finish.after_commit")
+        return made
 
     async def _finish_without_bytes(self, upload: Upload, expected: Expected) -> Artifact:
         """Of what an earlier finish left behind, else of what the tenant has stored."""

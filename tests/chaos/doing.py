@@ -1,0 +1,116 @@
+"""Doing: what the plan says, to the processes that this test has started, and to no others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import nats
+import nats.errors
+from grpc import aio
+from tests.chaos.audit import Rows
+from tests.chaos.plan import KILL, STALL, Fault
+from tests.suite.suite import Suite
+
+from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+
+_FAILPOINT = re.compile(r'"failpoint": "(\w+)\.')
+
+
+class Doing:
+    """Kills, stalls and wipes; counts what it did."""
+
+    def __init__(self, suite: Suite, rows: Rows, stall: float) -> None:
+        self._suite, self._rows, self._stall_seconds = suite, rows, stall
+        self.kills: Counter[str] = Counter()
+        self.stalls = 0
+        self.wipes = 0
+
+    async def run(self, plan: Iterable[Fault]) -> None:
+        """Do all of *plan*."""
+        for fault in plan:
+            await asyncio.sleep(fault.after)
+            if fault.kind == KILL:
+                self._kill(fault.part)
+            elif fault.kind == STALL:
+                await self._stall()
+            else:
+                await self._wipe()
+
+    def _kill(self, part: str) -> None:
+        pid = self._suite.processes().get(part)
+        if pid is None:
+            return  # it is dead already
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            self.kills[part.partition("-")[0]] += 1
+
+    async def _stall(self) -> None:
+        """Stop a fetcher that holds leases for longer than they last; then let it go on."""
+        fetchers = {pid for name, pid in self._suite.processes().items() if name.startswith("fetcher")}
+        held = Counter(
+            int(worker.split("-")[-2]) for _, _, worker in await asyncio.to_thread(self._rows.leased)
+        )
+        busy = [pid for pid, _ in held.most_common() if pid in fetchers]
+        if not busy:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(busy[0], signal.SIGSTOP)
+            try:
+                await asyncio.sleep(self._stall_seconds)
+            finally:
+                os.kill(busy[0], signal.SIGCONT)
+            self.stalls += 1
+
+    async def _wipe(self) -> None:
+        """Delete the broker's WORK stream, with all that is in it."""
+        for _ in range(10):
+            with suppress(nats.errors.Error, OSError, TimeoutError, KeyError):
+                async with asyncio.timeout(2):
+                    client = await nats.connect(self._suite.address("nats"), allow_reconnect=False)
+                    try:
+                        await client.jetstream().delete_stream("WORK")
+                    finally:
+                        await client.close()
+                self.wipes += 1
+                return
+            await asyncio.sleep(0.2)
+
+
+class Rogue:
+    """A worker that speaks with leases it never held: none may be good."""
+
+    def __init__(self, stub: lease_service_pb2_grpc.LeaseServiceStub, rows: Rows) -> None:
+        self._stub, self._rows = stub, rows
+        self.refused = 0
+        #: Jobs whose stale lease was renewed.
+        self.believed: list[str] = []
+
+    async def run(self) -> None:
+        """Try again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(0.5)
+            for job, epoch, _ in await asyncio.to_thread(self._rows.leased):
+                if epoch > 1:
+                    with suppress(aio.AioRpcError):
+                        await self._try(job, epoch - 1)
+
+    async def _try(self, job: str, stale: int) -> None:
+        request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=stale)
+        answer = await self._stub.Renew(request, timeout=2)
+        if answer.HasField("renewal"):
+            self.believed.append(job)
+        else:
+            self.refused += 1
+
+
+def killed_at_failpoints(log: Path) -> Counter[str]:
+    """How many processes of each service killed themselves, as the suite's *log* tells."""
+    with log.open(errors="replace") as lines:
+        return Counter(found[1] for line in lines if (found := _FAILPOINT.search(line)))

@@ -1,0 +1,197 @@
+"""The invariants, I1 to I10, as pure questions to what was seen from outside."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.audit import Entry, Row
+from tests.chaos.load import ENDED, Wish
+
+from reelhaul.jobs.v1.job_pb2 import Job
+
+_REOPENED = (Job.FAILED, Job.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An invariant that does not hold, and for which job; empty where it is for none."""
+
+    invariant: str
+    job: str
+    text: str
+
+
+@dataclass
+class Stored:
+    """What storage has, once everything that may be swept is swept."""
+
+    #: Artifact name -> (job, epoch) that it was written for.
+    artifacts: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    #: Artifact name -> SHA-256 of what ReadArtifact gave; the failure's name where it gave nothing.
+    read: Mapping[str, str] = field(default_factory=dict)
+    #: Files under storage's folder that no artifact means.
+    strays: Sequence[str] = ()
+    #: What is left in the fetchers' work folder.
+    work: Sequence[str] = ()
+
+
+@dataclass
+class Facts:
+    """All that was seen."""
+
+    wishes: Sequence[Wish]
+    rows: Sequence[Row]
+    audit: Sequence[Entry]
+    stored: Stored
+    #: How often each path of the site was asked for.
+    requests: Mapping[str, int]
+    #: Jobs whose stale lease was renewed for a worker that never held it.
+    believed: Sequence[str] = ()
+    oddities: Sequence[str] = ()
+    #: Running jobs that a site allows at once; 0: as many as there are.
+    site_limit: int = 0
+
+
+def broken(facts: Facts) -> list[Broken]:
+    """Every invariant that *facts* show broken."""
+    history = _by_job(facts.audit)
+    found = [
+        *_accepted_once(facts),
+        *_ended(facts),
+        *_as_wished(facts),
+        *_sites(facts),
+        *_files(facts, history),
+        *_leftovers(facts),
+        *(Broken("I4", job, "a stale lease was renewed") for job in facts.believed),
+        *(Broken("answers", "", oddity) for oddity in facts.oddities),
+    ]
+    retries = {wish.id: wish.retries for wish in facts.wishes}
+    for job, entries in history.items():
+        found += _history(job, entries, retries.get(job, 0))
+    return found
+
+
+def _accepted_once(facts: Facts) -> Iterator[Broken]:
+    """One request_id is one job, and nothing else is one."""
+    for wish in facts.wishes:
+        if len(wish.names) > 1:
+            yield Broken("I2", wish.id, f"one request_id made {len(wish.names)} jobs")
+    asked = {wish.id for wish in facts.wishes}
+    for job in {entry.job for entry in facts.audit} - asked:
+        yield Broken("I2", job, "nobody was answered with this job: a call that was repeated made two")
+
+
+def _ended(facts: Facts) -> Iterator[Broken]:
+    """I1, I9: every accepted job ends."""
+    rows = {row.id: row for row in facts.rows}
+    for wish in facts.wishes:
+        row = rows.get(wish.id)
+        if not wish.names:
+            yield Broken("I1", wish.request_id, "CreateJob was never answered")
+        elif row is None and not wish.deleted:
+            yield Broken("I1", wish.id, "accepted, and its row is gone")
+        elif row is not None and not row.terminal:
+            yield Broken("I1", wish.id, f"accepted, and still {Job.State.Name(row.state)}")
+        elif row is not None and row.unconfirmed:
+            yield Broken("I1", wish.id, "ended, and storage was never told to keep its artifacts")
+
+
+def _as_wished(facts: Facts) -> Iterator[Broken]:
+    """I8, and P2: a job ends as its user and its site have it, not as crashes will."""
+    rows = {row.id: row for row in facts.rows}
+    for wish in facts.wishes:
+        row = rows.get(wish.id)
+        if row is None or row.deleted:
+            continue
+        if wish.cancelled and row.state != Job.CANCELLED:
+            yield Broken("I8", wish.id, f"its cancel was answered, and it is {Job.State.Name(row.state)}")
+        if row.state == Job.FAILED and not wish.hopeless and not wish.few_attempts:
+            yield Broken("P2", wish.id, f"its film is well, and it failed: {row.error_reason}")
+        if row.state == Job.SUCCEEDED and not facts.requests.get(wish.film.path):
+            yield Broken("P4", wish.id, "succeeded, and its film was never asked for")
+        if row.state == Job.CANCELLED and row.epoch == 0 and facts.requests.get(wish.film.path):
+            yield Broken("I8", wish.id, "cancelled before it was claimed, and its film was fetched")
+
+
+def _history(job: str, entries: Sequence[Entry], retries: int) -> Iterator[Broken]:
+    """I2, I3, I5 and I8, of one job's changes in their order."""
+    reopened = 0
+    if sum(entry.state == Job.SUCCEEDED != entry.old_state for entry in entries) > 1:
+        yield Broken("I2", job, "completed more than once")
+    for entry in entries:
+        if not _epoch_is_right(entry):
+            yield Broken("I3", job, f"epoch {entry.old_epoch} became {entry.epoch} in {_moved(entry)}")
+        if entry.old_revision > entry.revision or entry.old_attempt > entry.attempt:
+            yield Broken("I4", job, f"its revision or attempt fell in {_moved(entry)}")
+        if entry.old_state in ENDED and entry.state != entry.old_state:
+            reopened += 1
+            if entry.old_state not in _REOPENED or entry.state != Job.QUEUED or reopened > retries:
+                yield Broken("I5", job, f"was {_moved(entry)} without being retried")
+        if entry.old_state in (Job.CANCELLING, Job.CANCELLED) and entry.state == Job.RUNNING:
+            yield Broken("I8", job, f"cancelled, and started epoch {entry.epoch}")
+
+
+def _epoch_is_right(entry: Entry) -> bool:
+    """A claim takes the next epoch, and nothing else touches it."""
+    begins = entry.state == Job.RUNNING != entry.old_state
+    return entry.epoch == entry.old_epoch + begins
+
+
+def _files(facts: Facts, history: Mapping[str, Sequence[Entry]]) -> Iterator[Broken]:
+    """I4, I6: what a SUCCEEDED job shows is there, is right, and was made under its last lease."""
+    films = {wish.id: wish.film for wish in facts.wishes}
+    for row in facts.rows:
+        if row.state != Job.SUCCEEDED or row.deleted:
+            continue
+        if not row.artifacts:
+            yield Broken("I6", row.id, "succeeded, and has no artifact")
+        for sha256, name in row.artifacts:
+            owner = facts.stored.artifacts.get(name.removeprefix("artifacts/"))
+            told = facts.stored.read.get(name, "nothing")
+            if owner is None:
+                yield Broken("I6", row.id, f"{name} is not in storage")
+            elif owner != (f"jobs/{row.id}", row.epoch):
+                yield Broken("I4", row.id, f"epoch {row.epoch} succeeded with an artifact of {owner}")
+            elif told != sha256:
+                yield Broken("I6", row.id, f"{name} should read as {sha256}, and gives {told}")
+            elif row.id in films and sha256 != films[row.id].sha256:
+                yield Broken("I6", row.id, f"{name} is not the site's {films[row.id].path}")
+
+
+def _sites(facts: Facts) -> Iterator[Broken]:
+    """I7: no more of a site's jobs run at once than it allows; here there is but one site."""
+    if not facts.site_limit:
+        return
+    running: set[str] = set()
+    for entry in facts.audit:
+        holds = entry.state in (Job.RUNNING, Job.CANCELLING)
+        running = running | {entry.job} if holds else running - {entry.job}
+        if len(running) > facts.site_limit:
+            yield Broken("I7", entry.job, f"{len(running)} jobs of its site run, {facts.site_limit} may")
+            return
+
+
+def _leftovers(facts: Facts) -> Iterator[Broken]:
+    """I10: no bytes that nobody means."""
+    shown = {name for row in facts.rows for _, name in row.artifacts}
+    for name, (job, epoch) in facts.stored.artifacts.items():
+        if f"artifacts/{name}" not in shown:
+            yield Broken("I10", job.removeprefix("jobs/"), f"artifact {name} of epoch {epoch} is nobody's")
+    for stray in facts.stored.strays:
+        yield Broken("I10", "", f"orphan bytes in storage: {stray}")
+    for left in facts.stored.work:
+        yield Broken("I10", left.rpartition("-")[0], f"left in the work folder: {left}")
+
+
+def _by_job(audit: Sequence[Entry]) -> dict[str, list[Entry]]:
+    by_job: dict[str, list[Entry]] = defaultdict(list)
+    for entry in audit:
+        by_job[entry.job].append(entry)
+    return by_job
+
+
+def _moved(entry: Entry) -> str:
+    old = Job.State.Name(entry.old_state) if entry.old_state else "born"
+    return f"{old} -> {Job.State.Name(entry.state)}"

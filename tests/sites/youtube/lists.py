@@ -1,0 +1,177 @@
+"""Playlists and the channel: made on the fly, a page at a time, however long they are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.sites.youtube.player import CHANNEL, CHANNEL_ID, HANDLE, thumbnail
+
+PAGE = 100
+TAB_PAGE = 30
+#: What the channel's tabs hold.
+TABS = {"videos": 45, "shorts": 25, "streams": 12}
+_UPLOADS = f"UU{CHANNEL_ID[2:]}"
+_KINDS = {"videos": "Videos", "shorts": "Shorts", "streams": "Live"}
+
+
+def playlist_id(count: int) -> str:
+    """The id of the playlist of *count* items."""
+    return f"PLcount{count:08}"
+
+
+def size(list_id: str) -> int | None:
+    """How many items the playlist *list_id* has; None where there is no such."""
+    if list_id == _UPLOADS:
+        return sum(TABS.values())
+    found = re.fullmatch(r"PLcount(\d{8})", list_id)
+    return int(found[1]) if found else None
+
+
+def playlist(list_id: str, count: int) -> dict[str, Any]:
+    """The initial data of a playlist page."""
+    listed = {"playlistVideoListRenderer": {"contents": _items(list_id, count, 0), "playlistId": list_id}}
+    section = {"itemSectionRenderer": {"contents": [listed]}}
+    tab = {"selected": True, "content": {"sectionListRenderer": {"contents": [section]}}}
+    title = f"A list of {count}"
+    return {
+        "contents": {"twoColumnBrowseResultsRenderer": {"tabs": [{"tabRenderer": tab}]}},
+        "header": {
+            "playlistHeaderRenderer": {
+                "playlistId": list_id,
+                "title": {"simpleText": title},
+                "numVideosText": {"runs": [{"text": str(count)}, {"text": " videos"}]},
+                "ownerText": {"runs": [{"text": CHANNEL, "navigationEndpoint": _channel_endpoint()}]},
+                "privacy": "PUBLIC",
+            }
+        },
+        "metadata": {"playlistMetadataRenderer": {"title": title, "description": "Items by number."}},
+    }
+
+
+def panel(list_id: str, count: int) -> dict[str, Any]:
+    """The playlist beside a video that is watched as part of it."""
+    address = {"commandMetadata": {"webCommandMetadata": {"url": f"/playlist?list={list_id}"}}}
+    return {"title": f"A list of {count}", "playlistId": list_id, "contents": [], "endpoint": address}
+
+
+def no_playlist() -> dict[str, Any]:
+    """What is said of a playlist that is not there."""
+    alert = {"alertRenderer": {"type": "ERROR", "text": {"simpleText": "The playlist does not exist."}}}
+    return {"alerts": [alert], "contents": {}}
+
+
+def channel(tab: str) -> dict[str, Any]:
+    """The initial data of the channel's *tab*, one of ``TABS``."""
+    tabs = [{"tabRenderer": _tab(name, selected=name == tab)} for name in TABS]
+    return {
+        "contents": {"twoColumnBrowseResultsRenderer": {"tabs": tabs}},
+        "metadata": {
+            "channelMetadataRenderer": {
+                "title": CHANNEL,
+                "description": "A channel made for tests.",
+                "externalId": CHANNEL_ID,
+                "vanityChannelUrl": f"http://www.youtube.com/{HANDLE}",
+                "avatar": {"thumbnails": [{"url": "https://yt3.ggpht.com/standin=s900", "width": 900}]},
+            }
+        },
+    }
+
+
+def continuation(token: str) -> dict[str, Any]:
+    """The next page, by the *token* that the page before it gave. Raises ValueError for a stranger."""
+    kind, name, start = token.rsplit("+", 2)
+    if kind == "list" and (count := size(name)) is not None:
+        items = _items(name, count, int(start))
+    elif kind == "tab" and name in TABS:
+        items = _tab_items(name, int(start))
+    else:
+        raise ValueError(token)
+    return {"onResponseReceivedActions": [{"appendContinuationItemsAction": {"continuationItems": items}}]}
+
+
+def _items(list_id: str, count: int, start: int) -> list[dict[str, Any]]:
+    end = min(start + PAGE, count)
+    numbers = _uploads()[start:end] if list_id == _UPLOADS else range(start + 1, end + 1)
+    items = [{"playlistVideoRenderer": _item(list_id, number)} for number in numbers]
+    return items + ([_more(f"list+{list_id}+{end}")] if end < count else [])
+
+
+def _uploads() -> list[int]:
+    return [_first(name) + place for name, count in TABS.items() for place in range(1, count + 1)]
+
+
+def _first(tab: str) -> int:
+    """What the item numbers of *tab* begin after: each tab has items of its own."""
+    return 1000 * (1 + list(TABS).index(tab))
+
+
+def _item(list_id: str, number: int) -> dict[str, Any]:
+    video_id = f"item{number:07}"
+    return {
+        "videoId": video_id,
+        "title": {"runs": [{"text": f"Item {number}"}]},
+        "lengthSeconds": "6",
+        "lengthText": {"simpleText": "0:06"},
+        "index": {"simpleText": str(number)},
+        "isPlayable": True,
+        "shortBylineText": {"runs": [{"text": CHANNEL, "navigationEndpoint": _channel_endpoint()}]},
+        "thumbnail": {"thumbnails": [thumbnail(video_id)]},
+        "navigationEndpoint": {"watchEndpoint": {"videoId": video_id, "playlistId": list_id}},
+    }
+
+
+def _tab(name: str, *, selected: bool) -> dict[str, Any]:
+    address = {"commandMetadata": {"webCommandMetadata": {"url": f"/{HANDLE}/{name}"}}}
+    tab: dict[str, Any] = {"title": _KINDS[name], "selected": selected, "endpoint": address}
+    if selected:
+        tab["content"] = {"richGridRenderer": {"contents": _tab_items(name, 0)}}
+    return tab
+
+
+def _tab_items(name: str, start: int) -> list[dict[str, Any]]:
+    end = min(start + TAB_PAGE, TABS[name])
+    make = _short if name == "shorts" else _lockup
+    items = [{"richItemRenderer": {"content": make(_first(name) + i)}} for i in range(start + 1, end + 1)]
+    return items + ([_more(f"tab+{name}+{end}")] if end < TABS[name] else [])
+
+
+def _lockup(number: int) -> dict[str, Any]:
+    video_id = f"item{number:07}"
+    badge = {"thumbnailBadgeViewModel": {"text": "0:06"}}
+    age = {"text": {"content": "3 weeks ago"}, "accessibilityLabel": "3 weeks ago"}
+    rows = [{"metadataParts": [{"text": {"content": "1.2K views"}}, age]}]
+    model = {"contentMetadataViewModel": {"metadataRows": rows}}
+    words = {"title": {"content": f"Item {number}"}, "metadata": model}
+    image = {"sources": [thumbnail(video_id)]}
+    overlay = {"thumbnailBottomOverlayViewModel": {"badges": [badge]}}
+    return {
+        "lockupViewModel": {
+            "contentId": video_id,
+            "contentType": "LOCKUP_CONTENT_TYPE_VIDEO",
+            "contentImage": {"thumbnailViewModel": {"image": image, "overlays": [overlay]}},
+            "metadata": {"lockupMetadataViewModel": words},
+        }
+    }
+
+
+def _short(number: int) -> dict[str, Any]:
+    video_id = f"item{number:07}"
+    words = {"primaryText": {"content": f"Item {number}"}, "secondaryText": {"content": "1.2K views"}}
+    tap = {"innertubeCommand": {"reelWatchEndpoint": {"videoId": video_id}}}
+    return {
+        "shortsLockupViewModel": {
+            "entityId": f"shorts-shelf-item-{video_id}",
+            "overlayMetadata": words,
+            "onTap": tap,
+        }
+    }
+
+
+def _more(token: str) -> dict[str, Any]:
+    command = {"continuationCommand": {"token": token, "request": "CONTINUATION_REQUEST_TYPE_BROWSE"}}
+    return {"continuationItemRenderer": {"continuationEndpoint": command}}
+
+
+def _channel_endpoint() -> dict[str, Any]:
+    return {"browseEndpoint": {"browseId": CHANNEL_ID, "canonicalBaseUrl": f"/{HANDLE}"}}
