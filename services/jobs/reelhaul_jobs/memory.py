@@ -57,6 +57,10 @@ class MemoryStore:
             self._requests[request.tenant, request.method, request.id] = request, [job.id for job in jobs]
         return jobs
 
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """See JobStore.earlier."""
+        return self._replayed(request)
+
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return self._get(job_id)

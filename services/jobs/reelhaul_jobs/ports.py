@@ -118,6 +118,12 @@ class JobStore(Protocol):
         RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
         """
 
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """The jobs, as they are now, of the first call with this *request*; None where there was none.
+
+        Raises REQUEST_ID_REUSED.
+        """
+
     async def get(self, job_id: str) -> Job:
         """The job, or ``NotFound``: also where it was deleted."""
 

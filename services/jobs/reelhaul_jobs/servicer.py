@@ -25,6 +25,7 @@ from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watching import Watches
 from reelhaul_runtime import identity, logs
+from reelhaul_runtime.errors import ReelhaulError
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
@@ -40,10 +41,15 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.CreateJobRequest, context: object = None
     ) -> job_pb2.Job:
         now, tenant = self._now(), identity.caller().tenant
-        job = to_jobs.job_of(
-            admission.admitted(request.job, now), request.job_id, tenant, now, logs.traceparent.get()
-        )
         once = to_jobs.request_of(request, "CreateJob", tenant, now)
+        try:
+            asked = admission.admitted(request.job, now)
+        except ReelhaulError:
+            # What was good once is so when it is repeated, though its schedule_time has passed since.
+            if (seen := await self._jobs.created(once)) is None:
+                raise
+            return to_jobs.proto_of(seen)
+        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get())
         if request.validate_only:
             return to_jobs.proto_of(await self._jobs.forecast(job))
         return to_jobs.proto_of(await self._jobs.create(job, once))

@@ -101,6 +101,10 @@ class SqlJobStore:
         """See JobStore.add."""
         return await self._written(lambda connection: _add(connection, new, request))
 
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """See JobStore.earlier."""
+        return await self._database.read(lambda connection: _replayed(connection, request))
+
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return await self._database.read(lambda connection: _get(connection, job_id))

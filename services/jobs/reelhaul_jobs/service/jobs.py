@@ -63,6 +63,12 @@ class Jobs:
         await self._news.tell_row(kept)
         return Seen(kept, waits.wait_of(kept))
 
+    async def created(self, request: Request | None) -> Seen | None:
+        """The job of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
+        if request is None or (kept := await self._store.earlier(request)) is None:
+            return None
+        return Seen(kept[0], waits.wait_of(kept[0]))
+
     async def forecast(self, job: Job) -> Seen:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         _check_kind(job)
