@@ -37,7 +37,7 @@ def test_who_holds_the_least_is_next():
     """Always one of the tenant that has the fewest in hand."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(3)] for tenant in "abc"}
     picked = picks(backlog, 6, held=Held({"a": 2, "b": 1}))
-    assert ["c0000", "b0000", "c0001", "a0000", "b0001", "c0002"] == [job.id for job in picked]
+    assert [job.id for job in picked] == ["c0000", "b0000", "c0001", "a0000", "b0001", "c0002"]
     assert len(picks(backlog, 100)) == 9
     assert picks(backlog, 0) == picks({}, 5) == []
 
@@ -46,20 +46,20 @@ def test_weights():
     """A tenant of weight 3 gets three jobs for each of another."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(40)] for tenant in "ab"}
     picked = Counter(job.tenant for job in picks(backlog, 40, weights={"a": 3.0}))
-    assert {"a": 30, "b": 10} == dict(picked)
+    assert dict(picked) == {"a": 30, "b": 10}
 
 
 def test_full_site_holds_nothing_up():
     """A thousand jobs of a full site before it: the one of another site goes all the same."""
     backlog = {"a": [ready("a", "one", n) for n in range(1000)] + [ready("a", "two", 1000)]}
-    assert ["a1000"] == [job.id for job in picks(backlog, 5, rooms={"one": 0})]
+    assert [job.id for job in picks(backlog, 5, rooms={"one": 0})] == ["a1000"]
 
 
 def test_seats_of_a_site_go_by_age():
     """Who holds much elsewhere still gets the one seat of a site, if it has waited longer for it."""
     backlog = {"a": [ready("a", "one", 0)], "b": [ready("b", "one", 1)]}
     held = Held({"a": 10, "b": 0}, {("a", "two"): 10})
-    assert ["a0000"] == [job.id for job in picks(backlog, 5, held=held, rooms={"one": 1})]
+    assert [job.id for job in picks(backlog, 5, held=held, rooms={"one": 1})] == ["a0000"]
 
 
 @given(backlogs(), st.integers(0, 30), rooms)
