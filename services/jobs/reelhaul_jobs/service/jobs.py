@@ -9,6 +9,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
+from reelhaul_jobs.model.lists import Range, Summary
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
@@ -79,6 +80,10 @@ class Jobs:
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
         return await self._store.page(query)
+
+    async def summary(self, asked: Range) -> Summary:
+        """What became of the jobs of a stretch of time."""
+        return await self._store.summary(asked)
 
     async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> Seen:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
