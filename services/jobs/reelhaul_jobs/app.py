@@ -32,7 +32,8 @@ from reelhaul_jobs.service.loops import Leader, Loop, run
 from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.service.watching.one import Watches
+from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_jobs.servicer import JobServicer, LeaseServicer
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store import SqlJobStore
@@ -70,7 +71,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
         jobs = Jobs(store, queue, hub, news, probe, now)
-        job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now)  # type: ignore[abstract]
+        job_servicer = JobServicer(
+            jobs, Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now), tokens, now
+        )  # type: ignore[abstract]
         downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -110,6 +110,11 @@ class MemoryStore:
     async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """See JobStore.events."""
         return [event for event in self._events[job_id] if event.revision > after][:limit]
+
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """See JobStore.revisions."""
+        found = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
+        return {job.id: job.revision for job in found if job.delete_time is None}
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""

@@ -21,7 +21,7 @@ from reelhaul_jobs.ports import Clock
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
 from reelhaul_runtime.errors import ReelhaulError
 

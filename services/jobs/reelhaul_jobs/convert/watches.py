@@ -12,7 +12,7 @@ from reelhaul_jobs.convert import jobs, names
 from reelhaul_jobs.model import waits
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.service.jobs import Seen
-from reelhaul_jobs.service.watching import Heartbeat, Message, Pace, Snapshot
+from reelhaul_jobs.service.watching.messages import Heartbeat, Message, Pace, Snapshot
 
 
 def pace_of(request: WatchJobRequest) -> Pace:
