@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -68,6 +68,9 @@ _EVENTS = (
     .where(events.c.job == bindparam("job"), events.c.revision > bindparam("after"))
     .order_by(events.c.revision)
     .limit(bindparam("most"))
+)
+_REVISIONS = select(jobs.c.id, jobs.c.revision).where(
+    jobs.c.id.in_(bindparam("jobs", expanding=True)), jobs.c.delete_time.is_(None)
 )
 _BEFORE = (
     select(jobs.c.id)
@@ -176,6 +179,12 @@ class SqlJobStore:
         asked = {"job": job_id, "after": after, "most": limit}
         found = await self._database.read(lambda connection: _all(connection, _EVENTS, asked))
         return [rows.event_of(row) for row in found]
+
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """See JobStore.revisions."""
+        asked = {"jobs": list(job_ids)}
+        found = await self._database.read(lambda connection: _all(connection, _REVISIONS, asked))
+        return {row["id"]: row["revision"] for row in found}
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
