@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import queueing, waits
+from reelhaul_jobs.model import holding, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
@@ -34,7 +35,14 @@ class Jobs:
     """What one may do with download jobs."""
 
     def __init__(
-        self, store: JobStore, queue: QueueStore, hub: Hub, news: News, probe: Probe, now: Clock
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        hub: Hub,
+        news: News,
+        probe: Probe,
+        now: Clock,
+        limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -42,6 +50,7 @@ class Jobs:
         self._news = news
         self._probe = probe
         self._now = now
+        self._limits = limits or SiteLimits()
 
     async def create(self, job: Job, request: Request | None) -> Seen:
         """Admit *job*: on disk when this returns. The same request again is the same job.
@@ -73,9 +82,11 @@ class Jobs:
         job = self.freshest(_owned(await self._store.get(job_id), owner))
         if job.state is not State.QUEUED:
             return Seen(job, waits.wait_of(job))
+        now = self._now()
         place = await self._store.place(job)
-        workers = await self._queue.slots(self._now()) > 0
-        return Seen(job, waits.wait_of(job, place=place, workers=workers))
+        workers = await self._queue.slots(now) > 0
+        site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
+        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site))
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
@@ -98,6 +109,18 @@ class Jobs:
         return await self._changed(
             job_id, owner, etag, lambda job: queueing.retried(job, self._now()), request
         )
+
+    async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """Hold the job until it is resumed. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.paused(job, self._now()))
+
+    async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """Let a held job go on. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.resumed(job, self._now()))
+
+    async def update(self, job_id: str, owner: Owner, update: holding.Update, *, etag: str = "") -> Seen:
+        """Change what *update* names. STATE_CONFLICT where it is too late for that; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.updated(job, update, self._now()))
 
     async def delete(self, job_id: str, owner: Owner, *, etag: str = "", allow_missing: bool = False) -> None:
         """Remove the job, cancelling it first where it lives. Its artifacts follow. ETAG_MISMATCH."""
