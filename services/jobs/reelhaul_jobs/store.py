@@ -186,8 +186,8 @@ class SqlJobStore:
     async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
         """See JobStore.revisions."""
         asked = {"jobs": list(job_ids)}
-        found = await self._database.read(lambda connection: _all(connection, _REVISIONS, asked))
-        return {row["id"]: row["revision"] for row in found}
+        found = await self._database.read(lambda connection: connection.execute(_REVISIONS, asked).all())
+        return {row.id: row.revision for row in found}
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
