@@ -19,6 +19,7 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.bus import NatsJobBus
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.downloads.servicer import DownloadServicer
+from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
@@ -33,6 +34,8 @@ from reelhaul_jobs.service.loops import Leader, Loop, run
 from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching.feed import Feed
+from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_jobs.servicer import JobServicer, LeaseServicer
@@ -74,8 +77,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
         watches = Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now)
+        moves = SqlMoveStore(database)
+        followings = Followings(Feed(moves, hub, now), moves, hub, tokens, now)
         batches = Batches(store, news, now)
-        job_servicer = JobServicer(jobs, batches, watches, tokens, now)  # type: ignore[abstract]
+        job_servicer = JobServicer(jobs, batches, watches, followings, tokens, now)
         downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper

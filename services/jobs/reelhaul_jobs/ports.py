@@ -15,7 +15,7 @@ from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.picking import Held, Ready
 from reelhaul_jobs.model.sites import UNLIMITED, SiteNow
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.states import Lane, State
 
 #: The time, aware, in UTC.
 Clock = Callable[[], datetime]
@@ -113,6 +113,17 @@ class Notice:
     epoch: int
     sequence: int
     progress: media_pb2.Progress
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Move:
+    """That a job moved, in the order in which moves are read."""
+
+    time: datetime
+    job_id: str = ""
+    revision: int = 0
+    #: The state it left; None where it was created.
+    left: State | None = field(default=None, compare=False)
 
 
 class JobStore(Protocol):
@@ -252,6 +263,22 @@ class QueueStore(Protocol):
 
     async def resign(self, loop: str, holder: str) -> None:
         """*holder* leads *loop* no more."""
+
+
+class MoveStore(Protocol):
+    """The same rows, for those who follow many jobs."""
+
+    async def moves(
+        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[Move]:
+        """Moves behind *after*, in order; only of a *tenant*, or only *among* at most 500 jobs.
+
+        Times are those of the clocks that made the moves: one that is committed late comes
+        before others that were read already.
+        """
+
+    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of at most 500 jobs that have a row, deleted ones too."""
 
 
 class JobBus(Protocol):
