@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import count
+
+from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import facts_of
@@ -14,10 +17,11 @@ from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
+from reelhaul_jobs.model.lists import Batch, Range, Summary, Tally
 from reelhaul_jobs.model.queueing import Ready
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Backlog, Notice, Page, Query, Request, Rule
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.ports import Backlog, Notice, Page, Query, Request, Rule, RuleOfMany
+from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 
 _GONE = timedelta(seconds=60)
 
@@ -34,6 +38,7 @@ class MemoryStore:
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._events: dict[str, list[Event]] = defaultdict(list)
         self._requests: dict[tuple[str, str, str], tuple[Request, list[str]]] = {}
+        self._failed: dict[tuple[str, str, str], Mapping[int, status_pb2.Status]] = {}
         self._workers: dict[str, tuple[int, datetime]] = {}
         self._leaders: dict[str, tuple[str, datetime]] = {}
         self._keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
@@ -44,9 +49,7 @@ class MemoryStore:
             return earlier
         for job in jobs:
             if job.id in self._jobs:
-                raise ReelhaulError(
-                    ErrorReason.RESOURCE_EXISTS, f"{job.name} exists", metadata={"resource": job.name}
-                )
+                raise _exists(job)
         for job in jobs:
             self._jobs[job.id] = job
             self._events[job.id].append(changes.event_of(job, None))
@@ -54,9 +57,30 @@ class MemoryStore:
             self._requests[request.tenant, request.method, request.id] = request, [job.id for job in jobs]
         return jobs
 
+    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+        """See JobStore.add_batch."""
+        key = (request.tenant, request.method, request.id) if request else None
+        if request is not None and key is not None and (earlier := self._replayed(request)) is not None:
+            failed = self._failed.get(key, {})
+            places = (place for place in count() if place not in failed)
+            at = dict(zip(self._requests[key][1], places, strict=False))
+            return Batch({at[job.id]: job for job in earlier}, failed)
+        kept = {place: job for place, job in batch.jobs.items() if job.id not in self._jobs}
+        taken = {p: to_status(_exists(job)) for p, job in batch.jobs.items() if p not in kept}
+        failed = {**batch.failed, **taken}
+        if kept:
+            await self.add(list(kept.values()), request)
+            if key is not None:
+                self._failed[key] = failed
+        return Batch(kept, failed)
+
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return self._get(job_id)
+
+    async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """See JobStore.get_many."""
+        return [self._get(job_id) for job_id in dict.fromkeys(job_ids) if self._is_there(job_id)]
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
@@ -65,11 +89,11 @@ class MemoryStore:
             for job in self._jobs.values()
             if query.tenant in (None, job.tenant) and job.delete_time is None and _asked(job, query)
         ]
-        total = min(len(found), 10_000)
-        found.sort(key=_age, reverse=query.descending)
+        total = min(len(found), 10_000) if query.total is None else query.total
+        found.sort(key=query.order.of, reverse=query.descending)
         if query.after is not None:
-            after = query.after
-            found = [job for job in found if (_age(job) < after if query.descending else _age(job) > after)]
+            after, place = query.after, query.order.of
+            found = [job for job in found if (place(job) < after if query.descending else place(job) > after)]
         found = found[query.skip :]
         return Page(found[: query.limit], len(found) > query.limit, total)
 
@@ -86,6 +110,33 @@ class MemoryStore:
         if change.made:
             self._write(change)
         return change
+
+    async def summary(self, asked: Range) -> Summary:
+        """See JobStore.summary."""
+        found = [job for job in self._jobs.values() if _in_range(job, asked)]
+        if asked.step is None:
+            return Summary(self._tally(found), {})
+        buckets: dict[int, list[Job]] = defaultdict(list)
+        for job in found:
+            buckets[(job.create_time - asked.start) // asked.step].append(job)
+        series = {number: self._tally(jobs) for number, jobs in buckets.items()}
+        return Summary(self._tally(found), series)
+
+    async def change_many(
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
+    ) -> Sequence[Change]:
+        """See JobStore.change_many."""
+        if request is not None and (earlier := self._replayed(request)) is not None:
+            return [changes.none(job) for job in earlier]
+        present = [self._jobs[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
+        found = [change for job in present if (change := rule(job)) is not None]
+        if request is not None:
+            key = request.tenant, request.method, request.id
+            self._requests[key] = request, [change.job.id for change in found]
+        for change in found:
+            if change.made:
+                self._write(change)
+        return found
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
@@ -208,7 +259,29 @@ class MemoryStore:
                 f"request_id {request.id} was used with another request",
                 metadata={"requestId": request.id},
             )
-        return [self._get(job_id) for job_id in earlier[1]]
+        found = [self._get(job_id) for job_id in earlier[1] if self._is_there(job_id)]
+        if earlier[1] and not found:
+            raise NotFound(f"jobs/{earlier[1][0]}")
+        return found
+
+    def _is_there(self, job_id: str) -> bool:
+        return job_id in self._jobs and self._jobs[job_id].delete_time is None
+
+    def _tally(self, jobs: Sequence[Job]) -> Tally:
+        tally = Tally()
+        for job in jobs:
+            tally.states[job.state] = tally.states.get(job.state, 0) + 1
+            if job.state is State.FAILED:
+                reason = str(facts_of(job)["error.reason"])
+                tally.errors[reason] = tally.errors.get(reason, 0) + 1
+        ids = {job.id for job in jobs}
+        tally.downloaded_bytes = sum(a.downloaded_bytes for a in self._attempts.values() if a.job in ids)
+        ended = [(job.end_time, job.create_time) for job in jobs if job.state is State.SUCCEEDED]
+        spent = sorted(end - begun for end, begun in ended if end is not None)
+        if spent:
+            tally.latency_p50 = spent[(len(spent) * 50 + 99) // 100 - 1]
+            tally.latency_p95 = spent[(len(spent) * 95 + 99) // 100 - 1]
+        return tally
 
     def _write(self, change: Change) -> None:
         job = change.job
@@ -271,8 +344,14 @@ class MemoryBus:
         return self.notices.get(job_id)
 
 
-def _age(job: Job) -> tuple[datetime, str]:
-    return job.create_time, job.id
+def _in_range(job: Job, asked: Range) -> bool:
+    theirs = asked.tenant in (None, job.tenant) and job.delete_time is None
+    held = asked.where is None or holds(asked.where, facts_of(job))
+    return theirs and held and asked.start <= job.create_time < asked.end
+
+
+def _exists(job: Job) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.RESOURCE_EXISTS, f"{job.name} exists", metadata={"resource": job.name})
 
 
 def _rank(job: Job) -> tuple[datetime, str]:

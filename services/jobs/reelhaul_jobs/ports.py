@@ -11,6 +11,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.filters.tree import Node
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
+from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
 from reelhaul_jobs.model.queueing import Ready
 from reelhaul_jobs.model.states import Lane
 
@@ -19,6 +20,9 @@ Clock = Callable[[], datetime]
 
 #: What becomes of a job as it is now. Pure: it may run again.
 Rule = Callable[[Job], Change]
+
+#: The same for one of many jobs; None leaves it as it is, and out of the answer.
+RuleOfMany = Callable[[Job], Change | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,15 @@ class Query:
     #: None: of every tenant.
     tenant: str | None
     limit: int
+    order: Order = Order.CREATED
     descending: bool = True
-    #: create_time and id of the last job of the page before.
+    #: Where the last job of the page before stood.
     after: tuple[datetime, str] | None = None
     skip: int = 0
     #: Which jobs; None: all.
     where: Node | None = None
+    #: How many there are, where that was counted for an earlier page.
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +97,25 @@ class JobStore(Protocol):
         RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
         """
 
+    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+        """Keep the jobs of *batch* with their first events; what became of it.
+
+        A job whose id is taken joins the failed. The same *request* again answers the first
+        call's batch, its jobs as they are now. Where no job is kept, nothing is remembered.
+        Raises REQUEST_ID_REUSED.
+        """
+
     async def get(self, job_id: str) -> Job:
         """The job, or ``NotFound``: also where it was deleted."""
 
+    async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of the jobs that are there, each once, in the order asked."""
+
     async def page(self, query: Query) -> Page:
-        """Jobs by create_time."""
+        """Jobs in order."""
+
+    async def summary(self, asked: Range) -> Summary:
+        """What became of the jobs of a stretch of time."""
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """What *rule* makes of the job, kept with its event and attempt, in one transaction.
@@ -102,6 +123,15 @@ class JobStore(Protocol):
         No other change comes between. What *rule* raises leaves all as it was. A repeated
         *request* answers the job as it is. ``NotFound`` if there is no such row; a deleted
         one is still changed.
+        """
+
+    async def change_many(
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
+    ) -> Sequence[Change]:
+        """What *rule* makes of each of the jobs that has a row, kept in one transaction.
+
+        Each is asked once, in the order given. What *rule* raises leaves all as they were. A
+        repeated *request* answers the jobs that the first call answered, as they are.
         """
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:

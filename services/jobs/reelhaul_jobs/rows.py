@@ -15,6 +15,7 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Attempt, Event, Job, RetryPolicy
+from reelhaul_jobs.model.lists import NEVER
 from reelhaul_jobs.model.retries import reason_of
 from reelhaul_jobs.model.states import AttemptState, Kind, Lane, Priority, State
 
@@ -76,6 +77,7 @@ def changing_row_of(job: Job) -> dict[str, Any]:
         "update_time": micros(job.update_time),
         "start_time": _micros(job.start_time),
         "end_time": _micros(job.end_time),
+        "end_order": micros(job.end_time or NEVER),
         "confirm_time": _micros(job.confirm_time),
         "delete_time": _micros(job.delete_time),
         "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
