@@ -45,15 +45,11 @@ def row_of(job: Job) -> dict[str, Any]:
         "tenant": job.tenant,
         "url": job.url,
         "format": job.format.SerializeToString(),
-        "priority": int(job.priority),
         "kind": int(job.kind),
-        "labels": _json(job.labels),
-        "schedule_time": _micros(job.schedule_time),
         "max_attempts": job.retry.max_attempts,
         "min_backoff": job.retry.min_backoff // _MICROSECOND,
         "max_backoff": job.retry.max_backoff // _MICROSECOND,
         "attempt_deadline": job.attempt_deadline // _MICROSECOND,
-        "ttl": job.ttl // _MICROSECOND,
         "batch_id": job.batch_id,
         "traceparent": job.traceparent,
         "create_time": micros(job.create_time),
@@ -63,6 +59,10 @@ def row_of(job: Job) -> dict[str, Any]:
 def changing_row_of(job: Job) -> dict[str, Any]:
     """The columns of *job* that a change may touch."""
     return {
+        "priority": int(job.priority),
+        "labels": _json(job.labels),
+        "schedule_time": _micros(job.schedule_time),
+        "ttl": job.ttl // _MICROSECOND,
         "expire_time": _micros(job.expire_time),
         "state": int(job.state),
         "attempt": job.attempt,

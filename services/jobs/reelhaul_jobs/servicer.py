@@ -13,9 +13,11 @@ from google.protobuf import empty_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs import admission
+from reelhaul_jobs.admission.updates import paths_of
 from reelhaul_jobs.convert import jobs as to_jobs
 from reelhaul_jobs.convert import leases as to_leases
 from reelhaul_jobs.convert import lists, names, watches
+from reelhaul_jobs.convert.updates import update_of
 from reelhaul_jobs.model import waits
 from reelhaul_jobs.ports import Clock
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
@@ -73,6 +75,23 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         job_id, tenant = names.job_id(request.name), identity.caller().tenant
         once = to_jobs.request_of(request, "RetryJob", tenant, self._now())
         return to_jobs.proto_of(await self._jobs.retry(job_id, _owner(), etag=request.etag, request=once))
+
+    async def PauseJob(self, request: job_service_pb2.PauseJobRequest, context: object = None) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.pause(job_id, _owner(), etag=request.etag))
+
+    async def ResumeJob(
+        self, request: job_service_pb2.ResumeJobRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.resume(job_id, _owner(), etag=request.etag))
+
+    async def UpdateJob(
+        self, request: job_service_pb2.UpdateJobRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.job.name, "job.name")
+        update = update_of(request, paths_of(request, self._now()))
+        return to_jobs.proto_of(await self._jobs.update(job_id, _owner(), update, etag=request.job.etag))
 
     async def DeleteJob(
         self, request: job_service_pb2.DeleteJobRequest, context: object = None

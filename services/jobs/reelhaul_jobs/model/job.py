@@ -124,7 +124,12 @@ class Job:
 
     def rank(self, since: datetime) -> datetime:
         """Its place among its tenant's ready jobs that waits since *since*: lower goes first."""
-        return since - _HEAD_START[self.priority]
+        return since - self.head_start(self.priority)
+
+    @staticmethod
+    def head_start(priority: Priority) -> timedelta:
+        """How much older *priority* makes a waiting job."""
+        return _HEAD_START[priority]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,6 +192,8 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Change:
 def _stale(job: Job, epoch: int) -> Refusal | None:
     if job.leased and job.epoch == epoch:
         return None
+    if job.epoch == epoch and job.state is State.PAUSED:
+        return Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
     if job.epoch != epoch or not job.state.terminal:
         return Refusal(reason=RefusalReason.LOST, message=f"epoch {epoch} lost its lease")
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import queueing, waits
+from reelhaul_jobs.model import holding, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.states import Kind, State
@@ -87,6 +87,18 @@ class Jobs:
         return await self._changed(
             job_id, owner, etag, lambda job: queueing.retried(job, self._now()), request
         )
+
+    async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """Hold the job until it is resumed. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.paused(job, self._now()))
+
+    async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """Let a held job go on. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.resumed(job, self._now()))
+
+    async def update(self, job_id: str, owner: Owner, update: holding.Update, *, etag: str = "") -> Seen:
+        """Change what *update* names. STATE_CONFLICT where it is too late for that; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.updated(job, update, self._now()))
 
     async def delete(self, job_id: str, owner: Owner, *, etag: str = "", allow_missing: bool = False) -> None:
         """Remove the job, cancelling it first where it lives. Its artifacts follow. ETAG_MISMATCH."""

@@ -22,7 +22,7 @@ class News:
         """Say what *change*, committed, means to others."""
         if change.job.revision == change.before.revision:
             return
-        if change.job.state is State.CANCELLING and change.before.state is State.RUNNING:
+        if change.before.state is State.RUNNING and change.job.state in (State.CANCELLING, State.PAUSED):
             await self._bus.stop(change.job)
         await self.tell_row(change.job)
 
