@@ -7,6 +7,7 @@ that DownloadService calls them as they are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 from google.protobuf import empty_pb2
 
@@ -30,19 +31,21 @@ from reelhaul_runtime import identity, logs
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """reelhaul.jobs.v1.JobService."""
 
-    def __init__(self, jobs: Jobs, watching: Watches, tokens: Tokens, now: Clock) -> None:
+    def __init__(
+        self, jobs: Jobs, watching: Watches, tokens: Tokens, now: Clock, retention: timedelta
+    ) -> None:
         self._jobs = jobs
         self._watches = watching
         self._tokens = tokens
         self._now = now
+        self._retention = retention
 
     async def CreateJob(
         self, request: job_service_pb2.CreateJobRequest, context: object = None
     ) -> job_pb2.Job:
         now, tenant = self._now(), identity.caller().tenant
-        job = to_jobs.job_of(
-            admission.admitted(request.job, now), request.job_id, tenant, now, logs.traceparent.get()
-        )
+        asked = admission.admitted(request.job, now)
+        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get(), self._retention)
         once = to_jobs.request_of(request, "CreateJob", tenant, now)
         if request.validate_only:
             return to_jobs.proto_of(await self._jobs.forecast(job))
@@ -90,7 +93,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.UpdateJobRequest, context: object = None
     ) -> job_pb2.Job:
         job_id = names.job_id(request.job.name, "job.name")
-        update = update_of(request, paths_of(request, self._now()))
+        update = update_of(request, paths_of(request, self._now()), self._retention)
         return to_jobs.proto_of(await self._jobs.update(job_id, _owner(), update, etag=request.job.etag))
 
     async def DeleteJob(
@@ -145,8 +148,10 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         self, request: lease_service_pb2.RenewRequest, context: object = None
     ) -> lease_service_pb2.RenewResponse:
         job_id, media = names.job_id(request.job, "job"), to_leases.media_of(request)
-        progress = to_leases.progress_of(request)
-        return to_leases.renew_response(await self._leases.renew(job_id, request.epoch, progress, media))
+        progress, entries = to_leases.progress_of(request), to_leases.entries_of(request)
+        return to_leases.renew_response(
+            await self._leases.renew(job_id, request.epoch, progress, media, entries)
+        )
 
     async def Finish(
         self, request: lease_service_pb2.FinishRequest, context: object = None

@@ -16,6 +16,8 @@ class Settings(SuiteSettings):
     jobs_database_url: str = Field(default="", repr=False)
     #: Seconds that a worker's lease lasts; it renews every third of it.
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
+    #: Days that an ended job is kept, with its artifacts, where its caller does not say.
+    jobs_retention_days: float = Field(default=7.0, gt=0, le=3650)
     #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
     mutant: Literal["", "no-fence", "no-sweeper"] = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -22,15 +22,15 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import pages, replays, rows, tallies
+from reelhaul_jobs import pages, replays, rows, seen, tallies
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Page, Query, Request, Rule, RuleOfMany
+from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.ports import Page, Query, Request, Rule, RuleOfList, RuleOfMany
 from reelhaul_jobs.replays import Answer
-from reelhaul_jobs.tables import attempts, events, jobs, keys
+from reelhaul_jobs.tables import OF_A_LIST, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
 
@@ -51,6 +51,11 @@ _ADD_ATTEMPT = insert(attempts)
 _CHANGE_JOB = update(jobs).where(jobs.c.id == bindparam("job"))
 _END_ATTEMPT = update(attempts).where(
     attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number")
+)
+_CHILDREN = (
+    select(jobs.c.state, func.count())
+    .where(jobs.c.parent == bindparam("job"), OF_A_LIST, jobs.c.delete_time.is_(None))
+    .group_by(jobs.c.state)
 )
 _ATTEMPTS = (
     select(attempts)
@@ -128,6 +133,15 @@ class SqlJobStore:
     ) -> Sequence[Change]:
         """See JobStore.change_many."""
         return await self._written(lambda connection: _change_many(connection, job_ids, rule, request))
+
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+        """See JobStore.expand."""
+        return await self._database.write(lambda connection: _expand(connection, job_id, media_ids, rule))
+
+    async def children(self, job_id: str) -> Mapping[State, int]:
+        """See JobStore.children."""
+        found = await self._database.read(lambda c: c.execute(_CHILDREN, {"job": job_id}).all())
+        return {State(state): number for state, number in found}
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
@@ -240,6 +254,21 @@ def _change(connection: Connection, job_id: str, rule: Rule, request: Request | 
     replays.remember(connection, request, Answer([job_id]))
     if change.made:
         _write(connection, [change])
+    return change
+
+
+def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+    found = connection.execute(_ONE_TO_CHANGE, {"job": job_id}).mappings().first()
+    if found is None:
+        raise NotFound(f"jobs/{job_id}")
+    job = rows.job_of(found)
+    change = rule(job, seen.of(connection, job, media_ids))
+    if change.made:
+        _write(connection, [change])
+    if change.children:
+        connection.execute(_ADD_JOB, [rows.row_of(child) for child in change.children])
+        connection.execute(_ADD_EVENT, [_birth_of(child) for child in change.children])
+    seen.note(connection, job, change.noted)
     return change
 
 

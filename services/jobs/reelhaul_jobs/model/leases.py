@@ -13,9 +13,11 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import change, retries
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.expanding import described
 from reelhaul_jobs.model.job import Attempt, Ending, Job
 from reelhaul_jobs.model.queueing import cancelled, requeued
-from reelhaul_jobs.model.states import AttemptState, Lane, State
+from reelhaul_jobs.model.states import AttemptState, Kind, Lane, State
+from reelhaul_runtime.errors import FieldInvalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ def renewed(
         return change.none(job, refusal)
     kept = replace(job, due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        kept = kept.changed(now, media=media)
+        kept = kept.changed(now, media=media, expansion=described(job.expansion, media))
     return Change(before=job, job=kept)
 
 
@@ -117,6 +119,7 @@ def finished(
         return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
     match outcome.result:
         case Succeeded() as good:
+            _check_artifacts(job, good)
             return _done(job, _succeeded(held, good, now), AttemptState.SUCCEEDED, outcome)
         case Failed() as bad:
             error = retries.told(bad.error)
@@ -199,6 +202,11 @@ def _stale(job: Job, epoch: int) -> Refusal | None:
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
 
 
+def _check_artifacts(job: Job, good: Succeeded) -> None:
+    if (job.kind is Kind.SINGLE) is not bool(good.artifacts):
+        raise FieldInvalid("succeeded.artifacts", "an expansion has none, any other job has one at least")
+
+
 def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
     progress = media_pb2.Progress()
     progress.CopyFrom(job.progress or media_pb2.Progress(attempt=job.attempt))
@@ -211,6 +219,7 @@ def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
         progress=progress,
         error=None,
         media=good.media,
+        expansion=described(job.expansion, good.media),
         got=good.got,
         artifacts=good.artifacts,
         warnings=good.warnings,

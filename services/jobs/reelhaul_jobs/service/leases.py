@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import leases
+from reelhaul_jobs.model import expanding, leases
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import AttemptState, State
-from reelhaul_jobs.ports import Clock, JobStore, QueueStore
+from reelhaul_jobs.ports import Clock, JobStore, QueueStore, RuleOfList
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
@@ -77,13 +77,16 @@ class Leases:
         epoch: int,
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
+        entries: Sequence[media_pb2.PlaylistEntry] = (),
     ) -> Renewed | Refusal:
-        """The lease prolonged, and whether to stop; or that it is gone."""
+        """The lease prolonged, and whether to stop; or that it is gone. Each of *entries* is a job then."""
 
-        def rule(job: Job) -> Change:
-            return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
+        def rule(job: Job, seen: Set[tuple[str, str]] = frozenset()) -> Change:
+            now = self._now()
+            change = leases.renewed(job, epoch, now, self.duration, progress=progress, media=media)
+            return change if change.refusal else expanding.grown(change, entries, seen, now)
 
-        change = await self._change(job_id, rule)
+        change = await (self._expand(job_id, entries, rule) if entries else self._change(job_id, rule))
         failpoints.reached("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
@@ -109,6 +112,17 @@ class Leases:
         except NotFound:
             return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
         await self._news.tell(change)
+        return change
+
+    async def _expand(
+        self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: RuleOfList
+    ) -> Change | Refusal:
+        try:
+            change = await self._store.expand(job_id, [expanding.media_id(e) for e in entries], rule)
+        except NotFound:
+            return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
+        await self._news.tell(change)
+        await self._news.tell_all(change.children)
         return change
 
     async def _earlier(self, job_id: str, epoch: int) -> Receipt | None:
