@@ -90,7 +90,7 @@ class Rogue:
         self._stub, self._rows = stub, rows
         self.refused = 0
         #: Jobs whose stale lease was renewed.
-        self.believed: list[str] = []
+        self.believed: set[str] = set()
 
     async def run(self) -> None:
         """Try again and again, until cancelled."""
@@ -105,7 +105,7 @@ class Rogue:
         request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=stale)
         answer = await self._stub.Renew(request, timeout=2)
         if answer.HasField("renewal"):
-            self.believed.append(job)
+            self.believed.add(job)
         else:
             self.refused += 1
 

@@ -24,7 +24,7 @@ FAILPOINTS = {
     "storage.finish.after_commit": 0.03,
 }
 
-#: What a fault can be: ``kill`` a part, ``stall`` a fetcher past its lease, ``wipe`` the broker's WORK stream.
+#: Of a fault: kill a part; stop a fetcher for longer than its lease; delete the broker's WORK stream.
 KILL, STALL, WIPE = "kill", "stall", "wipe"
 
 _WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2}

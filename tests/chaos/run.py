@@ -85,7 +85,7 @@ class _Run:
         self._asked, self._data, self._settings = asked, data, settings
         self._films, self._rows = shown, rows
         self._outcome = Outcome()
-        self._believed: list[str] = []
+        self._believed: set[str] = set()
 
     async def run(self) -> Outcome:
         """Load and faults; then peace; then the questions."""
@@ -103,6 +103,7 @@ class _Run:
             audit=await asyncio.to_thread(self._rows.audit),
             stored=kept,
             requests=Counter(urlsplit(request.path).path for request in self._films.site.requests),
+            wipes=self._outcome.wipes,
             believed=self._believed,
             oddities=clients.oddities,
         )

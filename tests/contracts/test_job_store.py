@@ -116,6 +116,16 @@ async def test_same_request_twice(store):
     assert (await store.page(Query(tenant="acme", limit=10))).total == 1
 
 
+async def test_earlier_request(store):
+    """What a request made is found by it, as it is now; of a new one there is nothing."""
+    assert await store.earlier(request()) is None
+    await store.add([job(1)], request())
+    claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
+    assert [claimed] == list(await store.earlier(request()))
+    with pytest.raises(ReelhaulError, match="another request"):
+        await store.earlier(request(digest=b"two"))
+
+
 async def test_request_id_with_another_payload(store):
     """A request_id that returns with another payload is refused."""
     await store.add([job(1)], request(digest=b"one"))

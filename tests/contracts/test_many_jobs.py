@@ -53,6 +53,8 @@ async def test_batch_of_which_nothing_can_be_kept(store):
     await store.add([job(1)])
     nothing = await store.add_batch(Batch({0: job(1)}), request())
     assert (list(nothing.jobs), list(nothing.failed)) == ([], [0])
+    failed = {0: status_of(ErrorReason.URL_INVALID, "no URL")}
+    assert await store.add_batch(Batch({}, failed), request()) == Batch({}, failed)
     assert list((await store.add_batch(Batch({0: job(2)}), request(digest=b"other"))).jobs) == [0]
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
+from reelhaul_fetcher import certificates
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Sightings
+from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Sightings
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.surroundings import environment
 
@@ -54,6 +56,15 @@ class Rig:
         finally:
             await self.guard.close(name)
 
+    async def probe(self, url: str, *, playlist: bool = False, max_entries: int = 50) -> MediaInfo:
+        """What is said of *url*."""
+        name = f"probe{next(self._numbers)}"
+        proxy = await self.guard.open(name, 0)
+        try:
+            return await self.engine.probe(ProbeOrder(url, proxy, max_entries, playlist))
+        finally:
+            await self.guard.close(name)
+
 
 @pytest.fixture(scope="session")
 def engine_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -72,6 +83,24 @@ async def rig(
     async with (
         GuardProcess.open_guard(config) as guard,
         YtDlpEngine.open(engine_environment, "test-worker") as engine,
+    ):
+        await engine.warm()
+        yield Rig(engine, guard, tmp_path_factory.mktemp("work"))
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def tube(youtube: YouTube, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    """A rig that reaches the stand-in for YouTube as production reaches YouTube through a proxy.
+
+    Nothing differs from production but the upstream proxy and the certificate to trust.
+    """
+    place = tmp_path_factory.mktemp("tube")
+    (place / "home").mkdir()
+    trusted = certificates.bundle(youtube.ca_file, place)
+    surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
+    async with (
+        GuardProcess.open_guard(GuardConfig(upstream_proxy=youtube.proxy_url)) as guard,
+        YtDlpEngine.open(surroundings, "test-worker") as engine,
     ):
         await engine.warm()
         yield Rig(engine, guard, tmp_path_factory.mktemp("work"))

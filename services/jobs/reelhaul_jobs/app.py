@@ -22,6 +22,7 @@ from reelhaul_jobs.downloads.servicer import DownloadServicer
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
+from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.cascading import Cascader
 from reelhaul_jobs.service.confirming import Confirmer
 from reelhaul_jobs.service.dispatching import Dispatcher
@@ -73,8 +74,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
         jobs = Jobs(store, queue, hub, news, probe, now)
-        job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now, retention)  # type: ignore[abstract]
-        downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
+        watches, batches = Watches(store, bus, hub, tokens, now), Batches(store, news, now)
+        job_servicer = JobServicer(jobs, batches, watches, tokens, now, retention)  # type: ignore[abstract]
+        downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
         lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease))

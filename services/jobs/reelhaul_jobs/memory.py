@@ -76,6 +76,10 @@ class MemoryStore:
                 self._failed[key] = failed
         return Batch(kept, failed)
 
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """See JobStore.earlier."""
+        return self._replayed(request)
+
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return self._get(job_id)

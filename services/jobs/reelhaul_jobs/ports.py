@@ -108,6 +108,12 @@ class JobStore(Protocol):
         Raises REQUEST_ID_REUSED.
         """
 
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """The jobs, as they are now, of the first call with this *request*; None where there was none.
+
+        Raises REQUEST_ID_REUSED.
+        """
+
     async def get(self, job_id: str) -> Job:
         """The job, or ``NotFound``: also where it was deleted."""
 

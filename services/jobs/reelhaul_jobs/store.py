@@ -108,6 +108,10 @@ class SqlJobStore:
         """See JobStore.add_batch."""
         return await self._written(lambda connection: _add_batch(connection, batch, request))
 
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """See JobStore.earlier."""
+        return await self._database.read(lambda connection: _earlier(connection, request))
+
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return await self._database.read(lambda connection: _get(connection, job_id))
@@ -215,6 +219,8 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
         places = (place for place in count() if place not in answer.failed)
         at = dict(zip(answer.ids, places, strict=False))
         return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
+    if not batch.jobs:
+        return batch
     adding = replays.insert_new(connection, jobs).returning(jobs.c.id)
     added = set(connection.execute(adding, [rows.row_of(job) for job in batch.jobs.values()]).scalars())
     kept = {place: job for place, job in batch.jobs.items() if job.id in added}
@@ -224,6 +230,11 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
         connection.execute(_ADD_EVENT, [_birth_of(job) for job in kept.values()])
         replays.remember(connection, request, Answer([job.id for job in kept.values()], failed))
     return Batch(kept, failed)
+
+
+def _earlier(connection: Connection, request: Request) -> Sequence[Job] | None:
+    answer = replays.earlier(connection, request)
+    return None if answer is None else _answered(connection, answer)
 
 
 def _answered(connection: Connection, answer: Answer) -> Sequence[Job]:

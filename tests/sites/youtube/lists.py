@@ -40,7 +40,7 @@ def playlist(list_id: str, count: int) -> dict[str, Any]:
             "playlistHeaderRenderer": {
                 "playlistId": list_id,
                 "title": {"simpleText": title},
-                "numVideosText": {"runs": [{"text": str(count)}, {"text": " videos"}]},
+                "stats": [{"runs": [{"text": f"{count:,}"}, {"text": " videos"}]}],
                 "ownerText": {"runs": [{"text": CHANNEL, "navigationEndpoint": _channel_endpoint()}]},
                 "privacy": "PUBLIC",
             }

@@ -77,10 +77,16 @@ class YouTube:
         """The page of the channel, or of one of its tabs: ``videos``, ``shorts`` or ``streams``."""
         return f"https://www.youtube.com/{HANDLE}{f'/{tab}' if tab else ''}"
 
-    def digest(self, name: str, itag: int, language: str = "en") -> str:
+    def file(self, name: str, itag: int, language: str = "") -> Path:
+        """The file of a stream; *language* is that of its sound, the original where empty."""
+        video = named(name)
+        spoken = language or video.languages[0]
+        wanted = (made for made in streams(video) if (made[0].itag, made[2]) == (itag, spoken))
+        return self._library.file(*next(wanted))
+
+    def digest(self, name: str, itag: int, language: str = "") -> str:
         """SHA-256 in hex of a stream's file."""
-        wanted = (made for made in streams(named(name)) if (made[0].itag, made[2]) == (itag, language))
-        return self._library.digest(self._library.file(*next(wanted)))
+        return self._library.digest(self.file(name, itag, language))
 
     def count(self, path: str, video: str = "") -> int:
         """How often *path* was asked for, of one video or of all."""

@@ -22,7 +22,10 @@ _QUALITIES = {
 _X264 = "-c:v libx264 -preset ultrafast -crf 32"
 _VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -crf 45 -b:v 0"
 _AV1 = "-c:v libsvtav1 -preset 12 -crf 50"
-_HDR = "-pix_fmt yuv420p10le -color_primaries bt2020 -color_trc smpte2084 -colorspace bt2020nc"
+_HDR = (
+    "-vf format=yuv420p10le,"
+    "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=limited"
+)
 _FRAGMENTED = "-movflags +frag_keyframe+empty_moov+default_base_moof+global_sidx"
 # One thread and no encoder's name in the file: the same bytes at each making on one machine.
 _EXACT = "-threads 1 -fflags +bitexact -flags:v +bitexact -flags:a +bitexact"

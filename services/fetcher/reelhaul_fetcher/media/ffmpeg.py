@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -49,14 +50,30 @@ def to_jpeg(picture: Path, output: Path) -> None:
     _run([*_QUIET, "-y", *LOCAL_ONLY, "-i", str(picture), "-frames:v", "1", "-q:v", "3", str(output)])
 
 
-def try_out(path: Path, duration: float) -> None:
-    """Decode the first and the last second of *path*. Raises FfmpegFailed where they do not play."""
+def try_out(path: Path, duration: float, video_codec: str = "") -> None:
+    """Decode the first and the last second of *path*. Raises FfmpegFailed where they do not play.
+
+    Of a picture in a codec that this ffmpeg cannot decode the packets are only read.
+    """
+    picture = () if _decodes(video_codec) else ("-c:v", "copy")
     spans = [("-t", "1")]
     if duration > 2:
         # From the end: a file cut short keeps a good header.
         spans.append(("-ss", f"{duration - 1:.3f}"))
     for span in spans:
-        _run([*_QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), "-f", "null", "-"])
+        _run([*_QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), *picture, "-f", "null", "-"])
+
+
+def _decodes(codec: str) -> bool:
+    """Whether *codec* can be decoded: AV1 in ffmpeg's own name means a graphics card."""
+    return codec != "av1" or any(name in _decoders() for name in ("libdav1d", "libaom-av1"))
+
+
+@functools.cache
+def _decoders() -> str:
+    return subprocess.run(
+        ["ffmpeg", "-hide_banner", "-decoders"], capture_output=True, text=True, check=False, timeout=10
+    ).stdout
 
 
 def _run(command: list[str], duration: float = 0.0, tell: Callable[[float], None] | None = None) -> None:

@@ -38,7 +38,7 @@ def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = Non
     _check_streams(seen, promise)
     _check_duration(seen.duration, promise.duration)
     try:
-        ffmpeg.try_out(path, seen.duration)
+        ffmpeg.try_out(path, seen.duration, seen.video_codec)
     except ffmpeg.FfmpegFailed as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     return delivered(seen, path.suffix.lstrip("."))

@@ -59,9 +59,10 @@ def _video(offered: list[Format], spec: FormatSpec) -> Choice:
     pictures = [stream for stream in offered if stream.video_codec]
     if not pictures:
         raise _unavailable("no stream of this media has a picture; ask for AUDIO")
-    video = max(reversed(_allowed(pictures, spec)), key=_picture_rank(spec))
-    warnings = _picture_warnings(video, spec)
     sounds = [stream for stream in offered if stream.audio_codec and not stream.video_codec]
+    rank = _picture_rank(spec, silent=bool(sounds))
+    video = max(reversed(_allowed(pictures, spec)), key=rank)
+    warnings = _picture_warnings(video, spec)
     if video.audio_codec or not sounds:
         return [video], warnings
     audio, more = _best_audio(sounds, spec, spec.container or codecs.Container.MP4)
@@ -96,7 +97,8 @@ def _allowed(pictures: list[Format], spec: FormatSpec) -> list[Format]:
     return left
 
 
-def _picture_rank(spec: FormatSpec) -> Callable[[Format], Any]:
+def _picture_rank(spec: FormatSpec, *, silent: bool) -> Callable[[Format], Any]:
+    """How well a picture meets *spec*; *silent* ones come first where sound is offered apart."""
     liked = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     container = spec.container or codecs.Container.MP4
     wants_hdr = spec.dynamic_range in (FormatSpec.PREFER_HDR, FormatSpec.REQUIRE_HDR)
@@ -112,9 +114,9 @@ def _picture_rank(spec: FormatSpec) -> Callable[[Format], Any]:
             _place(name, liked),
             codecs.plays(name, container) + codecs.holds(name, container),
             _place(name, codecs.EFFICIENCY),
+            bool(stream.audio_codec) != silent,
             better * stream.bitrate_bps,
             _PROTOCOLS.index(stream.protocol) if stream.protocol in _PROTOCOLS else -1,
-            bool(stream.audio_codec),
         )
 
     return rank

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -25,11 +25,11 @@ from reelhaul_fetcher.model.packaging import Package, package
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ytdlp import extras, receiving
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
-from reelhaul_fetcher.ytdlp.info import format_of, formats_in, media_of
+from reelhaul_fetcher.ytdlp.info import format_of, media_of
+from reelhaul_fetcher.ytdlp.source import Source, check_streams
 from reelhaul_runtime.errors import ReelhaulError
 
 Stage = Progress.Stage
-Info = dict[str, Any]
 
 
 class Line(Protocol):
@@ -61,21 +61,20 @@ def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> Fetc
         writeautomaticsub=order.format.HasField("subtitles") and wants_auto,
     )
     with Downloader(answers, asked) as downloader:
-        info = _read(downloader, order)
-        media = media_of(info)
+        source = Source(downloader, order.url)
+        media = media_of(source.info)
         place.extractor = media.extractor
         line.media(media)
         _admit(media, order)
-        streams = {_text_id(f): f for f in formats_in(info)}
-        chosen, warnings = choose([format_of(f) for f in streams.values()], order.format)
+        if order.format.media_kind != FormatSpec.SUBTITLES_ONLY:
+            check_streams(source.info, answers.warnings)
+        chosen, warnings = choose([format_of(f) for f in source.streams.values()], order.format)
         # Before the media: what is required and missing should not cost gigabytes first.
-        others, missed = extras.fetched(downloader, info, media, order, gauge)
+        others, missed = extras.fetched(downloader, source.info, media, order, gauge)
         products: list[Product] = []
         got = DeliveredMedia(duration=media.duration)
         if chosen:
-            files = receiving.receive(
-                downloader, info, [streams[c.format_id] for c in chosen], order, gauge, meter
-            )
+            files = receiving.receive(source, [c.format_id for c in chosen], order, gauge, meter)
             product, got, more = _finished(files, chosen, media, order, gauge)
             products.append(product)
             warnings += more
@@ -83,26 +82,6 @@ def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> Fetc
         sorted({p.info.language_code for p in others if p.info.kind == ArtifactInfo.SUBTITLE})
     )
     return FetchReport(media, (*products, *others), got, (*warnings, *missed))
-
-
-def _read(downloader: Downloader, order: FetchOrder) -> Info:
-    """yt-dlp's info of the one video at the URL."""
-    info: Info = downloader.extract_info(order.url, download=False, process=True)
-    if "entries" not in info:
-        # yt-dlp numbers the videos of a page in their titles, a single one too.
-        if info.get("extractor") == "html5":
-            info["title"] = str(info.get("title") or "").removesuffix(" (1)")
-        return info
-    entries = [entry for entry in info["entries"] if entry]
-    # A page may embed several videos: the first is the page's own. A list is not media.
-    if entries and info.get("extractor") == "generic":
-        # yt-dlp numbers the titles of a page's videos.
-        return {**entries[0], "title": info.get("title") or entries[0].get("title")}
-    raise ReelhaulError(
-        ErrorReason.SITE_UNSUPPORTED,
-        "this URL is a list, not one video" if entries else "the page holds no media",
-        metadata={"host": ""},
-    )
 
 
 def _admit(media: MediaInfo, order: FetchOrder) -> None:
@@ -201,7 +180,3 @@ def _transcoded(how: Package, spec: FormatSpec) -> list[media_pb2.Warning]:
         return []
     text = f"the streams do not fit {how.extension} and were encoded anew"
     return [media_pb2.Warning(reason=media_pb2.Warning.TRANSCODED, message=text)]
-
-
-def _text_id(stream: Info) -> str:
-    return str(stream.get("format_id") or "")

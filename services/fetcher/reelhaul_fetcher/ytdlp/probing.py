@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
 from reelhaul.type.v1.media_pb2 import MediaInfo
 from reelhaul_fetcher.model.orders import ProbeOrder
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.info import media_of
+from reelhaul_fetcher.ytdlp.source import check_streams
 
 
 def probe(order: ProbeOrder, answers: Answers) -> MediaInfo:
@@ -19,5 +24,16 @@ def probe(order: ProbeOrder, answers: Answers) -> MediaInfo:
     with Downloader(answers, asked) as downloader:
         info = downloader.extract_info(order.url, download=False, process=True)
     if "entries" in info:
-        info["entries"] = list(info["entries"])
+        info["entries"] = list(islice(_flat(info["entries"]), order.max_entries))
+    elif info.get("live_status") not in ("is_live", "is_upcoming", "post_live"):
+        check_streams(info, answers.warnings)
     return media_of(info)
+
+
+def _flat(entries: Iterable[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    """*entries* with those of the lists among them in their place: a channel is a list of lists."""
+    for entry in entries:
+        if entry and "entries" in entry:
+            yield from _flat(entry["entries"])
+        elif entry:
+            yield entry

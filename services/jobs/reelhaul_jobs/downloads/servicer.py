@@ -10,7 +10,7 @@ from reelhaul.downloads.v1 import download_service_pb2 as service
 from reelhaul.downloads.v1.download_service_pb2_grpc import DownloadServiceServicer
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.downloads import answers, requests
+from reelhaul_jobs.downloads import answers, batches, requests, stats
 from reelhaul_jobs.downloads.blame import told_flat
 from reelhaul_jobs.downloads.info import info
 from reelhaul_jobs.downloads.streams import progress_of
@@ -37,6 +37,16 @@ class JobApi(Protocol):
         """See the proto."""
 
     async def DeleteJob(self, request: job_service_pb2.DeleteJobRequest, context: Any) -> object:
+        """See the proto."""
+
+    async def BatchCreateJobs(
+        self, request: job_service_pb2.BatchCreateJobsRequest, context: Any
+    ) -> job_service_pb2.BatchCreateJobsResponse:
+        """See the proto."""
+
+    async def SummarizeJobs(
+        self, request: job_service_pb2.SummarizeJobsRequest, context: Any
+    ) -> job_service_pb2.SummarizeJobsResponse:
         """See the proto."""
 
     def WatchJob(
@@ -101,6 +111,13 @@ class DownloadServicer(DownloadServiceServicer):
         with told_flat():
             return answers.download(await self._jobs.CancelJob(asked, context))
 
+    async def BatchCreateDownloads(
+        self, request: service.BatchCreateDownloadsRequest, context: Any
+    ) -> service.BatchCreateDownloadsResponse:
+        asked = batches.asked_of(request)
+        with asked.told_flat():
+            return asked.answer(await self._jobs.BatchCreateJobs(asked.jobs, context))
+
     async def DeleteDownload(
         self, request: service.DeleteDownloadRequest, context: Any
     ) -> service.DeleteDownloadResponse:
@@ -108,6 +125,11 @@ class DownloadServicer(DownloadServiceServicer):
         with told_flat():
             await self._jobs.DeleteJob(asked, context)
         return service.DeleteDownloadResponse(job_id=request.job_id.removeprefix("jobs/"))
+
+    async def GetStats(self, request: service.GetStatsRequest, context: Any) -> service.GetStatsResponse:
+        with told_flat():
+            past = await self._jobs.SummarizeJobs(stats.over_time(request), context)
+            return stats.answer(past, await self._jobs.SummarizeJobs(stats.now(), context))
 
     async def WatchProgress(
         self, request: service.WatchProgressRequest, context: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 
 from reelhaul.type.v1 import media_pb2
@@ -42,8 +42,7 @@ def grown(
         key = _extractor(job), media_id(entry)
         known = expansion.new_entries_only and (key in seen or key in noted)
         if entry.url and not known:
-            # A moment later for each, to keep their order.
-            made.append(child(job, entry, now + timedelta(microseconds=len(made))))
+            made.append(child(job, entry, now, len(made)))
             noted[key] = None
     if taken == expansion.taken:
         return change
@@ -65,10 +64,10 @@ def described(expansion: Expansion | None, media: media_pb2.MediaInfo | None) ->
     return replace(expansion, entry_count=media.entry_count)
 
 
-def child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime) -> Job:
-    """The job that downloads *entry*, as *parent* asked for it."""
+def child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, place: int) -> Job:
+    """The job that downloads *entry*, as *parent* asked for it; jobs of one time sort by *place*."""
     job = Job(
-        id=ids.new_id(now),
+        id=ids.new_id(now, place),
         tenant=parent.tenant,
         url=entry.url,
         format=parent.format,

@@ -9,6 +9,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import holding, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
+from reelhaul_jobs.model.lists import Range, Summary
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
@@ -55,6 +56,12 @@ class Jobs:
         await self._news.tell_row(kept)
         return Seen(kept, waits.wait_of(kept))
 
+    async def created(self, request: Request | None) -> Seen | None:
+        """The job of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
+        if request is None or (kept := await self._store.earlier(request)) is None:
+            return None
+        return Seen(kept[0], waits.wait_of(kept[0]))
+
     async def forecast(self, job: Job) -> Seen:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         listed = job.expansion.max_entries if job.expansion else 0
@@ -75,6 +82,10 @@ class Jobs:
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
         return await self._store.page(query)
+
+    async def summary(self, asked: Range) -> Summary:
+        """What became of the jobs of a stretch of time."""
+        return await self._store.summary(asked)
 
     async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> Seen:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""

@@ -1,0 +1,278 @@
+"""The engine against YouTube, as yt-dlp's unpatched extractor sees it: what people ask for, and get."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.fetcher.conftest import Heard, Rig
+from tests.sites import tools
+from tests.sites.youtube.site import YouTube
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo, Progress, SubtitleTrack
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Audio = FormatSpec.Audio
+Subtitles = FormatSpec.Subtitles
+
+
+@pytest.mark.parametrize("height", [144, 240, 360, 480, 720, 1080, 1440, 2160])
+async def test_quality_ladder(tube: Rig, youtube: YouTube, height: int) -> None:
+    """Each height of the ladder is delivered as an mp4 of that height, nothing encoded anew."""
+    spec = FormatSpec(max_height=height, container=FormatSpec.MP4)
+    report = await tube.fetch(youtube.watch_url("plain2160"), spec)
+    assert (report.got.height, report.got.container) == (height, "mp4")
+    assert not report.got.transcoded
+    assert list(report.warnings) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "extension", "video", "audio"),
+    [
+        (FormatSpec.MP4, "mp4", {"av1", "h264"}, "aac"),
+        (FormatSpec.WEBM, "webm", {"vp9", "av1"}, "opus"),
+        (FormatSpec.MKV, "mkv", {"vp9", "av1", "h264"}, "opus"),
+    ],
+)
+async def test_containers(
+    tube: Rig,
+    youtube: YouTube,
+    container: FormatSpec.Container.ValueType,
+    extension: str,
+    video: set[str],
+    audio: str,
+) -> None:
+    """Of streams in several codecs those are taken that the container holds as they are."""
+    spec = FormatSpec(max_height=1080, container=container)
+    report = await tube.fetch(youtube.watch_url("plain1080"), spec)
+    assert (report.got.height, report.got.container) == (1080, extension)
+    assert report.got.video_codec in video
+    assert (report.got.audio_codec, report.got.transcoded) == (audio, False)
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"), [(FormatSpec.H264, "h264"), (FormatSpec.VP9, "vp9"), (FormatSpec.AV1, "av1")]
+)
+async def test_codec_preference(
+    tube: Rig, youtube: YouTube, codec: FormatSpec.VideoCodec.ValueType, name: str
+) -> None:
+    """The codec asked for is the codec delivered."""
+    spec = FormatSpec(max_height=360, video_codecs=[codec], container=FormatSpec.MKV)
+    report = await tube.fetch(youtube.watch_url("plain2160"), spec)
+    assert (report.got.video_codec, report.got.height) == (name, 360)
+
+
+@pytest.mark.parametrize(("limit", "rate"), [(0, 60), (60, 60), (30, 25)])
+async def test_frame_rate(tube: Rig, youtube: YouTube, limit: int, rate: int) -> None:
+    """Smooth pictures are taken unless fewer frames are asked for."""
+    spec = FormatSpec(max_height=720, max_frame_rate=limit)
+    report = await tube.fetch(youtube.watch_url("fps60"), spec)
+    assert round(report.got.frame_rate) == rate
+
+
+@pytest.mark.parametrize(
+    ("wish", "delivered"),
+    [
+        (FormatSpec.DYNAMIC_RANGE_UNSPECIFIED, ""),
+        (FormatSpec.PREFER_HDR, "HDR10"),
+        (FormatSpec.REQUIRE_HDR, "HDR10"),
+    ],
+)
+async def test_high_dynamic_range(
+    tube: Rig, youtube: YouTube, wish: FormatSpec.DynamicRange.ValueType, delivered: str
+) -> None:
+    """HDR comes where it is asked for, SDR where not."""
+    spec = FormatSpec(max_height=1080, dynamic_range=wish)
+    report = await tube.fetch(youtube.watch_url("hdr1080"), spec)
+    assert (report.got.dynamic_range, report.got.height) == (delivered, 1080)
+
+
+@pytest.mark.parametrize(
+    ("form", "codec"),
+    [
+        (Audio.MP3, "mp3"),
+        (Audio.M4A, "aac"),
+        (Audio.OPUS, "opus"),
+        (Audio.FLAC, "flac"),
+        (Audio.WAV, "pcm_s16le"),
+    ],
+)
+async def test_audio_formats(tube: Rig, youtube: YouTube, form: Audio.Format.ValueType, codec: str) -> None:
+    """Sound alone comes in each format, and no picture is fetched for it."""
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=form))
+    report = await tube.fetch(youtube.watch_url("plain1080"), spec)
+    assert (report.got.audio_codec, report.got.video_codec) == (codec, "")
+    assert report.products[0].info.kind == ArtifactInfo.AUDIO
+    assert set(report.got.format_ids) <= {"140", "251"}
+
+
+async def test_audio_is_taken_as_it_is(tube: Rig, youtube: YouTube) -> None:
+    """M4A is YouTube's own sound, packet for packet."""
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=Audio.M4A))
+    report = await tube.fetch(youtube.watch_url("plain1080"), spec)
+    original = youtube.file("plain1080", 140)
+    assert tools.stream_digests(report.products[0].path) == tools.stream_digests(original)
+
+
+@pytest.mark.parametrize(
+    ("languages", "spoken", "original"), [([], "de", True), (["original"], "de", True), (["fr"], "fr", False)]
+)
+async def test_audio_language(
+    tube: Rig, youtube: YouTube, languages: list[str], spoken: str, original: bool
+) -> None:
+    """A dubbed video is heard in its original language, not in what it plays unasked, or in the one asked."""
+    spec = FormatSpec(max_height=360, container=FormatSpec.MP4, audio=Audio(languages=languages))
+    report = await tube.fetch(youtube.watch_url("dubbed"), spec)
+    assert (report.got.audio_language_code, report.got.original_audio) == (spoken, original)
+    sound = tools.stream_digests(youtube.file("dubbed", 140, spoken))["audio"]
+    assert tools.stream_digests(report.products[0].path)["audio"] == sound
+
+
+async def test_audio_language_that_is_not_offered(tube: Rig, youtube: YouTube) -> None:
+    """A language that is not there is told, and the original comes instead."""
+    spec = FormatSpec(max_height=360, audio=Audio(languages=["ja"]))
+    report = await tube.fetch(youtube.watch_url("dubbed"), spec)
+    assert report.got.audio_language_code == "de"
+    assert [w.reason for w in report.warnings] == [media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS]
+
+
+async def test_written_subtitles(tube: Rig, youtube: YouTube) -> None:
+    """What people wrote comes in each format, with all its lines."""
+    asked = Subtitles(
+        languages=["en", "de"],
+        kinds=Subtitles.MANUAL,
+        formats=[Subtitles.SRT, Subtitles.VTT, Subtitles.TXT, Subtitles.JSON],
+    )
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
+    report = await tube.fetch(youtube.watch_url("talk"), spec)
+    names = [product.info.file_name for product in report.products]
+    assert names == [
+        f"A talk of twenty lines.{language}.{form}"
+        for language in ("en", "de")
+        for form in ("srt", "vtt", "txt", "json")
+    ]
+    texts = [product.path.read_text() for product in report.products]
+    assert [text.count("line ") for text in texts] == [20] * 8
+    assert "[de] this is line twenty" in texts[4]
+    assert youtube.count("/videoplayback", "talk") == 0
+
+
+async def test_heard_captions_do_not_roll(tube: Rig, youtube: YouTube) -> None:
+    """Automatic captions have each spoken line once, and a transcript has its paragraphs."""
+    asked = Subtitles(languages=["original"], kinds=Subtitles.AUTO, formats=[Subtitles.SRT, Subtitles.TXT])
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
+    report = await tube.fetch(youtube.watch_url("asronly"), spec)
+    subtitle, transcript = (product.path.read_text() for product in report.products)
+    assert subtitle.count(" --> ") == 20
+    assert subtitle.count("this is line ") == 20
+    assert len(transcript.strip().split("\n\n")) == 5
+    assert list(report.got.subtitle_language_codes) == ["en"]
+
+
+async def test_subtitles_beside_the_video(tube: Rig, youtube: YouTube) -> None:
+    """A subtitle that YouTube refuses is a warning; the video comes all the same."""
+    spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]))
+    report = await tube.fetch(youtube.watch_url("subs429"), spec)
+    assert report.got.height == 360
+    assert [w.reason for w in report.warnings] == [media_pb2.Warning.SUBTITLES_MISSING]
+
+
+async def test_thumbnail_and_metadata(tube: Rig, youtube: YouTube) -> None:
+    """The picture and all that is told of a video are files of their own."""
+    spec = FormatSpec(max_height=360, thumbnail=True, info_json=True)
+    report = await tube.fetch(youtube.watch_url("plain360"), spec)
+    video, picture, told = report.products
+    assert tools.probe(picture.path).codecs == {"video": "mjpeg"}
+    assert json.loads(told.path.read_text())["uploader"] == "Reelhaul"
+    assert video.info.file_name == "A moving picture.mp4"
+
+
+async def test_signed_urls(tube: Rig, youtube: YouTube) -> None:
+    """URLs whose riddles only the player's JavaScript solves are solved, inside the fetch's own limits."""
+    report = await tube.fetch(youtube.watch_url("signed"), FormatSpec(max_height=360))
+    assert report.got.height == 360
+
+
+async def test_more_than_one_chunk(tube: Rig, youtube: YouTube) -> None:
+    """A big file arrives whole, and progress over picture and sound never falls."""
+    heard = Heard()
+    report = await tube.fetch(youtube.watch_url("heavy1080"), None, heard)
+    picture = tools.stream_digests(youtube.file("heavy1080", 137))["video"]
+    assert tools.stream_digests(report.products[0].path)["video"] == picture
+    percents = [p.percent for p in heard.seen if p.HasField("percent")]
+    assert percents == sorted(percents)
+
+
+async def test_mishaps_that_pass(tube: Rig, youtube: YouTube) -> None:
+    """Resets and errors of the media server are survived, and the file is whole."""
+    for name in ("flaky503", "reset", "flaky-api"):
+        report = await tube.fetch(youtube.watch_url(name, copy=2), FormatSpec(max_height=360))
+        assert report.got.height == 360
+
+
+async def test_advertisement_is_waited_for(tube: Rig, youtube: YouTube) -> None:
+    """A video behind an advertisement is fetched once its URLs are good."""
+    report = await tube.fetch(youtube.watch_url("preroll"), FormatSpec(max_height=360))
+    assert report.got.height == 360
+
+
+@pytest.mark.parametrize("name", ["t-slashes", "t-shell", "t-rtl", "t-long", "t-html", "t-ext"])
+async def test_hostile_titles(tube: Rig, youtube: YouTube, name: str) -> None:
+    """A title is told as it is, and becomes a safe file name; nothing lies outside the work folder."""
+    heard = Heard()
+    report = await tube.fetch(youtube.watch_url(name), FormatSpec(max_height=360), heard)
+    safe = report.products[0].info.file_name
+    assert not set(safe) & set("/\\\0\n\u202e\u2066")
+    assert safe.endswith(".mp4")
+    assert len(safe.encode()) <= 255
+    assert report.products[0].path.parent.parent == tube.place
+    assert report.media.title == heard.metadata[0].title != ""
+
+
+async def test_probe(tube: Rig, youtube: YouTube) -> None:
+    """A probe tells formats, subtitles by kind, chapters, languages and dates; it fetches nothing."""
+    media = await tube.probe(youtube.watch_url("plain2160"))
+    assert (media.extractor, media.media_id, media.title) == ("youtube", "plain2160__", "A moving picture")
+    assert {2160, 1440, 1080, 720, 480, 360, 240, 144} <= {stream.height for stream in media.formats}
+    assert {"avc1", "vp9", "av01"} <= {stream.video_codec.split(".")[0] for stream in media.formats}
+    assert [chapter.title for chapter in media.chapters] == ["Beginning", "Middle", "End"]
+    manual = [t.language_code for t in media.subtitle_tracks if t.kind == SubtitleTrack.MANUAL]
+    assert manual == ["en", "de"]
+    assert media.live_status == MediaInfo.NOT_LIVE
+    assert (media.view_count, media.publish_time.ToJsonString()) == (1234567, "2026-01-02T03:04:05Z")
+
+
+async def test_probe_of_a_playlist(tube: Rig, youtube: YouTube) -> None:
+    """A playlist is told flat, up to the cap, with how long it is in all."""
+    media = await tube.probe(youtube.playlist_url(250), playlist=True, max_entries=120)
+    assert len(media.entries) == 120
+    assert media.entry_count == 250
+    assert media.entries[119].url == "https://www.youtube.com/watch?v=item0000120"
+    assert (media.entries[0].title, media.entries[0].position) == ("Item 1", 1)
+
+
+async def test_probe_of_a_channel(tube: Rig, youtube: YouTube) -> None:
+    """A channel is told with the items of all its tabs."""
+    media = await tube.probe(youtube.channel_url(), playlist=True, max_entries=200)
+    assert len(media.entries) == 82
+
+
+async def test_nothing_leaked(tube: Rig, youtube: YouTube) -> None:
+    """All of the above asked for YouTube's hosts and for nothing else."""
+    assert youtube.refused == []
+
+
+async def test_stages(tube: Rig, youtube: YouTube) -> None:
+    """A fetch with everything goes through its stages in order."""
+    heard = Heard()
+    spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]), thumbnail=True)
+    await tube.fetch(youtube.watch_url("plain1080"), spec, heard)
+    assert list(dict.fromkeys(p.stage for p in heard.seen)) == [
+        Progress.PROBING,
+        Progress.FETCHING_EXTRAS,
+        Progress.DOWNLOADING,
+        Progress.POSTPROCESSING,
+        Progress.VERIFYING,
+    ]
