@@ -13,7 +13,7 @@ from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import RetryPolicy
 from reelhaul_jobs.model.queueing import Ready, fair_picks
 from reelhaul_jobs.model.states import NEXT, REOPENED, Priority, State
-from reelhaul_jobs.service.tokens import Position, Tokens
+from reelhaul_jobs.service.tokens import Place, Position, Tokens
 from reelhaul_runtime.errors import ReelhaulError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -116,8 +116,8 @@ def test_ids_sort_by_time():
 def test_page_token():
     """A page token is good for its list, for three days, and as it is."""
     tokens = Tokens(b"k" * 32)
-    token = tokens.page("list", (NOW, b"i" * 16), NOW)
-    assert tokens.after("list", token, NOW) == (NOW, b"i" * 16)
+    token = tokens.page("list", Place(NOW, b"i" * 16, 7), NOW)
+    assert tokens.after("list", token, NOW) == Place(NOW, b"i" * 16, 7)
     for arguments, given, when in (
         ("other list", token, NOW),
         ("list", token[:-1], NOW),

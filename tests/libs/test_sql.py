@@ -212,7 +212,7 @@ def _tables(path: Path) -> set[str]:
 
 
 async def test_transactions_that_collide_are_done_again():
-    """Two writes that PostgreSQL finds in a deadlock both succeed: one is run again."""
+    """Two writes that PostgreSQL finds in a deadlock both succeed: what was undone is run again."""
     begun, both = threading.Event(), threading.Barrier(2, timeout=10)
     tries: list[str] = []
 
@@ -235,7 +235,8 @@ async def test_transactions_that_collide_are_done_again():
             await asyncio.to_thread(begun.wait, 10)
             await database.write(swapping("b", "a"))
             await one
-    assert len(tries) == 3
+    # At least one more: under load the one that is run again may collide once more.
+    assert len(tries) >= 3
 
 
 def test_migrates_on_postgresql_too(package: str):
