@@ -153,19 +153,20 @@ async def test_cancelling_a_list_that_has_ended(service):
 async def test_deleting_a_running_list(service):
     """It is gone at once, and its jobs end: none runs on without it."""
     parent = await a_list(service)
-    made = asyncio.Event()
+    made, gone = asyncio.Event(), asyncio.Event()
 
     async def work(held):
         if is_list(held):
             await held.renew(entries=entries(1, 2))
             made.set()
-            while not (await held.renew()).renewal.cancel_requested:
-                await asyncio.sleep(0.05)
+            await gone.wait()
+            assert (await held.renew()).renewal.cancel_requested
             await held.finish(cancelled=FinishRequest.Cancelled())
 
     async with working(service, work):
         await made.wait()
         await service.jobs.DeleteJob(DeleteJobRequest(name=parent.name))
+        gone.set()
 
         async def all_cancelled():
             return {child.state for child in await found(service, parent)} == {Job.CANCELLED}
