@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 #: Odds of each named edge: how often a passage of it is a process's last.
@@ -40,8 +40,8 @@ class Fault:
     part: str = ""
 
 
-def faults(rng: random.Random, seconds: float, fetchers: int, stall: float) -> Iterator[Fault]:
-    """The faults of a run of *seconds*, of which a stall takes *stall*."""
+def faults(rng: random.Random, seconds: float, replicas: Mapping[str, int], stall: float) -> Iterator[Fault]:
+    """The faults of a run of *seconds*, with stalls of *stall*; *replicas* of what there are several of."""
     names = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
     spent, wiped, stall_at = 0.0, False, rng.uniform(2, 4)
     while True:
@@ -57,13 +57,11 @@ def faults(rng: random.Random, seconds: float, fetchers: int, stall: float) -> I
             spent += stall
             stall_at = spent + rng.uniform(3, 6)
         else:
-            yield Fault(after, KILL, _one_of(rng.choice(names), fetchers, rng))
+            yield Fault(after, KILL, _one_of(rng.choice(names), replicas, rng))
 
 
-def _one_of(part: str, fetchers: int, rng: random.Random) -> str:
-    if part != "fetcher":
-        return part
-    number = rng.randint(1, fetchers)
+def _one_of(part: str, replicas: Mapping[str, int], rng: random.Random) -> str:
+    number = rng.randint(1, replicas.get(part, 1))
     return part if number == 1 else f"{part}-{number}"
 
 

@@ -73,22 +73,25 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
-        jobs = Jobs(store, queue, hub, news, probe, now)
+        limits, holder = settings.site_limits, _replica(settings)
+        jobs = Jobs(store, queue, hub, news, probe, now, limits)
         watches, batches = Watches(store, bus, hub, tokens, now), Batches(store, news, now)
         job_servicer = JobServicer(jobs, batches, watches, tokens, now, retention)  # type: ignore[abstract]
         downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
-        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease))
+        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        weights, wake = settings.jobs_tenant_weights, hub.changed.set
+        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, wake=wake)
         loops = [
-            Loop("dispatcher", Dispatcher(queue, bus, now, lease).step, 1.0, hub.changed),
+            Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
             Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
             Loop("cascader", Cascader(store, queue, news, now).step, 0.5),
             Loop("retirer", Retirer(store, queue, now).step, 5.0),
             Loop("forgetter", Forgetter(queue, now).step, 600.0),
         ]
-        await stack.enter_async_context(_turning(loops, queue, _replica(settings)))
+        await stack.enter_async_context(_turning(loops, queue, holder))
         servicers: list[Servicer] = [
             (job_service_pb2_grpc.add_JobServiceServicer_to_server, job_servicer, _JOB_SERVICE),
             (

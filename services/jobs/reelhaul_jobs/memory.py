@@ -16,14 +16,27 @@ from reelhaul_jobs.filters.fields import facts_of
 from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.gates import WORKER_GONE, Gate
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary, Tally
-from reelhaul_jobs.model.queueing import Ready
+from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.picking import Held, Ready
+from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import Backlog, Notice, Page, Query, Request, Rule, RuleOfList, RuleOfMany
+from reelhaul_jobs.ports import (
+    Backlog,
+    Look,
+    Notice,
+    Page,
+    Query,
+    Request,
+    Rule,
+    RuleOfList,
+    RuleOfMany,
+    SiteKey,
+    SiteRule,
+)
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
-
-_GONE = timedelta(seconds=60)
 
 
 def _asked(job: Job, query: Query) -> bool:
@@ -43,6 +56,8 @@ class MemoryStore:
         self.entries: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._workers: dict[str, tuple[int, datetime]] = {}
         self._leaders: dict[str, tuple[str, datetime]] = {}
+        self._egresses: dict[str, str] = {}
+        self._gates: dict[tuple[str, str], Gate] = {}
         self._keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
 
     async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
@@ -115,6 +130,28 @@ class MemoryStore:
             self._requests[request.tenant, request.method, request.id] = request, [job_id]
         if change.made:
             self._write(change)
+        return change
+
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """See JobStore.change_at_site."""
+
+        def at_site(job: Job) -> Change:
+            site, egress = key(job)
+            leased = sum(other.lane is Lane.LEASED and other.site == site for other in self._jobs.values())
+            known = (site, egress) in self._gates
+            others = tuple(self._gate(site, name) for name in self._live(now) - {egress} if known)
+            return rule(
+                job, Passage(gate=self._gate(site, egress), leased=leased if counted else 0, others=others)
+            )
+
+        change = await self.change(job_id, at_site)
+        if change.gate is not None:
+            key_of = change.gate.site, change.gate.egress
+            self._gates.pop(key_of, None)
+            if not change.gate.plain:
+                self._gates[key_of] = change.gate
         return change
 
     async def summary(self, asked: Range) -> Summary:
@@ -195,24 +232,65 @@ class MemoryStore:
         """See JobStore.key."""
         return self._keys[name]
 
-    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
+    async def backlog(self, look: Look, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
+        waiting = [job for job in sorted(self._jobs.values(), key=_rank) if job.lane is Lane.READY]
+        sites = {job.site: await self.site(job.site, now) for job in waiting}
+        room = {name: look.room(site) for name, site in sites.items()}
         ready: dict[str, list[Ready]] = defaultdict(list)
-        in_hand: dict[str, int] = defaultdict(int)
-        for job in sorted(self._jobs.values(), key=_rank):
-            if job.lane is Lane.READY and len(ready[job.tenant]) < limit:
-                ready[job.tenant].append(Ready(job.id, job.attempt, job.tenant, job.priority))
-            elif job.lane in (Lane.PUBLISHED, Lane.LEASED):
-                in_hand[job.tenant] += 1
+        for job in waiting:
+            if room[job.site] > 0 and len(ready[job.tenant]) < look.limit:
+                ready[job.tenant].append(_ready(job))
+        by_tenant: dict[str, int] = defaultdict(int)
+        at_site: dict[tuple[str, str], int] = defaultdict(int)
+        for job in self._jobs.values():
+            if job.lane in (Lane.PUBLISHED, Lane.LEASED):
+                by_tenant[job.tenant] += 1
+                at_site[job.tenant, job.site] += 1
         published = await self.count([Lane.PUBLISHED])
-        return Backlog(dict(ready), dict(in_hand), published, await self.slots(now))
+        held = Held(dict(by_tenant), dict(at_site))
+        found = {tenant: jobs for tenant, jobs in ready.items() if jobs}
+        return Backlog(found, held, sites, published, await self.slots(now))
 
-    async def published(self, jobs: Sequence[Ready], until: datetime) -> None:
-        """See QueueStore.published."""
+    async def take(self, jobs: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
+        """See QueueStore.take."""
+        if leader is not None and self._leaders.get("dispatcher", ("",))[0] != leader:
+            return []
+        taken = []
         for told in jobs:
             job = self._jobs[told.id]
-            if job.lane is Lane.READY and job.attempt == told.attempt:
+            if job.lane is Lane.READY:
                 self._jobs[job.id] = replace(job, lane=Lane.PUBLISHED, due=until)
+                taken.append(replace(told, attempt=job.attempt))
+        return taken
+
+    async def put_back(self, jobs: Sequence[Ready]) -> None:
+        """See QueueStore.put_back."""
+        for told in jobs:
+            job = self._jobs[told.id]
+            if job.lane is Lane.PUBLISHED and job.attempt == told.attempt:
+                self._jobs[job.id] = replace(job, lane=Lane.READY, due=told.due)
+
+    async def outstanding(self, limit: int) -> Sequence[Ready]:
+        """See QueueStore.outstanding."""
+        return [_ready(job) for job in self._jobs.values() if job.lane is Lane.PUBLISHED][:limit]
+
+    async def site(self, site: str, now: datetime) -> SiteNow:
+        """See QueueStore.site."""
+        here = [job.lane for job in self._jobs.values() if job.site == site]
+        gates = tuple(self._gate(site, egress) for egress in sorted(self._live(now) or {""}))
+        return SiteNow(
+            site=site,
+            published=here.count(Lane.PUBLISHED),
+            leased=here.count(Lane.LEASED),
+            gates=gates,
+        )
+
+    def _live(self, now: datetime) -> set[str]:
+        return {self._egresses[name] for name, (_, seen) in self._workers.items() if seen > now - WORKER_GONE}
+
+    def _gate(self, site: str, egress: str) -> Gate:
+        return self._gates.get((site, egress), Gate(site=site, egress=egress))
 
     async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
         """See QueueStore.due."""
@@ -223,13 +301,14 @@ class MemoryStore:
         """See QueueStore.count."""
         return sum(job.lane in lanes for job in self._jobs.values())
 
-    async def seen(self, worker: str, slots: int, now: datetime) -> None:
+    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
         """See QueueStore.seen."""
         self._workers[worker] = slots, now
+        self._egresses[worker] = egress
 
     async def slots(self, now: datetime) -> int:
         """See QueueStore.slots."""
-        return sum(slots for slots, seen in self._workers.values() if seen > now - _GONE)
+        return sum(slots for slots, seen in self._workers.values() if seen > now - WORKER_GONE)
 
     async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
         """See QueueStore.unconfirmed."""
@@ -273,6 +352,14 @@ class MemoryStore:
             self._events[job_id] = [event for event in events if event.time >= events_before]
         kept = {key: kept for key, kept in self._requests.items() if kept[0].time >= requests_before}
         self._requests = kept
+
+    async def forget_gates(self, before: datetime) -> None:
+        """See QueueStore.forget_gates."""
+        self._gates = {
+            key: gate
+            for key, gate in self._gates.items()
+            if max(gate.next_start or before, gate.parked_until or before) > before
+        }
 
     async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """See QueueStore.lead."""
@@ -400,3 +487,7 @@ def _exists(job: Job) -> ReelhaulError:
 
 def _rank(job: Job) -> tuple[datetime, str]:
     return job.due or job.create_time, job.id
+
+
+def _ready(job: Job) -> Ready:
+    return Ready(job.id, job.attempt, job.tenant, job.priority, job.traceparent, job.site, job.due)

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 
@@ -14,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
-    literal_column,
     select,
     tuple_,
     update,
@@ -22,13 +22,23 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import pages, replays, rows, seen, tallies
+from reelhaul_jobs import gate_store, pages, replays, rows, seen, tallies
+from reelhaul_jobs.backlog_store import READY, SITES_READY
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import Page, Query, Request, Rule, RuleOfList, RuleOfMany
+from reelhaul_jobs.ports import (
+    Page,
+    Query,
+    Request,
+    Rule,
+    RuleOfList,
+    RuleOfMany,
+    SiteKey,
+    SiteRule,
+)
 from reelhaul_jobs.replays import Answer
 from reelhaul_jobs.tables import OF_A_LIST, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
@@ -76,15 +86,18 @@ _EVENTS = (
 _BEFORE = (
     select(jobs.c.id)
     .where(
-        # A literal: with a bound value neither database would see that the partial index fits.
-        jobs.c.lane == literal_column(str(int(Lane.READY))),
-        jobs.c.tenant == bindparam("tenant"),
+        READY,
+        jobs.c.tenant == bindparam("of_tenant"),
+        jobs.c.site == bindparam("of_site"),
         tuple_(jobs.c.due, jobs.c.id) < tuple_(bindparam("due"), bindparam("id")),
     )
-    .limit(pages.COUNTED - 1)
+    .limit(bindparam("most"))
     .subquery()
 )
 _PLACE = select(func.count()).select_from(_BEFORE)
+
+# Of more sites than this the place is an estimate, which it is anyway.
+_SITES = 64
 
 
 class SqlJobStore:
@@ -122,15 +135,29 @@ class SqlJobStore:
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
-        return await self._database.read(lambda connection: pages.page(connection, query))
+        return await self._database.scan(lambda connection: pages.page(connection, query))
 
     async def summary(self, asked: Range) -> Summary:
         """See JobStore.summary."""
-        return await self._database.read(lambda connection: tallies.summary(connection, asked))
+        return await self._database.scan(lambda connection: tallies.summary(connection, asked))
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """See JobStore.change."""
         return await self._written(lambda connection: _change(connection, job_id, rule, request))
+
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """See JobStore.change_at_site."""
+
+        def op(connection: Connection) -> Change:
+            def at_site(job: Job) -> Change:
+                passage = gate_store.passage(connection, *key(job), now, counted=counted)
+                return rule(job, passage)
+
+            return _change(connection, job_id, at_site, None)
+
+        return await self._database.write(op)
 
     async def change_many(
         self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
@@ -175,11 +202,7 @@ class SqlJobStore:
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
-        if job.lane is not Lane.READY or job.due is None:
-            return 1
-        asked = {"tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
-        before = await self._database.read(lambda connection: connection.execute(_PLACE, asked).scalar())
-        return int(before or 0) + 1
+        return await self._database.read(lambda connection: _place(connection, job))
 
     async def _written(self, op: Callable[[Connection], T]) -> T:
         """What *op* returns, committed. One that lost a race against its own twin runs again."""
@@ -265,6 +288,8 @@ def _change(connection: Connection, job_id: str, rule: Rule, request: Request | 
     replays.remember(connection, request, Answer([job_id]))
     if change.made:
         _write(connection, [change])
+    if change.gate is not None:
+        gate_store.write(connection, change.gate)
     return change
 
 
@@ -331,6 +356,18 @@ def _end_of(change: Change, ending: Ending) -> dict[str, Any]:
         "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
         "finish_revision": job.revision if ending.finished else None,
     }
+
+
+def _place(connection: Connection, job: Job) -> int:
+    if job.lane is not Lane.READY or job.due is None:
+        return 1
+    asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
+    sites = connection.execute(SITES_READY, {"of_tenant": job.tenant, "after": "", "most": _SITES}).scalars()
+    before = 0
+    for site in list(sites):
+        left = {"of_site": site, "most": pages.COUNTED - 1 - before}
+        before += int(connection.execute(_PLACE, asked | left).scalar_one())
+    return before + 1
 
 
 def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:

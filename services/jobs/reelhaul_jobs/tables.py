@@ -29,6 +29,8 @@ jobs = Table(
     Column("id", String(36), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("url", Text, nullable=False),
+    # Of the URL, as limits name it.
+    Column("site", String(255), nullable=False, server_default=""),
     # What was asked, as a serialised FormatSpec.
     Column("format", LargeBinary, nullable=False),
     Column("priority", SmallInteger, nullable=False),
@@ -61,6 +63,7 @@ jobs = Table(
     Column("due", BigInteger),
     Column("worker", Text, nullable=False),
     Column("claim_id", String(64), nullable=False),
+    Column("egress", String(64), nullable=False, server_default=""),
     # JSON object: reason -> count.
     Column("failures", Text, nullable=False),
     Column("create_time", BigInteger, nullable=False),
@@ -85,17 +88,18 @@ jobs = Table(
     Column("result", LargeBinary),
 )
 
-# What the dispatcher may pick, in each tenant's order.
+# What the dispatcher may pick, in each tenant's order at each site.
 Index(
     "jobs_ready",
     jobs.c.tenant,
+    jobs.c.site,
     jobs.c.due,
     jobs.c.id,
     sqlite_where=text("lane = 2"),
     postgresql_where=text("lane = 2"),
 )
-# What the sweeper looks after; with the tenant, so that counting reads no rows.
-Index("jobs_due", jobs.c.lane, jobs.c.due, jobs.c.tenant)
+# What the sweeper looks after; with tenant and site, so that counting reads no rows.
+Index("jobs_due", jobs.c.lane, jobs.c.due, jobs.c.tenant, jobs.c.site)
 Index(
     "jobs_unconfirmed",
     jobs.c.confirm_time,
@@ -220,6 +224,25 @@ workers = Table(
     Column("name", String(256), primary_key=True),
     Column("slots", Integer, nullable=False),
     Column("seen_time", BigInteger, nullable=False),
+    Column("egress", String(64), nullable=False, server_default=""),
+)
+
+# How each egress stands with each site; no row: nothing is known, it is open.
+gates = Table(
+    "gates",
+    metadata,
+    Column("site", String(255), primary_key=True),
+    Column("egress", String(64), primary_key=True),
+    # Microseconds.
+    Column("delay", BigInteger, nullable=False),
+    Column("next_start", BigInteger),
+    Column("parked_until", BigInteger),
+    Column("parked_since", BigInteger),
+    Column("cooldown", BigInteger, nullable=False),
+    Column("reason", String(64), nullable=False),
+    # Id of the job that finds out whether the site lets us in again.
+    Column("probe", String(36), nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # Which replica leads a loop.

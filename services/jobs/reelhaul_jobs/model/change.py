@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
 
 
@@ -50,6 +51,8 @@ class Change:
     children: tuple[Job, ...] = ()
     #: What its schedule remembers from now on: extractor and id of each entry.
     noted: tuple[tuple[str, str], ...] = ()
+    #: The gate as it is from now on; None: as it was.
+    gate: Gate | None = None
 
     @property
     def made(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.sites import site_of
 from reelhaul_jobs.model.states import NEXT, AttemptState, Kind, Lane, Priority, State
 from reelhaul_runtime.errors import StateConflict
 
@@ -92,6 +93,8 @@ class Job:
     worker: str = ""
     #: The request_id of the Claim that gave the lease.
     claim_id: str = ""
+    #: The egress that the newest lease's worker uses.
+    egress: str = ""
     #: ErrorReason name -> attempts of this series that failed so.
     failures: Mapping[str, int] = field(default_factory=dict)
     start_time: datetime | None = None
@@ -114,6 +117,11 @@ class Job:
     def name(self) -> str:
         """Its resource name."""
         return f"jobs/{self.id}"
+
+    @property
+    def site(self) -> str:
+        """The site that it downloads from."""
+        return site_of(self.url)
 
     @property
     def etag(self) -> str:

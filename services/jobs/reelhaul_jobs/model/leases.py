@@ -11,13 +11,13 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import change, retries
+from reelhaul_jobs.model import change, gates, retries
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
 from reelhaul_jobs.model.expanding import described
 from reelhaul_jobs.model.job import Attempt, Ending, Job
 from reelhaul_jobs.model.queueing import cancelled, requeued
-from reelhaul_jobs.model.states import AttemptState, Kind, Lane, State
-from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_jobs.model.states import AttemptState, Lane, State
+from reelhaul_runtime import errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class Claim:
     request_id: str
     engine_version: str
     lease: timedelta
+    #: The egress that the worker would use.
+    egress: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,9 @@ class Failed:
 
     error: status_pb2.Status
     retry_after: timedelta | None = None
+    #: Whom it concerns, where that is not the job's own site and egress.
+    site: str = ""
+    egress: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,7 @@ def renewed(
 
 
 def finished(
-    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: retries.Jitter = random.random
+    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: gates.Jitter = random.random
 ) -> Change:
     """*job* after its lease's outcome; refused for a stale epoch."""
     if refusal := _stale(job, epoch):
@@ -119,10 +124,13 @@ def finished(
         return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
     match outcome.result:
         case Succeeded() as good:
-            _check_artifacts(job, good)
             return _done(job, _succeeded(held, good, now), AttemptState.SUCCEEDED, outcome)
         case Failed() as bad:
             error = retries.told(bad.error)
+            if errors.spec_of(retries.reason_of(error)).parks_site:
+                after = _refused(held, error, bad.retry_after, now)
+                state = AttemptState.FAILED if after.state.terminal else AttemptState.RELEASED
+                return _done(job, after, state, outcome, error)
             after = _failed(held, error, bad.retry_after, now, jitter)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
@@ -178,6 +186,7 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Change:
         due=now + claim.lease,
         worker=claim.worker,
         claim_id=claim.request_id,
+        egress=claim.egress,
         progress=None,
         start_time=job.start_time or now,
     )
@@ -202,11 +211,6 @@ def _stale(job: Job, epoch: int) -> Refusal | None:
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
 
 
-def _check_artifacts(job: Job, good: Succeeded) -> None:
-    if (job.kind is Kind.SINGLE) is not bool(good.artifacts):
-        raise FieldInvalid("succeeded.artifacts", "an expansion has none, any other job has one at least")
-
-
 def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
     progress = media_pb2.Progress()
     progress.CopyFrom(job.progress or media_pb2.Progress(attempt=job.attempt))
@@ -228,7 +232,7 @@ def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
 
 
 def _failed(
-    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: retries.Jitter
+    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: gates.Jitter
 ) -> Job:
     reason = retries.reason_of(error)
     name = ErrorReason.Name(reason)
@@ -247,6 +251,19 @@ def _failed(
         error=error,
         failures=failures,
     )
+
+
+def _refused(job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime) -> Job:
+    """*job* back in the queue, uncharged: its site refuses us all. Behind the others of its priority,
+    so that another one is the next probe.
+    """
+    name = ErrorReason.Name(retries.reason_of(error))
+    failures = {**job.failures, name: job.failures.get(name, 0) + 1}
+    given_up = asked is not None and asked > gates.LONGEST_WAIT
+    if given_up or failures[name] >= gates.MOST_PARKS:
+        return job.ended(State.FAILED, now, error=error, failures=failures)
+    charged = max(0, job.charged - 1)
+    return requeued(job, now, since=now, charged=charged, error=error, failures=failures)
 
 
 def _done(

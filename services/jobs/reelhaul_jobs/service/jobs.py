@@ -10,6 +10,7 @@ from reelhaul_jobs.model import holding, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
@@ -36,7 +37,14 @@ class Jobs:
     """What one may do with download jobs."""
 
     def __init__(
-        self, store: JobStore, queue: QueueStore, hub: Hub, news: News, probe: Probe, now: Clock
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        hub: Hub,
+        news: News,
+        probe: Probe,
+        now: Clock,
+        limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -44,6 +52,7 @@ class Jobs:
         self._news = news
         self._probe = probe
         self._now = now
+        self._limits = limits or SiteLimits()
 
     async def create(self, job: Job, request: Request | None) -> Seen:
         """Admit *job*: on disk when this returns. The same request again is the same job.
@@ -75,9 +84,11 @@ class Jobs:
         children = await self._store.children(job.id) if job.kind is Kind.EXPANSION else None
         if job.state is not State.QUEUED:
             return Seen(job, waits.wait_of(job), children=children)
+        now = self._now()
         place = await self._store.place(job)
-        workers = await self._queue.slots(self._now()) > 0
-        return Seen(job, waits.wait_of(job, place=place, workers=workers), children=children)
+        workers = await self._queue.slots(now) > 0
+        site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
+        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site), children=children)
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
