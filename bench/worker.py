@@ -28,7 +28,9 @@ _EXPIRES = 5.0
 class Worker:
     """So many slots, each filled from the broker as soon as it is free."""
 
-    def __init__(self, client: Client, leases: lease_service_pb2_grpc.LeaseServiceStub, slots: int, hold: float) -> None:
+    def __init__(
+        self, client: Client, leases: lease_service_pb2_grpc.LeaseServiceStub, slots: int, hold: float
+    ) -> None:
         self._client, self._leases, self._slots, self._hold = client, leases, slots, hold
         self._name = f"bench-{uuid.uuid4().hex[:8]}"
         self._teller = Teller()

@@ -8,7 +8,12 @@ from __future__ import annotations
 from bench.queue import backlog, fairness, lists, speed
 from bench.report import Report
 
-_PARTS = {"speed": speed.measure, "backlog": backlog.measure, "lists": lists.measure, "fairness": fairness.measure}
+_PARTS = {
+    "speed": speed.measure,
+    "backlog": backlog.measure,
+    "lists": lists.measure,
+    "fairness": fairness.measure,
+}
 
 
 async def measure(report: Report, only: set[str]) -> None:

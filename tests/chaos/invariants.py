@@ -90,9 +90,9 @@ def _ended(facts: Facts) -> Iterator[Broken]:
     rows = {row.id: row for row in facts.rows}
     for wish in facts.wishes:
         row = rows.get(wish.id)
-        if not wish.names:
+        if not wish.names and not wish.refused:
             yield Broken("I1", wish.request_id, "CreateJob was never answered")
-        elif row is None and not wish.deleted:
+        elif row is None and wish.names and not wish.deleted:
             yield Broken("I1", wish.id, "accepted, and its row is gone")
         elif row is not None and not row.terminal:
             name = "I9" if row.state == Job.QUEUED and facts.wipes else "I1"

@@ -43,6 +43,8 @@ class Wish:
     hopeless: bool = False
     #: Whether so many crashes may end it.
     few_attempts: bool = False
+    #: CreateJob was answered with a refusal: its schedule_time had passed before anybody took it.
+    refused: bool = False
     #: Names that CreateJob answered: one, or something is wrong.
     names: set[str] = field(default_factory=set)
     #: A cancel was answered as good, and nothing was asked since.
@@ -85,7 +87,8 @@ class Clients:
             self.wishes.append(wish)
             try:
                 await self._create(wish, rng)
-                await self._live_through(wish, rng)
+                if not wish.refused:
+                    await self._live_through(wish, rng)
             except grpc.aio.AioRpcError as error:
                 self.oddities.append(f"{wish.id or wish.request_id}: {error.code().name} {error.details()}")
 
@@ -106,8 +109,13 @@ class Clients:
     async def _create(self, wish: Wish, rng: random.Random) -> None:
         asked = job_service_pb2.CreateJobRequest(job=_job(wish, rng), request_id=wish.request_id)
         twice = rng.random() < 0.15
-        for answer in await asyncio.gather(*(self._answer("CreateJob", asked) for _ in range(1 + twice))):
-            wish.names.add(answer.name)
+        calls = [self._answer("CreateJob", asked) for _ in range(1 + twice)]
+        for answer in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(answer, Job):
+                wish.names.add(answer.name)
+            elif not _is_too_late(asked.job, answer):
+                raise answer
+        wish.refused = not wish.names
 
     async def _live_through(self, wish: Wish, rng: random.Random) -> None:
         """What becomes of *wish*, as its client will have it."""
@@ -115,6 +123,10 @@ class Clients:
         if draw < 0.15:
             await asyncio.sleep(rng.uniform(0, 2.5))
             await self._cancel(wish)
+        elif draw < 0.19:
+            await asyncio.sleep(rng.uniform(0, 2.5))
+            await self._delete(wish)
+            return
         ended = await self._end(wish)
         if ended in (Job.FAILED, Job.CANCELLED) and rng.random() < 0.4:
             await self._retry(wish)
@@ -161,6 +173,12 @@ class Clients:
                 if error.code() not in _UNKNOWN:
                     raise
             await asyncio.sleep(0.1)
+
+
+def _is_too_late(job: Job, answer: BaseException) -> bool:
+    """Whether *answer* says rightly that *job* was to start before now."""
+    refused = isinstance(answer, grpc.aio.AioRpcError) and answer.code() == grpc.StatusCode.INVALID_ARGUMENT
+    return refused and job.HasField("schedule_time") and job.schedule_time.ToDatetime(UTC) < datetime.now(UTC)
 
 
 def _job(wish: Wish, rng: random.Random) -> Job:

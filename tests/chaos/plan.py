@@ -24,8 +24,8 @@ FAILPOINTS = {
     "storage.finish.after_commit": 0.03,
 }
 
-#: Of a fault: kill a part; stop a fetcher for longer than its lease; delete the broker's WORK stream.
-KILL, STALL, WIPE = "kill", "stall", "wipe"
+#: Kill a part; stop a fetcher for longer than its lease; delete the broker's WORK stream; stop jobs.
+KILL, STALL, WIPE, HALT = "kill", "stall", "wipe", "halt"
 
 _WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2}
 
@@ -43,7 +43,7 @@ class Fault:
 def faults(rng: random.Random, seconds: float, replicas: Mapping[str, int], stall: float) -> Iterator[Fault]:
     """The faults of a run of *seconds*, with stalls of *stall*; *replicas* of what there are several of."""
     names = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
-    spent, wiped, stall_at = 0.0, False, rng.uniform(2, 4)
+    spent, wiped, halted, stall_at = 0.0, False, False, rng.uniform(2, 4)
     while True:
         after = rng.uniform(0.5, 1.6)
         spent += after
@@ -52,6 +52,10 @@ def faults(rng: random.Random, seconds: float, replicas: Mapping[str, int], stal
         if not wiped and spent > seconds * 0.4:
             wiped = True
             yield Fault(after, WIPE)
+        elif not halted and spent > seconds * 0.7:
+            halted = True
+            spent += stall
+            yield Fault(after, HALT)
         elif spent > stall_at:
             yield Fault(after, STALL)
             spent += stall

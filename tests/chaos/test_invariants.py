@@ -92,6 +92,15 @@ def test_answers(spoilt: dict[str, object], invariant: str):
     assert invariant in _names(facts)
 
 
+def test_refused_and_there():
+    """A job that was refused is not there."""
+    facts = _well()
+    facts.wishes[0].names, facts.wishes[0].refused = set(), True
+    assert _names(facts) == {"I2"}
+    facts.rows, facts.audit, facts.stored = [], [], Stored()
+    assert _names(facts) == set()
+
+
 def test_accepted_and_gone():
     """A row that nobody deleted is not gone."""
     facts = _well()

@@ -59,6 +59,13 @@ async def test_reasons(tube: Rig, youtube: YouTube, name: str, reason: str, caus
     )
 
 
+@pytest.mark.parametrize("name", ["private", "guestquota", "geo", "botcheck"])
+async def test_no_advice_for_another_program(tube: Rig, youtube: YouTube, name: str) -> None:
+    """What yt-dlp advises people at its command line is not told to callers of an API."""
+    failure = await _fails(tube, youtube.watch_url(name))
+    assert not any(word in failure.text for word in ("--", "-t sleep", "VPN", "wiki")), failure.text
+
+
 async def test_countries(tube: Rig, youtube: YouTube) -> None:
     """Where a video may be seen is told."""
     failure = await _fails(tube, youtube.watch_url("geo"))

@@ -35,7 +35,8 @@ from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.retiring import Retirer
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.service.watching.one import Watches
+from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_jobs.servicer import JobServicer, LeaseServicer
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store import SqlJobStore
@@ -75,7 +76,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
-        watches, batches = Watches(store, bus, hub, tokens, now), Batches(store, news, now)
+        watches = Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now)
+        batches = Batches(store, news, now)
         job_servicer = JobServicer(jobs, batches, watches, tokens, now, retention)  # type: ignore[abstract]
         downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases

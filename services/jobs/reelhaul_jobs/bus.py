@@ -200,7 +200,7 @@ def _changes_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
             change = work_pb2.JobChange.FromString(message.data)
         except DecodeError:
             return
-        hub.row_changed(change.job.removeprefix("jobs/"), change.revision)
+        hub.row_changed(change.job.removeprefix("jobs/"), change.revision, change.tenant)
 
     return heard
 

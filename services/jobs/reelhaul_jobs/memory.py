@@ -220,6 +220,11 @@ class MemoryStore:
         """See JobStore.events."""
         return [event for event in self._events[job_id] if event.revision > after][:limit]
 
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """See JobStore.revisions."""
+        found = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
+        return {job.id: job.revision for job in found if job.delete_time is None}
+
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
         if job.lane is not Lane.READY:

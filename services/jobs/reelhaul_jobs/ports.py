@@ -201,6 +201,9 @@ class JobStore(Protocol):
     async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """Events with a revision above *after*, the oldest first."""
 
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """Revisions by id of those of at most 500 jobs that are there."""
+
     async def place(self, job: Job) -> int:
         """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
 

@@ -17,11 +17,14 @@ from reelhaul_jobs import rows
 from reelhaul_jobs.ports import Request
 from reelhaul_jobs.tables import request_ids
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.sql.statements import Statement
 
-_REQUEST = select(request_ids.c.digest, request_ids.c.response, request_ids.c.failed).where(
-    request_ids.c.tenant == bindparam("tenant"),
-    request_ids.c.method == bindparam("method"),
-    request_ids.c.id == bindparam("id"),
+_REQUEST = Statement(
+    select(request_ids.c.digest, request_ids.c.response, request_ids.c.failed).where(
+        request_ids.c.tenant == bindparam("tenant"),
+        request_ids.c.method == bindparam("method"),
+        request_ids.c.id == bindparam("id"),
+    )
 )
 
 
@@ -42,17 +45,17 @@ def earlier(connection: Connection, request: Request | None) -> Answer | None:
     if request is None:
         return None
     asked = {"tenant": request.tenant, "method": request.method, "id": request.id}
-    found = connection.execute(_REQUEST, asked).first()
+    found = _REQUEST.first(connection, asked)
     if found is None:
         return None
-    if bytes(found.digest) != request.digest:
+    if bytes(found["digest"]) != request.digest:
         raise ReelhaulError(
             ErrorReason.REQUEST_ID_REUSED,
             f"request_id {request.id} was used with another request",
             metadata={"requestId": request.id},
         )
-    kept = job_service_pb2.BatchCreateJobsResponse.FromString(found.failed or b"")
-    return Answer(json.loads(found.response), dict(kept.failed_requests))
+    kept = job_service_pb2.BatchCreateJobsResponse.FromString(found["failed"] or b"")
+    return Answer(json.loads(found["response"]), dict(kept.failed_requests))
 
 
 def remember(connection: Connection, request: Request | None, answer: Answer) -> None:

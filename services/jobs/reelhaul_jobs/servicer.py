@@ -26,7 +26,8 @@ from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.service.watching.messages import Message
+from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -158,12 +159,16 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         done = await self._batches.retry(asked, _owner(), once, only_look=request.validate_only)
         return job_service_pb2.BatchRetryJobsResponse(jobs=batches.basic(done.jobs), more=done.more)
 
-    async def WatchJob(
+    async def WatchJob(  # type: ignore[override]
         self, request: job_service_pb2.WatchJobRequest, context: object = None
-    ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
+    ) -> AsyncIterator[bytes]:
+        async for message in self.watched(request):
+            yield watches.bytes_of(message)
+
+    def watched(self, request: job_service_pb2.WatchJobRequest) -> AsyncIterator[Message]:
+        """The messages of WatchJob, not yet serialised."""
         job_id, pace = names.job_id(request.name), watches.pace_of(request)
-        async for message in self._watches.watch(job_id, _owner(), request.resume_token, pace):
-            yield watches.proto_of(message)
+        return self._watches.watch(job_id, _owner(), request.resume_token, pace)
 
     async def GetAttempt(
         self, request: job_service_pb2.GetAttemptRequest, context: object = None

@@ -43,45 +43,51 @@ from reelhaul_jobs.replays import Answer
 from reelhaul_jobs.tables import OF_A_LIST, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.statements import Statement
 
 T = TypeVar("T")
 
 # The first run lost to a twin that is committed by then: a second run finds it.
 _TWINS = 2
 
-# Statements are made once: SQLAlchemy then finds their SQL by identity, not by building it anew.
-_ONE = select(jobs).where(jobs.c.id == bindparam("job"))
-_ONE_TO_CHANGE = _ONE.with_for_update()
+_ONE_ROW = select(jobs).where(jobs.c.id == bindparam("job"))
+_ONE = Statement(_ONE_ROW)
+_ONE_TO_CHANGE = Statement(_ONE_ROW.with_for_update())
 _MANY = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 # In one order, lest two that change the same jobs wait for each other for ever.
 _MANY_TO_CHANGE = _MANY.order_by(jobs.c.id).with_for_update()
-_ADD_JOB = insert(jobs)
-_ADD_EVENT = insert(events)
-_ADD_ATTEMPT = insert(attempts)
-_CHANGE_JOB = update(jobs).where(jobs.c.id == bindparam("job"))
-_END_ATTEMPT = update(attempts).where(
-    attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number")
+_ADD_JOB = Statement(insert(jobs))
+_ADD_EVENT = Statement(insert(events))
+_ADD_ATTEMPT = Statement(insert(attempts))
+_CHANGE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
+_END_ATTEMPT = Statement(
+    update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number"))
 )
-_CHILDREN = (
-    select(jobs.c.state, func.count())
+_CHILDREN = Statement(
+    select(jobs.c.state, func.count().label("jobs"))
     .where(jobs.c.parent == bindparam("job"), OF_A_LIST, jobs.c.delete_time.is_(None))
     .group_by(jobs.c.state)
 )
-_ATTEMPTS = (
+_ATTEMPTS = Statement(
     select(attempts)
     .where(attempts.c.job == bindparam("job"), attempts.c.number < bindparam("below"))
     .order_by(attempts.c.number.desc())
     .limit(bindparam("most"))
 )
-_ATTEMPT = select(attempts).where(
-    attempts.c.job == bindparam("job"), attempts.c.number == bindparam("number")
+_ATTEMPT = Statement(
+    select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.number == bindparam("number"))
 )
-_OF_EPOCH = select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.epoch == bindparam("epoch"))
-_EVENTS = (
+_OF_EPOCH = Statement(
+    select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.epoch == bindparam("epoch"))
+)
+_EVENTS = Statement(
     select(events)
     .where(events.c.job == bindparam("job"), events.c.revision > bindparam("after"))
     .order_by(events.c.revision)
     .limit(bindparam("most"))
+)
+_REVISIONS = select(jobs.c.id, jobs.c.revision).where(
+    jobs.c.id.in_(bindparam("jobs", expanding=True)), jobs.c.delete_time.is_(None)
 )
 _BEFORE = (
     select(jobs.c.id)
@@ -171,19 +177,19 @@ class SqlJobStore:
 
     async def children(self, job_id: str) -> Mapping[State, int]:
         """See JobStore.children."""
-        found = await self._database.read(lambda c: c.execute(_CHILDREN, {"job": job_id}).all())
-        return {State(state): number for state, number in found}
+        found = await self._database.read(lambda connection: _CHILDREN.all(connection, {"job": job_id}))
+        return {State(row["state"]): row["jobs"] for row in found}
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
         asked = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}
-        found = await self._database.read(lambda connection: _all(connection, _ATTEMPTS, asked))
+        found = await self._database.read(lambda connection: _ATTEMPTS.all(connection, asked))
         return [rows.attempt_of(row) for row in found]
 
     async def attempt(self, job_id: str, number: int) -> Attempt:
         """See JobStore.attempt."""
         asked = {"job": job_id, "number": number}
-        found = await self._database.read(lambda connection: _all(connection, _ATTEMPT, asked))
+        found = await self._database.read(lambda connection: _ATTEMPT.all(connection, asked))
         if not found:
             raise NotFound(f"jobs/{job_id}/attempts/{number}")
         return rows.attempt_of(found[0])
@@ -191,14 +197,20 @@ class SqlJobStore:
     async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
         """See JobStore.attempt_of_epoch."""
         asked = {"job": job_id, "epoch": epoch}
-        found = await self._database.read(lambda connection: _all(connection, _OF_EPOCH, asked))
+        found = await self._database.read(lambda connection: _OF_EPOCH.all(connection, asked))
         return rows.attempt_of(found[0]) if found else None
 
     async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """See JobStore.events."""
         asked = {"job": job_id, "after": after, "most": limit}
-        found = await self._database.read(lambda connection: _all(connection, _EVENTS, asked))
+        found = await self._database.read(lambda connection: _EVENTS.all(connection, asked))
         return [rows.event_of(row) for row in found]
+
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """See JobStore.revisions."""
+        asked = {"jobs": list(job_ids)}
+        found = await self._database.read(lambda connection: connection.execute(_REVISIONS, asked).all())
+        return {row.id: row.revision for row in found}
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
@@ -218,7 +230,7 @@ class SqlJobStore:
 
 
 def _get(connection: Connection, job_id: str) -> Job:
-    found = connection.execute(_ONE, {"job": job_id}).mappings().first()
+    found = _ONE.first(connection, {"job": job_id})
     if found is None or found["delete_time"] is not None:
         raise NotFound(f"jobs/{job_id}")
     return rows.job_of(found)
@@ -228,13 +240,18 @@ def _add(connection: Connection, new: Sequence[Job], request: Request | None) ->
     if (answer := replays.earlier(connection, request)) is not None:
         return _answered(connection, answer)
     try:
-        connection.execute(_ADD_JOB, [rows.row_of(job) for job in new])
+        insert_jobs(connection, new)
     except IntegrityError as error:
         # Behind this write's own savepoint; only the id is unique here.
         raise _exists(new[0].id) from error
-    connection.execute(_ADD_EVENT, [_birth_of(job) for job in new])
     replays.remember(connection, request, Answer([job.id for job in new]))
     return new
+
+
+def insert_jobs(connection: Connection, new: Sequence[Job]) -> None:
+    """Write *new* jobs with their first events. IntegrityError where one is there."""
+    _ADD_JOB.run_many(connection, [rows.row_of(job) for job in new])
+    _ADD_EVENT.run_many(connection, [_birth_of(job) for job in new])
 
 
 def _add_batch(connection: Connection, batch: Batch, request: Request | None) -> Batch:
@@ -250,7 +267,7 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
     taken = {p: to_status(_exists(job.id)) for p, job in batch.jobs.items() if job.id not in added}
     failed = {**batch.failed, **taken}
     if kept:
-        connection.execute(_ADD_EVENT, [_birth_of(job) for job in kept.values()])
+        _ADD_EVENT.run_many(connection, [_birth_of(job) for job in kept.values()])
         replays.remember(connection, request, Answer([job.id for job in kept.values()], failed))
     return Batch(kept, failed)
 
@@ -278,7 +295,7 @@ def _exists(job_id: str) -> ReelhaulError:
 
 
 def _change(connection: Connection, job_id: str, rule: Rule, request: Request | None) -> Change:
-    found = connection.execute(_ONE_TO_CHANGE, {"job": job_id}).mappings().first()
+    found = _ONE_TO_CHANGE.first(connection, {"job": job_id})
     if found is None:
         raise NotFound(f"jobs/{job_id}")
     job = rows.job_of(found)
@@ -294,16 +311,14 @@ def _change(connection: Connection, job_id: str, rule: Rule, request: Request | 
 
 
 def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
-    found = connection.execute(_ONE_TO_CHANGE, {"job": job_id}).mappings().first()
+    found = _ONE_TO_CHANGE.first(connection, {"job": job_id})
     if found is None:
         raise NotFound(f"jobs/{job_id}")
     job = rows.job_of(found)
     change = rule(job, seen.of(connection, job, media_ids))
     if change.made:
         _write(connection, [change])
-    if change.children:
-        connection.execute(_ADD_JOB, [rows.row_of(child) for child in change.children])
-        connection.execute(_ADD_EVENT, [_birth_of(child) for child in change.children])
+    insert_jobs(connection, change.children)
     seen.note(connection, job, change.noted)
     return change
 
@@ -340,8 +355,7 @@ def _write(connection: Connection, made: Sequence[Change]) -> None:
         (_END_ATTEMPT, ended),
         (_ADD_ATTEMPT, began),
     ):
-        if values:
-            connection.execute(statement, values if values[1:] else values[0])
+        statement.run_many(connection, values)
 
 
 def _end_of(change: Change, ending: Ending) -> dict[str, Any]:
@@ -373,7 +387,3 @@ def _place(connection: Connection, job: Job) -> int:
 def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:
     connection.execute(replays.insert_new(connection, keys), fresh)
     return bytes(connection.execute(select(keys.c.value).where(keys.c.name == fresh["name"])).scalar_one())
-
-
-def _all(connection: Connection, statement: Any, asked: dict[str, Any]) -> list[Any]:
-    return list(connection.execute(statement, asked).mappings())

@@ -26,6 +26,7 @@ from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
+_ADVICE = r"; please report this issue|[.\n]\s*You might want to use|\. Use --|\. It is recommended to use"
 _UPGRADE_URL = "https://github.com/yt-dlp/yt-dlp/releases"
 
 
@@ -195,7 +196,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _plain(text: str) -> str:
-    """yt-dlp's message without its prefix and its plea for bug reports."""
+    """yt-dlp's message without its prefix, its plea for bug reports and its advice for the command line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     text = re.sub(r"^(ERROR:\s*)?(\[[^\]]+\]\s*)?([\w-]{1,40}:\s+)?", "", text)
-    return re.split(r"; please report this issue|\. You might want to use", text)[0].strip()
+    return re.split(_ADVICE, text)[0].strip()

@@ -13,7 +13,8 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.downloads import answers, batches, requests, stats
 from reelhaul_jobs.downloads.blame import told_flat
 from reelhaul_jobs.downloads.info import info
-from reelhaul_jobs.downloads.streams import progress_of
+from reelhaul_jobs.downloads.streams import bytes_of
+from reelhaul_jobs.service.watching.messages import Message
 
 
 class JobApi(Protocol):
@@ -49,10 +50,8 @@ class JobApi(Protocol):
     ) -> job_service_pb2.SummarizeJobsResponse:
         """See the proto."""
 
-    def WatchJob(
-        self, request: job_service_pb2.WatchJobRequest, context: Any
-    ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
-        """See the proto."""
+    def watched(self, request: job_service_pb2.WatchJobRequest) -> AsyncIterator[Message]:
+        """The messages of WatchJob, not yet serialised."""
 
 
 class MediaProbe(Protocol):
@@ -131,10 +130,10 @@ class DownloadServicer(DownloadServiceServicer):
             past = await self._jobs.SummarizeJobs(stats.over_time(request), context)
             return stats.answer(past, await self._jobs.SummarizeJobs(stats.now(), context))
 
-    async def WatchProgress(
+    async def WatchProgress(  # type: ignore[override]
         self, request: service.WatchProgressRequest, context: Any
-    ) -> AsyncIterator[service.WatchProgressResponse]:
+    ) -> AsyncIterator[bytes]:
         with told_flat():
-            messages = self._jobs.WatchJob(requests.watch(request), context)
-            async for message in progress_of(request.job_id, messages):
-                yield message
+            async for message in self._jobs.watched(requests.watch(request)):
+                if told := bytes_of(request.job_id, message):
+                    yield told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reelhaul_jobs.ports import Clock, QueueStore
-from reelhaul_jobs.service.watching import EVENTS_KEPT
+from reelhaul_jobs.service.watching.messages import EVENTS_KEPT
 
 #: How long a request_id answers as the first time.
 REQUESTS_KEPT = timedelta(hours=24)

@@ -35,5 +35,5 @@ class News:
         """Say that the row of *job* changed."""
         if job.state.terminal:
             self._hub.forget(job.id)
-        self._hub.row_changed(job.id, job.revision)
+        self._hub.row_changed(job.id, job.revision, job.tenant)
         await self._bus.changed(job)
