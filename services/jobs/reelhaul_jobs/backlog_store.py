@@ -10,14 +10,14 @@ from heapq import merge
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select, update
 
 from reelhaul_jobs import gate_store, rows
 from reelhaul_jobs.model.picking import Held, Ready
 from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, Priority
 from reelhaul_jobs.ports import Backlog, Look
-from reelhaul_jobs.tables import jobs, leaders
+from reelhaul_jobs.tables import LOOKED_AFTER, jobs, leaders
 from reelhaul_runtime.sql.statements import Statement
 
 #: The loop whose leader alone may mark jobs as published.
@@ -37,7 +37,7 @@ def _written(lane: Lane) -> ColumnElement[int]:
 
 
 READY = jobs.c.lane == _written(Lane.READY)
-_IN_HAND = jobs.c.lane.in_([_written(Lane.PUBLISHED), _written(Lane.LEASED)])
+_IN_HAND = and_(LOOKED_AFTER, jobs.c.lane.in_([_written(Lane.PUBLISHED), _written(Lane.LEASED)]))
 
 
 def _steps(column: Any, *conditions: Any) -> Statement:
@@ -77,11 +77,13 @@ _COUNTS_AT = Statement(
     .where(_IN_HAND, jobs.c.site == bindparam("of_site"))
     .group_by(jobs.c.lane)
 )
-_OUTSTANDING = Statement(select(*_COLUMNS).where(jobs.c.lane == int(Lane.PUBLISHED)).limit(bindparam("most")))
+_OUTSTANDING = Statement(
+    select(*_COLUMNS).where(LOOKED_AFTER, jobs.c.lane == _written(Lane.PUBLISHED)).limit(bindparam("most"))
+)
 
 _STILL_READY = (
     select(jobs.c.id)
-    .where(jobs.c.id.in_(bindparam("ids", expanding=True)), READY)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.lane == int(Lane.READY))
     # A row that another transaction is changing is left for the next look.
     .with_for_update(skip_locked=True)
 )

@@ -13,7 +13,7 @@ from reelhaul_jobs import rows
 from reelhaul_jobs.model.gates import WORKER_GONE, Gate
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.tables import gates, jobs, workers
+from reelhaul_jobs.tables import LOOKED_AFTER, gates, jobs, workers
 from reelhaul_runtime.sql.statements import Statement
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -28,7 +28,9 @@ _FORGET_ONE = Statement(
     delete(gates).where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
 )
 _LEASED = Statement(
-    select(func.count()).where(jobs.c.lane == int(Lane.LEASED), jobs.c.site == bindparam("of_site"))
+    select(func.count()).where(
+        LOOKED_AFTER, jobs.c.lane == int(Lane.LEASED), jobs.c.site == bindparam("of_site")
+    )
 )
 _EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since")))
 

@@ -221,10 +221,10 @@ class QueueStore(Protocol):
         """How *site* stands."""
 
     async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
-        """Ids of jobs in *lane* whose ``due`` is not after *before*, the longest due first."""
+        """Ids of jobs in *lane* (but READY) whose ``due`` is not after *before*, the longest due first."""
 
     async def count(self, lanes: Sequence[Lane]) -> int:
-        """How many jobs are in *lanes*."""
+        """How many jobs are in *lanes*, which are none of READY and IDLE."""
 
     async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
         """A live worker has so many slots, and uses this egress."""

@@ -18,7 +18,7 @@ from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane
 from reelhaul_jobs.ports import Backlog, Look
-from reelhaul_jobs.tables import events, jobs, leaders, request_ids, workers
+from reelhaul_jobs.tables import LOOKED_AFTER, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
@@ -27,7 +27,7 @@ _SLOTS = Statement(
 )
 _DUE = (
     select(jobs.c.id)
-    .where(jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
+    .where(LOOKED_AFTER, jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
     .order_by(jobs.c.due)
     .limit(bindparam("most"))
 )
@@ -78,7 +78,7 @@ class SqlQueueStore:
 
     async def count(self, lanes: Sequence[Lane]) -> int:
         """See QueueStore.count."""
-        statement = select(func.count()).where(jobs.c.lane.in_([int(lane) for lane in lanes]))
+        statement = select(func.count()).where(LOOKED_AFTER, jobs.c.lane.in_([int(lane) for lane in lanes]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
 
     async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
