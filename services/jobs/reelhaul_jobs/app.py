@@ -145,7 +145,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         log.critical("the broker's connection is closed for good; leaving")
         signal.raise_signal(signal.SIGTERM)
 
-    async with broker.connected(settings.nats_url, "jobs", closed=closed) as client:
+    # No echo: what this replica changed, it has told its own watchers of.
+    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
         leaving = asyncio.create_task(leave())
         try:
             yield client
