@@ -22,6 +22,9 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 
 _FAILPOINT = re.compile(r'"failpoint": "(\w+)\.')
 
+# So long a stall waits for a fetcher that has something to do.
+_LOOKS, _LOOK_SECONDS = 20, 0.2
+
 
 class Doing:
     """Kills, stalls and wipes; counts what it did."""
@@ -54,13 +57,19 @@ class Doing:
             self.kills[part.partition("-")[0]] += 1
 
     async def _stall(self) -> None:
-        """Stop a fetcher that holds leases for longer than they last; then let it go on."""
+        """Stop a fetcher that holds leases for longer than they last, while another one can take them."""
+        for _ in range(_LOOKS):
+            if pid := await self._busy_fetcher():
+                await self._stop(pid)
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _busy_fetcher(self) -> int | None:
+        """The fetcher with the most leases, if another one lives."""
         fetchers = {pid for name, pid in self._suite.processes().items() if name.startswith("fetcher")}
-        held = Counter(
-            int(worker.split("-")[-2]) for _, _, worker in await asyncio.to_thread(self._rows.leased)
-        )
-        busy = [pid for pid, _ in held.most_common() if pid in fetchers]
-        await self._stop(busy[0] if busy else None)
+        leased = await asyncio.to_thread(self._rows.leased)
+        held = Counter(pid for _, _, worker in leased if (pid := int(worker.split("-")[-2])) in fetchers)
+        return held.most_common(1)[0][0] if held and len(fetchers) > 1 else None
 
     async def _stop(self, pid: int | None) -> None:
         """Stop the process *pid* for a stall, and let it go on."""

@@ -33,36 +33,56 @@ class HalfOpen:
     def __init__(self, port: int, lag: float) -> None:
         self._port, self._lag = port, lag
         self.connections = 0
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on."""
-        with suppress(asyncio.CancelledError):  # the test is over
+        """Pass one connection on, until it ends or ``close``."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        with suppress(asyncio.CancelledError):
             await self._pass(reader, writer)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.wait(self._serving)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         limit = _CUT_AFTER_BYTES if self.connections == 1 else None
         onward, answers = await asyncio.open_connection("127.0.0.1", self._port)
         back = asyncio.create_task(_passed(onward, writer))
-        with suppress(ConnectionError):
+        try:
             await _passed(reader, answers, limit)
-        back.cancel()
-        writer.close()
-        if limit is not None:
-            await asyncio.sleep(self._lag)
-        answers.close()
+            await _closed(writer)
+            if limit is not None:
+                await asyncio.sleep(self._lag)
+        finally:
+            back.cancel()
+            await asyncio.wait({back})
+            for end in (writer, answers):
+                await _closed(end)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def _passed(
     source: asyncio.StreamReader, target: asyncio.StreamWriter, limit: int | None = None
 ) -> None:
     passed = 0
-    while piece := await source.read(64 << 10):
-        target.write(piece)
-        await target.drain()
-        passed += len(piece)
-        if limit is not None and passed > limit:
-            return
+    with suppress(ConnectionError):
+        while piece := await source.read(64 << 10):
+            target.write(piece)
+            await target.drain()
+            passed += len(piece)
+            if limit is not None and passed > limit:
+                return
 
 
 @pytest.fixture
@@ -84,6 +104,7 @@ async def linked(link: HalfOpen) -> AsyncIterator[str]:
     server = await asyncio.start_server(link.serve, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await link.close()
 
 
 async def test_link_that_dies_for_the_sender_first(port: int, tmp_path: Path):

@@ -24,6 +24,7 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.bus import NatsJobBus
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.downloads.servicer import DownloadServicer
+from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
@@ -44,6 +45,8 @@ from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.retiring import Retirer
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching.feed import Feed
+from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_jobs.servicer import JobServicer, LeaseServicer
@@ -87,8 +90,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
         watches = Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now)
+        moves = SqlMoveStore(database)
+        followings = Followings(Feed(moves, hub, now), moves, hub, tokens, now)
         batches = Batches(store, news, now)
-        job_servicer = JobServicer(jobs, batches, watches, tokens, now, retention)  # type: ignore[abstract]
+        job_servicer = JobServicer(jobs, batches, watches, followings, tokens, now, retention)
         downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
@@ -159,7 +164,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         log.critical("the broker's connection is closed for good; leaving")
         signal.raise_signal(signal.SIGTERM)
 
-    async with broker.connected(settings.nats_url, "jobs", closed=closed) as client:
+    # No echo: what this replica changed, it has told its own watchers of.
+    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
         leaving = asyncio.create_task(leave())
         try:
             yield client

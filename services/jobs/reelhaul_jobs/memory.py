@@ -26,6 +26,7 @@ from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports import (
     Backlog,
     Look,
+    Move,
     Notice,
     Page,
     Query,
@@ -236,6 +237,22 @@ class MemoryStore:
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
         return self._keys[name]
+
+    async def moves(
+        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[Move]:
+        """See MoveStore.moves."""
+        found = [
+            Move(event.time, job.id, event.revision, event.old_state)
+            for job in self._jobs.values()
+            if tenant in (None, job.tenant) and (among is None or job.id in among)
+            for event in self._events[job.id]
+        ]
+        return sorted(move for move in found if move > after)[:limit]
+
+    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """See MoveStore.as_they_are."""
+        return [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
 
     async def backlog(self, look: Look, now: datetime) -> Backlog:
         """See QueueStore.backlog."""

@@ -118,6 +118,17 @@ class Notice:
     progress: media_pb2.Progress
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Move:
+    """That a job moved, in the order in which moves are read."""
+
+    time: datetime
+    job_id: str = ""
+    revision: int = 0
+    #: The state it left; None where it was created.
+    left: State | None = field(default=None, compare=False)
+
+
 class JobStore(Protocol):
     """Jobs, their attempts and events: the truth. What a call answered is on disk."""
 
@@ -234,10 +245,10 @@ class QueueStore(Protocol):
         """How *site* stands."""
 
     async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
-        """Ids of jobs in *lane* whose ``due`` is not after *before*, the longest due first."""
+        """Ids of jobs in *lane* (but READY) whose ``due`` is not after *before*, the longest due first."""
 
     async def count(self, lanes: Sequence[Lane]) -> int:
-        """How many jobs are in *lanes*."""
+        """How many jobs are in *lanes*, which are none of READY and IDLE."""
 
     async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
         """A live worker has so many slots, and uses this egress."""
@@ -274,6 +285,22 @@ class QueueStore(Protocol):
 
     async def resign(self, loop: str, holder: str) -> None:
         """*holder* leads *loop* no more."""
+
+
+class MoveStore(Protocol):
+    """The same rows, for those who follow many jobs."""
+
+    async def moves(
+        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[Move]:
+        """Moves behind *after*, in order; only of a *tenant*, or only *among* at most 500 jobs.
+
+        Times are those of the clocks that made the moves: one that is committed late comes
+        before others that were read already.
+        """
+
+    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of at most 500 jobs that have a row, deleted ones too."""
 
 
 class JobBus(Protocol):

@@ -26,6 +26,7 @@ from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.messages import Message
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
@@ -40,6 +41,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         jobs: Jobs,
         batches: Batches,
         watching: Watches,
+        following: Followings,
         tokens: Tokens,
         now: Clock,
         retention: timedelta,
@@ -47,6 +49,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._jobs = jobs
         self._batches = batches
         self._watches = watching
+        self._followings = following
         self._tokens = tokens
         self._now = now
         self._retention = retention
@@ -169,6 +172,13 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """The messages of WatchJob, not yet serialised."""
         job_id, pace = names.job_id(request.name), watches.pace_of(request)
         return self._watches.watch(job_id, _owner(), request.resume_token, pace)
+
+    async def WatchJobs(  # type: ignore[override]
+        self, request: job_service_pb2.WatchJobsRequest, context: object = None
+    ) -> AsyncIterator[bytes]:
+        asked = watches.following_of(request, identity.caller())
+        async for told in self._followings.follow(asked, request.resume_token):
+            yield watches.change_bytes_of(told)
 
     async def GetAttempt(
         self, request: job_service_pb2.GetAttemptRequest, context: object = None

@@ -96,7 +96,7 @@ _BEFORE = (
     .limit(bindparam("most"))
     .subquery()
 )
-_PLACE = select(func.count()).select_from(_BEFORE)
+_PLACE = Statement(select(func.count()).select_from(_BEFORE))
 
 # Of more sites than this the place is an estimate, which it is anyway.
 _SITES = 64
@@ -369,11 +369,11 @@ def _place(connection: Connection, job: Job) -> int:
     if job.lane is not Lane.READY or job.due is None:
         return 1
     asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
-    sites = connection.execute(SITES_READY, {"of_tenant": job.tenant, "after": "", "most": _SITES}).scalars()
+    sites = SITES_READY.column(connection, {"of_tenant": job.tenant, "after": "", "most": _SITES})
     before = 0
-    for site in list(sites):
+    for site in sites:
         left = {"of_site": site, "most": pages.COUNTED - 1 - before}
-        before += int(connection.execute(_PLACE, asked | left).scalar_one())
+        before += _PLACE.column(connection, asked | left)[0]
     return before + 1
 
 
