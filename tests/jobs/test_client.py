@@ -93,6 +93,38 @@ async def test_silent_connection(service, client, monkeypatch):
     assert rest[-1].snapshot.terminal
 
 
+async def test_following_many(service, client):
+    """Through disconnects one stream tells of every job of its filter to its end, and each state once."""
+    count, ended = 12, {}
+    seen: list[tuple[str, int]] = []
+
+    async def work(held):
+        await asyncio.sleep(0.1)
+        await held.succeed()
+
+    async with relaying(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as far:
+        stream = far.watch_all("labels.batch = mine")
+        first = await anext(stream)
+        assert not first.HasField("job")
+        for number in range(count):
+            await client.create(URL, labels={"batch": "mine", "number": str(number)})
+        await client.create(URL, labels={"batch": "another"})
+        sequence = first.sequence
+        async with working(service, work, slots=2), cutting(relay, 0.3), asyncio.timeout(30):
+            async for message in stream:
+                assert message.sequence > sequence
+                sequence = message.sequence
+                seen.append((message.job.name, message.job.revision))
+                assert message.job.labels["batch"] == "mine"
+                if message.job.state == Job.SUCCEEDED:
+                    ended[message.job.name] = message.job
+                if len(ended) == count:
+                    break
+        await stream.aclose()
+    assert relay.cuts > 1
+    assert len(seen) == len(set(seen))
+
+
 async def test_wait(service, client):
     """Waiting for a job gives it as it ended."""
     job = await client.create(URL, labels={"album": "one"})

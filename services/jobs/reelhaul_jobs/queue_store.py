@@ -16,9 +16,9 @@ from reelhaul_jobs.model.gates import WORKER_GONE
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.sites import SiteNow
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports import Backlog, Look
-from reelhaul_jobs.tables import LOOKED_AFTER, events, jobs, leaders, request_ids, workers
+from reelhaul_jobs.tables import LOOKED_AFTER, OF_A_LIST, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
@@ -35,6 +35,28 @@ _UNCONFIRMED = (
     select(jobs)
     .where(jobs.c.confirm_time.is_not(None), jobs.c.confirm_time <= bindparam("now"))
     .order_by(jobs.c.confirm_time)
+    .limit(bindparam("most"))
+)
+_CASCADING = (
+    select(jobs)
+    .where(jobs.c.cascade_time.is_not(None))
+    .order_by(jobs.c.cascade_time)
+    .limit(bindparam("most"))
+)
+_LIVING = (
+    select(jobs.c.id)
+    .where(
+        jobs.c.parent == bindparam("job"),
+        OF_A_LIST,
+        jobs.c.end_time.is_(None),
+        jobs.c.state != int(State.CANCELLING),
+    )
+    .limit(bindparam("most"))
+)
+_EXPIRED = (
+    select(jobs.c.id)
+    .where(jobs.c.end_time.is_not(None), jobs.c.delete_time.is_(None), jobs.c.expire_time <= bindparam("now"))
+    .order_by(jobs.c.expire_time)
     .limit(bindparam("most"))
 )
 _CONFIRMED = Statement(
@@ -97,6 +119,25 @@ class SqlQueueStore:
             lambda connection: list(connection.execute(_UNCONFIRMED, asked).mappings())
         )
         return [rows.job_of(row) for row in found]
+
+    async def cascading(self, limit: int) -> Sequence[Job]:
+        """See QueueStore.cascading."""
+        found = await self._database.read(lambda c: list(c.execute(_CASCADING, {"most": limit}).mappings()))
+        return [rows.job_of(row) for row in found]
+
+    async def living(self, parent: str, limit: int) -> Sequence[str]:
+        """See QueueStore.living."""
+        asked = {"job": parent, "most": limit}
+        return await self._database.read(
+            lambda connection: list(connection.execute(_LIVING, asked).scalars())
+        )
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[str]:
+        """See QueueStore.expired."""
+        asked = {"now": rows.micros(now), "most": limit}
+        return await self._database.read(
+            lambda connection: list(connection.execute(_EXPIRED, asked).scalars())
+        )
 
     async def confirmed(self, job_id: str, again: datetime | None) -> None:
         """See QueueStore.confirmed."""

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,15 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder
-from reelhaul_fetcher.ports import Listener
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.ports import Listener, ListListener
 from reelhaul_fetcher.ytdlp import wire
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 
 log = logging.getLogger(__name__)
+
+HearEntries = Callable[[Sequence[PlaylistEntry]], None]
 
 _WARM_SECONDS = 60.0
 _CHECK_SECONDS = 4.0
@@ -96,12 +98,19 @@ class YtDlpEngine:
                 raise _lost(self._worker, "the child's product is none")
         return report
 
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """As ``ports.Engine.expand``."""
+        done = await self._do(order, listener, listener.entries)
+        return ListReport(wire.unpacked(MediaInfo, done["media"]), done["truncated"])
+
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
         media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
-    async def _do(self, order: FetchOrder | ProbeOrder, listener: Listener | None) -> wire.Frame:
+    async def _do(
+        self, order: Order, listener: Listener | None, entries: HearEntries | None = None
+    ) -> wire.Frame:
         try:
             async with asyncio.timeout(_WARM_SECONDS):
                 await self._warm.wait()
@@ -117,13 +126,19 @@ class YtDlpEngine:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(wire.framed(wire.order_frame(order)))
-                return await self._hear(reader, known, listener)
+                return await self._hear(reader, known, listener, entries)
             finally:
                 writer.close()
         finally:
             await asyncio.shield(self._end(run, known))
 
-    async def _hear(self, reader: asyncio.StreamReader, run: _Run, listener: Listener | None) -> wire.Frame:
+    async def _hear(
+        self,
+        reader: asyncio.StreamReader,
+        run: _Run,
+        listener: Listener | None,
+        entries: HearEntries | None,
+    ) -> wire.Frame:
         """Frames until the last; a line that ends without one is a child that died."""
         while True:
             try:
@@ -141,7 +156,9 @@ class YtDlpEngine:
                 return frame
             if frame["type"] == "failed":
                 raise from_status(wire.unpacked(status_pb2.Status, frame["status"]))
-            if listener is not None:
+            if frame["type"] == "entries" and entries is not None:
+                entries([wire.unpacked(PlaylistEntry, told) for told in frame["entries"]])
+            elif listener is not None:
                 _pass_on(frame, listener)
 
     async def _end(self, run: str, known: _Run) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, Order, ProbeOrder, Product
 
 #: A frame longer than this is not ours: the child is fed by strangers.
 MAX_FRAME = 16 * 1024 * 1024
@@ -46,19 +46,21 @@ def unpacked(kind: Any, text: str) -> Any:
     return kind.FromString(base64.b64decode(text))
 
 
-def order_frame(order: FetchOrder | ProbeOrder) -> Frame:
+def order_frame(order: Order) -> Frame:
     """*order* as a frame."""
-    if isinstance(order, ProbeOrder):
-        return {"kind": "probe"} | {name: getattr(order, name) for name in ProbeOrder.__slots__}
-    told = {name: getattr(order, name) for name in FetchOrder.__slots__}
-    return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
+    told = {name: getattr(order, name) for name in order.__slots__}
+    if isinstance(order, FetchOrder):
+        return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
+    return told | {"kind": "probe" if isinstance(order, ProbeOrder) else "expand"}
 
 
-def order_of(frame: Frame) -> FetchOrder | ProbeOrder:
+def order_of(frame: Frame) -> Order:
     """The order that *frame* tells."""
     told = {key: value for key, value in frame.items() if key != "kind"}
     if frame["kind"] == "probe":
         return ProbeOrder(**told)
+    if frame["kind"] == "expand":
+        return ExpandOrder(**told)
     told["format"] = unpacked(media_pb2.FormatSpec, told["format"])
     told["folder"] = Path(told["folder"])
     return FetchOrder(**told)
