@@ -266,9 +266,9 @@ async def test_an_attempt_has_a_deadline(house: House) -> None:
 
 async def test_a_wish_that_is_not_served_is_refused(house: House) -> None:
     """What this build cannot do is refused in words, never left out in silence."""
-    house.leases.specs[JOB].format.CopyFrom(FormatSpec(chapters=FormatSpec.SPLIT))
+    house.leases.specs[JOB].format.CopyFrom(FormatSpec(selector="bv+ba"))
     async with house.working():
         house.give()
         await house.logged("ack")
     error = from_status(house.outcome.failed.status)
-    assert (error.reason, error.metadata["method"]) == (ErrorReason.METHOD_UNSUPPORTED, "format.chapters")
+    assert (error.reason, error.metadata["method"]) == (ErrorReason.METHOD_UNSUPPORTED, "format.selector")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +44,16 @@ class Engine(Protocol):
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""
+
+
+class Translator(Protocol):
+    """What translates subtitles."""
+
+    async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*, one for one.
+
+        Raises TRANSLATION_UNAVAILABLE: no provider, none for these languages, or it does not answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)

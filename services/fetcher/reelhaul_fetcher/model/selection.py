@@ -20,10 +20,11 @@ _UNTOLD = 10_000
 _PROTOCOLS = ("hls", "dash", "https")
 
 
-def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
+def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] = frozenset()) -> Choice:
     """The streams to take, video first, and the wishes that they do not meet.
 
-    *offered* is worst first: of equals the last is taken.
+    *offered* is worst first: of equals the last is taken. Pictures in codecs that are *barred*
+    (ffmpeg's names) are not taken.
 
     Raises FORMAT_UNAVAILABLE where nothing offered meets *spec*, MEDIA_DRM_PROTECTED where
     all that would is protected.
@@ -35,7 +36,10 @@ def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
         return [], []
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio_only(playable, spec)
-    return _video(playable, spec)
+    usable = [s for s in playable if codecs.family(s.video_codec) not in barred]
+    if playable and not usable:
+        raise _unavailable(f"streams in {', '.join(sorted(barred))} can be fetched here, but not cut")
+    return _video(usable, spec)
 
 
 def height_of(stream: Format) -> int:

@@ -11,12 +11,7 @@ def check(spec: FormatSpec) -> None:
     """Raise METHOD_UNSUPPORTED where *spec* asks for what cannot be done here."""
     asked = {
         "selector": bool(spec.selector),
-        "chapters": spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT),
-        "clip": spec.HasField("clip"),
-        "sponsorblock": spec.HasField("sponsorblock"),
         "live": spec.live.mode in (FormatSpec.Live.WAIT, FormatSpec.Live.RECORD),
-        "subtitles.translate_to": bool(spec.subtitles.translate_to),
-        "subtitles.embed": spec.subtitles.embed,
     }
     if unserved := [name for name, wanted in asked.items() if wanted]:
         raise ReelhaulError(

@@ -1,31 +1,34 @@
-"""A fetch in the child: read metadata, plan, receive, pack, check. Each step may end it."""
+"""A fetch in the child: read metadata, plan, receive, finish. Each step may end it."""
 
 from __future__ import annotations
 
+import math
 import time
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import (
     ArtifactInfo,
-    Checksums,
     DeliveredMedia,
-    Format,
     FormatSpec,
     MediaInfo,
     Progress,
 )
-from reelhaul_fetcher.media import ffmpeg, ffprobe, verify
-from reelhaul_fetcher.model import names
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul_fetcher.media import ffmpeg, muxing
+from reelhaul_fetcher.model import cuts
+from reelhaul_fetcher.model.access import Access
+from reelhaul_fetcher.model.chapters import Mark
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
-from reelhaul_fetcher.model.packaging import Package, package
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ytdlp import extras, receiving
+from reelhaul_fetcher.ytdlp.captions import captions
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.finishing import Plan, finished, too_long
 from reelhaul_fetcher.ytdlp.info import format_of, formats_in, media_of
+from reelhaul_fetcher.ytdlp.sponsors import stretches
 from reelhaul_runtime.errors import ReelhaulError
 
 Stage = Progress.Stage
@@ -33,13 +36,16 @@ Info = dict[str, Any]
 
 
 class Line(Protocol):
-    """Where a fetch tells what it learns."""
+    """Where a fetch tells what it learns, and asks for what it cannot do itself."""
 
     def progress(self, progress: Progress) -> None:
         """Newest progress."""
 
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
+
+    def translated(self, texts: list[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*. Raises TRANSLATION_UNAVAILABLE."""
 
 
 class Place(Protocol):
@@ -48,17 +54,17 @@ class Place(Protocol):
     extractor: str
 
 
-def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> FetchReport:
+def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place: Place) -> FetchReport:
     """Do *order*. Raises whatever ends it; ``failures.classified`` tells what that means."""
     gauge = Gauge(line.progress, time.monotonic)
     gauge.stage(Stage.PROBING)
     meter = receiving.Meter(gauge, order.size_limit)
-    wants_auto = order.format.subtitles.kinds != FormatSpec.Subtitles.MANUAL
     asked = options(
         order.proxy_url,
+        access,
         hook=meter.hear,
         playlistend=1,
-        writeautomaticsub=order.format.HasField("subtitles") and wants_auto,
+        writeautomaticsub=_wants_heard(order.format),
     )
     with Downloader(answers, asked) as downloader:
         info = _read(downloader, order)
@@ -66,23 +72,104 @@ def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> Fetc
         place.extractor = media.extractor
         line.media(media)
         _admit(media, order)
+        edit = _edit(downloader, media, order, access)
         streams = {_text_id(f): f for f in formats_in(info)}
-        chosen, warnings = choose([format_of(f) for f in streams.values()], order.format)
+        chosen, warnings = choose([format_of(f) for f in streams.values()], order.format, edit.barred)
         # Before the media: what is required and missing should not cost gigabytes first.
-        others, missed = extras.fetched(downloader, info, media, order, gauge)
-        products: list[Product] = []
-        got = DeliveredMedia(duration=media.duration)
+        others = _extras(downloader, info, media, order, edit.cut, gauge, line)
+        products, got = [], DeliveredMedia(duration=media.duration)
         if chosen:
-            files = receiving.receive(
-                downloader, info, [streams[c.format_id] for c in chosen], order, gauge, meter
-            )
-            product, got, more = _finished(files, chosen, media, order, gauge)
-            products.append(product)
-            warnings += more
+            taken = [streams[c.format_id] for c in chosen]
+            files = receiving.receive(downloader, info, taken, order, gauge, meter)
+            plan = Plan(order, media, chosen, edit.cut, tuple(others.words), others.picture, edit.marks)
+            made = finished(files, plan, gauge)
+            products, got = made.products, made.got
+            warnings += made.warnings
     got.subtitle_language_codes.extend(
-        sorted({p.info.language_code for p in others if p.info.kind == ArtifactInfo.SUBTITLE})
+        sorted({p.info.language_code for p in others.products if p.info.kind == ArtifactInfo.SUBTITLE})
     )
-    return FetchReport(media, (*products, *others), got, (*warnings, *missed))
+    return FetchReport(
+        media, (*products, *others.products), got, (*warnings, *edit.warnings, *others.warnings)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """What is cut away and marked, and the codecs in which that cannot be done."""
+
+    cut: cuts.Cut
+    marks: tuple[Mark, ...] = ()
+    warnings: tuple[Warned, ...] = ()
+
+    @property
+    def barred(self) -> frozenset[str]:
+        return frozenset({"av1"}) if self.cut.cuts and not ffmpeg.decodes("av1") else frozenset()
+
+
+@dataclass(slots=True)
+class _Extras:
+    """What goes with the media, and what of it goes into its file."""
+
+    products: list[Product] = field(default_factory=list)
+    words: list[muxing.Words] = field(default_factory=list)
+    picture: Any = None
+    warnings: list[Warned] = field(default_factory=list)
+
+
+def _edit(downloader: Downloader, media: MediaInfo, order: FetchOrder, access: Access) -> _Edit:
+    """The cut that *order* asks for. Raises FORMAT_UNAVAILABLE, MEDIA_TOO_LONG."""
+    seconds = media.duration.ToTimedelta().total_seconds()
+    clip = cuts.clip_of(order.format)
+    if clip and seconds and clip.start >= seconds:
+        raise ReelhaulError(
+            ErrorReason.FORMAT_UNAVAILABLE, f"the clip begins at {clip.start:g} s; the media ends before that"
+        )
+    edit = _Edit(cuts.cut(clip, ()))
+    if order.format.HasField("sponsorblock"):
+        found = stretches(downloader, media, order.format.sponsorblock, access.sponsorblock_url)
+        if order.format.sponsorblock.mode == FormatSpec.SponsorBlock.REMOVE:
+            edit = _Edit(cuts.cut(clip, [mark.span for mark in found.marks]), (), found.warnings)
+        else:
+            edit = _Edit(edit.cut, found.marks, found.warnings)
+    length = edit.cut.within(seconds).length if seconds else 0.0
+    length = seconds if math.isinf(length) else length
+    if order.max_seconds and length > order.max_seconds:
+        raise too_long(length, order.max_seconds)
+    return edit
+
+
+def _extras(
+    downloader: Downloader,
+    info: Info,
+    media: MediaInfo,
+    order: FetchOrder,
+    cut: cuts.Cut,
+    gauge: Gauge,
+    line: Line,
+) -> _Extras:
+    """Subtitles, thumbnail and metadata as *order* asks, and a warning for each that is missing."""
+    asked, told = order.format, _Extras()
+    if asked.HasField("subtitles") or asked.thumbnail:
+        gauge.stage(Progress.FETCHING_EXTRAS)
+    if asked.HasField("subtitles"):
+        found = captions(downloader, info, media, order, cut, line.translated)
+        told = _Extras(found.products, found.words, warnings=found.warnings)
+    if asked.thumbnail:
+        if picture := extras.thumbnail(downloader, media, order.folder):
+            told.products.append(picture)
+            told.picture = picture.path
+        else:
+            text = "the thumbnail could not be fetched"
+            told.warnings.append(Warned(reason=Warned.THUMBNAIL_MISSING, message=text))
+    if asked.info_json:
+        told.products.append(extras.metadata(media, order.folder))
+    return told
+
+
+def _wants_heard(spec: FormatSpec) -> bool:
+    """Whether captions of speech recognition, or translations, are to be read: they cost time."""
+    asked = spec.subtitles
+    return spec.HasField("subtitles") and (asked.kinds != asked.MANUAL or bool(asked.translate_to))
 
 
 def _read(downloader: Downloader, order: FetchOrder) -> Info:
@@ -116,91 +203,6 @@ def _admit(media: MediaInfo, order: FetchOrder) -> None:
         raise ReelhaulError(
             ErrorReason.MEDIA_IS_LIVE, "the media is live", metadata={"extractor": media.extractor}
         )
-    seconds = media.duration.ToTimedelta().total_seconds()
-    if order.max_seconds and seconds > order.max_seconds:
-        raise too_long(seconds, order.max_seconds)
-
-
-def too_long(seconds: float, limit: float) -> ReelhaulError:
-    """The play time passes the job's limit."""
-    return ReelhaulError(
-        ErrorReason.MEDIA_TOO_LONG,
-        f"the media plays {seconds:.0f} s; at most {limit:.0f} s are allowed",
-        metadata={"durationSeconds": f"{seconds:.0f}", "limitSeconds": f"{limit:.0f}"},
-    )
-
-
-def _finished(
-    files: list[Path], chosen: list[Format], media: MediaInfo, order: FetchOrder, gauge: Gauge
-) -> tuple[Product, DeliveredMedia, list[media_pb2.Warning]]:
-    """The one file made of *files*, checked."""
-    gauge.stage(Stage.POSTPROCESSING)
-    seen = [_inspected(path) for path in files]
-    sound = seen[-1]
-    how = package(seen[0].video_codec, sound.audio_codec, order.format)
-    path = _packed(files, seen, how, order, gauge)
-    gauge.stage(Stage.VERIFYING)
-    duration = media.duration.ToTimedelta().total_seconds() or max(s.duration for s in seen)
-    promise = verify.Promise(duration, bool(how.video), bool(how.audio), order.format.min_height)
-    got = verify.verified(path, promise, seen[0] if path == files[0] else None)
-    got.format_ids.extend(stream.format_id for stream in chosen)
-    got.transcoded = how.encodes
-    got.audio_language_code = chosen[-1].language_code
-    if chosen[-1].HasField("original_audio"):
-        got.original_audio = chosen[-1].original_audio
-    if order.max_seconds and got.duration.ToTimedelta().total_seconds() > order.max_seconds + 1:
-        raise too_long(got.duration.ToTimedelta().total_seconds(), order.max_seconds)
-    kind = ArtifactInfo.AUDIO if order.format.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    warnings = _transcoded(how, order.format)
-    return product(path, kind, names.file_name(media.title, how.extension)), got, warnings
-
-
-def product(path: Path, kind: ArtifactInfo.Kind.ValueType, file_name: str, language: str = "") -> Product:
-    """*path* as a product: measured and hashed."""
-    info = ArtifactInfo(
-        kind=kind,
-        file_name=file_name,
-        media_type=names.MEDIA_TYPES[path.suffix.lstrip(".")],
-        size_bytes=path.stat().st_size,
-        checksums=Checksums(sha256=verify.digest(path)),
-        language_code=language,
-    )
-    return Product(path, info)
-
-
-def _inspected(path: Path) -> ffprobe.Inspection:
-    try:
-        return ffprobe.inspect(path)
-    except ffprobe.NotMedia as error:
-        raise ReelhaulError(
-            ErrorReason.VERIFICATION_FAILED,
-            f"what was received is not media: {error}",
-            metadata={"check": "container"},
-        ) from error
-
-
-def _packed(
-    files: list[Path], seen: list[ffprobe.Inspection], how: Package, order: FetchOrder, gauge: Gauge
-) -> Path:
-    """The file in its container; the one received where it is that already, untouched."""
-    as_it_is = {"mp4": "mp4", "m4a": "m4a", "webm": "webm", "mkv": "matroska", "mp3": "mp3"}
-    name = as_it_is.get(how.extension)
-    alone = len(files) == 1 and not how.encodes and files[0].suffix == f".{how.extension}"
-    if alone and name in seen[0].containers and bool(seen[0].video) == bool(how.video):
-        return files[0]
-    output = order.folder / f"result.{how.extension}"
-    duration = max(s.duration for s in seen)
-    ffmpeg.pack(files, how, output, duration, gauge.advance)
-    for path in files:
-        path.unlink()
-    return output
-
-
-def _transcoded(how: Package, spec: FormatSpec) -> list[media_pb2.Warning]:
-    if not how.encodes or spec.media_kind == FormatSpec.AUDIO:
-        return []
-    text = f"the streams do not fit {how.extension} and were encoded anew"
-    return [media_pb2.Warning(reason=media_pb2.Warning.TRANSCODED, message=text)]
 
 
 def _text_id(stream: Info) -> str:
