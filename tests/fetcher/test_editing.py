@@ -65,6 +65,14 @@ def unlike(one: bytes, other: bytes) -> float:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
 
 
+def moment_of(picture: bytes, path: Path) -> float:
+    """The second of *path* at which its frame is most like *picture*."""
+    command = [str(tools.ffmpeg()), "-v", "error", "-i", str(path), "-vf", "fps=25,scale=32:18,format=gray"]
+    frames = subprocess.run([*command, "-f", "rawvideo", "-"], check=True, capture_output=True).stdout
+    count = len(frames) // len(picture)
+    return min(range(count), key=lambda n: unlike(frames[n * 576 : n * 576 + 576], picture)) / 25
+
+
 @pytest.mark.parametrize(("start", "end"), [(1.2, 3.4), (0.0, 1.5), (5.0, None)])
 async def test_clip_is_exact(rig: Rig, site: Site, start: float, end: float | None) -> None:
     """A clip lasts what was asked, to the frame, and begins with the frame of that moment."""
@@ -235,3 +243,57 @@ async def test_no_chapters(tube: Rig, youtube: YouTube) -> None:
     )
     assert [w.reason for w in report.warnings] == [Warned.CHAPTERS_MISSING]
     assert len(report.products) == 1
+
+
+async def test_sponsored_stretches_marked(tube: Rig, youtube: YouTube) -> None:
+    """Marked, sponsored stretches are chapters among the others, and nothing is cut."""
+    spec = FormatSpec(max_height=360, container=MP4, chapters=FormatSpec.EMBED)
+    spec.sponsorblock.mode = FormatSpec.SponsorBlock.MARK
+    report = await tube.fetch(youtube.watch_url("sponsored"), spec)
+    told = shown(report.products[0].path)["chapters"]
+    sponsor = "[SponsorBlock] Sponsor"
+    assert [(c["tags"]["title"], float(c["start_time"])) for c in told] == [
+        ("Beginning", 0.0),
+        (sponsor, 1.0),
+        ("Middle", 2.0),
+        (sponsor, 3.5),
+        ("End", 4.5),
+    ]
+    assert length(report) == pytest.approx(6, abs=0.2)
+
+
+async def test_sponsored_stretches_removed(tube: Rig, youtube: YouTube) -> None:
+    """Removed, they are gone from picture, sound, subtitles and chapters, which fit together as before."""
+    spec = FormatSpec(max_height=360, container=MP4, chapters=FormatSpec.EMBED)
+    spec.subtitles.CopyFrom(Subtitles(languages=["en"], formats=[Subtitles.JSON]))
+    spec.sponsorblock.CopyFrom(
+        FormatSpec.SponsorBlock(mode=FormatSpec.SponsorBlock.REMOVE, categories=["sponsor", "intro"])
+    )
+    report = await tube.fetch(youtube.watch_url("sponsored"), spec)
+    assert length(report) == pytest.approx(3.5, abs=0.2)
+    whole, original = report.products[0].path, youtube.file("sponsored", 134)
+    # What was at 2.5 s has lost the intro and a sponsor before it; a join is off by a frame at most.
+    assert moment_of(picture_at(whole, 1.0), original) == pytest.approx(2.5, abs=0.11)
+    assert moment_of(picture_at(whole, 3.0), original) == pytest.approx(5.5, abs=0.11)
+    cues = json.loads(report.products[1].path.read_text())
+    assert [(cue["start"], cue["end"]) for cue in cues] == [(0.0, 0.5), (1.0, 2.0), (2.0, 3.0)]
+    told = shown(whole)["chapters"]
+    assert [float(chapter["start_time"]) for chapter in told] == [0.0, 0.5, 2.0]
+
+
+async def test_sponsored_stretches_out_of_sound(tube: Rig, youtube: YouTube) -> None:
+    """Sound alone loses them as well."""
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=Audio.MP3))
+    spec.sponsorblock.mode = FormatSpec.SponsorBlock.REMOVE
+    report = await tube.fetch(youtube.watch_url("sponsored"), spec)
+    assert length(report) == pytest.approx(4, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["plain360", "sponsors503"])
+async def test_sponsorblock_without_an_answer(tube: Rig, youtube: YouTube, name: str) -> None:
+    """Where SponsorBlock knows nothing or is down, the video comes whole, with a warning."""
+    spec = FormatSpec(max_height=360)
+    spec.sponsorblock.mode = FormatSpec.SponsorBlock.REMOVE
+    report = await tube.fetch(youtube.watch_url(name), spec)
+    assert length(report) == pytest.approx(6, abs=0.2)
+    assert [w.reason for w in report.warnings] == [Warned.SPONSORBLOCK_MISSING]

@@ -59,9 +59,15 @@ def site_translation(info: Info, source: Source, language: str) -> Source | None
             continue
         # "de-en" is German, from the subtitles that people wrote in English.
         ending = f"-{source.key}" if source.manual else ""
-        if key.endswith(ending) and same_language(key.removesuffix(ending), language):
-            return Source(key, False, forms)
+        target = key.removesuffix(ending)
+        if key.endswith(ending) and same_language(target, language):
+            return Source(key, False, [_asking_for(target, key, form) for form in forms])
     return None
+
+
+def _asking_for(target: str, key: str, form: Info) -> Info:
+    """*form* with the language that YouTube knows in its URL, not yt-dlp's key of it."""
+    return {**form, "url": str(form.get("url") or "").replace(f"tlang={key}", f"tlang={target}")}
 
 
 def _heard(info: Info) -> dict[str, list[Info]]:

@@ -24,7 +24,7 @@ from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ytdlp import extras, receiving
-from reelhaul_fetcher.ytdlp.captions import captions
+from reelhaul_fetcher.ytdlp.captions import Translate, captions
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.finishing import Plan, finished, too_long
 from reelhaul_fetcher.ytdlp.info import format_of, formats_in, media_of
@@ -152,7 +152,7 @@ def _extras(
     if asked.HasField("subtitles") or asked.thumbnail:
         gauge.stage(Progress.FETCHING_EXTRAS)
     if asked.HasField("subtitles"):
-        found = captions(downloader, info, media, order, cut, line.translated)
+        found = captions(downloader, info, media, order, cut, _translating(line, gauge))
         told = _Extras(found.products, found.words, warnings=found.warnings)
     if asked.thumbnail:
         if picture := extras.thumbnail(downloader, media, order.folder):
@@ -164,6 +164,19 @@ def _extras(
     if asked.info_json:
         told.products.append(extras.metadata(media, order.folder))
     return told
+
+
+def _translating(line: Line, gauge: Gauge) -> Translate:
+    """The line's translator, told as waiting: no site is to be blamed for the time that it takes."""
+
+    def translated(texts: list[str], source: str, target: str) -> list[str]:
+        gauge.stage(Progress.WAITING, f"translating to {target}")
+        try:
+            return line.translated(texts, source, target)
+        finally:
+            gauge.stage(Progress.FETCHING_EXTRAS)
+
+    return translated
 
 
 def _wants_heard(spec: FormatSpec) -> bool:

@@ -83,7 +83,7 @@ def _marks(found: list[dict[str, Any]], media: MediaInfo, wanted: set[str]) -> l
             stale = told.get("videoDuration") and seconds and abs(told["videoDuration"] - seconds) > 2
             if told["category"] in wanted and not stale and end >= start:
                 # A highlight is a point; a chapter has a length.
-                marks.append(Mark(_title(told), Span(start, max(end, start + 1.0))))
+                marks.append(Mark(_title(told), Span(start, end if end > start else start + 1.0)))
     return marks
 
 
