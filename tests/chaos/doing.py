@@ -15,7 +15,7 @@ import nats
 import nats.errors
 from grpc import aio
 from tests.chaos.audit import Rows
-from tests.chaos.plan import KILL, STALL, Fault
+from tests.chaos.plan import HALT, KILL, STALL, Fault
 from tests.suite.suite import Suite
 
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -40,6 +40,8 @@ class Doing:
                 self._kill(fault.part)
             elif fault.kind == STALL:
                 await self._stall()
+            elif fault.kind == HALT:
+                await self._stop(self._suite.processes().get("jobs"))
             else:
                 await self._wipe()
 
@@ -58,14 +60,18 @@ class Doing:
             int(worker.split("-")[-2]) for _, _, worker in await asyncio.to_thread(self._rows.leased)
         )
         busy = [pid for pid, _ in held.most_common() if pid in fetchers]
-        if not busy:
+        await self._stop(busy[0] if busy else None)
+
+    async def _stop(self, pid: int | None) -> None:
+        """Stop the process *pid* for a stall, and let it go on."""
+        if pid is None:
             return
         with suppress(ProcessLookupError):
-            os.kill(busy[0], signal.SIGSTOP)
+            os.kill(pid, signal.SIGSTOP)
             try:
                 await asyncio.sleep(self._stall_seconds)
             finally:
-                os.kill(busy[0], signal.SIGCONT)
+                os.kill(pid, signal.SIGCONT)
             self.stalls += 1
 
     async def _wipe(self) -> None:
@@ -90,7 +96,7 @@ class Rogue:
         self._stub, self._rows = stub, rows
         self.refused = 0
         #: Jobs whose stale lease was renewed.
-        self.believed: list[str] = []
+        self.believed: set[str] = set()
 
     async def run(self) -> None:
         """Try again and again, until cancelled."""
@@ -105,7 +111,7 @@ class Rogue:
         request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=stale)
         answer = await self._stub.Renew(request, timeout=2)
         if answer.HasField("renewal"):
-            self.believed.append(job)
+            self.believed.add(job)
         else:
             self.refused += 1
 

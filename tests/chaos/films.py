@@ -38,15 +38,20 @@ class Films:
         self._reel = reel
         self._made = 0
 
-    def another(self, rng: random.Random, **faults: float) -> Film:
-        """A new film of 60 to 400 KB whose answers have *faults* (see tests/sites/faults.py)."""
+    def another(self, rng: random.Random, *, lasting: float = 0, **faults: int) -> Film:
+        """A new film of 60 KB to 3 MB whose answers have *faults* (see tests/sites/faults.py).
+
+        *lasting*: the seconds that it takes to fetch, where it is not to come as fast as it can.
+        """
         self._made += 1
-        padding = rng.randbytes(rng.randrange(20_000, 350_000))
+        padding = rng.randbytes(rng.randrange(20_000, 3_000_000 if rng.random() < 0.2 else 350_000))
         # A box of the kind "free" is what players skip: https://www.iso.org/standard/83102.html
         body = self._reel + struct.pack(">I4s", 8 + len(padding), b"free") + padding
         path = f"/media/film-{self._made}.mp4"
         self.site.media.file(path).write_bytes(body)
         self.site.media.digests[path] = sha256(body).hexdigest()
+        if lasting:
+            faults["rate"] = round(len(body) / lasting)
         query = f"?{urlencode(faults)}" if faults else ""
         return Film(path, self.site.url(path) + query, self.site.media.digests[path], len(body))
 

@@ -1,14 +1,17 @@
 """``reelhaul up`` as the crash test needs it: several fetchers, and hardly a pause before a new start.
 
-Run by its path, as a process: ``python -P tests/chaos/house.py FETCHERS``.
+Run by its path, as a process: ``python -P tests/chaos/house.py FETCHERS [ADDRESS…]``, with an address for
+each further replica of jobs. Every other fetcher then leans on the last of these, and shares no folder with
+storage: what it made it must send.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from reelhaul_runtime import logs
 from reelhaul_runtime.settings import SuiteSettings
@@ -29,25 +32,36 @@ def main() -> int:
         folder = ground.run_folder(settings.data_dir)
         with ground.locked(folder):
             ground.await_leftovers(record.left_in(folder), 30)
-            kept = list(_parts(settings, int(sys.argv[1])))
+            kept = list(_parts(settings, int(sys.argv[1]), sys.argv[2:]))
             return asyncio.run(Suite(kept, folder, _PATIENCE, told).run())
 
 
-def _parts(settings: SuiteSettings, fetchers: int) -> Iterator[Part]:
-    """Broker, services, and the fetchers beside the first one: fetcher-2, fetcher-3 …"""
+def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> Iterator[Part]:
+    """Broker and services, and beside them jobs-2 …, fetcher-2, fetcher-3 …"""
     nats = parts.nats(settings.data_dir / "nats", ground.steady_port())
     yield nats
     token = ground.suite_token(settings.data_dir / "run")
     for part in parts.services(settings, nats.address, token):
         yield part
+        if part.name == "jobs":
+            for number, address in enumerate(replicas, 2):
+                yield _another(part, number, address)
         if part.name == "fetcher":
-            yield from (_another(part, number) for number in range(2, fetchers + 1))
+            for number in range(2, fetchers + 1):
+                own = ground.with_port("127.0.0.1:0")
+                yield _another(part, number, own, _distant(settings, replicas) if number % 2 == 0 else {})
 
 
-def _another(fetcher: Part, number: int) -> Part:
-    address = ground.with_port("127.0.0.1:0")
-    environment = {**fetcher.environment, "REELHAUL_FETCHER_ADDRESS": address}
-    return replace(fetcher, name=f"{fetcher.name}-{number}", address=address, environment=environment)
+def _distant(settings: SuiteSettings, replicas: Sequence[str]) -> dict[str, str]:
+    """What a fetcher is told that is not where the first one is."""
+    elsewhere = {"REELHAUL_STORAGE_ADOPT_DIR": str(settings.data_dir / "elsewhere")}
+    return elsewhere | ({"REELHAUL_JOBS_ADDRESS": replicas[-1]} if replicas else {})
+
+
+def _another(part: Part, number: int, address: str, more: Mapping[str, str] = MappingProxyType({})) -> Part:
+    own = {f"REELHAUL_{part.name.upper()}_ADDRESS": address}
+    name = f"{part.name}-{number}"
+    return replace(part, name=name, address=address, environment={**part.environment, **own, **more})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.audit import Entry, Row
@@ -47,8 +47,10 @@ class Facts:
     stored: Stored
     #: How often each path of the site was asked for.
     requests: Mapping[str, int]
+    #: How often the broker's WORK stream was deleted.
+    wipes: int = 0
     #: Jobs whose stale lease was renewed for a worker that never held it.
-    believed: Sequence[str] = ()
+    believed: Collection[str] = ()
     oddities: Sequence[str] = ()
     #: Running jobs that a site allows at once; 0: as many as there are.
     site_limit: int = 0
@@ -88,12 +90,13 @@ def _ended(facts: Facts) -> Iterator[Broken]:
     rows = {row.id: row for row in facts.rows}
     for wish in facts.wishes:
         row = rows.get(wish.id)
-        if not wish.names:
+        if not wish.names and not wish.refused:
             yield Broken("I1", wish.request_id, "CreateJob was never answered")
-        elif row is None and not wish.deleted:
+        elif row is None and wish.names and not wish.deleted:
             yield Broken("I1", wish.id, "accepted, and its row is gone")
         elif row is not None and not row.terminal:
-            yield Broken("I1", wish.id, f"accepted, and still {Job.State.Name(row.state)}")
+            name = "I9" if row.state == Job.QUEUED and facts.wipes else "I1"
+            yield Broken(name, wish.id, f"accepted, and still {Job.State.Name(row.state)}")
         elif row is not None and row.unconfirmed:
             yield Broken("I1", wish.id, "ended, and storage was never told to keep its artifacts")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 #: Odds of each named edge: how often a passage of it is a process's last.
@@ -24,8 +24,8 @@ FAILPOINTS = {
     "storage.finish.after_commit": 0.03,
 }
 
-#: What a fault can be: ``kill`` a part, ``stall`` a fetcher past its lease, ``wipe`` the broker's WORK stream.
-KILL, STALL, WIPE = "kill", "stall", "wipe"
+#: Kill a part; stop a fetcher for longer than its lease; delete the broker's WORK stream; stop jobs.
+KILL, STALL, WIPE, HALT = "kill", "stall", "wipe", "halt"
 
 _WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2}
 
@@ -40,10 +40,10 @@ class Fault:
     part: str = ""
 
 
-def faults(rng: random.Random, seconds: float, fetchers: int, stall: float) -> Iterator[Fault]:
-    """The faults of a run of *seconds*, of which a stall takes *stall*."""
+def faults(rng: random.Random, seconds: float, replicas: Mapping[str, int], stall: float) -> Iterator[Fault]:
+    """The faults of a run of *seconds*, with stalls of *stall*; *replicas* of what there are several of."""
     names = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
-    spent, wiped, stall_at = 0.0, False, rng.uniform(2, 4)
+    spent, wiped, halted, stall_at = 0.0, False, False, rng.uniform(2, 4)
     while True:
         after = rng.uniform(0.5, 1.6)
         spent += after
@@ -52,18 +52,20 @@ def faults(rng: random.Random, seconds: float, fetchers: int, stall: float) -> I
         if not wiped and spent > seconds * 0.4:
             wiped = True
             yield Fault(after, WIPE)
+        elif not halted and spent > seconds * 0.7:
+            halted = True
+            spent += stall
+            yield Fault(after, HALT)
         elif spent > stall_at:
             yield Fault(after, STALL)
             spent += stall
             stall_at = spent + rng.uniform(3, 6)
         else:
-            yield Fault(after, KILL, _one_of(rng.choice(names), fetchers, rng))
+            yield Fault(after, KILL, _one_of(rng.choice(names), replicas, rng))
 
 
-def _one_of(part: str, fetchers: int, rng: random.Random) -> str:
-    if part != "fetcher":
-        return part
-    number = rng.randint(1, fetchers)
+def _one_of(part: str, replicas: Mapping[str, int], rng: random.Random) -> str:
+    number = rng.randint(1, replicas.get(part, 1))
     return part if number == 1 else f"{part}-{number}"
 
 

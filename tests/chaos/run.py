@@ -6,8 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from tests.suite.suite import Suite, running_suite
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+from reelhaul_jobs.settings import Settings as JobsSettings
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.up import ground, process
 
@@ -45,6 +46,16 @@ class Asked:
     lease: float = 3.0
     #: Seconds after the faults in which all must have ended.
     patience: float = 60
+
+    @property
+    def replicas(self) -> Mapping[str, int]:
+        """How many there are of what there may be more than one of."""
+        return {"fetcher": self.fetchers, "jobs": 1 if self.db == "sqlite" else 2}
+
+    @property
+    def site_limit(self) -> int:
+        """Running jobs that the site is to allow: one less than there are slots. 0: jobs knows no limit."""
+        return 2 * self.fetchers - 1 if "jobs_site_limit" in JobsSettings.model_fields else 0
 
     @property
     def stall(self) -> float:
@@ -84,16 +95,22 @@ class _Run:
     ) -> None:
         self._asked, self._data, self._settings = asked, data, settings
         self._films, self._rows = shown, rows
+        #: Where further replicas of jobs serve: at the same place at both starts.
+        self._replicas = [f"127.0.0.1:{ground.steady_port()}" for _ in range(1, asked.replicas["jobs"])]
         self._outcome = Outcome()
-        self._believed: list[str] = []
+        self._believed: set[str] = set()
 
     async def run(self) -> Outcome:
         """Load and faults; then peace; then the questions."""
         token = ground.suite_token(ground.run_folder(self._data))
-        async with channel(self._settings["jobs_address"], _SERVICES, suite_token=token) as opened:
-            stub = job_service_pb2_grpc.JobServiceStub(opened)
-            clients = Clients(stub, self._films, self._asked.seed, self._asked.clients)
-            loading = await self._in_trouble(clients, lease_service_pb2_grpc.LeaseServiceStub(opened))
+        async with AsyncExitStack() as stack:
+            opened = [
+                await stack.enter_async_context(channel(address, _SERVICES, suite_token=token))
+                for address in (self._settings["jobs_address"], *self._replicas)
+            ]
+            stubs = [job_service_pb2_grpc.JobServiceStub(each) for each in opened]
+            clients = Clients(stubs, self._films, self._asked.seed, self._asked.clients)
+            loading = await self._in_trouble(clients, lease_service_pb2_grpc.LeaseServiceStub(opened[0]))
             await self._in_peace(clients, loading)
         rows = await asyncio.to_thread(self._rows.jobs)
         kept = await storage.stored(self._data, self._settings["storage_database_url"], rows)
@@ -103,6 +120,8 @@ class _Run:
             audit=await asyncio.to_thread(self._rows.audit),
             stored=kept,
             requests=Counter(urlsplit(request.path).path for request in self._films.site.requests),
+            wipes=self._outcome.wipes,
+            site_limit=self._asked.site_limit,
             believed=self._believed,
             oddities=clients.oddities,
         )
@@ -116,7 +135,7 @@ class _Run:
     ) -> asyncio.Task[None]:
         """Load under faults; the clients, some still without an answer when all has crashed."""
         asked, told = self._asked, self._outcome
-        faults = plan.faults(random.Random(f"{asked.seed}/plan"), asked.seconds, asked.fetchers, asked.stall)
+        faults = plan.faults(random.Random(f"{asked.seed}/plan"), asked.seconds, asked.replicas, asked.stall)
         with self._suite(failpoints=plan.as_setting()) as suite:
             await asyncio.to_thread(self._rows.begin_audit)
             loading = asyncio.create_task(clients.run())
@@ -151,7 +170,7 @@ class _Run:
 
     @contextmanager
     def _suite(self, **more: str) -> Iterator[Suite]:
-        command = ("-P", str(_HOUSE), str(self._asked.fetchers))
+        command = ("-P", str(_HOUSE), str(self._asked.fetchers), *self._replicas)
         with running_suite(self._data, command=command, **self._settings, **more) as suite:
             yield suite
 
@@ -164,6 +183,7 @@ def _settings(asked: Asked, data: Path) -> dict[str, str]:
         "chaos": "1",
         "mutant": asked.mutant,
         "jobs_lease_seconds": str(asked.lease),
+        "jobs_site_limit": str(asked.site_limit),
         "storage_sweep_seconds": "2",
         "drain_seconds": "8",
         "jobs_database_url": f"sqlite:///{data}/jobs.db",

@@ -21,7 +21,8 @@ from reelhaul_storage.settings import Settings
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"]
 # Past the life of uploads and of artifacts that no job confirmed; before that of results, 7 days.
 _LATER = timedelta(days=3)
-_TOKEN = "chaos"  # noqa: S105 - of a service that lives for this check alone
+# Of a service that lives for this check alone.
+_TOKEN = "chaos"
 _SWEEP_SECONDS = 10.0
 
 
@@ -52,7 +53,7 @@ async def stored(data_dir: Path, database_url: str, rows: Sequence[Row]) -> Stor
 async def _swept(folder: Path, database_url: str) -> list[str]:
     """What no artifact means, once the sweeps have had the time to remove it."""
     end = asyncio.get_running_loop().time() + _SWEEP_SECONDS
-    while (left := _strays(folder, database_url)) and asyncio.get_running_loop().time() < end:
+    while (left := _strays(folder, database_url)) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     return left
 

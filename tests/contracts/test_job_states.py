@@ -29,11 +29,12 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory import MemoryStore
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model import leases, picking, queueing
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, State
+from reelhaul_jobs.ports import Look
 from reelhaul_runtime.errors import StateConflict
 from reelhaul_runtime.sql import migrations
 
@@ -139,9 +140,9 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        backlog = self.runner.run(self.store.backlog(5, "", self.now))
-        picks = queueing.fair_picks(backlog.ready, backlog.in_hand, 5)
-        self.runner.run(self.store.published(picks, self.now + LEASE))
+        backlog = self.runner.run(self.store.backlog(Look(limit=5), self.now))
+        picks = picking.picks(backlog.ready, 5, held=backlog.held)
+        assert picks == self.runner.run(self.store.take(picks, self.now + LEASE, None))
         for pick in picks:
             if pick.id in self.known:
                 self.known[pick.id] = self.runner.run(self.store.get(pick.id))

@@ -13,10 +13,13 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory import MemoryStore
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model import leases, picking, queueing
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
-from reelhaul_jobs.ports import Query, Request
+from reelhaul_jobs.ports import Look, Query, Request
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
@@ -25,6 +28,7 @@ from reelhaul_runtime.sql.database import Database
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
+SITE = "videos.example"
 
 
 class SqlStore(SqlJobStore, SqlQueueStore):
@@ -114,6 +118,16 @@ async def test_same_request_twice(store):
     answers = await asyncio.gather(*(store.add([job(n)], request()) for n in range(1, 6)))
     assert len({answer[0].id for answer in answers}) == 1
     assert (await store.page(Query(tenant="acme", limit=10))).total == 1
+
+
+async def test_earlier_request(store):
+    """What a request made is found by it, as it is now; of a new one there is nothing."""
+    assert await store.earlier(request()) is None
+    await store.add([job(1)], request())
+    claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
+    assert [claimed] == list(await store.earlier(request()))
+    with pytest.raises(ReelhaulError, match="another request"):
+        await store.earlier(request(digest=b"two"))
 
 
 async def test_request_id_with_another_payload(store):
@@ -226,32 +240,121 @@ async def test_backlog_order(store):
         "old low": job(4, priority=Priority.LOW, create_time=NOW - timedelta(hours=3)),
     }
     await store.add(list(ids.values()))
-    backlog = await store.backlog(10, "", NOW)
+    backlog = await store.backlog(Look(limit=10), NOW)
     names = {j.id: name for name, j in ids.items()}
     assert [names[ready.id] for ready in backlog.ready["acme"]] == ["old low", "high", "normal", "low"]
     assert await store.place(ids["low"]) == 4
 
 
 async def test_backlog_of_many_tenants(store):
-    """Each tenant has its share of the backlog, and what is published counts as in hand."""
+    """Each tenant has its share of the backlog, and what is published counts as held."""
     await store.add([job(n, tenant=f"t{n % 3}") for n in range(9)])
-    picked = queueing.fair_picks((await store.backlog(2, "", NOW)).ready, {}, 3)
-    await store.published(picked, NOW + timedelta(minutes=1))
-    backlog = await store.backlog(2, "t0", NOW)
-    assert backlog.in_hand == {"t0": 1, "t1": 1, "t2": 1}
+    picked = picking.picks((await store.backlog(Look(limit=2), NOW)).ready, 3)
+    assert picked == list(await store.take(picked, NOW + timedelta(minutes=1), None))
+    backlog = await store.backlog(Look(limit=2, after_tenant="t0"), NOW)
+    assert backlog.held.by_tenant == {"t0": 1, "t1": 1, "t2": 1}
+    assert backlog.held.at_site["t0", SITE] == 1
     assert backlog.published == 3
     assert {"t0", "t1", "t2"} == set(backlog.ready)
     assert all(len(jobs) == 2 for jobs in backlog.ready.values())
     assert not {ready.id for ready in picked} & {r.id for jobs in backlog.ready.values() for r in jobs}
 
 
-async def test_published_leaves_claimed_alone(store):
-    """A job that was claimed before its publication was noted stays leased."""
-    await store.add([job(1)])
-    picked = (await store.backlog(1, "", NOW)).ready["acme"]
+async def test_backlog_leaves_full_sites_out(store):
+    """A thousand jobs of a full site hide none of another, and order goes across sites."""
+    full = [job(n, url="https://full.example/") for n in range(1, 1001)]
+    await store.add([*full, job(2001), job(2002, url="https://www.third.example/"), job(2003)])
+    look = Look(limit=2, room=lambda site: 0 if site.site == "full.example" else 5)
+    backlog = await store.backlog(look, NOW)
+    assert [job(2001).id, job(2002).id] == [ready.id for ready in backlog.ready["acme"]]
+    assert {"full.example", "videos.example", "third.example"} == set(backlog.sites)
+    assert await store.place(job(2002)) == 1002
+
+
+async def test_take_marks_once(store):
+    """Of two who want to publish the same job one may; a claimed or changed one is left alone."""
+    await store.add([job(1), job(2), job(3)])
+    picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
     await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
-    await store.published(picked, NOW)
+    await store.change(job(2).id, lambda j: queueing.cancelling(j, NOW))
+    answers = await asyncio.gather(*(store.take(picked, NOW, None) for _ in range(5)))
+    assert [job(3).id] == [ready.id for answer in answers for ready in answer]
     assert Lane.LEASED is (await store.get(job(1).id)).lane
+    (marked,) = await store.outstanding(5)
+    assert (marked.id, marked.attempt) == (job(3).id, 1)
+
+
+async def test_take_needs_the_lead(store):
+    """Who does not lead the dispatcher any more marks nothing."""
+    await store.add([job(1)])
+    picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
+    await store.lead("dispatcher", "a", NOW, LEASE)
+    assert not await store.take(picked, NOW, "b")
+    assert picked == list(await store.take(picked, NOW, "a"))
+
+
+async def test_put_back(store):
+    """What could not be published is ready again, in its place; what was claimed meanwhile is not."""
+    await store.add([job(1), job(2)])
+    picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
+    await store.take(picked, NOW + timedelta(minutes=1), None)
+    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
+    await store.put_back(picked)
+    assert Lane.LEASED is (await store.get(job(1).id)).lane
+    assert job(2) == await store.get(job(2).id)
+
+
+async def test_site_counts(store):
+    """A site tells how many of its jobs are published and leased, and how its gates stand."""
+    await store.add([job(n) for n in range(1, 5)] + [job(9, url="https://other.example/")])
+    await store.take((await store.backlog(Look(limit=3), NOW)).ready["acme"], NOW, None)
+    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
+    site = await store.site(SITE, NOW)
+    assert (site.published, site.leased, site.gates) == (2, 1, (Gate(site=SITE),))
+
+
+async def test_gates_are_kept_with_the_change(store):
+    """A change keeps the gate it made; a plain gate is forgotten; an old one in time."""
+    await store.add([job(1)])
+    await store.seen("w1", 4, NOW, "lon")
+    parked = Gate(site=SITE, egress="lon", parked_until=NOW + LEASE, reason="UPSTREAM_BLOCKED", probe="j")
+
+    async def keep(gate: Gate | None) -> Passage:
+        seen = []
+
+        def rule(found, passage):
+            seen.append(passage)
+            return Change(before=found, job=found, gate=gate)
+
+        await store.change_at_site(job(1).id, lambda _: (SITE, "lon"), rule, NOW, counted=True)
+        return seen[-1]
+
+    assert (await keep(parked)).gate == Gate(site=SITE, egress="lon")
+    assert (await keep(None)).gate == parked
+    assert (await store.site(SITE, NOW)).gates == (parked,)
+    await store.seen("w2", 4, NOW, "par")
+    assert (await keep(None)).others == (Gate(site=SITE, egress="par"),)
+    await store.forget_gates(NOW)
+    assert (await keep(Gate(site=SITE, egress="lon"))).gate == parked
+    assert (await keep(replace(parked, delay=LEASE))).gate == Gate(site=SITE, egress="lon")
+    await store.forget_gates(NOW + timedelta(hours=1))
+    assert (await keep(None)).gate == Gate(site=SITE, egress="lon")
+
+
+async def test_leased_jobs_of_a_site_are_counted(store):
+    """A claim is told how many jobs of its site are held."""
+    await store.add([job(n) for n in range(1, 4)] + [job(9, url="https://other.example/")])
+    for number in (1, 2, 9):
+        await store.change(job(number).id, lambda j: leases.claimed(j, claim(), NOW))
+    told = []
+
+    def rule(found, passage):
+        told.append(passage.leased)
+        return Change(before=found, job=found)
+
+    for counted in (True, False):
+        await store.change_at_site(job(3).id, lambda j: (j.site, ""), rule, NOW, counted=counted)
+    assert told == [2, 0]
 
 
 async def test_due(store):

@@ -239,12 +239,6 @@ async def test_info_checks_before_it_asks(downloads):
     assert {v.field for v in error.violations} == {"url", "max_entries"}
 
 
-async def test_methods_to_come_say_so(downloads):
-    """What this build does not serve is UNIMPLEMENTED with its name."""
-    error = await refused(downloads.GetStats(flat.GetStatsRequest()))
-    assert error.reason == ErrorReason.METHOD_UNSUPPORTED
-
-
 def test_words_become_values():
     """Each word of the flat API has its place in FormatSpec."""
     asked = spec(quality="worst", format="webm", video_codec="av1", hdr="require", chapters="split")

@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -362,6 +363,20 @@ async def test_request_id(service):
         await service.jobs.CreateJob(request)
     assert reason(failure) == "REQUEST_ID_REUSED"
     assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 1
+
+
+async def test_request_id_outlives_the_schedule(service):
+    """A call repeated after its schedule_time is answered as the first time; a new one is refused."""
+    request = CreateJobRequest(job=Job(url=URL), request_id=str(uuid.uuid4()))
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    request.job.schedule_time.FromDatetime(soon)
+    first = await service.jobs.CreateJob(request)
+    await asyncio.sleep((soon - datetime.now(UTC)).total_seconds() + 0.01)
+    assert (await service.jobs.CreateJob(request)).name == first.name
+    request.request_id = str(uuid.uuid4())
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.CreateJob(request)
+    assert reason(failure) == "FIELD_INVALID"
 
 
 async def test_own_job_id(service):

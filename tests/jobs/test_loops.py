@@ -57,6 +57,13 @@ class House:
         asked = leases.Claim(attempt=attempt, worker="w", request_id="r", engine_version="", lease=LEASE)
         return (await self.store.change(job_id, lambda job: leases.claimed(job, asked, self.time))).job
 
+    async def let_pass(self, span: timedelta) -> None:
+        """Time, with the sweeper at work."""
+        end = self.time + span
+        while self.time < end:
+            self.time = min(end, self.time + timedelta(seconds=5))
+            await self.sweeper.step()
+
 
 @pytest.fixture
 def house() -> House:
@@ -68,11 +75,11 @@ async def test_window_is_bounded(house):
     jobs = [await house.add() for _ in range(30)]
     await house.dispatcher.step()
     await house.dispatcher.step()
-    assert len(house.bus.items) == 8
+    assert len(house.bus.items) == 4
     for item in house.bus.items[:3]:
         await house.claim(item.id)
     await house.dispatcher.step()
-    assert [item.id for item in house.bus.items] == [job.id for job in jobs[:11]]
+    assert [item.id for item in house.bus.items] == [job.id for job in jobs[:7]]
 
 
 async def test_window_follows_slots(house):
@@ -82,7 +89,7 @@ async def test_window_follows_slots(house):
         await house.add()
     while await house.dispatcher.step():
         pass
-    assert len(house.bus.items) == 30
+    assert len(house.bus.items) == 5
 
 
 async def test_other_tenants_first_job(house):
@@ -94,7 +101,7 @@ async def test_other_tenants_first_job(house):
     for item in list(house.bus.items):
         await house.claim(item.id)
     await house.dispatcher.step()
-    assert house.bus.items[8].id == first.id
+    assert house.bus.items[4].id == first.id
 
 
 async def test_priority_within_a_tenant(house):
@@ -154,13 +161,34 @@ async def test_patience_after_a_restart(house):
     assert (await house.store.get(job.id)).state is State.RUNNING
 
 
+async def test_patience_after_an_absence(house):
+    """Nor where the service was stopped meanwhile, or its database away; but not for ever."""
+    job = await house.add()
+    await house.claim(job.id)
+    await house.sweeper.step()
+    house.time += timedelta(minutes=5)
+    await house.sweeper.step()
+    assert (await house.store.get(job.id)).state is State.RUNNING
+    await house.let_pass(LEASE / 2)
+    assert (await house.store.get(job.id)).state is State.QUEUED
+
+
+async def test_slow_loop_is_no_absence(house):
+    """A sweeper whose every step comes late still takes jobs back from dead workers."""
+    job = await house.add()
+    await house.claim(job.id)
+    for _ in range(2):
+        house.time += 2 * LEASE
+        await house.sweeper.step()
+    assert (await house.store.get(job.id)).state is State.QUEUED
+
+
 async def test_worker_that_always_dies(house):
     """A job that kills its workers ends FAILED with WORKER_LOST, not never."""
     job = await house.add()
     for _ in range(3):
         await house.claim(job.id)
-        house.time += 2 * LEASE
-        await house.sweeper.step()
+        await house.let_pass(2 * LEASE)
     after = await house.store.get(job.id)
     assert after.state is State.FAILED
     assert "went silent" in after.error.message
@@ -171,8 +199,7 @@ async def test_lapsed_cancel(house):
     job = await house.add()
     await house.claim(job.id)
     await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
-    house.time += 2 * LEASE
-    await house.sweeper.step()
+    await house.let_pass(2 * LEASE)
     assert (await house.store.get(job.id)).state is State.CANCELLED
 
 

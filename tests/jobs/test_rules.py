@@ -11,9 +11,8 @@ from google.rpc import status_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import RetryPolicy
-from reelhaul_jobs.model.queueing import Ready, fair_picks
-from reelhaul_jobs.model.states import NEXT, REOPENED, Priority, State
-from reelhaul_jobs.service.tokens import Position, Tokens
+from reelhaul_jobs.model.states import NEXT, REOPENED, State
+from reelhaul_jobs.service.tokens import Place, Position, Tokens
 from reelhaul_runtime.errors import ReelhaulError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -95,17 +94,6 @@ def test_roads_lead_to_an_end():
     assert set(REOPENED) == {State.FAILED, State.CANCELLED}
 
 
-def test_fair_picks_level_tenants():
-    """Who has the fewest in hand is next."""
-    ready = {
-        tenant: [Ready(f"{tenant}{n}", 1, tenant, Priority.NORMAL) for n in range(3)] for tenant in "abc"
-    }
-    picked = [job.id for job in fair_picks(ready, {"a": 2, "b": 1}, 6)]
-    assert picked == ["c0", "b0", "c1", "a0", "b1", "c2"]
-    assert len(fair_picks(ready, {}, 100)) == 9
-    assert fair_picks(ready, {}, 0) == fair_picks({}, {}, 5) == []
-
-
 def test_ids_sort_by_time():
     """Ids are UUIDv7: unique, and in the order of their making."""
     made = [ids.new_id(NOW + timedelta(milliseconds=n)) for n in range(100)]
@@ -116,8 +104,8 @@ def test_ids_sort_by_time():
 def test_page_token():
     """A page token is good for its list, for three days, and as it is."""
     tokens = Tokens(b"k" * 32)
-    token = tokens.page("list", (NOW, b"i" * 16), NOW)
-    assert tokens.after("list", token, NOW) == (NOW, b"i" * 16)
+    token = tokens.page("list", Place(NOW, b"i" * 16, 7), NOW)
+    assert tokens.after("list", token, NOW) == Place(NOW, b"i" * 16, 7)
     for arguments, given, when in (
         ("other list", token, NOW),
         ("list", token[:-1], NOW),

@@ -14,10 +14,12 @@ from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports import Notice
-from reelhaul_jobs.service import watching
 from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Heartbeat, Pace, Snapshot, Watches
+from reelhaul_jobs.service.watching import messages as told
+from reelhaul_jobs.service.watching.messages import Heartbeat, Pace, Snapshot
+from reelhaul_jobs.service.watching.one import Watches
+from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 FAST = Pace(progress=0.001, heartbeat=60)
@@ -30,13 +32,21 @@ def house() -> House:
 
 @pytest.fixture
 def watches(house) -> Watches:
-    return Watches(house.store, house.bus, house.hub, Tokens(b"k" * 32), house.now)
+    tokens = Tokens(b"k" * 32)
+    return Watches(Topics(house.store, house.bus, house.hub, tokens, house.now), house.hub, tokens, house.now)
 
 
 async def move(house, job_id, rule):
     change = await house.store.change(job_id, rule)
     await News(house.hub, house.bus).tell(change)
     return change.job
+
+
+async def first_of(stream):
+    """The first message of a watch that is left then."""
+    message = await anext(stream)
+    await stream.aclose()
+    return message
 
 
 def notice(job_id: str, sequence: int, epoch: int = 1) -> Notice:
@@ -64,10 +74,10 @@ async def test_late_watcher_is_told_how_far_it_is(house, watches):
     job = await house.add()
     await house.claim(job.id)
     house.bus.notices[job.id] = notice(job.id, 44)
-    first = await anext(aiter(watches.watch(job.id, None, "", FAST)))
+    first = await first_of(watches.watch(job.id, None, "", FAST))
     assert first.body.job.progress.percent == 44
     house.bus.notices[job.id] = notice(job.id, 55, epoch=9)
-    first = await anext(aiter(watches.watch(job.id, None, "", FAST)))
+    first = await first_of(watches.watch(job.id, None, "", FAST))
     assert first.body.job.progress is None
 
 
@@ -105,16 +115,16 @@ async def test_too_far_behind_is_a_reset(house, watches):
 async def test_old_position_is_a_reset(house, watches):
     """Who comes back after the events are gone starts anew, with a snapshot that says so."""
     job = await house.add()
-    first = await anext(aiter(watches.watch(job.id, None, "", FAST)))
+    first = await first_of(watches.watch(job.id, None, "", FAST))
     house.time += timedelta(hours=25)
-    again = await anext(aiter(watches.watch(job.id, None, first.resume_token, FAST)))
+    again = await first_of(watches.watch(job.id, None, first.resume_token, FAST))
     assert isinstance(again.body, Snapshot)
     assert again.body.reset
 
 
 async def test_lost_notice(house, watches, monkeypatch):
     """A change that nobody told of is found by reading again."""
-    monkeypatch.setattr(watching, "_REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(told, "REREAD_SECONDS", 0.05)
     job = await house.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
@@ -140,7 +150,7 @@ async def test_other_tenants_job(house, watches):
     """Another tenant's job cannot be watched: it is not there."""
     job = await house.add()
     with pytest.raises(NotFound):
-        await anext(aiter(watches.watch(job.id, "other", "", FAST)))
+        await first_of(watches.watch(job.id, "other", "", FAST))
 
 
 async def test_heartbeat_repeats_the_position(house, watches):
@@ -161,4 +171,4 @@ async def test_closed_hub_takes_nobody(house, watches):
     job = await house.add()
     house.hub.close()
     with pytest.raises(ReelhaulError):
-        await anext(aiter(watches.watch(job.id, None, "", FAST)))
+        await first_of(watches.watch(job.id, None, "", FAST))

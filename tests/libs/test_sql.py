@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from tests.postgresql import fresh_database
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.errors import NotFound, Unavailable
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -212,7 +212,7 @@ def _tables(path: Path) -> set[str]:
 
 
 async def test_transactions_that_collide_are_done_again():
-    """Two writes that PostgreSQL finds in a deadlock both succeed: one is run again."""
+    """Two writes that PostgreSQL finds in a deadlock both succeed: what was undone is run again."""
     begun, both = threading.Event(), threading.Barrier(2, timeout=10)
     tries: list[str] = []
 
@@ -235,7 +235,8 @@ async def test_transactions_that_collide_are_done_again():
             await asyncio.to_thread(begun.wait, 10)
             await database.write(swapping("b", "a"))
             await one
-    assert len(tries) == 3
+    # At least one more: under load the one that is run again may collide once more.
+    assert len(tries) >= 3
 
 
 def test_migrates_on_postgresql_too(package: str):
@@ -263,3 +264,21 @@ def test_a_failed_migration_changes_nothing(package: str, tmp_path: Path):
     with pytest.raises(ValueError, match="no"):
         migrations.migrate_if_behind(url, package)
     assert _tables(tmp_path / "rows.db") <= {"alembic_version"}
+
+
+async def test_scans_end_and_hold_up_no_reads(database: Database):
+    """What would read for ever is ended when its time is over; meanwhile other reads are answered."""
+    await database.write(_insert("one"))
+    endless = text(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n WHERE n < 0"
+    )
+    scans = [
+        asyncio.create_task(database.scan(lambda c: c.execute(endless).scalar(), seconds=0.5))
+        for _ in range(4)
+    ]
+    assert await asyncio.wait_for(database.read(_words), 5) == {"one"}
+    for scan in scans:
+        with pytest.raises(ReelhaulError) as failure:
+            await scan
+        assert failure.value.reason == ErrorReason.REQUEST_TIMED_OUT
+    assert await database.scan(_words) == {"one"}

@@ -1,23 +1,20 @@
-"""A real, unpatched yt-dlp finds in the stand-in what it finds in YouTube, and fails as it fails there."""
+"""A real, unpatched yt-dlp finds in the stand-in what it finds in YouTube, and is refused as it is there."""
 
 from __future__ import annotations
 
 import json
-import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.sites import tools
-from tests.sites.youtube.site import YouTube, running_youtube
+from tests.sites.conftest import Run
+from tests.sites.youtube.site import YouTube
 
 Found = dict[str, dict[str, Any]]
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 _WELL = (
     *("plain2160", "avc2160", "fps60", "hdr1080", "dubbed", "talk", "asronly", "nocaptions", "signed"),
@@ -53,39 +50,6 @@ _REFUSALS = {
 
 
 @pytest.fixture(scope="module")
-def youtube() -> Iterator[YouTube]:
-    """A stand-in of this module's own: it counts requests, and some faults happen only once."""
-    with running_youtube() as youtube:
-        yield youtube
-
-
-@pytest.fixture(scope="module")
-def run(youtube: YouTube, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The yt-dlp command line, with the stand-in for its proxy and nothing else of ours."""
-    folder = tmp_path_factory.mktemp("tools")
-    (folder / "ffmpeg").symlink_to(tools.ffmpeg())
-    (folder / "ffprobe").symlink_to(tools.ffprobe())
-    path = f"{folder}:{os.environ['PATH']}"
-    # All that leaves goes through the proxy, ffmpeg's own requests too.
-    environment = {"PATH": path, "HOME": str(folder), "SSL_CERT_FILE": str(youtube.ca_file)}
-
-    def yt_dlp(*arguments: str, into: Path | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--no-cache-dir", "--no-progress"]
-        command += ["--compat-options", "no-certifi", "--proxy", youtube.proxy_url, "-o", "%(id)s.%(ext)s"]
-        return subprocess.run(
-            [*command, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env=environment,
-            cwd=into or folder,
-            check=False,
-        )
-
-    return yt_dlp
-
-
-@pytest.fixture(scope="module")
 def found(youtube: YouTube, run: Run) -> Found:
     """What yt-dlp makes of each video that can be had, by its name."""
     urls = [youtube.watch_url(name) for name in _WELL]
@@ -99,14 +63,6 @@ def found(youtube: YouTube, run: Run) -> Found:
 def refused(youtube: YouTube, run: Run) -> str:
     """What yt-dlp prints of all the videos that cannot be had."""
     return run("-i", "--skip-download", *(youtube.watch_url(name) for name in _REFUSALS)).stderr
-
-
-@pytest.fixture
-def browser(youtube: YouTube) -> Iterator[httpx.Client]:
-    """A client that takes the stand-in for YouTube."""
-    trust = ssl.create_default_context(cafile=youtube.ca_file)
-    with httpx.Client(proxy=youtube.proxy_url, verify=trust, trust_env=False) as client:
-        yield client
 
 
 def _heights(info: dict[str, Any], codec: str) -> list[int]:
@@ -197,62 +153,6 @@ def test_countries(refused: str) -> None:
     assert "This video is available in Germany, France." in refused
 
 
-def test_merged_download(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """The best mp4 is picture and sound in one file, with its chapters."""
-    done = run(
-        "-f", "bv[ext=mp4]+ba[ext=m4a]", "--embed-chapters", youtube.watch_url("plain1080"), into=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    file = tmp_path / "plain1080__.mp4"
-    assert tools.probe(file).height == 1080
-    assert {"video": "h264", "audio": "aac"}.items() <= tools.probe(file).codecs.items()
-
-
-def test_single_stream_download(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """A stream alone arrives byte by byte as it was made; more than 10 MiB come in pieces."""
-    done = run("-f", "137", "--fixup", "never", youtube.watch_url("heavy1080"), into=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert tools.file_digest(tmp_path / "heavy1080__.mp4") == youtube.digest("heavy1080", 137)
-    assert youtube.count("/videoplayback", "heavy1080") >= 3
-
-
-def test_languages_sound_different(youtube: YouTube) -> None:
-    """Each language of a dubbed video is a sound of its own."""
-    assert len({youtube.digest("dubbed", 140, language) for language in ("de", "en", "fr")}) == 3
-
-
-def test_signed_urls_are_solved(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """Scrambled signatures and ``n`` are solved by yt-dlp's own solver, in a real JavaScript runtime."""
-    done = run("-f", "18", youtube.watch_url("signed"), into=tmp_path)
-    assert "Solving JS challenges using deno" in done.stdout
-    assert (tmp_path / "signed_____.mp4").exists(), done.stderr
-
-
-def test_subtitle_files(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """Captions roll: each line comes twice in WebVTT; what people wrote does not."""
-    wanted = ("--write-subs", "--write-auto-subs", "--sub-langs", "en,en-orig,fr", "--sub-format", "vtt")
-    done = run("--skip-download", *wanted, youtube.watch_url("talk"), into=tmp_path)
-    assert done.returncode == 0, done.stderr
-    cues = {path.name: path.read_text().count(" --> ") for path in tmp_path.iterdir()}
-    assert cues == {"talk_______.en.vtt": 20, "talk_______.en-orig.vtt": 40, "talk_______.fr.vtt": 20}
-    assert "[fr] this is line one" in (tmp_path / "talk_______.fr.vtt").read_text()
-
-
-@pytest.mark.parametrize("form", ["json3", "srv1", "srv2", "srv3", "ttml", "srt", "vtt"])
-def test_subtitle_forms(browser: httpx.Client, form: str) -> None:
-    """Subtitles come in each form that YouTube has, with all their lines."""
-    query = {"v": "talk_______", "lang": "en", "fmt": form}
-    text = browser.get("https://www.youtube.com/api/timedtext", params=query).text
-    assert text.count("this is line") == 20
-    assert "this is line twenty" in text
-
-
-def test_subtitles_refused(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """Too many requests for subtitles end a yt-dlp that was to fetch them, video and all."""
-    done = run("--write-subs", "-f", "18", youtube.watch_url("subs429"), into=tmp_path)
-    assert "Unable to download video subtitles for 'en': HTTP Error 429" in done.stderr
-
-
 def test_long_playlist(youtube: YouTube, run: Run) -> None:
     """A playlist of 250 comes in three pages, each item with its title and length."""
     done = run("--flat-playlist", "--print", "%(id)s %(title)s %(duration)d", youtube.playlist_url(250))
@@ -288,65 +188,6 @@ def test_channel(youtube: YouTube, run: Run) -> None:
 def test_missing_lists(run: Run, url: str, said: str) -> None:
     """A playlist or a channel that is not there is said to be missing."""
     assert said in run("--flat-playlist", url).stderr
-
-
-@pytest.mark.parametrize("name", ["flaky503", "reset"])
-def test_mishaps_that_pass(youtube: YouTube, run: Run, tmp_path: Path, name: str) -> None:
-    """Errors and resets that end after two requests are survived by trying again."""
-    done = run("-f", "134", "--fixup", "never", youtube.watch_url(name), into=tmp_path)
-    assert done.returncode == 0, done.stderr
-    file = tmp_path / f"{name.ljust(11, '_')}.mp4"
-    assert tools.file_digest(file) == youtube.digest(name, 134)
-
-
-def test_media_refused(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """Media that are forbidden stay so."""
-    for _ in range(2):
-        assert "HTTP Error 403: Forbidden" in run(youtube.watch_url("media403"), into=tmp_path).stderr
-
-
-@pytest.mark.parametrize(("name", "itag"), [("expired", "134"), ("expiring", "137")])
-def test_expired_urls(youtube: YouTube, run: Run, tmp_path: Path, name: str, itag: str) -> None:
-    """URLs that are refused, at once or in mid-file, are good again after a new extraction."""
-    ask = ("-f", itag, "--fixup", "never", youtube.watch_url(name))
-    assert "HTTP Error 403: Forbidden" in run(*ask, into=tmp_path).stderr
-    assert run(*ask, into=tmp_path).returncode == 0
-    file = tmp_path / f"{name.ljust(11, '_')}.mp4"
-    assert tools.file_digest(file) == youtube.digest(name, int(itag))
-
-
-def test_advertisement(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """A video after an advertisement is waited for as long as the advertisement cannot be skipped."""
-    done = run("-f", "18", youtube.watch_url("preroll"), into=tmp_path)
-    assert "Sleeping" in done.stdout
-    assert done.returncode == 0, done.stderr
-
-
-def test_premiere(run: Run, youtube: YouTube) -> None:
-    """What begins in a moment can be waited for."""
-    done = run("--wait-for-video", "1-2", "--print", "title", youtube.watch_url("premiere"))
-    assert done.stdout.splitlines()[-1] == "A moving picture"
-
-
-def test_recording_a_broadcast(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """A broadcast is recorded from its edge until it ends."""
-    done = run(youtube.watch_url("live", copy=1), into=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert 3 <= tools.probe(next(tmp_path.iterdir())).duration <= 10
-
-
-def test_signed_in(youtube: YouTube, run: Run, tmp_path: Path) -> None:
-    """With the cookies of an account a private video is seen; with old ones it is said that they are old."""
-    row = ".youtube.com\tTRUE\t/\tTRUE\t2082758400"
-    jar = tmp_path / "cookies.txt"
-
-    def asked(session: str) -> subprocess.CompletedProcess[str]:
-        rows = [f"{row}\tLOGIN_INFO\t{session}", f"{row}\tSAPISID\tabc/def", ""]
-        jar.write_text("\n".join(["# Netscape HTTP Cookie File", *rows]))
-        return run("--cookies", str(jar), "--print", "id", youtube.watch_url("private"))
-
-    assert asked("good").stdout == "private____\n"
-    assert "cookies are no longer valid" in asked("expired").stderr
 
 
 def test_pieces_by_query(youtube: YouTube, browser: httpx.Client, found: Found) -> None:

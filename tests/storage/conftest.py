@@ -45,6 +45,7 @@ class Running:
     channel: grpc.aio.Channel
     folder: Path
     clock: Clock
+    port: int
 
     def blobs(self) -> list[Path]:
         """All published files."""
@@ -104,7 +105,7 @@ def enter(tmp_path: Path) -> Enter:
             channel(f"127.0.0.1:{port}", [SERVICE]) as stranger,
         ):
             stub = storage_service_pb2_grpc.StorageServiceStub
-            yield Running(stub(suite), stub(stranger), suite, tmp_path, clock)
+            yield Running(stub(suite), stub(stranger), suite, tmp_path, clock, port)
 
     return entered
 

@@ -16,6 +16,10 @@ def _post(**body: Any) -> httpx.Request:
     return httpx.Request("POST", "http://suite/api/v1/download", json=body)
 
 
+def _batch(*urls: str) -> httpx.Request:
+    return httpx.Request("POST", "http://suite/api/v1/batch", json={"urls": urls})
+
+
 def _get(path: str) -> httpx.Request:
     return httpx.Request("GET", f"http://suite{path}")
 
@@ -29,6 +33,10 @@ _CASES = {
     "unknown word": (_post(url="https://example.com/v", quality="1081p"), 400, "FIELD_INVALID", "quality"),
     "unknown job": (_get(f"/api/v1/status/{_UNKNOWN}"), 404, "RESOURCE_NOT_FOUND", None),
     "wrong page token": (_get("/api/v1/jobs?page_token=wrong"), 400, "PAGE_TOKEN_INVALID", None),
+    "batch of 501": (_batch(*["https://example.com/v"] * 501), 400, "FIELD_INVALID", "urls"),
+    "one bad URL of a batch": (_batch("https://example.com/v", "x"), 400, "URL_INVALID", "urls[1]"),
+    "filter that ends early": (_get("/v1/jobs?filter=state%20%3D"), 400, "FILTER_INVALID", "filter"),
+    "order with no index": (_get("/v1/jobs?orderBy=url"), 400, "ORDER_BY_INVALID", None),
     "unknown parameter": (_get("/api/v1/jobs?colour=red"), 400, "FIELD_INVALID", "colour"),
 }
 

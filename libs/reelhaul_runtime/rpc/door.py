@@ -154,4 +154,12 @@ def _rebuilt(
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
-    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+    serializer = handler.response_serializer
+    if handler.response_streaming and serializer is not None:
+        serializer = _unless_serialised(serializer)
+    return make(behaviour, handler.request_deserializer, serializer)
+
+
+def _unless_serialised(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A streaming servicer may yield bytes: a message that it serialised once for many callers."""
+    return lambda message: message if isinstance(message, bytes) else serializer(message)

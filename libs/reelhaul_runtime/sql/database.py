@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _READERS = 4
+# Few: what looks at many rows must leave a processor to the others.
+_SCANNERS = 2
+_SCAN_SECONDS = 15.0
 _POSTGRESQL_WRITERS = 4
 
 
@@ -30,11 +33,19 @@ class Database:
     already. Both methods raise SERVICE_UNAVAILABLE while the database cannot serve.
     """
 
-    def __init__(self, name: str, writer: Writer, reading: Engine, readers: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        name: str,
+        writer: Writer,
+        reading: Engine,
+        readers: ThreadPoolExecutor,
+        scanners: ThreadPoolExecutor,
+    ) -> None:
         self._name = name
         self._writer = writer
         self._reading = reading
         self._readers = readers
+        self._scanners = scanners
 
     @classmethod
     @asynccontextmanager
@@ -45,14 +56,16 @@ class Database:
         """
         threads = 1 if engines.is_sqlite(url) else _POSTGRESQL_WRITERS
         writing = engines.writing(url, connections=threads)
-        reading = engines.reading(url, connections=_READERS)
+        reading = engines.reading(url, connections=_READERS + _SCANNERS)
         writer = Writer(writing, threads=threads)
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-reader")
+        scanners = ThreadPoolExecutor(_SCANNERS, thread_name_prefix="sql-scanner")
         try:
-            yield cls(name, writer, reading, readers)
+            yield cls(name, writer, reading, readers, scanners)
         finally:
             await writer.close()
-            await asyncio.to_thread(readers.shutdown)
+            for pool in (readers, scanners):
+                await asyncio.to_thread(pool.shutdown)
             reading.dispose()
             writing.dispose()
 
@@ -74,6 +87,19 @@ class Database:
         """What *op* returns; it sees one snapshot, in which every answered write is."""
         with self._away_is_unavailable():
             return await asyncio.get_running_loop().run_in_executor(self._readers, self._snapshot, op)
+
+    async def scan(self, op: Callable[[Connection], T], *, seconds: float = _SCAN_SECONDS) -> T:
+        """As ``read``, for what may look at many rows: it holds up no read, but its like.
+
+        REQUEST_TIMED_OUT for what takes longer than *seconds*.
+        """
+
+        def bounded() -> T:
+            with self._reading.begin() as connection, engines.at_most(seconds, connection):
+                return op(connection)
+
+        with self._away_is_unavailable():
+            return await asyncio.get_running_loop().run_in_executor(self._scanners, bounded)
 
     async def ping(self) -> None:
         """Return if the database answers."""

@@ -6,13 +6,18 @@ URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.errors import ReelhaulError
 
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
@@ -28,6 +33,10 @@ _SQLITE_AWAY = {
 }
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION = {"40001", "40P01"}
+_QUERY_CANCELED = "57014"
+
+# Of SQLite's machine, between two looks at the clock: about a millisecond.
+_STEPS = 10_000
 
 
 def is_sqlite(url: str) -> bool:
@@ -61,6 +70,19 @@ def reading(url: str, *, connections: int) -> Engine:
     return engine
 
 
+@contextmanager
+def at_most(seconds: float, connection: Connection) -> Iterator[None]:
+    """Ends a statement of the block that runs when *seconds* have passed: REQUEST_TIMED_OUT."""
+    try:
+        with _watched(seconds, connection):
+            yield
+    except OperationalError as error:
+        if not _is_interrupted(error):
+            raise
+        text = f"the database would have had to read for more than {seconds:g} s: ask for less"
+        raise ReelhaulError(ErrorReason.REQUEST_TIMED_OUT, text) from error
+
+
 def is_away(error: BaseException) -> bool:
     """Whether *error* says that the database cannot serve now, and later may."""
     if isinstance(error, PoolTimeout):
@@ -77,6 +99,28 @@ def is_away(error: BaseException) -> bool:
 def is_serialization_failure(error: BaseException) -> bool:
     """Whether PostgreSQL undid the transaction only because of another one: do it again."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _SERIALIZATION
+
+
+@contextmanager
+def _watched(seconds: float, connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "postgresql":
+        # Of this transaction alone, and of each statement in it.
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+        yield
+        return
+    raw: Any = connection.connection.driver_connection
+    end = time.monotonic() + seconds
+    raw.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+    try:
+        yield
+    finally:
+        raw.set_progress_handler(None, 0)
+
+
+def _is_interrupted(error: OperationalError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+    return getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED
 
 
 def _ours(url: str) -> URL:

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
+from reelhaul_runtime.sql.statements import run_text
 
 T = TypeVar("T")
 
@@ -149,16 +150,16 @@ def _wanted(batch: list[_Asked]) -> list[_Asked]:
 def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> _Outcome:
     """What *op* came to. Raises only what has undone, or must undo, its neighbours as well."""
     # Not begin_nested(): it costs more than a small write itself.
-    connection.exec_driver_sql("SAVEPOINT op")
+    run_text(connection, "SAVEPOINT op")
     try:
         value = op(connection)
-        connection.exec_driver_sql("RELEASE SAVEPOINT op")
+        run_text(connection, "RELEASE SAVEPOINT op")
     except Exception as error:
         if engines.is_serialization_failure(error):
             raise
         try:
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT op")
-            connection.exec_driver_sql("RELEASE SAVEPOINT op")
+            run_text(connection, "ROLLBACK TO SAVEPOINT op")
+            run_text(connection, "RELEASE SAVEPOINT op")
         except Exception:
             # A full disk makes SQLite undo everything, savepoints included.
             raise error from None

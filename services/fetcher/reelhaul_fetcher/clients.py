@@ -72,7 +72,7 @@ class RemoteArtifacts:
                 with status_as_errors("storage"):
                     return _info(await self._stored(product, request, told), product)
             except ReelhaulError as error:
-                if not error.retryable:
+                if not error.retryable and error.reason not in _WRITE_ON:
                     raise
                 if asyncio.get_running_loop().time() > give_up:
                     raise ReelhaulError(
@@ -107,6 +107,9 @@ class RemoteArtifacts:
         return await self._stub.FinishUpload(end)
 
 
+# The upload stands elsewhere than we thought, or a write whose link broke has not ended there yet:
+# asking again where it stands is what these call for.
+_WRITE_ON = (ErrorReason.WRITE_OFFSET_CONFLICT, ErrorReason.WRITE_CHECKSUM_MISMATCH)
 _NOT_SHARED = (
     code_pb2.INVALID_ARGUMENT,
     code_pb2.NOT_FOUND,

@@ -22,6 +22,7 @@ from reelhaul_jobs.downloads.servicer import DownloadServicer
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
+from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.confirming import Confirmer
 from reelhaul_jobs.service.dispatching import Dispatcher
 from reelhaul_jobs.service.forgetting import Forgetter
@@ -32,7 +33,8 @@ from reelhaul_jobs.service.loops import Leader, Loop, run
 from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.service.watching.one import Watches
+from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_jobs.servicer import JobServicer, LeaseServicer
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store import SqlJobStore
@@ -69,19 +71,24 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
-        jobs = Jobs(store, queue, hub, news, probe, now)
-        job_servicer = JobServicer(jobs, Watches(store, bus, hub, tokens, now), tokens, now)  # type: ignore[abstract]
-        downloads = DownloadServicer(job_servicer, probe)  # type: ignore[abstract]
+        limits, holder = settings.site_limits, _replica(settings)
+        jobs = Jobs(store, queue, hub, news, probe, now, limits)
+        watches = Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now)
+        batches = Batches(store, news, now)
+        job_servicer = JobServicer(jobs, batches, watches, tokens, now)  # type: ignore[abstract]
+        downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
-        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease))
+        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        weights, wake = settings.jobs_tenant_weights, hub.changed.set
+        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, wake=wake)
         loops = [
-            Loop("dispatcher", Dispatcher(queue, bus, now, lease).step, 1.0, hub.changed),
+            Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
             Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
             Loop("forgetter", Forgetter(queue, now).step, 600.0),
         ]
-        await stack.enter_async_context(_turning(loops, queue, _replica(settings)))
+        await stack.enter_async_context(_turning(loops, queue, holder))
         servicers: list[Servicer] = [
             (job_service_pb2_grpc.add_JobServiceServicer_to_server, job_servicer, _JOB_SERVICE),
             (

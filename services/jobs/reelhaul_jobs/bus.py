@@ -17,7 +17,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from reelhaul.work.v1 import work_pb2
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.queueing import Ready
+from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.states import Priority
 from reelhaul_jobs.ports import Notice
 from reelhaul_jobs.service.hub import Hub
@@ -200,7 +200,7 @@ def _changes_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
             change = work_pb2.JobChange.FromString(message.data)
         except DecodeError:
             return
-        hub.row_changed(change.job.removeprefix("jobs/"), change.revision)
+        hub.row_changed(change.job.removeprefix("jobs/"), change.revision, change.tenant)
 
     return heard
 

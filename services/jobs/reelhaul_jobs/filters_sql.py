@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any as Whatever
 
-from sqlalchemy import ColumnElement, String, and_, not_, or_
+from sqlalchemy import Column, ColumnElement, String, and_, not_, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -70,9 +70,16 @@ def _term(term: Term, column: ColumnElement[Whatever], kept: Kept) -> ColumnElem
 
 def _equals(column: ColumnElement[Whatever], value: object, kept: Kept) -> ColumnElement[bool]:
     if not isinstance(value, Pattern):
-        return column.is_not_distinct_from(kept(value))
+        return _same(column, kept(value))
     if value.exact:
-        return column.is_not_distinct_from(value.text)
+        return _same(column, value.text)
     text = value.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     like = f"{'%' * value.open_before}{text}{'%' * value.open_after}"
     return and_(column.is_not(None), column.ilike(like, escape="\\"))
+
+
+def _same(column: ColumnElement[Whatever], value: object) -> ColumnElement[bool]:
+    """Plain equality: PostgreSQL uses no index for IS NOT DISTINCT FROM."""
+    if isinstance(column, Column) and not column.nullable:
+        return column == value
+    return and_(column.is_not(None), column == value)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import count
+
+from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import facts_of
 from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.gates import WORKER_GONE, Gate
 from reelhaul_jobs.model.job import Attempt, Event, Job
-from reelhaul_jobs.model.queueing import Ready
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Backlog, Notice, Page, Query, Request, Rule
-from reelhaul_runtime.errors import NotFound, ReelhaulError
-
-_GONE = timedelta(seconds=60)
+from reelhaul_jobs.model.lists import Batch, Range, Summary, Tally
+from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.picking import Held, Ready
+from reelhaul_jobs.model.sites import SiteNow
+from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.ports import (
+    Backlog,
+    Look,
+    Notice,
+    Page,
+    Query,
+    Request,
+    Rule,
+    RuleOfMany,
+    SiteKey,
+    SiteRule,
+)
+from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 
 
 def _asked(job: Job, query: Query) -> bool:
@@ -34,8 +50,11 @@ class MemoryStore:
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._events: dict[str, list[Event]] = defaultdict(list)
         self._requests: dict[tuple[str, str, str], tuple[Request, list[str]]] = {}
+        self._failed: dict[tuple[str, str, str], Mapping[int, status_pb2.Status]] = {}
         self._workers: dict[str, tuple[int, datetime]] = {}
         self._leaders: dict[str, tuple[str, datetime]] = {}
+        self._egresses: dict[str, str] = {}
+        self._gates: dict[tuple[str, str], Gate] = {}
         self._keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
 
     async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
@@ -44,9 +63,7 @@ class MemoryStore:
             return earlier
         for job in jobs:
             if job.id in self._jobs:
-                raise ReelhaulError(
-                    ErrorReason.RESOURCE_EXISTS, f"{job.name} exists", metadata={"resource": job.name}
-                )
+                raise _exists(job)
         for job in jobs:
             self._jobs[job.id] = job
             self._events[job.id].append(changes.event_of(job, None))
@@ -54,9 +71,34 @@ class MemoryStore:
             self._requests[request.tenant, request.method, request.id] = request, [job.id for job in jobs]
         return jobs
 
+    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+        """See JobStore.add_batch."""
+        key = (request.tenant, request.method, request.id) if request else None
+        if request is not None and key is not None and (earlier := self._replayed(request)) is not None:
+            failed = self._failed.get(key, {})
+            places = (place for place in count() if place not in failed)
+            at = dict(zip(self._requests[key][1], places, strict=False))
+            return Batch({at[job.id]: job for job in earlier}, failed)
+        kept = {place: job for place, job in batch.jobs.items() if job.id not in self._jobs}
+        taken = {p: to_status(_exists(job)) for p, job in batch.jobs.items() if p not in kept}
+        failed = {**batch.failed, **taken}
+        if kept:
+            await self.add(list(kept.values()), request)
+            if key is not None:
+                self._failed[key] = failed
+        return Batch(kept, failed)
+
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """See JobStore.earlier."""
+        return self._replayed(request)
+
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return self._get(job_id)
+
+    async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """See JobStore.get_many."""
+        return [self._get(job_id) for job_id in dict.fromkeys(job_ids) if self._is_there(job_id)]
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
@@ -65,11 +107,11 @@ class MemoryStore:
             for job in self._jobs.values()
             if query.tenant in (None, job.tenant) and job.delete_time is None and _asked(job, query)
         ]
-        total = min(len(found), 10_000)
-        found.sort(key=_age, reverse=query.descending)
+        total = min(len(found), 10_000) if query.total is None else query.total
+        found.sort(key=query.order.of, reverse=query.descending)
         if query.after is not None:
-            after = query.after
-            found = [job for job in found if (_age(job) < after if query.descending else _age(job) > after)]
+            after, place = query.after, query.order.of
+            found = [job for job in found if (place(job) < after if query.descending else place(job) > after)]
         found = found[query.skip :]
         return Page(found[: query.limit], len(found) > query.limit, total)
 
@@ -86,6 +128,55 @@ class MemoryStore:
         if change.made:
             self._write(change)
         return change
+
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """See JobStore.change_at_site."""
+
+        def at_site(job: Job) -> Change:
+            site, egress = key(job)
+            leased = sum(other.lane is Lane.LEASED and other.site == site for other in self._jobs.values())
+            known = (site, egress) in self._gates
+            others = tuple(self._gate(site, name) for name in self._live(now) - {egress} if known)
+            return rule(
+                job, Passage(gate=self._gate(site, egress), leased=leased if counted else 0, others=others)
+            )
+
+        change = await self.change(job_id, at_site)
+        if change.gate is not None:
+            key_of = change.gate.site, change.gate.egress
+            self._gates.pop(key_of, None)
+            if not change.gate.plain:
+                self._gates[key_of] = change.gate
+        return change
+
+    async def summary(self, asked: Range) -> Summary:
+        """See JobStore.summary."""
+        found = [job for job in self._jobs.values() if _in_range(job, asked)]
+        if asked.step is None:
+            return Summary(self._tally(found), {})
+        buckets: dict[int, list[Job]] = defaultdict(list)
+        for job in found:
+            buckets[(job.create_time - asked.start) // asked.step].append(job)
+        series = {number: self._tally(jobs) for number, jobs in buckets.items()}
+        return Summary(self._tally(found), series)
+
+    async def change_many(
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
+    ) -> Sequence[Change]:
+        """See JobStore.change_many."""
+        if request is not None and (earlier := self._replayed(request)) is not None:
+            return [changes.none(job) for job in earlier]
+        present = [self._jobs[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
+        found = [change for job in present if (change := rule(job)) is not None]
+        if request is not None:
+            key = request.tenant, request.method, request.id
+            self._requests[key] = request, [change.job.id for change in found]
+        for change in found:
+            if change.made:
+                self._write(change)
+        return found
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
@@ -107,6 +198,11 @@ class MemoryStore:
         """See JobStore.events."""
         return [event for event in self._events[job_id] if event.revision > after][:limit]
 
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """See JobStore.revisions."""
+        found = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
+        return {job.id: job.revision for job in found if job.delete_time is None}
+
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
         if job.lane is not Lane.READY:
@@ -119,24 +215,65 @@ class MemoryStore:
         """See JobStore.key."""
         return self._keys[name]
 
-    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
+    async def backlog(self, look: Look, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
+        waiting = [job for job in sorted(self._jobs.values(), key=_rank) if job.lane is Lane.READY]
+        sites = {job.site: await self.site(job.site, now) for job in waiting}
+        room = {name: look.room(site) for name, site in sites.items()}
         ready: dict[str, list[Ready]] = defaultdict(list)
-        in_hand: dict[str, int] = defaultdict(int)
-        for job in sorted(self._jobs.values(), key=_rank):
-            if job.lane is Lane.READY and len(ready[job.tenant]) < limit:
-                ready[job.tenant].append(Ready(job.id, job.attempt, job.tenant, job.priority))
-            elif job.lane in (Lane.PUBLISHED, Lane.LEASED):
-                in_hand[job.tenant] += 1
+        for job in waiting:
+            if room[job.site] > 0 and len(ready[job.tenant]) < look.limit:
+                ready[job.tenant].append(_ready(job))
+        by_tenant: dict[str, int] = defaultdict(int)
+        at_site: dict[tuple[str, str], int] = defaultdict(int)
+        for job in self._jobs.values():
+            if job.lane in (Lane.PUBLISHED, Lane.LEASED):
+                by_tenant[job.tenant] += 1
+                at_site[job.tenant, job.site] += 1
         published = await self.count([Lane.PUBLISHED])
-        return Backlog(dict(ready), dict(in_hand), published, await self.slots(now))
+        held = Held(dict(by_tenant), dict(at_site))
+        found = {tenant: jobs for tenant, jobs in ready.items() if jobs}
+        return Backlog(found, held, sites, published, await self.slots(now))
 
-    async def published(self, jobs: Sequence[Ready], until: datetime) -> None:
-        """See QueueStore.published."""
+    async def take(self, jobs: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
+        """See QueueStore.take."""
+        if leader is not None and self._leaders.get("dispatcher", ("",))[0] != leader:
+            return []
+        taken = []
         for told in jobs:
             job = self._jobs[told.id]
-            if job.lane is Lane.READY and job.attempt == told.attempt:
+            if job.lane is Lane.READY:
                 self._jobs[job.id] = replace(job, lane=Lane.PUBLISHED, due=until)
+                taken.append(replace(told, attempt=job.attempt))
+        return taken
+
+    async def put_back(self, jobs: Sequence[Ready]) -> None:
+        """See QueueStore.put_back."""
+        for told in jobs:
+            job = self._jobs[told.id]
+            if job.lane is Lane.PUBLISHED and job.attempt == told.attempt:
+                self._jobs[job.id] = replace(job, lane=Lane.READY, due=told.due)
+
+    async def outstanding(self, limit: int) -> Sequence[Ready]:
+        """See QueueStore.outstanding."""
+        return [_ready(job) for job in self._jobs.values() if job.lane is Lane.PUBLISHED][:limit]
+
+    async def site(self, site: str, now: datetime) -> SiteNow:
+        """See QueueStore.site."""
+        here = [job.lane for job in self._jobs.values() if job.site == site]
+        gates = tuple(self._gate(site, egress) for egress in sorted(self._live(now) or {""}))
+        return SiteNow(
+            site=site,
+            published=here.count(Lane.PUBLISHED),
+            leased=here.count(Lane.LEASED),
+            gates=gates,
+        )
+
+    def _live(self, now: datetime) -> set[str]:
+        return {self._egresses[name] for name, (_, seen) in self._workers.items() if seen > now - WORKER_GONE}
+
+    def _gate(self, site: str, egress: str) -> Gate:
+        return self._gates.get((site, egress), Gate(site=site, egress=egress))
 
     async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
         """See QueueStore.due."""
@@ -147,13 +284,14 @@ class MemoryStore:
         """See QueueStore.count."""
         return sum(job.lane in lanes for job in self._jobs.values())
 
-    async def seen(self, worker: str, slots: int, now: datetime) -> None:
+    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
         """See QueueStore.seen."""
         self._workers[worker] = slots, now
+        self._egresses[worker] = egress
 
     async def slots(self, now: datetime) -> int:
         """See QueueStore.slots."""
-        return sum(slots for slots, seen in self._workers.values() if seen > now - _GONE)
+        return sum(slots for slots, seen in self._workers.values() if seen > now - WORKER_GONE)
 
     async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
         """See QueueStore.unconfirmed."""
@@ -178,6 +316,14 @@ class MemoryStore:
             self._events[job_id] = [event for event in events if event.time >= events_before]
         kept = {key: kept for key, kept in self._requests.items() if kept[0].time >= requests_before}
         self._requests = kept
+
+    async def forget_gates(self, before: datetime) -> None:
+        """See QueueStore.forget_gates."""
+        self._gates = {
+            key: gate
+            for key, gate in self._gates.items()
+            if max(gate.next_start or before, gate.parked_until or before) > before
+        }
 
     async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """See QueueStore.lead."""
@@ -208,7 +354,29 @@ class MemoryStore:
                 f"request_id {request.id} was used with another request",
                 metadata={"requestId": request.id},
             )
-        return [self._get(job_id) for job_id in earlier[1]]
+        found = [self._get(job_id) for job_id in earlier[1] if self._is_there(job_id)]
+        if earlier[1] and not found:
+            raise NotFound(f"jobs/{earlier[1][0]}")
+        return found
+
+    def _is_there(self, job_id: str) -> bool:
+        return job_id in self._jobs and self._jobs[job_id].delete_time is None
+
+    def _tally(self, jobs: Sequence[Job]) -> Tally:
+        tally = Tally()
+        for job in jobs:
+            tally.states[job.state] = tally.states.get(job.state, 0) + 1
+            if job.state is State.FAILED:
+                reason = str(facts_of(job)["error.reason"])
+                tally.errors[reason] = tally.errors.get(reason, 0) + 1
+        ids = {job.id for job in jobs}
+        tally.downloaded_bytes = sum(a.downloaded_bytes for a in self._attempts.values() if a.job in ids)
+        ended = [(job.end_time, job.create_time) for job in jobs if job.state is State.SUCCEEDED]
+        spent = sorted(end - begun for end, begun in ended if end is not None)
+        if spent:
+            tally.latency_p50 = spent[(len(spent) * 50 + 99) // 100 - 1]
+            tally.latency_p95 = spent[(len(spent) * 95 + 99) // 100 - 1]
+        return tally
 
     def _write(self, change: Change) -> None:
         job = change.job
@@ -271,9 +439,19 @@ class MemoryBus:
         return self.notices.get(job_id)
 
 
-def _age(job: Job) -> tuple[datetime, str]:
-    return job.create_time, job.id
+def _in_range(job: Job, asked: Range) -> bool:
+    theirs = asked.tenant in (None, job.tenant) and job.delete_time is None
+    held = asked.where is None or holds(asked.where, facts_of(job))
+    return theirs and held and asked.start <= job.create_time < asked.end
+
+
+def _exists(job: Job) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.RESOURCE_EXISTS, f"{job.name} exists", metadata={"resource": job.name})
 
 
 def _rank(job: Job) -> tuple[datetime, str]:
     return job.due or job.create_time, job.id
+
+
+def _ready(job: Job) -> Ready:
+    return Ready(job.id, job.attempt, job.tenant, job.priority, job.traceparent, job.site, job.due)

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, func, select, text, tuple_
 
 from reelhaul_jobs import rows
+from reelhaul_jobs.filters.tree import Node, pinned
 from reelhaul_jobs.filters_sql import Kept, condition
+from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.ports import Page, Query
 from reelhaul_jobs.tables import jobs
 
 #: Nothing is counted further than this: a count reads every row.
 COUNTED = 10_000
+
+_ORDERED = {
+    Order.CREATED: jobs.c.create_time,
+    Order.UPDATED: jobs.c.update_time,
+    Order.ENDED: jobs.c.end_order,
+}
 
 
 def _as_it_is(value: Any) -> Any:
@@ -34,24 +42,37 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "error.reason": (jobs.c.error_reason, _as_it_is),
     "media.extractor": (jobs.c.extractor, _as_it_is),
     "media.title": (jobs.c.title, _as_it_is),
+    "tenant": (jobs.c.tenant, _as_it_is),
 }
+# A partial index serves only whom it can see to ask for no more than it holds.
+_PARTIAL = {"error.reason": text("error_reason <> ''"), "batch_id": text("batch_id <> ''")}
 
 
 def page(connection: Connection, query: Query) -> Page:
     """The page of jobs that *query* asks for."""
-    wanted: list[ColumnElement[bool]] = [jobs.c.delete_time.is_(None)]
-    if query.tenant is not None:
-        wanted.append(jobs.c.tenant == query.tenant)
-    if query.where is not None:
-        wanted.append(condition(query.where, _FILTERED))
-    counted = select(func.count()).select_from(select(jobs.c.id).where(*wanted).limit(COUNTED).subquery())
-    total = connection.execute(counted).scalar() or 0
-    key = tuple_(jobs.c.create_time, jobs.c.id)
+    wanted = conditions(query.tenant, query.where)
+    total = _counted(connection, wanted) if query.total is None else query.total
+    columns = (_ORDERED[query.order], jobs.c.id)
     if query.after is not None:
-        place = tuple_(rows.micros(query.after[0]), query.after[1])
+        key, place = tuple_(*columns), tuple_(rows.micros(query.after[0]), query.after[1])
         wanted.append(key < place if query.descending else key > place)
-    columns = (jobs.c.create_time, jobs.c.id)
     order = [column.desc() if query.descending else column.asc() for column in columns]
     statement = select(jobs).where(*wanted).order_by(*order).offset(query.skip).limit(query.limit + 1)
     found = [rows.job_of(row) for row in connection.execute(statement).mappings()]
     return Page(found[: query.limit], len(found) > query.limit, total)
+
+
+def conditions(tenant: str | None, where: Node | None) -> list[Any]:
+    """What a row must be to be one of *tenant*'s jobs (None: anyone's) that *where* holds of."""
+    wanted: list[Any] = [jobs.c.delete_time.is_(None)]
+    if tenant is not None:
+        wanted.append(jobs.c.tenant == tenant)
+    if where is not None:
+        wanted.append(condition(where, _FILTERED))
+        wanted += [clause for field, clause in _PARTIAL.items() if pinned(where, field)]
+    return wanted
+
+
+def _counted(connection: Connection, wanted: list[Any]) -> int:
+    found = select(jobs.c.id).where(*wanted).limit(COUNTED).subquery()
+    return connection.execute(select(func.count()).select_from(found)).scalar() or 0

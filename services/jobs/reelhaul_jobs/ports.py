@@ -11,7 +11,10 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.filters.tree import Node
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
-from reelhaul_jobs.model.queueing import Ready
+from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
+from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.picking import Held, Ready
+from reelhaul_jobs.model.sites import UNLIMITED, SiteNow
 from reelhaul_jobs.model.states import Lane
 
 #: The time, aware, in UTC.
@@ -19,6 +22,15 @@ Clock = Callable[[], datetime]
 
 #: What becomes of a job as it is now. Pure: it may run again.
 Rule = Callable[[Job], Change]
+
+#: The same for one of many jobs; None leaves it as it is, and out of the answer.
+RuleOfMany = Callable[[Job], Change | None]
+
+#: As Rule, of a job that passes its site's gate.
+SiteRule = Callable[[Job, Passage], Change]
+
+#: Site and egress whose gate a change is about.
+SiteKey = Callable[[Job], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +52,15 @@ class Query:
     #: None: of every tenant.
     tenant: str | None
     limit: int
+    order: Order = Order.CREATED
     descending: bool = True
-    #: create_time and id of the last job of the page before.
+    #: Where the last job of the page before stood.
     after: tuple[datetime, str] | None = None
     skip: int = 0
     #: Which jobs; None: all.
     where: Node | None = None
+    #: How many there are, where that was counted for an earlier page.
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +72,37 @@ class Page:
     total: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the dispatcher wants to see of the backlog."""
+
+    #: Jobs of each tenant.
+    limit: int
+    #: How many more jobs of a site may be published; where none may, its jobs are left out.
+    room: Callable[[SiteNow], int] = lambda _: UNLIMITED
+    #: Where there are more tenants than one look takes in, those behind this one by name come first.
+    after_tenant: str = ""
+    #: Likewise of a tenant's sites, by tenant.
+    after_sites: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What could be published, each tenant's in its order, and what is in hand."""
 
     ready: Mapping[str, Sequence[Ready]] = field(default_factory=dict)
-    #: Published and leased jobs by tenant.
-    in_hand: Mapping[str, int] = field(default_factory=dict)
+    #: What is published and leased.
+    held: Held = field(default_factory=Held)
+    #: The sites that have ready jobs, of those looked at.
+    sites: Mapping[str, SiteNow] = field(default_factory=dict)
     #: Published jobs in all: what of the window is used.
     published: int = 0
     #: Slots of the workers seen lately.
     slots: int = 0
+    #: The last tenant looked at, where there are more; else empty.
+    last_tenant: str = ""
+    #: By tenant the last site looked at, where there are more.
+    last_sites: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +125,31 @@ class JobStore(Protocol):
         RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
         """
 
+    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+        """Keep the jobs of *batch* with their first events; what became of it.
+
+        A job whose id is taken joins the failed. The same *request* again answers the first
+        call's batch, its jobs as they are now. Where no job is kept, nothing is remembered.
+        Raises REQUEST_ID_REUSED.
+        """
+
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """The jobs, as they are now, of the first call with this *request*; None where there was none.
+
+        Raises REQUEST_ID_REUSED.
+        """
+
     async def get(self, job_id: str) -> Job:
         """The job, or ``NotFound``: also where it was deleted."""
 
+    async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of the jobs that are there, each once, in the order asked."""
+
     async def page(self, query: Query) -> Page:
-        """Jobs by create_time."""
+        """Jobs in order."""
+
+    async def summary(self, asked: Range) -> Summary:
+        """What became of the jobs of a stretch of time."""
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """What *rule* makes of the job, kept with its event and attempt, in one transaction.
@@ -102,6 +157,23 @@ class JobStore(Protocol):
         No other change comes between. What *rule* raises leaves all as it was. A repeated
         *request* answers the job as it is. ``NotFound`` if there is no such row; a deleted
         one is still changed.
+        """
+
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """As ``change``, with the gate of (site, egress) that *key* names: it is kept with the change.
+
+        Passage.leased is told only where *counted*.
+        """
+
+    async def change_many(
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
+    ) -> Sequence[Change]:
+        """What *rule* makes of each of the jobs that has a row, kept in one transaction.
+
+        Each is asked once, in the order given. What *rule* raises leaves all as they were. A
+        repeated *request* answers the jobs that the first call answered, as they are.
         """
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
@@ -116,6 +188,9 @@ class JobStore(Protocol):
     async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """Events with a revision above *after*, the oldest first."""
 
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """Revisions by id of those of at most 500 jobs that are there."""
+
     async def place(self, job: Job) -> int:
         """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
 
@@ -126,14 +201,24 @@ class JobStore(Protocol):
 class QueueStore(Protocol):
     """The same rows, as the loops look at them."""
 
-    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
-        """Up to *limit* ready jobs of each tenant, of a bounded number of tenants.
+    async def backlog(self, look: Look, now: datetime) -> Backlog:
+        """Ready jobs of a bounded number of tenants and sites; reads no more rows than it answers."""
 
-        Where there are more tenants, those behind *after_tenant* by name come first.
+    async def take(self, jobs: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
+        """Mark these as published, to be looked after at *until*; those that still were ready, come back.
+
+        None where *leader* does not lead the dispatcher any more: so what is in hand at a
+        site never passes its limit, whoever believes to lead. None for a leader: not asked.
         """
 
-    async def published(self, jobs: Sequence[Ready], until: datetime) -> None:
-        """These attempts are in JetStream; to be looked after at *until*. Claimed ones are left alone."""
+    async def put_back(self, jobs: Sequence[Ready]) -> None:
+        """These attempts did not get into JetStream after all: they are ready again, unless claimed."""
+
+    async def outstanding(self, limit: int) -> Sequence[Ready]:
+        """Attempts marked as published, at most *limit*."""
+
+    async def site(self, site: str, now: datetime) -> SiteNow:
+        """How *site* stands."""
 
     async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
         """Ids of jobs in *lane* whose ``due`` is not after *before*, the longest due first."""
@@ -141,8 +226,8 @@ class QueueStore(Protocol):
     async def count(self, lanes: Sequence[Lane]) -> int:
         """How many jobs are in *lanes*."""
 
-    async def seen(self, worker: str, slots: int, now: datetime) -> None:
-        """A live worker has so many slots."""
+    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
+        """A live worker has so many slots, and uses this egress."""
 
     async def slots(self, now: datetime) -> int:
         """Slots of the workers seen lately."""
@@ -158,6 +243,9 @@ class QueueStore(Protocol):
 
     async def forget(self, events_before: datetime, requests_before: datetime) -> None:
         """Drop old events and request records."""
+
+    async def forget_gates(self, before: datetime) -> None:
+        """Drop gates at which nothing happened since *before*."""
 
     async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """Whether *holder* leads *loop* until *lasting* from now; one holder at a time."""

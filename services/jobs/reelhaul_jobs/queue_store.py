@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, literal, literal_column, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reelhaul_jobs import rows
+from reelhaul_jobs import backlog_store, gate_store, rows
+from reelhaul_jobs.model.gates import WORKER_GONE
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.queueing import Ready
-from reelhaul_jobs.model.states import Lane, Priority
-from reelhaul_jobs.ports import Backlog
+from reelhaul_jobs.model.picking import Ready
+from reelhaul_jobs.model.sites import SiteNow
+from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.ports import Backlog, Look
 from reelhaul_jobs.tables import events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 
-#: A worker that neither claimed nor renewed for so long is gone.
-WORKER_GONE = timedelta(seconds=60)
-
-# More tenants than this take turns.
-_TENANTS = 200
-
-# A literal: with a bound value neither database would see that the partial index fits.
-_READY = jobs.c.lane == literal_column(str(int(Lane.READY)))
-
-# A loose index scan: one seek per tenant, however long each one's backlog is.
-_first = select(func.min(jobs.c.tenant).label("tenant")).where(_READY, jobs.c.tenant > bindparam("after"))
-_chain = _first.cte("tenants", recursive=True)
-_further = select(func.min(jobs.c.tenant)).where(_READY, jobs.c.tenant > _chain.c.tenant).scalar_subquery()
-_chain = _chain.union_all(select(_further).where(_chain.c.tenant.is_not(None)))
-_TENANTS_READY = select(_chain.c.tenant).where(_chain.c.tenant.is_not(None)).limit(bindparam("most"))
-
-_READY_OF = (
-    select(jobs.c.id, jobs.c.attempt, jobs.c.tenant, jobs.c.priority, jobs.c.traceparent)
-    .where(_READY, jobs.c.tenant == bindparam("tenant"))
-    .order_by(jobs.c.due, jobs.c.id)
-    .limit(bindparam("most"))
-)
-_IN_HAND = (
-    select(jobs.c.tenant, jobs.c.lane, func.count().label("jobs"))
-    .where(jobs.c.lane.in_([int(Lane.PUBLISHED), int(Lane.LEASED)]))
-    .group_by(jobs.c.tenant, jobs.c.lane)
-)
 _SLOTS = select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
-_PUBLISHED = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("job"), jobs.c.attempt == bindparam("of_attempt"), _READY)
-    .values(lane=int(Lane.PUBLISHED), due=bindparam("until"))
-)
 _DUE = (
     select(jobs.c.id)
     .where(jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
@@ -73,16 +43,28 @@ class SqlQueueStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def backlog(self, limit: int, after_tenant: str, now: datetime) -> Backlog:
+    async def backlog(self, look: Look, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
-        return await self._database.read(lambda connection: _backlog(connection, limit, after_tenant, now))
+        found = await self._database.read(lambda connection: backlog_store.backlog(connection, look, now))
+        return replace(found, slots=await self.slots(now))
 
-    async def published(self, ready: Sequence[Ready], until: datetime) -> None:
-        """See QueueStore.published."""
-        moment = rows.micros(until)
-        told = [{"job": job.id, "of_attempt": job.attempt, "until": moment} for job in ready]
-        if told:
-            await self._database.write(lambda connection: _executed(connection, _PUBLISHED, told))
+    async def take(self, ready: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
+        """See QueueStore.take."""
+        return await self._database.write(
+            lambda connection: backlog_store.take(connection, ready, until, leader)
+        )
+
+    async def put_back(self, ready: Sequence[Ready]) -> None:
+        """See QueueStore.put_back."""
+        await self._database.write(lambda connection: backlog_store.put_back(connection, ready))
+
+    async def outstanding(self, limit: int) -> Sequence[Ready]:
+        """See QueueStore.outstanding."""
+        return await self._database.read(lambda connection: backlog_store.outstanding(connection, limit))
+
+    async def site(self, site: str, now: datetime) -> SiteNow:
+        """See QueueStore.site."""
+        return await self._database.read(lambda connection: backlog_store.site_now(connection, site, now))
 
     async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
         """See QueueStore.due."""
@@ -94,9 +76,9 @@ class SqlQueueStore:
         statement = select(func.count()).where(jobs.c.lane.in_([int(lane) for lane in lanes]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
 
-    async def seen(self, worker: str, slots: int, now: datetime) -> None:
+    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
         """See QueueStore.seen."""
-        row = {"name": worker, "slots": slots, "seen_time": rows.micros(now)}
+        row = {"name": worker, "slots": slots, "seen_time": rows.micros(now), "egress": egress}
         await self._database.write(lambda connection: _executed(connection, _upsert_worker(connection), row))
 
     async def slots(self, now: datetime) -> int:
@@ -128,6 +110,10 @@ class SqlQueueStore:
         for statement in (old_events, old_requests):
             await self._database.write(partial(_executed, statement=statement))
 
+    async def forget_gates(self, before: datetime) -> None:
+        """See QueueStore.forget_gates."""
+        await self._database.write(lambda connection: gate_store.forget(connection, before))
+
     async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """See QueueStore.lead."""
         until = rows.micros(now + lasting)
@@ -140,27 +126,6 @@ class SqlQueueStore:
         await self._database.write(lambda connection: _executed(connection, held))
 
 
-def _backlog(connection: Connection, limit: int, after_tenant: str, now: datetime) -> Backlog:
-    in_hand: dict[str, int] = defaultdict(int)
-    published = 0
-    for tenant, lane, number in connection.execute(_IN_HAND):
-        in_hand[tenant] += number
-        published += number if lane == Lane.PUBLISHED else 0
-    tenants = list(connection.execute(_TENANTS_READY, {"after": after_tenant, "most": _TENANTS}).scalars())
-    if after_tenant and len(tenants) < _TENANTS:
-        first = connection.execute(_TENANTS_READY, {"after": "", "most": _TENANTS - len(tenants)}).scalars()
-        tenants += [tenant for tenant in first if tenant not in tenants]
-    ready = {
-        tenant: [_ready(row) for row in connection.execute(_READY_OF, {"tenant": tenant, "most": limit})]
-        for tenant in tenants
-    }
-    return Backlog(ready, dict(in_hand), published, _slots(connection, now))
-
-
-def _ready(row: Any) -> Ready:
-    return Ready(row.id, row.attempt, row.tenant, Priority(row.priority), row.traceparent)
-
-
 def _slots(connection: Connection, now: datetime) -> int:
     return int(connection.execute(_SLOTS, {"since": rows.micros(now - WORKER_GONE)}).scalar_one())
 
@@ -171,7 +136,7 @@ def _executed(connection: Connection, statement: Any, values: Any = None) -> Non
 
 def _upsert_worker(connection: Connection) -> Any:
     statement = _dialect(connection).insert(workers)
-    told = {"slots": statement.excluded.slots, "seen_time": statement.excluded.seen_time}
+    told = {name: statement.excluded[name] for name in ("slots", "seen_time", "egress")}
     return statement.on_conflict_do_update(index_elements=[workers.c.name], set_=told)
 
 

@@ -15,6 +15,7 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Attempt, Event, Job, RetryPolicy
+from reelhaul_jobs.model.lists import NEVER
 from reelhaul_jobs.model.retries import reason_of
 from reelhaul_jobs.model.states import AttemptState, Kind, Lane, Priority, State
 
@@ -43,16 +44,13 @@ def row_of(job: Job) -> dict[str, Any]:
         "id": job.id,
         "tenant": job.tenant,
         "url": job.url,
+        "site": job.site,
         "format": job.format.SerializeToString(),
-        "priority": int(job.priority),
         "kind": int(job.kind),
-        "labels": _json(job.labels),
-        "schedule_time": _micros(job.schedule_time),
         "max_attempts": job.retry.max_attempts,
         "min_backoff": job.retry.min_backoff // _MICROSECOND,
         "max_backoff": job.retry.max_backoff // _MICROSECOND,
         "attempt_deadline": job.attempt_deadline // _MICROSECOND,
-        "ttl": job.ttl // _MICROSECOND,
         "batch_id": job.batch_id,
         "traceparent": job.traceparent,
         "create_time": micros(job.create_time),
@@ -62,22 +60,28 @@ def row_of(job: Job) -> dict[str, Any]:
 def changing_row_of(job: Job) -> dict[str, Any]:
     """The columns of *job* that a change may touch."""
     return {
-        "expire_time": _micros(job.expire_time),
+        "priority": int(job.priority),
+        "labels": _json(job.labels),
+        "schedule_time": micros_or_none(job.schedule_time),
+        "ttl": job.ttl // _MICROSECOND,
+        "expire_time": micros_or_none(job.expire_time),
         "state": int(job.state),
         "attempt": job.attempt,
         "epoch": job.epoch,
         "charged": job.charged,
         "revision": job.revision,
         "lane": int(job.lane),
-        "due": _micros(job.due),
+        "due": micros_or_none(job.due),
         "worker": job.worker,
         "claim_id": job.claim_id,
+        "egress": job.egress,
         "failures": _json(job.failures),
         "update_time": micros(job.update_time),
-        "start_time": _micros(job.start_time),
-        "end_time": _micros(job.end_time),
-        "confirm_time": _micros(job.confirm_time),
-        "delete_time": _micros(job.delete_time),
+        "start_time": micros_or_none(job.start_time),
+        "end_time": micros_or_none(job.end_time),
+        "end_order": micros(job.end_time or NEVER),
+        "confirm_time": micros_or_none(job.confirm_time),
+        "delete_time": micros_or_none(job.delete_time),
         "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
         "extractor": _searchable(job.media.extractor) if job.media else "",
         "title": _searchable(job.media.title) if job.media else "",
@@ -98,7 +102,7 @@ def job_of(row: Row) -> Job:
         priority=Priority(row["priority"]),
         kind=Kind(row["kind"]),
         labels=json.loads(row["labels"]),
-        schedule_time=_time(row["schedule_time"]),
+        schedule_time=time_or_none(row["schedule_time"]),
         retry=RetryPolicy(
             max_attempts=row["max_attempts"],
             min_backoff=timedelta(microseconds=row["min_backoff"]),
@@ -116,6 +120,7 @@ def job_of(row: Row) -> Job:
         lane=Lane(row["lane"]),
         worker=row["worker"],
         claim_id=row["claim_id"],
+        egress=row["egress"],
         failures=json.loads(row["failures"]),
         progress=_parsed(media_pb2.Progress, row["progress"]),
         error=_parsed(status_pb2.Status, row["error"]),
@@ -123,7 +128,7 @@ def job_of(row: Row) -> Job:
         got=result.got if result.HasField("got") else None,
         artifacts=tuple(result.artifacts),
         warnings=tuple(result.warnings),
-        **{name: _time(row[name]) for name in _TIMES},
+        **{name: time_or_none(row[name]) for name in _TIMES},
     )
 
 
@@ -151,7 +156,7 @@ def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
         "worker": attempt.worker,
         "engine_version": attempt.engine_version,
         "start_time": micros(attempt.start_time),
-        "end_time": _micros(attempt.end_time),
+        "end_time": micros_or_none(attempt.end_time),
         "downloaded_bytes": attempt.downloaded_bytes,
         "error": _bytes(attempt.error),
         "http_statuses": _json(attempt.http_statuses),
@@ -169,7 +174,7 @@ def attempt_of(row: Row) -> Attempt:
         worker=row["worker"],
         engine_version=row["engine_version"],
         start_time=time_of(row["start_time"]),
-        end_time=_time(row["end_time"]),
+        end_time=time_or_none(row["end_time"]),
         downloaded_bytes=row["downloaded_bytes"],
         error=_parsed(status_pb2.Status, row["error"]),
         http_statuses={int(status): times for status, times in json.loads(row["http_statuses"]).items()},
@@ -187,7 +192,7 @@ def event_row_of(job_id: str, event: Event) -> dict[str, Any]:
         "state": int(event.state),
         "charged": event.charged,
         "error": _bytes(event.error),
-        "next_attempt_time": _micros(event.next_attempt_time),
+        "next_attempt_time": micros_or_none(event.next_attempt_time),
     }
 
 
@@ -200,7 +205,7 @@ def event_of(row: Row) -> Event:
         state=State(row["state"]),
         charged=row["charged"],
         error=_parsed(status_pb2.Status, row["error"]),
-        next_attempt_time=_time(row["next_attempt_time"]),
+        next_attempt_time=time_or_none(row["next_attempt_time"]),
     )
 
 
@@ -220,11 +225,13 @@ def _json(value: Mapping[Any, Any]) -> str:
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 
-def _micros(time: datetime | None) -> int | None:
+def micros_or_none(time: datetime | None) -> int | None:
+    """*time* as a row holds it, null for None."""
     return None if time is None else micros(time)
 
 
-def _time(value: int | None) -> Any:
+def time_or_none(value: int | None) -> Any:
+    """The time that a row holds, None for null."""
     return None if value is None else time_of(value)
 
 

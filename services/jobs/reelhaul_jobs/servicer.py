@@ -13,23 +13,30 @@ from google.protobuf import empty_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs import admission
+from reelhaul_jobs.admission.updates import paths_of
+from reelhaul_jobs.convert import batches, lists, names, summaries, watches
 from reelhaul_jobs.convert import jobs as to_jobs
 from reelhaul_jobs.convert import leases as to_leases
-from reelhaul_jobs.convert import lists, names, watches
+from reelhaul_jobs.convert.updates import update_of
 from reelhaul_jobs.model import waits
+from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports import Clock
+from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import Watches
+from reelhaul_jobs.service.watching.messages import Message
+from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
+from reelhaul_runtime.errors import ReelhaulError
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """reelhaul.jobs.v1.JobService."""
 
-    def __init__(self, jobs: Jobs, watching: Watches, tokens: Tokens, now: Clock) -> None:
+    def __init__(self, jobs: Jobs, batches: Batches, watching: Watches, tokens: Tokens, now: Clock) -> None:
         self._jobs = jobs
+        self._batches = batches
         self._watches = watching
         self._tokens = tokens
         self._now = now
@@ -38,10 +45,15 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.CreateJobRequest, context: object = None
     ) -> job_pb2.Job:
         now, tenant = self._now(), identity.caller().tenant
-        job = to_jobs.job_of(
-            admission.admitted(request.job, now), request.job_id, tenant, now, logs.traceparent.get()
-        )
         once = to_jobs.request_of(request, "CreateJob", tenant, now)
+        try:
+            asked = admission.admitted(request.job, now)
+        except ReelhaulError:
+            # What was good once is so when it is repeated, though its schedule_time has passed since.
+            if (seen := await self._jobs.created(once)) is None:
+                raise
+            return to_jobs.proto_of(seen)
+        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get())
         if request.validate_only:
             return to_jobs.proto_of(await self._jobs.forecast(job))
         return to_jobs.proto_of(await self._jobs.create(job, once))
@@ -52,15 +64,17 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     async def ListJobs(
         self, request: job_service_pb2.ListJobsRequest, context: object = None
     ) -> job_service_pb2.ListJobsResponse:
-        now, owner = self._now(), _owner()
-        page = await self._jobs.page(lists.query_of(request, owner, self._tokens, now))
-        view = request.view or job_service_pb2.JOB_VIEW_BASIC
-        shown = (self._jobs.freshest(job) for job in page.jobs)
-        return job_service_pb2.ListJobsResponse(
-            jobs=[to_jobs.proto_of(Seen(job, waits.wait_of(job)), view) for job in shown],
-            next_page_token=lists.next_token(request, owner, page, self._tokens, now),
-            total_size=page.total,
-        )
+        now = self._now()
+        query = lists.query_of(request, identity.caller(), self._tokens, now)
+        page = await self._jobs.page(query)
+        shown = (self._seen(job) for job in page.jobs)
+        return lists.answer_of(request, query, page, shown, (self._tokens, now))
+
+    async def SummarizeJobs(
+        self, request: job_service_pb2.SummarizeJobsRequest, context: object = None
+    ) -> job_service_pb2.SummarizeJobsResponse:
+        asked = summaries.range_of(request, identity.caller(), self._now())
+        return summaries.answer_of(asked, await self._jobs.summary(asked))
 
     async def CancelJob(
         self, request: job_service_pb2.CancelJobRequest, context: object = None
@@ -74,6 +88,23 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         once = to_jobs.request_of(request, "RetryJob", tenant, self._now())
         return to_jobs.proto_of(await self._jobs.retry(job_id, _owner(), etag=request.etag, request=once))
 
+    async def PauseJob(self, request: job_service_pb2.PauseJobRequest, context: object = None) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.pause(job_id, _owner(), etag=request.etag))
+
+    async def ResumeJob(
+        self, request: job_service_pb2.ResumeJobRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.resume(job_id, _owner(), etag=request.etag))
+
+    async def UpdateJob(
+        self, request: job_service_pb2.UpdateJobRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.job.name, "job.name")
+        update = update_of(request, paths_of(request, self._now()))
+        return to_jobs.proto_of(await self._jobs.update(job_id, _owner(), update, etag=request.job.etag))
+
     async def DeleteJob(
         self, request: job_service_pb2.DeleteJobRequest, context: object = None
     ) -> empty_pb2.Empty:
@@ -81,12 +112,53 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         await self._jobs.delete(job_id, _owner(), etag=request.etag, allow_missing=request.allow_missing)
         return empty_pb2.Empty()
 
-    async def WatchJob(
+    async def BatchGetJobs(
+        self, request: job_service_pb2.BatchGetJobsRequest, context: object = None
+    ) -> job_service_pb2.BatchGetJobsResponse:
+        found = await self._batches.get(batches.named(request.names), _owner())
+        shown = [to_jobs.proto_of(self._seen(job)) for job in found]
+        return job_service_pb2.BatchGetJobsResponse(jobs=lists.light_enough(shown))
+
+    async def BatchCreateJobs(
+        self, request: job_service_pb2.BatchCreateJobsRequest, context: object = None
+    ) -> job_service_pb2.BatchCreateJobsResponse:
+        now, tenant = self._now(), identity.caller().tenant
+        once = to_jobs.request_of(request, "BatchCreateJobs", tenant, now)
+        try:
+            asked = batches.batch_of(request, tenant, now)
+        except ReelhaulError:
+            # As in CreateJob.
+            if (earlier := await self._batches.created(once)) is None:
+                raise
+            return batches.created(earlier)
+        kept = await self._batches.create(asked, once, partly=request.return_partial_success)
+        return batches.created(kept)
+
+    async def BatchCancelJobs(
+        self, request: job_service_pb2.BatchCancelJobsRequest, context: object = None
+    ) -> job_service_pb2.BatchCancelJobsResponse:
+        asked = batches.named(request.names)
+        done = batches.in_order(asked, await self._batches.cancel(asked, _owner()))
+        return job_service_pb2.BatchCancelJobsResponse(jobs=batches.basic(done))
+
+    async def BatchRetryJobs(
+        self, request: job_service_pb2.BatchRetryJobsRequest, context: object = None
+    ) -> job_service_pb2.BatchRetryJobsResponse:
+        once = to_jobs.request_of(request, "BatchRetryJobs", identity.caller().tenant, self._now())
+        asked = batches.retry_of(request)
+        done = await self._batches.retry(asked, _owner(), once, only_look=request.validate_only)
+        return job_service_pb2.BatchRetryJobsResponse(jobs=batches.basic(done.jobs), more=done.more)
+
+    async def WatchJob(  # type: ignore[override]
         self, request: job_service_pb2.WatchJobRequest, context: object = None
-    ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
+    ) -> AsyncIterator[bytes]:
+        async for message in self.watched(request):
+            yield watches.bytes_of(message)
+
+    def watched(self, request: job_service_pb2.WatchJobRequest) -> AsyncIterator[Message]:
+        """The messages of WatchJob, not yet serialised."""
         job_id, pace = names.job_id(request.name), watches.pace_of(request)
-        async for message in self._watches.watch(job_id, _owner(), request.resume_token, pace):
-            yield watches.proto_of(message)
+        return self._watches.watch(job_id, _owner(), request.resume_token, pace)
 
     async def GetAttempt(
         self, request: job_service_pb2.GetAttemptRequest, context: object = None
@@ -107,6 +179,11 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         return job_service_pb2.ListAttemptsResponse(
             attempts=[to_jobs.attempt_of(attempt) for attempt in found[:size]], next_page_token=token
         )
+
+    def _seen(self, job: Job) -> Seen:
+        """*job* as its row and the bus tell, without its place in the queue."""
+        newest = self._jobs.freshest(job)
+        return Seen(newest, waits.wait_of(newest))
 
 
 class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from datetime import timedelta
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_runtime.settings import SuiteSettings
 
 
@@ -16,6 +18,17 @@ class Settings(SuiteSettings):
     jobs_database_url: str = Field(default="", repr=False)
     #: Seconds that a worker's lease lasts; it renews every third of it.
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
+    #: Jobs of one site in hand at once; 0: any number.
+    jobs_site_limit: int = Field(default=16, ge=0, le=100_000)
+    #: The same by site, as JSON: {"youtube.com": 4}.
+    jobs_site_limits: dict[str, Annotated[int, Field(ge=0, le=100_000)]] = Field(default_factory=dict)
+    #: Seconds between two starts at one site by one egress; more where a site asks to slow down.
+    jobs_site_delay_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
+    #: Seconds that a site is left alone that blocks us; doubled while it goes on, up to 30 minutes.
+    jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
+    #: How many times a tenant's share of one of weight 1 a tenant has, as JSON: {"acme": 3}.
+    jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+
     #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
     mutant: Literal["", "no-fence", "no-sweeper"] = ""
 
@@ -24,6 +37,16 @@ class Settings(SuiteSettings):
         if self.mutant and not self.chaos:
             raise ValueError("REELHAUL_MUTANT loses jobs: it is for crash tests, with REELHAUL_CHAOS=1")
         return self
+
+    @property
+    def site_limits(self) -> SiteLimits:
+        """What may be asked of a site."""
+        return SiteLimits(
+            running=self.jobs_site_limit,
+            running_of=self.jobs_site_limits,
+            delay=timedelta(seconds=self.jobs_site_delay_seconds),
+            park=timedelta(seconds=self.jobs_park_seconds),
+        )
 
     @property
     def database_url(self) -> str:

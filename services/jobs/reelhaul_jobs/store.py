@@ -4,87 +4,92 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
+from itertools import count
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     Connection,
-    Table,
     bindparam,
     func,
     insert,
-    literal_column,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import pages, rows
+from reelhaul_jobs import gate_store, pages, replays, rows, tallies
+from reelhaul_jobs.backlog_store import READY, SITES_READY
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
-from reelhaul_jobs.model.job import Attempt, Event, Job
+from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
+from reelhaul_jobs.model.lists import Batch, Range, Summary
 from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Page, Query, Request, Rule
-from reelhaul_jobs.tables import attempts, events, jobs, keys, request_ids
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_jobs.ports import Page, Query, Request, Rule, RuleOfMany, SiteKey, SiteRule
+from reelhaul_jobs.replays import Answer
+from reelhaul_jobs.tables import attempts, events, jobs, keys
+from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.statements import Statement
 
 T = TypeVar("T")
 
 # The first run lost to a twin that is committed by then: a second run finds it.
 _TWINS = 2
 
-# Statements are made once: SQLAlchemy then finds their SQL by identity, not by building it anew.
-_ONE = select(jobs).where(jobs.c.id == bindparam("job"))
-_ONE_TO_CHANGE = _ONE.with_for_update()
-_ADD_JOB = insert(jobs)
-_ADD_EVENT = insert(events)
-_ADD_ATTEMPT = insert(attempts)
-_CHANGE_JOB = update(jobs).where(jobs.c.id == bindparam("job"))
-_END_ATTEMPT = update(attempts).where(
-    attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number")
+_ONE_ROW = select(jobs).where(jobs.c.id == bindparam("job"))
+_ONE = Statement(_ONE_ROW)
+_ONE_TO_CHANGE = Statement(_ONE_ROW.with_for_update())
+_MANY = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
+# In one order, lest two that change the same jobs wait for each other for ever.
+_MANY_TO_CHANGE = _MANY.order_by(jobs.c.id).with_for_update()
+_ADD_JOB = Statement(insert(jobs))
+_ADD_EVENT = Statement(insert(events))
+_ADD_ATTEMPT = Statement(insert(attempts))
+_CHANGE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
+_END_ATTEMPT = Statement(
+    update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number"))
 )
-_REQUEST = select(request_ids.c.digest, request_ids.c.response).where(
-    request_ids.c.tenant == bindparam("tenant"),
-    request_ids.c.method == bindparam("method"),
-    request_ids.c.id == bindparam("id"),
-)
-_ATTEMPTS = (
+_ATTEMPTS = Statement(
     select(attempts)
     .where(attempts.c.job == bindparam("job"), attempts.c.number < bindparam("below"))
     .order_by(attempts.c.number.desc())
     .limit(bindparam("most"))
 )
-_ATTEMPT = select(attempts).where(
-    attempts.c.job == bindparam("job"), attempts.c.number == bindparam("number")
+_ATTEMPT = Statement(
+    select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.number == bindparam("number"))
 )
-_OF_EPOCH = select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.epoch == bindparam("epoch"))
-_EVENTS = (
+_OF_EPOCH = Statement(
+    select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.epoch == bindparam("epoch"))
+)
+_EVENTS = Statement(
     select(events)
     .where(events.c.job == bindparam("job"), events.c.revision > bindparam("after"))
     .order_by(events.c.revision)
     .limit(bindparam("most"))
 )
+_REVISIONS = select(jobs.c.id, jobs.c.revision).where(
+    jobs.c.id.in_(bindparam("jobs", expanding=True)), jobs.c.delete_time.is_(None)
+)
 _BEFORE = (
     select(jobs.c.id)
     .where(
-        # A literal: with a bound value neither database would see that the partial index fits.
-        jobs.c.lane == literal_column(str(int(Lane.READY))),
-        jobs.c.tenant == bindparam("tenant"),
+        READY,
+        jobs.c.tenant == bindparam("of_tenant"),
+        jobs.c.site == bindparam("of_site"),
         tuple_(jobs.c.due, jobs.c.id) < tuple_(bindparam("due"), bindparam("id")),
     )
-    .limit(pages.COUNTED - 1)
+    .limit(bindparam("most"))
     .subquery()
 )
 _PLACE = select(func.count()).select_from(_BEFORE)
 
-
-class _TwinCommitted(ReelhaulError):
-    """The same request, sent twice, was committed by another connection first."""
+# Of more sites than this the place is an estimate, which it is anyway.
+_SITES = 64
 
 
 class SqlJobStore:
@@ -95,30 +100,73 @@ class SqlJobStore:
 
     async def add(self, new: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
         """See JobStore.add."""
-        return await self._written(lambda connection: _add(connection, new, request))
+        try:
+            return await self._written(lambda connection: _add(connection, new, request))
+        except ReelhaulError as error:
+            if error.reason != ErrorReason.RESOURCE_EXISTS or not new[1:]:
+                raise
+            ids = [job.id for job in new]
+            taken = await self._database.read(lambda c: _many(c, _MANY, ids, deleted=True))
+            raise _exists(taken[0].id if taken else ids[0]) from error
+
+    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+        """See JobStore.add_batch."""
+        return await self._written(lambda connection: _add_batch(connection, batch, request))
+
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """See JobStore.earlier."""
+        return await self._database.read(lambda connection: _earlier(connection, request))
 
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
         return await self._database.read(lambda connection: _get(connection, job_id))
 
+    async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """See JobStore.get_many."""
+        return await self._database.read(lambda connection: _many(connection, _MANY, job_ids))
+
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
-        return await self._database.read(lambda connection: pages.page(connection, query))
+        return await self._database.scan(lambda connection: pages.page(connection, query))
+
+    async def summary(self, asked: Range) -> Summary:
+        """See JobStore.summary."""
+        return await self._database.scan(lambda connection: tallies.summary(connection, asked))
 
     async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
         """See JobStore.change."""
         return await self._written(lambda connection: _change(connection, job_id, rule, request))
 
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """See JobStore.change_at_site."""
+
+        def op(connection: Connection) -> Change:
+            def at_site(job: Job) -> Change:
+                passage = gate_store.passage(connection, *key(job), now, counted=counted)
+                return rule(job, passage)
+
+            return _change(connection, job_id, at_site, None)
+
+        return await self._database.write(op)
+
+    async def change_many(
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
+    ) -> Sequence[Change]:
+        """See JobStore.change_many."""
+        return await self._written(lambda connection: _change_many(connection, job_ids, rule, request))
+
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
         asked = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}
-        found = await self._database.read(lambda connection: _all(connection, _ATTEMPTS, asked))
+        found = await self._database.read(lambda connection: _ATTEMPTS.all(connection, asked))
         return [rows.attempt_of(row) for row in found]
 
     async def attempt(self, job_id: str, number: int) -> Attempt:
         """See JobStore.attempt."""
         asked = {"job": job_id, "number": number}
-        found = await self._database.read(lambda connection: _all(connection, _ATTEMPT, asked))
+        found = await self._database.read(lambda connection: _ATTEMPT.all(connection, asked))
         if not found:
             raise NotFound(f"jobs/{job_id}/attempts/{number}")
         return rows.attempt_of(found[0])
@@ -126,27 +174,29 @@ class SqlJobStore:
     async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
         """See JobStore.attempt_of_epoch."""
         asked = {"job": job_id, "epoch": epoch}
-        found = await self._database.read(lambda connection: _all(connection, _OF_EPOCH, asked))
+        found = await self._database.read(lambda connection: _OF_EPOCH.all(connection, asked))
         return rows.attempt_of(found[0]) if found else None
 
     async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """See JobStore.events."""
         asked = {"job": job_id, "after": after, "most": limit}
-        found = await self._database.read(lambda connection: _all(connection, _EVENTS, asked))
+        found = await self._database.read(lambda connection: _EVENTS.all(connection, asked))
         return [rows.event_of(row) for row in found]
+
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """See JobStore.revisions."""
+        asked = {"jobs": list(job_ids)}
+        found = await self._database.read(lambda connection: connection.execute(_REVISIONS, asked).all())
+        return {row.id: row.revision for row in found}
 
     async def place(self, job: Job) -> int:
         """See JobStore.place."""
-        if job.lane is not Lane.READY or job.due is None:
-            return 1
-        asked = {"tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
-        before = await self._database.read(lambda connection: connection.execute(_PLACE, asked).scalar())
-        return int(before or 0) + 1
+        return await self._database.read(lambda connection: _place(connection, job))
 
     async def _written(self, op: Callable[[Connection], T]) -> T:
         """What *op* returns, committed. One that lost a race against its own twin runs again."""
         for _ in range(_TWINS):
-            with suppress(_TwinCommitted):
+            with suppress(replays.TwinCommitted):
                 return await self._database.write(op)
         return await self._database.write(op)
 
@@ -156,108 +206,143 @@ class SqlJobStore:
         return await self._database.write(lambda connection: _key(connection, fresh))
 
 
-def _add(connection: Connection, new: Sequence[Job], request: Request | None) -> Sequence[Job]:
-    if request is not None and (earlier := _replayed(connection, request)) is not None:
-        return earlier
-    try:
-        connection.execute(_ADD_JOB, [rows.row_of(job) for job in new])
-    except IntegrityError as error:
-        # Behind this write's own savepoint; only the id is unique here.
-        raise ReelhaulError(
-            ErrorReason.RESOURCE_EXISTS,
-            f"{new[0].name} exists",
-            metadata={"resource": new[0].name},
-        ) from error
-    born = [rows.event_row_of(job.id, changes.event_of(job, None)) for job in new]
-    connection.execute(_ADD_EVENT, born)
-    if request is not None:
-        _remember(connection, request, [job.id for job in new])
-    return new
-
-
 def _get(connection: Connection, job_id: str) -> Job:
-    found = connection.execute(_ONE, {"job": job_id}).mappings().first()
+    found = _ONE.first(connection, {"job": job_id})
     if found is None or found["delete_time"] is not None:
         raise NotFound(f"jobs/{job_id}")
     return rows.job_of(found)
 
 
+def _add(connection: Connection, new: Sequence[Job], request: Request | None) -> Sequence[Job]:
+    if (answer := replays.earlier(connection, request)) is not None:
+        return _answered(connection, answer)
+    try:
+        _ADD_JOB.run_many(connection, [rows.row_of(job) for job in new])
+    except IntegrityError as error:
+        # Behind this write's own savepoint; only the id is unique here.
+        raise _exists(new[0].id) from error
+    _ADD_EVENT.run_many(connection, [_birth_of(job) for job in new])
+    replays.remember(connection, request, Answer([job.id for job in new]))
+    return new
+
+
+def _add_batch(connection: Connection, batch: Batch, request: Request | None) -> Batch:
+    if (answer := replays.earlier(connection, request)) is not None:
+        places = (place for place in count() if place not in answer.failed)
+        at = dict(zip(answer.ids, places, strict=False))
+        return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
+    if not batch.jobs:
+        return batch
+    adding = replays.insert_new(connection, jobs).returning(jobs.c.id)
+    added = set(connection.execute(adding, [rows.row_of(job) for job in batch.jobs.values()]).scalars())
+    kept = {place: job for place, job in batch.jobs.items() if job.id in added}
+    taken = {p: to_status(_exists(job.id)) for p, job in batch.jobs.items() if job.id not in added}
+    failed = {**batch.failed, **taken}
+    if kept:
+        _ADD_EVENT.run_many(connection, [_birth_of(job) for job in kept.values()])
+        replays.remember(connection, request, Answer([job.id for job in kept.values()], failed))
+    return Batch(kept, failed)
+
+
+def _earlier(connection: Connection, request: Request) -> Sequence[Job] | None:
+    answer = replays.earlier(connection, request)
+    return None if answer is None else _answered(connection, answer)
+
+
+def _answered(connection: Connection, answer: Answer) -> Sequence[Job]:
+    """The jobs of an earlier answer, as they are. ``NotFound`` where all were deleted."""
+    found = _many(connection, _MANY, answer.ids)
+    if answer.ids and not found:
+        raise NotFound(f"jobs/{answer.ids[0]}")
+    return found
+
+
+def _birth_of(job: Job) -> dict[str, Any]:
+    return rows.event_row_of(job.id, changes.event_of(job, None))
+
+
+def _exists(job_id: str) -> ReelhaulError:
+    name = f"jobs/{job_id}"
+    return ReelhaulError(ErrorReason.RESOURCE_EXISTS, f"{name} exists", metadata={"resource": name})
+
+
 def _change(connection: Connection, job_id: str, rule: Rule, request: Request | None) -> Change:
-    found = connection.execute(_ONE_TO_CHANGE, {"job": job_id}).mappings().first()
+    found = _ONE_TO_CHANGE.first(connection, {"job": job_id})
     if found is None:
         raise NotFound(f"jobs/{job_id}")
     job = rows.job_of(found)
-    if request is not None and _replayed(connection, request) is not None:
+    if replays.earlier(connection, request) is not None:
         return changes.none(job)
     change = rule(job)
-    if request is not None:
-        _remember(connection, request, [job_id])
+    replays.remember(connection, request, Answer([job_id]))
     if change.made:
-        _write(connection, change)
+        _write(connection, [change])
+    if change.gate is not None:
+        gate_store.write(connection, change.gate)
     return change
 
 
-def _write(connection: Connection, change: Change) -> None:
-    job, before = change.job, change.before
-    connection.execute(_CHANGE_JOB, {"job": job.id, **rows.changing_row_of(job)})
-    if event := change.event:
-        connection.execute(_ADD_EVENT, rows.event_row_of(job.id, event))
-    if ending := change.ended:
-        ended = {
-            "of_job": job.id,
-            "of_number": before.attempt,
-            "state": int(ending.state),
-            "error": ending.error.SerializeToString() if ending.error else None,
-            "http_statuses": json.dumps(dict(ending.http_statuses)),
-            "end_time": rows.micros(job.update_time),
-            "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
-            "finish_revision": job.revision if ending.finished else None,
-        }
-        connection.execute(_END_ATTEMPT, ended)
-    if began := change.began:
-        connection.execute(_ADD_ATTEMPT, rows.attempt_row_of(began))
+def _change_many(
+    connection: Connection, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None
+) -> Sequence[Change]:
+    if (answer := replays.earlier(connection, request)) is not None:
+        return [changes.none(job) for job in _answered(connection, answer)]
+    asked = (rule(job) for job in _many(connection, _MANY_TO_CHANGE, job_ids, deleted=True))
+    found = [change for change in asked if change is not None]
+    replays.remember(connection, request, Answer([change.job.id for change in found]))
+    if made := [change for change in found if change.made]:
+        _write(connection, made)
+    return found
 
 
-def _replayed(connection: Connection, request: Request) -> list[Job] | None:
-    """What the same request made before; None if it is new."""
-    asked = {"tenant": request.tenant, "method": request.method, "id": request.id}
-    found = connection.execute(_REQUEST, asked).first()
-    if found is None:
-        return None
-    if bytes(found.digest) != request.digest:
-        raise ReelhaulError(
-            ErrorReason.REQUEST_ID_REUSED,
-            f"request_id {request.id} was used with another request",
-            metadata={"requestId": request.id},
-        )
-    return [_get(connection, job_id) for job_id in json.loads(found.response)]
+def _many(connection: Connection, statement: Any, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
+    """The jobs of *ids* that have a row, each once, in their order."""
+    found = {row["id"]: rows.job_of(row) for row in connection.execute(statement, {"jobs": ids}).mappings()}
+    present = [found[job_id] for job_id in dict.fromkeys(ids) if job_id in found]
+    return present if deleted else [job for job in present if job.delete_time is None]
 
 
-def _remember(connection: Connection, request: Request, ids: list[str]) -> None:
-    record = {
-        "tenant": request.tenant,
-        "method": request.method,
-        "id": request.id,
-        "digest": request.digest,
-        "response": json.dumps(ids),
-        "time": rows.micros(request.time),
+def _write(connection: Connection, made: Sequence[Change]) -> None:
+    """Write *made*, with one statement for each kind of row however many they are."""
+    changed = [{"job": change.job.id, **rows.changing_row_of(change.job)} for change in made]
+    events_of = [rows.event_row_of(change.job.id, event) for change in made if (event := change.event)]
+    ended = [_end_of(change, ending) for change in made if (ending := change.ended)]
+    began = [rows.attempt_row_of(attempt) for change in made if (attempt := change.began)]
+    for statement, values in (
+        (_CHANGE_JOB, changed),
+        (_ADD_EVENT, events_of),
+        (_END_ATTEMPT, ended),
+        (_ADD_ATTEMPT, began),
+    ):
+        statement.run_many(connection, values)
+
+
+def _end_of(change: Change, ending: Ending) -> dict[str, Any]:
+    job = change.job
+    return {
+        "of_job": job.id,
+        "of_number": change.before.attempt,
+        "state": int(ending.state),
+        "error": ending.error.SerializeToString() if ending.error else None,
+        "http_statuses": json.dumps(dict(ending.http_statuses)),
+        "end_time": rows.micros(job.update_time),
+        "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
+        "finish_revision": job.revision if ending.finished else None,
     }
-    added = connection.execute(insert_new(connection, request_ids).returning(request_ids.c.id), record)
-    if added.first() is None:
-        # Another replica committed the same request since this one looked: look again.
-        raise _TwinCommitted(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on")
+
+
+def _place(connection: Connection, job: Job) -> int:
+    if job.lane is not Lane.READY or job.due is None:
+        return 1
+    asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
+    sites = connection.execute(SITES_READY, {"of_tenant": job.tenant, "after": "", "most": _SITES}).scalars()
+    before = 0
+    for site in list(sites):
+        left = {"of_site": site, "most": pages.COUNTED - 1 - before}
+        before += int(connection.execute(_PLACE, asked | left).scalar_one())
+    return before + 1
 
 
 def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:
-    connection.execute(insert_new(connection, keys), fresh)
+    connection.execute(replays.insert_new(connection, keys), fresh)
     return bytes(connection.execute(select(keys.c.value).where(keys.c.name == fresh["name"])).scalar_one())
-
-
-def insert_new(connection: Connection, table: Table) -> Any:
-    """An INSERT into *table* that leaves a row of the same key as it is."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
-
-
-def _all(connection: Connection, statement: Any, asked: dict[str, Any]) -> list[Any]:
-    return list(connection.execute(statement, asked).mappings())

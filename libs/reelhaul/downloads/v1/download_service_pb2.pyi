@@ -336,7 +336,7 @@ class ListDownloadsResponse(_message.Message):
     next_page_token: _builtins.str
     """For the next page; empty at the end."""
     total: _builtins.int
-    """Downloads that match; an estimate above 10000."""
+    """Downloads that match; 10000 stands for that or more."""
     page: _builtins.int
     """This page's number; 0 where page_token was used."""
     @_builtins.property
@@ -1183,7 +1183,7 @@ class GetStatsResponse(_message.Message):
     total: _builtins.int
     """Downloads created."""
     downloaded_bytes: _builtins.float
-    """Bytes received."""
+    """Bytes received, by attempts that have ended."""
     success_ratio: _builtins.float
     """SUCCEEDED of those that SUCCEEDED or FAILED, 0..1; absent where there are none."""
     median_seconds: _builtins.float

@@ -132,7 +132,9 @@ class ListJobsRequest(_message.Message):
     SKIP_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID.
+    Fewer come where one answer could not hold them: next_page_token leads on.
+    """
     page_token: _builtins.str
     """From the previous page, good for 3 days; the other arguments must be the same.
     Empty means the first page.
@@ -145,7 +147,10 @@ class ListJobsRequest(_message.Message):
     error.reason = UPSTREAM_BLOCKED. Empty means all.
     """
     order_by: _builtins.str
-    """Of create_time, update_time, end_time; "create_time desc" by default."""
+    """Of create_time, update_time, end_time, each also with desc; "create_time desc" by
+    default. A job that has not ended comes as the latest to end. Jobs of several
+    tenants are ordered by create_time only.
+    """
     skip: _builtins.int
     """Results to pass over before the page, 0..10000: paging by number. Prefer
     page_token, which does not slip when jobs are added.
@@ -182,7 +187,7 @@ class ListJobsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty at the end."""
     total_size: _builtins.int
-    """Jobs that the filter holds; an estimate above 10000."""
+    """Jobs that the filter holds, as of the first page; 10000 stands for that or more."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
         """The page."""
@@ -389,7 +394,9 @@ class BatchCreateJobsRequest(_message.Message):
     """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateJobRequest]:
-        """1..500; validate_only within them must be unset."""
+        """1..500, at most 3 MiB in all; validate_only within them must be unset. Where their
+        job_id is unset, lists and queue keep their order.
+        """
 
     def __init__(
         self,
@@ -1083,7 +1090,7 @@ class SummarizeJobsResponse(_message.Message):
         LATENCY_P50_FIELD_NUMBER: _builtins.int
         LATENCY_P95_FIELD_NUMBER: _builtins.int
         downloaded_bytes: _builtins.int
-        """Bytes received."""
+        """Bytes received, by attempts that have ended."""
         @_builtins.property
         def start_time(self) -> _timestamp_pb2.Timestamp:
             """When the stretch begins."""

@@ -237,7 +237,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetJobs(self, request, context):
-        """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing).
+        """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
+        FIELD_INVALID says that one answer cannot hold so many).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -97,7 +97,9 @@ class JobServiceStub:
     is; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
     """
     BatchGetJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]
-    """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing)."""
+    """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
+    FIELD_INVALID says that one answer cannot hold so many).
+    """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
     """Admits up to 500 jobs in one transaction; atomic unless return_partial_success is set.
 
@@ -206,7 +208,9 @@ class JobServiceAsyncStub(JobServiceStub):
     is; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
     """
     BatchGetJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]  # type: ignore[assignment]
-    """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing)."""
+    """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
+    FIELD_INVALID says that one answer cannot hold so many).
+    """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
     """Admits up to 500 jobs in one transaction; atomic unless return_partial_success is set.
 
@@ -372,7 +376,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.BatchGetJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.BatchGetJobsResponse, _abc.Awaitable[_job_service_pb2.BatchGetJobsResponse]]:
-        """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing)."""
+        """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
+        FIELD_INVALID says that one answer cannot hold so many).
+        """
 
     @_abc_1.abstractmethod
     def BatchCreateJobs(

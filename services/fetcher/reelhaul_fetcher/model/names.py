@@ -25,7 +25,7 @@ MEDIA_TYPES = {
     "wav": "audio/wav",
     "srt": "application/x-subrip",
     "vtt": "text/vtt",
-    "txt": "text/plain; charset=utf-8",
+    "txt": "text/plain",
     "json": "application/json",
     "jpg": "image/jpeg",
 }

@@ -37,7 +37,7 @@ def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] =
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio_only(playable, spec)
     usable = [s for s in playable if codecs.family(s.video_codec) not in barred]
-    if playable and not usable:
+    if any(s.video_codec for s in playable) and not any(s.video_codec for s in usable):
         raise _unavailable(f"streams in {', '.join(sorted(barred))} can be fetched here, but not cut")
     return _video(usable, spec)
 

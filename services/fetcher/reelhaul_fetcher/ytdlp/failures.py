@@ -26,20 +26,21 @@ from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
+_ADVICE = r"; please report this issue|[.\n]\s*You might want to use|\. Use --|\. It is recommended to use"
 _UPGRADE_URL = "https://github.com/yt-dlp/yt-dlp/releases"
 
 
 def classified(error: BaseException, answers: Answers, url: str, extractor: str) -> ReelhaulError:
     """*error*, which ended the fetch of *url*, as one of our reasons."""
-    chain = list(_chain(error))
-    for link in chain:
+    links = list(chain(error))
+    for link in links:
         if isinstance(link, ReelhaulError):
             return link
-    text = _plain(str(chain[0]))
+    text = _plain(str(links[0]))
     host = answers.last_host or urlsplit(url).hostname or ""
     facts = {"url": url, "host": host, "extractor": extractor, "engineVersion": ENGINE}
     for rule in (_by_guard, _by_kind, _by_words, _by_status, _by_transport):
-        if found := rule(chain, text, answers, facts):
+        if found := rule(links, text, answers, facts):
             return found
     return _failure(
         ErrorReason.EXTRACTOR_FAILED,
@@ -50,9 +51,9 @@ def classified(error: BaseException, answers: Answers, url: str, extractor: str)
 
 
 def _by_guard(
-    chain: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
 ) -> ReelhaulError | None:
-    if any(isinstance(link, WayBarred) for link in chain):
+    if any(isinstance(link, WayBarred) for link in links):
         return _failure(ErrorReason.URL_FORBIDDEN, "the page leads past the guard", facts)
     if answers.guard_failed:
         known = facts | {"cause": wordings.GUARD_CAUSES.get(answers.guard_failed, answers.guard_failed)}
@@ -68,9 +69,9 @@ def _by_guard(
 
 
 def _by_kind(
-    chain: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
 ) -> ReelhaulError | None:
-    for link in chain:
+    for link in links:
         if isinstance(link, UnsupportedError):
             return _failure(ErrorReason.SITE_UNSUPPORTED, "no extractor found media at this URL", facts)
         if isinstance(link, GeoRestrictedError):
@@ -87,10 +88,10 @@ def _by_kind(
 
 
 def _by_words(
-    chain: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
 ) -> ReelhaulError | None:
     # HTTPError's own words ("HTTP Error 404: Not Found") are the status, not the site's.
-    if any(isinstance(link, HTTPError) for link in chain):
+    if any(isinstance(link, HTTPError) for link in links):
         return None
     for words, reason, known in wordings.WORDS:
         if re.search(words, text, re.IGNORECASE):
@@ -99,10 +100,10 @@ def _by_words(
 
 
 def _by_status(
-    chain: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
 ) -> ReelhaulError | None:
-    transport = any(isinstance(link, TransportError) for link in chain)
-    status = next((link.status for link in chain if isinstance(link, HTTPError)), 0)
+    transport = any(isinstance(link, TransportError) for link in links)
+    status = next((link.status for link in links if isinstance(link, HTTPError)), 0)
     # A player API's refusal is told as "no formats"; only the recorded status says why.
     status = status or (0 if transport else answers.last_status)
     if status in (404, 410):
@@ -132,14 +133,14 @@ def _by_status(
 
 
 def _by_transport(
-    chain: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
 ) -> ReelhaulError | None:
-    transport = any(isinstance(link, TransportError | ConnectionError | TimeoutError) for link in chain)
+    transport = any(isinstance(link, TransportError | ConnectionError | TimeoutError) for link in links)
     if not transport and not re.search(
         r"more expected|bytes read|Got error:|reset by peer|timed out|closed file", text
     ):
         return None
-    words = f"{text} {chain[-1]}"
+    words = f"{text} {links[-1]}"
     cause = next(
         (name for rule, name in wordings.TRANSPORT if re.search(rule, words, re.IGNORECASE)), "connect"
     )
@@ -173,7 +174,7 @@ def _failure(reason: ErrorReason.ValueType, text: str, facts: dict[str, str], **
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """*error*, and what it was raised from: yt-dlp wraps up to four deep, in three ways."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
@@ -195,7 +196,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _plain(text: str) -> str:
-    """yt-dlp's message without its prefix and its plea for bug reports."""
+    """yt-dlp's message without its prefix, its plea for bug reports and its advice for the command line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     text = re.sub(r"^(ERROR:\s*)?(\[[^\]]+\]\s*)?([\w-]{1,40}:\s+)?", "", text)
-    return re.split(r"; please report this issue|\. You might want to use", text)[0].strip()
+    return re.split(_ADVICE, text)[0].strip()

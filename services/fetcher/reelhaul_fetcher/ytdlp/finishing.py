@@ -15,6 +15,7 @@ from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, Product
 from reelhaul_fetcher.model.packaging import Package, package, recut
+from reelhaul_fetcher.ytdlp.edits import too_long
 from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -76,15 +77,6 @@ def finished(files: list[Path], plan: Plan, gauge: Gauge) -> Finished:
     kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
     whole = product(path, kind, names.file_name(plan.media.title, how.extension))
     return Finished([whole, *_split(path, how, plan, cut, length, gauge)], got, warnings)
-
-
-def too_long(seconds: float, limit: float) -> ReelhaulError:
-    """The play time passes the job's limit."""
-    return ReelhaulError(
-        ErrorReason.MEDIA_TOO_LONG,
-        f"the media plays {seconds:.0f} s; at most {limit:.0f} s are allowed",
-        metadata={"durationSeconds": f"{seconds:.0f}", "limitSeconds": f"{limit:.0f}"},
-    )
 
 
 def _verified(

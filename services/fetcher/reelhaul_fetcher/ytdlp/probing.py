@@ -11,6 +11,7 @@ from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ProbeOrder
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.info import media_of
+from reelhaul_fetcher.ytdlp.source import check_streams
 
 
 def probe(order: ProbeOrder, access: Access, answers: Answers) -> MediaInfo:
@@ -26,6 +27,8 @@ def probe(order: ProbeOrder, access: Access, answers: Answers) -> MediaInfo:
         info = downloader.extract_info(order.url, download=False, process=True)
     if "entries" in info:
         info["entries"] = list(islice(_flat(info["entries"]), order.max_entries))
+    elif info.get("live_status") not in ("is_live", "is_upcoming", "post_live"):
+        check_streams(info, answers.warnings)
     return media_of(info)
 
 

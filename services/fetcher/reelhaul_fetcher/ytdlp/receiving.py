@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from yt_dlp.networking import HEADRequest
-from yt_dlp.networking.exceptions import RequestError
+from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -15,6 +16,8 @@ from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder
 from reelhaul_fetcher.ytdlp.downloader import Downloader, supported
+from reelhaul_fetcher.ytdlp.failures import chain
+from reelhaul_fetcher.ytdlp.source import Source
 from reelhaul_runtime.errors import ReelhaulError
 
 Info = dict[str, Any]
@@ -47,31 +50,56 @@ class Meter:
             raise too_large(self._gauge.received, self._limit)
 
 
-def receive(
-    downloader: Downloader, info: Info, streams: list[Info], order: FetchOrder, gauge: Gauge, meter: Meter
-) -> list[Path]:
-    """The files of *streams*, in their order.
+def receive(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, meter: Meter) -> list[Path]:
+    """The files of the streams whose ids are *parts*, in their order.
 
     Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, MEDIA_TOO_LARGE,
     VERIFICATION_FAILED for a wrong length.
     """
-    sizes = [_size(downloader, stream) for stream in streams]
-    seconds = float(info.get("duration") or 0)
+    streams = [source.streams[part] for part in parts]
+    sizes = [_size(source.downloader, stream) for stream in streams]
+    seconds = float(source.info.get("duration") or 0)
     guesses = [_estimated(stream, seconds) for stream in streams]
     _check_room(sizes, guesses if seconds else [], order.size_limit)
-    parts = [str(stream["format_id"]) for stream in streams]
     known = sum(size for size in sizes if size) if all(sizes) else None
     gauge.plan(dict(zip(parts, sizes if known else guesses, strict=True)), known)
     files: list[Path] = []
-    for stream, size in zip(streams, sizes, strict=True):
-        meter.part = str(stream["format_id"])
-        gauge.stage(Progress.DOWNLOADING, _detail(stream))
-        files.append(_one(downloader, {**info, **stream}, order.folder, len(files), size))
+    for part, size in zip(parts, sizes, strict=True):
+        meter.part = part
+        gauge.stage(Progress.DOWNLOADING, _detail(source.streams[part]))
+        files.append(_honoured(source, part, order.folder / f"stream{len(files)}", size))
         meter.part = ""
     return files
 
 
-def _one(downloader: Downloader, stream: Info, folder: Path, number: int, size: int | None) -> Path:
+def _honoured(source: Source, part: str, stem: Path, size: int | None) -> Path:
+    """The file of stream *part*; by a fresh URL where the site honours the one it gave no more."""
+    before = source.streams[part]
+    try:
+        return _one(source.downloader, {**source.info, **before}, stem, size)
+    except (DownloadError, RequestError) as error:
+        if not _is_refusal(error) or not source.renew() or part not in source.streams:
+            raise
+    after = source.streams[part]
+    if _version(before) is None or _version(before) != _version(after):
+        # Another file may be there by now: its bytes do not go after those of the old one.
+        for left in stem.parent.glob(f"{stem.name}.*"):
+            left.unlink()
+    return _one(source.downloader, {**source.info, **after}, stem, size)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return any(isinstance(link, HTTPError) and link.status in (403, 410) for link in chain(error))
+
+
+def _version(stream: Info) -> tuple[str, str] | None:
+    """What a URL of YouTube's media servers says of the file behind it: its length, and when it was made."""
+    query = parse_qs(urlsplit(str(stream.get("url"))).query)
+    length, made = query.get("clen"), query.get("lmt")
+    return (length[0], made[0]) if length and made else None
+
+
+def _one(downloader: Downloader, stream: Info, stem: Path, size: int | None) -> Path:
     protocol = str(stream.get("protocol") or "")
     if not supported(protocol):
         raise ReelhaulError(
@@ -79,7 +107,7 @@ def _one(downloader: Downloader, stream: Info, folder: Path, number: int, size: 
         )
     extension = str(stream.get("ext"))
     # Numbered by us: a site's format id is data, and may hold anything.
-    path = folder / f"stream{number}.{extension if extension in _EXTENSIONS else 'bin'}"
+    path = stem.with_suffix(f".{extension if extension in _EXTENSIONS else 'bin'}")
     stream.pop("requested_formats", None)
     succeeded, _ = downloader.dl(str(path), stream)
     if not succeeded or not path.exists():

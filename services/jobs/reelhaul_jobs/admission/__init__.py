@@ -35,8 +35,8 @@ def admitted(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     fields.check_enums(asked, "job", findings)
     urls.check(asked.url, "job.url", findings)
     formats.check(asked.format, "job.format", findings)
-    _check_labels(asked, findings)
-    _check_times(asked, now, findings)
+    check_labels(asked, findings)
+    check_times(asked, now, findings)
     _check_retries(asked.retry_policy, findings)
     _check_expansion(asked, findings)
     findings.raise_any()
@@ -44,7 +44,8 @@ def admitted(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     return asked
 
 
-def _check_labels(job: job_pb2.Job, findings: Findings) -> None:
+def check_labels(job: job_pb2.Job, findings: Findings) -> None:
+    """Find labels out of bounds."""
     if len(job.labels) > 64:
         findings.add("job.labels", f"at most 64 labels, not {len(job.labels)}")
         return
@@ -55,7 +56,8 @@ def _check_labels(job: job_pb2.Job, findings: Findings) -> None:
             findings.add(f"job.labels.{key}", f"at most 256 characters, not {len(value)}")
 
 
-def _check_times(job: job_pb2.Job, now: datetime, findings: Findings) -> None:
+def check_times(job: job_pb2.Job, now: datetime, findings: Findings) -> None:
+    """Find times and durations out of bounds; the past is."""
     if job.HasField("schedule_time"):
         findings.time("job.schedule_time", job.schedule_time, not_before=now, not_after=now + _YEAR)
     if job.HasField("attempt_deadline"):

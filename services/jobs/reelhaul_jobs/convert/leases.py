@@ -24,6 +24,8 @@ from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
 from reelhaul_runtime.errors import FieldInvalid
 
 _LONGEST_TEXT = 256
+_LONGEST_EGRESS = 64
+_LONGEST_SITE = 255
 _MOST_ARTIFACTS = 500
 # A row is read for each change: what only a full view shows may not weigh it down.
 _HEAVIEST_MEDIA = 512 * 1024
@@ -38,6 +40,7 @@ def claim_of(request: ClaimRequest, lease: timedelta) -> leases.Claim:
         request_id=names.text(request.request_id, "request_id", 64, required=True),
         engine_version=names.text(slot.engine_version, "slot.engine_version", _LONGEST_TEXT),
         lease=lease,
+        egress=names.text(slot.egress, "slot.egress", _LONGEST_EGRESS),
     )
 
 
@@ -138,7 +141,12 @@ def _succeeded(told: FinishRequest.Succeeded) -> leases.Succeeded:
 def _failed(told: FinishRequest.Failed) -> leases.Failed:
     hint = told.retry_hint
     asked = _delay(hint.retry_delay) if hint.HasField("retry_delay") else None
-    return leases.Failed(error=told.status, retry_after=asked)
+    return leases.Failed(
+        error=told.status,
+        retry_after=asked,
+        site=names.text(hint.site, "failed.retry_hint.site", _LONGEST_SITE),
+        egress=names.text(hint.egress, "failed.retry_hint.egress", _LONGEST_EGRESS),
+    )
 
 
 def _delay(value: duration_pb2.Duration) -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from google.protobuf import duration_pb2
@@ -11,8 +12,9 @@ from reelhaul.jobs.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 from reelhaul_jobs.convert import jobs, names
 from reelhaul_jobs.model import waits
 from reelhaul_jobs.model.job import Event
+from reelhaul_jobs.model.states import State
 from reelhaul_jobs.service.jobs import Seen
-from reelhaul_jobs.service.watching import Heartbeat, Message, Pace, Snapshot
+from reelhaul_jobs.service.watching.messages import Heartbeat, Message, Pace, Snapshot
 
 
 def pace_of(request: WatchJobRequest) -> Pace:
@@ -24,6 +26,17 @@ def pace_of(request: WatchJobRequest) -> Pace:
         progress=min(max(progress, 0.05), 60.0),
         heartbeat=min(max(silence if silence is not None else pace.heartbeat, 1.0), 60.0),
     )
+
+
+def bytes_of(message: Message) -> bytes:
+    """One message of the stream, serialised; once for all who are told it."""
+    form = message.forms.get("message")
+    if form is None:
+        form = message.forms["message"] = proto_of(replace(message, conflated=0)).SerializeToString()
+    if not message.conflated:
+        return form
+    # Serialised messages one after the other are one message with the fields of both.
+    return form + WatchJobResponse(conflated_count=message.conflated).SerializeToString()
 
 
 def proto_of(message: Message) -> WatchJobResponse:
@@ -57,7 +70,22 @@ def _state_change(event: Event) -> WatchJobResponse.StateChange:
         attempt_count=event.charged,
         error=jobs.error_of(event.state, event.error),
         next_attempt_time=names.stamp(event.next_attempt_time),
+        wait=jobs.wait_of(_wait(event)),
     )
+
+
+def _wait(event: Event) -> waits.Wait | None:
+    """What the event alone says of why the job does not run."""
+    match event.state:
+        case State.RETRYING:
+            message = "the last attempt failed; the next one waits for its time"
+            return waits.Wait(reason=waits.WaitReason.BACKOFF, message=message, until=event.next_attempt_time)
+        case State.QUEUED:
+            return waits.Wait(reason=waits.WaitReason.IN_QUEUE, message="waits for a free slot")
+        case State.PAUSED:
+            return waits.Wait(reason=waits.WaitReason.PAUSED, message="paused by a user")
+        case _:
+            return None
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reelhaul_runtime.errors import ReelhaulError, Violation
+from reelhaul_jobs.admission.renaming import renamed
+from reelhaul_runtime.errors import ReelhaulError
 
 # Fields that keep their name, or lose their prefix only, are not here.
 _FLAT = {
     "name": "job_id",
     "skip": "page",
+    "start_time": "created_after",
+    "end_time": "created_before",
     "order_by": "order",
     "job.ttl": "ttl_seconds",
     "job.kind": "playlist",
@@ -61,22 +64,7 @@ def told_flat() -> Iterator[None]:
 
 def flattened(error: ReelhaulError) -> ReelhaulError:
     """*error* with the flat request's field names."""
-    text = error.text
-    # The longest first: job.format is the beginning of others.
-    for violation in sorted(error.violations, key=lambda v: -len(v.field)):
-        if violation.field:
-            text = text.replace(f"{violation.field}: ", f"{flat_name(violation.field)}: ")
-    metadata = dict(error.metadata)
-    if "field" in metadata:
-        metadata["field"] = flat_name(metadata["field"])
-    return ReelhaulError(
-        error.reason,
-        text,
-        metadata=metadata,
-        violations=[Violation(flat_name(v.field), v.description) for v in error.violations],
-        retry_delay=error.retry_delay,
-        help_url=error.help_url,
-    )
+    return renamed(error, flat_name)
 
 
 def flat_name(field: str) -> str:

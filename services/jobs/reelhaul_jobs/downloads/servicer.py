@@ -10,10 +10,11 @@ from reelhaul.downloads.v1 import download_service_pb2 as service
 from reelhaul.downloads.v1.download_service_pb2_grpc import DownloadServiceServicer
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.downloads import answers, requests
+from reelhaul_jobs.downloads import answers, batches, requests, stats
 from reelhaul_jobs.downloads.blame import told_flat
 from reelhaul_jobs.downloads.info import info
-from reelhaul_jobs.downloads.streams import progress_of
+from reelhaul_jobs.downloads.streams import bytes_of
+from reelhaul_jobs.service.watching.messages import Message
 
 
 class JobApi(Protocol):
@@ -39,10 +40,18 @@ class JobApi(Protocol):
     async def DeleteJob(self, request: job_service_pb2.DeleteJobRequest, context: Any) -> object:
         """See the proto."""
 
-    def WatchJob(
-        self, request: job_service_pb2.WatchJobRequest, context: Any
-    ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
+    async def BatchCreateJobs(
+        self, request: job_service_pb2.BatchCreateJobsRequest, context: Any
+    ) -> job_service_pb2.BatchCreateJobsResponse:
         """See the proto."""
+
+    async def SummarizeJobs(
+        self, request: job_service_pb2.SummarizeJobsRequest, context: Any
+    ) -> job_service_pb2.SummarizeJobsResponse:
+        """See the proto."""
+
+    def watched(self, request: job_service_pb2.WatchJobRequest) -> AsyncIterator[Message]:
+        """The messages of WatchJob, not yet serialised."""
 
 
 class MediaProbe(Protocol):
@@ -101,6 +110,13 @@ class DownloadServicer(DownloadServiceServicer):
         with told_flat():
             return answers.download(await self._jobs.CancelJob(asked, context))
 
+    async def BatchCreateDownloads(
+        self, request: service.BatchCreateDownloadsRequest, context: Any
+    ) -> service.BatchCreateDownloadsResponse:
+        asked = batches.asked_of(request)
+        with asked.told_flat():
+            return asked.answer(await self._jobs.BatchCreateJobs(asked.jobs, context))
+
     async def DeleteDownload(
         self, request: service.DeleteDownloadRequest, context: Any
     ) -> service.DeleteDownloadResponse:
@@ -109,10 +125,15 @@ class DownloadServicer(DownloadServiceServicer):
             await self._jobs.DeleteJob(asked, context)
         return service.DeleteDownloadResponse(job_id=request.job_id.removeprefix("jobs/"))
 
-    async def WatchProgress(
-        self, request: service.WatchProgressRequest, context: Any
-    ) -> AsyncIterator[service.WatchProgressResponse]:
+    async def GetStats(self, request: service.GetStatsRequest, context: Any) -> service.GetStatsResponse:
         with told_flat():
-            messages = self._jobs.WatchJob(requests.watch(request), context)
-            async for message in progress_of(request.job_id, messages):
-                yield message
+            past = await self._jobs.SummarizeJobs(stats.over_time(request), context)
+            return stats.answer(past, await self._jobs.SummarizeJobs(stats.now(), context))
+
+    async def WatchProgress(  # type: ignore[override]
+        self, request: service.WatchProgressRequest, context: Any
+    ) -> AsyncIterator[bytes]:
+        with told_flat():
+            async for message in self._jobs.watched(requests.watch(request)):
+                if told := bytes_of(request.job_id, message):
+                    yield told

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from reelhaul.downloads.v1 import download_pb2 as flat
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.convert import watches
 from reelhaul_jobs.downloads import answers
 from reelhaul_jobs.downloads.spans import of
+from reelhaul_jobs.service.watching.messages import Message
 
 _TERMINAL = (job_pb2.Job.SUCCEEDED, job_pb2.Job.FAILED, job_pb2.Job.CANCELLED)
 
 
-async def progress_of(
-    job_id: str, messages: AsyncIterator[WatchJobResponse]
-) -> AsyncIterator[WatchProgressResponse]:
-    """The stream of a job, flat."""
-    async for message in messages:
-        told = _told(message)
-        if told is None:
-            continue
-        told.job_id = job_id.removeprefix("jobs/")
-        told.resume_token = message.resume_token
-        if message.HasField("event_time"):
-            told.event_time.CopyFrom(message.event_time)
-        yield told
+def bytes_of(job_id: str, message: Message) -> bytes:
+    """*message* flat and serialised, once for all who are told it; empty where another one says the same."""
+    form = message.forms.get("flat")
+    if form is None:
+        form = message.forms["flat"] = _flat(job_id, watches.proto_of(message))
+    return form
+
+
+def _flat(job_id: str, message: WatchJobResponse) -> bytes:
+    told = _told(message)
+    if told is None:
+        return b""
+    told.job_id = job_id.removeprefix("jobs/")
+    told.resume_token = message.resume_token
+    if message.HasField("event_time"):
+        told.event_time.CopyFrom(message.event_time)
+    return told.SerializeToString()
 
 
 def _told(message: WatchJobResponse) -> WatchProgressResponse | None:

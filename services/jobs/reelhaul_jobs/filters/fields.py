@@ -26,6 +26,9 @@ JOB_FIELDS: Mapping[str, Field] = {
     "media.title": Field(Kind.PATTERN),
 }
 
+#: What those may name besides who see every tenant's jobs.
+ADMIN_FIELDS: Mapping[str, Field] = {**JOB_FIELDS, "tenant": Field(Kind.TEXT)}
+
 
 def facts_of(job: Job) -> Facts:
     """What filters judge *job* by."""
@@ -42,4 +45,5 @@ def facts_of(job: Job) -> Facts:
         "error.reason": ErrorReason.Name(retries.reason_of(job.error)) if job.error else "",
         "media.extractor": job.media.extractor if job.media else "",
         "media.title": job.media.title if job.media else "",
+        "tenant": job.tenant,
     }

@@ -92,3 +92,25 @@ class Not:
 
 
 Node = Term | Every | Any | Not
+
+
+def names(node: Node, field: str) -> bool:
+    """Whether *node* says anything of *field*."""
+    match node:
+        case Every(nodes) | Any(nodes):
+            return any(names(inner, field) for inner in nodes)
+        case Not(inner):
+            return names(inner, field)
+        case Term():
+            return node.field == field
+
+
+def pinned(node: Node | None, field: str) -> str:
+    """The text that *field* must be for *node* to hold; empty where it may be another, or none."""
+    match node:
+        case Every(nodes):
+            return next((text for inner in nodes if (text := pinned(inner, field))), "")
+        case Term(sign=Sign.EQUAL, value=Pattern() as value) if node.field == field and value.exact:
+            return value.text
+        case _:
+            return ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
 
 
@@ -46,6 +47,8 @@ class Change:
     #: How the attempt of ``before``'s lease ended with this change.
     ended: Ending | None = None
     refusal: Refusal | None = None
+    #: The gate as it is from now on; None: as it was.
+    gate: Gate | None = None
 
     @property
     def made(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.sites import site_of
 from reelhaul_jobs.model.states import NEXT, AttemptState, Kind, Lane, Priority, State
 from reelhaul_runtime.errors import StateConflict
 
@@ -67,6 +68,8 @@ class Job:
     worker: str = ""
     #: The request_id of the Claim that gave the lease.
     claim_id: str = ""
+    #: The egress that the newest lease's worker uses.
+    egress: str = ""
     #: ErrorReason name -> attempts of this series that failed so.
     failures: Mapping[str, int] = field(default_factory=dict)
     start_time: datetime | None = None
@@ -87,6 +90,11 @@ class Job:
     def name(self) -> str:
         """Its resource name."""
         return f"jobs/{self.id}"
+
+    @property
+    def site(self) -> str:
+        """The site that it downloads from."""
+        return site_of(self.url)
 
     @property
     def etag(self) -> str:
@@ -124,7 +132,12 @@ class Job:
 
     def rank(self, since: datetime) -> datetime:
         """Its place among its tenant's ready jobs that waits since *since*: lower goes first."""
-        return since - _HEAD_START[self.priority]
+        return since - self.head_start(self.priority)
+
+    @staticmethod
+    def head_start(priority: Priority) -> timedelta:
+        """How much older *priority* makes a waiting job."""
+        return _HEAD_START[priority]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

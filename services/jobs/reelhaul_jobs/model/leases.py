@@ -11,11 +11,12 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import change, retries
+from reelhaul_jobs.model import change, gates, retries
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
 from reelhaul_jobs.model.job import Attempt, Ending, Job
 from reelhaul_jobs.model.queueing import cancelled, requeued
 from reelhaul_jobs.model.states import AttemptState, Lane, State
+from reelhaul_runtime import errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class Claim:
     request_id: str
     engine_version: str
     lease: timedelta
+    #: The egress that the worker would use.
+    egress: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,9 @@ class Failed:
 
     error: status_pb2.Status
     retry_after: timedelta | None = None
+    #: Whom it concerns, where that is not the job's own site and egress.
+    site: str = ""
+    egress: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +113,7 @@ def renewed(
 
 
 def finished(
-    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: retries.Jitter = random.random
+    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: gates.Jitter = random.random
 ) -> Change:
     """*job* after its lease's outcome; refused for a stale epoch."""
     if refusal := _stale(job, epoch):
@@ -120,6 +126,10 @@ def finished(
             return _done(job, _succeeded(held, good, now), AttemptState.SUCCEEDED, outcome)
         case Failed() as bad:
             error = retries.told(bad.error)
+            if errors.spec_of(retries.reason_of(error)).parks_site:
+                after = _refused(held, error, bad.retry_after, now)
+                state = AttemptState.FAILED if after.state.terminal else AttemptState.RELEASED
+                return _done(job, after, state, outcome, error)
             after = _failed(held, error, bad.retry_after, now, jitter)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
@@ -175,6 +185,7 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Change:
         due=now + claim.lease,
         worker=claim.worker,
         claim_id=claim.request_id,
+        egress=claim.egress,
         progress=None,
         start_time=job.start_time or now,
     )
@@ -192,6 +203,8 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Change:
 def _stale(job: Job, epoch: int) -> Refusal | None:
     if job.leased and job.epoch == epoch:
         return None
+    if job.epoch == epoch and job.state is State.PAUSED:
+        return Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
     if job.epoch != epoch or not job.state.terminal:
         return Refusal(reason=RefusalReason.LOST, message=f"epoch {epoch} lost its lease")
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
@@ -217,7 +230,7 @@ def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
 
 
 def _failed(
-    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: retries.Jitter
+    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: gates.Jitter
 ) -> Job:
     reason = retries.reason_of(error)
     name = ErrorReason.Name(reason)
@@ -236,6 +249,19 @@ def _failed(
         error=error,
         failures=failures,
     )
+
+
+def _refused(job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime) -> Job:
+    """*job* back in the queue, uncharged: its site refuses us all. Behind the others of its priority,
+    so that another one is the next probe.
+    """
+    name = ErrorReason.Name(retries.reason_of(error))
+    failures = {**job.failures, name: job.failures.get(name, 0) + 1}
+    given_up = asked is not None and asked > gates.LONGEST_WAIT
+    if given_up or failures[name] >= gates.MOST_PARKS:
+        return job.ended(State.FAILED, now, error=error, failures=failures)
+    charged = max(0, job.charged - 1)
+    return requeued(job, now, since=now, charged=charged, error=error, failures=failures)
 
 
 def _done(

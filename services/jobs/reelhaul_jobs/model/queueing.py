@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import change, retries
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import REOPENED, Lane, Priority, State
+from reelhaul_jobs.model.states import REOPENED, Lane, State
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A job that could be published now."""
-
-    id: str
-    attempt: int
-    tenant: str
-    priority: Priority
-    traceparent: str = ""
 
 
 def admitted(job: Job) -> Job:
@@ -34,9 +21,21 @@ def admitted(job: Job) -> Job:
     return _in_lane(job, Lane.READY, job.rank(job.create_time))
 
 
-def requeued(job: Job, now: datetime, *, delay: timedelta = timedelta(0), **fields: Any) -> Job:
-    """*job* back in the queue as its next attempt, to start when *delay* has passed."""
-    lane, due = (Lane.LATER, now + delay) if delay > timedelta(0) else (Lane.READY, job.rank(job.create_time))
+def requeued(
+    job: Job,
+    now: datetime,
+    *,
+    delay: timedelta = timedelta(0),
+    since: datetime | None = None,
+    **fields: Any,
+) -> Job:
+    """*job* back in the queue as its next attempt, to start when *delay* has passed.
+
+    It takes the place of one that waits *since* then; unset: since it was created.
+    """
+    lane, due = Lane.READY, job.rank(since or job.create_time)
+    if delay > timedelta(0):
+        lane, due = Lane.LATER, now + delay
     return job.moved(State.QUEUED, now, attempt=job.attempt + 1, lane=lane, due=due, **fields)
 
 
@@ -110,34 +109,8 @@ def check_etag(job: Job, etag: str) -> None:
         )
 
 
-def fair_picks(ready: Mapping[str, Sequence[Ready]], in_hand: Mapping[str, int], room: int) -> list[Ready]:
-    """The next *room* jobs: always one of the tenant that has the fewest published and running.
-
-    *ready* holds each tenant's jobs in their order; *in_hand* how many each has already.
-    """
-    order = [
-        (in_hand.get(tenant, 0), place, iter(jobs)) for place, (tenant, jobs) in enumerate(ready.items())
-    ]
-    picked: list[Ready] = []
-    heapify(order)
-    while order and len(picked) < room:
-        held, place, jobs = order[0]
-        job = next(jobs, None)
-        if job is None:
-            heappop(order)
-            continue
-        picked.append(job)
-        heapreplace(order, (held + 1, place, jobs))
-    return picked
-
-
 def _in_lane(job: Job, lane: Lane, due: datetime) -> Job:
     return replace(job, lane=lane, due=due)
-
-
-def window(slots: Iterable[int], floor: int = 8, ceiling: int = 4096) -> int:
-    """How many items JetStream is to hold for workers of so many *slots*."""
-    return max(floor, min(ceiling, 3 * sum(slots)))
 
 
 def deleted(job: Job, now: datetime) -> Change:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model.gates import LONGEST_WAIT, Jitter
 from reelhaul_jobs.model.job import RetryPolicy
 from reelhaul_runtime import errors
-
-#: A site that asks for a longer wait than this has refused: the job fails instead.
-LONGEST_WAIT = timedelta(hours=24)
-
-#: Draws from [0, 1).
-Jitter = Callable[[], float]
 
 
 def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:

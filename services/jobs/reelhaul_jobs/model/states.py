@@ -31,9 +31,18 @@ class State(IntEnum):
 
 #: The roads that a job goes by itself or by cancel.
 NEXT: Mapping[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
-    State.RUNNING: frozenset({State.QUEUED, State.RETRYING, State.SUCCEEDED, State.FAILED, State.CANCELLING}),
-    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.PAUSED}),
+    State.RUNNING: frozenset(
+        {
+            State.QUEUED,
+            State.RETRYING,
+            State.SUCCEEDED,
+            State.FAILED,
+            State.CANCELLING,
+            State.PAUSED,
+        }
+    ),
+    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED, State.PAUSED}),
     State.CANCELLING: frozenset({State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.sites import SiteLimits, SiteNow, opens_at, room
 from reelhaul_jobs.model.states import Lane, State
 
 
@@ -16,6 +17,8 @@ class WaitReason(IntEnum):
     SCHEDULED = 1
     IN_QUEUE = 2
     BACKOFF = 3
+    SITE_BUSY = 4
+    SITE_PARKED = 5
     PAUSED = 7
     NO_WORKER = 8
 
@@ -30,10 +33,11 @@ class Wait:
     until: datetime | None = None
 
 
-def wait_of(job: Job, *, place: int = 0, workers: bool = True) -> Wait | None:
+def wait_of(job: Job, *, place: int = 0, workers: bool = True, site: Wait | None = None) -> Wait | None:
     """Why *job* does not run; None where it runs or has ended.
 
-    *place* counts from 1 where it is known; *workers* says whether any lives.
+    *place* counts from 1 where it is known; *workers* says whether any lives; *site* is
+    what its site says, if it lets nobody in now.
     """
     match job.state:
         case State.RETRYING:
@@ -45,7 +49,25 @@ def wait_of(job: Job, *, place: int = 0, workers: bool = True) -> Wait | None:
             return Wait(reason=WaitReason.SCHEDULED, message="its time has not come", until=job.due)
         case State.QUEUED if not workers:
             return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", place=place)
+        case State.QUEUED if site is not None and job.lane is Lane.READY:
+            return replace(site, place=place)
         case State.QUEUED:
             return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", place=place)
         case _:
             return None
+
+
+def wait_at(site: SiteNow, limits: SiteLimits, now: datetime) -> Wait | None:
+    """Why no job of *site* may start now; None if one may."""
+    if room(site, limits, now) > 0:
+        return None
+    until = opens_at(site, now)
+    parked = [gate for gate in site.gates if gate.parked]
+    if parked and len(parked) == len(site.gates):
+        refused = "; ".join(sorted({gate.reason for gate in parked}))
+        message = f"{site.site} refuses us ({refused}); one job asks it again from time to time"
+        return Wait(reason=WaitReason.SITE_PARKED, message=message, until=until)
+    if site.published + site.leased >= limits.most(site.site):
+        message = f"{site.site} has {limits.most(site.site)} jobs in hand: as many as it may"
+        return Wait(reason=WaitReason.SITE_BUSY, message=message)
+    return Wait(reason=WaitReason.SITE_BUSY, message=f"{site.site} is asked at a polite pace", until=until)

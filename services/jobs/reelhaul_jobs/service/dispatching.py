@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 
-from reelhaul_jobs.model import queueing
-from reelhaul_jobs.ports import Clock, JobBus, QueueStore
+from reelhaul_jobs.model import picking, sites
+from reelhaul_jobs.model.sites import SiteLimits
+from reelhaul_jobs.ports import Backlog, Clock, JobBus, Look, QueueStore
 from reelhaul_runtime import failpoints
+
+log = logging.getLogger(__name__)
 
 
 def look_again(lease: timedelta) -> timedelta:
@@ -17,30 +23,100 @@ def look_again(lease: timedelta) -> timedelta:
     return 2 * lease
 
 
-class Dispatcher:
-    """Puts ready jobs to the workers. The row is the outbox: publishing again harms nothing."""
+# What was drained counts half as much after each such while.
+_HALF_LIFE = timedelta(seconds=1)
+_CEILING = 4096
 
-    def __init__(self, queue: QueueStore, bus: JobBus, now: Clock, lease: timedelta) -> None:
+
+class Dispatcher:
+    """Puts ready jobs to the workers.
+
+    A row is marked before its item is published, by the leader only: so what is in hand at a
+    site is what its rows say, and never more than it bears. What a leader marked and could not
+    publish any more, the next one publishes (``taken_over``).
+    """
+
+    def __init__(
+        self,
+        queue: QueueStore,
+        bus: JobBus,
+        now: Clock,
+        lease: timedelta,
+        limits: SiteLimits | None = None,
+        weights: Mapping[str, float] | None = None,
+        *,
+        leader: str | None = None,
+        wake: Callable[[], object] | None = None,
+    ) -> None:
+        """*leader* is this replica's name in the lease; *wake* asks for a step, when a site opens."""
         self._queue = queue
         self._bus = bus
         self._now = now
         self._look_again = look_again(lease)
-        self._window = queueing.window([])
-        # Where there are more tenants than one look takes in, they take turns.
+        self._limits = limits or SiteLimits()
+        self._weights = weights or {}
+        self._leader = leader
+        self._wake = wake
+        self._window = picking.window(0, 0)
+        self._drained = 0.0
+        self._drained_at = now()
+        # Where there are more tenants or sites than one look takes in, they take turns.
         self._after_tenant = ""
+        self._after_sites: Mapping[str, str] = {}
 
     async def step(self) -> bool:
         """Publish what fits. Whether there may be more to do at once."""
         now = self._now()
-        backlog = await self._queue.backlog(self._window, self._after_tenant, now)
-        self._window = queueing.window([backlog.slots])
-        picks = queueing.fair_picks(backlog.ready, backlog.in_hand, self._window - backlog.published)
+        backlog = await self._queue.backlog(self._look(now), now)
+        self._window = picking.window(backlog.slots, self._rate(now))
+        rooms = {name: sites.room(site, self._limits, now) for name, site in backlog.sites.items()}
+        room = self._window - backlog.published
+        picks = picking.picks(backlog.ready, room, held=backlog.held, rooms=rooms, weights=self._weights)
         if not picks:
-            return False
-        self._after_tenant = next(reversed(list(backlog.ready)))
+            self._wake_when_open(backlog, now)
+            return self._turned(backlog) and room > 0
+        self._turned(backlog)
+        taken = await self._queue.take(picks, now + self._look_again, self._leader)
         failpoints.reached("jobs.dispatch.before_publish")
-        stored = await self._bus.publish(picks, now)
+        stored = await self._bus.publish(taken, now)
         failpoints.reached("jobs.dispatch.after_publish")
-        # After the PubAck: a crash in between publishes it again, as the same message.
-        await self._queue.published(stored, now + self._look_again)
+        self._drained += len(stored)
+        if len(stored) < len(taken):
+            there = {job.id for job in stored}
+            await self._queue.put_back([job for job in taken if job.id not in there])
         return len(stored) == len(picks)
+
+    async def taken_over(self) -> None:
+        """Publish again what is marked as published: the leader before may not have come to it.
+
+        What is there already, the broker drops as a duplicate.
+        """
+        marked = await self._queue.outstanding(_CEILING)
+        stored = await self._bus.publish(marked, self._now())
+        if marked:
+            log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
+
+    def _look(self, now: datetime) -> Look:
+        return Look(
+            limit=self._window,
+            room=lambda site: sites.room(site, self._limits, now),
+            after_tenant=self._after_tenant,
+            after_sites=self._after_sites,
+        )
+
+    def _turned(self, backlog: Backlog) -> bool:
+        """Look behind this backlog next time. Whether there is something behind it not seen yet."""
+        new_round = not self._after_tenant and not self._after_sites
+        self._after_tenant, self._after_sites = backlog.last_tenant, backlog.last_sites
+        return new_round and bool(backlog.last_tenant or backlog.last_sites)
+
+    def _rate(self, now: datetime) -> float:
+        """Items drained a second, lately."""
+        self._drained *= 0.5 ** (max(now - self._drained_at, timedelta(0)) / _HALF_LIFE)
+        self._drained_at = now
+        return self._drained
+
+    def _wake_when_open(self, backlog: Backlog, now: datetime) -> None:
+        times = [time for site in backlog.sites.values() if (time := sites.opens_at(site, now)) is not None]
+        if times and self._wake is not None:
+            asyncio.get_running_loop().call_later((min(times) - now).total_seconds(), self._wake)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reelhaul_jobs.ports import Clock, QueueStore
-from reelhaul_jobs.service.watching import EVENTS_KEPT
+from reelhaul_jobs.service.watching.messages import EVENTS_KEPT
 
 #: How long a request_id answers as the first time.
 REQUESTS_KEPT = timedelta(hours=24)
+
+#: A site that nobody asked for so long is a stranger again.
+GATES_KEPT = timedelta(days=1)
 
 # A resume token is refused by its age a little before its events go.
 _MARGIN = timedelta(hours=1)
 
 
 class Forgetter:
-    """Drops old events and old request ids."""
+    """Drops old events, old request ids and the gates of sites that nobody asks."""
 
     def __init__(self, queue: QueueStore, now: Clock) -> None:
         self._queue = queue
@@ -25,4 +28,5 @@ class Forgetter:
         """Drop what is old. There is never more to do at once."""
         now = self._now()
         await self._queue.forget(now - EVENTS_KEPT - _MARGIN, now - REQUESTS_KEPT)
+        await self._queue.forget_gates(now - GATES_KEPT)
         return False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.ports import Notice
@@ -16,65 +17,35 @@ _KEPT = 10_000
 _MOST_WATCHERS = 20_000
 
 
-class Mailbox:
-    """One watcher's: a slot for the newest progress, and the newest revision heard of."""
+class Listener(Protocol):
+    """Is told of one job. What it is told it must not wait in."""
 
-    def __init__(self) -> None:
-        self._notice: Notice | None = None
-        self._dropped = 0
-        self._progress_wakes = True
-        self._bell = asyncio.Event()
-        #: The highest revision that was told; 0 before the first.
-        self.revision = 0
-        #: No more will come: the process drains.
-        self.closed = False
+    def progressed(self, notice: Notice) -> None:
+        """A worker's progress, newer than any before."""
 
-    def offer(self, notice: Notice) -> None:
-        """Put *notice* in the slot, if it is newer than what is there."""
-        if self._notice is not None:
-            if _order(notice) <= _order(self._notice):
-                return
-            self._dropped += 1
-        self._notice = notice
-        if self._progress_wakes:
-            self._bell.set()
-
-    def tell(self, revision: int) -> None:
+    def row_changed(self, revision: int) -> None:
         """The row has *revision* now."""
-        self.revision = max(self.revision, revision)
-        self._bell.set()
 
-    def close(self) -> None:
-        """Nothing more comes."""
-        self.closed = True
-        self._bell.set()
+    def closed(self) -> None:
+        """Nothing more comes: the process drains."""
 
-    @property
-    def notice(self) -> Notice | None:
-        """The newest progress, left in its slot."""
-        return self._notice
 
-    def take(self) -> tuple[Notice | None, int]:
-        """The newest progress, out of its slot, and how many older ones it displaced."""
-        taken = self._notice, self._dropped
-        self._notice, self._dropped = None, 0
-        return taken
+class AllListener(Protocol):
+    """Is told of every job."""
 
-    async def wait(self, seconds: float, *, progress: bool) -> None:
-        """Return when something came, at the latest after *seconds*; progress counts if asked so."""
-        self._progress_wakes = progress
-        if not (progress and self._notice is not None):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._bell.wait()
-        self._bell.clear()
+    def row_changed(self, job_id: str, tenant: str) -> None:
+        """The row changed; *tenant* is empty where that is not known."""
+
+    def closed(self) -> None:
+        """Nothing more comes: the process drains."""
 
 
 class Hub:
-    """Fans out what comes over the bus to mailboxes. Slow readers hold nobody up."""
+    """Fans out what comes over the bus. Nobody here holds anybody up."""
 
     def __init__(self) -> None:
-        self._boxes: dict[str, set[Mailbox]] = defaultdict(set)
+        self._listeners: dict[str, Listener] = {}
+        self._all: list[AllListener] = []
         self._newest: OrderedDict[str, Notice] = OrderedDict()
         self._watchers = 0
         self._closed = False
@@ -82,20 +53,32 @@ class Hub:
         self.changed = asyncio.Event()
 
     @contextmanager
-    def mailbox(self, job_id: str) -> Iterator[Mailbox]:
-        """A mailbox for what happens to *job_id*. OVERLOADED when too many watch."""
+    def admitted(self) -> Iterator[None]:
+        """A watcher's place. OVERLOADED when too many watch, or none may any more."""
         if self._closed or self._watchers >= _MOST_WATCHERS:
             raise ReelhaulError(ErrorReason.OVERLOADED, "this server takes no more watchers now")
-        box = Mailbox()
-        self._boxes[job_id].add(box)
         self._watchers += 1
         try:
-            yield box
+            yield
         finally:
             self._watchers -= 1
-            self._boxes[job_id].discard(box)
-            if not self._boxes[job_id]:
-                del self._boxes[job_id]
+
+    def listen(self, job_id: str, listener: Listener) -> None:
+        """Tell *listener* of the job from now on; it is the only one."""
+        self._listeners[job_id] = listener
+
+    def leave(self, job_id: str, listener: Listener) -> None:
+        """Tell *listener* of the job no more."""
+        if self._listeners.get(job_id) is listener:
+            del self._listeners[job_id]
+
+    def listen_all(self, listener: AllListener) -> None:
+        """Tell *listener* of every job from now on."""
+        self._all.append(listener)
+
+    def leave_all(self, listener: AllListener) -> None:
+        """Tell *listener* no more."""
+        self._all.remove(listener)
 
     def progressed(self, notice: Notice) -> None:
         """A worker's progress came."""
@@ -106,14 +89,16 @@ class Hub:
         self._newest.move_to_end(notice.job_id)
         if len(self._newest) > _KEPT:
             self._newest.popitem(last=False)
-        for box in self._boxes.get(notice.job_id, ()):
-            box.offer(notice)
+        if listener := self._listeners.get(notice.job_id):
+            listener.progressed(notice)
 
-    def row_changed(self, job_id: str, revision: int) -> None:
+    def row_changed(self, job_id: str, revision: int, tenant: str = "") -> None:
         """A row changed, here or at another replica."""
         self.changed.set()
-        for box in self._boxes.get(job_id, ()):
-            box.tell(revision)
+        if listener := self._listeners.get(job_id):
+            listener.row_changed(revision)
+        for everyone in self._all:
+            everyone.row_changed(job_id, tenant)
 
     def newest(self, job_id: str) -> Notice | None:
         """The newest progress of *job_id* heard of here."""
@@ -126,9 +111,10 @@ class Hub:
     def close(self) -> None:
         """End all watches: the process drains."""
         self._closed = True
-        for boxes in self._boxes.values():
-            for box in boxes:
-                box.close()
+        for listener in self._listeners.values():
+            listener.closed()
+        for everyone in self._all:
+            everyone.closed()
 
 
 def _order(notice: Notice) -> tuple[int, int]:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import queueing, waits
+from reelhaul_jobs.model import holding, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
+from reelhaul_jobs.model.lists import Range, Summary
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
 from reelhaul_jobs.service.hub import Hub
@@ -33,7 +35,14 @@ class Jobs:
     """What one may do with download jobs."""
 
     def __init__(
-        self, store: JobStore, queue: QueueStore, hub: Hub, news: News, probe: Probe, now: Clock
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        hub: Hub,
+        news: News,
+        probe: Probe,
+        now: Clock,
+        limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -41,6 +50,7 @@ class Jobs:
         self._news = news
         self._probe = probe
         self._now = now
+        self._limits = limits or SiteLimits()
 
     async def create(self, job: Job, request: Request | None) -> Seen:
         """Admit *job*: on disk when this returns. The same request again is the same job.
@@ -54,6 +64,12 @@ class Jobs:
         await self._news.tell_row(kept)
         return Seen(kept, waits.wait_of(kept))
 
+    async def created(self, request: Request | None) -> Seen | None:
+        """The job of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
+        if request is None or (kept := await self._store.earlier(request)) is None:
+            return None
+        return Seen(kept[0], waits.wait_of(kept[0]))
+
     async def forecast(self, job: Job) -> Seen:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         _check_kind(job)
@@ -66,13 +82,19 @@ class Jobs:
         job = self.freshest(_owned(await self._store.get(job_id), owner))
         if job.state is not State.QUEUED:
             return Seen(job, waits.wait_of(job))
+        now = self._now()
         place = await self._store.place(job)
-        workers = await self._queue.slots(self._now()) > 0
-        return Seen(job, waits.wait_of(job, place=place, workers=workers))
+        workers = await self._queue.slots(now) > 0
+        site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
+        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site))
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
         return await self._store.page(query)
+
+    async def summary(self, asked: Range) -> Summary:
+        """What became of the jobs of a stretch of time."""
+        return await self._store.summary(asked)
 
     async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> Seen:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
@@ -87,6 +109,18 @@ class Jobs:
         return await self._changed(
             job_id, owner, etag, lambda job: queueing.retried(job, self._now()), request
         )
+
+    async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """Hold the job until it is resumed. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.paused(job, self._now()))
+
+    async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """Let a held job go on. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.resumed(job, self._now()))
+
+    async def update(self, job_id: str, owner: Owner, update: holding.Update, *, etag: str = "") -> Seen:
+        """Change what *update* names. STATE_CONFLICT where it is too late for that; ETAG_MISMATCH."""
+        return await self._changed(job_id, owner, etag, lambda job: holding.updated(job, update, self._now()))
 
     async def delete(self, job_id: str, owner: Owner, *, etag: str = "", allow_missing: bool = False) -> None:
         """Remove the job, cancelling it first where it lives. Its artifacts follow. ETAG_MISMATCH."""

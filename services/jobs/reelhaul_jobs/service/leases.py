@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import leases
+from reelhaul_jobs.model import leases, passages
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, State
-from reelhaul_jobs.ports import Clock, JobStore, QueueStore
+from reelhaul_jobs.ports import Clock, JobStore, QueueStore, SiteKey, SiteRule
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
+
+log = logging.getLogger(__name__)
 
 # A row a worker: told again only so often.
 _SEEN_AGAIN = timedelta(seconds=10)
@@ -52,7 +57,13 @@ class Leases:
     """Claim, renew, finish."""
 
     def __init__(
-        self, store: JobStore, queue: QueueStore, news: News, now: Clock, duration: timedelta
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        news: News,
+        now: Clock,
+        duration: timedelta,
+        limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -60,12 +71,20 @@ class Leases:
         self._now = now
         #: How long a lease lasts unless renewed.
         self.duration = duration
-        self._seen: dict[str, tuple[int, datetime]] = {}
+        self._limits = limits or SiteLimits()
+        self._seen: dict[str, tuple[int, str, datetime]] = {}
 
     async def claim(self, job_id: str, claim: leases.Claim, slots: int) -> Leased | Refusal:
         """The job's lease, or why not."""
-        await self._note(claim.worker, slots)
-        change = await self._change(job_id, lambda job: leases.claimed(job, claim, self._now()))
+        await self._note(claim.worker, slots, claim.egress)
+
+        def rule(job: Job, passage: Passage) -> Change:
+            return passages.claimed(job, claim, passage, self._limits, self._now())
+
+        counted = self._limits.any
+        change = await self._change_at_site(
+            job_id, lambda job: (job.site, claim.egress), rule, counted=counted
+        )
         failpoints.reached("jobs.claim.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
@@ -80,21 +99,27 @@ class Leases:
     ) -> Renewed | Refusal:
         """The lease prolonged, and whether to stop; or that it is gone."""
 
-        def rule(job: Job) -> Change:
-            return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
+        def rule(job: Job, passage: Passage) -> Change:
+            now = self._now()
+            change = leases.renewed(job, epoch, now, self.duration, progress=progress, media=media)
+            return passages.renewed(change, progress, passage)
 
-        change = await self._change(job_id, rule)
+        change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
         failpoints.reached("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
-        await self._note(change.job.worker, None)
+        await self._note(change.job.worker, None, change.job.egress)
         assert change.job.due is not None
         return Renewed(change.job.due, self.duration, change.job.state is State.CANCELLING)
 
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
         """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
+
+        def rule(job: Job, passage: Passage) -> Change:
+            return passages.finished(job, epoch, outcome, passage, self._limits, self._now())
+
         failpoints.reached("jobs.finish.before_commit")
-        change = await self._change(job_id, lambda job: leases.finished(job, epoch, outcome, self._now()))
+        change = await self._change_at_site(job_id, lambda job: passages.key_of(job, outcome), rule)
         failpoints.reached("jobs.finish.after_commit")
         if isinstance(change, Refusal):
             return change
@@ -103,11 +128,14 @@ class Leases:
         cancelled = change.job.state is State.CANCELLED
         return Receipt(change.job.update_time, change.job.revision, cancelled)
 
-    async def _change(self, job_id: str, rule: Callable[[Job], Change]) -> Change | Refusal:
+    async def _change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, *, counted: bool = False
+    ) -> Change | Refusal:
         try:
-            change = await self._store.change(job_id, rule)
+            change = await self._store.change_at_site(job_id, key, rule, self._now(), counted=counted)
         except NotFound:
             return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
+        _tell_of(change.gate)
         await self._news.tell(change)
         return change
 
@@ -119,16 +147,22 @@ class Leases:
         cancelled = attempt.state is AttemptState.CANCELLED
         return Receipt(attempt.end_time, attempt.finish_revision, cancelled, repeated=True)
 
-    async def _note(self, worker: str, slots: int | None) -> None:
-        """Remember that *worker* lives, and how many slots it has (None: as many as before)."""
-        known, last = self._seen.get(worker, (1, None))
+    async def _note(self, worker: str, slots: int | None, egress: str) -> None:
+        """Remember that *worker* lives, how many slots it has (None: as many as before), and its egress."""
+        known, used, last = self._seen.get(worker, (1, egress, None))
         now, slots = self._now(), slots or known
-        if last is not None and slots == known and now - last < _SEEN_AGAIN:
+        if last is not None and (slots, egress) == (known, used) and now - last < _SEEN_AGAIN:
             return
         if len(self._seen) > 1000:
-            self._seen = {name: seen for name, seen in self._seen.items() if now - seen[1] < _SEEN_AGAIN}
-        self._seen[worker] = slots, now
-        await self._queue.seen(worker, slots, now)
+            self._seen = {name: seen for name, seen in self._seen.items() if now - seen[2] < _SEEN_AGAIN}
+        self._seen[worker] = slots, egress, now
+        await self._queue.seen(worker, slots, now, egress)
+
+
+def _tell_of(gate: Gate | None) -> None:
+    if gate is not None and gate.parked and not gate.probe and gate.parked_until is not None:
+        told = {"site": gate.site, "egress": gate.egress, "reason": gate.reason}
+        log.warning("site parked", extra=told | {"until": gate.parked_until.isoformat()})
 
 
 def _refusal(change: Change) -> Refusal:

@@ -16,7 +16,8 @@ from reelhaul_runtime.errors import Unavailable
 log = logging.getLogger(__name__)
 
 #: How long a leader leads without renewing; what it does after that is harmless, only double.
-LEADING = timedelta(seconds=10)
+#: A killed one is replaced after so long, and the quarter of it that others ask in.
+LEADING = timedelta(seconds=4)
 
 # So many steps a second at most: what is asked for meanwhile shares the next one.
 _SHORTEST_PAUSE = 0.01
@@ -31,6 +32,8 @@ class Loop:
     step: Callable[[], Awaitable[bool]]
     rest: float
     bell: asyncio.Event | None = None
+    #: What a new leader does first.
+    taken_over: Callable[[], Awaitable[None]] | None = None
 
 
 class Leader:
@@ -43,11 +46,15 @@ class Leader:
         self._now = now
         self._leads = False
         self._ask_at = 0.0
+        #: Whether this replica leads since its last step.
+        self.new = False
 
     async def leads(self) -> bool:
         """Whether this replica may do the next step."""
         if time.monotonic() >= self._ask_at:
+            led, self._leads = self._leads, False
             self._leads = await self._queue.lead(self._loop, self._holder, self._now(), LEADING)
+            self.new = self._leads and (self.new or not led)
             self._ask_at = time.monotonic() + LEADING.total_seconds() / 4
         return self._leads
 
@@ -74,7 +81,12 @@ async def _stepped(loop: Loop, leader: Leader) -> bool:
     if loop.bell is not None:
         loop.bell.clear()
     try:
-        return await leader.leads() and await loop.step()
+        if not await leader.leads():
+            return False
+        if leader.new and loop.taken_over is not None:
+            await loop.taken_over()
+        leader.new = False
+        return await loop.step()
     except Unavailable as error:
         log.warning("step put off", extra={"loop": loop.name, "cause": error.text})
     except Exception:

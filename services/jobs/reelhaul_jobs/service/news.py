@@ -22,7 +22,7 @@ class News:
         """Say what *change*, committed, means to others."""
         if change.job.revision == change.before.revision:
             return
-        if change.job.state is State.CANCELLING and change.before.state is State.RUNNING:
+        if change.before.state is State.RUNNING and change.job.state in (State.CANCELLING, State.PAUSED):
             await self._bus.stop(change.job)
         await self.tell_row(change.job)
 
@@ -34,5 +34,5 @@ class News:
         """Say that the row of *job* changed."""
         if job.state.terminal:
             self._hub.forget(job.id)
-        self._hub.row_changed(job.id, job.revision)
+        self._hub.row_changed(job.id, job.revision, job.tenant)
         await self._bus.changed(job)

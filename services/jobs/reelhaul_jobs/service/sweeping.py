@@ -20,6 +20,8 @@ from reelhaul_runtime.errors import NotFound, Unavailable
 log = logging.getLogger(__name__)
 
 _BATCH = 500
+# Longer than any rest between two steps.
+_NO_REST = timedelta(seconds=3)
 _FAR = timedelta(days=36500)
 
 
@@ -37,12 +39,16 @@ class Sweeper:
         self._look_again = look_again(lease)
         # A worker renews every third of its lease and may be late by a little.
         self._grace = lease / 6
-        # While this service was away nobody could renew: give all workers the time to.
-        self._lapse_from = now() + lease / 2
+        # While this service, or its database, was away nobody could renew: give all workers the time to.
+        self._time_to_renew = lease / 2
+        self._lapse_from = now() + self._time_to_renew
+        self._away_after = max(lease / 3, _NO_REST)
+        self._last_step, self._was_absent = now(), False
 
     async def step(self) -> bool:
         """Look after everything once. Whether there may be more to do at once."""
         now = self._now()
+        self._note_absence(now)
         found = await self._sweep(Lane.LATER, now, lambda job: queueing.due_now(job, now))
         if now >= self._lapse_from:
             late = now - self._grace
@@ -51,7 +57,16 @@ class Sweeper:
             found += await self._recover(now)
         except Unavailable:
             log.warning("the broker is away; its items are looked after later")
+        self._last_step = self._now()
         return found >= _BATCH
+
+    def _note_absence(self, now: datetime) -> None:
+        """Let no lease lapse for a while if the last good step is so long ago that we were stopped since."""
+        absent = now - self._last_step > self._away_after
+        # Not twice in a row: a loop that is only slow must not keep dead workers' jobs for ever.
+        if absent and not self._was_absent:
+            self._lapse_from = now + self._time_to_renew
+        self._was_absent = absent
 
     async def _recover(self, now: datetime) -> int:
         """Give items that the broker lost back to the dispatcher."""

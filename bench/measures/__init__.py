@@ -1,0 +1,1 @@
+"""One module per measure: ``async def measure(report, only)``."""

@@ -1,0 +1,112 @@
+"""Batches: many requests in one, and what is wrong with which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from reelhaul.jobs.v1 import job_pb2, job_service_pb2
+from reelhaul_jobs import admission
+from reelhaul_jobs.admission.renaming import at
+from reelhaul_jobs.convert import jobs as to_jobs
+from reelhaul_jobs.convert import names
+from reelhaul_jobs.filters.fields import JOB_FIELDS
+from reelhaul_jobs.filters.parsing import parse
+from reelhaul_jobs.model import ids, waits
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.lists import Batch
+from reelhaul_jobs.service.batches import Wanted
+from reelhaul_jobs.service.jobs import Seen
+from reelhaul_runtime import logs
+from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, to_status
+
+MOST_CREATED = 500
+MOST_NAMED = 1000
+
+# A client takes answers of 4 MiB by default, and an answer holds what was asked and more.
+_HEAVIEST = 3 * 1024 * 1024
+
+
+def batch_of(request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime) -> Batch:
+    """The jobs that *request* asks for, of one batch_id.
+
+    The first bad request is raised, its index in the field's name; with
+    return_partial_success all bad ones are among the failed.
+    """
+    _check_bounds(request)
+    batch_id, taken = ids.new_id(now), set[str]()
+    jobs, failed = {}, {}
+    for place, one in enumerate(request.requests):
+        try:
+            jobs[place] = replace(_job_of(one, taken, tenant, now, place), batch_id=batch_id)
+        except ReelhaulError as error:
+            if not request.return_partial_success:
+                raise at(f"requests[{place}]", error) from error
+            failed[place] = to_status(error)
+    return Batch(jobs, failed)
+
+
+def created(batch: Batch) -> job_service_pb2.BatchCreateJobsResponse:
+    """What became of a batch."""
+    jobs = [batch.jobs[place] for place in sorted(batch.jobs)]
+    return job_service_pb2.BatchCreateJobsResponse(
+        jobs=[to_jobs.proto_of(Seen(job, waits.wait_of(job))) for job in jobs],
+        failed_requests=batch.failed,
+        batch_id=jobs[0].batch_id,
+    )
+
+
+def named(names_asked: Sequence[str]) -> list[str]:
+    """The bare ids of 1..1000 names."""
+    if not 1 <= len(names_asked) <= MOST_NAMED:
+        raise FieldInvalid("names", f"1..{MOST_NAMED} of them, not {len(names_asked)}")
+    return [names.job_id(name, f"names[{place}]") for place, name in enumerate(names_asked)]
+
+
+def retry_of(request: job_service_pb2.BatchRetryJobsRequest) -> Wanted:
+    """What is to be retried. FILTER_INVALID, FIELD_INVALID."""
+    if bool(request.names) == bool(request.filter.strip()):
+        raise FieldInvalid("filter", "one of names and filter must be set, and only one")
+    if request.names:
+        return Wanted(ids=named(request.names))
+    return Wanted(where=parse(request.filter, JOB_FIELDS))
+
+
+def basic(jobs: Iterable[Job]) -> list[job_pb2.Job]:
+    """*jobs* in the BASIC view."""
+    view = job_service_pb2.JOB_VIEW_BASIC
+    return [to_jobs.proto_of(Seen(job, waits.wait_of(job)), view) for job in jobs]
+
+
+def in_order(asked: Sequence[str], jobs: Iterable[Job]) -> list[Job]:
+    """*jobs* as they were *asked* for by id, those asked twice told twice."""
+    by_id: Mapping[str, Job] = {job.id: job for job in jobs}
+    return [by_id[job_id] for job_id in asked if job_id in by_id]
+
+
+def _check_bounds(request: job_service_pb2.BatchCreateJobsRequest) -> None:
+    if not 1 <= len(request.requests) <= MOST_CREATED:
+        raise FieldInvalid("requests", f"1..{MOST_CREATED} of them, not {len(request.requests)}")
+    if request.ByteSize() > _HEAVIEST:
+        raise FieldInvalid("requests", f"at most {_HEAVIEST} bytes in all: ask in smaller batches")
+
+
+def _job_of(
+    one: job_service_pb2.CreateJobRequest, taken: set[str], tenant: str, now: datetime, place: int
+) -> Job:
+    """The job that *one* of many requests asks for; its id joins the *taken*.
+
+    Ids that are made here sort as the requests do: so do the lists and the queue.
+    """
+    if one.request_id:
+        raise FieldInvalid("request_id", "only the batch has one")
+    if one.validate_only:
+        raise FieldInvalid("validate_only", "it must be unset within a batch")
+    if one.job_id in taken:
+        raise FieldInvalid("job_id", "another request of this batch has it")
+    admitted = admission.admitted(one.job, now)
+    job_id = names.new_id(one.job_id) if one.job_id else ids.new_id(now, place)
+    job = to_jobs.job_of(admitted, job_id, tenant, now, logs.traceparent.get())
+    taken.add(job.id)
+    return job

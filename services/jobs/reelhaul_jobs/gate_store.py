@@ -1,0 +1,111 @@
+"""Gates in SQL: read and written within the transaction of the job that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from reelhaul_jobs import rows
+from reelhaul_jobs.model.gates import WORKER_GONE, Gate
+from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.tables import gates, jobs, workers
+
+_MICROSECOND = timedelta(microseconds=1)
+
+_ONE = (
+    select(gates)
+    .where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
+    .with_for_update()
+)
+_OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=True)))
+_FORGET_ONE = delete(gates).where(
+    gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress")
+)
+_LEASED = select(func.count()).where(jobs.c.lane == int(Lane.LEASED), jobs.c.site == bindparam("of_site"))
+_EGRESSES = select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since"))
+
+
+def passage(connection: Connection, site: str, egress: str, now: datetime, *, counted: bool) -> Passage:
+    """How *site* stands for *egress*; how many of its jobs are leased only where *counted*."""
+    asked = {"of_site": site, "of_egress": egress}
+    found = connection.execute(_ONE, asked).mappings().first()
+    leased = int(connection.execute(_LEASED, {"of_site": site}).scalar_one()) if counted else 0
+    if found is None:
+        return Passage(gate=Gate(site=site, egress=egress), leased=leased)
+    live = egresses(connection, now) - {egress}
+    others = of_sites(connection, [site], live).get(site, ()) if live else ()
+    return Passage(gate=_gate_of(found), leased=leased, others=others)
+
+
+def of_sites(
+    connection: Connection, sites: Iterable[str], live: frozenset[str]
+) -> Mapping[str, tuple[Gate, ...]]:
+    """The gates of *sites*, one for each *live* egress."""
+    asked = sorted(set(sites))
+    if not asked:
+        return {}
+    found = [_gate_of(row) for row in connection.execute(_OF_SITES, {"sites": asked}).mappings()]
+    known = {(gate.site, gate.egress): gate for gate in found}
+    return {
+        site: tuple(known.get((site, egress), Gate(site=site, egress=egress)) for egress in sorted(live))
+        for site in asked
+    }
+
+
+def egresses(connection: Connection, now: datetime) -> frozenset[str]:
+    """What the workers that live use."""
+    since = rows.micros(now - WORKER_GONE)
+    return frozenset(connection.execute(_EGRESSES, {"since": since}).scalars())
+
+
+def write(connection: Connection, gate: Gate) -> None:
+    """Keep *gate*; a plain one needs no row."""
+    if gate.plain:
+        connection.execute(_FORGET_ONE, {"of_site": gate.site, "of_egress": gate.egress})
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    row = _row_of(gate)
+    statement = dialect.insert(gates)
+    told = {name: statement.excluded[name] for name in row if name not in ("site", "egress")}
+    upsert = statement.on_conflict_do_update(index_elements=[gates.c.site, gates.c.egress], set_=told)
+    connection.execute(upsert, row)
+
+
+def forget(connection: Connection, before: datetime) -> None:
+    """Drop gates at which nothing happened since *before*: their sites are asked no more."""
+    moment = rows.micros(before)
+    passed = func.coalesce(gates.c.next_start, 0) < moment
+    connection.execute(delete(gates).where(passed, func.coalesce(gates.c.parked_until, 0) < moment))
+
+
+def _row_of(gate: Gate) -> dict[str, Any]:
+    return {
+        "site": gate.site,
+        "egress": gate.egress,
+        "delay": gate.delay // _MICROSECOND,
+        "next_start": rows.micros_or_none(gate.next_start),
+        "parked_until": rows.micros_or_none(gate.parked_until),
+        "parked_since": rows.micros_or_none(gate.parked_since),
+        "cooldown": gate.cooldown // _MICROSECOND,
+        "reason": gate.reason,
+        "probe": gate.probe,
+    }
+
+
+def _gate_of(row: rows.Row) -> Gate:
+    return Gate(
+        site=row["site"],
+        egress=row["egress"],
+        delay=timedelta(microseconds=row["delay"]),
+        next_start=rows.time_or_none(row["next_start"]),
+        parked_until=rows.time_or_none(row["parked_until"]),
+        parked_since=rows.time_or_none(row["parked_since"]),
+        cooldown=timedelta(microseconds=row["cooldown"]),
+        reason=row["reason"],
+        probe=row["probe"],
+    )

@@ -1,0 +1,150 @@
+"""Gates: the way to a site by one egress. How fast jobs may pass, and the breaker that parks it.
+
+A site that throttles or blocks us looks at our address, not at the job: so the pair of site and
+egress is parked, and after a cool-down one job, the probe, finds out whether it lets us in again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+#: Draws from [0, 1).
+Jitter = Callable[[], float]
+
+#: A site that asks for a longer wait than this has refused.
+LONGEST_WAIT = timedelta(hours=24)
+
+#: A site is asked again after so long at the latest, unless it named a longer time.
+LONGEST_PARK = timedelta(minutes=30)
+
+#: A probe that says nothing for so long counts for nothing: the next may try.
+PROBING = timedelta(minutes=2)
+
+#: A worker that neither claimed nor renewed for so long is gone, and its egress with it.
+WORKER_GONE = timedelta(seconds=60)
+
+#: A worker whose egress is not let in leaves the item to others for so long.
+ANOTHER_EGRESS = timedelta(seconds=1)
+
+#: A job that alone has parked its site so often fails: it is not the site, then.
+MOST_PARKS = 10
+
+_SLOWED = timedelta(seconds=1)
+_SLOWEST = timedelta(seconds=60)
+_NO_DELAY_BELOW = timedelta(milliseconds=50)
+_NONE = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """How one egress stands with one site. A gate of which nothing is known is open."""
+
+    site: str
+    egress: str = ""
+    #: Between two starts, as the site's answers have made it.
+    delay: timedelta = _NONE
+    #: The next may start then.
+    next_start: datetime | None = None
+    #: No job passes before; then one does. None: not parked.
+    parked_until: datetime | None = None
+    #: The first of the failures that keep it parked.
+    parked_since: datetime | None = None
+    cooldown: timedelta = _NONE
+    #: ErrorReason name of the last of them.
+    reason: str = ""
+    #: The job that finds out whether the site lets us in again.
+    probe: str = ""
+
+    @property
+    def parked(self) -> bool:
+        """Whether only probes pass."""
+        return self.parked_until is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it says nothing that needs to be remembered."""
+        return not self.parked and self.delay == _NONE and self.next_start is None
+
+    def shut_until(self, now: datetime) -> datetime | None:
+        """When the next job may pass; None if it may now."""
+        times = [time for time in (self.parked_until, self.next_start) if time is not None and time > now]
+        return max(times, default=None)
+
+    def opens(self, now: datetime) -> bool:
+        """Whether a job may pass now."""
+        return self.shut_until(now) is None
+
+    def open(self, now: datetime, delay: timedelta) -> bool:
+        """Whether any number may pass now; *delay* is the least that every gate has."""
+        return not self.parked and max(self.delay, delay) == _NONE and self.opens(now)
+
+
+def passed(gate: Gate, job_id: str, now: datetime, delay: timedelta) -> Gate:
+    """*gate*, which is not shut, after the job went through it; *delay* is the least between two."""
+    wait = max(gate.delay, delay)
+    after = replace(gate, next_start=now + wait if wait > _NONE else None)
+    if gate.parked:
+        # Shut behind the probe: nobody follows before it has told how it went.
+        return replace(after, parked_until=now + max(gate.cooldown, PROBING), probe=job_id)
+    return after
+
+
+def parked(
+    gate: Gate,
+    job_id: str,
+    reason: str,
+    asked: timedelta | None,
+    now: datetime,
+    first: timedelta,
+    jitter: Jitter,
+) -> Gate:
+    """*gate* after the site refused us for *reason*, and *asked* to be left alone for so long."""
+    asked = min(asked or _NONE, LONGEST_WAIT)
+    if gate.parked and gate.probe != job_id:
+        # One of those that had passed before it was parked; it knows nothing new but the wait.
+        assert gate.parked_until is not None
+        return replace(gate, parked_until=max(gate.parked_until, now + asked))
+    cooldown = min(LONGEST_PARK, gate.cooldown * 2 if gate.parked else first)
+    until = now + max(cooldown * (1 + jitter() / 4), asked)
+    return replace(
+        slowed(gate, now),
+        parked_until=until,
+        parked_since=gate.parked_since or now,
+        cooldown=cooldown,
+        reason=reason,
+        probe="",
+    )
+
+
+def slowed(gate: Gate, now: datetime) -> Gate:
+    """*gate* after the site asked to slow down."""
+    delay = min(_SLOWEST, max(_SLOWED, gate.delay * 2))
+    return replace(gate, delay=delay, next_start=now + delay)
+
+
+def hastened(gate: Gate) -> Gate:
+    """*gate* after a job went well: what a complaint doubled, successes take back little by little."""
+    delay = gate.delay * 0.75
+    return replace(gate, delay=delay if delay >= _NO_DELAY_BELOW else _NONE)
+
+
+def opened(gate: Gate, job_id: str) -> Gate:
+    """*gate* after the site answered *job_id*: open again if that was the probe."""
+    if not gate.parked or gate.probe != job_id:
+        return gate
+    return replace(gate, parked_until=None, parked_since=None, cooldown=_NONE, reason="", probe="")
+
+
+def unprobed(gate: Gate, job_id: str, now: datetime) -> Gate:
+    """*gate* after *job_id*, if it was the probe, ended without a word of the site: the next may try."""
+    if not gate.parked or gate.probe != job_id:
+        return gate
+    return replace(gate, parked_until=now, probe="")
+
+
+def cleared(gate: Gate, now: datetime) -> Gate:
+    """*gate* without what needs no memory: a start that has passed, where none is to follow it slowly."""
+    over = gate.delay == _NONE and gate.next_start is not None and gate.next_start <= now
+    return replace(gate, next_start=None) if over else gate

@@ -1,0 +1,1 @@
+"""Watching: what happens to jobs, as streams that resume, at any replica."""

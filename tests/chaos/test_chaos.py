@@ -1,0 +1,56 @@
+"""``make chaos`` in short: nothing is lost under kills, and a suite that lacks a safeguard is found out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SECONDS = 170
+
+# One run takes both cores for a while: patience is for the machine, not for the suite.
+pytestmark = pytest.mark.timeout(_SECONDS + 10)
+
+
+def _chaos(*arguments: str) -> tuple[int, str, str]:
+    """The exit code of a run, its last line, and all that it said."""
+    command = [sys.executable, "-m", "tests.chaos", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines()[-1], done.stdout
+
+
+def test_nothing_is_lost():
+    """Killed, stalled and wiped for 25 s, the suite loses nothing, doubles nothing, leaves nothing behind."""
+    code, last, said = _chaos("--seconds", "25", "--seed", "7")
+    assert code == 0, said
+    assert last.startswith("chaos ok accepted=")
+    assert " lost=0 doubled=0 stale=0 orphans=0 kills=jobs:" in last
+    assert "accepted=0" not in last
+
+
+@pytest.mark.parametrize(
+    ("mutant", "broken", "arguments"),
+    [
+        ("no-fence", "I4", ("--seconds", "12", "--seed", "2")),
+        # Its jobs are stuck for good: waiting longer shows nothing more.
+        ("no-sweeper", ("I1", "I9"), ("--seconds", "10", "--seed", "2", "--patience", "15")),
+    ],
+)
+def test_mutant_is_found_out(mutant: str, broken: str | tuple[str, ...], arguments: tuple[str, ...]):
+    """Without the fence, or without the sweeper, the run fails and names the invariant that broke."""
+    code, last, said = _chaos("--mutant", mutant, "--fetchers", "2", *arguments)
+    assert code == 1, said
+    assert last.startswith("chaos FAILED I"), said
+    named = {line.split()[1] for line in said.splitlines() if line.startswith("broken ")}
+    assert named & ({broken} if isinstance(broken, str) else set(broken)), said

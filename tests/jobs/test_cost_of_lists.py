@@ -1,0 +1,103 @@
+"""What a page of jobs costs, in steps of SQLite's machine: the same on every computer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection
+from tests.contracts.test_job_store import NOW, job
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import pages
+from reelhaul_jobs.filters.fields import JOB_FIELDS
+from reelhaul_jobs.filters.parsing import parse
+from reelhaul_jobs.model.lists import Order
+from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.ports import Page, Query
+from reelhaul_jobs.store import SqlJobStore
+from reelhaul_runtime.sql import engines, migrations
+from reelhaul_runtime.sql.database import Database
+
+JOBS, PAGE = 6000, 5
+GONE = status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """A database of many jobs, of which one in a hundred failed."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('jobs')}/jobs.db"
+    migrations.migrate(url, "reelhaul_jobs")
+    asyncio.run(fill(url))
+    engine = engines.reading(url, connections=1)
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+async def fill(url: str) -> None:
+    ended = {"state": State.SUCCEEDED, "lane": Lane.IDLE, "due": None}
+    async with Database.open(url) as database:
+        store = SqlJobStore(database)
+        for begin in range(0, JOBS, 1000):
+            made = [
+                replace(job(n), **ended, end_time=NOW + timedelta(seconds=n), batch_id=f"b{n // 100}")
+                for n in range(begin, begin + 1000)
+            ]
+            failed = [
+                replace(one, state=State.FAILED, error=GONE) if n % 100 == 0 else one
+                for n, one in enumerate(made)
+            ]
+            await store.add(failed)
+
+
+def cost(connection: Connection, query: Query) -> tuple[Page, int]:
+    """The page, and the steps that it took."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    raw = connection.connection.driver_connection
+    raw.set_progress_handler(count, 10)
+    try:
+        return pages.page(connection, query), steps
+    finally:
+        raw.set_progress_handler(None, 0)
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_a_late_page_costs_what_the_first_does(connection, order):
+    """The thousandth page of a list takes no more work than its first, in every order."""
+    query = Query(tenant="acme", limit=PAGE, order=order)
+    page, first = cost(connection, query)
+    for _ in range(998):
+        page, _ = cost(connection, replace(query, after=order.of(page.jobs[-1]), total=page.total))
+    page, late = cost(connection, replace(query, after=order.of(page.jobs[-1]), total=page.total))
+    assert len(page.jobs) == PAGE
+    assert late <= 1.5 * first
+    _, counted = cost(connection, replace(query, after=order.of(page.jobs[-1])))
+    assert counted <= 1.5 * first
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("state = FAILED", JOBS // 100),
+        ("error.reason = MEDIA_NOT_FOUND", JOBS // 100),
+        ("state = FAILED AND error.reason = MEDIA_NOT_FOUND", JOBS // 100),
+        ("batch_id = b7", 100),
+    ],
+)
+def test_a_rare_kind_is_found_without_reading_the_others(connection, text, most):
+    """Lists by state, reason and batch read those jobs alone, not all there are."""
+    query = Query(tenant="acme", limit=PAGE, where=parse(text, JOB_FIELDS))
+    page, steps = cost(connection, query)
+    assert page.total == most
+    _, everything = cost(connection, replace(query, where=parse('url = "*nothing*"', JOB_FIELDS)))
+    assert steps < everything / 20

@@ -1,0 +1,169 @@
+"""Pause, resume, update: a job changed by its user, whatever its worker says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2, field_mask_pb2
+from tests.jobs.conftest import eventually
+from tests.jobs.test_end_to_end import URL, create, ended, reason
+from tests.jobs.worker import working
+
+from reelhaul.jobs.v1.job_pb2 import Attempt, Job, Wait
+from reelhaul.jobs.v1.job_service_pb2 import (
+    CancelJobRequest,
+    GetJobRequest,
+    ListAttemptsRequest,
+    PauseJobRequest,
+    ResumeJobRequest,
+    UpdateJobRequest,
+)
+from reelhaul.work.v1 import lease_pb2, work_pb2
+
+
+def update(name: str, *paths: str, **fields: object) -> UpdateJobRequest:
+    return UpdateJobRequest(job=Job(name=name, **fields), update_mask=field_mask_pb2.FieldMask(paths=paths))
+
+
+async def get(service, name: str) -> Job:
+    return await service.jobs.GetJob(GetJobRequest(name=name))
+
+
+async def test_pause_and_resume_queued(service):
+    """A paused job is given to no worker and says so; resumed, it runs."""
+    job = await create(service)
+    paused = await service.jobs.PauseJob(PauseJobRequest(name=job.name))
+    assert (paused.state, paused.wait.reason) == (Job.PAUSED, Wait.PAUSED)
+    again = await service.jobs.PauseJob(PauseJobRequest(name=job.name))
+    assert paused.revision == again.revision
+
+    async def work(held):
+        await held.succeed()
+
+    other = await create(service)
+    async with working(service, work):
+        await ended(service, other.name)
+        assert (await get(service, job.name)).state == Job.PAUSED
+        resumed = await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
+        assert resumed.state == Job.QUEUED
+        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+
+
+async def test_pause_running(service):
+    """A running job is PAUSED at once; its worker is hinted and refused, and no attempt is charged."""
+    hints = await service.nats.subscribe("control.*")
+    holding, told = asyncio.Event(), asyncio.Event()
+    runs = []
+
+    async def work(held):
+        runs.append(held)
+        if len(runs) > 1:
+            await held.succeed()
+            return
+        holding.set()
+        work_pb2.StopHint.FromString((await hints.next_msg(5)).data)
+        assert (await held.renew()).refusal.reason == lease_pb2.Refusal.PAUSED
+        late = await held.succeed()
+        assert late.refusal.reason == lease_pb2.Refusal.PAUSED
+        assert not late.refusal.HasField("retry_delay")
+        told.set()
+
+    job = await create(service)
+    async with working(service, work):
+        await asyncio.wait_for(holding.wait(), 5)
+        assert (await service.jobs.PauseJob(PauseJobRequest(name=job.name))).state == Job.PAUSED
+        await asyncio.wait_for(told.wait(), 5)
+        await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
+        last = await ended(service, job.name)
+    assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
+    attempts = (await service.jobs.ListAttempts(ListAttemptsRequest(parent=job.name))).attempts
+    assert [attempt.state for attempt in attempts] == [Attempt.SUCCEEDED, Attempt.RELEASED]
+    assert (await runs[0].renew()).refusal.reason == lease_pb2.Refusal.LOST
+
+
+async def test_pause_what_has_ended(service):
+    """A job that has ended is neither paused nor resumed; a paused one can be cancelled."""
+    job = await create(service)
+    await service.jobs.PauseJob(PauseJobRequest(name=job.name))
+    assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLED
+    for call in (
+        service.jobs.PauseJob(PauseJobRequest(name=job.name)),
+        service.jobs.ResumeJob(ResumeJobRequest(name=job.name)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call
+        assert reason(failure) == "STATE_CONFLICT"
+
+
+async def test_update_labels_and_priority(service):
+    """What the mask names is changed, nothing else; the etag guards it."""
+    job = await create(service, labels={"a": "1"}, priority=Job.LOW)
+    changed = await service.jobs.UpdateJob(
+        update(job.name, "labels", "priority", labels={"b": "2"}, priority=Job.HIGH, etag=job.etag)
+    )
+    assert (dict(changed.labels), changed.priority) == ({"b": "2"}, Job.HIGH)
+    assert changed.revision > job.revision
+    same = await service.jobs.UpdateJob(update(job.name, "labels", labels={"b": "2"}))
+    assert changed.revision == same.revision
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.UpdateJob(update(job.name, "labels", labels={}, etag='"999"'))
+    assert reason(failure) == "ETAG_MISMATCH"
+
+
+async def test_update_of_what_cannot_be_changed(service):
+    """The URL, an unknown field and a bad label are refused by name; nothing is changed."""
+    job = await create(service)
+    for asked in (
+        update(job.name, "url", url=f"{URL}2"),
+        update(job.name, "nonsense"),
+        update(job.name, "labels", labels={"Not a key": ""}),
+        UpdateJobRequest(job=Job(name=job.name, url=f"{URL}2")),
+        update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=0)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await service.jobs.UpdateJob(asked)
+        assert reason(failure) == "FIELD_INVALID"
+    assert (await get(service, job.name)).url == URL
+
+
+async def test_schedule_time_moved(service):
+    """A queued job can be put off, and called back; an item on its way is refused meanwhile."""
+    job = await create(service)
+    await eventually(lambda: _published(service))
+    later = Job(name=job.name)
+    later.schedule_time.FromSeconds(int(time.time()) + 3600)
+    put_off = await service.jobs.UpdateJob(UpdateJobRequest(job=later))
+    assert put_off.wait.reason == Wait.SCHEDULED
+
+    async def work(held):
+        await held.succeed()
+
+    async with working(service, work) as worker:
+        await eventually(lambda: worker.refusals)
+        assert worker.refusals == [lease_pb2.Refusal.SUPERSEDED]
+        await service.jobs.UpdateJob(update(job.name, "schedule_time"))
+        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+
+
+async def _published(service) -> bool:
+    return (await service.nats.jetstream().stream_info("WORK")).state.messages > 0
+
+
+async def test_update_of_an_ended_job(service):
+    """A job that has ended takes labels and expiration, and nothing else."""
+
+    async def work(held):
+        await held.succeed()
+
+    job = await create(service)
+    async with working(service, work):
+        done = await ended(service, job.name)
+    kept = await service.jobs.UpdateJob(update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=3600)))
+    assert kept.expire_time.ToDatetime() > done.end_time.ToDatetime()
+    assert kept.expire_time.seconds == done.end_time.seconds + 3600
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.jobs.UpdateJob(update(job.name, "priority", priority=Job.HIGH))
+    assert reason(failure) == "STATE_CONFLICT"
