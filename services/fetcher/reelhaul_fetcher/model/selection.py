@@ -8,7 +8,7 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs
+from reelhaul_fetcher.model import codecs, expert
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
@@ -34,6 +34,8 @@ def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] =
         raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "every stream of this media is DRM protected")
     if spec.media_kind == FormatSpec.SUBTITLES_ONLY:
         return [], []
+    if spec.selector:
+        return expert.taken([s for s in playable if codecs.family(s.video_codec) not in barred], spec), []
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio_only(playable, spec)
     usable = [s for s in playable if codecs.family(s.video_codec) not in barred]
