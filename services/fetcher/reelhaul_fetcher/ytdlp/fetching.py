@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from datetime import UTC
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -11,13 +13,14 @@ from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
 from reelhaul_fetcher.model.selection import choose
-from reelhaul_fetcher.ytdlp import receiving
+from reelhaul_fetcher.ytdlp import receiving, recording
 from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.edits import edit
 from reelhaul_fetcher.ytdlp.extras import gathered
-from reelhaul_fetcher.ytdlp.finishing import Plan, finished
+from reelhaul_fetcher.ytdlp.finishing import Finished, Plan, finished
 from reelhaul_fetcher.ytdlp.info import format_of, media_of
+from reelhaul_fetcher.ytdlp.premieres import not_yet
 from reelhaul_fetcher.ytdlp.source import Source, check_streams
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -60,19 +63,21 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place
         media = media_of(source.info)
         place.extractor = media.extractor
         line.media(media)
-        _admit(media)
+        _admit(media, order)
         if order.format.media_kind != FormatSpec.SUBTITLES_ONLY:
             check_streams(source.info, answers.warnings)
         made = edit(downloader, media, order, access)
-        chosen, warnings = choose([format_of(f) for f in source.streams.values()], order.format, made.barred)
+        offered = [format_of(f) for f in source.streams.values()]
+        if media.live_status == MediaInfo.LIVE:
+            offered = [stream for stream in offered if stream.protocol == "hls"]
+        chosen, warnings = choose(offered, order.format, made.barred)
         # Before the media: what is required and missing should not cost gigabytes first.
         beside = gathered(source, media, order, made.cut, gauge, _translating(line, gauge))
         products: list[Product] = []
         got = DeliveredMedia(duration=media.duration)
         if chosen:
-            files = receiving.receive(source, [c.format_id for c in chosen], order, gauge, meter)
             plan = Plan(order, media, chosen, made.cut, tuple(beside.words), beside.picture, made.marks)
-            done = finished(files, plan, gauge)
+            done = _received(source, plan, gauge, meter)
             products, got = done.products, done.got
             warnings += done.warnings
     got.subtitle_language_codes.extend(
@@ -83,14 +88,32 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place
     )
 
 
-def _admit(media: MediaInfo) -> None:
+def _received(source: Source, plan: Plan, gauge: Gauge, meter: receiving.Meter) -> Finished:
+    """What *plan* chose, received or recorded, finished."""
+    parts = [stream.format_id for stream in plan.chosen]
+    if not recording.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
+        return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge)
+    taken = recording.record(source, parts, plan.order, gauge)
+    # A recording ends with a segment, which may be past the limit by as much.
+    order = replace(plan.order, max_seconds=0.0)
+    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge)
+    return replace(done, warnings=[*done.warnings, *taken.warnings])
+
+
+def _goes_on(source: Source, plan: Plan, part: str) -> bool:
+    status = plan.media.live_status
+    unsaid = status == MediaInfo.LIVE_STATUS_UNSPECIFIED
+    return status == MediaInfo.LIVE or (unsaid and recording.on_air(source, part))
+
+
+def _admit(media: MediaInfo, order: FetchOrder) -> None:
     """Refuse what must not be fetched at all."""
     if media.live_status == MediaInfo.UPCOMING:
-        start = media.live_start_time.ToJsonString() if media.HasField("live_start_time") else ""
-        raise ReelhaulError(
-            ErrorReason.MEDIA_NOT_LIVE_YET, "the event has not begun", metadata={"startTime": start}
-        )
-    if media.live_status in (MediaInfo.LIVE, MediaInfo.POST_LIVE):
+        known = media.HasField("live_start_time")
+        start = media.live_start_time.ToDatetime(UTC) if known else None
+        raise not_yet(start, "the event has not begun")
+    is_live = media.live_status in (MediaInfo.LIVE, MediaInfo.POST_LIVE)
+    if is_live and not recording.wanted(order.format):
         raise ReelhaulError(
             ErrorReason.MEDIA_IS_LIVE, "the media is live", metadata={"extractor": media.extractor}
         )
