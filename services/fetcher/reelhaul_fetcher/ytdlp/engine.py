@@ -171,7 +171,10 @@ class YtDlpEngine:
                 _pass_on(frame, listener)
 
     async def _translated(self, frame: wire.Frame) -> wire.Frame:
-        """What the translator makes of a child's question."""
+        """What the translator makes of a child's question. Raises WORKER_LOST where it is none."""
+        told = [*frame["texts"], frame["source"], frame["target"]]
+        if not all(isinstance(text, str) for text in told):
+            raise _lost(self._worker, "the child talks nonsense")
         try:
             texts = await self._translator.translate(frame["texts"], frame["source"], frame["target"])
         except ReelhaulError as error:
