@@ -175,9 +175,11 @@ async def test_the_end(house):
 
 @pytest.fixture
 async def stub(settings):
-    async with serving(settings) as service:
-        async with channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside:
-            yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service
+    async with (
+        serving(settings) as service,
+        channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
+    ):
+        yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service
 
 
 def asked(**fields) -> Schedule:
