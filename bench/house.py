@@ -88,17 +88,17 @@ async def house(database: str = "") -> AsyncIterator[House]:
 async def serving(place: House) -> AsyncIterator[Service]:
     """The service in *place*, ready."""
     command = python("-m", "reelhaul_runtime", "serve", "jobs")
-    async with running(command, place.folder / "jobs.log", place.environment) as process:
-        async with (
-            channel(place.address, [_JOBS]) as outside,
-            channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
-        ):
-            await _ready(outside, place)
-            yield Service(
-                process,
-                job_service_pb2_grpc.JobServiceStub(outside),
-                lease_service_pb2_grpc.LeaseServiceStub(inside),
-            )
+    async with (
+        running(command, place.folder / "jobs.log", place.environment) as process,
+        channel(place.address, [_JOBS]) as outside,
+        channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
+    ):
+        await _ready(outside, place)
+        yield Service(
+            process,
+            job_service_pb2_grpc.JobServiceStub(outside),
+            lease_service_pb2_grpc.LeaseServiceStub(inside),
+        )
 
 
 @asynccontextmanager
@@ -113,9 +113,11 @@ async def working(
     if processes == 0:
         yield
         return
-    async with running(command, place.folder / "workers.log", environment):
-        async with working(place, tally, processes=processes - 1, slots=slots, hold=hold):
-            yield
+    async with (
+        running(command, place.folder / "workers.log", environment),
+        working(place, tally, processes=processes - 1, slots=slots, hold=hold),
+    ):
+        yield
 
 
 @contextmanager

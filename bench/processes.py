@@ -38,7 +38,7 @@ async def running(
 ) -> AsyncIterator[Process]:
     """*command*, what it says going to *log*, until the block ends: SIGTERM, then SIGKILL for its group."""
     with log.open("ab") as said:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: ASYNC220 - a moment, and nothing else runs yet
             command,
             stdin=subprocess.DEVNULL,
             stdout=said,

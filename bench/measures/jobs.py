@@ -1,6 +1,7 @@
 """The queue: admission, end to end, a million rows waiting, long lists, and a second caller's first job.
 
-Parts: speed, backlog, lists, fairness. The rival of the first is Celery with Redis, both made as durable as they can be.
+Parts: speed, backlog, lists, fairness. The rival of the first is Celery with Redis, both made
+as durable as they can be.
 """
 
 from __future__ import annotations

@@ -22,6 +22,11 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 
 _FAILPOINT = re.compile(r'"failpoint": "(\w+)\.')
 
+# So long a stall waits for a fetcher that has something to do.
+_LOOKS, _LOOK_SECONDS = 20, 0.2
+# No job is leased so often in a run.
+_NEVER = 100_000
+
 
 class Doing:
     """Kills, stalls and wipes; counts what it did."""
@@ -54,13 +59,19 @@ class Doing:
             self.kills[part.partition("-")[0]] += 1
 
     async def _stall(self) -> None:
-        """Stop a fetcher that holds leases for longer than they last; then let it go on."""
+        """Stop a fetcher that holds leases for longer than they last, while another one can take them."""
+        for _ in range(_LOOKS):
+            if pid := await self._busy_fetcher():
+                await self._stop(pid)
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _busy_fetcher(self) -> int | None:
+        """The fetcher with the most leases, if another one lives."""
         fetchers = {pid for name, pid in self._suite.processes().items() if name.startswith("fetcher")}
-        held = Counter(
-            int(worker.split("-")[-2]) for _, _, worker in await asyncio.to_thread(self._rows.leased)
-        )
-        busy = [pid for pid, _ in held.most_common() if pid in fetchers]
-        await self._stop(busy[0] if busy else None)
+        leased = await asyncio.to_thread(self._rows.leased)
+        held = Counter(pid for _, _, worker in leased if (pid := int(worker.split("-")[-2])) in fetchers)
+        return held.most_common(1)[0][0] if held and len(fetchers) > 1 else None
 
     async def _stop(self, pid: int | None) -> None:
         """Stop the process *pid* for a stall, and let it go on."""
@@ -95,7 +106,7 @@ class Rogue:
     def __init__(self, stub: lease_service_pb2_grpc.LeaseServiceStub, rows: Rows) -> None:
         self._stub, self._rows = stub, rows
         self.refused = 0
-        #: Jobs whose stale lease was renewed.
+        #: Jobs of which a lease was renewed that is not theirs.
         self.believed: set[str] = set()
 
     async def run(self) -> None:
@@ -103,12 +114,12 @@ class Rogue:
         while True:
             await asyncio.sleep(0.5)
             for job, epoch, _ in await asyncio.to_thread(self._rows.leased):
-                if epoch > 1:
+                if job not in self.believed:
                     with suppress(aio.AioRpcError):
-                        await self._try(job, epoch - 1)
+                        await self._try(job, epoch - 1 if epoch > 1 else epoch + _NEVER)
 
-    async def _try(self, job: str, stale: int) -> None:
-        request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=stale)
+    async def _try(self, job: str, foreign: int) -> None:
+        request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=foreign)
         answer = await self._stub.Renew(request, timeout=2)
         if answer.HasField("renewal"):
             self.believed.add(job)

@@ -363,7 +363,7 @@ async def test_due(store):
     await store.add(later)
     before = NOW + timedelta(minutes=58)
     assert [job(3).id, job(2).id] == list(await store.due(Lane.LATER, before, 5))
-    assert await store.count([Lane.LATER, Lane.READY]) == 3
+    assert await store.count([Lane.LATER, Lane.LEASED]) == 3
 
 
 async def test_slots_of_live_workers(store):

@@ -271,6 +271,19 @@ async def test_service_that_is_away_is_named():
         with pytest.raises(errors.ReelhaulError) as failure, channels.status_as_errors("jobs"):
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
     assert failure.value.reason == ErrorReason.SERVICE_UNAVAILABLE
+
+
+def test_internal_error_of_grpc():
+    """INTERNAL says that the peer died while it was sent to, unless the service itself tells its details."""
+    said = aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core"
+    )
+    assert channels.error_of(said, "storage").reason == ErrorReason.SERVICE_UNAVAILABLE
+    own = errors.to_status(errors.ReelhaulError(ErrorReason.INTERNAL_ERROR, "a bug")).SerializeToString()
+    told = aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(("grpc-status-details-bin", own)), "a bug"
+    )
+    assert channels.error_of(told, "storage").reason == ErrorReason.INTERNAL_ERROR
     assert failure.value.metadata == {"service": "jobs"}
 
 

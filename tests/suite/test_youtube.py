@@ -99,22 +99,27 @@ def test_refusals_that_time_does_not_change(suite: Suite, youtube: YouTube, name
     assert reason in json.dumps(last["failed"])
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("player503", "UPSTREAM_UNAVAILABLE"),
-        # These end all talk with the site for a while: they come last.
-        ("guestquota", "UPSTREAM_THROTTLED"),
-    ],
-)
-def test_refusals_that_pass(suite: Suite, youtube: YouTube, name: str, reason: str) -> None:
-    """What time may change is not the end: the download waits, and says for what."""
-    job = created(suite, youtube.watch_url(name))
+def test_refusal_that_passes(suite: Suite, youtube: YouTube) -> None:
+    """What time may change is not the end: the download waits for its next attempt, and says why."""
+    told = _waiting(suite, created(suite, youtube.watch_url("player503")), "BACKOFF")
+    assert (told["error"]["reason"], told["error"]["retryable"]) == ("UPSTREAM_UNAVAILABLE", True)
+    assert told["status"] == "RETRYING"
 
-    def waiting() -> dict[str, Any] | None:
+
+def test_throttled_site_is_parked(suite: Suite, youtube: YouTube) -> None:
+    """Where YouTube throttles us its downloads wait for the site, and no attempt is charged.
+
+    It comes last: the site stays parked for a while.
+    """
+    told = _waiting(suite, created(suite, youtube.watch_url("guestquota")), "SITE_PARKED")
+    assert (told["status"], told["attempts"]) == ("QUEUED", 0)
+
+
+def _waiting(suite: Suite, job: str, reason: str) -> dict[str, Any]:
+    """The download, once it waits for *reason*."""
+
+    def waits() -> dict[str, Any] | None:
         told: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
-        return told if told.get("error") else None
+        return told if told["wait_reason"] == reason else None
 
-    told = suite.awaited("failed attempt", waiting)
-    assert (told["error"]["reason"], told["error"]["retryable"]) == (reason, True)
-    assert (told["status"], told["wait_reason"]) == ("RETRYING", "BACKOFF")
+    return suite.awaited(f"wait for {reason}", waits)

@@ -8,9 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product, Sightings
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    ProbeOrder,
+    Product,
+    Sightings,
+)
 
 
 class Listener(Protocol):
@@ -23,6 +31,13 @@ class Listener(Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Newest progress: stage, percent, bytes; at most four a second and at each new stage."""
+
+
+class ListListener(Listener, Protocol):
+    """Who hears of a list while it is paged through."""
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """The next entries, in order; one without a URL cannot be fetched."""
 
 
 class Engine(Protocol):
@@ -41,6 +56,9 @@ class Engine(Protocol):
         Being cancelled stops every process of the fetch before it returns. Raises
         ReelhaulError with the reason, WORKER_LOST if the engine died under it.
         """
+
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """Page through the order's list; media that is no list is one of itself. As ``fetch`` in all else."""
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""

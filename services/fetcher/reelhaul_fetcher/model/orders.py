@@ -40,6 +40,30 @@ class ProbeOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpandOrder:
+    """A playlist or channel to page through, up to *max_entries*, beginning after *start_position*."""
+
+    url: str
+    proxy_url: str
+    max_entries: int
+    start_position: int = 0
+    cpu_seconds: int = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class ListReport:
+    """A list that was paged through: what the site says of it, without its entries."""
+
+    media: media_pb2.MediaInfo
+    #: It has more entries than were asked for.
+    truncated: bool = False
+
+
+#: Whatever the engine may be asked for.
+Order = FetchOrder | ProbeOrder | ExpandOrder
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """A finished file: where it lies and what it is; size and SHA-256 are filled in."""
 

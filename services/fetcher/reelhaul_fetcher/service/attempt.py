@@ -28,6 +28,8 @@ _CLAIM_SECONDS = 10.0
 # Between two looks at an event that has not begun.
 _SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 _UNTOLD_WAIT = timedelta(minutes=1)
+# What one renewal may carry.
+_ENTRIES = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
@@ -78,7 +80,7 @@ class Attempt:
         lease = claimed.lease
         self.epoch = lease.epoch
         bench = self._bench
-        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt)
+        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
@@ -161,8 +163,9 @@ class Attempt:
     async def _renewed(self, reporter: Reporter) -> bool:
         """Renew once; False where jobs did not answer."""
         media = reporter.unsent_media
+        entries = reporter.unsent_entries[:_ENTRIES]
         request = lease_service_pb2.RenewRequest(
-            job=self.job, epoch=self.epoch, progress=reporter.latest, media=media
+            job=self.job, epoch=self.epoch, progress=reporter.latest, media=media, entries=entries
         )
         try:
             answer = await self._bench.leases.renew(request)
@@ -176,6 +179,7 @@ class Attempt:
         elif answer.renewal.cancel_requested:
             self._stop(Finish(cancelled=Finish.Cancelled()))
         else:
+            reporter.entries_sent(len(entries))
             await self._delivery.in_progress()
         return True
 

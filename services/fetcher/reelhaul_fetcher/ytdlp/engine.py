@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +19,17 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder
-from reelhaul_fetcher.ports import Listener, Translator
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.translating import NoTranslator
 from reelhaul_fetcher.ytdlp import wire
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
 
 log = logging.getLogger(__name__)
+
+HearEntries = Callable[[Sequence[PlaylistEntry]], None]
 
 _WARM_SECONDS = 60.0
 _CHECK_SECONDS = 4.0
@@ -114,12 +116,19 @@ class YtDlpEngine:
                 raise _lost(self._worker, "the child's product is none")
         return report
 
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """As ``ports.Engine.expand``."""
+        done = await self._do(order, listener, listener.entries)
+        return ListReport(wire.unpacked(MediaInfo, done["media"]), done["truncated"])
+
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
         media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
-    async def _do(self, order: FetchOrder | ProbeOrder, listener: Listener | None) -> wire.Frame:
+    async def _do(
+        self, order: Order, listener: Listener | None, entries: HearEntries | None = None
+    ) -> wire.Frame:
         try:
             async with asyncio.timeout(_WARM_SECONDS):
                 await self._warm.wait()
@@ -135,7 +144,7 @@ class YtDlpEngine:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(wire.framed(wire.order_frame(order, self._access)))
-                return await self._hear(reader, writer, known, listener)
+                return await self._hear(reader, writer, known, listener, entries)
             finally:
                 writer.close()
         finally:
@@ -147,6 +156,7 @@ class YtDlpEngine:
         writer: asyncio.StreamWriter,
         run: _Run,
         listener: Listener | None,
+        entries: HearEntries | None,
     ) -> wire.Frame:
         """Frames until the last; a line that ends without one is a child that died."""
         while True:
@@ -167,6 +177,8 @@ class YtDlpEngine:
                 raise from_status(wire.unpacked(status_pb2.Status, frame["status"]))
             if frame["type"] == "translate":
                 writer.write(wire.framed(await self._translated(frame)))
+            elif frame["type"] == "entries" and entries is not None:
+                entries([wire.unpacked(PlaylistEntry, told) for told in frame["entries"]])
             elif listener is not None:
                 _pass_on(frame, listener)
 

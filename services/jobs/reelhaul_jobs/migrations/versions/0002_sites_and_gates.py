@@ -38,7 +38,15 @@ def upgrade() -> None:
     op.drop_index("jobs_ready", "jobs")
     op.drop_index("jobs_due", "jobs")
     _index_ready(["tenant", "site", "due", "id"])
-    op.create_index("jobs_due", "jobs", ["lane", "due", "tenant", "site"], unique=False)
+    looked_after = sa.text("lane IN (1, 3, 4)")
+    op.create_index(
+        "jobs_due",
+        "jobs",
+        ["lane", "due", "tenant", "site"],
+        unique=False,
+        sqlite_where=looked_after,
+        postgresql_where=looked_after,
+    )
 
 
 def downgrade() -> None:
