@@ -42,8 +42,7 @@ def test_nothing_is_lost():
 @pytest.mark.parametrize(
     ("mutant", "broken", "arguments"),
     [
-        # It takes a worker that comes back with a stale lease: a few are stopped in this time.
-        ("no-fence", "I4", ("--seconds", "18", "--seed", "2")),
+        ("no-fence", "I4", ("--seconds", "12", "--seed", "2")),
         # Its jobs are stuck for good: waiting longer shows nothing more.
         ("no-sweeper", ("I1", "I9"), ("--seconds", "10", "--seed", "2", "--patience", "15")),
     ],
