@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(_SECONDS + 10)
 
 
 def _chaos(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """The exit code of a run in *folder*, where a failed one leaves its data, its last line, and all it said."""
+    """Exit code, last line and all output of a run in *folder*, where a failed one leaves its data."""
     command = [sys.executable, "-m", "tests.chaos", *arguments]
     done = subprocess.run(
         command,
