@@ -54,14 +54,19 @@ class Rig:
         self._numbers = itertools.count()
 
     async def fetch(
-        self, url: str, spec: FormatSpec | None = None, heard: Heard | None = None, size_limit: int = 0
+        self,
+        url: str,
+        spec: FormatSpec | None = None,
+        heard: Heard | None = None,
+        size_limit: int = 0,
+        **limits: float,
     ) -> FetchReport:
         """What *url* gives for *spec*."""
         name = f"fetch{next(self._numbers)}"
         folder = self.place / name
         folder.mkdir()
         proxy = await self.guard.open(name, 0)
-        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit)
+        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
         try:
             return await self.engine.fetch(order, heard or Heard())
         finally:

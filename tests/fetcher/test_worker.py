@@ -265,14 +265,28 @@ async def test_an_attempt_has_a_deadline(house: House) -> None:
     assert from_status(house.outcome.failed.status).reason == ErrorReason.ATTEMPT_TIMED_OUT
 
 
-async def test_a_wish_that_is_not_served_is_refused(house: House) -> None:
-    """What this build cannot do is refused in words, never left out in silence."""
-    house.leases.specs[JOB].format.CopyFrom(FormatSpec(chapters=FormatSpec.SPLIT))
+@pytest.mark.parametrize(("told", "waited"), [(None, 60), (1, 5), (90, 90), (86_400, 6 * 3600)])
+async def test_an_event_that_is_waited_for(house: House, told: int | None, waited: int) -> None:
+    """A job that waits for an event goes back to the queue until it begins; no worker is held by it."""
+    delay = None if told is None else timedelta(seconds=told)
+    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_LIVE_YET, "not yet", retry_delay=delay)
+    house.leases.specs[JOB].format.live.mode = FormatSpec.Live.WAIT
     async with house.working():
         house.give()
         await house.logged("ack")
-    error = from_status(house.outcome.failed.status)
-    assert (error.reason, error.metadata["method"]) == (ErrorReason.METHOD_UNSUPPORTED, "format.chapters")
+    released = house.outcome.released
+    assert released.reason == lease_service_pb2.FinishRequest.Released.LIVE_NOT_BEGUN
+    assert released.retry_delay.ToTimedelta() == timedelta(seconds=waited)
+
+
+async def test_an_event_that_is_not_waited_for(house: House) -> None:
+    """Who asked to record now is told that there is nothing yet."""
+    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_LIVE_YET, "not yet")
+    house.leases.specs[JOB].format.live.mode = FormatSpec.Live.RECORD
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert from_status(house.outcome.failed.status).reason == ErrorReason.MEDIA_NOT_LIVE_YET
 
 
 async def test_entries_are_with_jobs_before_the_list_is_finished(house: House) -> None:

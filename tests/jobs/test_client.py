@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import eventually
+from tests.jobs.conftest import eventually, serving
 from tests.jobs.worker import working
 from tests.relay import cutting, relaying
 
@@ -68,6 +68,32 @@ async def test_nothing_is_missed_through_disconnects(service, client):
     assert messages[0].HasField("snapshot")
     assert messages[-1].snapshot.terminal
     assert not any(message.snapshot.reset for message in messages)
+
+
+async def test_server_restarts(settings):
+    """A server that drains and comes back is but another disconnect: no state is missed."""
+    fixed = settings.model_copy(update={"jobs_address": f"127.0.0.1:{broker.free_port()}"})
+    async with Client(fixed.jobs_address) as client:
+        async with serving(fixed):
+            job = await client.create(URL)
+            stream = client.watch(job.name)
+            first = await anext(stream)
+            rest = asyncio.create_task(collected(stream))
+            following = asyncio.create_task(_until(client.watch_all(), Job.CANCELLED))
+            await asyncio.sleep(0.2)
+        async with serving(fixed), asyncio.timeout(20):
+            await client.cancel(job.name)
+            told = await rest
+            await following
+    assert states(told) == [Job.CANCELLED]
+    assert told[0].sequence > first.sequence
+
+
+async def _until(stream, state) -> None:
+    async for message in stream:
+        if message.job.state == state:
+            break
+    await stream.aclose()
 
 
 async def test_silent_connection(service, client, monkeypatch):

@@ -21,7 +21,9 @@ from reelhaul.jobs.v1.job_service_pb2 import (
     ResumeJobRequest,
     UpdateJobRequest,
 )
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
+from reelhaul_jobs.model.retries import status_of
 
 
 def update(name: str, *paths: str, **fields: object) -> UpdateJobRequest:
@@ -146,6 +148,27 @@ async def test_schedule_time_moved(service):
         assert worker.refusals == [lease_pb2.Refusal.SUPERSEDED]
         await service.jobs.UpdateJob(update(job.name, "schedule_time"))
         assert (await ended(service, job.name)).state == Job.SUCCEEDED
+
+
+async def test_schedule_time_of_a_job_between_attempts(service):
+    """A job that waits for its next attempt can be put off further, and not called back before its time."""
+
+    async def work(held):
+        await held.finish(failed={"status": status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
+
+    job = await create(service)
+    async with working(service, work):
+        await eventually(lambda: _in_state(service, job.name, Job.RETRYING))
+    backoff = (await get(service, job.name)).next_attempt_time
+    later = Job(name=job.name)
+    later.schedule_time.FromSeconds(backoff.seconds + 3600)
+    put_off = await service.jobs.UpdateJob(UpdateJobRequest(job=later))
+    assert put_off.next_attempt_time == later.schedule_time
+    assert put_off.wait.reason == Wait.BACKOFF
+
+
+async def _in_state(service, name: str, state: int) -> bool:
+    return (await get(service, name)).state == state
 
 
 async def _published(service) -> bool:

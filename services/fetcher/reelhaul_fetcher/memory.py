@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -163,6 +163,14 @@ class MemoryGuard:
         """As ``ports.Guard.close``."""
         self.open_passes.discard(name)
         return self.used
+
+
+class MemoryTranslator:
+    """Translates by writing the language in front."""
+
+    async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """As ``ports.Translator.translate``."""
+        return [f"[{target}] {text}" for text in texts]
 
 
 class MemoryEngine:

@@ -64,6 +64,16 @@ class Engine(Protocol):
         """Metadata of the order's URL. As ``fetch`` in all else."""
 
 
+class Translator(Protocol):
+    """What translates subtitles."""
+
+    async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*, one for one.
+
+        Raises TRANSLATION_UNAVAILABLE: no provider, none for these languages, or it does not answer.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What went through a pass: bytes received, and (host, why) of each refusal."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy import Connection, bindparam, delete, exists, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul_jobs import rows
@@ -27,19 +27,28 @@ _OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=Tr
 _FORGET_ONE = Statement(
     delete(gates).where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
 )
-_LEASED = Statement(
-    select(func.count()).where(
-        LOOKED_AFTER, jobs.c.lane == int(Lane.LEASED), jobs.c.site == bindparam("of_site")
-    )
+_KNOWN = (
+    exists()
+    .where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
+    .label("known")
 )
+_LEASED = (
+    select(func.count())
+    .where(LOOKED_AFTER, jobs.c.lane == int(Lane.LEASED), jobs.c.site == bindparam("of_site"))
+    .scalar_subquery()
+)
+# One statement where nothing is known of the gate, which is nearly always.
+_GLANCE, _COUNTED_GLANCE = Statement(select(_KNOWN)), Statement(select(_KNOWN, _LEASED.label("leased")))
 _EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since")))
 
 
 def passage(connection: Connection, site: str, egress: str, now: datetime, *, counted: bool) -> Passage:
     """How *site* stands for *egress*; how many of its jobs are leased only where *counted*."""
     asked = {"of_site": site, "of_egress": egress}
-    found = _ONE.first(connection, asked)
-    leased = _LEASED.column(connection, {"of_site": site})[0] if counted else 0
+    glance = (_COUNTED_GLANCE if counted else _GLANCE).first(connection, asked)
+    assert glance is not None
+    leased = int(glance["leased"]) if counted else 0
+    found = _ONE.first(connection, asked) if glance["known"] else None
     if found is None:
         return Passage(gate=Gate(site=site, egress=egress), leased=leased)
     live = egresses(connection, now) - {egress}

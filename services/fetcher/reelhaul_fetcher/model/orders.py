@@ -13,7 +13,8 @@ class FetchOrder:
     """Media to fetch into a folder of its own.
 
     ``proxy_url`` is the only way out, pass included. ``size_limit`` is the most bytes to
-    receive and ``max_seconds`` the longest play time; 0 means no limit.
+    receive and ``max_seconds`` the longest play time; ``record_seconds`` is how much of a
+    broadcast to record, ``patience_seconds`` how long to be about it; 0 means no limit.
     """
 
     url: str
@@ -22,6 +23,8 @@ class FetchOrder:
     proxy_url: str
     size_limit: int = 0
     max_seconds: float = 0.0
+    record_seconds: float = 0.0
+    patience_seconds: float = 0.0
     cpu_seconds: int = 4 * 3600
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from google.rpc import code_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
 from reelhaul_fetcher.service.fetching import Fetching
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 Finish = lease_service_pb2.FinishRequest
 
 _CLAIM_SECONDS = 10.0
+# Between two looks at an event that has not begun.
+_SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
+_UNTOLD_WAIT = timedelta(minutes=1)
 # What one renewal may carry.
 _ENTRIES = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -124,6 +128,8 @@ class Attempt:
         error = self._work.exception()
         if error is None:
             return Finish(succeeded=self._work.result())
+        if released := _until_it_begins(error, lease):
+            return Finish(released=released)
         return Finish(failed=self._failed(error))
 
     async def _worked(self, lease: lease_pb2.Lease, reporter: Reporter) -> Finish.Succeeded:
@@ -235,3 +241,16 @@ class Attempt:
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())
         else:
             await self._delivery.ack()
+
+
+def _until_it_begins(error: BaseException, lease: lease_pb2.Lease) -> Finish.Released | None:
+    """Back to the queue until an announced event begins, where that is to be waited for."""
+    announced = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
+    if not announced or lease.spec.format.live.mode != FormatSpec.Live.WAIT:
+        return None
+    assert isinstance(error, ReelhaulError)
+    # Events are put off, and brought forward: it is looked at again from time to time.
+    wait = error.retry_delay if error.retry_delay is not None else _UNTOLD_WAIT
+    released = Finish.Released(reason=Finish.Released.LIVE_NOT_BEGUN)
+    released.retry_delay.FromTimedelta(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT))
+    return released

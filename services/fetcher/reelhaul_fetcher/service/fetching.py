@@ -16,7 +16,6 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model import wishes
 from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
 from reelhaul_fetcher.model.watchdog import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
@@ -35,6 +34,8 @@ _MAY_BE_THE_GUARD = (
 )
 # What a pass may carry beyond the media: pages, manifests, what a retry repeats.
 _PASS_ROOM = 64 * 1024 * 1024
+# Of an attempt's time, so much may be spent on a recording.
+_RECORDING_SHARE = 0.85
 # What the pages of ten thousand entries weigh, and some.
 _LIST_BYTES = 1024 * 1024 * 1024
 # What jobs needs to confirm an artifact after the attempt.
@@ -62,7 +63,6 @@ class Fetching:
 
     async def fetched(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
-        wishes.check(lease.spec.format)
         if lease.spec.HasField("expansion"):
             return await self._expanded(job, lease, reporter)
         folder = self.scratch.make(job, lease.epoch)
@@ -129,13 +129,19 @@ class Fetching:
 
     def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
         asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()
+        longest = min(asked or self.limits.max_seconds, self.limits.max_seconds)
+        recorded = lease.spec.format.live.max_duration.ToTimedelta().total_seconds()
+        deadline = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         return FetchOrder(
             url=lease.spec.url,
             format=lease.spec.format,
             folder=folder,
             proxy_url=proxy_url,
             size_limit=limit,
-            max_seconds=min(asked or self.limits.max_seconds, self.limits.max_seconds),
+            max_seconds=longest,
+            record_seconds=min(recorded or longest, longest),
+            # What is recorded must be packed and stored before the attempt is over.
+            patience_seconds=deadline * _RECORDING_SHARE,
             cpu_seconds=self.limits.cpu_seconds,
         )
 

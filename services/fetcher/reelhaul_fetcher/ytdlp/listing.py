@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from yt_dlp.utils import PlaylistEntries, sanitize_url, unsmuggle_url
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ExpandOrder, ListReport
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.fetching import Place
@@ -40,10 +41,10 @@ class Line(Protocol):
         """The next entries."""
 
 
-def expand(order: ExpandOrder, line: Line, answers: Answers, place: Place) -> ListReport:
+def expand(order: ExpandOrder, access: Access, line: Line, answers: Answers, place: Place) -> ListReport:
     """Page through *order*'s list. Raises whatever ends it; what was told before stands."""
     line.progress(Progress(stage=Progress.EXPANDING))
-    asked = options(order.proxy_url, extract_flat=True, noplaylist=False, lazy_playlist=True)
+    asked = options(order.proxy_url, access, extract_flat=True, noplaylist=False, lazy_playlist=True)
     with Downloader(answers, asked) as downloader:
         info = _resolved(downloader, {"_type": "url", "url": order.url})
         media = _described(info)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, Order, ProbeOrder, Product
 
 #: A frame longer than this is not ours: the child is fed by strangers.
@@ -46,17 +47,24 @@ def unpacked(kind: Any, text: str) -> Any:
     return kind.FromString(base64.b64decode(text))
 
 
-def order_frame(order: Order) -> Frame:
-    """*order* as a frame."""
+def order_frame(order: Order, access: Access) -> Frame:
+    """*order*, and how sites are got at, as a frame."""
     told = {name: getattr(order, name) for name in order.__slots__}
+    told |= {"access": {name: getattr(access, name) for name in Access.__slots__}}
     if isinstance(order, FetchOrder):
         return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
     return told | {"kind": "probe" if isinstance(order, ProbeOrder) else "expand"}
 
 
+def access_of(frame: Frame) -> Access:
+    """How sites are got at, as *frame* tells."""
+    told = frame["access"]
+    return Access(**told | {"player_clients": tuple(told["player_clients"])})
+
+
 def order_of(frame: Frame) -> Order:
     """The order that *frame* tells."""
-    told = {key: value for key, value in frame.items() if key != "kind"}
+    told = {key: value for key, value in frame.items() if key not in ("kind", "access")}
     if frame["kind"] == "probe":
         return ProbeOrder(**told)
     if frame["kind"] == "expand":

@@ -99,6 +99,8 @@ def _scheduled(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]
         return {}
     if job.state is State.PAUSED:
         return {"schedule_time": time}
+    if job.state is State.RETRYING and job.due is not None:
+        return {"schedule_time": time, "due": max(job.due, time or job.due)}
     if job.state is not State.QUEUED:
         raise StateConflict(
             job.name, job.state.name, f"{job.name} is {job.state.name}: too late to set its time"
