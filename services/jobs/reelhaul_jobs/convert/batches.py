@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
@@ -42,7 +41,7 @@ def batch_of(
     for place, one in enumerate(request.requests):
         try:
             job = _job_of(one, taken, tenant, now, place, retention)
-            jobs[place] = replace(job, batch_id=batch_id)
+            jobs[place] = job.but(batch_id=batch_id)
         except ReelhaulError as error:
             if not request.return_partial_success:
                 raise at(f"requests[{place}]", error) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,7 +62,7 @@ def updated(job: Job, update: Update, now: datetime) -> Change:
     if "priority" in update.paths:
         fields |= _prioritised(job, update.priority)
     if "schedule_time" in update.paths:
-        fields |= _scheduled(replace(job, **fields), update.schedule_time, now)
+        fields |= _scheduled(job.but(**fields), update.schedule_time, now)
     after = job.changed(now, **fields)
     same = all(getattr(job, name) == value for name, value in fields.items())
     return change.none(job) if same else Change(before=job, job=after)

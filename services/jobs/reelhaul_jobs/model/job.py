@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,7 +49,7 @@ class Expansion:
         return self.job_count + self.skipped_count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One URL asked for, and how far it got. All times are aware, in UTC."""
 
@@ -140,7 +140,15 @@ class Job:
 
     def changed(self, now: datetime, **fields: Any) -> Job:
         """This job with *fields*, one revision on."""
-        return replace(self, revision=self.revision + 1, update_time=now, **fields)
+        return self.but(revision=self.revision + 1, update_time=now, **fields)
+
+    def but(self, **fields: Any) -> Job:
+        """This job with *fields*: as ``dataclasses.replace``, which sets all of its fifty one by one."""
+        if unknown := fields.keys() - self.__dict__.keys():
+            raise TypeError(f"a job has no {', '.join(sorted(unknown))}")
+        made = object.__new__(Job)
+        made.__dict__.update(self.__dict__, **fields)
+        return made
 
     def moved(
         self, to: State, now: datetime, roads: Mapping[State, frozenset[State]] = NEXT, **fields: Any

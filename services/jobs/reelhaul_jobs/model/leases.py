@@ -107,7 +107,7 @@ def renewed(
     """*job* with its lease prolonged. A lapsed lease that nobody took yet is still the worker's."""
     if refusal := _stale(job, epoch):
         return change.none(job, refusal)
-    kept = replace(job, due=now + lease, progress=progress or job.progress)
+    kept = job.but(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
         kept = kept.changed(now, media=media, expansion=described(job.expansion, media))
     return Change(before=job, job=kept)
@@ -119,7 +119,7 @@ def finished(
     """*job* after its lease's outcome; refused for a stale epoch."""
     if refusal := _stale(job, epoch):
         return change.none(job, refusal)
-    held = replace(job, progress=outcome.progress or job.progress)
+    held = job.but(progress=outcome.progress or job.progress)
     if job.state is State.CANCELLING:
         return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
     match outcome.result:

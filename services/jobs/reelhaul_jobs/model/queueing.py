@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -68,7 +67,7 @@ def cancelling(job: Job, now: datetime, reason: str = "") -> Change:
     if job.state in (State.CANCELLING, State.CANCELLED):
         return change.none(job)
     if job.state.terminal and job.kind is Kind.EXPANSION:
-        return Change(before=job, job=replace(job, cascade_time=now))
+        return Change(before=job, job=job.but(cascade_time=now))
     if job.state.terminal:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: too late to cancel")
     error = retries.status_of(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
@@ -117,7 +116,7 @@ def check_etag(job: Job, etag: str) -> None:
 
 
 def _in_lane(job: Job, lane: Lane, due: datetime) -> Job:
-    return replace(job, lane=lane, due=due)
+    return job.but(lane=lane, due=due)
 
 
 def deleted(job: Job, now: datetime) -> Change:
@@ -137,7 +136,7 @@ def cascaded(job: Job, since: datetime | None) -> Change:
     """An expansion whose jobs are cancelled, as was asked at *since*."""
     if job.cascade_time is None or job.cascade_time != since:
         return change.none(job)
-    return Change(before=job, job=replace(job, cascade_time=None))
+    return Change(before=job, job=job.but(cascade_time=None))
 
 
 def expired(job: Job, now: datetime) -> Change:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from reelhaul_jobs.model.gates import Gate
@@ -43,6 +44,7 @@ _HOUSES: Mapping[str, str] = {
 _SAME_HOST = ("www.", "m.", "mobile.")
 
 
+@lru_cache(maxsize=1024)
 def site_of(url: str) -> str:
     """The site that *url* belongs to: its house, or its host without ``www.`` and the like."""
     host = (urlsplit(url).hostname or "").rstrip(".")

@@ -149,7 +149,7 @@ class Jobs:
         notice = self._hub.newest(job.id)
         if notice is None or not job.leased or notice.epoch != job.epoch:
             return job
-        return replace(job, progress=notice.progress)
+        return job.but(progress=notice.progress)
 
     async def _changed(
         self, job_id: str, owner: Owner, etag: str, rule: Rule, request: Request | None = None

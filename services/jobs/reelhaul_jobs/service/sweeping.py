@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from reelhaul_jobs.model import change, leases, queueing
@@ -107,4 +106,4 @@ class Sweeper:
 def _looked_after(job: Job, again: datetime) -> Change:
     if job.lane is not Lane.PUBLISHED:
         return change.none(job)
-    return Change(before=job, job=replace(job, due=again))
+    return Change(before=job, job=job.but(due=again))

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 
 from reelhaul_jobs.model.job import Event, Job
 from reelhaul_jobs.model.states import State
@@ -119,7 +118,7 @@ class Topic:
         if told and told[0] is job and told[1] is notice and told[2].sequence == sequence and not reset:
             return told[2]
         fresh = notice is not None and job.leased and notice.epoch == job.epoch
-        shown = replace(job, progress=notice.progress) if fresh and notice else job
+        shown = job.but(progress=notice.progress) if fresh and notice else job
         message = self._message(sequence, Snapshot(shown, reset=reset, terminal=job.state.terminal))
         if not reset:
             self._snapshot = job, notice, message
@@ -179,7 +178,7 @@ def _gone(job: Job) -> Job:
     """A deleted job: its watchers get what was known of it as their last word."""
     if job.state.terminal:
         return job
-    return replace(job, state=State.CANCELLED, revision=job.revision + 1)
+    return job.but(state=State.CANCELLED, revision=job.revision + 1)
 
 
 def _note(reading: asyncio.Task[None]) -> None:
