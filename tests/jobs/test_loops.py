@@ -244,8 +244,10 @@ class Shelf:
         self.kept: dict[str, datetime] = {}
         self.deleted: list[str] = []
         self.away = False
+        self.asked = 0
 
     async def keep_until(self, artifact: str, expire_time: datetime) -> None:
+        self.asked += 1
         if self.away:
             raise Unavailable("storage", "away")
         self.kept[artifact] = expire_time
@@ -279,6 +281,20 @@ async def test_storage_is_told_until_it_knows(house):
     await confirmer.step()
     assert shelf.kept == {"artifacts/1": START + timedelta(days=2)}
     assert (await house.store.get(job.id)).confirm_time is None
+
+
+async def test_one_job_finds_out_that_storage_is_away(house):
+    """While storage is away it is asked once a step, not once for each job that has ended."""
+    shelf = Shelf()
+    confirmer = Confirmer(house.store, shelf, house.now)
+    for _ in range(3):
+        await succeed(house, await house.add())
+    shelf.away = True
+    assert not await confirmer.step()
+    assert shelf.asked == 1
+    shelf.away = False
+    await confirmer.step()
+    assert shelf.asked == 3
 
 
 async def test_deleted_job_is_purged(house):

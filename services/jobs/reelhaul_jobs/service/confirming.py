@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports import Clock, QueueStore, Storage
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +27,34 @@ class Confirmer:
     async def step(self) -> bool:
         """Tell storage of what is due. Whether there may be more to do at once."""
         due = await self._queue.unconfirmed(self._now(), _BATCH)
-        told = await asyncio.gather(*(self._tell(job) for job in due))
+        try:
+            # One goes ahead: while storage is away, it finds that out for all.
+            told = [await self._tell(job) for job in due[:1]]
+        except Unavailable as error:
+            log.warning("storage is away; it is told later", extra={"cause": str(error)})
+            return False
+        told += await asyncio.gather(*(self._tell_on(job) for job in due[1:]))
         return len(due) == _BATCH and all(told)
 
+    async def _tell_on(self, job: Job) -> bool:
+        """As ``_tell``, where storage answered a moment ago."""
+        try:
+            return await self._tell(job)
+        except Unavailable:
+            return False
+
     async def _tell(self, job: Job) -> bool:
-        """Whether storage knows now."""
+        """Whether storage knows now; if not, it is told again later. ``Unavailable`` while it is away."""
+        done = False
         try:
             done = await (self._deleted(job) if job.delete_time else self._kept(job))
+        except Unavailable:
+            raise
         except ReelhaulError as error:
             log.warning("storage was not told", extra={"job": job.name, "cause": str(error)})
-            done = False
-        if not done:
-            await self._queue.confirmed(job.id, self._now() + _AGAIN)
+        finally:
+            if not done:
+                await self._queue.confirmed(job.id, self._now() + _AGAIN)
         return done
 
     async def _kept(self, job: Job) -> bool:
