@@ -271,6 +271,7 @@ async def test_service_that_is_away_is_named():
         with pytest.raises(errors.ReelhaulError) as failure, channels.status_as_errors("jobs"):
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
     assert failure.value.reason == ErrorReason.SERVICE_UNAVAILABLE
+    assert failure.value.metadata == {"service": "jobs"}
 
 
 def test_internal_error_of_grpc():
@@ -284,7 +285,6 @@ def test_internal_error_of_grpc():
         grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(("grpc-status-details-bin", own)), "a bug"
     )
     assert channels.error_of(told, "storage").reason == ErrorReason.INTERNAL_ERROR
-    assert failure.value.metadata == {"service": "jobs"}
 
 
 async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):

@@ -14,7 +14,12 @@ from datetime import UTC, datetime, timedelta
 from nats.aio.client import Client
 
 from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
-from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+from reelhaul.jobs.v1 import (
+    job_service_pb2,
+    job_service_pb2_grpc,
+    schedule_service_pb2,
+    schedule_service_pb2_grpc,
+)
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.bus import NatsJobBus
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
@@ -23,6 +28,10 @@ from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
+from reelhaul_jobs.schedules.admission import check_again
+from reelhaul_jobs.schedules.service import Scheduler, Schedules
+from reelhaul_jobs.schedules.servicer import ScheduleServicer
+from reelhaul_jobs.schedules.store import SqlScheduleStore
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.cascading import Cascader
 from reelhaul_jobs.service.confirming import Confirmer
@@ -56,6 +65,7 @@ log = logging.getLogger(__name__)
 
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
+_SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -88,12 +98,16 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
         lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        scheduled = SqlScheduleStore(database)
+        schedules = Schedules(scheduled, news, now, check_again)
+        schedule_servicer = ScheduleServicer(schedules, tokens, now, retention)
         weights, wake = settings.jobs_tenant_weights, hub.changed.set
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, wake=wake)
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
             Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
+            Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),
             Loop("cascader", Cascader(store, queue, news, now).step, 0.5),
             Loop("retirer", Retirer(store, queue, now).step, 5.0),
             Loop("forgetter", Forgetter(queue, now).step, 600.0),
@@ -105,6 +119,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
                 downloads,
                 _DOWNLOAD_SERVICE,
+            ),
+            (
+                schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
+                schedule_servicer,
+                _SCHEDULE_SERVICE,
             ),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, lease_servicer, _LEASE_SERVICE),
         ]

@@ -402,7 +402,17 @@ class MemoryStore:
             raise NotFound(f"jobs/{job_id}")
         return job
 
-    def _replayed(self, request: Request) -> list[Job] | None:
+    def lives(self, tenant: str, schedule: str) -> bool:
+        """Whether a job of that schedule has not ended."""
+        found = (job for job in self._jobs.values() if (job.tenant, job.schedule) == (tenant, schedule))
+        return any(job.end_time is None for job in found)
+
+    def remember(self, request: Request, ids: list[str]) -> None:
+        """Keep what *request* was answered with."""
+        self._requests[request.tenant, request.method, request.id] = request, ids
+
+    def answered(self, request: Request) -> list[str] | None:
+        """Ids of what the same request was answered with before. REQUEST_ID_REUSED."""
         earlier = self._requests.get((request.tenant, request.method, request.id))
         if earlier is None:
             return None
@@ -412,9 +422,15 @@ class MemoryStore:
                 f"request_id {request.id} was used with another request",
                 metadata={"requestId": request.id},
             )
-        found = [self._get(job_id) for job_id in earlier[1] if self._is_there(job_id)]
-        if earlier[1] and not found:
-            raise NotFound(f"jobs/{earlier[1][0]}")
+        return earlier[1]
+
+    def _replayed(self, request: Request) -> list[Job] | None:
+        ids = self.answered(request)
+        if ids is None:
+            return None
+        found = [self._get(job_id) for job_id in ids if self._is_there(job_id)]
+        if ids and not found:
+            raise NotFound(f"jobs/{ids[0]}")
         return found
 
     def _is_there(self, job_id: str) -> bool:

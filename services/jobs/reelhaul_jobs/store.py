@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
@@ -46,9 +45,6 @@ from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
 T = TypeVar("T")
-
-# The first run lost to a twin that is committed by then: a second run finds it.
-_TWINS = 2
 
 _ONE_ROW = select(jobs).where(jobs.c.id == bindparam("job"))
 _ONE = Statement(_ONE_ROW)
@@ -133,7 +129,7 @@ class SqlJobStore:
 
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
-        return await self._database.read(lambda connection: _get(connection, job_id))
+        return await self._database.read(lambda connection: get_job(connection, job_id))
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """See JobStore.get_many."""
@@ -217,11 +213,7 @@ class SqlJobStore:
         return await self._database.read(lambda connection: _place(connection, job))
 
     async def _written(self, op: Callable[[Connection], T]) -> T:
-        """What *op* returns, committed. One that lost a race against its own twin runs again."""
-        for _ in range(_TWINS):
-            with suppress(replays.TwinCommitted):
-                return await self._database.write(op)
-        return await self._database.write(op)
+        return await replays.written(self._database, op)
 
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
@@ -229,7 +221,8 @@ class SqlJobStore:
         return await self._database.write(lambda connection: _key(connection, fresh))
 
 
-def _get(connection: Connection, job_id: str) -> Job:
+def get_job(connection: Connection, job_id: str) -> Job:
+    """The job, or ``NotFound``: also where it was deleted."""
     found = _ONE.first(connection, {"job": job_id})
     if found is None or found["delete_time"] is not None:
         raise NotFound(f"jobs/{job_id}")

@@ -90,7 +90,7 @@ def proto_of(
         priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
         labels=job.labels,
         schedule_time=names.stamp(job.schedule_time),
-        retry_policy=_policy(job.retry),
+        retry_policy=policy_of(job.retry),
         attempt_deadline=names.duration(job.attempt_deadline),
         expire_time=names.stamp(job.expire_time or (job.end_time or job.create_time) + job.ttl),
         kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
@@ -172,7 +172,8 @@ def attempt_of(attempt: Attempt) -> job_pb2.Attempt:
     )
 
 
-def _policy(policy: RetryPolicy) -> job_pb2.RetryPolicy:
+def policy_of(policy: RetryPolicy) -> job_pb2.RetryPolicy:
+    """How its failed attempts are repeated."""
     return job_pb2.RetryPolicy(
         max_attempts=policy.max_attempts,
         min_backoff=names.duration(policy.min_backoff),
