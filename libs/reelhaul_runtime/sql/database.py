@@ -77,8 +77,8 @@ class Database:
     async def write(self, op: Callable[[Connection], T]) -> T:
         """What *op* returns, once it is committed; if it raises, it alone is undone.
 
-        Writes that wait together share a commit. *op* may run again (a serialization
-        failure), so it must change nothing but rows.
+        Writes that wait together share a commit. *op* may run again (a neighbour failed, or
+        a serialization failure), so it must change nothing but rows.
         """
         with self._away_is_unavailable():
             return await self._writer.write(op)

@@ -22,6 +22,19 @@ from reelhaul_runtime.errors import ReelhaulError
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
 
+_PRAGMAS = (
+    "journal_mode = WAL",
+    # With NORMAL a power loss may undo the last commits.
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    # What a savepoint or a sort sets aside needs no file.
+    "temp_store = MEMORY",
+    # Kibibytes of pages for each connection; the default of two thousand is soon too little.
+    "cache_size = -16384",
+    # In pages: 16 MiB of log between two checkpoints, each of which syncs twice.
+    "wal_autocheckpoint = 4096",
+)
+
 # Not "no such table" and the like: those are bugs, and SQLite calls them operational too.
 _SQLITE_AWAY = {
     sqlite3.SQLITE_BUSY,
@@ -156,8 +169,7 @@ def _sqlite_manners(read_only: bool) -> Callable[[Any, object], None]:
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        # FULL: with NORMAL a power loss may undo the last commits.
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         if read_only:
             cursor.execute("PRAGMA query_only = ON")

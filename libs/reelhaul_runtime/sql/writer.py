@@ -66,8 +66,8 @@ class Writer:
     async def write(self, op: Callable[[Connection], T]) -> T:
         """What *op* returns, once its effects are committed; what it raises, once undone.
 
-        *op* shares a transaction with its neighbours, each behind a savepoint; it may be
-        run again where the database asks for that, so it must not change Python state.
+        *op* shares a transaction with its neighbours; it may be run again, where one of them
+        fails or the database asks for that, so it must not change Python state.
         A caller cancelled while waiting cannot know whether *op* took effect.
         OVERLOADED when too many writes wait already.
         """
@@ -121,8 +121,13 @@ class Writer:
     def _together(self, batch: list[_Asked]) -> list[_Outcome]:
         if len(batch) == 1:
             return [_Outcome(self._once(batch[0]))]
-        with self._engine.begin() as connection:
-            outcomes = [_behind_savepoint(connection, asked.op) for asked in batch]
+        try:
+            with self._engine.begin() as connection:
+                outcomes = [_Outcome(_hopefully(connection, asked.op)) for asked in batch]
+        except _OneFailedError:
+            # It alone is to be undone, but savepoints cost too much to set them for those that succeed.
+            with self._engine.begin() as connection:
+                outcomes = [_behind_savepoint(connection, asked.op) for asked in batch]
         self.commits += 1
         return outcomes
 
@@ -145,6 +150,19 @@ class Writer:
 
 def _wanted(batch: list[_Asked]) -> list[_Asked]:
     return [asked for asked in batch if not asked.answer.cancelled()]
+
+
+class _OneFailedError(Exception):
+    """An operation raised: all that shared its transaction is undone, and done again."""
+
+
+def _hopefully(connection: Connection, op: Callable[[Connection], T]) -> T:
+    try:
+        return op(connection)
+    except Exception as error:
+        if engines.is_serialization_failure(error):
+            raise
+        raise _OneFailedError from error
 
 
 def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> _Outcome:
