@@ -24,6 +24,13 @@ def request() -> CreateJobRequest:
     return CreateJobRequest(job=job_pb2.Job(url=url, format=spec))
 
 
+def request_for_later() -> CreateJobRequest:
+    """The same, not to be begun for most of a year."""
+    asked = request()
+    asked.job.schedule_time.FromSeconds(int(time.time()) + 300 * 86_400)
+    return asked
+
+
 async def create(
     jobs: job_service_pb2_grpc.JobServiceStub, number: int, concurrency: int = 64
 ) -> tuple[float, float]:

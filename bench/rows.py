@@ -1,4 +1,7 @@
-"""Many rows at once: copies of one job that the service itself admitted, made inside the database."""
+"""Many rows at once: copies of one job that the service itself admitted, made inside the database.
+
+That job is scheduled for a year later, so that it stays as it was; its copies are due now.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from reelhaul_jobs.model.states import Lane
 from reelhaul_jobs.tables import jobs
 from reelhaul_runtime.sql import engines
 
@@ -25,6 +29,8 @@ _CHANGED = {
     "site": "'site-' || (n % {sites}) || '.example'",
     "create_time": "t.create_time + n",
     "due": "t.create_time + n",
+    "lane": str(int(Lane.READY)),
+    "schedule_time": "CAST(NULL AS BIGINT)",
 }
 _HEXADECIMAL = {"sqlite": "printf('%012x', n)", "postgresql": "lpad(to_hex(n), 12, '0')"}
 

@@ -27,7 +27,7 @@ async def measure(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-tally-") as folder, Tally.at(Path(folder) / "t") as tally:
         async with house() as place:
             async with serving(place) as service:
-                template = (await service.jobs.CreateJob(load.request())).name
+                template = (await service.jobs.CreateJob(load.request_for_later())).name
             await Copies(place.database, template).make(_BACKLOG, tenant="greedy")
             async with serving(place) as service, working(place, tally.path, slots=_SLOTS, hold=hold):
                 # All slots are busy, and the window is as long as it gets.

@@ -105,7 +105,7 @@ async def _waiting(side: str, number: int) -> AsyncIterator[_Waiting]:
         database = stack.enter_context(postgresql()) if side == "postgresql" else ""
         place = await stack.enter_async_context(house(database))
         async with serving(place) as service:
-            template = (await service.jobs.CreateJob(load.request())).name
+            template = (await service.jobs.CreateJob(load.request_for_later())).name
         copies = Copies(place.database, template)
         await copies.make(number)
         yield _Waiting(place, await stack.enter_async_context(serving(place)), copies)

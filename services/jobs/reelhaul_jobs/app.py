@@ -60,6 +60,7 @@ from reelhaul_runtime.rpc.serving import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.engines import is_sqlite
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         client = await stack.enter_async_context(_broker(settings))
         storage, probe = await _neighbours(stack, settings)
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
-        bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease))
+        alone = is_sqlite(settings.database_url)
+        bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)

@@ -69,8 +69,9 @@ def consumer_name(lane: str) -> str:
 class NatsJobBus:
     """The JobBus of ports, over one connection."""
 
-    def __init__(self, client: Client, lease: timedelta) -> None:
+    def __init__(self, client: Client, lease: timedelta, *, alone: bool = False) -> None:
         self._client = client
+        self._alone = alone
         # in_progress follows each renewal: an item is overdue when its lease is.
         self._ack_wait = lease.total_seconds()
         self._jetstream = client.jetstream(timeout=_TIMEOUT)
@@ -79,10 +80,13 @@ class NatsJobBus:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, client: Client, hub: Hub, lease: timedelta) -> AsyncIterator[NatsJobBus]:
+    async def open(
+        cls, client: Client, hub: Hub, lease: timedelta, *, alone: bool = False
+    ) -> AsyncIterator[NatsJobBus]:
         """The bus, with what comes over it put into *hub*, until the block ends.
 
-        An item that its worker says nothing of for a *lease* is put to another one.
+        An item that its worker says nothing of for a *lease* is put to another one. Where this
+        replica is *alone*, nobody is told of changes.
 
         Progress is heard as it is published; who joins late asks the stream for the last.
         """
@@ -91,7 +95,7 @@ class NatsJobBus:
             await client.subscribe("changes.*", cb=_changes_into_hub(hub)),
         ]
         try:
-            yield cls(client, lease)
+            yield cls(client, lease, alone=alone)
         finally:
             for subscription in heard:
                 await _quietly(subscription.unsubscribe())
@@ -121,6 +125,8 @@ class NatsJobBus:
 
     async def changed(self, job: Job) -> None:
         """See JobBus.changed."""
+        if self._alone:
+            return
         change = work_pb2.JobChange(
             job=job.name, revision=job.revision, tenant=job.tenant, batch_id=job.batch_id
         )

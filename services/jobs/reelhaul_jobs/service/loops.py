@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 #: A killed one is replaced after so long, and the quarter of it that others ask in.
 LEADING = timedelta(seconds=4)
 
-# So many steps a second at most: what is asked for meanwhile shares the next one.
-_SHORTEST_PAUSE = 0.05
+# Between two steps at least: what is asked for meanwhile shares the next one. The dispatcher
+# publishes for several times as long ahead.
+_SHORTEST_PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from reelhaul_jobs.model.change import Change
@@ -29,7 +28,8 @@ class News:
 
     async def tell_all(self, jobs: Sequence[Job]) -> None:
         """Say that new *jobs* are there."""
-        await asyncio.gather(*(self.tell_row(job) for job in jobs))
+        for job in jobs:
+            await self.tell_row(job)
 
     async def tell_row(self, job: Job) -> None:
         """Say that the row of *job* changed."""
