@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help up demo download test check lint types imports protos protos-fresh buf conformance chaos bench lock clean
 
 help:  ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # Three environments in one folder: run.txt is a part of dev.txt and that of bench.txt, so `make test` after
 # `make demo` only adds.
@@ -100,8 +100,10 @@ conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> o
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/bench.stamp  ## Measure side by side with named rivals
-	$(BIN)/python -m bench $(ARGS)
+bench: bench-jobs bench-watch  ## Measure everything, side by side with named rivals (ARGS=--short: a look)
+
+bench-%: $(VENV)/bench.stamp  ## Measure one thing: jobs, watch
+	$(BIN)/python -m bench $* $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:  ## Renew requirements/*.txt (needs uv)

@@ -7,8 +7,8 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,8 @@ class House:
     database: str
     nats_port: int
     nats: Process
+    #: Beside those below, as REELHAUL_*.
+    settings: Mapping[str, str]
 
     @cached_property
     def address(self) -> str:
@@ -60,6 +62,7 @@ class House:
             "REELHAUL_NATS_URL": self.nats_url,
             "REELHAUL_SUITE_TOKEN": _TOKEN,
             "REELHAUL_AUTH": "none",
+            **self.settings,
         }
 
 
@@ -73,7 +76,7 @@ class Service:
 
 
 @asynccontextmanager
-async def house(database: str = "") -> AsyncIterator[House]:
+async def house(database: str = "", settings: Mapping[str, str] | None = None) -> AsyncIterator[House]:
     """A broker and a folder. *database*: a PostgreSQL URL; empty, SQLite in the folder."""
     with tempfile.TemporaryDirectory(prefix="reelhaul-bench-") as name:
         folder, port = Path(name), broker.free_port()
@@ -81,24 +84,24 @@ async def house(database: str = "") -> AsyncIterator[House]:
         command = [broker.executable(), "-c", str(config)]
         async with running(command, folder / "nats.log") as nats:
             await broker.listening(port)
-            yield House(folder, database or f"sqlite:///{folder}/jobs.db", port, nats)
+            yield House(folder, database or f"sqlite:///{folder}/jobs.db", port, nats, settings or {})
 
 
 @asynccontextmanager
 async def serving(place: House) -> AsyncIterator[Service]:
     """The service in *place*, ready."""
     command = python("-m", "reelhaul_runtime", "serve", "jobs")
-    async with running(command, place.folder / "jobs.log", place.environment) as process:
-        async with (
-            channel(place.address, [_JOBS]) as outside,
-            channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
-        ):
-            await _ready(outside, place)
-            yield Service(
-                process,
-                job_service_pb2_grpc.JobServiceStub(outside),
-                lease_service_pb2_grpc.LeaseServiceStub(inside),
-            )
+    async with (
+        running(command, place.folder / "jobs.log", place.environment) as process,
+        grpc.aio.insecure_channel(place.address) as outside,
+        channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
+    ):
+        await _ready(outside, place)
+        yield Service(
+            process,
+            job_service_pb2_grpc.JobServiceStub(outside),
+            lease_service_pb2_grpc.LeaseServiceStub(inside),
+        )
 
 
 @asynccontextmanager
@@ -110,12 +113,10 @@ async def working(
         "-m", "bench.worker", place.address, place.nats_url, "--slots", str(slots), "--hold", str(hold)
     )
     environment = {SOCKET: str(tally), "REELHAUL_SUITE_TOKEN": _TOKEN}
-    if processes == 0:
+    async with AsyncExitStack() as stack:
+        for _ in range(processes):
+            await stack.enter_async_context(running(command, place.folder / "workers.log", environment))
         yield
-        return
-    async with running(command, place.folder / "workers.log", environment):
-        async with working(place, tally, processes=processes - 1, slots=slots, hold=hold):
-            yield
 
 
 @contextmanager

@@ -10,15 +10,18 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2_grpc
 from reelhaul.jobs.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
 from reelhaul.type.v1 import media_pb2
 
+# More than one, or the limit of one site would be measured.
+_SITES = 8
+
 _numbers = itertools.count()
 
 
 def request() -> CreateJobRequest:
     """A job like many others."""
     spec = media_pb2.FormatSpec(max_height=1080)
-    return CreateJobRequest(
-        job=job_pb2.Job(url=f"https://videos.example/watch?v={next(_numbers)}", format=spec)
-    )
+    number = next(_numbers)
+    url = f"https://site-{number % _SITES}.example/watch?v={number}"
+    return CreateJobRequest(job=job_pb2.Job(url=url, format=spec))
 
 
 async def create(

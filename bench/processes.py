@@ -38,7 +38,7 @@ async def running(
 ) -> AsyncIterator[Process]:
     """*command*, what it says going to *log*, until the block ends: SIGTERM, then SIGKILL for its group."""
     with log.open("ab") as said:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
             command,
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -49,7 +49,7 @@ async def running(
     try:
         yield Process(child.pid)
         if child.poll() is not None:
-            raise RuntimeError(f"{command[0]} ended too early, with {child.returncode}: see {log}")
+            raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{_last_words(log)}")
     finally:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -57,6 +57,10 @@ async def running(
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await asyncio.to_thread(child.wait)
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
 
 
 def python(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A worker without a download, as a process: it pulls, claims, finishes and acknowledges as a fetcher does."""
+"""A worker without a download, as a process: it pulls, claims, finishes, acknowledges as a fetcher does."""
 
 from __future__ import annotations
 

@@ -1,19 +1,14 @@
-"""The queue: admission, end to end, a million rows waiting, long lists, and a second caller's first job.
+"""The queue: its speed, a million rows waiting, long lists, and a second caller's first job.
 
-Parts: speed, backlog, lists, fairness. The rival of the first is Celery with Redis, both made as durable as they can be.
+Parts: speed, million, fairness.
 """
 
 from __future__ import annotations
 
-from bench.queue import backlog, fairness, lists, speed
+from bench.queue import fairness, million, speed
 from bench.report import Report
 
-_PARTS = {
-    "speed": speed.measure,
-    "backlog": backlog.measure,
-    "lists": lists.measure,
-    "fairness": fairness.measure,
-}
+_PARTS = {"speed": speed.measure, "million": million.measure, "fairness": fairness.measure}
 
 
 async def measure(report: Report, only: set[str]) -> None:

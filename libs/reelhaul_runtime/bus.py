@@ -18,12 +18,15 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def connected(url: str, name: str, *, closed: asyncio.Event | None = None) -> AsyncIterator[Client]:
+async def connected(
+    url: str, name: str, *, closed: asyncio.Event | None = None, echo: bool = True
+) -> AsyncIterator[Client]:
     """A connection to the broker at *url*, known there as *name*.
 
     It reconnects for ever. While the broker is away a publish fails at once and nothing
     of it is kept (``pending_size=0``): who needs it sent again has it in a row. *closed* is
-    set if the connection ends for good without being asked to: exit then.
+    set if the connection ends for good without being asked to: exit then. Without *echo*
+    it does not hear what it says itself.
     """
     leaving = False
 
@@ -52,6 +55,7 @@ async def connected(url: str, name: str, *, closed: asyncio.Event | None = None)
         ping_interval=10,
         max_outstanding_pings=2,
         pending_size=0,
+        no_echo=not echo,
         error_cb=on_error,
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,

@@ -77,7 +77,7 @@ def last_line(outcome: Outcome) -> str:
 def _tell(outcome: Outcome) -> None:
     states = " ".join(f"{name}={number}" for name, number in sorted(outcome.states.items()))
     print(
-        f"ended {states}; {outcome.stalls} stalls, {outcome.wipes} wipes, {outcome.refused} stale renewals"
+        f"ended {states}; {outcome.stalls} stalls, {outcome.wipes} wipes, {outcome.refused} false renewals"
         f" refused; all at rest {outcome.drain_seconds:.1f} s after the last fault"
     )
     for each in outcome.broken[:_SHOWN]:

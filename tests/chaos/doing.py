@@ -24,6 +24,8 @@ _FAILPOINT = re.compile(r'"failpoint": "(\w+)\.')
 
 # So long a stall waits for a fetcher that has something to do.
 _LOOKS, _LOOK_SECONDS = 20, 0.2
+# No job is leased so often in a run.
+_NEVER = 100_000
 
 
 class Doing:
@@ -104,7 +106,7 @@ class Rogue:
     def __init__(self, stub: lease_service_pb2_grpc.LeaseServiceStub, rows: Rows) -> None:
         self._stub, self._rows = stub, rows
         self.refused = 0
-        #: Jobs whose stale lease was renewed.
+        #: Jobs of which a lease was renewed that is not theirs.
         self.believed: set[str] = set()
 
     async def run(self) -> None:
@@ -112,12 +114,12 @@ class Rogue:
         while True:
             await asyncio.sleep(0.5)
             for job, epoch, _ in await asyncio.to_thread(self._rows.leased):
-                if epoch > 1:
+                if job not in self.believed:
                     with suppress(aio.AioRpcError):
-                        await self._try(job, epoch - 1)
+                        await self._try(job, epoch - 1 if epoch > 1 else epoch + _NEVER)
 
-    async def _try(self, job: str, stale: int) -> None:
-        request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=stale)
+    async def _try(self, job: str, foreign: int) -> None:
+        request = lease_service_pb2.RenewRequest(job=f"jobs/{job}", epoch=foreign)
         answer = await self._stub.Renew(request, timeout=2)
         if answer.HasField("renewal"):
             self.believed.add(job)

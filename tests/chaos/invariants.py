@@ -49,7 +49,7 @@ class Facts:
     requests: Mapping[str, int]
     #: How often the broker's WORK stream was deleted.
     wipes: int = 0
-    #: Jobs whose stale lease was renewed for a worker that never held it.
+    #: Jobs of which a lease was renewed that was not their newest.
     believed: Collection[str] = ()
     oddities: Sequence[str] = ()
     #: Running jobs that a site allows at once; 0: as many as there are.
@@ -66,7 +66,7 @@ def broken(facts: Facts) -> list[Broken]:
         *_sites(facts),
         *_files(facts, history),
         *_leftovers(facts),
-        *(Broken("I4", job, "a stale lease was renewed") for job in facts.believed),
+        *(Broken("I4", job, "a lease was renewed that is not its newest") for job in facts.believed),
         *(Broken("answers", "", oddity) for oddity in facts.oddities),
     ]
     retries = {wish.id: wish.retries for wish in facts.wishes}

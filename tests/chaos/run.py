@@ -72,7 +72,7 @@ class Outcome:
     kills: Counter[str] = field(default_factory=Counter)
     stalls: int = 0
     wipes: int = 0
-    #: Stale renewals that were tried and refused.
+    #: Renewals of leases that nobody holds, tried and refused.
     refused: int = 0
     drain_seconds: float = 0
     broken: list[invariants.Broken] = field(default_factory=list)

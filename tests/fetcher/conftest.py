@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from tests.sites.youtube.site import YouTube
 
-from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Sightings
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    ProbeOrder,
+    Sightings,
+)
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.surroundings import environment
 
@@ -27,9 +34,13 @@ class Heard:
         self.sightings = Sightings()
         self.seen: list[Progress] = []
         self.metadata: list[MediaInfo] = []
+        self.pages: list[list[PlaylistEntry]] = []
 
     def media(self, media: MediaInfo) -> None:
         self.metadata.append(media)
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        self.pages.append(list(entries))
 
     def progress(self, progress: Progress) -> None:
         self.seen.append(progress)
@@ -43,16 +54,32 @@ class Rig:
         self._numbers = itertools.count()
 
     async def fetch(
-        self, url: str, spec: FormatSpec | None = None, heard: Heard | None = None, size_limit: int = 0
+        self,
+        url: str,
+        spec: FormatSpec | None = None,
+        heard: Heard | None = None,
+        size_limit: int = 0,
+        **limits: float,
     ) -> FetchReport:
         """What *url* gives for *spec*."""
         name = f"fetch{next(self._numbers)}"
         folder = self.place / name
         folder.mkdir()
         proxy = await self.guard.open(name, 0)
-        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit)
+        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
         try:
             return await self.engine.fetch(order, heard or Heard())
+        finally:
+            await self.guard.close(name)
+
+    async def expand(
+        self, url: str, heard: Heard, max_entries: int = 10_000, start_position: int = 0
+    ) -> ListReport:
+        """Page through *url*."""
+        name = f"list{next(self._numbers)}"
+        proxy = await self.guard.open(name, 0)
+        try:
+            return await self.engine.expand(ExpandOrder(url, proxy, max_entries, start_position), heard)
         finally:
             await self.guard.close(name)
 

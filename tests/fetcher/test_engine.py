@@ -180,3 +180,15 @@ async def test_size_limit_is_enforced_during(rig: Rig, site: Site) -> None:
     with pytest.raises(ReelhaulError) as failure:
         await rig.fetch(site.url("/media/1080.mp4?chunked=1"), size_limit=1_000_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
+
+
+async def test_duration_limit(rig: Rig, site: Site) -> None:
+    """Media longer than allowed are refused, by what the page says or by what came; a clip counts alone."""
+    for path in ("/watch/jsonld", "/media/360.mp4"):
+        with pytest.raises(ReelhaulError) as failure:
+            await rig.fetch(site.url(path), max_seconds=5)
+        assert failure.value.reason == ErrorReason.MEDIA_TOO_LONG
+    spec = FormatSpec()
+    spec.clip.end.seconds = 2
+    report = await rig.fetch(site.url("/media/360.mp4"), spec, max_seconds=5)
+    assert report.got.duration.seconds == 2

@@ -80,6 +80,16 @@ def test_what_nothing_meets(spec: FormatSpec) -> None:
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
+def test_what_cannot_be_cut() -> None:
+    """Where a codec cannot be decoded, cuts take another, if a lower picture; alone, it is not available."""
+    streams, _ = choose(OFFERED, FormatSpec(max_height=1080), frozenset({"av1", "vp9"}))
+    assert [stream.format_id for stream in streams] == ["137", "140"]
+    only = [video("399", 1080, "av01.0.08M.08"), audio("140", "mp4a.40.2")]
+    with pytest.raises(ReelhaulError) as failure:
+        choose(only, FormatSpec(), frozenset({"av1"}))
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+
+
 def test_wishes_not_met_are_told() -> None:
     """Less height, another codec, another language: delivered, and said."""
     spec = FormatSpec(max_height=4320, video_codecs=[H264], audio=FormatSpec.Audio(languages=["fr"]))

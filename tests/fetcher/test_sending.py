@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,14 +24,13 @@ from reelhaul_storage.settings import Settings
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["StorageService"]
 _TOKEN = "only the suite knows"
-_CUT_AFTER_BYTES = 1 << 20
 
 
-class HalfOpen:
-    """A link whose first connection dies in mid-file for its client, and only later for the server."""
+class Link:
+    """A link to a server, whose first connection breaks once *cut_after* bytes have been sent."""
 
-    def __init__(self, port: int, lag: float) -> None:
-        self._port, self._lag = port, lag
+    def __init__(self, port: int, cut_after: int) -> None:
+        self._port, self._cut_after = port, cut_after
         self.connections = 0
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -49,21 +48,60 @@ class HalfOpen:
             task.cancel()
         await asyncio.wait(self._serving)
 
+    async def _break(self, reader: asyncio.StreamReader, onward: asyncio.StreamWriter) -> None:
+        """What still happens to a connection whose client hears nothing any more."""
+        raise NotImplementedError
+
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        limit = _CUT_AFTER_BYTES if self.connections == 1 else None
-        onward, answers = await asyncio.open_connection("127.0.0.1", self._port)
-        back = asyncio.create_task(_passed(onward, writer))
+        first = self.connections == 1
+        answers, onward = await asyncio.open_connection("127.0.0.1", self._port)
+        back = asyncio.create_task(_passed(answers, writer))
         try:
-            await _passed(reader, answers, limit)
-            await _closed(writer)
-            if limit is not None:
-                await asyncio.sleep(self._lag)
+            await _passed(reader, onward, self._cut_after if first else None)
+            if first:
+                await _ended(back)
+                await self._break(reader, onward)
         finally:
-            back.cancel()
-            await asyncio.wait({back})
-            for end in (writer, answers):
+            await _ended(back)
+            for end in (writer, onward):
                 await _closed(end)
+
+
+class HalfOpen(Link):
+    """It is dead for its client at once, and for the server only *lag* seconds later."""
+
+    def __init__(self, port: int, cut_after: int, lag: float) -> None:
+        super().__init__(port, cut_after)
+        self._lag = lag
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._client = writer
+        await super()._pass(reader, writer)
+
+    async def _break(self, reader: asyncio.StreamReader, onward: asyncio.StreamWriter) -> None:
+        await _closed(self._client)
+        await asyncio.sleep(self._lag)
+
+
+class Deaf(Link):
+    """It still brings all to the server, and nothing back, until *done*."""
+
+    def __init__(self, port: int, cut_after: int, done: Callable[[], bool]) -> None:
+        super().__init__(port, cut_after)
+        self._done = done
+
+    async def _break(self, reader: asyncio.StreamReader, onward: asyncio.StreamWriter) -> None:
+        going = asyncio.create_task(_passed(reader, onward))
+        async with asyncio.timeout(10):
+            while not self._done():  # noqa: ASYNC110 - a disk has no Event
+                await asyncio.sleep(0.02)
+        await _ended(going)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -98,33 +136,43 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
         yield port
 
 
-@asynccontextmanager
-async def linked(link: HalfOpen) -> AsyncIterator[str]:
-    """The address at which *link* is entered."""
-    server = await asyncio.start_server(link.serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+def _product(file: Path) -> Product:
+    content = file.read_bytes()
+    sums = media_pb2.Checksums(sha256=hashlib.sha256(content).digest())
+    return Product(file, media_pb2.ArtifactInfo(size_bytes=len(content), checksums=sums))
+
+
+async def _sent(link: Link, port: int, file: Path) -> bytes:
+    """What storage has of *file*, sent to it over *link*."""
+    product = _product(file)
+    stamp = Stamp("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
+    async with (
+        await asyncio.start_server(link.serve, "127.0.0.1", 0) as server,
+        channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", [_SERVICE], suite_token=_TOKEN) as linked,
+        channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
+    ):
+        artifacts = RemoteArtifacts(linked, file.parent / "not shared", patience=20)
+        info = await artifacts.store(product, stamp, lambda _: None)
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        read = [part.content async for part in stub.ReadArtifact(pb.ReadArtifactRequest(name=info.name))]
     await link.close()
+    return b"".join(read)
 
 
 async def test_link_that_dies_for_the_sender_first(port: int, tmp_path: Path):
     """While storage still holds the broken write, the next one is tried again, and not given up."""
-    content = os.urandom(4 << 20)
     file = tmp_path / "film.mp4"
-    file.write_bytes(content)
-    sums = media_pb2.Checksums(sha256=hashlib.sha256(content).digest())
-    product = Product(file, media_pb2.ArtifactInfo(size_bytes=len(content), checksums=sums))
-    stamp = Stamp("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
-    link = HalfOpen(port, lag=1.5)
-    async with (
-        linked(link) as address,
-        channel(address, [_SERVICE], suite_token=_TOKEN) as broken,
-        channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
-    ):
-        info = await RemoteArtifacts(broken, tmp_path / "not shared", patience=20).store(
-            product, stamp, lambda _: None
-        )
-        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
-        read = stub.ReadArtifact(pb.ReadArtifactRequest(name=info.name))
-        assert b"".join([part.content async for part in read]) == content
+    file.write_bytes(os.urandom(4 << 20))
+    link = HalfOpen(port, cut_after=1 << 20, lag=1.5)
+    assert await _sent(link, port, file) == file.read_bytes()
+    assert link.connections > 1
+
+
+async def test_all_was_sent_and_no_answer_came(port: int, tmp_path: Path):
+    """Where storage has every byte of a write whose answer was lost, nothing is sent again."""
+    file, staging = tmp_path / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
+    # Below the first window of HTTP/2: it is sent without a word from the other side.
+    file.write_bytes(os.urandom(40_000))
+    link = Deaf(port, 20_000, lambda: any(each.stat().st_size == 40_000 for each in staging.iterdir()))
+    assert await _sent(link, port, file) == file.read_bytes()
     assert link.connections > 1

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from google.protobuf import duration_pb2
 
+from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
+from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.memory import MemoryArtifacts, MemoryEngine, MemoryGuard, MemoryLeases, MemoryQueue
 from reelhaul_fetcher.ports import Usage
@@ -264,11 +265,58 @@ async def test_an_attempt_has_a_deadline(house: House) -> None:
     assert from_status(house.outcome.failed.status).reason == ErrorReason.ATTEMPT_TIMED_OUT
 
 
-async def test_a_wish_that_is_not_served_is_refused(house: House) -> None:
-    """What this build cannot do is refused in words, never left out in silence."""
-    house.leases.specs[JOB].format.CopyFrom(FormatSpec(chapters=FormatSpec.SPLIT))
+@pytest.mark.parametrize(("told", "waited"), [(None, 60), (1, 5), (90, 90), (86_400, 6 * 3600)])
+async def test_an_event_that_is_waited_for(house: House, told: int | None, waited: int) -> None:
+    """A job that waits for an event goes back to the queue until it begins; no worker is held by it."""
+    delay = None if told is None else timedelta(seconds=told)
+    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_LIVE_YET, "not yet", retry_delay=delay)
+    house.leases.specs[JOB].format.live.mode = FormatSpec.Live.WAIT
     async with house.working():
         house.give()
         await house.logged("ack")
-    error = from_status(house.outcome.failed.status)
-    assert (error.reason, error.metadata["method"]) == (ErrorReason.METHOD_UNSUPPORTED, "format.chapters")
+    released = house.outcome.released
+    assert released.reason == lease_service_pb2.FinishRequest.Released.LIVE_NOT_BEGUN
+    assert released.retry_delay.ToTimedelta() == timedelta(seconds=waited)
+
+
+async def test_an_event_that_is_not_waited_for(house: House) -> None:
+    """Who asked to record now is told that there is nothing yet."""
+    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_LIVE_YET, "not yet")
+    house.leases.specs[JOB].format.live.mode = FormatSpec.Live.RECORD
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert from_status(house.outcome.failed.status).reason == ErrorReason.MEDIA_NOT_LIVE_YET
+
+
+async def test_entries_are_with_jobs_before_the_list_is_finished(house: House) -> None:
+    """A list's entries go out in renewals of at most 500, in order; then it is finished, with no files."""
+    house.engine.entries = [PlaylistEntry(url=f"https://v.example/{n}", position=n) for n in range(1, 1202)]
+    house.leases.specs[JOB].expansion.max_entries = 1200
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    calls = [call for call in house.log if call != "in progress"]
+    assert calls == ["claim", "renew", "renew", "renew", "finish", "ack"]
+    assert [len(renewal.entries) for renewal in house.leases.renewals] == [500, 500, 200]
+    assert house.leases.renewals[0].media.title == "A video"
+    assert not house.outcome.succeeded.artifacts
+    (warning,) = house.outcome.succeeded.warnings
+    assert warning.reason == media_pb2.Warning.ENTRIES_TRUNCATED
+    assert not house.guard.open_passes
+
+
+async def test_entries_wait_for_jobs(house: House) -> None:
+    """While jobs is away nothing of a list is lost; it is told when jobs is back."""
+    house.engine.entries = [PlaylistEntry(url="https://v.example/1", position=1)]
+    house.leases.specs[JOB].expansion.max_entries = 5
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.logged("claim")
+        house.leases.away = True
+        await house.logged("renew")
+        house.engine.go.set()
+        house.leases.away = False
+        await house.logged("ack")
+    assert [len(renewal.entries) for renewal in house.leases.renewals] == [1]

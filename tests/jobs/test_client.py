@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import eventually
+from tests.jobs.conftest import eventually, serving
 from tests.jobs.worker import working
 from tests.relay import cutting, relaying
 
@@ -70,6 +70,32 @@ async def test_nothing_is_missed_through_disconnects(service, client):
     assert not any(message.snapshot.reset for message in messages)
 
 
+async def test_server_restarts(settings):
+    """A server that drains and comes back is but another disconnect: no state is missed."""
+    fixed = settings.model_copy(update={"jobs_address": f"127.0.0.1:{broker.free_port()}"})
+    async with Client(fixed.jobs_address) as client:
+        async with serving(fixed):
+            job = await client.create(URL)
+            stream = client.watch(job.name)
+            first = await anext(stream)
+            rest = asyncio.create_task(collected(stream))
+            following = asyncio.create_task(_until(client.watch_all(), Job.CANCELLED))
+            await asyncio.sleep(0.2)
+        async with serving(fixed), asyncio.timeout(20):
+            await client.cancel(job.name)
+            told = await rest
+            await following
+    assert states(told) == [Job.CANCELLED]
+    assert told[0].sequence > first.sequence
+
+
+async def _until(stream, state) -> None:
+    async for message in stream:
+        if message.job.state == state:
+            break
+    await stream.aclose()
+
+
 async def test_silent_connection(service, client, monkeypatch):
     """A connection that is open but dead is given up after three missed heartbeats."""
     monkeypatch.setattr(_watching, "HEARTBEAT_SECONDS", 1)
@@ -91,6 +117,38 @@ async def test_silent_connection(service, client, monkeypatch):
         await mending
     assert states(rest) == [Job.CANCELLED]
     assert rest[-1].snapshot.terminal
+
+
+async def test_following_many(service, client):
+    """Through disconnects one stream tells of every job of its filter to its end, and each state once."""
+    count, ended = 12, {}
+    seen: list[tuple[str, int]] = []
+
+    async def work(held):
+        await asyncio.sleep(0.1)
+        await held.succeed()
+
+    async with relaying(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as far:
+        stream = far.watch_all("labels.batch = mine")
+        first = await anext(stream)
+        assert not first.HasField("job")
+        for number in range(count):
+            await client.create(URL, labels={"batch": "mine", "number": str(number)})
+        await client.create(URL, labels={"batch": "another"})
+        sequence = first.sequence
+        async with working(service, work, slots=2), cutting(relay, 0.3), asyncio.timeout(30):
+            async for message in stream:
+                assert message.sequence > sequence
+                sequence = message.sequence
+                seen.append((message.job.name, message.job.revision))
+                assert message.job.labels["batch"] == "mine"
+                if message.job.state == Job.SUCCEEDED:
+                    ended[message.job.name] = message.job
+                if len(ended) == count:
+                    break
+        await stream.aclose()
+    assert relay.cuts > 1
+    assert len(seen) == len(set(seen))
 
 
 async def test_wait(service, client):

@@ -89,6 +89,48 @@ async def test_progress_is_told_at_its_pace(service):
         await watching
 
 
+async def test_slow_watcher(service):
+    """A watcher that does not read slows no other, and hears every state and the newest progress later."""
+    job = await create(service)
+    pace = duration_pb2.Duration(nanos=50_000_000)
+    request = WatchJobRequest(name=job.name, min_interval=pace)
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
+    lazy = grpc.aio.insecure_channel(f"127.0.0.1:{service.port}", options)
+    slow = aiter(job_service_pb2_grpc.JobServiceStub(lazy).WatchJob(request))
+    await anext(slow)
+    held_back, told = asyncio.Event(), asyncio.Queue()
+
+    async def watch():
+        async for message in service.jobs.WatchJob(request):
+            if message.HasField("progress"):
+                told.put_nowait(message.progress.percent)
+
+    async def work(held):
+        # More than the slow one's connection takes.
+        for percent in range(40):
+            began = time.monotonic()
+            await held.progress(percent, detail="x" * 100_000)
+            async with asyncio.timeout(2):
+                while await told.get() < percent:
+                    pass
+            await asyncio.sleep(max(0.0, began + 0.055 - time.monotonic()))
+        held_back.set()
+        await asyncio.sleep(0.2)
+        await held.succeed()
+
+    quick = asyncio.create_task(watch())
+    async with working(service, work), asyncio.timeout(30):
+        await held_back.wait()
+        rest = [message async for message in slow]
+        await quick
+    assert states(rest) == [Job.RUNNING, Job.SUCCEEDED]
+    percents = [m.progress.percent for m in rest if m.HasField("progress")]
+    assert percents[-1] == 39
+    assert len(percents) < 40
+    assert rest[-1].snapshot.terminal
+    await lazy.close()
+
+
 async def test_from_create_to_success(service):
     """A job is claimed, renewed and finished; its watcher sees every state and the progress."""
     job = await create(service)

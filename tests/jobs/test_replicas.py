@@ -21,7 +21,7 @@ from tests.jobs.worker import working
 from tests.postgresql import fresh_database
 
 from reelhaul.jobs.v1.job_pb2 import Job
-from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest
+from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest, WatchJobsRequest
 from reelhaul_jobs.service.loops import LEADING
 from reelhaul_jobs.settings import Settings
 from reelhaul_runtime import broker
@@ -85,12 +85,34 @@ async def test_watch_at_the_other_replica(replicas):
         await held.progress(40)
         await held.succeed()
 
-    watch = asyncio.create_task(watched(two, job.name))
+    watch = aiter(two.jobs.WatchJob(WatchJobRequest(name=job.name)))
+    assert (await anext(watch)).snapshot.job.state == Job.QUEUED
     async with working(one, work):
-        seen = await watch
+        seen = [message async for message in watch]
     assert states(seen) == [Job.RUNNING, Job.SUCCEEDED]
     resumed = await watched(two, job.name, resume_token=first.resume_token)
     assert states(resumed) == [Job.RUNNING, Job.SUCCEEDED]
+
+
+async def test_following_at_the_other_replica(replicas):
+    """What changes at one replica is told by the other's WatchJobs, and the first goes on from its token."""
+    one, two = replicas
+    following = two.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED"))
+    stream = aiter(following)
+    first = await anext(stream)
+    job = await create(one)
+    async with asyncio.timeout(10):
+        told = await anext(stream)
+    assert (told.job.name, told.job.state) == (job.name, Job.QUEUED)
+    following.cancel()
+    await one.jobs.CancelJob(CancelJobRequest(name=job.name))
+    for token in (first.resume_token, told.resume_token):
+        resumed = one.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED", resume_token=token))
+        async with asyncio.timeout(10):
+            missed = await anext(aiter(resumed))
+        assert (missed.job.name, missed.job.state) == (job.name, Job.CANCELLED)
+        assert missed.sequence > told.sequence
+        resumed.cancel()
 
 
 async def test_cancel_at_the_other_replica(replicas):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,7 +21,7 @@ from reelhaul_jobs.service.watching import messages as told
 from reelhaul_jobs.service.watching.messages import Heartbeat, Pace, Snapshot
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_jobs.service.watching.topics import Topics
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 
 FAST = Pace(progress=0.001, heartbeat=60)
 
@@ -172,3 +173,82 @@ async def test_closed_hub_takes_nobody(house, watches):
     house.hub.close()
     with pytest.raises(ReelhaulError):
         await first_of(watches.watch(job.id, None, "", FAST))
+
+
+async def test_many_watchers_in_bounded_memory(house, watches):
+    """500 watchers that do not read hold next to nothing, however much happens."""
+    job = await house.add()
+    await house.claim(job.id)
+    streams = [watches.watch(job.id, None, "", FAST) for _ in range(500)]
+    for stream in streams:
+        await anext(stream)
+    tracemalloc.start()
+    try:
+        for sequence in range(1, 3001):
+            house.hub.progressed(notice(job.id, sequence))
+            if sequence % 100 == 0:
+                await asyncio.sleep(0)
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert grown < 500 * 1024
+    for stream in streams:
+        assert (await anext(stream)).body.percent == 3000
+        await stream.aclose()
+
+
+async def test_watchers_share_one_reading(house, watches):
+    """However many watch a job, a change is read once for all of them."""
+    job = await house.add()
+    streams = [watches.watch(job.id, None, "", FAST) for _ in range(50)]
+    for stream in streams:
+        await anext(stream)
+    reads, get = [], house.store.get
+
+    async def counted(job_id):
+        reads.append(job_id)
+        return await get(job_id)
+
+    house.store.get = counted
+    waiting = [asyncio.create_task(anext(stream)) for stream in streams]
+    await asyncio.sleep(0)
+    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    changes = await asyncio.gather(*waiting)
+    assert {message.body.state for message in changes} == {State.CANCELLED}
+    assert len(reads) == 1
+    for stream in streams:
+        await stream.aclose()
+
+
+async def test_database_away(house, watches, monkeypatch):
+    """A watch lives through a database that is away: what happened is told when it is back."""
+    monkeypatch.setattr(told, "REREAD_SECONDS", 0.05)
+    job = await house.add()
+    stream = watches.watch(job.id, None, "", FAST)
+    await anext(stream)
+    get, away = house.store.get, asyncio.Event()
+
+    async def failing(job_id):
+        away.set()
+        raise Unavailable("jobs.database", "away")
+
+    house.store.get = failing
+    waiting = asyncio.create_task(anext(stream))
+    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    await away.wait()
+    house.store.get = get
+    async with asyncio.timeout(5):
+        assert (await waiting).body.state is State.CANCELLED
+    await stream.aclose()
+
+
+async def test_retried_while_nobody_looked(house, watches):
+    """A job that ended and was retried before its watcher read on goes on: the end was none."""
+    job = await house.add()
+    stream = watches.watch(job.id, None, "", FAST)
+    await anext(stream)
+    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    await move(house, job.id, lambda j: queueing.retried(j, house.time))
+    states = [(await anext(stream)).body.state for _ in range(2)]
+    assert states == [State.CANCELLED, State.QUEUED]
+    await stream.aclose()

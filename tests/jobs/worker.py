@@ -28,14 +28,14 @@ class Held:
         self.job, self.attempt, self.lease = job, attempt, lease
         self._sequence = 0
 
-    async def progress(self, percent: float) -> None:
+    async def progress(self, percent: float, detail: str = "") -> None:
         """Say how far it is."""
         self._sequence += 1
         notice = work_pb2.ProgressNotice(
             job=self.job,
             epoch=self.lease.epoch,
             sequence=self._sequence,
-            progress=media_pb2.Progress(percent=percent, attempt=self.attempt),
+            progress=media_pb2.Progress(percent=percent, attempt=self.attempt, detail=detail),
         )
         subject = f"progress.{self.job.removeprefix('jobs/')}"
         await self._worker.client.jetstream().publish(subject, notice.SerializeToString())

@@ -274,6 +274,19 @@ async def test_service_that_is_away_is_named():
     assert failure.value.metadata == {"service": "jobs"}
 
 
+def test_internal_error_of_grpc():
+    """INTERNAL says that the peer died while it was sent to, unless the service itself tells its details."""
+    said = aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core"
+    )
+    assert channels.error_of(said, "storage").reason == ErrorReason.SERVICE_UNAVAILABLE
+    own = errors.to_status(errors.ReelhaulError(ErrorReason.INTERNAL_ERROR, "a bug")).SerializeToString()
+    told = aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(("grpc-status-details-bin", own)), "a bug"
+    )
+    assert channels.error_of(told, "storage").reason == ErrorReason.INTERNAL_ERROR
+
+
 async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
     """GetJob is sent up to four times while the answer is UNAVAILABLE; CreateJob once."""
     async with channels.channel(address, [JOBS]) as channel:

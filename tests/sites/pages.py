@@ -121,6 +121,12 @@ def _video(links: Links) -> str:
     return _html("", f'<video controls poster="{links.extra("thumbnail.jpg")}">{sources}{tracks}</video>')
 
 
+def _several(links: Links) -> str:
+    """Two videos on one page, which yt-dlp takes for a list."""
+    files = (links.media("720.mp4"), links.media("360.mp4"))
+    return _html("", "".join(f'<video controls><source src="{escape(file)}"></video>' for file in files))
+
+
 def _hls(links: Links) -> str:
     master = escape(f"{links.origin}/hls/master.m3u8{links.playlist_query}")
     source = f'<source src="{master}" type="application/x-mpegURL">'
@@ -146,5 +152,6 @@ _PAGES = {
     "jsonld": _json_ld,
     "og": _open_graph,
     "hls": _hls,
+    "several": _several,
     "nothing": _no_video,
 }

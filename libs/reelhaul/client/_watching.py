@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +19,10 @@ from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 HEARTBEAT_SECONDS = 5
 # Three missed heartbeats mean a dead stream, whatever TCP believes.
 _SILENCE_SECONDS = 3.0 * HEARTBEAT_SECONDS
+
+
+# Jobs whose newest revision is remembered, so that none is told twice.
+_MOST_KNOWN = 10_000
 
 
 class Positioned(Protocol):
@@ -48,10 +53,18 @@ async def change_messages(
     opening: Opening[WatchJobsResponse], token: str, seconds: float
 ) -> AsyncIterator[WatchJobsResponse]:
     """Messages of WatchJobs, without end; of its heartbeats the first only: it says "from now on"."""
-    begun = bool(token)
+    begun, known = bool(token), OrderedDict[str, int]()
     async for message in _messages(opening, token, seconds):
-        if message.HasField("job") or message.reset or not begun:
-            begun = True
+        if not message.HasField("job"):
+            if message.reset or not begun:
+                begun = True
+                yield message
+        elif message.deleted or message.job.revision > known.get(message.job.name, 0):
+            # After a resume the server tells the last seconds again, to be sure.
+            known[message.job.name] = message.job.revision
+            known.move_to_end(message.job.name)
+            if len(known) > _MOST_KNOWN:
+                known.popitem(last=False)
             yield message
 
 

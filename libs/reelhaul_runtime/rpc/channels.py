@@ -79,9 +79,14 @@ def error_of(error: aio.AioRpcError, service: str) -> errors.ReelhaulError:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             return errors.from_status(status_pb2.Status.FromString(value))
-    if error.code() == grpc.StatusCode.UNAVAILABLE:
+    if error.code() in _NOT_FROM_THERE:
         return errors.Unavailable(service, f"{service} does not answer")
     return errors.from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
+
+
+# Said by gRPC itself, not by the service, whose failures have details. A message that is being sent as the
+# peer dies ends in INTERNAL, "Internal error from Core", where one that waits for it is UNAVAILABLE.
+_NOT_FROM_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 
 class _Manners:

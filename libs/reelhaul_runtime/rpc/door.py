@@ -7,6 +7,7 @@ untouched: they are coroutines over ``context.write`` that a streaming wrapper w
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -37,21 +38,26 @@ class Door(aio.ServerInterceptor):
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
+        # By path: what is behind the door stays the same.
+        self._doors: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
         path = handler_call_details.method
+        if (known := self._doors.get(path)) is not None:
+            return known
+        handler = await continuation(handler_call_details)
         if handler is None or not path.startswith(_OURS):
             return handler
         inner: Any = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )
         wrap = self._streaming if handler.response_streaming else self._single
-        return _rebuilt(handler, wrap(path, inner))
+        made = self._doors[path] = _rebuilt(handler, wrap(path, inner))
+        return made
 
     def _single(self, path: str, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
@@ -106,6 +112,8 @@ class _Told:
         )
 
     def _note(self, error: BaseException | None) -> None:
+        if not log.isEnabledFor(logging.DEBUG):
+            return
         milliseconds = round((time.monotonic() - self._begun) * 1000, 1)
         outcome = "OK" if error is None else type(error).__name__
         if isinstance(error, errors.ReelhaulError):
@@ -142,7 +150,7 @@ def _seconds_for(path: str, context: aio.ServicerContext[Any, Any]) -> float:
 
 async def _awaited(answer: Any) -> Any:
     """A servicer's answer; the generated base class's methods are no coroutines."""
-    return await answer if isinstance(answer, Awaitable) else answer
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def _rebuilt(

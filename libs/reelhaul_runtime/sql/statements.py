@@ -70,6 +70,13 @@ class Statement:
         cursor.close()
         return found
 
+    def column(self, connection: Connection, values: Values) -> list[Any]:
+        """The first column of all rows."""
+        cursor = self._executed(connection, values)
+        found = [row[0] for row in cursor.fetchall()]
+        cursor.close()
+        return found
+
     def _executed(self, connection: Connection, values: Values) -> Any:
         compiled = self._for(connection, values)
         with _Driver(connection, compiled.sql) as cursor:
@@ -121,7 +128,6 @@ def _compiled(core: ClauseElement, connection: Connection, names: list[str]) -> 
     made = core.compile(dialect=connection.dialect, column_keys=names)
     assert isinstance(made, SQLCompiler)
     assert not made.post_compile_params, "it takes a list, whose length is in its text"
-    assert not made.literal_execute_params, "a value is in its text"
     fixed = {name: value for name, value in made.params.items() if name not in names}
     missing = [bind.key for bind in made.binds.values() if bind.required and bind.key not in names]
     if missing or (unknown := set(names) - set(made.params)):

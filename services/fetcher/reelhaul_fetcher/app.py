@@ -21,6 +21,7 @@ from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
+from reelhaul_fetcher.ports import Translator
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
@@ -29,6 +30,7 @@ from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
+from reelhaul_fetcher.translating import LibreTranslate, NoTranslator
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.surroundings import environment
 from reelhaul_runtime import bus, logs
@@ -49,7 +51,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """The fetcher, from its engine's first breath to its last attempt; yields the port it serves on."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(YtDlpEngine.open(_environment(settings), name))
+        translator = await stack.enter_async_context(_translator(settings))
+        engine = await stack.enter_async_context(
+            YtDlpEngine.open(_environment(settings), name, settings.access, translator)
+        )
         guard = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
         scratch = DiskScratch(settings.work_dir)
         await scratch.sweep()
@@ -105,12 +110,25 @@ async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
             await asyncio.sleep(1)
 
 
+@asynccontextmanager
+async def _translator(settings: Settings) -> AsyncIterator[Translator]:
+    if not settings.fetcher_translator_url:
+        yield NoTranslator()
+        return
+    async with LibreTranslate.open(
+        settings.fetcher_translator_url, settings.fetcher_translator_key
+    ) as translator:
+        yield translator
+
+
 def _environment(settings: Settings) -> dict[str, str]:
     place = settings.data_dir.absolute()
     home = place / "run" / "engine"
     home.mkdir(parents=True, exist_ok=True)
     ca_bundle = certificates.bundle(settings.fetcher_ca_file, home)
-    return environment(tools.link(place / "tools"), home, ca_bundle)
+    return environment(
+        tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
+    )
 
 
 def _guard_config(settings: Settings) -> GuardConfig:

@@ -103,7 +103,9 @@ class RemoteArtifacts:
                 if error.code().value[0] not in _NOT_SHARED:
                     raise
                 end.adopt_path = ""
-        await self._stub.WriteArtifact(_messages(product.path, upload, told))
+        # All of it may be there already: storage, or its answer, was lost between write and finish.
+        if upload.persisted_size < product.info.size_bytes:
+            await self._stub.WriteArtifact(_messages(product.path, upload, told))
         return await self._stub.FinishUpload(end)
 
 

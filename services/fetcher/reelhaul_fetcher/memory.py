@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product
-from reelhaul_fetcher.ports import Listener, Stamp, Usage
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    ProbeOrder,
+    Product,
+)
+from reelhaul_fetcher.ports import Listener, ListListener, Stamp, Usage
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 
@@ -158,6 +165,14 @@ class MemoryGuard:
         return self.used
 
 
+class MemoryTranslator:
+    """Translates by writing the language in front."""
+
+    async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """As ``ports.Translator.translate``."""
+        return [f"[{target}] {text}" for text in texts]
+
+
 class MemoryEngine:
     """Fetches one file of *content*, when ``go`` is set; fails with ``failure`` if there is one."""
 
@@ -170,6 +185,8 @@ class MemoryEngine:
         self.stopped = False
         self.failure: Exception | None = None
         self.media = MediaInfo(title="A video", extractor="memory")
+        #: What ``expand`` finds.
+        self.entries: list[PlaylistEntry] = []
         self.probes = 0
         self._content = content
 
@@ -192,6 +209,14 @@ class MemoryEngine:
             raise self.failure
         info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
         return FetchReport(self.media, (Product(path, info),), DeliveredMedia())
+
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """As ``ports.Engine.expand``."""
+        listener.media(self.media)
+        listener.entries(self.entries[order.start_position : order.max_entries])
+        self.begun.set()
+        await self.go.wait()
+        return ListReport(self.media, truncated=len(self.entries) > order.max_entries)
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product, Sightings
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    ProbeOrder,
+    Product,
+    Sightings,
+)
 
 
 class Listener(Protocol):
@@ -23,6 +31,13 @@ class Listener(Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Newest progress: stage, percent, bytes; at most four a second and at each new stage."""
+
+
+class ListListener(Listener, Protocol):
+    """Who hears of a list while it is paged through."""
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """The next entries, in order; one without a URL cannot be fetched."""
 
 
 class Engine(Protocol):
@@ -42,8 +57,21 @@ class Engine(Protocol):
         ReelhaulError with the reason, WORKER_LOST if the engine died under it.
         """
 
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """Page through the order's list; media that is no list is one of itself. As ``fetch`` in all else."""
+
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""
+
+
+class Translator(Protocol):
+    """What translates subtitles."""
+
+    async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*, one for one.
+
+        Raises TRANSLATION_UNAVAILABLE: no provider, none for these languages, or it does not answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)

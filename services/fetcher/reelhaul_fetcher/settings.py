@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from reelhaul_fetcher.model.access import SPONSORBLOCK, Access
 from reelhaul_runtime.settings import SuiteSettings
+
+_URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
+_CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -36,6 +41,21 @@ class Settings(SuiteSettings):
     #: CPU seconds that one fetch may burn, its ffmpeg included.
     fetcher_cpu_seconds: int = Field(default=4 * 3600, ge=10)
 
+    #: A translator of subtitles that speaks LibreTranslate's HTTP API; empty means none.
+    fetcher_translator_url: str = Field(default="", pattern=_URL)
+    #: What it asks its callers for; empty means nothing.
+    fetcher_translator_key: str = Field(default="", repr=False)
+    #: SponsorBlock's service, asked through the guard.
+    fetcher_sponsorblock_url: str = Field(default=SPONSORBLOCK, pattern=_URL)
+    #: YouTube's clients to be taken for, the first first, comma separated; empty: yt-dlp's own choice.
+    fetcher_player_clients: Annotated[tuple[str, ...], NoDecode] = ()
+    #: Where tokens of proof of origin are made, as bgutil's plugin of yt-dlp asks for them.
+    fetcher_po_token_url: str = Field(default="", pattern=_URL)
+    #: The deno that solves players' riddles; the one of its wheel where unset.
+    fetcher_js_runtime: Path | None = None
+    #: Cookies in Netscape's form, a secret; each fetch has a copy of its own. Unset means none.
+    fetcher_cookies_file: Path | None = Field(default=None, repr=False)
+
     @field_validator("fetcher_allow_networks", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
@@ -43,10 +63,44 @@ class Settings(SuiteSettings):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("fetcher_ca_file", "storage_adopt_dir", mode="before")
+    @field_validator("fetcher_player_clients", mode="before")
+    @classmethod
+    def _clients(cls, value: object) -> object:
+        clients = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if isinstance(clients, list | tuple):
+            clients = tuple(client for client in clients if client)
+            if strange := [client for client in clients if not _CLIENT.fullmatch(client)]:
+                raise ValueError(f"{strange[0]!r} is no player client of YouTube")
+        return clients
+
+    @field_validator(
+        "fetcher_ca_file",
+        "storage_adopt_dir",
+        "fetcher_js_runtime",
+        "fetcher_cookies_file",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("fetcher_js_runtime", "fetcher_cookies_file")
+    @classmethod
+    def _is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value and value.absolute()
+
+    @property
+    def access(self) -> Access:
+        """How the engine gets at sites."""
+        return Access(
+            player_clients=self.fetcher_player_clients,
+            po_token_url=self.fetcher_po_token_url,
+            js_runtime=str(self.fetcher_js_runtime or ""),
+            cookies_file=str(self.fetcher_cookies_file or ""),
+            sponsorblock_url=self.fetcher_sponsorblock_url,
+        )
 
     @property
     def work_dir(self) -> Path:

@@ -14,15 +14,26 @@ from datetime import UTC, datetime, timedelta
 from nats.aio.client import Client
 
 from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
-from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+from reelhaul.jobs.v1 import (
+    job_service_pb2,
+    job_service_pb2_grpc,
+    schedule_service_pb2,
+    schedule_service_pb2_grpc,
+)
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.bus import NatsJobBus
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.downloads.servicer import DownloadServicer
+from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
 from reelhaul_jobs.ports import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
+from reelhaul_jobs.schedules.admission import check_again
+from reelhaul_jobs.schedules.service import Scheduler, Schedules
+from reelhaul_jobs.schedules.servicer import ScheduleServicer
+from reelhaul_jobs.schedules.store import SqlScheduleStore
 from reelhaul_jobs.service.batches import Batches
+from reelhaul_jobs.service.cascading import Cascader
 from reelhaul_jobs.service.confirming import Confirmer
 from reelhaul_jobs.service.dispatching import Dispatcher
 from reelhaul_jobs.service.forgetting import Forgetter
@@ -31,8 +42,11 @@ from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loops import Leader, Loop, run
 from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.retiring import Retirer
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching.feed import Feed
+from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_jobs.service.watching.topics import Topics
 from reelhaul_jobs.servicer import JobServicer, LeaseServicer
@@ -51,6 +65,7 @@ log = logging.getLogger(__name__)
 
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
+_SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -63,6 +78,7 @@ def utc_now() -> datetime:
 async def running(settings: Settings) -> AsyncIterator[int]:
     """The jobs service, from its first connection to its last goodbye; yields its port."""
     lease, now = timedelta(seconds=settings.jobs_lease_seconds), utc_now
+    retention = timedelta(days=settings.jobs_retention_days)
     await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs")
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
@@ -74,18 +90,26 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
         watches = Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now)
+        moves = SqlMoveStore(database)
+        followings = Followings(Feed(moves, hub, now), moves, hub, tokens, now)
         batches = Batches(store, news, now)
-        job_servicer = JobServicer(jobs, batches, watches, tokens, now)  # type: ignore[abstract]
+        job_servicer = JobServicer(jobs, batches, watches, followings, tokens, now, retention)
         downloads = DownloadServicer(job_servicer, probe)
         held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
         swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
         lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        scheduled = SqlScheduleStore(database)
+        schedules = Schedules(scheduled, news, now, check_again)
+        schedule_servicer = ScheduleServicer(schedules, tokens, now, retention)
         weights, wake = settings.jobs_tenant_weights, hub.changed.set
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, wake=wake)
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
             Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
+            Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),
+            Loop("cascader", Cascader(store, queue, news, now).step, 0.5),
+            Loop("retirer", Retirer(store, queue, now).step, 5.0),
             Loop("forgetter", Forgetter(queue, now).step, 600.0),
         ]
         await stack.enter_async_context(_turning(loops, queue, holder))
@@ -95,6 +119,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
                 downloads,
                 _DOWNLOAD_SERVICE,
+            ),
+            (
+                schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
+                schedule_servicer,
+                _SCHEDULE_SERVICE,
             ),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, lease_servicer, _LEASE_SERVICE),
         ]
@@ -135,7 +164,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         log.critical("the broker's connection is closed for good; leaving")
         signal.raise_signal(signal.SIGTERM)
 
-    async with broker.connected(settings.nats_url, "jobs", closed=closed) as client:
+    # No echo: what this replica changed, it has told its own watchers of.
+    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
         leaving = asyncio.create_task(leave())
         try:
             yield client

@@ -10,7 +10,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select, update
 
 from reelhaul_jobs import gate_store, rows
 from reelhaul_jobs.model.picking import Held, Ready
@@ -18,6 +18,7 @@ from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, Priority
 from reelhaul_jobs.ports import Backlog, Look
 from reelhaul_jobs.tables import LOOKED_AFTER, jobs, leaders
+from reelhaul_runtime.sql.statements import Statement
 
 #: The loop whose leader alone may mark jobs as published.
 DISPATCHER = "dispatcher"
@@ -29,18 +30,23 @@ _FEWEST_SITES = 4
 # While no worker lives, gates are looked at as if one with the plain egress did.
 _ANY = frozenset({""})
 
-# A literal: with a bound value neither database would see that the partial index fits.
-READY = jobs.c.lane == literal_column(str(int(Lane.READY)))
-_IN_HAND = and_(LOOKED_AFTER, jobs.c.lane.in_([int(Lane.PUBLISHED), int(Lane.LEASED)]))
+
+def _written(lane: Lane) -> ColumnElement[int]:
+    """*lane* in the statement's text: with a bound value no database sees that a partial index fits."""
+    return literal_column(str(int(lane)))
 
 
-def _steps(column: Any, *conditions: Any) -> Select[Any]:
+READY = jobs.c.lane == _written(Lane.READY)
+_IN_HAND = and_(LOOKED_AFTER, jobs.c.lane.in_([_written(Lane.PUBLISHED), _written(Lane.LEASED)]))
+
+
+def _steps(column: Any, *conditions: Any) -> Statement:
     """A loose index scan: the distinct values of *column* behind ``after``, one seek for each."""
     first = select(func.min(column).label("value")).where(READY, column > bindparam("after"), *conditions)
     chain = first.cte("steps", recursive=True)
     further = select(func.min(column)).where(READY, column > chain.c.value, *conditions).scalar_subquery()
     chain = chain.union_all(select(further).where(chain.c.value.is_not(None)))
-    return select(chain.c.value).where(chain.c.value.is_not(None)).limit(bindparam("most"))
+    return Statement(select(chain.c.value).where(chain.c.value.is_not(None)).limit(bindparam("most")))
 
 
 _TENANTS_READY = _steps(jobs.c.tenant)
@@ -55,24 +61,24 @@ _COLUMNS = (
     jobs.c.site,
     jobs.c.due,
 )
-_READY_AT = (
+_READY_AT = Statement(
     select(*_COLUMNS)
     .where(READY, jobs.c.tenant == bindparam("of_tenant"), jobs.c.site == bindparam("of_site"))
     .order_by(jobs.c.due, jobs.c.id)
     .limit(bindparam("most"))
 )
-_COUNTS = (
+_COUNTS = Statement(
     select(jobs.c.tenant, jobs.c.site, jobs.c.lane, func.count().label("jobs"))
     .where(_IN_HAND)
     .group_by(jobs.c.tenant, jobs.c.site, jobs.c.lane)
 )
-_COUNTS_AT = (
+_COUNTS_AT = Statement(
     select(jobs.c.lane, func.count().label("jobs"))
     .where(_IN_HAND, jobs.c.site == bindparam("of_site"))
     .group_by(jobs.c.lane)
 )
-_OUTSTANDING = (
-    select(*_COLUMNS).where(LOOKED_AFTER, jobs.c.lane == int(Lane.PUBLISHED)).limit(bindparam("most"))
+_OUTSTANDING = Statement(
+    select(*_COLUMNS).where(LOOKED_AFTER, jobs.c.lane == _written(Lane.PUBLISHED)).limit(bindparam("most"))
 )
 
 _STILL_READY = (
@@ -87,7 +93,7 @@ _TAKE = (
     .values(lane=int(Lane.PUBLISHED), due=bindparam("until"))
     .returning(jobs.c.id, jobs.c.attempt)
 )
-_PUT_BACK = (
+_PUT_BACK = Statement(
     update(jobs)
     .where(
         jobs.c.id == bindparam("job"),
@@ -96,7 +102,7 @@ _PUT_BACK = (
     )
     .values(lane=int(Lane.READY), due=bindparam("rank"))
 )
-_LEADS = (
+_LEADS = Statement(
     select(leaders.c.holder)
     .where(leaders.c.loop == DISPATCHER, leaders.c.holder == bindparam("leader"))
     # Nobody takes over before what is marked now is committed.
@@ -138,7 +144,9 @@ def backlog(connection: Connection, look: Look, now: datetime) -> Backlog:
 
 def site_now(connection: Connection, site: str, now: datetime) -> SiteNow:
     """See QueueStore.site."""
-    counts: dict[int, int] = {row.lane: row.jobs for row in connection.execute(_COUNTS_AT, {"of_site": site})}
+    counts: dict[int, int] = {
+        row["lane"]: row["jobs"] for row in _COUNTS_AT.all(connection, {"of_site": site})
+    }
     live = gate_store.egresses(connection, now) or _ANY
     return SiteNow(
         site=site,
@@ -152,7 +160,7 @@ def take(
     connection: Connection, ready: Sequence[Ready], until: datetime, leader: str | None
 ) -> Sequence[Ready]:
     """See QueueStore.take."""
-    if leader is not None and connection.execute(_LEADS, {"leader": leader}).first() is None:
+    if leader is not None and _LEADS.first(connection, {"leader": leader}) is None:
         return []
     asked = {"ids": [job.id for job in ready], "until": rows.micros(until)}
     taken: dict[str, int] = {row.id: row.attempt for row in connection.execute(_TAKE, asked)}
@@ -162,13 +170,12 @@ def take(
 def put_back(connection: Connection, ready: Sequence[Ready]) -> None:
     """See QueueStore.put_back."""
     told = [{"job": job.id, "of_attempt": job.attempt, "rank": rows.micros_or_none(job.due)} for job in ready]
-    if told:
-        connection.execute(_PUT_BACK, told)
+    _PUT_BACK.run_many(connection, told)
 
 
 def outstanding(connection: Connection, limit: int) -> Sequence[Ready]:
     """See QueueStore.outstanding."""
-    return [_ready(row) for row in connection.execute(_OUTSTANDING, {"most": limit})]
+    return [_ready(row) for row in _OUTSTANDING.all(connection, {"most": limit})]
 
 
 def _held(connection: Connection) -> tuple[Held, dict[str, tuple[int, int]]]:
@@ -176,7 +183,8 @@ def _held(connection: Connection) -> tuple[Held, dict[str, tuple[int, int]]]:
     by_tenant: dict[str, int] = defaultdict(int)
     at_site: dict[tuple[str, str], int] = defaultdict(int)
     standing: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for tenant, site, lane, number in connection.execute(_COUNTS):
+    for row in _COUNTS.all(connection, {}):
+        tenant, site, lane, number = row["tenant"], row["site"], row["lane"], row["jobs"]
         by_tenant[tenant] += number
         at_site[tenant, site] += number
         published, leased = standing[site]
@@ -186,11 +194,11 @@ def _held(connection: Connection) -> tuple[Held, dict[str, tuple[int, int]]]:
     return Held(dict(by_tenant), dict(at_site)), standing
 
 
-def _turning(connection: Connection, steps: Select[Any], after: str, most: int, **of: str) -> list[str]:
+def _turning(connection: Connection, steps: Statement, after: str, most: int, **of: str) -> list[str]:
     """At most *most* values: those behind *after* first, then from the beginning."""
-    found = list(connection.execute(steps, {"after": after, "most": most, **of}).scalars())
+    found = steps.column(connection, {"after": after, "most": most, **of})
     if after and len(found) < most:
-        rest = connection.execute(steps, {"after": "", "most": most - len(found), **of}).scalars()
+        rest = steps.column(connection, {"after": "", "most": most - len(found), **of})
         found += [value for value in rest if value <= after]
     return found
 
@@ -203,17 +211,17 @@ def _ready_of(
     for site in sites:
         if room[site] > 0:
             asked = {"of_tenant": tenant, "of_site": site, "most": room[site]}
-            found.append([_ready(row) for row in connection.execute(_READY_AT, asked)])
+            found.append([_ready(row) for row in _READY_AT.all(connection, asked)])
     return list(islice(merge(*found, key=lambda job: (job.due, job.id)), limit))
 
 
-def _ready(row: Any) -> Ready:
+def _ready(row: rows.Row) -> Ready:
     return Ready(
-        row.id,
-        row.attempt,
-        row.tenant,
-        Priority(row.priority),
-        row.traceparent,
-        row.site,
-        rows.time_of(row.due),
+        row["id"],
+        row["attempt"],
+        row["tenant"],
+        Priority(row["priority"]),
+        row["traceparent"],
+        row["site"],
+        rows.time_of(row["due"]),
     )

@@ -20,6 +20,7 @@ FETCHER_SERVICE = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherServic
 
 _SECONDS = 10
 _PROBE_SECONDS = 50
+_MOST_LISTED = 1000
 _GONE = frozenset({ErrorReason.RESOURCE_NOT_FOUND, ErrorReason.ARTIFACT_EXPIRED})
 
 
@@ -57,10 +58,18 @@ class RemoteProbe:
         self._stub = fetcher_service_pb2_grpc.FetcherServiceStub(channel)
 
     async def look(
-        self, url: str, format_spec: media_pb2.FormatSpec
+        self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
         """See Probe.look."""
-        answer = await self.probe(fetcher_service_pb2.ProbeMediaRequest(url=url, format=format_spec))
+        asked = fetcher_service_pb2.ProbeMediaRequest(url=url, format=format_spec)
+        if listed:
+            # One more than wanted tells whether there are more; a site that counts needs no list.
+            asked.playlist, asked.max_entries = True, min(listed + 1, _MOST_LISTED)
+        answer = await self.probe(asked)
+        if listed and answer.estimate.job_count > listed:
+            answer.estimate.job_count = listed
+            text = f"the list has more than the {listed} entries that are taken"
+            answer.estimate.warnings.add(reason=media_pb2.Warning.ENTRIES_TRUNCATED, message=text)
         return answer.media, answer.estimate
 
     async def probe(

@@ -72,7 +72,7 @@ def _equals(column: ColumnElement[Whatever], value: object, kept: Kept) -> Colum
     if not isinstance(value, Pattern):
         return _same(column, kept(value))
     if value.exact:
-        return _same(column, value.text)
+        return _same(column, kept(value.text))
     text = value.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     like = f"{'%' * value.open_before}{text}{'%' * value.open_after}"
     return and_(column.is_not(None), column.ilike(like, escape="\\"))

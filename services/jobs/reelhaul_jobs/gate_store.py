@@ -14,17 +14,18 @@ from reelhaul_jobs.model.gates import WORKER_GONE, Gate
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.states import Lane
 from reelhaul_jobs.tables import LOOKED_AFTER, gates, jobs, workers
+from reelhaul_runtime.sql.statements import Statement
 
 _MICROSECOND = timedelta(microseconds=1)
 
-_ONE = (
+_ONE = Statement(
     select(gates)
     .where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
     .with_for_update()
 )
 _OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=True)))
-_FORGET_ONE = delete(gates).where(
-    gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress")
+_FORGET_ONE = Statement(
+    delete(gates).where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
 )
 _KNOWN = (
     exists()
@@ -37,16 +38,16 @@ _LEASED = (
     .scalar_subquery()
 )
 # One statement where nothing is known of the gate, which is nearly always.
-_GLANCE, _COUNTED_GLANCE = select(_KNOWN), select(_KNOWN, _LEASED.label("leased"))
-_EGRESSES = select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since"))
+_GLANCE, _COUNTED_GLANCE = Statement(select(_KNOWN)), Statement(select(_KNOWN, _LEASED.label("leased")))
+_EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since")))
 
 
 def passage(connection: Connection, site: str, egress: str, now: datetime, *, counted: bool) -> Passage:
     """How *site* stands for *egress*; how many of its jobs are leased only where *counted*."""
     asked = {"of_site": site, "of_egress": egress}
-    glance = connection.execute(_COUNTED_GLANCE if counted else _GLANCE, asked).one()
-    leased = int(glance.leased) if counted else 0
-    found = connection.execute(_ONE, asked).mappings().first() if glance.known else None
+    glance = (_COUNTED_GLANCE if counted else _GLANCE).first(connection, asked) or {}
+    leased = int(glance.get("leased", 0))
+    found = _ONE.first(connection, asked) if glance.get("known") else None
     if found is None:
         return Passage(gate=Gate(site=site, egress=egress), leased=leased)
     live = egresses(connection, now) - {egress}
@@ -72,13 +73,13 @@ def of_sites(
 def egresses(connection: Connection, now: datetime) -> frozenset[str]:
     """What the workers that live use."""
     since = rows.micros(now - WORKER_GONE)
-    return frozenset(connection.execute(_EGRESSES, {"since": since}).scalars())
+    return frozenset(_EGRESSES.column(connection, {"since": since}))
 
 
 def write(connection: Connection, gate: Gate) -> None:
     """Keep *gate*; a plain one needs no row."""
     if gate.plain:
-        connection.execute(_FORGET_ONE, {"of_site": gate.site, "of_egress": gate.egress})
+        _FORGET_ONE.run(connection, {"of_site": gate.site, "of_egress": gate.egress})
         return
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     row = _row_of(gate)

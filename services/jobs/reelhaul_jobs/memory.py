@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,11 +26,13 @@ from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports import (
     Backlog,
     Look,
+    Move,
     Notice,
     Page,
     Query,
     Request,
     Rule,
+    RuleOfList,
     RuleOfMany,
     SiteKey,
     SiteRule,
@@ -51,6 +53,8 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = defaultdict(list)
         self._requests: dict[tuple[str, str, str], tuple[Request, list[str]]] = {}
         self._failed: dict[tuple[str, str, str], Mapping[int, status_pb2.Status]] = {}
+        #: Extractor and id of the entries that each schedule has seen, by tenant and id.
+        self.entries: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._workers: dict[str, tuple[int, datetime]] = {}
         self._leaders: dict[str, tuple[str, datetime]] = {}
         self._egresses: dict[str, str] = {}
@@ -178,6 +182,25 @@ class MemoryStore:
                 self._write(change)
         return found
 
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+        """See JobStore.expand."""
+        if job_id not in self._jobs:
+            raise NotFound(f"jobs/{job_id}")
+        job = self._jobs[job_id]
+        remembered = self.entries.get((job.tenant, job.schedule), set())
+        change = rule(job, {key for key in remembered if key[1] in set(media_ids)})
+        if change.made:
+            self._write(change)
+        await self.add(change.children)
+        if (job.tenant, job.schedule) in self.entries:
+            remembered |= set(change.noted)
+        return change
+
+    async def children(self, job_id: str) -> Mapping[State, int]:
+        """See JobStore.children."""
+        found = [job for job in self._jobs.values() if job.parent == job_id and job.delete_time is None]
+        return Counter(job.state for job in found)
+
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
         found = [attempt for (job, _), attempt in self._attempts.items() if job == job_id]
@@ -214,6 +237,22 @@ class MemoryStore:
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
         return self._keys[name]
+
+    async def moves(
+        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[Move]:
+        """See MoveStore.moves."""
+        found = [
+            Move(event.time, job.id, event.revision, event.old_state)
+            for job in self._jobs.values()
+            if tenant in (None, job.tenant) and (among is None or job.id in among)
+            for event in self._events[job.id]
+        ]
+        return sorted(move for move in found if move > after)[:limit]
+
+    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """See MoveStore.as_they_are."""
+        return [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
 
     async def backlog(self, look: Look, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
@@ -299,6 +338,25 @@ class MemoryStore:
             :limit
         ]
 
+    async def cascading(self, limit: int) -> Sequence[Job]:
+        """See QueueStore.cascading."""
+        found = [(job.cascade_time, job.id) for job in self._jobs.values() if job.cascade_time is not None]
+        return [self._jobs[job_id] for _, job_id in sorted(found)[:limit]]
+
+    async def living(self, parent: str, limit: int) -> Sequence[str]:
+        """See QueueStore.living."""
+        found = [job for job in self._jobs.values() if job.parent == parent and job.end_time is None]
+        return [job.id for job in found if job.state is not State.CANCELLING][:limit]
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[str]:
+        """See QueueStore.expired."""
+        found = [
+            (job.expire_time, job.id)
+            for job in self._jobs.values()
+            if job.end_time is not None and job.delete_time is None and job.expire_time is not None
+        ]
+        return [job_id for expire_time, job_id in sorted(found) if expire_time <= now][:limit]
+
     async def confirmed(self, job_id: str, again: datetime | None) -> None:
         """See QueueStore.confirmed."""
         if job_id in self._jobs:
@@ -344,7 +402,17 @@ class MemoryStore:
             raise NotFound(f"jobs/{job_id}")
         return job
 
-    def _replayed(self, request: Request) -> list[Job] | None:
+    def lives(self, tenant: str, schedule: str) -> bool:
+        """Whether a job of that schedule has not ended."""
+        found = (job for job in self._jobs.values() if (job.tenant, job.schedule) == (tenant, schedule))
+        return any(job.end_time is None for job in found)
+
+    def remember(self, request: Request, ids: list[str]) -> None:
+        """Keep what *request* was answered with."""
+        self._requests[request.tenant, request.method, request.id] = request, ids
+
+    def answered(self, request: Request) -> list[str] | None:
+        """Ids of what the same request was answered with before. REQUEST_ID_REUSED."""
         earlier = self._requests.get((request.tenant, request.method, request.id))
         if earlier is None:
             return None
@@ -354,9 +422,15 @@ class MemoryStore:
                 f"request_id {request.id} was used with another request",
                 metadata={"requestId": request.id},
             )
-        found = [self._get(job_id) for job_id in earlier[1] if self._is_there(job_id)]
-        if earlier[1] and not found:
-            raise NotFound(f"jobs/{earlier[1][0]}")
+        return earlier[1]
+
+    def _replayed(self, request: Request) -> list[Job] | None:
+        ids = self.answered(request)
+        if ids is None:
+            return None
+        found = [self._get(job_id) for job_id in ids if self._is_there(job_id)]
+        if ids and not found:
+            raise NotFound(f"jobs/{ids[0]}")
         return found
 
     def _is_there(self, job_id: str) -> bool:

@@ -5,7 +5,7 @@ REELHAUL_MUTANT names one; settings refuse it outside of a crash test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
@@ -26,9 +26,10 @@ class UnfencedLeases(Leases):
         epoch: int,
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
+        entries: Sequence[media_pb2.PlaylistEntry] = (),
     ) -> Renewed | Refusal:
         """As Leases.renew, whoever asks."""
-        return await super().renew(job_id, await self._newest(job_id), progress, media)
+        return await super().renew(job_id, await self._newest(job_id), progress, media, entries)
 
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
         """As Leases.finish, whoever asks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, select, text, tuple_
@@ -28,6 +29,11 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _bare(collection: str, name: str) -> str:
+    """What a column keeps of a resource's *name*; what is no name of that kind matches nothing."""
+    return name.removeprefix(collection) if name.startswith(collection) else name and "-"
+
+
 # Field of a filter -> its column, and how a value is kept there.
 _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "state": (jobs.c.state, _as_it_is),
@@ -36,6 +42,8 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "url": (jobs.c.url, _as_it_is),
     "labels": (jobs.c.labels, _as_it_is),
     "batch_id": (jobs.c.batch_id, _as_it_is),
+    "parent_job": (jobs.c.parent, partial(_bare, "jobs/")),
+    "schedule": (jobs.c.schedule, partial(_bare, "schedules/")),
     "create_time": (jobs.c.create_time, rows.micros),
     "update_time": (jobs.c.update_time, rows.micros),
     "end_time": (jobs.c.end_time, rows.micros),
@@ -45,7 +53,12 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "tenant": (jobs.c.tenant, _as_it_is),
 }
 # A partial index serves only whom it can see to ask for no more than it holds.
-_PARTIAL = {"error.reason": text("error_reason <> ''"), "batch_id": text("batch_id <> ''")}
+_PARTIAL = {
+    "error.reason": text("error_reason <> ''"),
+    "batch_id": text("batch_id <> ''"),
+    "parent_job": text("parent <> ''"),
+    "schedule": text("schedule <> ''"),
+}
 
 
 def page(connection: Connection, query: Query) -> Page:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -15,13 +15,16 @@ from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.picking import Held, Ready
 from reelhaul_jobs.model.sites import UNLIMITED, SiteNow
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.states import Lane, State
 
 #: The time, aware, in UTC.
 Clock = Callable[[], datetime]
 
 #: What becomes of a job as it is now. Pure: it may run again.
 Rule = Callable[[Job], Change]
+
+#: The same for an expansion and its entries, told which of them its schedule has seen.
+RuleOfList = Callable[[Job, Set[tuple[str, str]]], Change]
 
 #: The same for one of many jobs; None leaves it as it is, and out of the answer.
 RuleOfMany = Callable[[Job], Change | None]
@@ -115,6 +118,17 @@ class Notice:
     progress: media_pb2.Progress
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Move:
+    """That a job moved, in the order in which moves are read."""
+
+    time: datetime
+    job_id: str = ""
+    revision: int = 0
+    #: The state it left; None where it was created.
+    left: State | None = field(default=None, compare=False)
+
+
 class JobStore(Protocol):
     """Jobs, their attempts and events: the truth. What a call answered is on disk."""
 
@@ -176,6 +190,16 @@ class JobStore(Protocol):
         repeated *request* answers the jobs that the first call answered, as they are.
         """
 
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+        """As ``change``, where the job may make others, which are kept with it.
+
+        *rule* is told which of *media_ids* the job's schedule has seen, each with its
+        extractor; what the change notes is seen from then on.
+        """
+
+    async def children(self, job_id: str) -> Mapping[State, int]:
+        """How many jobs an expansion has made that are there still, by their state."""
+
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """Attempts with a number under *below* (None: all), the newest first."""
 
@@ -235,6 +259,15 @@ class QueueStore(Protocol):
     async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
         """Jobs whose artifacts' expiry storage is to be told of now."""
 
+    async def cascading(self, limit: int) -> Sequence[Job]:
+        """Expansions whose jobs are to be cancelled, the longest waiting first."""
+
+    async def living(self, parent: str, limit: int) -> Sequence[str]:
+        """Ids of jobs of the expansion *parent* that have not ended and are not being cancelled."""
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of ended jobs that are there and whose time has passed."""
+
     async def confirmed(self, job_id: str, again: datetime | None) -> None:
         """Storage knows (None), or is to be told again at *again*."""
 
@@ -252,6 +285,22 @@ class QueueStore(Protocol):
 
     async def resign(self, loop: str, holder: str) -> None:
         """*holder* leads *loop* no more."""
+
+
+class MoveStore(Protocol):
+    """The same rows, for those who follow many jobs."""
+
+    async def moves(
+        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[Move]:
+        """Moves behind *after*, in order; only of a *tenant*, or only *among* at most 500 jobs.
+
+        Times are those of the clocks that made the moves: one that is committed late comes
+        before others that were read already.
+        """
+
+    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of at most 500 jobs that have a row, deleted ones too."""
 
 
 class JobBus(Protocol):
@@ -293,6 +342,9 @@ class Probe(Protocol):
     """The fetcher's answer to: what is there, and what would it cost?"""
 
     async def look(
-        self, url: str, format_spec: media_pb2.FormatSpec
+        self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
-        """What the site says, and the estimate. Raises what the site's answer means."""
+        """What the site says, and the estimate. Raises what the site's answer means.
+
+        With *listed* of the list at the URL, and of a job for each of so many of its entries.
+        """

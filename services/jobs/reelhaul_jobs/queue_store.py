@@ -16,12 +16,15 @@ from reelhaul_jobs.model.gates import WORKER_GONE
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.sites import SiteNow
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports import Backlog, Look
-from reelhaul_jobs.tables import LOOKED_AFTER, events, jobs, leaders, request_ids, workers
+from reelhaul_jobs.tables import LOOKED_AFTER, OF_A_LIST, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.statements import Statement
 
-_SLOTS = select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
+_SLOTS = Statement(
+    select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
+)
 _DUE = (
     select(jobs.c.id)
     .where(LOOKED_AFTER, jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
@@ -34,7 +37,31 @@ _UNCONFIRMED = (
     .order_by(jobs.c.confirm_time)
     .limit(bindparam("most"))
 )
-_CONFIRMED = update(jobs).where(jobs.c.id == bindparam("job")).values(confirm_time=bindparam("again"))
+_CASCADING = (
+    select(jobs)
+    .where(jobs.c.cascade_time.is_not(None))
+    .order_by(jobs.c.cascade_time)
+    .limit(bindparam("most"))
+)
+_LIVING = (
+    select(jobs.c.id)
+    .where(
+        jobs.c.parent == bindparam("job"),
+        OF_A_LIST,
+        jobs.c.end_time.is_(None),
+        jobs.c.state != int(State.CANCELLING),
+    )
+    .limit(bindparam("most"))
+)
+_EXPIRED = (
+    select(jobs.c.id)
+    .where(jobs.c.end_time.is_not(None), jobs.c.delete_time.is_(None), jobs.c.expire_time <= bindparam("now"))
+    .order_by(jobs.c.expire_time)
+    .limit(bindparam("most"))
+)
+_CONFIRMED = Statement(
+    update(jobs).where(jobs.c.id == bindparam("job")).values(confirm_time=bindparam("again"))
+)
 
 
 class SqlQueueStore:
@@ -93,10 +120,29 @@ class SqlQueueStore:
         )
         return [rows.job_of(row) for row in found]
 
+    async def cascading(self, limit: int) -> Sequence[Job]:
+        """See QueueStore.cascading."""
+        found = await self._database.read(lambda c: list(c.execute(_CASCADING, {"most": limit}).mappings()))
+        return [rows.job_of(row) for row in found]
+
+    async def living(self, parent: str, limit: int) -> Sequence[str]:
+        """See QueueStore.living."""
+        asked = {"job": parent, "most": limit}
+        return await self._database.read(
+            lambda connection: list(connection.execute(_LIVING, asked).scalars())
+        )
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[str]:
+        """See QueueStore.expired."""
+        asked = {"now": rows.micros(now), "most": limit}
+        return await self._database.read(
+            lambda connection: list(connection.execute(_EXPIRED, asked).scalars())
+        )
+
     async def confirmed(self, job_id: str, again: datetime | None) -> None:
         """See QueueStore.confirmed."""
         told = {"job": job_id, "again": None if again is None else rows.micros(again)}
-        await self._database.write(lambda connection: _executed(connection, _CONFIRMED, told))
+        await self._database.write(lambda connection: _CONFIRMED.run(connection, told))
 
     async def purge(self, job_id: str) -> None:
         """See QueueStore.purge."""
@@ -127,7 +173,7 @@ class SqlQueueStore:
 
 
 def _slots(connection: Connection, now: datetime) -> int:
-    return int(connection.execute(_SLOTS, {"since": rows.micros(now - WORKER_GONE)}).scalar_one())
+    return int(_SLOTS.column(connection, {"since": rows.micros(now - WORKER_GONE)})[0])
 
 
 def _executed(connection: Connection, statement: Any, values: Any = None) -> None:

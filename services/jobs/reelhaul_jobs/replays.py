@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from google.rpc import status_pb2
 from sqlalchemy import Connection, Table, bindparam, select
@@ -17,7 +18,13 @@ from reelhaul_jobs import rows
 from reelhaul_jobs.ports import Request
 from reelhaul_jobs.tables import request_ids
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
+
+T = TypeVar("T")
+
+# The first run lost to a twin that is committed by then: a second run finds it.
+_TWINS = 2
 
 _REQUEST = Statement(
     select(request_ids.c.digest, request_ids.c.response, request_ids.c.failed).where(
@@ -76,6 +83,14 @@ def remember(connection: Connection, request: Request | None, answer: Answer) ->
     if added.first() is None:
         # Another replica committed the same request since this one looked: look again.
         raise TwinCommitted(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on")
+
+
+async def written(database: Database, op: Callable[[Connection], T]) -> T:
+    """What *op* returns, committed. One that lost a race against its own twin runs again."""
+    for _ in range(_TWINS):
+        with suppress(TwinCommitted):
+            return await database.write(op)
+    return await database.write(op)
 
 
 def insert_new(connection: Connection, table: Table) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from google.rpc import status_pb2
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model.job import Attempt, Event, Job, RetryPolicy
+from reelhaul_jobs.model.job import Attempt, Event, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.lists import NEVER
 from reelhaul_jobs.model.retries import reason_of
 from reelhaul_jobs.model.states import AttemptState, Kind, Lane, Priority, State
@@ -53,6 +53,9 @@ def row_of(job: Job) -> dict[str, Any]:
         "attempt_deadline": job.attempt_deadline // _MICROSECOND,
         "batch_id": job.batch_id,
         "traceparent": job.traceparent,
+        "schedule": job.schedule,
+        "parent": job.parent,
+        "position": job.position,
         "create_time": micros(job.create_time),
     } | changing_row_of(job)
 
@@ -82,6 +85,8 @@ def changing_row_of(job: Job) -> dict[str, Any]:
         "end_order": micros(job.end_time or NEVER),
         "confirm_time": micros_or_none(job.confirm_time),
         "delete_time": micros_or_none(job.delete_time),
+        "cascade_time": micros_or_none(job.cascade_time),
+        "expansion": _expansion_row(job.expansion),
         "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
         "extractor": _searchable(job.media.extractor) if job.media else "",
         "title": _searchable(job.media.title) if job.media else "",
@@ -112,6 +117,10 @@ def job_of(row: Row) -> Job:
         ttl=timedelta(microseconds=row["ttl"]),
         batch_id=row["batch_id"],
         traceparent=row["traceparent"],
+        schedule=row["schedule"],
+        parent=row["parent"],
+        position=row["position"],
+        expansion=_expansion_of(row["expansion"]),
         state=State(row["state"]),
         attempt=row["attempt"],
         epoch=row["epoch"],
@@ -142,6 +151,7 @@ _TIMES = (
     "due",
     "confirm_time",
     "delete_time",
+    "cascade_time",
 )
 assert set(_TIMES) <= {field.name for field in fields(Job)}
 
@@ -214,6 +224,19 @@ def _result_of(job: Job) -> bytes | None:
         return None
     kept = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
     return kept.SerializeToString()
+
+
+def _expansion_row(expansion: Expansion | None) -> bytes | None:
+    return None if expansion is None else job_pb2.Expansion(**asdict(expansion)).SerializeToString()
+
+
+def _expansion_of(value: bytes | None) -> Expansion | None:
+    told = _parsed(job_pb2.Expansion, value)
+    return None if told is None else Expansion(**{name: getattr(told, name) for name in _EXPANSION})
+
+
+# Expansion's fields, which the message has under the same names.
+_EXPANSION = tuple(field.name for field in fields(Expansion))
 
 
 def _searchable(text: str) -> str:

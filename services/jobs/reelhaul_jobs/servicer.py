@@ -7,6 +7,7 @@ that DownloadService calls them as they are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 from google.protobuf import empty_pb2
 
@@ -25,6 +26,7 @@ from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.messages import Message
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
@@ -34,12 +36,23 @@ from reelhaul_runtime.errors import ReelhaulError
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """reelhaul.jobs.v1.JobService."""
 
-    def __init__(self, jobs: Jobs, batches: Batches, watching: Watches, tokens: Tokens, now: Clock) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        batches: Batches,
+        watching: Watches,
+        following: Followings,
+        tokens: Tokens,
+        now: Clock,
+        retention: timedelta,
+    ) -> None:
         self._jobs = jobs
         self._batches = batches
         self._watches = watching
+        self._followings = following
         self._tokens = tokens
         self._now = now
+        self._retention = retention
 
     async def CreateJob(
         self, request: job_service_pb2.CreateJobRequest, context: object = None
@@ -53,7 +66,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
             if (seen := await self._jobs.created(once)) is None:
                 raise
             return to_jobs.proto_of(seen)
-        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get())
+        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get(), self._retention)
         if request.validate_only:
             return to_jobs.proto_of(await self._jobs.forecast(job))
         return to_jobs.proto_of(await self._jobs.create(job, once))
@@ -102,7 +115,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.UpdateJobRequest, context: object = None
     ) -> job_pb2.Job:
         job_id = names.job_id(request.job.name, "job.name")
-        update = update_of(request, paths_of(request, self._now()))
+        update = update_of(request, paths_of(request, self._now()), self._retention)
         return to_jobs.proto_of(await self._jobs.update(job_id, _owner(), update, etag=request.job.etag))
 
     async def DeleteJob(
@@ -125,7 +138,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         now, tenant = self._now(), identity.caller().tenant
         once = to_jobs.request_of(request, "BatchCreateJobs", tenant, now)
         try:
-            asked = batches.batch_of(request, tenant, now)
+            asked = batches.batch_of(request, tenant, now, self._retention)
         except ReelhaulError:
             # As in CreateJob.
             if (earlier := await self._batches.created(once)) is None:
@@ -159,6 +172,13 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """The messages of WatchJob, not yet serialised."""
         job_id, pace = names.job_id(request.name), watches.pace_of(request)
         return self._watches.watch(job_id, _owner(), request.resume_token, pace)
+
+    async def WatchJobs(  # type: ignore[override]
+        self, request: job_service_pb2.WatchJobsRequest, context: object = None
+    ) -> AsyncIterator[bytes]:
+        asked = watches.following_of(request, identity.caller())
+        async for told in self._followings.follow(asked, request.resume_token):
+            yield watches.change_bytes_of(told)
 
     async def GetAttempt(
         self, request: job_service_pb2.GetAttemptRequest, context: object = None
@@ -203,8 +223,10 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         self, request: lease_service_pb2.RenewRequest, context: object = None
     ) -> lease_service_pb2.RenewResponse:
         job_id, media = names.job_id(request.job, "job"), to_leases.media_of(request)
-        progress = to_leases.progress_of(request)
-        return to_leases.renew_response(await self._leases.renew(job_id, request.epoch, progress, media))
+        progress, entries = to_leases.progress_of(request), to_leases.entries_of(request)
+        return to_leases.renew_response(
+            await self._leases.renew(job_id, request.epoch, progress, media, entries)
+        )
 
     async def Finish(
         self, request: lease_service_pb2.FinishRequest, context: object = None

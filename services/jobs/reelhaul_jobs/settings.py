@@ -18,6 +18,8 @@ class Settings(SuiteSettings):
     jobs_database_url: str = Field(default="", repr=False)
     #: Seconds that a worker's lease lasts; it renews every third of it.
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
+    #: Days that an ended job is kept, with its artifacts, where its caller does not say.
+    jobs_retention_days: float = Field(default=7.0, gt=0, le=3650)
     #: Jobs of one site in hand at once; 0: any number.
     jobs_site_limit: int = Field(default=16, ge=0, le=100_000)
     #: The same by site, as JSON: {"youtube.com": 4}.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
@@ -22,24 +21,30 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import gate_store, pages, replays, rows, tallies
+from reelhaul_jobs import gate_store, pages, replays, rows, seen, tallies
 from reelhaul_jobs.backlog_store import READY, SITES_READY
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Page, Query, Request, Rule, RuleOfMany, SiteKey, SiteRule
+from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.ports import (
+    Page,
+    Query,
+    Request,
+    Rule,
+    RuleOfList,
+    RuleOfMany,
+    SiteKey,
+    SiteRule,
+)
 from reelhaul_jobs.replays import Answer
-from reelhaul_jobs.tables import attempts, events, jobs, keys
+from reelhaul_jobs.tables import OF_A_LIST, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
 T = TypeVar("T")
-
-# The first run lost to a twin that is committed by then: a second run finds it.
-_TWINS = 2
 
 _ONE_ROW = select(jobs).where(jobs.c.id == bindparam("job"))
 _ONE = Statement(_ONE_ROW)
@@ -53,6 +58,11 @@ _ADD_ATTEMPT = Statement(insert(attempts))
 _CHANGE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
 _END_ATTEMPT = Statement(
     update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number"))
+)
+_CHILDREN = Statement(
+    select(jobs.c.state, func.count().label("jobs"))
+    .where(jobs.c.parent == bindparam("job"), OF_A_LIST, jobs.c.delete_time.is_(None))
+    .group_by(jobs.c.state)
 )
 _ATTEMPTS = Statement(
     select(attempts)
@@ -86,7 +96,7 @@ _BEFORE = (
     .limit(bindparam("most"))
     .subquery()
 )
-_PLACE = select(func.count()).select_from(_BEFORE)
+_PLACE = Statement(select(func.count()).select_from(_BEFORE))
 
 # Of more sites than this the place is an estimate, which it is anyway.
 _SITES = 64
@@ -119,7 +129,7 @@ class SqlJobStore:
 
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
-        return await self._database.read(lambda connection: _get(connection, job_id))
+        return await self._database.read(lambda connection: get_job(connection, job_id))
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """See JobStore.get_many."""
@@ -156,6 +166,15 @@ class SqlJobStore:
     ) -> Sequence[Change]:
         """See JobStore.change_many."""
         return await self._written(lambda connection: _change_many(connection, job_ids, rule, request))
+
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+        """See JobStore.expand."""
+        return await self._database.write(lambda connection: _expand(connection, job_id, media_ids, rule))
+
+    async def children(self, job_id: str) -> Mapping[State, int]:
+        """See JobStore.children."""
+        found = await self._database.read(lambda connection: _CHILDREN.all(connection, {"job": job_id}))
+        return {State(row["state"]): row["jobs"] for row in found}
 
     async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
@@ -194,11 +213,7 @@ class SqlJobStore:
         return await self._database.read(lambda connection: _place(connection, job))
 
     async def _written(self, op: Callable[[Connection], T]) -> T:
-        """What *op* returns, committed. One that lost a race against its own twin runs again."""
-        for _ in range(_TWINS):
-            with suppress(replays.TwinCommitted):
-                return await self._database.write(op)
-        return await self._database.write(op)
+        return await replays.written(self._database, op)
 
     async def key(self, name: str) -> bytes:
         """See JobStore.key."""
@@ -206,7 +221,8 @@ class SqlJobStore:
         return await self._database.write(lambda connection: _key(connection, fresh))
 
 
-def _get(connection: Connection, job_id: str) -> Job:
+def get_job(connection: Connection, job_id: str) -> Job:
+    """The job, or ``NotFound``: also where it was deleted."""
     found = _ONE.first(connection, {"job": job_id})
     if found is None or found["delete_time"] is not None:
         raise NotFound(f"jobs/{job_id}")
@@ -217,13 +233,18 @@ def _add(connection: Connection, new: Sequence[Job], request: Request | None) ->
     if (answer := replays.earlier(connection, request)) is not None:
         return _answered(connection, answer)
     try:
-        _ADD_JOB.run_many(connection, [rows.row_of(job) for job in new])
+        insert_jobs(connection, new)
     except IntegrityError as error:
         # Behind this write's own savepoint; only the id is unique here.
         raise _exists(new[0].id) from error
-    _ADD_EVENT.run_many(connection, [_birth_of(job) for job in new])
     replays.remember(connection, request, Answer([job.id for job in new]))
     return new
+
+
+def insert_jobs(connection: Connection, new: Sequence[Job]) -> None:
+    """Write *new* jobs with their first events. IntegrityError where one is there."""
+    _ADD_JOB.run_many(connection, [rows.row_of(job) for job in new])
+    _ADD_EVENT.run_many(connection, [_birth_of(job) for job in new])
 
 
 def _add_batch(connection: Connection, batch: Batch, request: Request | None) -> Batch:
@@ -282,6 +303,19 @@ def _change(connection: Connection, job_id: str, rule: Rule, request: Request | 
     return change
 
 
+def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+    found = _ONE_TO_CHANGE.first(connection, {"job": job_id})
+    if found is None:
+        raise NotFound(f"jobs/{job_id}")
+    job = rows.job_of(found)
+    change = rule(job, seen.of(connection, job, media_ids))
+    if change.made:
+        _write(connection, [change])
+    insert_jobs(connection, change.children)
+    seen.note(connection, job, change.noted)
+    return change
+
+
 def _change_many(
     connection: Connection, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None
 ) -> Sequence[Change]:
@@ -335,11 +369,11 @@ def _place(connection: Connection, job: Job) -> int:
     if job.lane is not Lane.READY or job.due is None:
         return 1
     asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
-    sites = connection.execute(SITES_READY, {"of_tenant": job.tenant, "after": "", "most": _SITES}).scalars()
+    sites = SITES_READY.column(connection, {"of_tenant": job.tenant, "after": "", "most": _SITES})
     before = 0
-    for site in list(sites):
+    for site in sites:
         left = {"of_site": site, "most": pages.COUNTED - 1 - before}
-        before += int(connection.execute(_PLACE, asked | left).scalar_one())
+        before += _PLACE.column(connection, asked | left)[0]
     return before + 1
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -45,6 +47,12 @@ jobs = Table(
     Column("expire_time", BigInteger),
     Column("batch_id", String(64), nullable=False),
     Column("traceparent", String(64), nullable=False),
+    Column("schedule", String(64), nullable=False),
+    # The expansion that made it, and the entry's place in its list.
+    Column("parent", String(36), nullable=False),
+    Column("position", Integer, nullable=False),
+    # Of an expansion: a serialised jobs.v1.Expansion.
+    Column("expansion", LargeBinary),
     Column("state", SmallInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("epoch", BigInteger, nullable=False),
@@ -66,6 +74,8 @@ jobs = Table(
     Column("end_order", BigInteger, nullable=False),
     Column("confirm_time", BigInteger),
     Column("delete_time", BigInteger),
+    # Set: its children are to be cancelled.
+    Column("cascade_time", BigInteger),
     # For filters: ErrorInfo.reason of error.
     Column("error_reason", String(64), nullable=False),
     # For filters: of the media.
@@ -109,10 +119,27 @@ Index(
 )
 
 
+def _partial(name: str, *columns: Column[Any], only: str, unique: bool = False) -> Index:
+    """An index of those rows only that *only* holds of."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(only), postgresql_where=text(only))
+
+
+# Each entry of a list becomes one job.
+_partial("jobs_by_position", jobs.c.parent, jobs.c.position, only="parent <> ''", unique=True)
+_partial("jobs_cascading", jobs.c.cascade_time, only="cascade_time IS NOT NULL")
+_partial(
+    "jobs_live_by_schedule",
+    jobs.c.tenant,
+    jobs.c.schedule,
+    only="schedule <> '' AND end_time IS NULL",
+)
+# What retention removes.
+_partial("jobs_expiring", jobs.c.expire_time, only="end_time IS NOT NULL AND delete_time IS NULL")
+
+
 def _listed(name: str, *columns: Column[Any], only: str = "") -> Index:
     """An index for ListJobs: partial, so that counting reads the index alone."""
-    where = text(f"delete_time IS NULL AND {only}" if only else "delete_time IS NULL")
-    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+    return _partial(name, *columns, only=f"delete_time IS NULL AND {only}" if only else "delete_time IS NULL")
 
 
 _listed("jobs_by_time", jobs.c.create_time, jobs.c.id)
@@ -129,6 +156,26 @@ _listed(
     only="error_reason <> ''",
 )
 _listed("jobs_by_batch", jobs.c.tenant, jobs.c.batch_id, jobs.c.create_time, jobs.c.id, only="batch_id <> ''")
+_listed(
+    "jobs_by_parent",
+    jobs.c.tenant,
+    jobs.c.parent,
+    jobs.c.create_time,
+    jobs.c.id,
+    only="parent <> ''",
+)
+_listed(
+    "jobs_by_schedule",
+    jobs.c.tenant,
+    jobs.c.schedule,
+    jobs.c.create_time,
+    jobs.c.id,
+    only="schedule <> ''",
+)
+
+#: Written out where it is meant, so that the databases see that the partial indexes fit.
+OF_A_LIST = text("jobs.parent <> ''")
+OF_A_SCHEDULE = text("jobs.schedule <> ''")
 
 attempts = Table(
     "attempts",
@@ -224,4 +271,46 @@ keys = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("value", LargeBinary, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("id", String(63), primary_key=True),
+    Column("cron", Text, nullable=False),
+    Column("time_zone", String(64), nullable=False),
+    # What each job is made from, as a serialised jobs.v1.Job.
+    Column("template", LargeBinary, nullable=False),
+    Column("skip_overlapping", Boolean, nullable=False),
+    Column("new_entries_only", Boolean, nullable=False),
+    Column("catch_up", SmallInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("state", SmallInteger, nullable=False),
+    # When it is to run next, or was to when it was paused.
+    Column("next_run_time", BigInteger),
+    # Bare id.
+    Column("last_job", String(36), nullable=False),
+    Column("last_error", LargeBinary),
+    # Failed runs in a row.
+    Column("failures", Integer, nullable=False),
+    Column("seen_count", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+)
+# What the scheduler looks for; 1 is ENABLED.
+_partial("schedules_due", schedules.c.next_run_time, only="state = 1")
+
+# Entries that a schedule's runs have seen.
+seen_entries = Table(
+    "seen_entries",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("schedule", String(63), primary_key=True),
+    Column("extractor", String(64), primary_key=True),
+    # The site's own id; of a very long one its digest.
+    Column("media_id", String(256), primary_key=True),
+    ForeignKeyConstraint(["tenant", "schedule"], ["schedules.tenant", "schedules.id"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
 )

@@ -53,6 +53,8 @@ class Video:
     signed: bool = False
     #: The player's JavaScript can be solved.
     solvable: bool = True
+    #: What SponsorBlock's users marked: category, start and end in seconds.
+    sponsors: tuple[tuple[str, float, float], ...] = ()
 
     #: A number that makes another video of the same: what began or passed with one did not with the other.
     copy: str = ""
@@ -72,6 +74,8 @@ class Video:
     player: Faults = WELL
     captions: Faults = WELL
     media: Faults = WELL
+    #: SponsorBlock is out of order when it is asked about it.
+    sponsors_fail: bool = False
     #: From this byte on, the first URLs handed out are refused; those of a new extraction are good.
     expires_from: int | None = None
 
@@ -94,6 +98,11 @@ def find(video_id: str) -> Video | None:
 def named(name: str, copy: int = 0) -> Video:
     """The video called *name*, or a *copy* of it. Raises KeyError."""
     return replace(_BY_NAME[name], copy=str(copy or ""))
+
+
+def everything() -> list[Video]:
+    """Every video, without copies."""
+    return list(_BY_NAME.values())
 
 
 def _unplayable(reason: str, subreason: str = "", status: str = "UNPLAYABLE") -> Playability:
@@ -124,6 +133,7 @@ _WELL = [
     Video("preroll", advertisement=2),
     Video("signed", signed=True),
     Video("embeddable", playability=_login("Sign in to confirm your age"), embed_opens=True),
+    Video("sponsored", sponsors=(("sponsor", 1.0, 2.0), ("sponsor", 3.5, 4.5), ("intro", 0.0, 0.5))),
     Video("live", live=4),
     Video("livelong", live=3600),
     Video("premiere", begins_after=4),
@@ -213,6 +223,7 @@ _BROKEN = [
     Video("slow5", itags=(137, 140), programme=HEAVY, media=Faults(rate=5_000_000)),
     Video("slow1", itags=(137, 140), programme=HEAVY, media=Faults(rate=1_000_000)),
     Video("subs429", captions=Faults(fail=429)),
+    Video("sponsors503", sponsors_fail=True),
 ]
 
 _BY_NAME = {video.name: video for video in [*_WELL, *_TITLES, *_REFUSED, *_BROKEN]}

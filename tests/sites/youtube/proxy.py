@@ -18,6 +18,8 @@ HOSTS = (
     "i.ytimg.com",
     "yt3.ggpht.com",
     "*.googlevideo.com",
+    # Asked beside YouTube, about its videos.
+    "sponsor.ajay.app",
 )
 
 Respond = Callable[[str, Request], Awaitable[Answer]]

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from tests.sites.http import Answer, Request
-from tests.sites.youtube import captions, javascript, lists, media, pages, player
+from tests.sites.youtube import captions, javascript, lists, media, pages, player, sponsors
 from tests.sites.youtube.catalogue import Video, find
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.player import CHANNEL_ID, HANDLE
@@ -37,6 +37,8 @@ class Routes:
             return served(request, self._visits, self._library)
         if host == "i.ytimg.com" or host == "yt3.ggpht.com":
             return self._picture(host, request.path)
+        if host == sponsors.HOST:
+            return sponsors.answer(request)
         if request.path.startswith(_API):
             return self._api(request)
         return self._page(request)

@@ -849,7 +849,9 @@ class WatchJobsRequest(_message.Message):
     filter: _builtins.str
     """As ListJobs.filter; e.g. batch_id = "..." """
     resume_token: _builtins.str
-    """From the last message seen; unset starts now, after a first heartbeat."""
+    """From the last message seen, with the same filter; unset starts now, after a first
+    heartbeat. Over HTTP an SSE client's Last-Event-ID sets it.
+    """
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """A heartbeat after this much silence; default 15 s, clamped to 1 s..60 s."""

@@ -288,9 +288,16 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Streams state changes, without progress, of every job that a filter holds.
+        """Streams changes, without progress, of every job that a filter holds, or held before
+        its state changed.
 
-        Ends and resumes as WatchJob. Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+        A message has the job as it is then: changes in quick succession may be told as one,
+        and after a resume the last seconds may be told again (compare job.revision). A list
+        asked for after the first heartbeat misses nothing that is not told. What was deleted
+        while the stream was broken is not told of. The stream goes on until the caller ends
+        it; else it ends and resumes as WatchJob.
+
+        Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -128,9 +128,16 @@ class JobServiceStub:
     Errors: RESUME_TOKEN_INVALID.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
-    """Streams state changes, without progress, of every job that a filter holds.
+    """Streams changes, without progress, of every job that a filter holds, or held before
+    its state changed.
 
-    Ends and resumes as WatchJob. Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+    A message has the job as it is then: changes in quick succession may be told as one,
+    and after a resume the last seconds may be told again (compare job.revision). A list
+    asked for after the first heartbeat misses nothing that is not told. What was deleted
+    while the stream was broken is not told of. The stream goes on until the caller ends
+    it; else it ends and resumes as WatchJob.
+
+    Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
     """
     GetAttempt: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetAttemptRequest, _job_pb2.Attempt]
     """Reads one attempt."""
@@ -239,9 +246,16 @@ class JobServiceAsyncStub(JobServiceStub):
     Errors: RESUME_TOKEN_INVALID.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Streams state changes, without progress, of every job that a filter holds.
+    """Streams changes, without progress, of every job that a filter holds, or held before
+    its state changed.
 
-    Ends and resumes as WatchJob. Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+    A message has the job as it is then: changes in quick succession may be told as one,
+    and after a resume the last seconds may be told again (compare job.revision). A list
+    asked for after the first heartbeat misses nothing that is not told. What was deleted
+    while the stream was broken is not told of. The stream goes on until the caller ends
+    it; else it ends and resumes as WatchJob.
+
+    Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
     """
     GetAttempt: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetAttemptRequest, _job_pb2.Attempt]  # type: ignore[assignment]
     """Reads one attempt."""
@@ -437,9 +451,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
-        """Streams state changes, without progress, of every job that a filter holds.
+        """Streams changes, without progress, of every job that a filter holds, or held before
+        its state changed.
 
-        Ends and resumes as WatchJob. Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+        A message has the job as it is then: changes in quick succession may be told as one,
+        and after a resume the last seconds may be told again (compare job.revision). A list
+        asked for after the first heartbeat misses nothing that is not told. What was deleted
+        while the stream was broken is not told of. The stream goes on until the caller ends
+        it; else it ends and resumes as WatchJob.
+
+        Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod

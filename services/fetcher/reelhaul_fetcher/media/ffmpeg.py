@@ -1,4 +1,4 @@
-"""ffmpeg on local files: pack streams, read pictures, try whether a file plays."""
+"""ffmpeg on local files: run it, read pictures, try whether a file plays."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ctypes
 import functools
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from reelhaul_fetcher.media.ffprobe import LOCAL_ONLY
-from reelhaul_fetcher.model.packaging import Package
 
-_QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
+#: How every command of ours begins.
+QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -21,33 +21,9 @@ class FfmpegFailed(Exception):
     """ffmpeg ended badly; the text is the last that it said."""
 
 
-def pack(
-    inputs: Sequence[Path], how: Package, output: Path, duration: float, tell: Callable[[float], None]
-) -> None:
-    """Make *output* of *inputs* (picture first). *tell* hears how far it is
-    (0..1) where *duration* is known.
-
-    Raises FfmpegFailed.
-    """
-    command = [*_QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
-    for path in inputs:
-        command += [*LOCAL_ONLY, "-i", str(path)]
-    if how.video:
-        command += ["-map", "0:v:0", "-c:v", *how.video]
-    if how.audio:
-        command += ["-map", f"{len(inputs) - 1}:a:0", "-c:a", *how.audio]
-    command += ["-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
-    if output.suffix in (".mp4", ".m4a"):
-        command += ["-movflags", "+faststart"]
-    if output.suffix == ".m4a":
-        # ffmpeg's own choice for .m4a, "ipod", refuses what MPEG-4 takes.
-        command += ["-f", "mp4"]
-    _run([*command, str(output)], duration, tell)
-
-
 def to_jpeg(picture: Path, output: Path) -> None:
     """Write *picture* as JPEG. Raises FfmpegFailed."""
-    _run([*_QUIET, "-y", *LOCAL_ONLY, "-i", str(picture), "-frames:v", "1", "-q:v", "3", str(output)])
+    run([*QUIET, "-y", *LOCAL_ONLY, "-i", str(picture), "-frames:v", "1", "-q:v", "3", str(output)])
 
 
 def try_out(path: Path, duration: float, video_codec: str = "") -> None:
@@ -55,16 +31,16 @@ def try_out(path: Path, duration: float, video_codec: str = "") -> None:
 
     Of a picture in a codec that this ffmpeg cannot decode the packets are only read.
     """
-    picture = () if _decodes(video_codec) else ("-c:v", "copy")
+    picture = () if decodes(video_codec) else ("-c:v", "copy")
     spans = [("-t", "1")]
     if duration > 2:
         # From the end: a file cut short keeps a good header.
         spans.append(("-ss", f"{duration - 1:.3f}"))
     for span in spans:
-        _run([*_QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), *picture, "-f", "null", "-"])
+        run([*QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), *picture, "-f", "null", "-"])
 
 
-def _decodes(codec: str) -> bool:
+def decodes(codec: str) -> bool:
     """Whether *codec* can be decoded: AV1 in ffmpeg's own name means a graphics card."""
     return codec != "av1" or any(name in _decoders() for name in ("libdav1d", "libaom-av1"))
 
@@ -76,7 +52,8 @@ def _decoders() -> str:
     ).stdout
 
 
-def _run(command: list[str], duration: float = 0.0, tell: Callable[[float], None] | None = None) -> None:
+def run(command: list[str], duration: float = 0.0, tell: Callable[[float], None] | None = None) -> None:
+    """Run *command* to its end. *tell* hears how far of *duration* seconds it is. Raises FfmpegFailed."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -16,12 +16,16 @@ from reelhaul_runtime.errors import ReelhaulError
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a file must hold: seconds of play time (0: unknown), a picture, sound, a least height."""
+    """What a file must hold: seconds of play time (0: unknown), a picture, sound, a least height.
+
+    *slack* is how many seconds it may be off; 0 means by as much as sites are wrong.
+    """
 
     duration: float
     video: bool
     audio: bool
     min_height: int = 0
+    slack: float = 0.0
 
 
 def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = None) -> DeliveredMedia:
@@ -36,7 +40,7 @@ def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = Non
     except ffprobe.NotMedia as error:
         raise _failed("container", f"ffprobe cannot read the file: {error}") from error
     _check_streams(seen, promise)
-    _check_duration(seen.duration, promise.duration)
+    _check_duration(seen.duration, promise)
     try:
         ffmpeg.try_out(path, seen.duration, seen.video_codec)
     except ffmpeg.FfmpegFailed as error:
@@ -86,10 +90,11 @@ def _check_streams(seen: ffprobe.Inspection, promise: Promise) -> None:
         )
 
 
-def _check_duration(real: float, promised: float) -> None:
+def _check_duration(real: float, promise: Promise) -> None:
     # A site's figure is whole seconds, a container's last frame lasts a while.
-    if promised and abs(real - promised) > max(1.5, 0.02 * promised):
-        raise _failed("duration", f"the file plays {real:.1f} s; {promised:.1f} s were promised")
+    slack = promise.slack or max(1.5, 0.02 * promise.duration)
+    if promise.duration and abs(real - promise.duration) > slack:
+        raise _failed("duration", f"the file plays {real:.1f} s; {promise.duration:.1f} s were promised")
     if not real:
         raise _failed("duration", "the file has no play time")
 

@@ -13,7 +13,8 @@ class FetchOrder:
     """Media to fetch into a folder of its own.
 
     ``proxy_url`` is the only way out, pass included. ``size_limit`` is the most bytes to
-    receive and ``max_seconds`` the longest play time; 0 means no limit.
+    receive and ``max_seconds`` the longest play time; ``record_seconds`` is how much of a
+    broadcast to record, ``patience_seconds`` how long to be about it; 0 means no limit.
     """
 
     url: str
@@ -22,6 +23,8 @@ class FetchOrder:
     proxy_url: str
     size_limit: int = 0
     max_seconds: float = 0.0
+    record_seconds: float = 0.0
+    patience_seconds: float = 0.0
     cpu_seconds: int = 4 * 3600
 
 
@@ -34,6 +37,30 @@ class ProbeOrder:
     max_entries: int = 50
     playlist: bool = False
     cpu_seconds: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandOrder:
+    """A playlist or channel to page through, up to *max_entries*, beginning after *start_position*."""
+
+    url: str
+    proxy_url: str
+    max_entries: int
+    start_position: int = 0
+    cpu_seconds: int = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class ListReport:
+    """A list that was paged through: what the site says of it, without its entries."""
+
+    media: media_pb2.MediaInfo
+    #: It has more entries than were asked for.
+    truncated: bool = False
+
+
+#: Whatever the engine may be asked for.
+Order = FetchOrder | ProbeOrder | ExpandOrder
 
 
 @dataclass(frozen=True, slots=True)

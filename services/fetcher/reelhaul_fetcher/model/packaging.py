@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model import codecs
@@ -21,10 +21,17 @@ _ENCODE_VIDEO: dict[Container.ValueType, tuple[str, ...]] = {
     Container.MP4: ("libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p"),
     Container.WEBM: ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-crf", "32", "-b:v", "0"),
 }
+# High dynamic range stays what it is: ten bits, in its own colours.
+_TEN_BITS: dict[Container.ValueType, tuple[str, ...]] = {
+    Container.MP4: ("libx265", "-preset", "veryfast", "-crf", "23", "-tag:v", "hvc1", "-x265-params"),
+    Container.WEBM: ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-crf", "32", "-b:v", "0"),
+}
 _ENCODE_AUDIO: dict[Container.ValueType, tuple[str, ...]] = {
     Container.MP4: ("aac", "-b:a", "192k"),
     Container.WEBM: ("libopus", "-b:a", "160k"),
 }
+
+_CONTAINER = {extension: container for container, extension in _EXTENSION.items()}
 
 # Audio formats: extension, the codec that is taken as it is, the encoder.
 _AUDIO: dict[Audio.Format.ValueType, tuple[str, str, str]] = {
@@ -36,6 +43,10 @@ _AUDIO: dict[Audio.Format.ValueType, tuple[str, str, str]] = {
     Audio.OGG: ("ogg", "vorbis", "libvorbis"),
 }
 _AS_OFFERED = {"aac": "m4a", "alac": "m4a", "mp3": "mp3", "opus": "opus", "vorbis": "ogg", "flac": "flac"}
+_RECODE: dict[str, tuple[str, ...]] = {
+    extension: (encoder,) if extension in ("flac", "wav") else (encoder, "-b:a", "192k")
+    for extension, _, encoder in _AUDIO.values()
+}
 _LOSSLESS = (Audio.FLAC, Audio.WAV)
 _DEFAULT_KBPS = 192
 
@@ -54,6 +65,20 @@ class Package:
         return any(arguments and arguments != ("copy",) for arguments in (self.video, self.audio))
 
 
+def recut(how: Package, transfer: str, *, joined: bool) -> Package:
+    """*how* where the picture is cut: encoded anew, to begin at any frame. *transfer* is ffprobe's
+    name of its curve. Sound is, beside a picture and where stretches are *joined*; else it is cut
+    between its frames.
+    """
+    video, audio = how.video, how.audio
+    container = _CONTAINER.get(how.extension, Container.CONTAINER_UNSPECIFIED)
+    if video == ("copy",):
+        video = _high_range(transfer, container) or _ENCODE_VIDEO[_like(container)]
+    if audio == ("copy",) and (joined or video):
+        audio = _ENCODE_AUDIO[_like(container)] if container else _RECODE[how.extension]
+    return replace(how, video=video, audio=audio)
+
+
 def package(video_codec: str, audio_codec: str, spec: FormatSpec) -> Package:
     """How to pack streams of these codecs (ffprobe's names; empty: no such stream)."""
     if spec.media_kind == FormatSpec.AUDIO:
@@ -64,6 +89,21 @@ def package(video_codec: str, audio_codec: str, spec: FormatSpec) -> Package:
         _fitted(video_codec, container, _ENCODE_VIDEO),
         _fitted(audio_codec, container, _ENCODE_AUDIO),
     )
+
+
+def _like(container: Container.ValueType) -> Container.ValueType:
+    """The container whose encoders *container* takes: Matroska takes all."""
+    return Container.WEBM if container == Container.WEBM else Container.MP4
+
+
+def _high_range(transfer: str, container: Container.ValueType) -> tuple[str, ...]:
+    """The encoder for a picture of high dynamic range; none where *transfer* is that of an ordinary one."""
+    if transfer not in ("smpte2084", "arib-std-b67"):
+        return ()
+    colours = ("-color_primaries", "bt2020", "-color_trc", transfer, "-colorspace", "bt2020nc")
+    told = (f"log-level=error:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc",)
+    ten = _TEN_BITS[_like(container)] + (told if _like(container) == Container.MP4 else ())
+    return (*ten, "-pix_fmt", "yuv420p10le", *colours)
 
 
 def _natural(video_codec: str, audio_codec: str) -> Container.ValueType:
@@ -82,16 +122,8 @@ def _fitted(
 
 def _audio(codec: str, asked: Audio) -> Package:
     if asked.format == Audio.FORMAT_UNSPECIFIED:
-        as_offered = {
-            "aac": "m4a",
-            "alac": "m4a",
-            "mp3": "mp3",
-            "opus": "opus",
-            "vorbis": "ogg",
-            "flac": "flac",
-        }
-        if codec in as_offered:
-            return Package(as_offered[codec], audio=("copy",))
+        if codec in _AS_OFFERED:
+            return Package(_AS_OFFERED[codec], audio=("copy",))
         return Package("m4a", audio=("aac", "-b:a", f"{_DEFAULT_KBPS}k"))
     extension, taken, encoder = _AUDIO[asked.format]
     if codec == taken:

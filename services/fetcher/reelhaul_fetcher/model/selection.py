@@ -8,7 +8,7 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs
+from reelhaul_fetcher.model import codecs, expert
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
@@ -20,10 +20,11 @@ _UNTOLD = 10_000
 _PROTOCOLS = ("hls", "dash", "https")
 
 
-def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
+def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] = frozenset()) -> Choice:
     """The streams to take, video first, and the wishes that they do not meet.
 
-    *offered* is worst first: of equals the last is taken.
+    *offered* is worst first: of equals the last is taken. Pictures in codecs that are *barred*
+    (ffmpeg's names) are not taken.
 
     Raises FORMAT_UNAVAILABLE where nothing offered meets *spec*, MEDIA_DRM_PROTECTED where
     all that would is protected.
@@ -33,9 +34,14 @@ def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
         raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "every stream of this media is DRM protected")
     if spec.media_kind == FormatSpec.SUBTITLES_ONLY:
         return [], []
+    if spec.selector:
+        return expert.taken([s for s in playable if codecs.family(s.video_codec) not in barred], spec), []
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio_only(playable, spec)
-    return _video(playable, spec)
+    usable = [s for s in playable if codecs.family(s.video_codec) not in barred]
+    if any(s.video_codec for s in playable) and not any(s.video_codec for s in usable):
+        raise _unavailable(f"streams in {', '.join(sorted(barred))} can be fetched here, but not cut")
+    return _video(usable, spec)
 
 
 def height_of(stream: Format) -> int:

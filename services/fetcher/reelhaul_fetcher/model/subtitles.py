@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul_fetcher.model.cuts import Cut, Span
 
 Format = FormatSpec.Subtitles.Format
 
@@ -57,6 +58,14 @@ def without_rolling(cues: Iterable[Cue]) -> list[Cue]:
             shown[-1] = replace(shown[-1], end=cue.start)
         shown.append(replace(cue, text="\n".join(fresh)))
     return shown
+
+
+def moved(cues: Iterable[Cue], cut: Cut) -> list[Cue]:
+    """*cues* where they are after *cut*; without those of which nothing is left."""
+    if not cut.cuts:
+        return list(cues)
+    places = ((cue, cut.moved(Span(cue.start, cue.end))) for cue in cues)
+    return [Cue(place.start, place.end, cue.text) for cue, place in places if place]
 
 
 def write(cues: Iterable[Cue], asked: Format.ValueType) -> str:

@@ -6,7 +6,13 @@ from reelhaul.type.v1.media_pb2 import Progress
 
 # Stages whose bytes come from a site; in the others the machine works for itself.
 _FROM_SITE = frozenset(
-    {Progress.STAGE_UNSPECIFIED, Progress.PROBING, Progress.FETCHING_EXTRAS, Progress.DOWNLOADING}
+    {
+        Progress.STAGE_UNSPECIFIED,
+        Progress.PROBING,
+        Progress.EXPANDING,
+        Progress.FETCHING_EXTRAS,
+        Progress.DOWNLOADING,
+    }
 )
 # Less than this in each second of the whole patience is no download.
 _TRICKLE_BYTES = 1024

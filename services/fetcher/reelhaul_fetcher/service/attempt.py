@@ -12,6 +12,7 @@ from datetime import timedelta
 from google.rpc import code_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
 from reelhaul_fetcher.service.fetching import Fetching
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 Finish = lease_service_pb2.FinishRequest
 
 _CLAIM_SECONDS = 10.0
+# What one renewal may carry.
+_ENTRIES = 500
+# Between two looks at an event that has not begun.
+_SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
+_UNTOLD_WAIT = timedelta(minutes=1)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
@@ -74,7 +80,7 @@ class Attempt:
         lease = claimed.lease
         self.epoch = lease.epoch
         bench = self._bench
-        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt)
+        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
@@ -122,6 +128,8 @@ class Attempt:
         error = self._work.exception()
         if error is None:
             return Finish(succeeded=self._work.result())
+        if released := _until_it_begins(error, lease):
+            return Finish(released=released)
         return Finish(failed=self._failed(error))
 
     async def _worked(self, lease: lease_pb2.Lease, reporter: Reporter) -> Finish.Succeeded:
@@ -155,8 +163,9 @@ class Attempt:
     async def _renewed(self, reporter: Reporter) -> bool:
         """Renew once; False where jobs did not answer."""
         media = reporter.unsent_media
+        entries = reporter.unsent_entries[:_ENTRIES]
         request = lease_service_pb2.RenewRequest(
-            job=self.job, epoch=self.epoch, progress=reporter.latest, media=media
+            job=self.job, epoch=self.epoch, progress=reporter.latest, media=media, entries=entries
         )
         try:
             answer = await self._bench.leases.renew(request)
@@ -170,6 +179,7 @@ class Attempt:
         elif answer.renewal.cancel_requested:
             self._stop(Finish(cancelled=Finish.Cancelled()))
         else:
+            reporter.entries_sent(len(entries))
             await self._delivery.in_progress()
         return True
 
@@ -231,3 +241,16 @@ class Attempt:
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())
         else:
             await self._delivery.ack()
+
+
+def _until_it_begins(error: BaseException, lease: lease_pb2.Lease) -> Finish.Released | None:
+    """Back to the queue until an announced event begins, where that is to be waited for."""
+    announced = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
+    if not announced or lease.spec.format.live.mode != FormatSpec.Live.WAIT:
+        return None
+    assert isinstance(error, ReelhaulError)
+    # Events are put off, and brought forward: it is looked at again from time to time.
+    wait = error.retry_delay if error.retry_delay is not None else _UNTOLD_WAIT
+    released = Finish.Released(reason=Finish.Released.LIVE_NOT_BEGUN)
+    released.retry_delay.FromTimedelta(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT))
+    return released

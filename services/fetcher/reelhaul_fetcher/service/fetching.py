@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model import wishes
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
 from reelhaul_fetcher.model.watchdog import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
 from reelhaul_fetcher.service.reporting import Reporter
 from reelhaul_runtime.errors import ReelhaulError
 
+T = TypeVar("T")
 Succeeded = lease_service_pb2.FinishRequest.Succeeded
 
 #: Failures behind which a refusal of the guard may stand.
@@ -31,6 +34,10 @@ _MAY_BE_THE_GUARD = (
 )
 # What a pass may carry beyond the media: pages, manifests, what a retry repeats.
 _PASS_ROOM = 64 * 1024 * 1024
+# What the pages of ten thousand entries weigh, and some.
+_LIST_BYTES = 1024 * 1024 * 1024
+# Of an attempt's time, so much may be spent on a recording.
+_RECORDING_SHARE = 0.85
 # What jobs needs to confirm an artifact after the attempt.
 _TTL_ROOM = timedelta(hours=1)
 
@@ -56,13 +63,8 @@ class Fetching:
 
     async def fetched(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
-        wishes.check(lease.spec.format)
         if lease.spec.HasField("expansion"):
-            raise ReelhaulError(
-                ErrorReason.METHOD_UNSUPPORTED,
-                "lists are not expanded by this build yet",
-                metadata={"method": "expansion"},
-            )
+            return await self._expanded(job, lease, reporter)
         folder = self.scratch.make(job, lease.epoch)
         try:
             report, usage = await self._receive(job, lease, folder, reporter)
@@ -72,17 +74,50 @@ class Fetching:
         done = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
         return done, usage
 
+    async def _expanded(
+        self, job: str, lease: lease_pb2.Lease, reporter: Reporter
+    ) -> tuple[Succeeded, Usage]:
+        """Page through the list; every entry is with jobs when this returns."""
+        asked = lease.spec.expansion
+
+        def work(proxy_url: str) -> Coroutine[Any, Any, ListReport]:
+            order = ExpandOrder(lease.spec.url, proxy_url, asked.max_entries, asked.start_position)
+            return self.engine.expand(order, reporter)
+
+        report, usage = await self._passed(job, lease, _LIST_BYTES, work, reporter)
+        await reporter.entries_taken()
+        done = Succeeded(media=report.media)
+        if report.truncated:
+            text = f"the list has more than the {asked.max_entries} entries that were taken"
+            done.warnings.add(reason=media_pb2.Warning.ENTRIES_TRUNCATED, message=text)
+        return done, usage
+
     async def _receive(
         self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: Reporter
     ) -> tuple[FetchReport, Usage]:
-        name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
         limit = _smaller(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
-        proxy_url = await self.guard.open(name, limit + _PASS_ROOM if limit else 0)
+
+        def work(proxy_url: str) -> Coroutine[Any, Any, FetchReport]:
+            return self.engine.fetch(self._order(lease, folder, proxy_url, limit), reporter)
+
+        return await self._passed(job, lease, limit + _PASS_ROOM if limit else 0, work, reporter)
+
+    async def _passed(
+        self,
+        job: str,
+        lease: lease_pb2.Lease,
+        byte_limit: int,
+        work: Callable[[str], Coroutine[Any, Any, T]],
+        reporter: Reporter,
+    ) -> tuple[T, Usage]:
+        """What *work* makes of a pass of its own, and what went through that."""
+        name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
+        proxy_url = await self.guard.open(name, byte_limit)
         failure: ReelhaulError | None = None
-        report: FetchReport | None = None
+        report: T | None = None
         usage = Usage()
         try:
-            report = await self._run(self._order(lease, folder, proxy_url, limit), name, reporter)
+            report = await self._run(work(proxy_url), lease.spec.url, name, reporter)
         except ReelhaulError as error:
             failure = error
         finally:
@@ -94,19 +129,25 @@ class Fetching:
 
     def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
         asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()
+        longest = min(asked or self.limits.max_seconds, self.limits.max_seconds)
+        recorded = lease.spec.format.live.max_duration.ToTimedelta().total_seconds()
+        deadline = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         return FetchOrder(
             url=lease.spec.url,
             format=lease.spec.format,
             folder=folder,
             proxy_url=proxy_url,
             size_limit=limit,
-            max_seconds=min(asked or self.limits.max_seconds, self.limits.max_seconds),
+            max_seconds=longest,
+            record_seconds=min(recorded or longest, longest),
+            # What is recorded must be packed and stored before the attempt is over.
+            patience_seconds=deadline * _RECORDING_SHARE,
             cpu_seconds=self.limits.cpu_seconds,
         )
 
-    async def _run(self, order: FetchOrder, name: str, reporter: Reporter) -> FetchReport:
+    async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: Reporter) -> T:
         """The engine's report. Raises UPSTREAM_STALLED where the pass *name* carries next to nothing."""
-        fetch = asyncio.create_task(self.engine.fetch(order, reporter))
+        fetch = asyncio.create_task(work)
         patience = self.limits.stall_seconds
         watchdog = Watchdog(patience, time.monotonic())
         try:
@@ -114,7 +155,7 @@ class Fetching:
                 # The guard's count: yt-dlp tells of bytes only when a whole block is there.
                 received = (await self.guard.usage(name)).ingress_bytes
                 if watchdog.stalled(time.monotonic(), reporter.latest.stage, received):
-                    raise _stalled(order.url, patience, reporter.latest.stage)
+                    raise _stalled(url, patience, reporter.latest.stage)
             return fetch.result()
         finally:
             fetch.cancel()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.gauge import SHARES
 from reelhaul_fetcher.model.orders import Sightings
@@ -18,11 +18,17 @@ _INTERVAL_SECONDS = 0.25
 class Reporter:
     """Listens to one fetch and publishes its newest progress; remembers what a renewal needs."""
 
-    def __init__(self, queue: Queue, job: str, epoch: int, attempt: int) -> None:
+    def __init__(
+        self, queue: Queue, job: str, epoch: int, attempt: int, eager: Callable[[], None] = lambda: None
+    ) -> None:
         self.sightings = Sightings()
         self.latest = Progress(attempt=attempt)
         #: Metadata that no renewal has carried yet.
         self.unsent_media: MediaInfo | None = None
+        #: Entries of a list that no renewal has carried yet.
+        self.unsent_entries: list[PlaylistEntry] = []
+        self._taken = asyncio.Event()
+        self._eager = eager
         self._queue, self._job, self._epoch, self._attempt = queue, job, epoch, attempt
         self._sequence = 0
         self._fresh = asyncio.Event()
@@ -30,6 +36,24 @@ class Reporter:
     def media(self, media: MediaInfo) -> None:
         """Metadata was read."""
         self.unsent_media = media
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """More of a list is known; jobs is to hear of it soon."""
+        self.unsent_entries += entries
+        self._eager()
+
+    def entries_sent(self, number: int) -> None:
+        """A renewal carried the first *number* of the unsent entries."""
+        del self.unsent_entries[:number]
+        if self.unsent_entries:
+            self._eager()
+        self._taken.set()
+
+    async def entries_taken(self) -> None:
+        """Return when renewals have carried every entry."""
+        while self.unsent_entries:
+            self._taken.clear()
+            await self._taken.wait()
 
     def progress(self, progress: Progress) -> None:
         """*progress* is the newest; percent and bytes never fall."""

@@ -7,7 +7,9 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,8 +25,11 @@ class WayBarred(PermissionError):
     """Something tried to reach the network past the guard."""
 
 
-def enter(folder: Path, proxy_url: str, *, size_limit: int, cpu_seconds: int) -> None:
-    """Become a process that works in *folder*, with *proxy_url* as its only way out; not to be undone."""
+def enter(folder: Path, proxy_url: str, *more_ways: str, size_limit: int, cpu_seconds: int) -> None:
+    """Become a process that works in *folder*, with *proxy_url* as its only way out; not to be undone.
+
+    *more_ways* are URLs of the operator's own services that may be reached directly.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.umask(0o077)
@@ -37,7 +42,7 @@ def enter(folder: Path, proxy_url: str, *, size_limit: int, cpu_seconds: int) ->
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     random.seed()
-    _only_way_out(proxy_url)
+    _only_way_out(proxy_url, more_ways)
 
 
 def _limit(kind: int, most: int) -> None:
@@ -46,8 +51,8 @@ def _limit(kind: int, most: int) -> None:
     resource.setrlimit(kind, (most, most))
 
 
-def _only_way_out(proxy_url: str) -> None:
-    """Refuse each socket of this Python that does not go to the guard.
+def _only_way_out(proxy_url: str, more_ways: Sequence[str]) -> None:
+    """Refuse each socket of this Python that does not go to the guard, or to one of *more_ways*.
 
     The hook sees the address after name resolution and cannot be taken off. What is not
     Python (ffmpeg, deno) gets no proxy with a pass, and ffmpeg a protocol whitelist.
@@ -56,17 +61,31 @@ def _only_way_out(proxy_url: str) -> None:
         os.environ[name] = os.environ[name.upper()] = proxy_url
     os.environ.pop("no_proxy", None)
     os.environ.pop("NO_PROXY", None)
-    parts = urlsplit(proxy_url)
-    host, port = parts.hostname or "", parts.port
+    named = [_named(url) for url in (proxy_url, *more_ways)]
+    ways = {address for host, port in named for address in _addresses(host, port)}
+    hosts = {None, *(host for host, _ in named)}
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event == "socket.connect":
             address = arguments[1]
-            if not (isinstance(address, tuple) and address[:2] == (host, port)):
+            if not (isinstance(address, tuple) and address[:2] in ways):
                 raise WayBarred(f"the only way out is the guard, not {address!r}")
-        elif event == "socket.getaddrinfo" and arguments[0] not in (host, None):
+        elif event == "socket.getaddrinfo" and arguments[0] not in hosts:
             raise WayBarred(f"names are resolved by the guard, not here: {arguments[0]!r}")
         elif event in ("socket.sendto", "socket.sendmsg", "socket.bind"):
             raise WayBarred(f"{event} is no way out")
 
     sys.addaudithook(watch)
+
+
+def _named(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _addresses(host: str, port: int) -> list[tuple[str, int]]:
+    """Where *host* is now: whatever it is called later, nothing else may be reached under its name."""
+    try:
+        return [found[4][:2] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]  # type: ignore[misc]
+    except OSError:
+        return []

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
-from reelhaul_fetcher.model.orders import FetchOrder
-from reelhaul_fetcher.ytdlp import cage, failures, fetching, probing, wire
+from google.rpc import status_pb2
+
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul_fetcher.model.access import Access
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
+from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, wire
 from reelhaul_fetcher.ytdlp.downloader import Answers
-from reelhaul_runtime.errors import ReelhaulError, to_status
+from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
 
 class Line:
@@ -30,6 +34,21 @@ class Line:
         """Metadata, once it is read."""
         self.say({"type": "media", "media": wire.packed(media)})
 
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """The next entries of a list."""
+        self.say({"type": "entries", "entries": [wire.packed(entry) for entry in entries]})
+
+    def translated(self, texts: list[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*, by the fetcher's translator.
+
+        Raises TRANSLATION_UNAVAILABLE.
+        """
+        self.say({"type": "translate", "texts": texts, "source": source, "target": target})
+        answer = wire.read(self._stream)
+        if "status" in answer:
+            raise from_status(wire.unpacked(status_pb2.Status, answer["status"]))
+        return [str(text) for text in answer["texts"]]
+
     def say(self, frame: wire.Frame) -> None:
         """Send *frame*. A fetcher that is gone ends this process."""
         with self._lock:
@@ -41,21 +60,32 @@ class Line:
 
 def live(stream: socket.socket) -> None:
     """Do the order that comes over *stream*; does not return."""
-    order = wire.order_of(wire.read(stream))
+    frame = wire.read(stream)
+    order, access = wire.order_of(frame), wire.access_of(frame)
     line, answers = Line(stream), Answers()
     place = _Place()
     try:
         folder = order.folder if isinstance(order, FetchOrder) else Path("/")
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
-        cage.enter(folder, order.proxy_url, size_limit=limit, cpu_seconds=order.cpu_seconds)
-        if isinstance(order, FetchOrder):
-            end = wire.report_frame(fetching.fetch(order, line, answers, place))
-        else:
-            end = {"type": "done", "media": wire.packed(probing.probe(order, answers))}
+        ways = [access.po_token_url] if access.po_token_url else []
+        cage.enter(folder, order.proxy_url, *ways, size_limit=limit, cpu_seconds=order.cpu_seconds)
+        end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(failures.classified(error, answers, order.url, place.extractor))
     line.say({**end, "statuses": answers.statuses})
     os._exit(0)
+
+
+def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Place) -> wire.Frame:
+    """*order*, carried out."""
+    match order:
+        case FetchOrder():
+            return wire.report_frame(fetching.fetch(order, access, line, answers, place))
+        case ProbeOrder():
+            return {"type": "done", "media": wire.packed(probing.probe(order, access, answers))}
+        case ExpandOrder():
+            listed = listing.expand(order, access, line, answers, place)
+            return {"type": "done", "media": wire.packed(listed.media), "truncated": listed.truncated}
 
 
 class _Place:

@@ -17,6 +17,8 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import unsmuggle_url
 
 from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
+from reelhaul_fetcher.model.access import Access
+from reelhaul_fetcher.ytdlp import accessing
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -116,10 +118,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
 
 def options(
-    proxy_url: str, *, hook: Callable[[dict[str, Any]], None] | None = None, **more: Any
+    proxy_url: str,
+    access: Access | None = None,
+    *,
+    hook: Callable[[dict[str, Any]], None] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """yt-dlp's parameters. None of them comes from a caller."""
     return {
+        **(accessing.options(access) if access else {}),
         "quiet": True,
         "noprogress": True,
         "color": "never",
@@ -148,6 +155,18 @@ def options(
         "progress_hooks": [hook] if hook else [],
         **more,
     }
+
+
+def body(downloader: Downloader, request: Request, limit: int) -> bytes:
+    """What *request* is answered with. Raises ValueError above *limit* bytes."""
+    answer = downloader.urlopen(request)
+    try:
+        content: bytes = answer.read(limit + 1)
+    finally:
+        answer.close()
+    if len(content) > limit:
+        raise ValueError(f"{request.url} answers with more than {limit} bytes")
+    return content
 
 
 def supported(protocol: str) -> bool:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,17 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import MediaInfo, Progress
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder
-from reelhaul_fetcher.ports import Listener
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul_fetcher.model.access import Access
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.ports import Listener, ListListener, Translator
+from reelhaul_fetcher.translating import NoTranslator
 from reelhaul_fetcher.ytdlp import wire
-from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
+from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
 
 log = logging.getLogger(__name__)
+
+HearEntries = Callable[[Sequence[PlaylistEntry]], None]
 
 _WARM_SECONDS = 60.0
 _CHECK_SECONDS = 4.0
@@ -44,8 +48,15 @@ class _Run:
 class YtDlpEngine:
     """Keeps a parent alive and warm, and runs orders in its children."""
 
-    def __init__(self, environment: Mapping[str, str], worker: str) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        worker: str,
+        access: Access | None = None,
+        translator: Translator | None = None,
+    ) -> None:
         self._environment, self._worker = dict(environment), worker
+        self._access, self._translator = access or Access(), translator or NoTranslator()
         self._control: socket.socket | None = None
         self._runs: dict[str, _Run] = {}
         self._warm = asyncio.Event()
@@ -54,9 +65,18 @@ class YtDlpEngine:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, environment: Mapping[str, str], worker: str) -> AsyncIterator[YtDlpEngine]:
-        """An engine whose parent has *environment* and nothing else; warm a second later."""
-        engine = cls(environment, worker)
+    async def open(
+        cls,
+        environment: Mapping[str, str],
+        worker: str,
+        access: Access | None = None,
+        translator: Translator | None = None,
+    ) -> AsyncIterator[YtDlpEngine]:
+        """An engine whose parent has *environment* and nothing else; warm a second later.
+
+        *access* is how it gets at sites, *translator* what it asks for what they do not translate.
+        """
+        engine = cls(environment, worker, access, translator)
         keeping = asyncio.create_task(engine._keep_parent())
         try:
             yield engine
@@ -96,12 +116,19 @@ class YtDlpEngine:
                 raise _lost(self._worker, "the child's product is none")
         return report
 
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """As ``ports.Engine.expand``."""
+        done = await self._do(order, listener, listener.entries)
+        return ListReport(wire.unpacked(MediaInfo, done["media"]), done["truncated"])
+
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
         media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
-    async def _do(self, order: FetchOrder | ProbeOrder, listener: Listener | None) -> wire.Frame:
+    async def _do(
+        self, order: Order, listener: Listener | None, entries: HearEntries | None = None
+    ) -> wire.Frame:
         try:
             async with asyncio.timeout(_WARM_SECONDS):
                 await self._warm.wait()
@@ -116,14 +143,21 @@ class YtDlpEngine:
                 self._send({"start": run}, theirs)
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
-                writer.write(wire.framed(wire.order_frame(order)))
-                return await self._hear(reader, known, listener)
+                writer.write(wire.framed(wire.order_frame(order, self._access)))
+                return await self._hear(reader, writer, known, listener, entries)
             finally:
                 writer.close()
         finally:
             await asyncio.shield(self._end(run, known))
 
-    async def _hear(self, reader: asyncio.StreamReader, run: _Run, listener: Listener | None) -> wire.Frame:
+    async def _hear(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        run: _Run,
+        listener: Listener | None,
+        entries: HearEntries | None,
+    ) -> wire.Frame:
         """Frames until the last; a line that ends without one is a child that died."""
         while True:
             try:
@@ -141,8 +175,23 @@ class YtDlpEngine:
                 return frame
             if frame["type"] == "failed":
                 raise from_status(wire.unpacked(status_pb2.Status, frame["status"]))
-            if listener is not None:
+            if frame["type"] == "entries" and entries is not None:
+                entries([wire.unpacked(PlaylistEntry, told) for told in frame["entries"]])
+            elif frame["type"] == "translate":
+                writer.write(wire.framed(await self._translated(frame)))
+            elif listener is not None:
                 _pass_on(frame, listener)
+
+    async def _translated(self, frame: wire.Frame) -> wire.Frame:
+        """What the translator makes of a child's question. Raises WORKER_LOST where it is none."""
+        told = [*frame["texts"], frame["source"], frame["target"]]
+        if not all(isinstance(text, str) for text in told):
+            raise _lost(self._worker, "the child talks nonsense")
+        try:
+            texts = await self._translator.translate(frame["texts"], frame["source"], frame["target"])
+        except ReelhaulError as error:
+            return {"status": wire.packed(to_status(error))}
+        return {"texts": texts}
 
     async def _end(self, run: str, known: _Run) -> None:
         """Stop the child's whole group, and wait until it is gone."""

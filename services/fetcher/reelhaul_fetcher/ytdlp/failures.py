@@ -23,6 +23,7 @@ from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
 from reelhaul_fetcher.ytdlp import wordings
 from reelhaul_fetcher.ytdlp.cage import WayBarred
 from reelhaul_fetcher.ytdlp.downloader import Answers
+from reelhaul_fetcher.ytdlp.premieres import not_yet
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
@@ -95,6 +96,8 @@ def _by_words(
         return None
     for words, reason, known in wordings.WORDS:
         if re.search(words, text, re.IGNORECASE):
+            if reason == ErrorReason.MEDIA_NOT_LIVE_YET:
+                return not_yet(None, text)
             return _failure(reason, text, facts | known, retry_delay=_wait_in(text, reason))
     return None
 

@@ -1,31 +1,26 @@
-"""A fetch in the child: read metadata, plan, receive, pack, check. Each step may end it."""
+"""A fetch in the child: read metadata, plan, receive, finish. Each step may end it."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from dataclasses import replace
+from datetime import UTC
 from typing import Protocol
 
-from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import (
-    ArtifactInfo,
-    Checksums,
-    DeliveredMedia,
-    Format,
-    FormatSpec,
-    MediaInfo,
-    Progress,
-)
-from reelhaul_fetcher.media import ffmpeg, ffprobe, verify
-from reelhaul_fetcher.model import names
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
+from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
-from reelhaul_fetcher.model.packaging import Package, package
 from reelhaul_fetcher.model.selection import choose
-from reelhaul_fetcher.ytdlp import extras, receiving
+from reelhaul_fetcher.ytdlp import receiving, recording
+from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.edits import edit
+from reelhaul_fetcher.ytdlp.extras import gathered
+from reelhaul_fetcher.ytdlp.finishing import Finished, Plan, finished
 from reelhaul_fetcher.ytdlp.info import format_of, media_of
+from reelhaul_fetcher.ytdlp.premieres import not_yet
 from reelhaul_fetcher.ytdlp.source import Source, check_streams
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -33,13 +28,16 @@ Stage = Progress.Stage
 
 
 class Line(Protocol):
-    """Where a fetch tells what it learns."""
+    """Where a fetch tells what it learns, and asks for what it cannot do itself."""
 
     def progress(self, progress: Progress) -> None:
         """Newest progress."""
 
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
+
+    def translated(self, texts: list[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*. Raises TRANSLATION_UNAVAILABLE."""
 
 
 class Place(Protocol):
@@ -48,17 +46,17 @@ class Place(Protocol):
     extractor: str
 
 
-def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> FetchReport:
+def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place: Place) -> FetchReport:
     """Do *order*. Raises whatever ends it; ``failures.classified`` tells what that means."""
     gauge = Gauge(line.progress, time.monotonic)
     gauge.stage(Stage.PROBING)
     meter = receiving.Meter(gauge, order.size_limit)
-    wants_auto = order.format.subtitles.kinds != FormatSpec.Subtitles.MANUAL
     asked = options(
         order.proxy_url,
+        access,
         hook=meter.hear,
         playlistend=1,
-        writeautomaticsub=order.format.HasField("subtitles") and wants_auto,
+        writeautomaticsub=_wants_heard(order.format),
     )
     with Downloader(answers, asked) as downloader:
         source = Source(downloader, order.url)
@@ -68,115 +66,73 @@ def fetch(order: FetchOrder, line: Line, answers: Answers, place: Place) -> Fetc
         _admit(media, order)
         if order.format.media_kind != FormatSpec.SUBTITLES_ONLY:
             check_streams(source.info, answers.warnings)
-        chosen, warnings = choose([format_of(f) for f in source.streams.values()], order.format)
+        made = edit(downloader, media, order, access)
+        offered = [format_of(f) for f in source.streams.values()]
+        if media.live_status == MediaInfo.LIVE:
+            offered = [stream for stream in offered if stream.protocol == "hls"]
+        chosen, warnings = choose(offered, order.format, made.barred)
         # Before the media: what is required and missing should not cost gigabytes first.
-        others, missed = extras.fetched(downloader, source.info, media, order, gauge)
+        beside = gathered(source, media, order, made.cut, gauge, _translating(line, gauge))
         products: list[Product] = []
         got = DeliveredMedia(duration=media.duration)
         if chosen:
-            files = receiving.receive(source, [c.format_id for c in chosen], order, gauge, meter)
-            product, got, more = _finished(files, chosen, media, order, gauge)
-            products.append(product)
-            warnings += more
+            plan = Plan(order, media, chosen, made.cut, tuple(beside.words), beside.picture, made.marks)
+            done = _received(source, plan, gauge, meter)
+            products, got = done.products, done.got
+            warnings += done.warnings
     got.subtitle_language_codes.extend(
-        sorted({p.info.language_code for p in others if p.info.kind == ArtifactInfo.SUBTITLE})
+        sorted({p.info.language_code for p in beside.products if p.info.kind == ArtifactInfo.SUBTITLE})
     )
-    return FetchReport(media, (*products, *others), got, (*warnings, *missed))
+    return FetchReport(
+        media, (*products, *beside.products), got, (*warnings, *made.warnings, *beside.warnings)
+    )
+
+
+def _received(source: Source, plan: Plan, gauge: Gauge, meter: receiving.Meter) -> Finished:
+    """What *plan* chose, received or recorded, finished."""
+    parts = [stream.format_id for stream in plan.chosen]
+    if not recording.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
+        return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge)
+    taken = recording.record(source, parts, plan.order, gauge)
+    # A recording ends with a segment, which may be past the limit by as much.
+    order = replace(plan.order, max_seconds=0.0)
+    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge)
+    return replace(done, warnings=[*done.warnings, *taken.warnings])
+
+
+def _goes_on(source: Source, plan: Plan, part: str) -> bool:
+    status = plan.media.live_status
+    unsaid = status == MediaInfo.LIVE_STATUS_UNSPECIFIED
+    return status == MediaInfo.LIVE or (unsaid and recording.on_air(source, part))
 
 
 def _admit(media: MediaInfo, order: FetchOrder) -> None:
     """Refuse what must not be fetched at all."""
     if media.live_status == MediaInfo.UPCOMING:
-        start = media.live_start_time.ToJsonString() if media.HasField("live_start_time") else ""
-        raise ReelhaulError(
-            ErrorReason.MEDIA_NOT_LIVE_YET, "the event has not begun", metadata={"startTime": start}
-        )
-    if media.live_status in (MediaInfo.LIVE, MediaInfo.POST_LIVE):
+        known = media.HasField("live_start_time")
+        start = media.live_start_time.ToDatetime(UTC) if known else None
+        raise not_yet(start, "the event has not begun")
+    is_live = media.live_status in (MediaInfo.LIVE, MediaInfo.POST_LIVE)
+    if is_live and not recording.wanted(order.format):
         raise ReelhaulError(
             ErrorReason.MEDIA_IS_LIVE, "the media is live", metadata={"extractor": media.extractor}
         )
-    seconds = media.duration.ToTimedelta().total_seconds()
-    if order.max_seconds and seconds > order.max_seconds:
-        raise too_long(seconds, order.max_seconds)
 
 
-def too_long(seconds: float, limit: float) -> ReelhaulError:
-    """The play time passes the job's limit."""
-    return ReelhaulError(
-        ErrorReason.MEDIA_TOO_LONG,
-        f"the media plays {seconds:.0f} s; at most {limit:.0f} s are allowed",
-        metadata={"durationSeconds": f"{seconds:.0f}", "limitSeconds": f"{limit:.0f}"},
-    )
+def _translating(line: Line, gauge: Gauge) -> Translate:
+    """The line's translator, told as waiting: no site is to be blamed for the time that it takes."""
+
+    def translated(texts: list[str], source: str, target: str) -> list[str]:
+        gauge.stage(Progress.WAITING, f"translating to {target}")
+        try:
+            return line.translated(texts, source, target)
+        finally:
+            gauge.stage(Progress.FETCHING_EXTRAS)
+
+    return translated
 
 
-def _finished(
-    files: list[Path], chosen: list[Format], media: MediaInfo, order: FetchOrder, gauge: Gauge
-) -> tuple[Product, DeliveredMedia, list[media_pb2.Warning]]:
-    """The one file made of *files*, checked."""
-    gauge.stage(Stage.POSTPROCESSING)
-    seen = [_inspected(path) for path in files]
-    sound = seen[-1]
-    how = package(seen[0].video_codec, sound.audio_codec, order.format)
-    path = _packed(files, seen, how, order, gauge)
-    gauge.stage(Stage.VERIFYING)
-    duration = media.duration.ToTimedelta().total_seconds() or max(s.duration for s in seen)
-    promise = verify.Promise(duration, bool(how.video), bool(how.audio), order.format.min_height)
-    got = verify.verified(path, promise, seen[0] if path == files[0] else None)
-    got.format_ids.extend(stream.format_id for stream in chosen)
-    got.transcoded = how.encodes
-    got.audio_language_code = chosen[-1].language_code
-    if chosen[-1].HasField("original_audio"):
-        got.original_audio = chosen[-1].original_audio
-    if order.max_seconds and got.duration.ToTimedelta().total_seconds() > order.max_seconds + 1:
-        raise too_long(got.duration.ToTimedelta().total_seconds(), order.max_seconds)
-    kind = ArtifactInfo.AUDIO if order.format.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    warnings = _transcoded(how, order.format)
-    return product(path, kind, names.file_name(media.title, how.extension)), got, warnings
-
-
-def product(path: Path, kind: ArtifactInfo.Kind.ValueType, file_name: str, language: str = "") -> Product:
-    """*path* as a product: measured and hashed."""
-    info = ArtifactInfo(
-        kind=kind,
-        file_name=file_name,
-        media_type=names.MEDIA_TYPES[path.suffix.lstrip(".")],
-        size_bytes=path.stat().st_size,
-        checksums=Checksums(sha256=verify.digest(path)),
-        language_code=language,
-    )
-    return Product(path, info)
-
-
-def _inspected(path: Path) -> ffprobe.Inspection:
-    try:
-        return ffprobe.inspect(path)
-    except ffprobe.NotMedia as error:
-        raise ReelhaulError(
-            ErrorReason.VERIFICATION_FAILED,
-            f"what was received is not media: {error}",
-            metadata={"check": "container"},
-        ) from error
-
-
-def _packed(
-    files: list[Path], seen: list[ffprobe.Inspection], how: Package, order: FetchOrder, gauge: Gauge
-) -> Path:
-    """The file in its container; the one received where it is that already, untouched."""
-    as_it_is = {"mp4": "mp4", "m4a": "m4a", "webm": "webm", "mkv": "matroska", "mp3": "mp3"}
-    name = as_it_is.get(how.extension)
-    alone = len(files) == 1 and not how.encodes and files[0].suffix == f".{how.extension}"
-    if alone and name in seen[0].containers and bool(seen[0].video) == bool(how.video):
-        return files[0]
-    output = order.folder / f"result.{how.extension}"
-    duration = max(s.duration for s in seen)
-    ffmpeg.pack(files, how, output, duration, gauge.advance)
-    for path in files:
-        path.unlink()
-    return output
-
-
-def _transcoded(how: Package, spec: FormatSpec) -> list[media_pb2.Warning]:
-    if not how.encodes or spec.media_kind == FormatSpec.AUDIO:
-        return []
-    text = f"the streams do not fit {how.extension} and were encoded anew"
-    return [media_pb2.Warning(reason=media_pb2.Warning.TRANSCODED, message=text)]
+def _wants_heard(spec: FormatSpec) -> bool:
+    """Whether captions of speech recognition, or translations, are to be read: they cost time."""
+    asked = spec.subtitles
+    return spec.HasField("subtitles") and (asked.kinds != asked.MANUAL or bool(asked.translate_to))

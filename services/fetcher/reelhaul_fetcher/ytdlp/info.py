@@ -54,7 +54,7 @@ def media_of(info: dict[str, Any]) -> MediaInfo:
     media.formats.extend(format_of(f) for f in formats_in(info))
     media.subtitle_tracks.extend(_tracks(info))
     media.chapters.extend(_chapters(info.get("chapters") or ()))
-    media.entries.extend(_entry(e, place) for place, e in enumerate(info.get("entries") or (), 1) if e)
+    media.entries.extend(entry_of(e, place) for place, e in enumerate(info.get("entries") or (), 1) if e)
     return media
 
 
@@ -123,7 +123,8 @@ def _chapters(chapters: Iterable[dict[str, Any]]) -> Iterable[Chapter]:
         yield Chapter(title=_text(chapter.get("title")), start=duration_of(start), end=duration_of(end))
 
 
-def _entry(entry: dict[str, Any], place: int) -> PlaylistEntry:
+def entry_of(entry: dict[str, Any], place: int) -> PlaylistEntry:
+    """One of yt-dlp's entries, the *place*-th of its list."""
     told = PlaylistEntry(
         url=_text(entry.get("webpage_url") or entry.get("url")),
         title=_text(entry.get("title")),

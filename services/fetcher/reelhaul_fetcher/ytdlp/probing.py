@@ -7,16 +7,18 @@ from itertools import islice
 from typing import Any
 
 from reelhaul.type.v1.media_pb2 import MediaInfo
+from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ProbeOrder
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.info import media_of
 from reelhaul_fetcher.ytdlp.source import check_streams
 
 
-def probe(order: ProbeOrder, answers: Answers) -> MediaInfo:
+def probe(order: ProbeOrder, access: Access, answers: Answers) -> MediaInfo:
     """What the site says of *order*'s URL; of a list its first entries, flat."""
     asked = options(
         order.proxy_url,
+        access,
         extract_flat="in_playlist",
         playlistend=order.max_entries,
         noplaylist=not order.playlist,

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 
-def environment(tools: Path, home: Path, ca_bundle: Path | None) -> dict[str, str]:
-    """What the parent and its children see: no secret of ours, no one's configuration, our tools first."""
+def environment(tools: Path, home: Path, ca_bundle: Path | None, *, plugins: bool = False) -> dict[str, str]:
+    """What the parent and its children see: no secret of ours, no one's configuration, our tools first.
+
+    yt-dlp's *plugins* are code of others: loaded only where one of them is asked for.
+    """
     told = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
     told |= {
         "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
@@ -17,9 +20,10 @@ def environment(tools: Path, home: Path, ca_bundle: Path | None) -> dict[str, st
         "XDG_CACHE_HOME": str(home),
         "TMPDIR": str(home),
         "PYTHONUNBUFFERED": "1",
-        "YTDLP_NO_PLUGINS": "1",
         "NO_COLOR": "1",
     }
+    if not plugins:
+        told["YTDLP_NO_PLUGINS"] = "1"
     if ca_bundle is not None:
         # Every name that some TLS library of the engine reads.
         told |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), str(ca_bundle))

@@ -9,7 +9,7 @@ import yt_dlp.version
 from yt_dlp.networking import Response
 
 from reelhaul_fetcher.media import ffmpeg, verify
-from reelhaul_fetcher.ytdlp import child, fetching
+from reelhaul_fetcher.ytdlp import child, fetching, listing
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, bar_ffmpeg, options
 from reelhaul_fetcher.ytdlp.info import media_of
 
@@ -19,7 +19,7 @@ _PAGE = b"""<html><head><title>warm</title>
 <body><video src="http://warm.invalid/v.mp4"></video></body></html>"""
 
 #: What children use; named so that importing this module loads them.
-LOADED = (child, fetching, ffmpeg, verify)
+LOADED = (child, fetching, listing, ffmpeg, verify)
 
 
 class _Rehearsal(Downloader):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, ProbeOrder, Product
+from reelhaul_fetcher.model.access import Access
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, Order, ProbeOrder, Product
 
 #: A frame longer than this is not ours: the child is fed by strangers.
 MAX_FRAME = 16 * 1024 * 1024
@@ -46,19 +47,28 @@ def unpacked(kind: Any, text: str) -> Any:
     return kind.FromString(base64.b64decode(text))
 
 
-def order_frame(order: FetchOrder | ProbeOrder) -> Frame:
-    """*order* as a frame."""
-    if isinstance(order, ProbeOrder):
-        return {"kind": "probe"} | {name: getattr(order, name) for name in ProbeOrder.__slots__}
-    told = {name: getattr(order, name) for name in FetchOrder.__slots__}
-    return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
+def order_frame(order: Order, access: Access) -> Frame:
+    """*order*, and how sites are got at, as a frame."""
+    told = {name: getattr(order, name) for name in type(order).__slots__}
+    told |= {"access": {name: getattr(access, name) for name in Access.__slots__}}
+    if isinstance(order, FetchOrder):
+        return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
+    return told | {"kind": "probe" if isinstance(order, ProbeOrder) else "expand"}
 
 
-def order_of(frame: Frame) -> FetchOrder | ProbeOrder:
+def access_of(frame: Frame) -> Access:
+    """How sites are got at, as *frame* tells."""
+    told = frame["access"]
+    return Access(**told | {"player_clients": tuple(told["player_clients"])})
+
+
+def order_of(frame: Frame) -> Order:
     """The order that *frame* tells."""
-    told = {key: value for key, value in frame.items() if key != "kind"}
+    told = {key: value for key, value in frame.items() if key not in ("kind", "access")}
     if frame["kind"] == "probe":
         return ProbeOrder(**told)
+    if frame["kind"] == "expand":
+        return ExpandOrder(**told)
     told["format"] = unpacked(media_pb2.FormatSpec, told["format"])
     told["folder"] = Path(told["folder"])
     return FetchOrder(**told)

@@ -23,6 +23,10 @@ class Findings:
         self._reason: ErrorReason.ValueType = ErrorReason.FIELD_INVALID
         self._metadata: dict[str, str] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything was found."""
+        return bool(self._violations)
+
     def add(
         self,
         field: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs import admission
@@ -28,7 +28,9 @@ MOST_NAMED = 1000
 _HEAVIEST = 3 * 1024 * 1024
 
 
-def batch_of(request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime) -> Batch:
+def batch_of(
+    request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime, retention: timedelta
+) -> Batch:
     """The jobs that *request* asks for, of one batch_id.
 
     The first bad request is raised, its index in the field's name; with
@@ -39,7 +41,8 @@ def batch_of(request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: 
     jobs, failed = {}, {}
     for place, one in enumerate(request.requests):
         try:
-            jobs[place] = replace(_job_of(one, taken, tenant, now, place), batch_id=batch_id)
+            job = _job_of(one, taken, tenant, now, place, retention)
+            jobs[place] = replace(job, batch_id=batch_id)
         except ReelhaulError as error:
             if not request.return_partial_success:
                 raise at(f"requests[{place}]", error) from error
@@ -93,7 +96,12 @@ def _check_bounds(request: job_service_pb2.BatchCreateJobsRequest) -> None:
 
 
 def _job_of(
-    one: job_service_pb2.CreateJobRequest, taken: set[str], tenant: str, now: datetime, place: int
+    one: job_service_pb2.CreateJobRequest,
+    taken: set[str],
+    tenant: str,
+    now: datetime,
+    place: int,
+    retention: timedelta,
 ) -> Job:
     """The job that *one* of many requests asks for; its id joins the *taken*.
 
@@ -107,6 +115,6 @@ def _job_of(
         raise FieldInvalid("job_id", "another request of this batch has it")
     admitted = admission.admitted(one.job, now)
     job_id = names.new_id(one.job_id) if one.job_id else ids.new_id(now, place)
-    job = to_jobs.job_of(admitted, job_id, tenant, now, logs.traceparent.get())
+    job = to_jobs.job_of(admitted, job_id, tenant, now, logs.traceparent.get(), retention)
     taken.add(job.id)
     return job

@@ -12,22 +12,31 @@ from google.rpc import status_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.convert import names
 from reelhaul_jobs.model import ids, waits
-from reelhaul_jobs.model.job import Attempt, Job, RetryPolicy
+from reelhaul_jobs.model.job import Attempt, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import Kind, Priority, State
 from reelhaul_jobs.ports import Request
 from reelhaul_jobs.service.jobs import Seen
 
-#: How long a job is kept after its end where its caller does not say.
-RETENTION = timedelta(days=7)
-
 _SHOW_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})
 
 
-def job_of(asked: job_pb2.Job, job_id: str, tenant: str, now: datetime, traceparent: str = "") -> Job:
-    """A new job as admission let it pass; *job_id* empty: one is made."""
+def job_of(
+    asked: job_pb2.Job,
+    job_id: str,
+    tenant: str,
+    now: datetime,
+    traceparent: str,
+    retention: timedelta,
+) -> Job:
+    """A new job as admission let it pass; *job_id* empty: one is made.
+
+    *retention* is how long it is kept after its end where its caller does not say.
+    """
     policy = asked.retry_policy
+    new = names.new_id(job_id) if job_id else ids.new_id(now)
+    expansion = asked.expansion if asked.HasField("expansion") else None
     return Job(
-        id=names.new_id(job_id) if job_id else ids.new_id(now),
+        id=new,
         tenant=tenant,
         url=asked.url,
         format=asked.format,
@@ -43,9 +52,14 @@ def job_of(asked: job_pb2.Job, job_id: str, tenant: str, now: datetime, tracepar
             max_backoff=policy.max_backoff.ToTimedelta(),
         ),
         attempt_deadline=asked.attempt_deadline.ToTimedelta(),
-        ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else RETENTION,
+        ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else retention,
         expire_time=names.time(asked.expire_time) if asked.HasField("expire_time") else None,
         traceparent=traceparent[:64],
+        # What it expands to is found, and may be cancelled, together.
+        batch_id=new if expansion else "",
+        expansion=Expansion(max_entries=expansion.max_entries, new_entries_only=expansion.new_entries_only)
+        if expansion
+        else None,
     )
 
 
@@ -76,7 +90,7 @@ def proto_of(
         priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
         labels=job.labels,
         schedule_time=names.stamp(job.schedule_time),
-        retry_policy=_policy(job.retry),
+        retry_policy=policy_of(job.retry),
         attempt_deadline=names.duration(job.attempt_deadline),
         expire_time=names.stamp(job.expire_time or (job.end_time or job.create_time) + job.ttl),
         kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
@@ -99,6 +113,9 @@ def proto_of(
         warnings=job.warnings,
         wait=wait_of(seen.wait),
         estimate=seen.estimate,
+        expansion=_expansion_of(seen),
+        parent_job=f"jobs/{job.parent}" if job.parent else "",
+        schedule=f"schedules/{job.schedule}" if job.schedule else "",
     )
     if view == job_service_pb2.JOB_VIEW_BASIC:
         for heavy in ("formats", "description", "entries"):
@@ -106,6 +123,20 @@ def proto_of(
         if job.media is None:
             made.ClearField("media")
     return made
+
+
+def _expansion_of(seen: Seen) -> job_pb2.Expansion | None:
+    expansion = seen.job.expansion
+    if expansion is None:
+        return None
+    return job_pb2.Expansion(
+        max_entries=expansion.max_entries,
+        new_entries_only=expansion.new_entries_only,
+        entry_count=expansion.entry_count,
+        job_count=expansion.job_count,
+        skipped_count=expansion.skipped_count,
+        state_counts={state.name: number for state, number in (seen.children or {}).items()},
+    )
 
 
 def error_of(state: State, error: status_pb2.Status | None) -> status_pb2.Status | None:
@@ -141,7 +172,8 @@ def attempt_of(attempt: Attempt) -> job_pb2.Attempt:
     )
 
 
-def _policy(policy: RetryPolicy) -> job_pb2.RetryPolicy:
+def policy_of(policy: RetryPolicy) -> job_pb2.RetryPolicy:
+    """How its failed attempts are repeated."""
     return job_pb2.RetryPolicy(
         max_attempts=policy.max_attempts,
         min_backoff=names.duration(policy.min_backoff),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import cast
 
@@ -17,16 +18,21 @@ from reelhaul.work.v1.lease_service_pb2 import (
     RenewRequest,
     RenewResponse,
 )
+from reelhaul_jobs.admission import urls
+from reelhaul_jobs.admission.findings import Findings
 from reelhaul_jobs.convert import names
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.change import Refusal
+from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
 from reelhaul_runtime.errors import FieldInvalid
 
 _LONGEST_TEXT = 256
 _LONGEST_EGRESS = 64
 _LONGEST_SITE = 255
+_LONGEST_TITLE = 500
 _MOST_ARTIFACTS = 500
+_MOST_ENTRIES = 500
 # A row is read for each change: what only a full view shows may not weigh it down.
 _HEAVIEST_MEDIA = 512 * 1024
 
@@ -47,6 +53,19 @@ def claim_of(request: ClaimRequest, lease: timedelta) -> leases.Claim:
 def media_of(request: RenewRequest) -> media_pb2.MediaInfo | None:
     """What the worker read of the media, if it tells now."""
     return _light(request.media) if request.HasField("media") else None
+
+
+def entries_of(request: RenewRequest) -> Sequence[media_pb2.PlaylistEntry]:
+    """The entries found; one whose URL no job may have is told without it."""
+    if len(request.entries) > _MOST_ENTRIES:
+        raise FieldInvalid("entries", f"at most {_MOST_ENTRIES}")
+    for entry in request.entries:
+        findings = Findings()
+        urls.check(entry.url, "entries.url", findings)
+        if findings or "\0" in entry.media_id:
+            entry.ClearField("url")
+        entry.title = entry.title[:_LONGEST_TITLE]
+    return request.entries
 
 
 def progress_of(request: RenewRequest | FinishRequest) -> media_pb2.Progress | None:
@@ -78,10 +97,17 @@ def claim_response(answer: Leased | Refusal) -> ClaimResponse:
             tenant=job.tenant,
             labels=job.labels,
             traceparent=job.traceparent,
+            expansion=_expansion(job),
         ),
         resume=_hints(answer),
     )
     return ClaimResponse(lease=lease)
+
+
+def _expansion(job: Job) -> lease_pb2.ExpansionSpec | None:
+    if job.expansion is None:
+        return None
+    return lease_pb2.ExpansionSpec(max_entries=job.expansion.max_entries, start_position=job.expansion.taken)
 
 
 def renew_response(answer: Renewed | Refusal) -> RenewResponse:
@@ -128,8 +154,6 @@ def _result(
 def _succeeded(told: FinishRequest.Succeeded) -> leases.Succeeded:
     if len(told.artifacts) > _MOST_ARTIFACTS:
         raise FieldInvalid("succeeded.artifacts", f"at most {_MOST_ARTIFACTS}")
-    if not told.artifacts:
-        raise FieldInvalid("succeeded.artifacts", "only an expansion has none")
     return leases.Succeeded(
         media=_light(told.media),
         got=told.got if told.HasField("got") else None,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul_jobs.convert import names
-from reelhaul_jobs.convert.jobs import RETENTION
 from reelhaul_jobs.model.holding import Update
 from reelhaul_jobs.model.states import Priority
 
 
-def update_of(request: job_service_pb2.UpdateJobRequest, paths: frozenset[str]) -> Update:
+def update_of(
+    request: job_service_pb2.UpdateJobRequest, paths: frozenset[str], retention: timedelta
+) -> Update:
     """The update of an admitted request; a field that is meant and unset takes its default."""
     asked = request.job
     expires = bool(paths & {"expire_time", "ttl"})
@@ -22,5 +25,5 @@ def update_of(request: job_service_pb2.UpdateJobRequest, paths: frozenset[str]) 
         labels=dict(asked.labels),
         schedule_time=names.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
         expire_time=names.time(asked.expire_time) if at_time else None,
-        ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else RETENTION,
+        ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else retention,
     )

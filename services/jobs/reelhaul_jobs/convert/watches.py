@@ -8,24 +8,34 @@ from typing import cast
 from google.protobuf import duration_pb2
 
 from reelhaul.jobs.v1 import job_pb2
-from reelhaul.jobs.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
-from reelhaul_jobs.convert import jobs, names
+from reelhaul.jobs.v1.job_service_pb2 import (
+    JOB_VIEW_BASIC,
+    WatchJobRequest,
+    WatchJobResponse,
+    WatchJobsRequest,
+    WatchJobsResponse,
+)
+from reelhaul_jobs.convert import jobs, lists, names
 from reelhaul_jobs.model import waits
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.service.jobs import Seen
+from reelhaul_jobs.service.watching.many import Following, Told
 from reelhaul_jobs.service.watching.messages import Heartbeat, Message, Pace, Snapshot
+from reelhaul_jobs.service.watching.queues import Changed
+from reelhaul_runtime.identity import Caller
 
 
 def pace_of(request: WatchJobRequest) -> Pace:
     """How often the watcher wants to hear; clamped, not refused."""
-    pace = Pace()
-    progress = _seconds(request.min_interval) if request.HasField("min_interval") else pace.progress
-    silence = _seconds(request.heartbeat_interval) if request.HasField("heartbeat_interval") else None
-    return Pace(
-        progress=min(max(progress, 0.05), 60.0),
-        heartbeat=min(max(silence if silence is not None else pace.heartbeat, 1.0), 60.0),
-    )
+    progress = _seconds(request.min_interval) if request.HasField("min_interval") else Pace().progress
+    return Pace(progress=min(max(progress, 0.05), 60.0), heartbeat=_silence(request))
+
+
+def _silence(request: WatchJobRequest | WatchJobsRequest) -> float:
+    if not request.HasField("heartbeat_interval"):
+        return Pace().heartbeat
+    return min(max(_seconds(request.heartbeat_interval), 1.0), 60.0)
 
 
 def bytes_of(message: Message) -> bytes:
@@ -37,6 +47,29 @@ def bytes_of(message: Message) -> bytes:
         return form
     # Serialised messages one after the other are one message with the fields of both.
     return form + WatchJobResponse(conflated_count=message.conflated).SerializeToString()
+
+
+def following_of(request: WatchJobsRequest, who: Caller) -> Following:
+    """What the follower asks for. FILTER_INVALID."""
+    owner, where = lists.reach_of(request.filter, who)
+    return Following(owner=owner, where=where, text=request.filter, heartbeat=_silence(request))
+
+
+def change_bytes_of(told: Told) -> bytes:
+    """One message of WatchJobs, serialised; its job once for all who are told of it."""
+    form = b"" if told.changed is None else told.changed.forms.get("change")
+    if form is None and told.changed is not None:
+        form = told.changed.forms["change"] = _change(told.changed).SerializeToString()
+    head = WatchJobsResponse(sequence=told.sequence, resume_token=told.resume_token, reset=told.reset)
+    return head.SerializeToString() + (form or b"")
+
+
+def _change(changed: Changed) -> WatchJobsResponse:
+    job = changed.job
+    if job.delete_time is not None:
+        return WatchJobsResponse(job=job_pb2.Job(name=job.name), deleted=True)
+    shown = jobs.proto_of(Seen(job, waits.wait_of(job)), JOB_VIEW_BASIC)
+    return WatchJobsResponse(job=shown)
 
 
 def proto_of(message: Message) -> WatchJobResponse:

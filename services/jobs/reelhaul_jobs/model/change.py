@@ -47,6 +47,10 @@ class Change:
     #: How the attempt of ``before``'s lease ended with this change.
     ended: Ending | None = None
     refusal: Refusal | None = None
+    #: Jobs that an expansion made with this change.
+    children: tuple[Job, ...] = ()
+    #: What its schedule remembers from now on: extractor and id of each entry.
+    noted: tuple[tuple[str, str], ...] = ()
     #: The gate as it is from now on; None: as it was.
     gate: Gate | None = None
 

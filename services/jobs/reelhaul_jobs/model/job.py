@@ -32,6 +32,24 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expansion:
+    """How a list becomes jobs, and how far that has come."""
+
+    max_entries: int = 100
+    #: Leave out what earlier jobs of the same schedule have seen.
+    new_entries_only: bool = False
+    #: Entries of the list, where the site says; else 0.
+    entry_count: int = 0
+    job_count: int = 0
+    skipped_count: int = 0
+
+    @property
+    def taken(self) -> int:
+        """Up to which position the list is dealt with."""
+        return self.job_count + self.skipped_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One URL asked for, and how far it got. All times are aware, in UTC."""
 
@@ -52,6 +70,13 @@ class Job:
     expire_time: datetime | None = None
     batch_id: str = ""
     traceparent: str = ""
+    #: Id of the schedule that it goes back to; empty: none.
+    schedule: str = ""
+    #: Id of the expansion that made it, and the entry's place in the list, from 1; empty and 0: none.
+    parent: str = ""
+    position: int = 0
+    #: Of an EXPANSION only.
+    expansion: Expansion | None = None
 
     state: State = State.QUEUED
     #: Counts each re-queue, charged or not, so that no publication is a duplicate.
@@ -83,6 +108,8 @@ class Job:
     warnings: tuple[media_pb2.Warning, ...] = ()
     #: When storage is to be told of the artifacts' expiry; None once it knows.
     confirm_time: datetime | None = None
+    #: Set: the jobs that it expanded to are to be cancelled with it.
+    cascade_time: datetime | None = None
     #: Deleted by its user: gone for callers, purged when nothing of it is left.
     delete_time: datetime | None = None
 

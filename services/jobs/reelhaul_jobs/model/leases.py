@@ -13,6 +13,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import change, gates, retries
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.expanding import described
 from reelhaul_jobs.model.job import Attempt, Ending, Job
 from reelhaul_jobs.model.queueing import cancelled, requeued
 from reelhaul_jobs.model.states import AttemptState, Lane, State
@@ -108,7 +109,7 @@ def renewed(
         return change.none(job, refusal)
     kept = replace(job, due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        kept = kept.changed(now, media=media)
+        kept = kept.changed(now, media=media, expansion=described(job.expansion, media))
     return Change(before=job, job=kept)
 
 
@@ -222,6 +223,7 @@ def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
         progress=progress,
         error=None,
         media=good.media,
+        expansion=described(job.expansion, good.media),
         got=good.got,
         artifacts=good.artifacts,
         warnings=good.warnings,

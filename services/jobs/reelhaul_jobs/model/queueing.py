@@ -10,7 +10,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import change, retries
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import REOPENED, Lane, State
+from reelhaul_jobs.model.states import REOPENED, Kind, Lane, State
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 
 
@@ -61,15 +61,21 @@ def republished(job: Job, now: datetime) -> Change:
 
 
 def cancelling(job: Job, now: datetime, reason: str = "") -> Change:
-    """*job* on its way to CANCELLED, or there where nothing runs. As it is, where it is there already."""
+    """*job* on its way to CANCELLED, or there where nothing runs. As it is, where it is there already.
+
+    An expansion takes its jobs with it, also where it has ended itself.
+    """
     if job.state in (State.CANCELLING, State.CANCELLED):
         return change.none(job)
+    if job.state.terminal and job.kind is Kind.EXPANSION:
+        return Change(before=job, job=replace(job, cascade_time=now))
     if job.state.terminal:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: too late to cancel")
     error = retries.status_of(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
+    cascade = now if job.kind is Kind.EXPANSION else None
     if job.state is State.RUNNING:
-        return Change(before=job, job=job.moved(State.CANCELLING, now, error=error))
-    return Change(before=job, job=job.ended(State.CANCELLED, now, error=error))
+        return Change(before=job, job=job.moved(State.CANCELLING, now, error=error, cascade_time=cascade))
+    return Change(before=job, job=job.ended(State.CANCELLED, now, error=error, cascade_time=cascade))
 
 
 def cancelled(job: Job, now: datetime) -> Job:
@@ -95,6 +101,7 @@ def retried(job: Job, now: datetime) -> Change:
         expire_time=None if job.end_time and job.expire_time == job.end_time + job.ttl else job.expire_time,
         error=None,
         progress=None,
+        cascade_time=None,
     )
     return Change(before=job, job=after)
 
@@ -117,3 +124,26 @@ def deleted(job: Job, now: datetime) -> Change:
     """*job* gone for callers; a live one is cancelled first."""
     after = job if job.state.terminal else cancelling(job, now, "deleted by a user").job
     return Change(before=job, job=after.changed(now, delete_time=now, confirm_time=now))
+
+
+def cancelled_with(job: Job, parent: Job, now: datetime) -> Change:
+    """*job* cancelled because the expansion that made it was; as it is, where it has ended."""
+    if job.state.terminal:
+        return change.none(job)
+    return cancelling(job, now, f"cancelled with {parent.name}")
+
+
+def cascaded(job: Job, since: datetime | None) -> Change:
+    """An expansion whose jobs are cancelled, as was asked at *since*."""
+    if job.cascade_time is None or job.cascade_time != since:
+        return change.none(job)
+    return Change(before=job, job=replace(job, cascade_time=None))
+
+
+def expired(job: Job, now: datetime) -> Change:
+    """*job* gone, if it has ended and its time has passed."""
+    if not job.state.terminal or job.delete_time is not None:
+        return change.none(job)
+    if job.expire_time is None or job.expire_time > now:
+        return change.none(job)
+    return deleted(job, now)

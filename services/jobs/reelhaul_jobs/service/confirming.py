@@ -49,8 +49,8 @@ class Confirmer:
         return True
 
     async def _deleted(self, job: Job) -> bool:
-        """Remove what is left of a deleted job, when its worker has let go."""
-        if not job.state.terminal:
+        """Remove what is left of a deleted job, when its worker and its own jobs have let go."""
+        if not job.state.terminal or job.cascade_time is not None:
             return False
         if job.artifacts:
             await self._storage.delete([artifact.name for artifact in job.artifacts])

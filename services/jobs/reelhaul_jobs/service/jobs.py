@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
@@ -16,7 +16,7 @@ from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore,
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
-from reelhaul_runtime.errors import FieldInvalid, NotFound
+from reelhaul_runtime.errors import NotFound
 
 #: Whose jobs a caller may see: a tenant's, or, for services of ours, everyone's (None).
 Owner = str | None
@@ -29,6 +29,8 @@ class Seen:
     job: Job
     wait: waits.Wait | None = None
     estimate: media_pb2.Estimate | None = None
+    #: Of an expansion: how many of its jobs are in which state; None: not counted.
+    children: Mapping[State, int] | None = None
 
 
 class Jobs:
@@ -57,7 +59,6 @@ class Jobs:
 
         Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
         """
-        _check_kind(job)
         failpoints.reached("jobs.create.before_commit")
         (kept,) = await self._store.add([queueing.admitted(job)], request)
         failpoints.reached("jobs.create.after_commit")
@@ -72,21 +73,22 @@ class Jobs:
 
     async def forecast(self, job: Job) -> Seen:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
-        _check_kind(job)
-        media, estimate = await self._probe.look(job.url, job.format)
+        listed = job.expansion.max_entries if job.expansion else 0
+        media, estimate = await self._probe.look(job.url, job.format, listed)
         would_be = replace(queueing.admitted(job), media=media)
         return Seen(would_be, waits.wait_of(would_be), estimate)
 
     async def get(self, job_id: str, owner: Owner) -> Seen:
         """The job with its newest progress, and why it waits. ``NotFound`` for others' jobs."""
         job = self.freshest(_owned(await self._store.get(job_id), owner))
+        children = await self._store.children(job.id) if job.kind is Kind.EXPANSION else None
         if job.state is not State.QUEUED:
-            return Seen(job, waits.wait_of(job))
+            return Seen(job, waits.wait_of(job), children=children)
         now = self._now()
         place = await self._store.place(job)
         workers = await self._queue.slots(now) > 0
         site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
-        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site))
+        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site), children=children)
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
@@ -168,8 +170,3 @@ def _owned(job: Job, owner: Owner) -> Job:
     if owner is not None and job.tenant != owner:
         raise NotFound(job.name)
     return job
-
-
-def _check_kind(job: Job) -> None:
-    if job.kind is not Kind.SINGLE:
-        raise FieldInvalid("job.kind", "this build does not expand lists yet; use SINGLE")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import leases, passages
+from reelhaul_jobs.model import expanding, leases, passages
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
 from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.sites import SiteLimits
-from reelhaul_jobs.model.states import AttemptState, State
-from reelhaul_jobs.ports import Clock, JobStore, QueueStore, SiteKey, SiteRule
+from reelhaul_jobs.model.states import AttemptState, Kind, State
+from reelhaul_jobs.ports import Clock, JobStore, QueueStore, RuleOfList, SiteKey, SiteRule
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
-from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.errors import FieldInvalid, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +97,21 @@ class Leases:
         epoch: int,
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
+        entries: Sequence[media_pb2.PlaylistEntry] = (),
     ) -> Renewed | Refusal:
-        """The lease prolonged, and whether to stop; or that it is gone."""
+        """The lease prolonged, and whether to stop; or that it is gone. Each of *entries* is a job then."""
 
         def rule(job: Job, passage: Passage) -> Change:
-            now = self._now()
-            change = leases.renewed(job, epoch, now, self.duration, progress=progress, media=media)
-            return passages.renewed(change, progress, passage)
+            return passages.renewed(self._renewed(job, epoch, progress, media), progress, passage)
 
-        change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
+        def growing(job: Job, seen: Set[tuple[str, str]]) -> Change:
+            change = self._renewed(job, epoch, progress, media)
+            return change if change.refusal else expanding.grown(change, entries, seen, self._now())
+
+        if entries:
+            change = await self._expand(job_id, entries, growing)
+        else:
+            change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
         failpoints.reached("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
@@ -112,11 +119,21 @@ class Leases:
         assert change.job.due is not None
         return Renewed(change.job.due, self.duration, change.job.state is State.CANCELLING)
 
+    def _renewed(
+        self,
+        job: Job,
+        epoch: int,
+        progress: media_pb2.Progress | None,
+        media: media_pb2.MediaInfo | None,
+    ) -> Change:
+        return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
+
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
         """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
 
         def rule(job: Job, passage: Passage) -> Change:
-            return passages.finished(job, epoch, outcome, passage, self._limits, self._now())
+            change = passages.finished(job, epoch, outcome, passage, self._limits, self._now())
+            return _checked(change)
 
         failpoints.reached("jobs.finish.before_commit")
         change = await self._change_at_site(job_id, lambda job: passages.key_of(job, outcome), rule)
@@ -139,6 +156,17 @@ class Leases:
         await self._news.tell(change)
         return change
 
+    async def _expand(
+        self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: RuleOfList
+    ) -> Change | Refusal:
+        try:
+            change = await self._store.expand(job_id, [expanding.media_id(e) for e in entries], rule)
+        except NotFound:
+            return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
+        await self._news.tell(change)
+        await self._news.tell_all(change.children)
+        return change
+
     async def _earlier(self, job_id: str, epoch: int) -> Receipt | None:
         """The receipt of an outcome that this epoch had committed before; it never changes."""
         attempt = await self._store.attempt_of_epoch(job_id, epoch)
@@ -157,6 +185,14 @@ class Leases:
             self._seen = {name: seen for name, seen in self._seen.items() if now - seen[2] < _SEEN_AGAIN}
         self._seen[worker] = slots, egress, now
         await self._queue.seen(worker, slots, now, egress)
+
+
+def _checked(change: Change) -> Change:
+    """*change*, unless a job would have succeeded without what makes it a success."""
+    job = change.job
+    if change.made and job.state is State.SUCCEEDED and (job.kind is Kind.SINGLE) is not bool(job.artifacts):
+        raise FieldInvalid("succeeded.artifacts", "an expansion has none, any other job has one at least")
+    return change
 
 
 def _tell_of(gate: Gate | None) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LEADING = timedelta(seconds=4)
 
 # So many steps a second at most: what is asked for meanwhile shares the next one.
-_SHORTEST_PAUSE = 0.01
+_SHORTEST_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
@@ -26,7 +27,7 @@ class News:
             await self._bus.stop(change.job)
         await self.tell_row(change.job)
 
-    async def tell_all(self, jobs: list[Job]) -> None:
+    async def tell_all(self, jobs: Sequence[Job]) -> None:
         """Say that new *jobs* are there."""
         await asyncio.gather(*(self.tell_row(job) for job in jobs))
 

@@ -53,7 +53,7 @@ class Tokens:
         content = self._opened(token, f"watch {job_id}", _RESUME.size)
         if content is None:
             raise ReelhaulError(
-                ErrorReason.RESUME_TOKEN_INVALID, "the resume token is damaged or of another job"
+                ErrorReason.RESUME_TOKEN_INVALID, "the resume token is damaged or of another watch"
             )
         sequence, moment = _RESUME.unpack(content)
         return Position(sequence, _time(moment))

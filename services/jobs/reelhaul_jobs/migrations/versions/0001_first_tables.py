@@ -31,6 +31,10 @@ def upgrade() -> None:
         sa.Column("expire_time", sa.BigInteger(), nullable=True),
         sa.Column("batch_id", sa.String(length=64), nullable=False),
         sa.Column("traceparent", sa.String(length=64), nullable=False),
+        sa.Column("schedule", sa.String(length=64), nullable=False),
+        sa.Column("parent", sa.String(length=36), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("expansion", sa.LargeBinary(), nullable=True),
         sa.Column("state", sa.SmallInteger(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
@@ -48,6 +52,7 @@ def upgrade() -> None:
         sa.Column("end_order", sa.BigInteger(), nullable=False),
         sa.Column("confirm_time", sa.BigInteger(), nullable=True),
         sa.Column("delete_time", sa.BigInteger(), nullable=True),
+        sa.Column("cascade_time", sa.BigInteger(), nullable=True),
         sa.Column("error_reason", sa.String(length=64), nullable=False),
         sa.Column("extractor", sa.Text(), nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
@@ -83,6 +88,54 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("confirm_time IS NOT NULL"),
         postgresql_where=sa.text("confirm_time IS NOT NULL"),
+    )
+    op.create_index(
+        "jobs_by_position",
+        "jobs",
+        ["parent", "position"],
+        unique=True,
+        sqlite_where=sa.text("parent <> ''"),
+        postgresql_where=sa.text("parent <> ''"),
+    )
+    op.create_index(
+        "jobs_cascading",
+        "jobs",
+        ["cascade_time"],
+        unique=False,
+        sqlite_where=sa.text("cascade_time IS NOT NULL"),
+        postgresql_where=sa.text("cascade_time IS NOT NULL"),
+    )
+    op.create_index(
+        "jobs_live_by_schedule",
+        "jobs",
+        ["tenant", "schedule"],
+        unique=False,
+        sqlite_where=sa.text("schedule <> '' AND end_time IS NULL"),
+        postgresql_where=sa.text("schedule <> '' AND end_time IS NULL"),
+    )
+    op.create_index(
+        "jobs_expiring",
+        "jobs",
+        ["expire_time"],
+        unique=False,
+        sqlite_where=sa.text("end_time IS NOT NULL AND delete_time IS NULL"),
+        postgresql_where=sa.text("end_time IS NOT NULL AND delete_time IS NULL"),
+    )
+    op.create_index(
+        "jobs_by_parent",
+        "jobs",
+        ["tenant", "parent", "create_time", "id"],
+        unique=False,
+        sqlite_where=sa.text("delete_time IS NULL AND parent <> ''"),
+        postgresql_where=sa.text("delete_time IS NULL AND parent <> ''"),
+    )
+    op.create_index(
+        "jobs_by_schedule",
+        "jobs",
+        ["tenant", "schedule", "create_time", "id"],
+        unique=False,
+        sqlite_where=sa.text("delete_time IS NULL AND schedule <> ''"),
+        postgresql_where=sa.text("delete_time IS NULL AND schedule <> ''"),
     )
     op.create_table(
         "keys",
@@ -150,9 +203,61 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("events_by_time", "events", ["time"], unique=False)
+    op.create_table(
+        "schedules",
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.String(length=63), nullable=False),
+        sa.Column("cron", sa.Text(), nullable=False),
+        sa.Column("time_zone", sa.String(length=64), nullable=False),
+        sa.Column("template", sa.LargeBinary(), nullable=False),
+        sa.Column("skip_overlapping", sa.Boolean(), nullable=False),
+        sa.Column("new_entries_only", sa.Boolean(), nullable=False),
+        sa.Column("catch_up", sa.SmallInteger(), nullable=False),
+        sa.Column("end_time", sa.BigInteger(), nullable=True),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("next_run_time", sa.BigInteger(), nullable=True),
+        sa.Column("last_job", sa.String(length=36), nullable=False),
+        sa.Column("last_error", sa.LargeBinary(), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("seen_count", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("update_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "id"),
+    )
+    op.create_index(
+        "schedules_due",
+        "schedules",
+        ["next_run_time"],
+        unique=False,
+        sqlite_where=sa.text("state = 1"),
+        postgresql_where=sa.text("state = 1"),
+    )
+    op.create_table(
+        "seen_entries",
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("schedule", sa.String(length=63), nullable=False),
+        sa.Column("extractor", sa.String(length=64), nullable=False),
+        sa.Column("media_id", sa.String(length=256), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant", "schedule"], ["schedules.tenant", "schedules.id"], ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("tenant", "schedule", "extractor", "media_id"),
+        sqlite_with_rowid=False,
+    )
 
 
 def downgrade() -> None:
     """Remove them, and all jobs with them."""
-    for table in ("attempts", "events", "request_ids", "workers", "leaders", "keys", "jobs"):
+    for table in (
+        "seen_entries",
+        "schedules",
+        "attempts",
+        "events",
+        "request_ids",
+        "workers",
+        "leaders",
+        "keys",
+        "jobs",
+    ):
         op.drop_table(table)

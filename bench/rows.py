@@ -1,0 +1,64 @@
+"""Many rows at once: copies of one job that the service itself admitted, made inside the database."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from reelhaul_jobs.tables import jobs
+from reelhaul_runtime.sql import engines
+
+_CHUNK = 50_000
+_SITES = 8
+
+_COPY = """\
+WITH RECURSIVE n(n) AS (SELECT CAST(:first AS BIGINT) UNION ALL SELECT n + 1 FROM n WHERE n < :last)
+INSERT INTO jobs ({names}) SELECT {values} FROM n, (SELECT * FROM jobs WHERE id = :template) AS t"""
+
+# What tells one copy from another; each dialect writes hexadecimal in its own way.
+_CHANGED = {
+    "id": "'018f0000-0000-7000-8000-' || {hexadecimal}",
+    "tenant": ":tenant",
+    "url": "'https://site-' || (n % {sites}) || '.example/watch?v=' || n",
+    "site": "'site-' || (n % {sites}) || '.example'",
+    "create_time": "t.create_time + n",
+    "due": "t.create_time + n",
+}
+_HEXADECIMAL = {"sqlite": "printf('%012x', n)", "postgresql": "lpad(to_hex(n), 12, '0')"}
+
+
+@dataclass(slots=True)
+class Copies:
+    """Copies of the job *template* (its name) in *database*, each waiting to be published."""
+
+    database: str
+    template: str
+    made: int = 0
+
+    async def make(self, number: int, tenant: str = "local") -> None:
+        """Add *number* of them for *tenant*."""
+        await asyncio.to_thread(self._make, number, tenant)
+
+    def _make(self, number: int, tenant: str) -> None:
+        engine = engines.writing(self.database)
+        try:
+            for first in range(self.made + 1, self.made + number + 1, _CHUNK):
+                last = min(first + _CHUNK - 1, self.made + number)
+                with engine.begin() as connection:
+                    self._copy(connection, first, last, tenant)
+            self.made += number
+            if engine.dialect.name == "postgresql" and number >= _CHUNK:
+                # As autovacuum does a little later.
+                with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.execute(text("VACUUM ANALYZE jobs"))
+        finally:
+            engine.dispose()
+
+    def _copy(self, connection: Connection, first: int, last: int, tenant: str) -> None:
+        named = {"hexadecimal": _HEXADECIMAL[connection.dialect.name], "sites": _SITES}
+        values = [_CHANGED.get(column.name, f"t.{column.name}").format(**named) for column in jobs.c]
+        statement = _COPY.format(names=", ".join(column.name for column in jobs.c), values=", ".join(values))
+        asked = {"first": first, "last": last, "tenant": tenant}
+        connection.execute(text(statement), asked | {"template": self.template.removeprefix("jobs/")})

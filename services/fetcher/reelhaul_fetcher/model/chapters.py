@@ -1,0 +1,74 @@
+"""Chapters: those of the media, those that a cut leaves, and sponsored stretches as chapters among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from reelhaul.type.v1.media_pb2 import Chapter, MediaInfo
+from reelhaul_fetcher.model.cuts import Cut, Span
+
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "=;#\\"} | {"\n": " ", "\r": " "})
+_MAX_TITLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A named stretch, in seconds."""
+
+    title: str
+    span: Span
+
+
+def of(media: MediaInfo) -> list[Mark]:
+    """The chapters of *media*; the end of the last may be open."""
+    marks = [Mark(chapter.title, Span(*_ends(chapter))) for chapter in media.chapters]
+    starts = [*(mark.span.start for mark in marks[1:]), math.inf]
+    return [
+        mark if mark.span.end > mark.span.start else Mark(mark.title, Span(mark.span.start, start))
+        for mark, start in zip(marks, starts, strict=bool(marks))
+    ]
+
+
+def whole(title: str) -> Mark:
+    """All of the media as one chapter: what is below sponsored stretches where there is no other."""
+    return Mark(title, Span(0.0, math.inf))
+
+
+def overlaid(base: Sequence[Mark], over: Iterable[Mark]) -> list[Mark]:
+    """*base* with the marks *over* it: where one of them is, it replaces what is below."""
+    below = list(base)
+    above = sorted(over, key=lambda mark: mark.span.start)
+    for mark in above:
+        below = [part for one in below for part in _cleared(one, mark.span)]
+    return sorted([*below, *above], key=lambda mark: mark.span.start)
+
+
+def after(marks: Iterable[Mark], cut: Cut, duration: float) -> list[Mark]:
+    """*marks* as they are after *cut*, within the *duration* of the result."""
+    moved = ((mark.title, cut.moved(mark.span)) for mark in marks)
+    ended = (Mark(title, Span(span.start, min(span.end, duration))) for title, span in moved if span)
+    return [mark for mark in ended if mark.span.end > mark.span.start]
+
+
+def ffmetadata(marks: Iterable[Mark]) -> str:
+    """*marks* in the form that ffmpeg reads."""
+    blocks = (
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={round(mark.span.start * 1000)}\n"
+        f"END={round(mark.span.end * 1000)}\ntitle={mark.title[:_MAX_TITLE].translate(_SPECIAL)}\n"
+        for mark in marks
+    )
+    return ";FFMETADATA1\n" + "".join(blocks)
+
+
+def _ends(chapter: Chapter) -> tuple[float, float]:
+    return chapter.start.ToTimedelta().total_seconds(), chapter.end.ToTimedelta().total_seconds()
+
+
+def _cleared(mark: Mark, gone: Span) -> list[Mark]:
+    """What is left of *mark* beside *gone*."""
+    if gone.end <= mark.span.start or gone.start >= mark.span.end:
+        return [mark]
+    parts = (Span(mark.span.start, gone.start), Span(gone.end, mark.span.end))
+    return [Mark(mark.title, part) for part in parts if part.end > part.start]

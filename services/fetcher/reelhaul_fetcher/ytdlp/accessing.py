@@ -1,0 +1,31 @@
+"""What the operator set of how sites are read, in yt-dlp's words."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from reelhaul_fetcher.model.access import Access
+
+# A browser's whole jar is a fraction of it.
+_MAX_COOKIES = 4 * 1024 * 1024
+
+
+def options(access: Access) -> dict[str, Any]:
+    """yt-dlp's parameters for *access*. Raises OSError where the cookies cannot be read."""
+    told: dict[str, Any] = {}
+    arguments: dict[str, dict[str, list[str]]] = {}
+    if access.player_clients:
+        arguments["youtube"] = {"player_client": list(access.player_clients)}
+    if access.po_token_url:
+        arguments["youtubepot-bgutilhttp"] = {"base_url": [access.po_token_url]}
+    if arguments:
+        told["extractor_args"] = arguments
+    if access.js_runtime:
+        told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
+    if access.cookies_file:
+        with Path(access.cookies_file).open(encoding="utf-8") as file:
+            # yt-dlp writes the jar back as sites change it: a copy in memory is nobody else's.
+            told["cookiefile"] = io.StringIO(file.read(_MAX_COOKIES))
+    return told

@@ -1,0 +1,23 @@
+"""Finished files as products: measured and hashed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Checksums
+from reelhaul_fetcher.media import verify
+from reelhaul_fetcher.model import names
+from reelhaul_fetcher.model.orders import Product
+
+
+def product(path: Path, kind: ArtifactInfo.Kind.ValueType, file_name: str, language: str = "") -> Product:
+    """*path* as a product called *file_name*."""
+    info = ArtifactInfo(
+        kind=kind,
+        file_name=file_name,
+        media_type=names.MEDIA_TYPES[path.suffix.lstrip(".")],
+        size_bytes=path.stat().st_size,
+        checksums=Checksums(sha256=verify.digest(path)),
+        language_code=language,
+    )
+    return Product(path, info)

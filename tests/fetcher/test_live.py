@@ -1,0 +1,83 @@
+"""What is live or announced: refused unless asked for, recorded to a file that plays."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.fetcher.conftest import Heard, Rig
+from tests.sites import tools
+from tests.sites.youtube.site import YouTube
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul_runtime.errors import ReelhaulError
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Live = FormatSpec.Live
+
+
+@pytest.mark.parametrize("mode", [Live.MODE_UNSPECIFIED, Live.REFUSE])
+async def test_live_is_refused(tube: Rig, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
+    """Unless asked for, what is live is not recorded."""
+    with pytest.raises(ReelhaulError) as failure:
+        await tube.fetch(youtube.watch_url("livelong"), FormatSpec(live=Live(mode=mode)))
+    assert failure.value.reason == ErrorReason.MEDIA_IS_LIVE
+
+
+@pytest.mark.parametrize("mode", [Live.REFUSE, Live.WAIT, Live.RECORD])
+async def test_announced(tube: Rig, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
+    """Of an event that has not begun it is told when it will."""
+    with pytest.raises(ReelhaulError) as failure:
+        await tube.fetch(youtube.watch_url("upcoming"), FormatSpec(live=Live(mode=mode)))
+    assert failure.value.reason == ErrorReason.MEDIA_NOT_LIVE_YET
+    told = datetime.fromisoformat(failure.value.metadata["startTime"])
+    assert timedelta(hours=1.5) < told - datetime.now(UTC) < timedelta(hours=2.5)
+    assert failure.value.retry_delay is not None
+    assert failure.value.retry_delay > timedelta(hours=1.5)
+
+
+async def test_recording_to_its_limit(tube: Rig, youtube: YouTube) -> None:
+    """At its time limit a recording is stopped, and is a file that plays, with a warning."""
+    heard = Heard()
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    report = await tube.fetch(youtube.watch_url("livelong"), spec, heard, record_seconds=5)
+    media = report.products[0]
+    assert (media.path.suffix, report.got.height, report.got.transcoded) == (".mp4", 360, False)
+    assert tools.probe(media.path).duration == pytest.approx(5, abs=0.5)
+    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+    assert not any(p.HasField("percent") for p in heard.seen if p.stage == Progress.DOWNLOADING)
+
+
+async def test_recording_to_the_end(tube: Rig, youtube: YouTube) -> None:
+    """A broadcast that ends is recorded to its end, without a warning."""
+    spec = FormatSpec(live=Live(mode=Live.WAIT, from_start=True), container=FormatSpec.MKV)
+    report = await tube.fetch(youtube.watch_url("live", copy=8), spec, record_seconds=60)
+    assert tools.probe(report.products[0].path).duration == pytest.approx(7, abs=0.5)
+    assert list(report.warnings) == []
+
+
+async def test_recording_within_the_attempt(tube: Rig, youtube: YouTube) -> None:
+    """A recording ends while there is time left to keep it."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD))
+    report = await tube.fetch(youtube.watch_url("livelong"), spec, patience_seconds=2)
+    assert 2 < tools.probe(report.products[0].path).duration < 8
+    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+
+
+async def test_sound_of_a_broadcast(tube: Rig, youtube: YouTube) -> None:
+    """Of a broadcast the sound alone can be kept."""
+    audio = FormatSpec.Audio(format=FormatSpec.Audio.MP3)
+    spec = FormatSpec(live=Live(mode=Live.RECORD), media_kind=FormatSpec.AUDIO, audio=audio)
+    report = await tube.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
+    assert (report.got.container, report.got.video_codec) == ("mp3", "")
+
+
+async def test_recording_above_its_size(tube: Rig, youtube: YouTube) -> None:
+    """A recording that grows past the job's limit is too large."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD))
+    with pytest.raises(ReelhaulError) as failure:
+        await tube.fetch(youtube.watch_url("livelong"), spec, size_limit=100_000)
+    assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE

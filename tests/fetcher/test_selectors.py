@@ -1,0 +1,101 @@
+"""The expert's selector: what of yt-dlp's format language is served, and what it takes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fetcher.conftest import Rig
+from tests.fetcher.test_selection import OFFERED
+from tests.sites.youtube.site import YouTube
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul_fetcher.model import selectors
+from reelhaul_fetcher.model.selection import choose
+from reelhaul_runtime.errors import ReelhaulError
+
+
+@pytest.mark.parametrize(
+    ("selector", "taken"),
+    [
+        ("best", ["18"]),
+        ("b", ["18"]),
+        ("bv+ba", ["313", "251-de"]),
+        ("bestvideo+bestaudio", ["313", "251-de"]),
+        ("bv*+ba/b", ["313", "251-de"]),
+        ("ba+bv", ["313", "251-de"]),
+        ("bv[height<=720]+ba[language=en]", ["298", "251"]),
+        ("bv[height<=720][fps<=30]+140", ["136", "140"]),
+        ("bv[vcodec^=avc]+ba[acodec^=mp4a]", ["137", "140"]),
+        ("bv[vcodec!^=av01][height=1080]+ba", ["248", "251-de"]),
+        ("bv[dynamic_range=HDR10]+ba", ["337", "251-de"]),
+        ("bv[tbr<100]/18", ["18"]),
+        ("(bv[height>4000]/bv[height=1080])+ba.2", ["399", "251"]),
+        ("[height<=360]", ["18"]),
+        ("wv+wa", ["136", "140"]),
+        ("137+140", ["137", "140"]),
+        ("bv+bv.2", ["313"]),
+        ("18+ba", ["18"]),
+        ("bv[filesize<?50M]+ba", ["313", "251-de"]),
+    ],
+)
+def test_what_is_taken(selector: str, taken: list[str]) -> None:
+    """Each word and sign means what it means to yt-dlp; the picture comes first."""
+    streams, _ = choose(OFFERED, FormatSpec(selector=selector, max_height=144))
+    assert taken == [stream.format_id for stream in streams]
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "bv,ba",
+        "all",
+        "mergeall",
+        "bv*+mergeall[vcodec=none]",
+        "best[vcodec~='^(a+)+$']",
+        "bv[height<=720",
+        "(bv+ba",
+        "bv+",
+        "/b",
+        "",
+        "bv[title=x]",
+        "bv[height=tall]",
+        "b**",
+        "bv{0}",
+        "(" * 40 + "b" + ")" * 40,
+        "999",
+        "ba",
+    ],
+)
+def test_what_is_refused(selector: str) -> None:
+    """What is not served, and what takes nothing, is FORMAT_UNAVAILABLE with the selector in it."""
+    with pytest.raises(ReelhaulError) as failure:
+        choose(OFFERED, FormatSpec(selector=selector or " "))
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+    assert failure.value.metadata["selector"] == (selector or " ")
+
+
+@given(st.text(alphabet="bvaw*+/()[]<=>!^$?.0123456789 height", max_size=60))
+def test_no_selector_breaks_it(selector: str) -> None:
+    """Whatever is written is understood or refused, nothing else."""
+    try:
+        taken = selectors.parsed(selector)(OFFERED)
+    except selectors.NotUnderstood:
+        return
+    assert len(taken) <= 2
+
+
+def test_sound_by_selector() -> None:
+    """For sound alone, what the selector takes is sound."""
+    streams, _ = choose(OFFERED, FormatSpec(selector="ba[acodec^=mp4a]", media_kind=FormatSpec.AUDIO))
+    assert [stream.format_id for stream in streams] == ["140"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_selector_against_youtube(tube: Rig, youtube: YouTube) -> None:
+    """The selector's streams are what is delivered, in the container asked."""
+    spec = FormatSpec(selector="bv[height<=480][vcodec^=avc]+ba[ext=webm]", container=FormatSpec.MKV)
+    report = await tube.fetch(youtube.watch_url("plain1080"), spec)
+    assert list(report.got.format_ids) == ["135", "251"]
+    assert (report.got.height, report.got.container, report.got.audio_codec) == (480, "mkv", "opus")

@@ -1,0 +1,241 @@
+"""Watches of many jobs over the twins in memory: what a follower of a filter is told."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from tests.jobs.test_loops import House
+from tests.jobs.test_watching import move
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.filters.fields import JOB_FIELDS
+from reelhaul_jobs.filters.parsing import parse
+from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model.states import State
+from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.tokens import Tokens
+from reelhaul_jobs.service.watching import messages, queues
+from reelhaul_jobs.service.watching.feed import Feed
+from reelhaul_jobs.service.watching.many import Following, Followings
+from reelhaul_runtime.errors import ReelhaulError
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.fixture
+def followings(house) -> Followings:
+    feed = Feed(house.store, house.hub, house.now)
+    return Followings(feed, house.store, house.hub, Tokens(b"k" * 32), house.now)
+
+
+def asked(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> Following:
+    return Following(owner=owner, where=parse(text, JOB_FIELDS), text=text, heartbeat=heartbeat)
+
+
+async def claimed(house, job_id):
+    attempt = (await house.store.get(job_id)).attempt
+    claim = leases.Claim(
+        attempt=attempt, worker="w", request_id="r", engine_version="", lease=timedelta(seconds=30)
+    )
+    return await move(house, job_id, lambda job: leases.claimed(job, claim, house.time))
+
+
+async def cancelled(house, job_id):
+    return await move(house, job_id, lambda job: queueing.cancelling(job, house.time))
+
+
+async def told(stream, count: int = 1) -> list:
+    """The next *count* messages that are of a job or a reset."""
+    found = []
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            message = await anext(stream)
+            if message.changed or message.reset:
+                found.append(message)
+    return found
+
+
+def jobs(messages) -> list:
+    return [(message.changed.job.id, message.changed.job.state) for message in messages]
+
+
+async def test_changes_of_a_batch(house, followings):
+    """Each change of the jobs of a batch is told, and of no other job; the sequence grows."""
+    mine = [await house.add(batch_id="b1") for _ in range(3)]
+    other = await house.add(batch_id="b2")
+    stream = followings.follow(asked('batch_id = "b1"'), "")
+    first = await anext(stream)
+    assert first.changed is None
+    seen = [first]
+    for job in [other, *mine]:
+        await claimed(house, job.id)
+    seen += await told(stream, 3)
+    await cancelled(house, mine[1].id)
+    seen += await told(stream)
+    assert sorted(jobs(seen[1:4])) == [(job.id, State.RUNNING) for job in mine]
+    assert jobs(seen[4:]) == [(mine[1].id, State.CANCELLING)]
+    sequences = [message.sequence for message in seen]
+    assert sequences == sorted(set(sequences))
+    await stream.aclose()
+
+
+async def test_leaving_the_filter(house, followings):
+    """A job that leaves the filter by a state change is told once more, as it is then."""
+    job = await house.add()
+    stream = followings.follow(asked("state = QUEUED"), "")
+    await anext(stream)
+    await claimed(house, job.id)
+    assert jobs(await told(stream)) == [(job.id, State.RUNNING)]
+    await stream.aclose()
+
+
+async def test_other_tenants(house, followings):
+    """Nobody hears of another tenant's jobs; a service of ours hears of all."""
+    mine, others = await house.add(), await house.add("other")
+    stream, all_ = followings.follow(asked(), ""), followings.follow(asked(owner=None), "")
+    await anext(stream)
+    await anext(all_)
+    await cancelled(house, others.id)
+    await cancelled(house, mine.id)
+    assert jobs(await told(stream)) == [(mine.id, State.CANCELLED)]
+    assert len(await told(all_, 2)) == 2
+    await stream.aclose()
+    await all_.aclose()
+
+
+async def test_new_job(house, followings):
+    """A job that is created is told."""
+    stream = followings.follow(asked(), "")
+    await anext(stream)
+    job = await house.add()
+    await News(house.hub, house.bus).tell_row(job)
+    assert jobs(await told(stream)) == [(job.id, State.QUEUED)]
+    await stream.aclose()
+
+
+async def test_deleted_job(house, followings):
+    """A deletion is told as one."""
+    job = await house.add()
+    stream = followings.follow(asked(), "")
+    await anext(stream)
+    await move(house, job.id, lambda j: queueing.deleted(j, house.time))
+    (message,) = await told(stream)
+    assert message.changed.job.delete_time is not None
+    await stream.aclose()
+
+
+async def test_resume(house, followings):
+    """Who comes back is told what changed meanwhile, at any server that shares the key."""
+    job, ended = await house.add(), await house.add()
+    stream = followings.follow(asked(), "")
+    first = await anext(stream)
+    await stream.aclose()
+    house.time += timedelta(minutes=5)
+    await claimed(house, job.id)
+    await cancelled(house, ended.id)
+    elsewhere = Followings(
+        Feed(house.store, house.hub, house.now), house.store, house.hub, Tokens(b"k" * 32), house.now
+    )
+    again = elsewhere.follow(asked(), first.resume_token)
+    missed = await told(again, 2)
+    assert sorted(jobs(missed)) == [(job.id, State.RUNNING), (ended.id, State.CANCELLED)]
+    assert missed[0].sequence > first.sequence
+    await again.aclose()
+    # Cut off between the two: the second is told again.
+    halfway = elsewhere.follow(asked(), missed[0].resume_token)
+    assert missed[1].changed.job.id in [job_id for job_id, _ in jobs(await told(halfway, 2))]
+    await halfway.aclose()
+
+
+async def test_resume_with_another_filter(house, followings):
+    """A position is good for the filter and the tenant that it was given for."""
+    stream = followings.follow(asked("state = QUEUED"), "")
+    token = (await anext(stream)).resume_token
+    await stream.aclose()
+    for other in (asked("state = RUNNING"), asked("state = QUEUED", owner="other")):
+        with pytest.raises(ReelhaulError) as failure:
+            await anext(followings.follow(other, token))
+        assert failure.value.reason == ErrorReason.RESUME_TOKEN_INVALID
+
+
+async def test_old_position_is_a_reset(house, followings):
+    """Who comes back after a day is told to list again, and hears what is new."""
+    job = await house.add()
+    stream = followings.follow(asked(), "")
+    token = (await anext(stream)).resume_token
+    await stream.aclose()
+    house.time += timedelta(hours=25)
+    again = followings.follow(asked(), token)
+    assert (await anext(again)).reset
+    await cancelled(house, job.id)
+    assert jobs(await told(again)) == [(job.id, State.CANCELLED)]
+    await again.aclose()
+
+
+async def test_slow_follower(house, followings, monkeypatch):
+    """Who reads too slowly is told to list again; memory stays bounded, and others hear all."""
+    monkeypatch.setattr(queues, "_MOST_PENDING", 5)
+    added = [await house.add() for _ in range(10)]
+    slow, quick = followings.follow(asked(), ""), followings.follow(asked(), "")
+    await anext(slow)
+    await anext(quick)
+    heard = []
+    for job in added:
+        await cancelled(house, job.id)
+        heard += await told(quick)
+    assert [job_id for job_id, _ in jobs(heard)] == [job.id for job in added]
+    assert (await told(slow))[0].reset
+    await slow.aclose()
+    await quick.aclose()
+
+
+async def test_lost_notice(house, followings, monkeypatch):
+    """A change that nobody told of is found by the next look."""
+    monkeypatch.setattr(messages, "REREAD_SECONDS", 0.05)
+    job = await house.add()
+    stream = followings.follow(asked(), "")
+    await anext(stream)
+    house.time += timedelta(seconds=1)
+    await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
+    assert jobs(await told(stream)) == [(job.id, State.CANCELLED)]
+    await stream.aclose()
+
+
+async def test_late_commit(house, followings, monkeypatch):
+    """A change that is committed after later ones were told is told too."""
+    monkeypatch.setattr(messages, "REREAD_SECONDS", 0.05)
+    slow, quick = await house.add(), await house.add()
+    stream = followings.follow(asked(), "")
+    await anext(stream)
+    began = house.time
+    house.time += timedelta(seconds=5)
+    await cancelled(house, quick.id)
+    await told(stream)
+    await house.store.change(slow.id, lambda j: queueing.cancelling(j, began + timedelta(seconds=1)))
+    assert jobs(await told(stream)) == [(slow.id, State.CANCELLED)]
+    await stream.aclose()
+
+
+async def test_heartbeat(house, followings):
+    """Silence is broken by a heartbeat that repeats the sequence."""
+    stream = followings.follow(asked(heartbeat=0.05), "")
+    first, second = await anext(stream), await anext(stream)
+    assert (second.changed, second.sequence) == (None, first.sequence)
+    await stream.aclose()
+
+
+async def test_drain(house, followings):
+    """A server that drains ends its streams with a failure that says to come back."""
+    stream = followings.follow(asked(), "")
+    await anext(stream)
+    house.hub.close()
+    with pytest.raises(ReelhaulError) as failure:
+        async with asyncio.timeout(5):
+            await anext(stream)
+    assert failure.value.reason == ErrorReason.OVERLOADED
+    assert failure.value.retry_delay is not None

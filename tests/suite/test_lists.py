@@ -1,0 +1,38 @@
+"""A list, end to end: from one URL to a verified file for each of its entries."""
+
+from __future__ import annotations
+
+from tests.sites.site import Site
+from tests.suite.suite import Suite
+from tests.suite.watching import created, ended
+
+
+def test_a_page_with_several_videos(suite: Suite, site: Site) -> None:
+    """Asked for as a playlist, each of a page's videos is downloaded by a job of its own."""
+    job = created(suite, site.url("/watch/several"), playlist=True)
+    done = ended(suite, job)["completed"]
+    assert (done["status"], done["job_count"]) == ("SUCCEEDED", 2)
+
+    def all_ended() -> list[dict[str, object]] | None:
+        jobs = suite.http.get("/api/v1/jobs", params={"batch_id": done["batch_id"]}).json()["jobs"]
+        children = [one for one in jobs if one["job_id"] != job]
+        return children if all(one["status"] in ("SUCCEEDED", "FAILED") for one in children) else None
+
+    children = suite.awaited("end of the list's jobs", all_ended, 60)
+    digests = {file["sha256"] for child in children for file in child["files"]}  # type: ignore[attr-defined]
+    assert digests == {site.digest("/media/720.mp4"), site.digest("/media/360.mp4")}
+
+
+def test_an_estimate_of_a_list(suite: Suite, site: Site) -> None:
+    """Before a list is asked for, it can be told how many jobs it would be."""
+    asked = {"url": site.url("/watch/several"), "playlist": True, "max_entries": 1, "validate_only": True}
+    answer = suite.http.post("/api/v1/download", json=asked).json()
+    assert answer["estimate"]["job_count"] == 1
+    assert "more than the 1 entries" in answer["estimate"]["warnings"][0]
+
+
+def test_a_list_is_one_video_unless_asked_otherwise(suite: Suite, site: Site) -> None:
+    """Without playlist, the page's own video is what is downloaded, and nothing else."""
+    done = ended(suite, created(suite, site.url("/watch/several")))["completed"]
+    assert [file["sha256"] for file in done["files"]] == [site.digest("/media/720.mp4")]
+    assert done.get("job_count", 0) == 0
