@@ -20,7 +20,6 @@ from tests.suite.suite import Suite, running_suite
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_jobs.settings import Settings as JobsSettings
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.up import ground, process
 
@@ -54,8 +53,8 @@ class Asked:
 
     @property
     def site_limit(self) -> int:
-        """Running jobs that the site is to allow: one less than there are slots. 0: jobs knows no limit."""
-        return 2 * self.fetchers - 1 if "jobs_site_limit" in JobsSettings.model_fields else 0
+        """Running jobs that the site is to allow: one less than there are slots."""
+        return 2 * self.fetchers - 1
 
     @property
     def stall(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,13 @@ _SECONDS = 170
 pytestmark = pytest.mark.timeout(_SECONDS + 10)
 
 
-def _chaos(*arguments: str) -> tuple[int, str, str]:
-    """The exit code of a run, its last line, and all that it said."""
+def _chaos(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, last line and all output of a run in *folder*, where a failed one leaves its data."""
     command = [sys.executable, "-m", "tests.chaos", *arguments]
     done = subprocess.run(
         command,
         cwd=_ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -30,9 +32,9 @@ def _chaos(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout.splitlines()[-1], done.stdout
 
 
-def test_nothing_is_lost():
+def test_nothing_is_lost(tmp_path: Path):
     """Killed, stalled and wiped for 25 s, the suite loses nothing, doubles nothing, leaves nothing behind."""
-    code, last, said = _chaos("--seconds", "25", "--seed", "7")
+    code, last, said = _chaos(tmp_path, "--seconds", "25", "--seed", "7")
     assert code == 0, said
     assert last.startswith("chaos ok accepted=")
     assert " lost=0 doubled=0 stale=0 orphans=0 kills=jobs:" in last
@@ -42,15 +44,16 @@ def test_nothing_is_lost():
 @pytest.mark.parametrize(
     ("mutant", "broken", "arguments"),
     [
-        # It takes a worker that comes back with a stale lease: a few are stopped in this time.
-        ("no-fence", "I4", ("--seconds", "18", "--seed", "2")),
+        ("no-fence", "I4", ("--seconds", "12", "--seed", "2")),
         # Its jobs are stuck for good: waiting longer shows nothing more.
-        ("no-sweeper", ("I1", "I9"), ("--seconds", "10", "--seed", "2", "--patience", "15")),
+        ("no-sweeper", ("I1", "I9"), ("--seconds", "9", "--seed", "2", "--patience", "12")),
     ],
 )
-def test_mutant_is_found_out(mutant: str, broken: str | tuple[str, ...], arguments: tuple[str, ...]):
+def test_mutant_is_found_out(
+    tmp_path: Path, mutant: str, broken: str | tuple[str, ...], arguments: tuple[str, ...]
+):
     """Without the fence, or without the sweeper, the run fails and names the invariant that broke."""
-    code, last, said = _chaos("--mutant", mutant, "--fetchers", "2", *arguments)
+    code, last, said = _chaos(tmp_path, "--mutant", mutant, "--fetchers", "2", *arguments)
     assert code == 1, said
     assert last.startswith("chaos FAILED I"), said
     named = {line.split()[1] for line in said.splitlines() if line.startswith("broken ")}

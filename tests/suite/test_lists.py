@@ -36,3 +36,27 @@ def test_a_list_is_one_video_unless_asked_otherwise(suite: Suite, site: Site) ->
     done = ended(suite, created(suite, site.url("/watch/several")))["completed"]
     assert [file["sha256"] for file in done["files"]] == [site.digest("/media/720.mp4")]
     assert done.get("job_count", 0) == 0
+
+
+def test_a_schedule_takes_only_what_is_new(suite: Suite, site: Site) -> None:
+    """A list that is looked at twice is downloaded once; what was seen is remembered."""
+    times = {"cron": "0 4 * * *", "timeZone": "Europe/Berlin", "newEntriesOnly": True}
+    asked = {**times, "jobTemplate": {"url": site.url("/watch/several")}}
+    made = suite.http.post("/v1/schedules?schedule_id=several", json=asked)
+    assert made.status_code == 200, made.text
+    assert made.json()["nextRunTime"]
+
+    def counts() -> dict[str, int]:
+        run = suite.http.post("/v1/schedules/several:run", json={}).json()
+        done = ended(suite, run["name"].removeprefix("jobs/"), 60)["completed"]
+        assert done["status"] == "SUCCEEDED"
+        told = suite.http.get(f"/v1/{run['name']}").json()["expansion"]
+        return {name: told.get(name, 0) for name in ("jobCount", "skippedCount")}
+
+    assert counts() == {"jobCount": 2, "skippedCount": 0}
+    assert counts() == {"jobCount": 0, "skippedCount": 2}
+    assert suite.http.get("/v1/schedules/several").json()["seenEntryCount"] == "2"
+    never = suite.http.post("/v1/schedules", json={**asked, "cron": "0 0 31 2 *"})
+    assert never.status_code == 400
+    assert never.json()["details"][0]["metadata"]["field"] == "schedule.cron"
+    assert suite.http.delete("/v1/schedules/several").status_code == 200

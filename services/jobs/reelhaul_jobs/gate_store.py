@@ -45,9 +45,10 @@ _EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_t
 def passage(connection: Connection, site: str, egress: str, now: datetime, *, counted: bool) -> Passage:
     """How *site* stands for *egress*; how many of its jobs are leased only where *counted*."""
     asked = {"of_site": site, "of_egress": egress}
-    glance = (_COUNTED_GLANCE if counted else _GLANCE).first(connection, asked) or {}
-    leased = int(glance.get("leased", 0))
-    found = _ONE.first(connection, asked) if glance.get("known") else None
+    glance = (_COUNTED_GLANCE if counted else _GLANCE).first(connection, asked)
+    assert glance is not None
+    leased = int(glance["leased"]) if counted else 0
+    found = _ONE.first(connection, asked) if glance["known"] else None
     if found is None:
         return Passage(gate=Gate(site=site, egress=egress), leased=leased)
     live = egresses(connection, now) - {egress}

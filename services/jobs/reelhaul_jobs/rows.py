@@ -96,6 +96,12 @@ def changing_row_of(job: Job) -> dict[str, Any]:
     }
 
 
+def changed_row_of(before: Job, job: Job) -> dict[str, Any]:
+    """The columns in which *job* differs from *before*: an index of none of them is left alone."""
+    old, new = changing_row_of(before), changing_row_of(job)
+    return {name: value for name, value in new.items() if value != old[name]}
+
+
 def job_of(row: Row) -> Job:
     """The job of a row with all columns."""
     result = _parsed(job_pb2.Job, row["result"]) or job_pb2.Job()

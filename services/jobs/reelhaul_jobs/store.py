@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
@@ -337,18 +338,26 @@ def _many(connection: Connection, statement: Any, ids: Sequence[str], *, deleted
 
 
 def _write(connection: Connection, made: Sequence[Change]) -> None:
-    """Write *made*, with one statement for each kind of row however many they are."""
-    changed = [{"job": change.job.id, **rows.changing_row_of(change.job)} for change in made]
+    """Write *made*, with one statement for each kind of row and change, however many they are."""
+    _write_jobs(connection, made)
     events_of = [rows.event_row_of(change.job.id, event) for change in made if (event := change.event)]
     ended = [_end_of(change, ending) for change in made if (ending := change.ended)]
     began = [rows.attempt_row_of(attempt) for change in made if (attempt := change.began)]
     for statement, values in (
-        (_CHANGE_JOB, changed),
         (_ADD_EVENT, events_of),
         (_END_ATTEMPT, ended),
         (_ADD_ATTEMPT, began),
     ):
         statement.run_many(connection, values)
+
+
+def _write_jobs(connection: Connection, made: Sequence[Change]) -> None:
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for change in made:
+        if changed := rows.changed_row_of(change.before, change.job):
+            alike[tuple(changed)].append({"job": change.job.id, **changed})
+    for values in alike.values():
+        _CHANGE_JOB.run_many(connection, values)
 
 
 def _end_of(change: Change, ending: Ending) -> dict[str, Any]:

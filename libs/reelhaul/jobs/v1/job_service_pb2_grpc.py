@@ -199,7 +199,8 @@ class JobServiceServicer:
         and CANCELLED when the worker has let go and left no part files (about 2 s).
 
         Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-        SUCCEEDED and FAILED are STATE_CONFLICT. Errors: ETAG_MISMATCH.
+        SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
+        is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

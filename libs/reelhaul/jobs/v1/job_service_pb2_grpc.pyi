@@ -75,7 +75,8 @@ class JobServiceStub:
     and CANCELLED when the worker has let go and left no part files (about 2 s).
 
     Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-    SUCCEEDED and FAILED are STATE_CONFLICT. Errors: ETAG_MISMATCH.
+    SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
+    is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_pb2.Job]
     """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
@@ -193,7 +194,8 @@ class JobServiceAsyncStub(JobServiceStub):
     and CANCELLED when the worker has let go and left no part files (about 2 s).
 
     Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-    SUCCEEDED and FAILED are STATE_CONFLICT. Errors: ETAG_MISMATCH.
+    SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
+    is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
@@ -344,7 +346,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         and CANCELLED when the worker has let go and left no part files (about 2 s).
 
         Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-        SUCCEEDED and FAILED are STATE_CONFLICT. Errors: ETAG_MISMATCH.
+        SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
+        is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod

@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 Finish = lease_service_pb2.FinishRequest
 
 _CLAIM_SECONDS = 10.0
-# What one renewal may carry.
-_ENTRIES = 500
 # Between two looks at an event that has not begun.
 _SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 _UNTOLD_WAIT = timedelta(minutes=1)
+# What one renewal may carry.
+_ENTRIES = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 

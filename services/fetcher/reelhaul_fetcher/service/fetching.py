@@ -34,10 +34,10 @@ _MAY_BE_THE_GUARD = (
 )
 # What a pass may carry beyond the media: pages, manifests, what a retry repeats.
 _PASS_ROOM = 64 * 1024 * 1024
-# What the pages of ten thousand entries weigh, and some.
-_LIST_BYTES = 1024 * 1024 * 1024
 # Of an attempt's time, so much may be spent on a recording.
 _RECORDING_SHARE = 0.85
+# What the pages of ten thousand entries weigh, and some.
+_LIST_BYTES = 1024 * 1024 * 1024
 # What jobs needs to confirm an artifact after the attempt.
 _TTL_ROOM = timedelta(hours=1)
 

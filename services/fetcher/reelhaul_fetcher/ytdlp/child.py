@@ -34,10 +34,6 @@ class Line:
         """Metadata, once it is read."""
         self.say({"type": "media", "media": wire.packed(media)})
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        """The next entries of a list."""
-        self.say({"type": "entries", "entries": [wire.packed(entry) for entry in entries]})
-
     def translated(self, texts: list[str], source: str, target: str) -> list[str]:
         """*texts* of the language *source* in *target*, by the fetcher's translator.
 
@@ -48,6 +44,10 @@ class Line:
         if "status" in answer:
             raise from_status(wire.unpacked(status_pb2.Status, answer["status"]))
         return [str(text) for text in answer["texts"]]
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """The next entries of a list."""
+        self.say({"type": "entries", "entries": [wire.packed(entry) for entry in entries]})
 
     def say(self, frame: wire.Frame) -> None:
         """Send *frame*. A fetcher that is gone ends this process."""

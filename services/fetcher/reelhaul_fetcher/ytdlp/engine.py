@@ -175,10 +175,10 @@ class YtDlpEngine:
                 return frame
             if frame["type"] == "failed":
                 raise from_status(wire.unpacked(status_pb2.Status, frame["status"]))
-            if frame["type"] == "entries" and entries is not None:
-                entries([wire.unpacked(PlaylistEntry, told) for told in frame["entries"]])
-            elif frame["type"] == "translate":
+            if frame["type"] == "translate":
                 writer.write(wire.framed(await self._translated(frame)))
+            elif frame["type"] == "entries" and entries is not None:
+                entries([wire.unpacked(PlaylistEntry, told) for told in frame["entries"]])
             elif listener is not None:
                 _pass_on(frame, listener)
 

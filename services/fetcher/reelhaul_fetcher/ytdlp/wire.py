@@ -49,7 +49,7 @@ def unpacked(kind: Any, text: str) -> Any:
 
 def order_frame(order: Order, access: Access) -> Frame:
     """*order*, and how sites are got at, as a frame."""
-    told = {name: getattr(order, name) for name in type(order).__slots__}
+    told = {name: getattr(order, name) for name in order.__slots__}
     told |= {"access": {name: getattr(access, name) for name in Access.__slots__}}
     if isinstance(order, FetchOrder):
         return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
