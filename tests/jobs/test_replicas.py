@@ -85,9 +85,10 @@ async def test_watch_at_the_other_replica(replicas):
         await held.progress(40)
         await held.succeed()
 
-    watch = asyncio.create_task(watched(two, job.name))
+    watch = aiter(two.jobs.WatchJob(WatchJobRequest(name=job.name)))
+    assert (await anext(watch)).snapshot.job.state == Job.QUEUED
     async with working(one, work):
-        seen = await watch
+        seen = [message async for message in watch]
     assert states(seen) == [Job.RUNNING, Job.SUCCEEDED]
     resumed = await watched(two, job.name, resume_token=first.resume_token)
     assert states(resumed) == [Job.RUNNING, Job.SUCCEEDED]

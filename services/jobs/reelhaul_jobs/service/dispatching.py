@@ -57,6 +57,7 @@ class Dispatcher:
         self._weights = weights or {}
         self._leader = leader
         self._wake = wake
+        self._timer: asyncio.TimerHandle | None = None
         self._window = picking.window(0, 0)
         self._drained = 0.0
         self._drained_at = now()
@@ -118,5 +119,9 @@ class Dispatcher:
 
     def _wake_when_open(self, backlog: Backlog, now: datetime) -> None:
         times = [time for site in backlog.sites.values() if (time := sites.opens_at(site, now)) is not None]
+        if self._timer is not None:
+            self._timer.cancel()
         if times and self._wake is not None:
-            asyncio.get_running_loop().call_later((min(times) - now).total_seconds(), self._wake)
+            self._timer = asyncio.get_running_loop().call_later(
+                (min(times) - now).total_seconds(), self._wake
+            )
