@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +18,7 @@ from reelhaul_jobs.model.states import Lane, Priority, State
 from reelhaul_jobs.service.confirming import Confirmer
 from reelhaul_jobs.service.dispatching import Dispatcher
 from reelhaul_jobs.service.hub import Hub
+from reelhaul_jobs.service.loops import LEADING, Leader, Loop, run
 from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.sweeping import Sweeper
 from reelhaul_runtime.errors import NotFound, Unavailable
@@ -315,3 +318,22 @@ async def test_deleted_job_is_purged(house):
     await confirmer.step()
     with pytest.raises(NotFound):
         await house.store.change(running.id, lambda j: queueing.deleted(j, house.time))
+
+
+async def test_a_swallowed_cancellation_still_ends_the_loop(house):
+    """A library that swallows a cancellation in the midst of a step keeps no replica from leaving."""
+    stepping = asyncio.Event()
+
+    async def step() -> bool:
+        stepping.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return False
+
+    loop = Loop("dispatcher", step, rest=60)
+    turning = asyncio.create_task(run(loop, Leader(house.store, loop.name, "replica", house.now)))
+    await stepping.wait()
+    turning.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([turning])
+    assert await house.store.lead(loop.name, "another", house.now(), LEADING)

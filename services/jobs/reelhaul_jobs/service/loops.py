@@ -67,9 +67,14 @@ class Leader:
 
 async def run(loop: Loop, leader: Leader) -> None:
     """Do *loop*'s steps while *leader* leads, until cancelled. Failures are logged and tried again."""
+    this = asyncio.current_task()
+    assert this is not None
     try:
         while True:
             more = await _stepped(loop, leader)
+            # Until Python 3.12 wait_for, and nats-py by it, may swallow a cancellation (CPython 86296).
+            if this.cancelling():
+                return
             await asyncio.sleep(_SHORTEST_PAUSE)
             if not more:
                 await _rest(loop)
