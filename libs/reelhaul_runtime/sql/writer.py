@@ -63,7 +63,10 @@ class Writer:
     def __init__(self, engine: Engine, *, threads: int = 1) -> None:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
+        # What one turn of the loop asks for is handed over at its end: the first would else go alone.
+        self._gathering: list[_Asked] = []
+        self._waiting: SimpleQueue[list[_Asked] | None] = SimpleQueue()
+        self._unanswered = 0
         self._closed = False
         #: Transactions committed so far: the tests count how writes share them.
         self.commits = 0
@@ -95,14 +98,23 @@ class Writer:
     def _put(self, asked: _Asked) -> asyncio.Future[Any]:
         if self._closed:
             raise RuntimeError("the writer is closed")
-        if self._waiting.qsize() >= _BACKLOG:
+        if self._unanswered >= _BACKLOG:
             raise ReelhaulError(ErrorReason.OVERLOADED, "too many writes wait for the database")
-        self._waiting.put(asked)
+        self._unanswered += 1
+        if not self._gathering:
+            self._loop.call_soon(self._hand_over)
+        self._gathering.append(asked)
         return asked.answer
+
+    def _hand_over(self) -> None:
+        asked, self._gathering = self._gathering, []
+        for start in range(0, len(asked), _BATCH):
+            self._waiting.put(asked[start : start + _BATCH])
 
     async def close(self) -> None:
         """End after all that was asked is done."""
         self._closed = True
+        self._hand_over()
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
@@ -110,25 +122,35 @@ class Writer:
 
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:
-            batch, ending = self._gathered(first)
-            if batch:
-                outcomes = self._commit(batch)
-                # The loop may be gone while we are still committing its last words.
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(_settle, batch, outcomes)
+            asked, ending = self._gathered(first)
+            wanted = [each for each in asked if not each.answer.cancelled()]
+            outcomes = self._commit(wanted) if wanted else []
+            # The loop may be gone while we are still committing its last words.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._settle, len(asked), wanted, outcomes)
             if ending:
                 return
 
-    def _gathered(self, first: _Asked) -> tuple[list[_Asked], bool]:
-        """All that waits now, and whether the end was among it. The cancelled are left out."""
-        batch = [first]
+    def _gathered(self, first: list[_Asked]) -> tuple[list[_Asked], bool]:
+        """What waits now, and whether the end was among it."""
+        batch = list(first)
         with contextlib.suppress(Empty):
             while len(batch) < _BATCH:
                 asked = self._waiting.get_nowait()
                 if asked is None:
-                    return _wanted(batch), True
-                batch.append(asked)
-        return _wanted(batch), False
+                    return batch, True
+                batch += asked
+        return batch, False
+
+    def _settle(self, number: int, batch: list[_Asked], outcomes: list[Outcome]) -> None:
+        self._unanswered -= number
+        for asked, outcome in zip(batch, outcomes, strict=True):
+            if asked.answer.done():
+                continue
+            if outcome.error is not None:
+                asked.answer.set_exception(outcome.error)
+            else:
+                asked.answer.set_result(outcome.value)
 
     def _commit(self, batch: list[_Asked]) -> list[Outcome]:
         try:
@@ -166,10 +188,6 @@ class Writer:
             value = asked.op(connection)
         self.commits += 1
         return value
-
-
-def _wanted(batch: list[_Asked]) -> list[_Asked]:
-    return [asked for asked in batch if not asked.answer.cancelled()]
 
 
 class _OneFailedError(Exception):
@@ -224,13 +242,3 @@ def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -
             raise error from None
         return Outcome(error=error)
     return Outcome(value)
-
-
-def _settle(batch: list[_Asked], outcomes: list[Outcome]) -> None:
-    for asked, outcome in zip(batch, outcomes, strict=True):
-        if asked.answer.done():
-            continue
-        if outcome.error is not None:
-            asked.answer.set_exception(outcome.error)
-        else:
-            asked.answer.set_result(outcome.value)
