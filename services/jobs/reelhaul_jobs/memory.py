@@ -57,7 +57,7 @@ class MemoryStore:
         self.entries: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._workers: dict[str, tuple[int, datetime]] = {}
         self._leaders: dict[str, tuple[str, datetime]] = {}
-        self._egresses: dict[str, str] = {}
+        self._egresses: dict[str, datetime] = {}
         self._gates: dict[tuple[str, str], Gate] = {}
         self._keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
 
@@ -309,7 +309,7 @@ class MemoryStore:
         )
 
     def _live(self, now: datetime) -> set[str]:
-        return {self._egresses[name] for name, (_, seen) in self._workers.items() if seen > now - WORKER_GONE}
+        return {name for name, seen in self._egresses.items() if seen > now - WORKER_GONE}
 
     def _gate(self, site: str, egress: str) -> Gate:
         return self._gates.get((site, egress), Gate(site=site, egress=egress))
@@ -323,10 +323,10 @@ class MemoryStore:
         """See QueueStore.count."""
         return sum(job.lane in lanes for job in self._jobs.values())
 
-    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
+    async def seen(self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)) -> None:
         """See QueueStore.seen."""
         self._workers[worker] = slots, now
-        self._egresses[worker] = egress
+        self._egresses |= dict.fromkeys(egresses, now)
 
     async def slots(self, now: datetime) -> int:
         """See QueueStore.slots."""
