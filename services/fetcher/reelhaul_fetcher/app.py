@@ -17,9 +17,10 @@ from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.bus import JetStreamQueue
-from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
+from reelhaul_fetcher.clients import RemoteArtifacts
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.leasing import RemoteLeases
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.ports import Translator
 from reelhaul_fetcher.scratch import DiskScratch

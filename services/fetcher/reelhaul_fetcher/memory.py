@@ -142,6 +142,11 @@ class MemoryArtifacts:
         told(len(content))
         return info
 
+    async def discard(self, names: Sequence[str]) -> None:
+        """As ``ports.Artifacts.discard``."""
+        for name in names:
+            self.stored.pop(name, None)
+
 
 class MemoryGuard:
     """Passes that lead nowhere."""

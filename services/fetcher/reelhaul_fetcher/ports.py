@@ -128,8 +128,12 @@ class Artifacts(Protocol):
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
 
-        Tries again for a while; then raises STORAGE_UNAVAILABLE.
+        Tries again for a while; then raises STORAGE_UNAVAILABLE. Being cancelled, or failing,
+        leaves nothing staged.
         """
+
+    async def discard(self, names: Sequence[str]) -> None:
+        """Remove artifacts that nobody will ask for. Never raises: they expire as well."""
 
 
 class Scratch(Protocol):

@@ -142,6 +142,7 @@ class Fetching:
             record_seconds=min(recorded or longest, longest),
             # What is recorded must be packed and stored before the attempt is over.
             patience_seconds=deadline * _RECORDING_SHARE,
+            idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
         )
 
@@ -167,13 +168,17 @@ class Fetching:
         deadline = lease.spec.attempt_deadline.ToTimedelta()
         stamp = Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), deadline + _TTL_ROOM)
         total = sum(product.info.size_bytes for product in products)
-        done, infos = 0, []
+        done, infos = 0, list[ArtifactInfo]()
         reporter.uploading(0, total)
-        for product in products:
-            told = partial(_told_above, reporter, done, total)
-            infos.append(await self.artifacts.store(product, stamp, told))
-            done += product.info.size_bytes
-            reporter.uploading(done, total)
+        try:
+            for product in products:
+                told = partial(_told_above, reporter, done, total)
+                infos.append(await self.artifacts.store(product, stamp, told))
+                done += product.info.size_bytes
+                reporter.uploading(done, total)
+        except BaseException:
+            await asyncio.shield(self.artifacts.discard([info.name for info in infos]))
+            raise
         return infos
 
 
