@@ -52,13 +52,15 @@ class Crew:
                     self._staff()
                     self._turn.wait(_TICK)
             finally:
-                # Who hangs in a read finds this afterwards, and touches nothing more.
+                # Who hangs in a read finds this afterwards, touches nothing more, and closes the file.
                 self._over = True
                 self.spans.release()
+                if self._failure is None:
+                    self._file.truncate(self.spans.received)
+                if not self._working:
+                    self._file.close()
         if self._failure is not None:
             raise self._failure
-        self._file.truncate(self.spans.received)
-        self._file.close()
 
     def _staff(self) -> None:
         """Have as many at work as are wanted."""
@@ -87,6 +89,8 @@ class Crew:
             self._working -= 1
             if span is not None and not self._over:
                 self.spans.give_back(span)
+            if self._over and not self._working:
+                self._file.close()
             self._turn.notify_all()
 
     def _next(self, span: Span | None) -> Span | None:
@@ -104,6 +108,8 @@ class Crew:
         """What one request brings of *span*."""
         opening = self._opened(span)
         try:
+            if not span.start:
+                self._hear(0, self.version.total)
             block = _BLOCK
             while room := self._room(span, opening, block):
                 began = time.monotonic()

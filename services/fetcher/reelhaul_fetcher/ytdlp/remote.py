@@ -117,7 +117,11 @@ class Remote:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
             if version is not None:
                 headers["If-Range"] = version.validator
-        answer = self._downloader.urlopen(Request(self._url, headers=headers))
+        try:
+            answer = self._downloader.urlopen(Request(self._url, headers=headers))
+        except HTTPError as error:
+            error.response.close()
+            raise
         try:
             return (
                 _whole(answer) if version is None and answer.status != 206 else _part(answer, start, version)
