@@ -24,6 +24,8 @@ class Settings(SuiteSettings):
 
     #: Downloads at a time.
     fetcher_slots: int = Field(default=2, ge=1, le=256)
+    #: Connections of one download at a time, the most; more than one only where one is slow.
+    fetcher_connections: int = Field(default=8, ge=1, le=32)
     #: Pool of work that this fetcher takes from.
     fetcher_pool: str = Field(default="default", pattern=r"^[a-z0-9-]{1,32}$")
     #: http://[user:password@]host:port behind the guard; empty means straight out.
@@ -100,6 +102,7 @@ class Settings(SuiteSettings):
             js_runtime=str(self.fetcher_js_runtime or ""),
             cookies_file=str(self.fetcher_cookies_file or ""),
             sponsorblock_url=self.fetcher_sponsorblock_url,
+            connections=self.fetcher_connections,
         )
 
     @property
