@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.memory import MemoryBus, MemoryStore
+from reelhaul_jobs.memory.bus import MemoryBus
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Lane, Priority, State
