@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from google.protobuf import duration_pb2
 from grpc import StatusCode, aio
 from tests.jobs.conftest import PATIENCE, eventually, with_settings
