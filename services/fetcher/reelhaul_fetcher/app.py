@@ -18,17 +18,19 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.bus import JetStreamQueue
 from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
+from reelhaul_fetcher.cookies import CookieFolder
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Translator
+from reelhaul_fetcher.ports import Cookies, Translator
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.signing import SignIn
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -77,7 +79,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_cpu_seconds,
         )
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
-        fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses)
+        signing = SignIn(_cookies(settings))
+        fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses, signing)
 
         def slot() -> lease_pb2.Slot:
             offer = worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
@@ -88,7 +91,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         work = ThriftyQueue(queue, egresses)
         bench = Bench(RemoteLeases(jobs), work, fetching, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots)
-        probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses)
+        probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))
 
@@ -139,6 +142,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     return environment(
         tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )
+
+
+def _cookies(settings: Settings) -> Cookies | None:
+    return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 
 def _egresses(settings: Settings, spending: Spending) -> Egresses:

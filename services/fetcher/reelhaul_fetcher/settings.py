@@ -63,6 +63,10 @@ class Settings(SuiteSettings):
     fetcher_js_runtime: Path | None = None
     #: Cookies in Netscape's form, a secret; each fetch has a copy of its own. Unset means none.
     fetcher_cookies_file: Path | None = Field(default=None, repr=False)
+    #: Keys of the named cookies, comma separated: the first seals, each opens. Empty: there are none.
+    fetcher_cookies_key: str = Field(default="", repr=False)
+    #: Where named cookies are kept, encrypted; ``cookies`` in the data folder where unset.
+    fetcher_cookies_dir: Path | None = None
 
     @field_validator("fetcher_allow_networks", mode="before")
     @classmethod
@@ -105,6 +109,7 @@ class Settings(SuiteSettings):
         "storage_adopt_dir",
         "fetcher_js_runtime",
         "fetcher_cookies_file",
+        "fetcher_cookies_dir",
         mode="before",
     )
     @classmethod
@@ -135,6 +140,16 @@ class Settings(SuiteSettings):
             cookies_file=str(self.fetcher_cookies_file or ""),
             sponsorblock_url=self.fetcher_sponsorblock_url,
         )
+
+    @property
+    def cookie_keys(self) -> tuple[str, ...]:
+        """The keys of the named cookies."""
+        return tuple(key for part in self.fetcher_cookies_key.split(",") if (key := part.strip()))
+
+    @property
+    def cookies_dir(self) -> Path:
+        """Where named cookies are kept."""
+        return (self.fetcher_cookies_dir or self.data_dir / "cookies").absolute()
 
     @property
     def work_dir(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 #: The public service of SponsorBlock's users.
 SPONSORBLOCK = "https://sponsor.ajay.app"
@@ -22,3 +22,5 @@ class Access:
     js_runtime: str = ""
     cookies_file: str = ""
     sponsorblock_url: str = SPONSORBLOCK
+    #: Those of one fetch, in the place of that file's. A secret.
+    cookies: str = field(default="", repr=False)

@@ -24,7 +24,10 @@ def options(access: Access) -> dict[str, Any]:
         told["extractor_args"] = arguments
     if access.js_runtime:
         told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
-    if access.cookies_file:
+    if access.cookies:
+        # In memory alone: no copy for a crash to leave on disk, and what the site changes ends with us.
+        told["cookiefile"] = io.StringIO(access.cookies)
+    elif access.cookies_file:
         with Path(access.cookies_file).open(encoding="utf-8") as file:
             # yt-dlp writes the jar back as sites change it: a copy in memory is nobody else's.
             told["cookiefile"] = io.StringIO(file.read(_MAX_COOKIES))
