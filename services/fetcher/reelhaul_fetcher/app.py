@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher import certificates
+from reelhaul_fetcher import certificates, installed
 from reelhaul_fetcher.bus import JetStreamQueue
 from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
 from reelhaul_fetcher.cookies import CookieFolder
@@ -114,6 +114,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
     """Take work, from when the engine is warm."""
     await engine.warm()
+    _tell_age(engine.version)
     while True:
         try:
             await worker.run()
@@ -121,6 +122,15 @@ async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
             # A fetcher that takes no work must not look as if it did.
             log.exception("taking work broke; trying again")
             await asyncio.sleep(1)
+
+
+def _tell_age(engine: str) -> None:
+    age = installed.age(engine)
+    told = {"engine": age.engine, "days": age.days, "floor": age.floor}
+    if age.state == "ok":
+        log.info("the engine's age", extra=told)
+    else:
+        log.warning(f"the engine is {age.state}: sites change faster than that", extra=told)
 
 
 @asynccontextmanager

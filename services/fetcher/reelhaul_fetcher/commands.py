@@ -97,3 +97,41 @@ def _told(kept: Kept) -> list[str]:
     until = f"until {ends[0]:%Y-%m-%d} to {ends[-1]:%Y-%m-%d}" if ends else "of a session"
     whose = ",".join(kept.jar.tenants) or "any tenant"
     return [kept.name, ",".join(domains(found)), whose, until, state]
+
+
+@fetcher.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def version(as_json: bool) -> None:
+    """Tell the engine's version, how old it is, and the oldest that this build runs with.
+
+    Exits with 1 if it is below that.
+    """
+    import json
+    from dataclasses import asdict
+
+    from reelhaul_fetcher.installed import age
+
+    found = age()
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"state": found.state}))
+    else:
+        days = "of unknown age" if found.days is None else f"{found.days} days old"
+        click.echo(f"{found.engine}, {days}, floor {found.floor or 'unknown'}: {found.state}")
+    raise SystemExit(found.state == "below the floor")
+
+
+@fetcher.command()
+@click.argument("urls", metavar="URL…", nargs=-1, required=True)
+@click.option("--engine", help="Another yt-dlp: a version, a folder that holds it, or a Python that has it.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object for each trial, a line each.")
+def canary(urls: tuple[str, ...], engine: str | None, as_json: bool) -> None:
+    """Probe each URL and fetch its beginning, with the present engine and with another one beside it.
+
+    Exits with 1 if the other one is worse at any URL; without another, if the present one fails at any.
+    """
+    from reelhaul_fetcher.flying import flown
+
+    try:
+        raise SystemExit(flown(urls, engine, as_json=as_json))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
