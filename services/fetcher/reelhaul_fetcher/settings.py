@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -18,6 +19,7 @@ from reelhaul_runtime.settings import SuiteSettings
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
 # The egress that is no proxy, where there are others.
 _DIRECT = "direct"
+_BROWSER = re.compile(r"(chrome|edge|firefox|safari|tor)(-[0-9.]{1,8})?(:[a-z]{1,10}(-[0-9.]{1,8})?)?")
 _CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -61,6 +63,8 @@ class Settings(SuiteSettings):
     fetcher_po_token_url: str = Field(default="", pattern=_URL)
     #: The deno that solves players' riddles; the one of its wheel where unset.
     fetcher_js_runtime: Path | None = None
+    #: Browsers to be taken for, by site, e.g. {"tiktok.com": "chrome"}; wants curl_cffi.
+    fetcher_impersonate: dict[str, str] = Field(default_factory=dict)
     #: Cookies in Netscape's form, a secret; each fetch has a copy of its own. Unset means none.
     fetcher_cookies_file: Path | None = Field(default=None, repr=False)
     #: Keys of the named cookies, comma separated: the first seals, each opens. Empty: there are none.
@@ -104,6 +108,15 @@ class Settings(SuiteSettings):
                 raise ValueError(f"{strange[0]!r} is no player client of YouTube")
         return clients
 
+    @field_validator("fetcher_impersonate")
+    @classmethod
+    def _browsers(cls, value: dict[str, str]) -> dict[str, str]:
+        if strange := [browser for browser in value.values() if not _BROWSER.fullmatch(browser)]:
+            raise ValueError(f"{strange[0]!r} is no browser: chrome, edge, firefox, safari or tor")
+        if value and find_spec("curl_cffi") is None:
+            raise ValueError("curl_cffi is not installed: pip install 'reelhaul[impersonate]'")
+        return {site.lower().removeprefix("www."): browser for site, browser in value.items()}
+
     @field_validator(
         "fetcher_ca_file",
         "storage_adopt_dir",
@@ -139,6 +152,7 @@ class Settings(SuiteSettings):
             js_runtime=str(self.fetcher_js_runtime or ""),
             cookies_file=str(self.fetcher_cookies_file or ""),
             sponsorblock_url=self.fetcher_sponsorblock_url,
+            impersonate=self.fetcher_impersonate,
         )
 
     @property

@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from yt_dlp.networking.impersonate import ImpersonateTarget
+
 from reelhaul_fetcher.model.access import Access
 
 # A browser's whole jar is a fraction of it.
@@ -24,6 +26,8 @@ def options(access: Access) -> dict[str, Any]:
         told["extractor_args"] = arguments
     if access.js_runtime:
         told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
+    if access.browser:
+        told["impersonate"] = ImpersonateTarget.from_str(access.browser)
     if access.cookies:
         # In memory alone: no copy for a crash to leave on disk, and what the site changes ends with us.
         told["cookiefile"] = io.StringIO(access.cookies)

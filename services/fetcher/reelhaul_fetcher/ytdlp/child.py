@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def live(stream: socket.socket) -> None:
     """Do the order that comes over *stream*; does not return."""
     frame = wire.read(stream)
     order, access = wire.order_of(frame), wire.access_of(frame)
-    access = replace(access, cookies=order.cookies)
+    access = access.meant_for(order.url, order.cookies)
     line, answers = Line(stream), Answers()
     place = _Place()
     try:
