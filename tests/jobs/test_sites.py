@@ -8,7 +8,9 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from google.protobuf import duration_pb2
+from grpc import StatusCode, aio
 from tests.jobs.conftest import PATIENCE, eventually, with_settings
 from tests.jobs.test_end_to_end import ended
 from tests.jobs.worker import claim, succeeded, working
@@ -45,9 +47,10 @@ def blocked(reason=ErrorReason.UPSTREAM_BLOCKED, **hint) -> FinishRequest.Failed
     return failed
 
 
-def claim_by(job: Job, attempt: int = 1, egress: str = "") -> ClaimRequest:
+def claim_by(job: Job, attempt: int = 1, egress: str = "", others: tuple[str, ...] = ()) -> ClaimRequest:
     asked = claim(work_pb2.WorkItem(job=job.name, attempt=attempt), f"worker-{egress}", 4)
     asked.slot.egress = egress
+    asked.slot.other_egresses.extend(others)
     return asked
 
 
@@ -165,6 +168,33 @@ async def test_another_egress_goes_on(service):
     assert unfit.reason == lease_pb2.Refusal.SLOT_UNFIT
     assert unfit.HasField("retry_delay")
     assert (await service.leases.Claim(claim_by(two, egress="par"))).HasField("lease")
+
+
+async def test_a_worker_with_more_than_one_egress_takes_another(service):
+    """What a site blocked by one egress is queued at once, and runs by the worker's other one, uncharged."""
+    one = await create(service, "a.example")
+    await eventually(lambda: _published(service, 1))
+    lease = (await service.leases.Claim(claim_by(one, egress="lon", others=("par",)))).lease
+    assert lease.egress == "lon"
+    await service.leases.Finish(FinishRequest(job=one.name, epoch=lease.epoch, failed=blocked()))
+    await eventually(lambda: _published(service, 2))
+    lease = (await service.leases.Claim(claim_by(one, 2, egress="lon", others=("par", "ams")))).lease
+    assert lease.egress == "par"
+    assert (await get(service, one)).attempt_count == 1
+    await service.leases.Finish(FinishRequest(job=one.name, epoch=lease.epoch, failed=blocked()))
+    assert await wait_reason(service, one) != "SITE_PARKED"
+    await eventually(lambda: _published(service, 3))
+    lease = (await service.leases.Claim(claim_by(one, 3, egress="lon", others=("par", "ams")))).lease
+    assert lease.egress == "ams"
+
+
+async def test_too_many_egresses_are_refused(service):
+    """A claim names at most 32 other egresses, and each by a name."""
+    one = await create(service, "a.example")
+    for others in (tuple(f"e{n}" for n in range(33)), ("",)):
+        with pytest.raises(aio.AioRpcError) as failure:
+            await service.leases.Claim(claim_by(one, egress="lon", others=others))
+        assert failure.value.code() == StatusCode.INVALID_ARGUMENT
 
 
 @with_settings(jobs_site_delay_seconds=0.4)

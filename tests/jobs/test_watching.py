@@ -253,3 +253,49 @@ async def test_retried_while_nobody_looked(house, watches):
     states = [(await anext(stream)).body.state for _ in range(2)]
     assert states == [State.CANCELLED, State.QUEUED]
     await stream.aclose()
+
+
+async def test_early_progress_does_not_wait(house, watches, monkeypatch):
+    """What comes at a watcher's very pace is told as it comes, jitter and all; more than that is not told."""
+    loop, late = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
+    job = await house.add()
+    await house.claim(job.id)
+    stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
+    await anext(stream)
+    told = []
+    for sequence, seconds in enumerate((0, 85, 115, 85, 100), start=1):
+        late[0] += seconds
+        house.hub.progressed(notice(job.id, sequence))
+        async with asyncio.timeout(5):
+            told.append((await anext(stream)).sequence & 0xFFFF)
+    assert told == [1, 2, 3, 4, 5]
+    waiting = asyncio.create_task(anext(stream))
+    late[0] += 70
+    house.hub.progressed(notice(job.id, 6))
+    assert not (await asyncio.wait([waiting], timeout=0.05))[0]
+    late[0] += 30
+    house.hub.progressed(notice(job.id, 7))
+    async with asyncio.timeout(5):
+        assert (await waiting).sequence & 0xFFFF == 7
+    await stream.aclose()
+
+
+async def test_watchers_late_turn(house, watches, monkeypatch):
+    """A watcher whose turn came late is told the next progress when that comes, as all others are."""
+    loop, late = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
+    job = await house.add()
+    await house.claim(job.id)
+    stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
+    await anext(stream)
+    house.hub.progressed(notice(job.id, 1))
+    late[0] += 60
+    assert (await anext(stream)).sequence & 0xFFFF == 1
+    late[0] += 40
+    house.hub.progressed(notice(job.id, 2))
+    async with asyncio.timeout(5):
+        assert (await anext(stream)).sequence & 0xFFFF == 2
+    await stream.aclose()

@@ -90,10 +90,10 @@ class MemoryQueueStore:
         """See QueueStore.count."""
         return sum(job.lane in lanes for job in self._rows.jobs.values())
 
-    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
+    async def seen(self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)) -> None:
         """See QueueStore.seen."""
         self._rows.workers[worker] = slots, now
-        self._rows.egresses[worker] = egress
+        self._rows.egresses |= dict.fromkeys(egresses, now)
 
     async def slots(self, now: datetime) -> int:
         """See QueueStore.slots."""

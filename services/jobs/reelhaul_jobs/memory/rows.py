@@ -32,13 +32,13 @@ class Rows:
         self.entries: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self.workers: dict[str, tuple[int, datetime]] = {}
         self.leaders: dict[str, tuple[str, datetime]] = {}
-        self.egresses: dict[str, str] = {}
+        self.egresses: dict[str, datetime] = {}
         self.gates: dict[tuple[str, str], Gate] = {}
         self.keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
 
     def live(self, now: datetime) -> set[str]:
         """The egresses of the workers seen lately."""
-        return {self.egresses[name] for name, (_, seen) in self.workers.items() if seen > now - WORKER_GONE}
+        return {name for name, seen in self.egresses.items() if seen > now - WORKER_GONE}
 
     def gate(self, site: str, egress: str) -> Gate:
         """The gate of *egress* at *site*; a plain one where nothing is known of it."""
