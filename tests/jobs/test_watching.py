@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.jobs.conftest import PATIENCE
 from tests.jobs.test_loops import House
 
 from reelhaul.type.v1 import media_pb2
@@ -130,7 +131,7 @@ async def test_lost_notice(house, watches, monkeypatch):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         rest = [message.body async for message in stream]
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
 
@@ -141,7 +142,7 @@ async def test_deleted_job_says_a_last_word(house, watches):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     await move(house, job.id, lambda j: queueing.deleted(j, house.time))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
     assert rest[-1].body.job.state is State.CANCELLED
@@ -237,7 +238,7 @@ async def test_database_away(house, watches, monkeypatch):
     await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
     await away.wait()
     house.store.get = get
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await waiting).body.state is State.CANCELLED
     await stream.aclose()
 
