@@ -28,6 +28,7 @@ from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -57,7 +58,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             YtDlpEngine.open(_environment(settings), name, settings.access, translator)
         )
         guard = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
-        scratch = DiskScratch(settings.work_dir)
+        scratch = DiskScratch(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
         jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
@@ -74,10 +75,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
         fetching = Fetching(engine, guard, artifacts, scratch, limits)
 
-        def slot() -> lease_pb2.Slot:
-            return worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
+        room = Room(scratch, settings.marks)
 
-        bench = Bench(RemoteLeases(jobs), queue, fetching, name, slot, time.monotonic)
+        def slot() -> lease_pb2.Slot:
+            return worker.offer(settings.fetcher_pool, engine.version, room.free_bytes)
+
+        bench = Bench(RemoteLeases(jobs), queue, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots)
         probing = Probing(engine, guard, lambda: datetime.now(UTC))
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
