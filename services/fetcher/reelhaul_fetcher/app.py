@@ -96,6 +96,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=OpenDoor(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
+                # It answers probes all the same, and its jobs wait for space.
+                remarks={"fetcher.disk": room.check},
                 drain_seconds=settings.drain_seconds,
                 draining=drained,
             )

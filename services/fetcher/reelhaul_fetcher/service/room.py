@@ -27,7 +27,11 @@ class Room:
 
     async def look(self) -> bool:
         """Measure; whether there is too little to take work."""
-        self.free_bytes = await asyncio.to_thread(self._scratch.free_bytes)
+        try:
+            self.free_bytes = await asyncio.to_thread(self._scratch.free_bytes)
+        except OSError:
+            log.exception("the disk cannot be looked at")
+            self.free_bytes = 0
         before, self.short = self.short, self.marks.short(self.free_bytes, before=self.short)
         told = {"free_bytes": self.free_bytes, "wanted_bytes": self.marks.pause}
         if self.short and not before:

@@ -100,12 +100,13 @@ class Worker:
         room = self._bench.room
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
+            # Also while there is nothing to do: health tells of it.
+            await room.look()
             attempts = [attempt for attempt in self._running if attempt.epoch]
             # Who is leaving gives its space back first.
             if not attempts or any(attempt.stopping for attempt in attempts):
                 continue
             uses = await asyncio.to_thread(lambda running: [each.use() for each in running], attempts)
-            await room.look()
             for leaving in evicted(room.free_bytes, uses, room.marks):
                 attempts[leaving.index].evict(own_fault=leaving.own_fault)
 
