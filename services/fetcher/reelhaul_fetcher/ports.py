@@ -76,17 +76,20 @@ class Translator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What went through a pass: bytes received, and (host, why) of each refusal."""
+    """What went through a pass: bytes received and sent, and (host, why) of each refusal."""
 
     ingress_bytes: int = 0
     refusals: tuple[tuple[str, str], ...] = ()
+    egress_bytes: int = 0
 
 
 class Guard(Protocol):
     """The proxy that decides what a fetch may reach."""
 
-    async def open(self, name: str, byte_limit: int) -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
         """A pass called *name*: the proxy's URL, credentials in it. 0 bytes means no limit.
+
+        All that uses it goes out by *egress*: sites bind what they hand out to an address.
 
         Raises Unavailable.
         """
