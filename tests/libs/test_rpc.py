@@ -57,6 +57,8 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
             await asyncio.sleep(60)
         if request.name == "jobs/away":
             raise errors.Unavailable("database", "the database does not answer")
+        if request.name == "jobs/throttled":
+            raise errors.ReelhaulError(ErrorReason.UPSTREAM_THROTTLED, "the site asks to slow down")
         return job_pb2.Job(name=request.name)
 
     async def CreateJob(self, request, context):
@@ -297,6 +299,16 @@ async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
         with pytest.raises(aio.AioRpcError):
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/away"))
     assert jobs.calls == 1 + 4
+
+
+async def test_what_a_site_says_is_not_asked_again(address: str, jobs: Jobs):
+    """A site that asks to slow down is not asked four times: only our own services are tried again."""
+    async with channels.channel(address, [JOBS]) as channel:
+        stub = job_service_pb2_grpc.JobServiceStub(channel)
+        with pytest.raises(aio.AioRpcError) as failure:
+            await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/throttled"))
+    assert channels.error_of(failure.value, "jobs").reason == ErrorReason.UPSTREAM_THROTTLED
+    assert jobs.calls == 1
 
 
 async def test_calls_without_a_timeout_take_their_policys(address: str, jobs: Jobs):
