@@ -19,6 +19,7 @@ from yt_dlp.utils import unsmuggle_url
 from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.ytdlp import accessing
+from reelhaul_fetcher.ytdlp.resuming import Resuming
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -83,6 +84,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
     def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
         self._answers = answers
         self._unnoted = False
+        self._resuming = Resuming(super().urlopen)
         super().__init__({**params, "logger": answers})
 
     def add_default_info_extractors(self) -> None:
@@ -102,7 +104,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
         if notes.get("referer"):
             request.headers.setdefault("Referer", notes["referer"])
         try:
-            return super().urlopen(request)
+            return self._resuming.urlopen(request)
         except RequestError as error:
             if not self._unnoted:
                 self._answers.note(request.url, error)
