@@ -17,9 +17,7 @@ _SETTLED = 3.0
 async def of_children(suite: Suite, count: int) -> list[float]:
     """PSS of each of the *count* children that fetch, in MB. Raises TimeoutError."""
     async with asyncio.timeout(_PATIENCE):
-        while True:
-            if len(found := _grandchildren(suite)) >= count:
-                break
+        while len(found := _grandchildren(suite)) < count:  # noqa: ASYNC110 - processes tell nobody
             await asyncio.sleep(0.05)
     await asyncio.sleep(_SETTLED)
     return [_pss(pid) for pid in found]
