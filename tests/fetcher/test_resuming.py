@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fetcher.conftest import Rig
 from tests.sites.site import Site
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import TransportError
 
+from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 
 _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
@@ -64,3 +66,34 @@ def test_a_stretch_of_a_file_that_changed(downloader: Downloader, site: Site) ->
     downloader.urlopen(Request(url, headers={"Range": "bytes=0-999"})).close()
     with pytest.raises(TransportError, match="changed"):
         downloader.urlopen(Request(url, headers={"Range": "bytes=1000-1999"}))
+
+
+_NAME = "stream0.mp4"
+_HALF = b"\x47" * 100_000
+_STATE = '{"downloader": {"current_fragment": {"index": 2}, "extra_state": {}}}'
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        (_PLAYLIST, {f"{_NAME}.part": _HALF}),
+        (_PLAYLIST, {f"{_NAME}.part": _HALF, f"{_NAME}.ytdl": b""}),
+        (_PLAYLIST, {f"{_NAME}.part": _HALF, f"{_NAME}.ytdl": _STATE[:30].encode()}),
+        (_PLAYLIST, {f"{_NAME}.part": _HALF, f"{_NAME}.ytdl": _STATE.encode()}),
+        (_PLAYLIST, {f"{_NAME}.part-Frag1.part": _HALF}),
+        ("/media/720.mp4", {f"{_NAME}.part": _HALF, _NAME: _HALF}),
+    ],
+    ids=["no state", "empty state", "cut state", "state of another", "fragment of another", "plain file"],
+)
+async def test_what_an_earlier_try_left(
+    rig: Rig, site: Site, tmp_path: Path, path: str, left: dict[str, bytes]
+) -> None:
+    """Whatever a try that died left under the names of this one, nothing of it gets into the file."""
+    scratch = DiskScratch(tmp_path)
+    folder = scratch.make("jobs/one", 1)
+    for name, content in left.items():
+        (folder / name).write_bytes(content)
+    report = await rig.fetch(site.url(path), folder=scratch.make("jobs/one", 1))
+    clean = await rig.fetch(site.url(path))
+    assert clean.products[0].info.checksums == report.products[0].info.checksums
