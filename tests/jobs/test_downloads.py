@@ -233,6 +233,21 @@ async def test_info_asks_the_fetcher(service, downloads):
     assert not told.HasField("duration")
 
 
+async def test_a_forecast_has_no_job(service, downloads):
+    """What is only looked at gets no id that nobody could find again."""
+
+    class Fetcher(fetcher_service_pb2_grpc.FetcherServiceServicer):
+        async def ProbeMedia(self, request, context):
+            return fetcher_service_pb2.ProbeMediaResponse(media=media_pb2.MediaInfo(title="A film"))
+
+    add = fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server
+    servicer = (add, Fetcher(), FETCHER.full_name)
+    async with serving(service.settings.fetcher_address, [servicer], authenticator=OpenDoor(TOKEN)):
+        asked = flat.CreateDownloadRequest(url=URL, validate_only=True)
+        told = await downloads.CreateDownload(asked)
+    assert (told.title, told.job_id) == ("A film", "")
+
+
 async def test_info_checks_before_it_asks(downloads):
     """No fetcher is needed to refuse a URL that is none; without one the rest is unavailable."""
     error = await refused(downloads.GetInfo(flat.GetInfoRequest(url="nonsense", max_entries=2000)))

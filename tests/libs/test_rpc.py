@@ -57,6 +57,8 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
             await asyncio.sleep(60)
         if request.name == "jobs/away":
             raise errors.Unavailable("database", "the database does not answer")
+        if request.name == "jobs/throttled":
+            raise errors.ReelhaulError(ErrorReason.UPSTREAM_THROTTLED, "the site asks to slow down")
         return job_pb2.Job(name=request.name)
 
     async def CreateJob(self, request, context):
@@ -299,6 +301,16 @@ async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
     assert jobs.calls == 1 + 4
 
 
+async def test_what_a_site_says_is_not_asked_again(address: str, jobs: Jobs):
+    """A site that asks to slow down is not asked four times: only our own services are tried again."""
+    async with channels.channel(address, [JOBS]) as channel:
+        stub = job_service_pb2_grpc.JobServiceStub(channel)
+        with pytest.raises(aio.AioRpcError) as failure:
+            await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/throttled"))
+    assert channels.error_of(failure.value, "jobs").reason == ErrorReason.UPSTREAM_THROTTLED
+    assert jobs.calls == 1
+
+
 async def test_calls_without_a_timeout_take_their_policys(address: str, jobs: Jobs):
     """Through our channel a call without a timeout has its policy's deadline; its own where given."""
     async with channels.channel(address, [JOBS]) as channel:
@@ -354,6 +366,24 @@ async def test_readiness_follows_the_checks():
             told = await health.Check(health_pb2.HealthCheckRequest(service=name))
             assert told.status == expected, name
         watch.cancel()
+
+
+async def test_a_remark_leaves_readiness_alone():
+    """A remark that fails turns its own name NOT_SERVING and no other."""
+
+    async def short() -> None:
+        raise OSError("no space")
+
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(served(Jobs(), remarks={"jobs.disk": short}))
+        channel = await stack.enter_async_context(aio.insecure_channel(address))
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="jobs.disk"))
+        while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        watch.cancel()
+        told = await health.Check(health_pb2.HealthCheckRequest(service=JOBS.full_name))
+        assert told.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_taken_port_is_refused(address: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -46,6 +47,22 @@ def ended(suite: Suite, job: str, seconds: float = 90) -> Message:
     """The last that is told of *job*: its download under ``completed`` or ``failed``."""
     *_, last = watched(suite, job, seconds)
     return last
+
+
+def completed(suite: Suite, url: str, **wishes: Any) -> dict[str, Any]:
+    """What a new download of *url* came to, with its files. Raises SuiteError where it failed."""
+    last = ended(suite, created(suite, url, **wishes))
+    if "completed" not in last:
+        raise SuiteError(f"{url} was not downloaded: {json.dumps(last)}")
+    done: dict[str, Any] = last["completed"]
+    return done
+
+
+def saved(suite: Suite, file: dict[str, Any], folder: Path) -> Path:
+    """*file* of a download, fetched as a client does, in *folder*."""
+    path = folder / "saved"
+    path.write_bytes(suite.http.get(file["url"]).content)
+    return path
 
 
 def until_downloading(suite: Suite, job: str, more_than_bytes: int) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import grpc
+from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -23,6 +24,8 @@ from reelhaul_runtime.rpc.policy import max_deadline_of, policy_of
 log = logging.getLogger(__name__)
 
 _OURS = "/reelhaul."
+#: What passes within moments, and concerns nobody but us: callers' channels may try again by themselves.
+_OWN_TROUBLES = (ErrorReason.SERVICE_UNAVAILABLE, ErrorReason.OVERLOADED, ErrorReason.STORAGE_UNAVAILABLE)
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -100,16 +103,9 @@ class _Told:
         self._note(error)
         if error is None or isinstance(error, aio.AbortError | asyncio.CancelledError | GeneratorExit):
             return
-        failure = _named(self._path, error)
-        if failure.reason == ErrorReason.INTERNAL_ERROR:
-            log.error("unexpected failure in %s", self._path, exc_info=error)
+        failure = named(self._path, error)
         status = errors.to_status(failure)
-        await self._context.abort(
-            _CODES[status.code],
-            status.message,
-            # https://grpc.io/docs/guides/error/#richer-error-model
-            (("grpc-status-details-bin", status.SerializeToString()),),
-        )
+        await self._context.abort(_CODES[status.code], status.message, _trailers(failure, status))
 
     def _note(self, error: BaseException | None) -> None:
         if not log.isEnabledFor(logging.DEBUG):
@@ -119,6 +115,29 @@ class _Told:
         if isinstance(error, errors.ReelhaulError):
             outcome = ErrorReason.Name(error.reason)
         log.debug("rpc", extra={"rpc": self._path, "outcome": outcome, "milliseconds": milliseconds})
+
+
+def _trailers(
+    failure: errors.ReelhaulError, status: status_pb2.Status
+) -> tuple[tuple[str, str | bytes], ...]:
+    """What goes along with *status*.
+
+    https://grpc.io/docs/guides/error/#richer-error-model
+    """
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    if status.code != code_pb2.UNAVAILABLE or failure.reason in _OWN_TROUBLES:
+        return (details,)
+    # gRPC knows UNAVAILABLE only, and would ask a site at once again that wants to be left alone:
+    # https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+    return (details, ("grpc-retry-pushback-ms", "-1"))
+
+
+def named(path: str, error: BaseException) -> errors.ReelhaulError:
+    """*error*, of a call of *path*, as a failure that callers know; the log holds what they are not told."""
+    failure = _named(path, error)
+    if failure.reason == ErrorReason.INTERNAL_ERROR:
+        log.error("unexpected failure in %s", path, exc_info=error)
+    return failure
 
 
 def _named(path: str, error: BaseException) -> errors.ReelhaulError:

@@ -17,10 +17,11 @@ from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher import certificates, installed
 from reelhaul_fetcher.bus import JetStreamQueue
-from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
+from reelhaul_fetcher.clients import RemoteArtifacts
 from reelhaul_fetcher.cookies import CookieFolder
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.leasing import RemoteLeases
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
 from reelhaul_fetcher.model.egresses import Egresses
@@ -30,6 +31,7 @@ from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.signing import SignIn
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
@@ -64,7 +66,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         egresses = _egresses(settings, spending)
         inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
         guard = MeteredGuard(inner, egresses, spending)
-        scratch = DiskScratch(settings.work_dir)
+        scratch = DiskScratch(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
         jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
@@ -82,14 +84,16 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         signing = SignIn(_cookies(settings))
         fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses, signing)
 
+        room = Room(scratch, settings.marks)
+
         def slot() -> lease_pb2.Slot:
-            offer = worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
+            offer = worker.offer(settings.fetcher_pool, engine.version, room.free_bytes)
             offer.egress, *others = egresses.offered()
             offer.other_egresses.extend(others)
             return offer
 
         work = ThriftyQueue(queue, egresses)
-        bench = Bench(RemoteLeases(jobs), work, fetching, name, slot, time.monotonic)
+        bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots)
         probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
@@ -105,6 +109,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=OpenDoor(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
+                # It answers probes all the same, and its jobs wait for space.
+                remarks={"fetcher.disk": room.check},
                 drain_seconds=settings.drain_seconds,
                 draining=drained,
             )

@@ -142,8 +142,12 @@ class Artifacts(Protocol):
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
 
-        Tries again for a while; then raises STORAGE_UNAVAILABLE.
+        Tries again for a while; then raises STORAGE_UNAVAILABLE. Being cancelled, or failing,
+        leaves nothing staged.
         """
+
+    async def discard(self, names: Sequence[str]) -> None:
+        """Remove artifacts that nobody will ask for. Never raises: they expire as well."""
 
 
 class Scratch(Protocol):
@@ -156,7 +160,10 @@ class Scratch(Protocol):
         """Remove *folder* and all in it. Never raises."""
 
     def free_bytes(self) -> int:
-        """Bytes that a new attempt may still write."""
+        """Bytes that attempts may still write. May block for a look at the disk."""
+
+    def used_bytes(self, job: str, epoch: int) -> int:
+        """Bytes that the folder of this lease takes; 0 where there is none. Blocks likewise."""
 
 
 class Delivery(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.rpc import status_pb2
 
 from reelhaul.downloads.v1 import download_pb2 as flat
-from reelhaul.jobs.v1 import job_pb2
+from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
@@ -49,6 +49,14 @@ def download(job: job_pb2.Job) -> flat.Download:
     _tell_wait(job, told)
     _tell_media(job.media, told)
     _tell_progress(job, told)
+    return told
+
+
+def created(job: job_pb2.Job, asked: job_service_pb2.CreateJobRequest) -> flat.Download:
+    """*job*, flat; where it was only looked at there is none, and so no id."""
+    told = download(job)
+    if asked.validate_only:
+        told.job_id = ""
     return told
 
 

@@ -73,7 +73,7 @@ class DownloadServicer(DownloadServiceServicer):
     async def CreateDownload(self, request: service.CreateDownloadRequest, context: Any) -> flat.Download:
         asked = requests.create(request)
         with told_flat():
-            return answers.download(await self._jobs.CreateJob(asked, context))
+            return answers.created(await self._jobs.CreateJob(asked, context), asked)
 
     async def GetDownload(self, request: service.GetDownloadRequest, context: Any) -> flat.Download:
         asked = job_service_pb2.GetJobRequest(name=requests.name(request.job_id))

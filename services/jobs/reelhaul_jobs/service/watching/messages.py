@@ -47,6 +47,10 @@ class Message:
     #: Its serialised forms, by name, each made once for all watchers; none holds ``conflated``.
     forms: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
+    def after(self, conflated: int) -> Message:
+        """The same, its forms too, for a watcher that was not told of so much progress before it."""
+        return Message(self.sequence, self.resume_token, self.time, self.body, conflated, self.forms)
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -54,6 +58,11 @@ class Pace:
 
     progress: float = 0.25
     heartbeat: float = 15.0
+
+    @property
+    def leeway(self) -> float:
+        """How early progress may be told: what comes at just this pace must not wait for its jitter."""
+        return self.progress / 5
 
 
 def ends_here() -> ReelhaulError:
