@@ -15,7 +15,7 @@ from tests.chaos.wishes import MARK, Wish, in_seconds, priority
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _LONGEST_STAY = duration_pb2.Duration(seconds=8 * 24 * 3600)
 
 

@@ -58,7 +58,7 @@ def drawn(rng: random.Random, films: Films, tenant: str) -> Wish:
     """A wish for a film, with what goes wrong with that at its site."""
     draw, hopeless, lasting = rng.random(), False, 0.0
     faults: dict[str, int] = {}
-    if draw < 0.35:
+    if draw < 0.25:
         lasting = rng.uniform(2, 6)
     elif draw < 0.43:
         faults = {"fail": 503, "times": 2}
