@@ -17,6 +17,7 @@ from reelhaul_fetcher.model.orders import (
     FetchOrder,
     FetchReport,
     ListReport,
+    Order,
     ProbeOrder,
     Product,
 )
@@ -87,6 +88,8 @@ class MemoryLeases:
         #: What the next renewals and claims are answered with, instead of yes.
         self.renewal = lease_service_pb2.RenewResponse()
         self.refusal: lease_pb2.Refusal | None = None
+        #: Likewise, of outcomes.
+        self.answer = lease_service_pb2.FinishResponse()
         self.finishes: list[lease_service_pb2.FinishRequest] = []
         self.renewals: list[lease_service_pb2.RenewRequest] = []
         self._lease_seconds = lease_seconds
@@ -119,6 +122,8 @@ class MemoryLeases:
         """As ``ports.Leases.finish``."""
         self._check("finish")
         self.finishes.append(request)
+        if self.answer.WhichOneof("outcome"):
+            return self.answer
         now = timestamp_pb2.Timestamp()
         now.GetCurrentTime()
         return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now))
@@ -199,6 +204,10 @@ class MemoryEngine:
         #: What ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
         self.probes = 0
+        #: The orders, as they came.
+        self.orders: list[Order] = []
+        #: What a fetch says that there will be in all.
+        self.total_bytes = 0
         self._content = content
 
     async def check(self) -> None:
@@ -206,10 +215,13 @@ class MemoryEngine:
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """As ``ports.Engine.fetch``."""
+        self.orders.append(order)
         path = order.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.media(self.media)
-        listener.progress(Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3))
+        told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
+        told.total_bytes = self.total_bytes
+        listener.progress(told)
         self.begun.set()
         try:
             await self.go.wait()
@@ -223,6 +235,7 @@ class MemoryEngine:
 
     async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
         """As ``ports.Engine.expand``."""
+        self.orders.append(order)
         listener.media(self.media)
         listener.entries(self.entries[order.start_position : order.max_entries])
         self.begun.set()
@@ -231,6 +244,7 @@ class MemoryEngine:
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
+        self.orders.append(order)
         self.probes += 1
         await self.go.wait()
         if isinstance(self.failure, ReelhaulError):

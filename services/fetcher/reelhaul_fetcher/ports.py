@@ -10,6 +10,7 @@ from typing import Protocol
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
+from reelhaul_fetcher.model.cookies import Jar
 from reelhaul_fetcher.model.orders import (
     ExpandOrder,
     FetchOrder,
@@ -101,6 +102,16 @@ class Guard(Protocol):
         """End the pass and what runs through it. One that is not open was never used."""
 
 
+class Cookies(Protocol):
+    """Cookies that the operator keeps, by name, for tenants."""
+
+    def jar(self, name: str, tenant: str) -> Jar:
+        """Those called *name*. Raises COOKIES_UNKNOWN where *tenant* has none such."""
+
+    def noted(self, name: str, refused: str) -> None:
+        """How the site took them: *refused* is what it said, empty where they did. Never raises."""
+
+
 class Leases(Protocol):
     """The right to work on jobs, as jobs gives it. Every method raises Unavailable while jobs is away."""
 
@@ -149,7 +160,10 @@ class Scratch(Protocol):
         """Remove *folder* and all in it. Never raises."""
 
     def free_bytes(self) -> int:
-        """Bytes that a new attempt may still write."""
+        """Bytes that attempts may still write. May block for a look at the disk."""
+
+    def used_bytes(self, job: str, epoch: int) -> int:
+        """Bytes that the folder of this lease takes; 0 where there is none. Blocks likewise."""
 
 
 class Delivery(Protocol):
