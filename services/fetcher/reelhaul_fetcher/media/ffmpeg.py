@@ -25,12 +25,30 @@ def try_out(path: Path, duration: float, video_codec: str = "") -> None:
     Of a picture in a codec that this ffmpeg cannot decode the packets are only read.
     """
     picture = () if decodes(video_codec) else ("-c:v", "copy")
-    spans = [("-t", "1")]
-    if duration > 2:
-        # From the end: a file cut short keeps a good header.
-        spans.append(("-ss", f"{duration - 1:.3f}"))
-    for span in spans:
-        run([*QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), *picture, "-f", "null", "-"])
+    if not _played(path, 0.0, picture):
+        raise running.FfmpegFailed("nothing comes of it")
+    if duration <= 2:
+        return
+    # From the end: a file cut short keeps a good header, and ffmpeg finds no fault with that.
+    # Subtitles may go on a little longer than what they are about.
+    ends = (duration - 1, duration - max(3.0, 0.03 * duration))
+    if not any(_played(path, max(0.0, start), picture) for start in ends):
+        raise running.FfmpegFailed("nothing comes of its end")
+
+
+def _played(path: Path, start: float, picture: tuple[str, ...]) -> bool:
+    """Whether anything came of the second from *start* on. Raises FfmpegFailed where it is damaged."""
+    came = False
+
+    def hear(line: str) -> None:
+        nonlocal came
+        name, _, value = line.strip().partition("=")
+        came = came or (name == "out_time_us" and value.isdigit() and int(value) > 0)
+
+    seek = ("-ss", f"{start:.3f}") if start else ()
+    command = [*QUIET, "-xerror", "-progress", "pipe:1", *seek, "-t", "1", *LOCAL_ONLY, "-i", str(path)]
+    running.run([*command, *picture, "-f", "null", "-"], hear)
+    return came
 
 
 def decodes(codec: str) -> bool:
