@@ -201,6 +201,17 @@ async def test_cancelled_while_it_is_sent(port: int, tmp_path: Path):
     assert not list(staging.iterdir())
 
 
+async def test_what_is_sent_is_counted(port: int, tmp_path: Path):
+    """Whoever listens hears of the bytes that are on their way, more each time, up to the last."""
+    file, told = tmp_path / "film.mp4", list[int]()
+    file.write_bytes(os.urandom(4 << 20))
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        await RemoteArtifacts(direct, tmp_path / "not shared").store(_product(file), _STAMP, told.append)
+    assert told == sorted(told)
+    assert len(told) >= 8
+    assert told[-1] == 4 << 20
+
+
 async def test_discarded(port: int, tmp_path: Path):
     """What is stored and then not wanted is gone; discarding what is gone already is no error."""
     file = tmp_path / "film.mp4"
