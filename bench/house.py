@@ -7,7 +7,7 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,21 +107,20 @@ async def serving(place: House) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def working(
     place: House, tally: Path, *, processes: int = 2, slots: int = 16, hold: float = 0.0
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Sequence[Process]]:
     """Workers that download nothing, each job taking *hold* seconds."""
     command = python(
         "-m", "bench.worker", place.address, place.nats_url, "--slots", str(slots), "--hold", str(hold)
     )
     environment = {SOCKET: str(tally), "REELHAUL_SUITE_TOKEN": _TOKEN}
     async with AsyncExitStack() as stack:
-        for _ in range(processes):
-            await stack.enter_async_context(running(command, place.folder / "workers.log", environment))
-        yield
+        log = place.folder / "workers.log"
+        yield [await stack.enter_async_context(running(command, log, environment)) for _ in range(processes)]
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """The URL of an empty database of a PostgreSQL of its own, from its wheel, fsync and all."""
+def postgresql() -> Iterator[tuple[str, int]]:
+    """URL and process of an empty database of a PostgreSQL of its own, from its wheel, fsync and all."""
     with (
         tempfile.TemporaryDirectory(prefix="reelhaul-bench-postgresql-") as folder,
         warnings.catch_warnings(),
@@ -135,7 +134,8 @@ def postgresql() -> Iterator[str]:
             name = f"bench_{uuid.uuid4().hex}"
             with psycopg.connect(server.get_uri(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}")
-            yield server.get_uri().replace("/postgres?", f"/{name}?")
+            process = int((Path(folder) / "postmaster.pid").read_text().split()[0])
+            yield server.get_uri().replace("/postgres?", f"/{name}?"), process
         finally:
             server.cleanup()
 

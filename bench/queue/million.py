@@ -102,7 +102,7 @@ class _Waiting:
 async def _waiting(side: str, number: int) -> AsyncIterator[_Waiting]:
     """The service with *number* rows; the first is the one that the others are copies of."""
     async with AsyncExitStack() as stack:
-        database = stack.enter_context(postgresql()) if side == "postgresql" else ""
+        database = stack.enter_context(postgresql())[0] if side == "postgresql" else ""
         place = await stack.enter_async_context(house(database))
         async with serving(place) as service:
             template = (await service.jobs.CreateJob(load.request_for_later())).name

@@ -28,7 +28,7 @@ from tests.postgresql import fresh_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, picking, queueing
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job

@@ -12,7 +12,7 @@ from tests.postgresql import fresh_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, picking, queueing
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.gates import Gate
@@ -316,7 +316,7 @@ async def test_site_counts(store):
 async def test_gates_are_kept_with_the_change(store):
     """A change keeps the gate it made; a plain gate is forgotten; an old one in time."""
     await store.add([job(1)])
-    await store.seen("w1", 4, NOW, "lon")
+    await store.seen("w1", 4, NOW, ["lon"])
     parked = Gate(site=SITE, egress="lon", parked_until=NOW + LEASE, reason="UPSTREAM_BLOCKED", probe="j")
 
     async def keep(gate: Gate | None) -> Passage:
@@ -332,8 +332,10 @@ async def test_gates_are_kept_with_the_change(store):
     assert (await keep(parked)).gate == Gate(site=SITE, egress="lon")
     assert (await keep(None)).gate == parked
     assert (await store.site(SITE, NOW)).gates == (parked,)
-    await store.seen("w2", 4, NOW, "par")
-    assert (await keep(None)).others == (Gate(site=SITE, egress="par"),)
+    await store.seen("w2", 4, NOW, ["ams", "par"])
+    others = Gate(site=SITE, egress="ams"), Gate(site=SITE, egress="par")
+    assert (await keep(None)).others == others
+    assert await store.slots(NOW) == 8
     await store.forget_gates(NOW)
     assert (await keep(Gate(site=SITE, egress="lon"))).gate == parked
     assert (await keep(replace(parked, delay=LEASE))).gate == Gate(site=SITE, egress="lon")

@@ -11,7 +11,7 @@ import pytest
 from tests.contracts.test_job_store import NOW, claim, job
 from tests.postgresql import fresh_database
 
-from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.move_store import SqlMoveStore

@@ -15,7 +15,7 @@ from tests.postgresql import fresh_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import expanding, leases, queueing
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.states import State

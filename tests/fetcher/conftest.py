@@ -126,7 +126,7 @@ async def tube(youtube: YouTube, tmp_path_factory: pytest.TempPathFactory) -> As
     trusted = certificates.bundle(youtube.ca_file, place)
     surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
     async with (
-        GuardProcess.open_guard(GuardConfig(upstream_proxy=youtube.proxy_url)) as guard,
+        GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
         YtDlpEngine.open(surroundings, "test-worker") as engine,
     ):
         await engine.warm()

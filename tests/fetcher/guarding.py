@@ -203,9 +203,9 @@ async def a_guard(
 ) -> AsyncIterator[Door]:
     """A guard that finds names in *names*; its pass ``x:secret`` has *byte_limit* and *seconds*."""
     behind = Upstream.of(upstream) if upstream else None
-    dialer = Dialer(Rules.of(allow_networks, ports), _resolver(names or {}), behind, 5)
+    dialer = Dialer(Rules.of(allow_networks, ports), _resolver(names or {}), 5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        proxy = Proxy(listener, dialer, limits or Limits())
+        proxy = Proxy(listener, dialer, limits or Limits(), {"": behind})
         proxy.open("x", "secret", byte_limit, seconds)
         serving = asyncio.create_task(proxy.serve())
         try:

@@ -43,7 +43,7 @@ def opened(youtube: YouTube, tmp_path: Path) -> Opened:
         trusted = certificates.bundle(youtube.ca_file, tmp_path)
         surroundings = environment(tools.link(tmp_path / "tools"), tmp_path / "home", trusted)
         async with (
-            GuardProcess.open_guard(GuardConfig(upstream_proxy=youtube.proxy_url)) as guard,
+            GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
             YtDlpEngine.open(surroundings, "test-worker", access) as engine,
         ):
             await engine.warm()

@@ -177,7 +177,7 @@ async def test_nothing_secret_is_shown(world):
     """Neither the command line, the environment nor what may be logged shows a secret."""
     os.environ["REELHAUL_SUITE_TOKEN"] = "the-token"
     try:
-        config = GuardConfig(upstream_proxy="http://user:the-password@127.0.0.1:1")
+        config = GuardConfig(egresses={"": "http://user:the-password@127.0.0.1:1"})
         async with running_guard(config) as guard:
             way_out = await guard.open("job-1")
             secret = urlsplit(way_out.proxy_url).password
@@ -210,7 +210,7 @@ async def test_refusals_are_logged(world, caplog):
         {"allow_networks": ("10.0.0.1/8",)},
         {"allow_networks": ("example.com",)},
         {"extra_ports": (0,)},
-        {"upstream_proxy": "socks5://127.0.0.1:1"},
+        {"egresses": {"": "socks5://127.0.0.1:1"}},
     ],
 )
 def test_wrong_config(wrong):

@@ -93,7 +93,7 @@ async def test_upstream_that_is_away():
     """No upstream proxy, no way out: the guard does not go around it."""
     async with a_site() as site, a_guard(upstream="http://127.0.0.1:1") as door:
         answer = await door.ask("GET", f"http://{PUBLIC}:{site.port}/")
-    assert (answer.status, answer.failure) == (502, "connect-failed")
+    assert (answer.status, answer.failure) == (502, "upstream-away")
     assert site.accepted == 0
 
 

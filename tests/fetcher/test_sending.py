@@ -24,6 +24,7 @@ from reelhaul_storage.settings import Settings
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["StorageService"]
 _TOKEN = "only the suite knows"
+_STAMP = Stamp("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
 
 
 class Link:
@@ -145,14 +146,13 @@ def _product(file: Path) -> Product:
 async def _sent(link: Link, port: int, file: Path) -> bytes:
     """What storage has of *file*, sent to it over *link*."""
     product = _product(file)
-    stamp = Stamp("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
     async with (
         await asyncio.start_server(link.serve, "127.0.0.1", 0) as server,
         channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", [_SERVICE], suite_token=_TOKEN) as linked,
         channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
     ):
         artifacts = RemoteArtifacts(linked, file.parent / "not shared", patience=20)
-        info = await artifacts.store(product, stamp, lambda _: None)
+        info = await artifacts.store(product, _STAMP, lambda _: None)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         read = [part.content async for part in stub.ReadArtifact(pb.ReadArtifactRequest(name=info.name))]
     await link.close()
@@ -176,3 +176,38 @@ async def test_all_was_sent_and_no_answer_came(port: int, tmp_path: Path):
     link = Deaf(port, 20_000, lambda: any(each.stat().st_size == 40_000 for each in staging.iterdir()))
     assert await _sent(link, port, file) == file.read_bytes()
     assert link.connections > 1
+
+
+async def test_cancelled_while_it_is_sent(port: int, tmp_path: Path):
+    """A file that is cancelled in the middle of being sent leaves nothing staged, and no upload."""
+    file, staging = tmp_path / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
+    file.write_bytes(os.urandom(32 << 20))
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        half = asyncio.Event()
+        artifacts = RemoteArtifacts(direct, file.parent / "not shared")
+
+        def told(sent: int) -> None:
+            if sent > 8 << 20 and list(staging.iterdir()):
+                half.set()
+
+        sending = asyncio.create_task(artifacts.store(_product(file), _STAMP, told))
+        await half.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert not (await stub.ListUploads(pb.ListUploadsRequest())).uploads
+    assert not list(staging.iterdir())
+
+
+async def test_discarded(port: int, tmp_path: Path):
+    """What is stored and then not wanted is gone; discarding what is gone already is no error."""
+    file = tmp_path / "film.mp4"
+    file.write_bytes(b"a film")
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        artifacts = RemoteArtifacts(direct, file.parent / "not shared")
+        info = await artifacts.store(_product(file), _STAMP, lambda _: None)
+        for _ in range(2):
+            await artifacts.discard([info.name])
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts

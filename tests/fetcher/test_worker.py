@@ -16,7 +16,14 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.memory import MemoryArtifacts, MemoryEngine, MemoryGuard, MemoryLeases, MemoryQueue
+from reelhaul_fetcher.memory import (
+    MemoryArtifacts,
+    MemoryDelivery,
+    MemoryEngine,
+    MemoryGuard,
+    MemoryLeases,
+    MemoryQueue,
+)
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
@@ -159,6 +166,46 @@ async def test_in_progress_follows_a_good_renewal(tmp_path: Path) -> None:
         await house.logged("ack")
     assert house.log.index("renew") < house.log.index("in progress")
     assert [r.media.title for r in house.leases.renewals if r.HasField("media")] == ["A video"]
+
+
+class DeafOnce:
+    """What drops the first cancellation, as nats-py does that waits for a broker that hangs."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+
+    async def wait(self) -> None:
+        if not self.reached.is_set():
+            self.reached.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
+async def test_a_publisher_that_drops_its_cancellation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt ends also where the broker's client swallows that nothing is to be published any more."""
+    deaf = DeafOnce()
+    monkeypatch.setattr(MemoryQueue, "publish", lambda *_: deaf.wait())
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        await deaf.reached.wait()
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.outcome.HasField("succeeded")
+
+
+async def test_a_renewal_that_drops_its_cancellation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt ends also where the broker's client swallows that its lease is not renewed any more."""
+    house, deaf = House(tmp_path, lease_seconds=0.06), DeafOnce()
+    monkeypatch.setattr(MemoryDelivery, "in_progress", lambda *_: deaf.wait())
+    house.engine.go.clear()
+    async with house.working():
+        house.give()
+        await deaf.reached.wait()
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.outcome.HasField("succeeded")
 
 
 async def test_cancel_by_hint(house: House) -> None:

@@ -21,6 +21,8 @@ from reelhaul_runtime import broker, bus
 from reelhaul_runtime.rpc.channels import channel
 
 TOKEN = "the suite's own"
+#: Seconds for what takes a moment: patience is for the machine, not for the service.
+PATIENCE = 30
 SERVICES = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"],
@@ -66,7 +68,8 @@ def settings(tmp_path: Path, nats_server: Broker) -> Settings:
         storage_address=f"127.0.0.1:{broker.free_port()}",
         fetcher_address=f"127.0.0.1:{broker.free_port()}",
         suite_token=TOKEN,
-        jobs_lease_seconds=2,
+        # Workers of the tests seldom renew, and the machine may be slow.
+        jobs_lease_seconds=10,
         drain_seconds=2,
     )
 
@@ -91,9 +94,15 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def service(settings: Settings) -> AsyncIterator[Service]:
-    async with serving(settings) as served:
+async def service(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    """The service, with the settings that the test asks for by ``with_settings``."""
+    async with serving(settings.model_copy(update=getattr(request, "param", {}))) as served:
         yield served
+
+
+def with_settings(**settings: object) -> pytest.MarkDecorator:
+    """Other settings of the service for this test."""
+    return pytest.mark.parametrize("service", [settings], indirect=True, ids=[""])
 
 
 async def consumer_there(client: Client) -> bool:
@@ -102,7 +111,7 @@ async def consumer_there(client: Client) -> bool:
     return {"work-high-default", "work-normal-default", "work-bulk-default"} <= names
 
 
-async def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
+async def eventually(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Return when *holds* does; what it raises counts as not yet."""
     async with asyncio.timeout(seconds):
         while True:

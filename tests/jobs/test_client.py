@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import eventually, serving
+from tests.jobs.conftest import PATIENCE, eventually, serving
 from tests.jobs.worker import working
 from tests.relay import cutting, relaying
 
@@ -60,11 +60,11 @@ async def test_nothing_is_missed_through_disconnects(service, client):
         async with working(service, work), cutting(relay, 1.0), asyncio.timeout(CUTTING_SECONDS + 30):
             messages = await disturbed
             truth = await undisturbed
-    assert relay.cuts >= CUTTING_SECONDS - 2
+    assert relay.cuts >= CUTTING_SECONDS / 2
     sequences = [message.sequence for message in messages]
     assert sequences == sorted(set(sequences))
     assert states(messages) == states(truth)
-    assert len(states(truth)) > CUTTING_SECONDS
+    assert len(states(truth)) > CUTTING_SECONDS / 2
     assert messages[0].HasField("snapshot")
     assert messages[-1].snapshot.terminal
     assert not any(message.snapshot.reset for message in messages)
@@ -81,7 +81,7 @@ async def test_server_restarts(settings):
             rest = asyncio.create_task(collected(stream))
             following = asyncio.create_task(_until(client.watch_all(), Job.CANCELLED))
             await asyncio.sleep(0.2)
-        async with serving(fixed), asyncio.timeout(20):
+        async with serving(fixed), asyncio.timeout(PATIENCE):
             await client.cancel(job.name)
             told = await rest
             await following
@@ -112,7 +112,7 @@ async def test_silent_connection(service, client, monkeypatch):
             relay.go_on()
 
         mending = asyncio.create_task(mended())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             rest = await collected(stream)
         await mending
     assert states(rest) == [Job.CANCELLED]
@@ -136,7 +136,7 @@ async def test_following_many(service, client):
             await client.create(URL, labels={"batch": "mine", "number": str(number)})
         await client.create(URL, labels={"batch": "another"})
         sequence = first.sequence
-        async with working(service, work, slots=2), cutting(relay, 0.3), asyncio.timeout(30):
+        async with working(service, work, slots=2), cutting(relay, 0.3), asyncio.timeout(PATIENCE):
             async for message in stream:
                 assert message.sequence > sequence
                 sequence = message.sequence

@@ -13,13 +13,14 @@ import grpc
 import pytest
 from google.protobuf import duration_pb2
 from tests.conftest import running_process
-from tests.jobs.conftest import SERVICES, eventually, serving
+from tests.jobs.conftest import PATIENCE, SERVICES, eventually, serving, with_settings
 from tests.jobs.worker import claim, working
 from tests.postgresql import fresh_database
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
 from reelhaul.jobs.v1.job_service_pb2 import (
+    BatchCreateJobsRequest,
     CancelJobRequest,
     CreateJobRequest,
     DeleteJobRequest,
@@ -78,13 +79,13 @@ async def test_progress_is_told_at_its_pace(service):
     async def work(held):
         for percent in (10, 20, 30, 40):
             await held.progress(percent)
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE):
                 assert await seen.get() == percent
         await held.succeed()
         done.set()
 
     watching = asyncio.create_task(watch())
-    async with working(service, work), asyncio.timeout(10):
+    async with working(service, work), asyncio.timeout(PATIENCE):
         await done.wait()
         await watching
 
@@ -110,7 +111,7 @@ async def test_slow_watcher(service):
         for percent in range(40):
             began = time.monotonic()
             await held.progress(percent, detail="x" * 100_000)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 while await told.get() < percent:
                     pass
             await asyncio.sleep(max(0.0, began + 0.055 - time.monotonic()))
@@ -119,7 +120,7 @@ async def test_slow_watcher(service):
         await held.succeed()
 
     quick = asyncio.create_task(watch())
-    async with working(service, work), asyncio.timeout(30):
+    async with working(service, work), asyncio.timeout(PATIENCE):
         await held_back.wait()
         rest = [message async for message in slow]
         await quick
@@ -195,7 +196,7 @@ async def test_heartbeat(service):
         )
     )
     first = await anext(stream)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         second = await anext(stream)
     assert second.HasField("heartbeat")
     assert first.sequence == second.sequence
@@ -232,6 +233,10 @@ async def test_cancel_queued(service):
         await eventually(lambda: worker.refusals or _empty(service))
 
 
+async def _holds_some(service) -> bool:
+    return (await service.nats.jetstream().stream_info("WORK")).state.messages > 0
+
+
 async def _empty(service) -> bool:
     return (await service.nats.jetstream().stream_info("WORK")).state.messages == 0
 
@@ -243,7 +248,7 @@ async def test_cancel_running(service):
 
     async def work(held):
         holding.set()
-        hint = work_pb2.StopHint.FromString((await hints.next_msg(5)).data)
+        hint = work_pb2.StopHint.FromString((await hints.next_msg(PATIENCE)).data)
         assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
         assert (await held.renew()).renewal.cancel_requested
         assert (await held.finish(cancelled={})).receipt.cancelled
@@ -251,9 +256,9 @@ async def test_cancel_running(service):
 
     job = await create(service)
     async with working(service, work):
-        await asyncio.wait_for(holding.wait(), 5)
+        await asyncio.wait_for(holding.wait(), PATIENCE)
         assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLING
-        await asyncio.wait_for(told.wait(), 5)
+        await asyncio.wait_for(told.wait(), PATIENCE)
     assert (await ended(service, job.name)).state == Job.CANCELLED
 
 
@@ -268,7 +273,7 @@ async def test_success_comes_too_late_for_a_cancelled_job(service):
 
     job = await create(service)
     async with working(service, work):
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), PATIENCE)
     last = await ended(service, job.name)
     assert (last.state, len(last.artifacts)) == (Job.CANCELLED, 0)
 
@@ -312,6 +317,7 @@ async def test_retry_of_a_failed_job(service):
         assert (await service.jobs.RetryJob(request)).state == Job.SUCCEEDED
 
 
+@with_settings(jobs_lease_seconds=2)
 async def test_worker_that_vanishes(service):
     """The job of a worker that went silent is done by another; the first can change nothing more."""
     lost, stale = asyncio.Event(), []
@@ -326,7 +332,7 @@ async def test_worker_that_vanishes(service):
 
     job = await create(service)
     async with working(service, vanish):
-        await asyncio.wait_for(lost.wait(), 5)
+        await asyncio.wait_for(lost.wait(), PATIENCE)
     async with working(service, work):
         last = await ended(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 2)
@@ -380,19 +386,23 @@ async def test_release_is_not_charged(service):
 
 
 async def test_wiped_work_stream_loses_nothing(service):
-    """The WORK stream is deleted with 200 jobs queued: all finish, each once."""
+    """The WORK stream is deleted with 1,000 jobs queued: all finish, each once."""
     finished: list[str] = []
 
     async def work(held):
         if (await held.succeed()).HasField("receipt"):
             finished.append(held.job)
 
-    created = await asyncio.gather(*(create(service) for _ in range(200)))
+    asked = BatchCreateJobsRequest(requests=[CreateJobRequest(job=Job(url=URL))] * 500)
+    batches = [await service.jobs.BatchCreateJobs(asked) for _ in range(2)]
+    created = {job.name for batch in batches for job in batch.jobs}
+    assert len(created) == 1000
+    await eventually(lambda: _holds_some(service))
     await service.nats.jetstream().delete_stream("WORK")
-    async with working(service, work, slots=4):
-        await eventually(lambda: len(finished) >= 200, seconds=60)
-    assert {job.name for job in created} == set(finished)
-    assert len(finished) == 200
+    async with working(service, work, slots=16):
+        await eventually(lambda: len(finished) >= 1000, seconds=90)
+    assert created == set(finished)
+    assert len(finished) == 1000
 
 
 async def test_request_id(service):
@@ -410,7 +420,7 @@ async def test_request_id(service):
 async def test_request_id_outlives_the_schedule(service):
     """A call repeated after its schedule_time is answered as the first time; a new one is refused."""
     request = CreateJobRequest(job=Job(url=URL), request_id=str(uuid.uuid4()))
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    soon = datetime.now(UTC) + timedelta(seconds=2)
     request.job.schedule_time.FromDatetime(soon)
     first = await service.jobs.CreateJob(request)
     await asyncio.sleep((soon - datetime.now(UTC)).total_seconds() + 0.01)
@@ -484,7 +494,7 @@ async def test_delete_running(service):
 
     job = await create(service)
     async with working(service, work):
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), PATIENCE)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.GetJob(GetJobRequest(name=job.name))
     assert reason(failure) == "RESOURCE_NOT_FOUND"

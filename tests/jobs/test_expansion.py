@@ -6,7 +6,7 @@ import asyncio
 
 import grpc
 import pytest
-from tests.jobs.conftest import eventually
+from tests.jobs.conftest import eventually, with_settings
 from tests.jobs.test_end_to_end import create, ended, reason
 from tests.jobs.worker import working
 
@@ -100,6 +100,7 @@ async def test_what_cannot_be_a_job_is_skipped(service):
     assert (told.job_count, told.skipped_count) == (1, 2)
 
 
+@with_settings(jobs_lease_seconds=2)
 async def test_cancelling_while_expanding_cancels_the_jobs_too(service):
     """A cancelled list makes no more jobs, and those that it made end, though none was claimed."""
     parent = await a_list(service)
@@ -150,6 +151,7 @@ async def test_cancelling_a_list_that_has_ended(service):
     await eventually(all_cancelled)
 
 
+@with_settings(jobs_lease_seconds=2)
 async def test_deleting_a_running_list(service):
     """It is gone at once, and its jobs end: none runs on without it."""
     parent = await a_list(service)

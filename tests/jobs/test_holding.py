@@ -8,7 +8,7 @@ import time
 import grpc
 import pytest
 from google.protobuf import duration_pb2, field_mask_pb2
-from tests.jobs.conftest import eventually
+from tests.jobs.conftest import PATIENCE, eventually
 from tests.jobs.test_end_to_end import URL, create, ended, reason
 from tests.jobs.worker import working
 
@@ -66,7 +66,7 @@ async def test_pause_running(service):
             await held.succeed()
             return
         holding.set()
-        work_pb2.StopHint.FromString((await hints.next_msg(5)).data)
+        work_pb2.StopHint.FromString((await hints.next_msg(PATIENCE)).data)
         assert (await held.renew()).refusal.reason == lease_pb2.Refusal.PAUSED
         late = await held.succeed()
         assert late.refusal.reason == lease_pb2.Refusal.PAUSED
@@ -75,9 +75,9 @@ async def test_pause_running(service):
 
     job = await create(service)
     async with working(service, work):
-        await asyncio.wait_for(holding.wait(), 5)
+        await asyncio.wait_for(holding.wait(), PATIENCE)
         assert (await service.jobs.PauseJob(PauseJobRequest(name=job.name))).state == Job.PAUSED
-        await asyncio.wait_for(told.wait(), 5)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
         last = await ended(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)

@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.jobs.conftest import PATIENCE
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.memory import MemoryBus, MemoryStore
+from reelhaul_jobs.memory.bus import MemoryBus
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Lane, Priority, State
@@ -334,6 +336,6 @@ async def test_a_swallowed_cancellation_still_ends_the_loop(house):
     turning = asyncio.create_task(run(loop, Leader(house.store, loop.name, "replica", house.now)))
     await stepping.wait()
     turning.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.wait([turning])
     assert await house.store.lead(loop.name, "another", house.now(), LEADING)

@@ -15,7 +15,7 @@ import nats
 import psycopg
 import pytest
 from tests.conftest import running_process
-from tests.jobs.conftest import TOKEN, Service, consumer_there, eventually, serving
+from tests.jobs.conftest import PATIENCE, TOKEN, Service, consumer_there, eventually, serving
 from tests.jobs.test_end_to_end import create, ended, states, watched
 from tests.jobs.worker import working
 from tests.postgresql import fresh_database
@@ -68,7 +68,7 @@ async def leading_process(settings: Settings) -> AsyncIterator[subprocess.Popen[
     with replica_process(settings) as process:
         client = await nats.connect(settings.nats_url)
         try:
-            await eventually(lambda: consumer_there(client), seconds=30)
+            await eventually(lambda: consumer_there(client))
             await eventually(lambda: leader_of(settings, "dispatcher"))
         finally:
             await client.close()
@@ -101,14 +101,14 @@ async def test_following_at_the_other_replica(replicas):
     stream = aiter(following)
     first = await anext(stream)
     job = await create(one)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         told = await anext(stream)
     assert (told.job.name, told.job.state) == (job.name, Job.QUEUED)
     following.cancel()
     await one.jobs.CancelJob(CancelJobRequest(name=job.name))
     for token in (first.resume_token, told.resume_token):
         resumed = one.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED", resume_token=token))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             missed = await anext(aiter(resumed))
         assert (missed.job.name, missed.job.state) == (job.name, Job.CANCELLED)
         assert missed.sequence > told.sequence
@@ -128,9 +128,9 @@ async def test_cancel_at_the_other_replica(replicas):
 
     job = await create(one)
     async with working(one, work):
-        await asyncio.wait_for(holding.wait(), 5)
+        await asyncio.wait_for(holding.wait(), PATIENCE)
         await two.jobs.CancelJob(CancelJobRequest(name=job.name))
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), PATIENCE)
     assert (await ended(one, job.name)).state == Job.CANCELLED
 
 
@@ -174,7 +174,7 @@ async def test_leader_is_killed(shared):
         await _all_succeed(other, jobs)
         for loop in ("dispatcher", "sweeper"):
             await eventually(lambda loop=loop: leader_of(shared, loop) != first)
-        assert time.monotonic() - killed < 2 * LEADING.total_seconds()
+        assert time.monotonic() - killed < 5 * LEADING.total_seconds()
 
 
 async def test_leader_that_leaves(shared):

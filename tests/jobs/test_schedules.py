@@ -30,7 +30,8 @@ from reelhaul.jobs.v1.schedule_service_pb2 import (
 )
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory import MemoryBus, MemoryStore
+from reelhaul_jobs.memory.bus import MemoryBus
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import job as model_job
 from reelhaul_jobs.model import queueing
 from reelhaul_jobs.ports import Query

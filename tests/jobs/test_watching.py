@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.jobs.conftest import PATIENCE
 from tests.jobs.test_loops import House
 
 from reelhaul.type.v1 import media_pb2
@@ -130,7 +131,7 @@ async def test_lost_notice(house, watches, monkeypatch):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         rest = [message.body async for message in stream]
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
 
@@ -141,7 +142,7 @@ async def test_deleted_job_says_a_last_word(house, watches):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     await move(house, job.id, lambda j: queueing.deleted(j, house.time))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
     assert rest[-1].body.job.state is State.CANCELLED
@@ -237,7 +238,7 @@ async def test_database_away(house, watches, monkeypatch):
     await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
     await away.wait()
     house.store.get = get
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await waiting).body.state is State.CANCELLED
     await stream.aclose()
 
@@ -251,4 +252,50 @@ async def test_retried_while_nobody_looked(house, watches):
     await move(house, job.id, lambda j: queueing.retried(j, house.time))
     states = [(await anext(stream)).body.state for _ in range(2)]
     assert states == [State.CANCELLED, State.QUEUED]
+    await stream.aclose()
+
+
+async def test_early_progress_does_not_wait(house, watches, monkeypatch):
+    """What comes at a watcher's very pace is told as it comes, jitter and all; more than that is not told."""
+    loop, late = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
+    job = await house.add()
+    await house.claim(job.id)
+    stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
+    await anext(stream)
+    told = []
+    for sequence, seconds in enumerate((0, 85, 115, 85, 100), start=1):
+        late[0] += seconds
+        house.hub.progressed(notice(job.id, sequence))
+        async with asyncio.timeout(5):
+            told.append((await anext(stream)).sequence & 0xFFFF)
+    assert told == [1, 2, 3, 4, 5]
+    waiting = asyncio.create_task(anext(stream))
+    late[0] += 70
+    house.hub.progressed(notice(job.id, 6))
+    assert not (await asyncio.wait([waiting], timeout=0.05))[0]
+    late[0] += 30
+    house.hub.progressed(notice(job.id, 7))
+    async with asyncio.timeout(5):
+        assert (await waiting).sequence & 0xFFFF == 7
+    await stream.aclose()
+
+
+async def test_watchers_late_turn(house, watches, monkeypatch):
+    """A watcher whose turn came late is told the next progress when that comes, as all others are."""
+    loop, late = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
+    job = await house.add()
+    await house.claim(job.id)
+    stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
+    await anext(stream)
+    house.hub.progressed(notice(job.id, 1))
+    late[0] += 60
+    assert (await anext(stream)).sequence & 0xFFFF == 1
+    late[0] += 40
+    house.hub.progressed(notice(job.id, 2))
+    async with asyncio.timeout(5):
+        assert (await anext(stream)).sequence & 0xFFFF == 2
     await stream.aclose()

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from tests.jobs.conftest import PATIENCE
 from tests.jobs.test_loops import House
 from tests.jobs.test_watching import move
 
@@ -52,7 +53,7 @@ async def cancelled(house, job_id):
 async def told(stream, count: int = 1) -> list:
     """The next *count* messages that are of a job or a reset."""
     found = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             message = await anext(stream)
             if message.changed or message.reset:
@@ -235,7 +236,7 @@ async def test_drain(house, followings):
     await anext(stream)
     house.hub.close()
     with pytest.raises(ReelhaulError) as failure:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await anext(stream)
     assert failure.value.reason == ErrorReason.OVERLOADED
     assert failure.value.retry_delay is not None

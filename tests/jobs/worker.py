@@ -77,10 +77,13 @@ class Worker:
         await asyncio.gather(*(self._slot() for _ in range(self.slots)))
 
     async def _slot(self) -> None:
-        while True:
+        this = asyncio.current_task()
+        assert this is not None
+        # Until Python 3.12 wait_for, and a fetch by it, may swallow a cancellation (CPython 86296).
+        while not this.cancelling():
             try:
                 pull = await self.client.jetstream().pull_subscribe_bind("work-normal-default", "WORK")
-                while True:
+                while not this.cancelling():
                     for message in await pull.fetch(1, timeout=0.5):
                         await self._handle(message)
             except (nats.errors.Error, JetStreamError, TimeoutError):

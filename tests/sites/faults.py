@@ -43,6 +43,14 @@ class Faults:
     chunked: bool = False
     #: Another ETag and other bytes, as many, at each request.
     changing: bool = False
+    #: Only what is asked from a byte in mid-file goes wrong; but ``rate`` is for all.
+    parts: bool = False
+    #: Content-Range tells of bytes so much further on than those that are sent.
+    shift: int = 0
+    #: Take no notice of If-Range.
+    blind: bool = False
+    #: Neither ETag nor Last-Modified.
+    nameless: bool = False
     #: The media that a page links, or a playlist's segments, are at this origin, e.g. ``http://127.0.0.3:8080``.
     media_host: str = ""
 
@@ -67,14 +75,17 @@ class Turns:
     def __init__(self) -> None:
         self._seen: Counter[tuple[str, str]] = Counter()
 
-    def faults(self, path: str, query: dict[str, str]) -> tuple[Faults, int]:
+    def faults(self, path: str, query: dict[str, str], *, in_mid_file: bool = False) -> tuple[Faults, int]:
         """The faults of this request, and how many came before it with its path and token."""
         asked, key = Faults.of(query), (path, query.get("token", ""))
+        if asked.parts and not in_mid_file:
+            return replace(WELL, rate=asked.rate), 0
         turn = self._seen[key]
         self._seen[key] += 1
         over = asked.times and turn >= asked.times
-        # Where media are is a property of the page, not a mishap that ends.
-        return (replace(WELL, media_host=asked.media_host) if over else asked), turn
+        # Where media are is a property of the page, not a mishap that ends; so is how slow all parts are.
+        well = replace(WELL, media_host=asked.media_host, rate=asked.rate if asked.parts else 0)
+        return (well if over else asked), turn
 
 
 def for_media(query: dict[str, str]) -> str:

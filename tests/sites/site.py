@@ -59,14 +59,16 @@ class Site:
         if request.path == "/_media":
             return _json(self.media.digests)
         self.requests.append(request)
+        in_mid_file = not request.headers.get("range", "bytes=0-").startswith("bytes=0-")
         try:
-            faults, turn = self._turns.faults(request.path, request.query)
+            faults, turn = self._turns.faults(request.path, request.query, in_mid_file=in_mid_file)
         except ValueError as error:
             return _text(400, str(error))
         if faults.fail:
             wait = {"Retry-After": str(faults.retry_after)} if faults.retry_after else {}
             return replace(_text(faults.fail, f"asked to fail with {faults.fail}", wait), faults=faults)
-        return replace(_changed(self._content(request), faults, turn), faults=faults)
+        answer = replace(_changed(self._content(request), faults, turn), faults=faults)
+        return _nameless(answer) if faults.nameless else answer
 
     def _content(self, request: Request) -> Answer:
         section, _, name = request.path.lstrip("/").partition("/")
@@ -138,6 +140,12 @@ def _changed(answer: Answer, faults: Faults, turn: int) -> Answer:
     other = bytes(byte ^ (turn % 256) for byte in range(256))
     headers = {**answer.headers, "ETag": f'"version-{turn}"'}
     return replace(answer, body=answer.body.translate(other), headers=headers)
+
+
+def _nameless(answer: Answer) -> Answer:
+    """*answer* of a server that does ranges, but does not say by what one file is known from another."""
+    kept = {name: value for name, value in answer.headers.items() if name not in ("ETag", "Last-Modified")}
+    return replace(answer, headers={**kept, "Accept-Ranges": "bytes"})
 
 
 def _json(value: object) -> Answer:

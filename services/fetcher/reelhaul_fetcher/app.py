@@ -17,10 +17,13 @@ from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.bus import JetStreamQueue
-from reelhaul_fetcher.clients import RemoteArtifacts, RemoteLeases
+from reelhaul_fetcher.clients import RemoteArtifacts
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.leasing import RemoteLeases
 from reelhaul_fetcher.media import tools
+from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
+from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.ports import Translator
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
@@ -30,6 +33,7 @@ from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
+from reelhaul_fetcher.spending import Spending
 from reelhaul_fetcher.translating import LibreTranslate, NoTranslator
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.surroundings import environment
@@ -55,7 +59,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         engine = await stack.enter_async_context(
             YtDlpEngine.open(_environment(settings), name, settings.access, translator)
         )
-        guard = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
+        spending = Spending(settings.data_dir.absolute() / "run")
+        egresses = _egresses(settings, spending)
+        inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
+        guard = MeteredGuard(inner, egresses, spending)
         scratch = DiskScratch(settings.work_dir)
         await scratch.sweep()
         token = settings.suite_token
@@ -71,14 +78,18 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_cpu_seconds,
         )
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
-        fetching = Fetching(engine, guard, artifacts, scratch, limits)
+        fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses)
 
         def slot() -> lease_pb2.Slot:
-            return worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
+            offer = worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
+            offer.egress, *others = egresses.offered()
+            offer.other_egresses.extend(others)
+            return offer
 
-        bench = Bench(RemoteLeases(jobs), queue, fetching, name, slot, time.monotonic)
+        work = ThriftyQueue(queue, egresses)
+        bench = Bench(RemoteLeases(jobs), work, fetching, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots)
-        probing = Probing(engine, guard, lambda: datetime.now(UTC))
+        probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))
 
@@ -131,10 +142,17 @@ def _environment(settings: Settings) -> dict[str, str]:
     )
 
 
+def _egresses(settings: Settings, spending: Spending) -> Egresses:
+    today = datetime.now(UTC).date()
+    return Egresses(
+        tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.carried(today)
+    )
+
+
 def _guard_config(settings: Settings) -> GuardConfig:
     return GuardConfig(
         allow_networks=tuple(str(network) for network in settings.fetcher_allow_networks),
-        upstream_proxy=settings.fetcher_upstream_proxy,
+        egresses=settings.egresses,
     )
 
 

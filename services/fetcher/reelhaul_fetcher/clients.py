@@ -1,11 +1,11 @@
-"""jobs and storage, seen from here."""
+"""storage, seen from here."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +20,6 @@ from reelhaul.storage.v1 import (
 )
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_fetcher.model.orders import Product
 from reelhaul_fetcher.ports import Stamp
 from reelhaul_runtime.errors import ReelhaulError
@@ -31,28 +30,8 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 512 * 1024
 # Storage may be restarted under an upload: this long it is waited for.
 _PATIENCE_SECONDS = 120.0
-
-
-class RemoteLeases:
-    """jobs' LeaseService as ``ports.Leases``."""
-
-    def __init__(self, channel: aio.Channel) -> None:
-        self._stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
-
-    async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
-        """As ``ports.Leases.claim``."""
-        with status_as_errors("jobs"):
-            return await self._stub.Claim(request)
-
-    async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
-        """As ``ports.Leases.renew``."""
-        with status_as_errors("jobs"):
-            return await self._stub.Renew(request)
-
-    async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
-        """As ``ports.Leases.finish``."""
-        with status_as_errors("jobs"):
-            return await self._stub.Finish(request)
+# What is dropped expires by itself as well: a storage that is away is not waited for.
+_GOODBYE_SECONDS = 1.0
 
 
 class RemoteArtifacts:
@@ -65,12 +44,39 @@ class RemoteArtifacts:
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """As ``ports.Artifacts.store``."""
         request = _create(product, stamp)
+        begun: list[str] = []
+        try:
+            return await self._persisted(product, request, begun, told)
+        except BaseException:
+            # Cancelled or given up: nobody goes on with it, and its bytes would lie until they expire.
+            await asyncio.shield(self._drop(begun))
+            raise
+
+    async def discard(self, names: Sequence[str]) -> None:
+        """As ``ports.Artifacts.discard``."""
+        for name in names:
+            request = storage_service_pb2.DeleteArtifactRequest(name=name, allow_missing=True)
+            await _tried(self._stub.DeleteArtifact(request, timeout=_GOODBYE_SECONDS), name)
+
+    async def _drop(self, uploads: Sequence[str]) -> None:
+        for name in uploads:
+            request = storage_service_pb2.DeleteUploadRequest(name=name)
+            await _tried(self._stub.DeleteUpload(request, timeout=_GOODBYE_SECONDS), name)
+
+    async def _persisted(
+        self,
+        product: Product,
+        request: storage_service_pb2.CreateUploadRequest,
+        begun: list[str],
+        told: Callable[[int], None],
+    ) -> ArtifactInfo:
+        """Store, again and again while that may help; *begun* hears which uploads there are."""
         give_up = asyncio.get_running_loop().time() + self._patience
         pause = 0.2
         while True:
             try:
                 with status_as_errors("storage"):
-                    return _info(await self._stored(product, request, told), product)
+                    return _info(await self._stored(product, request, begun, told), product)
             except ReelhaulError as error:
                 if not error.retryable and error.reason not in _WRITE_ON:
                     raise
@@ -78,7 +84,8 @@ class RemoteArtifacts:
                     raise ReelhaulError(
                         ErrorReason.STORAGE_UNAVAILABLE, error.text, metadata={"backend": ""}
                     ) from error
-                log.warning("storing failed; trying again", extra={"job": stamp.job, "cause": error.text})
+                job = request.upload.artifact.job
+                log.warning("storing failed; trying again", extra={"job": job, "cause": error.text})
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
 
@@ -86,9 +93,11 @@ class RemoteArtifacts:
         self,
         product: Product,
         request: storage_service_pb2.CreateUploadRequest,
+        begun: list[str],
         told: Callable[[int], None],
     ) -> artifact_pb2.Artifact:
         upload = await self._stub.CreateUpload(request)
+        begun[:] = [upload.name]
         end = storage_service_pb2.FinishUploadRequest(
             name=upload.name, total_checksums=request.expected_checksums
         )
@@ -107,6 +116,14 @@ class RemoteArtifacts:
         if upload.persisted_size < product.info.size_bytes:
             await self._stub.WriteArtifact(_messages(product.path, upload, told))
         return await self._stub.FinishUpload(end)
+
+
+async def _tried(call: Awaitable[object], name: str) -> None:
+    """Have *name* dropped by *call*; where that fails, it expires."""
+    try:
+        await call
+    except aio.AioRpcError as error:
+        log.warning("not dropped; it expires", extra={"artifact": name, "cause": error.details()})
 
 
 # The upload stands elsewhere than we thought, or a write whose link broke has not ended there yet:

@@ -23,9 +23,9 @@ class GuardProcess:
         async with running_guard(config) as guard:
             yield cls(guard)
 
-    async def open(self, name: str, byte_limit: int) -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
         """As ``ports.Guard.open``."""
-        return (await self._guard.open(name, byte_limit)).proxy_url
+        return (await self._guard.open(name, byte_limit, egress=egress)).proxy_url
 
     async def close(self, name: str) -> Usage:
         """As ``ports.Guard.close``."""
@@ -40,4 +40,5 @@ class GuardProcess:
 
 
 def _usage(used: passes.Usage) -> Usage:
-    return Usage(used.ingress_bytes, tuple((refusal.host, refusal.why) for refusal in used.refusals))
+    refusals = tuple((refusal.host, refusal.why) for refusal in used.refusals)
+    return Usage(used.ingress_bytes, refusals, used.egress_bytes)

@@ -100,7 +100,10 @@ class MemoryLeases:
         duration = duration_pb2.Duration()
         duration.FromTimedelta(timedelta(seconds=self._lease_seconds))
         lease = lease_pb2.Lease(
-            epoch=next(self._epochs), lease_duration=duration, spec=self.specs[request.job]
+            epoch=next(self._epochs),
+            lease_duration=duration,
+            spec=self.specs[request.job],
+            egress=request.slot.egress,
         )
         return lease_service_pb2.ClaimResponse(lease=lease)
 
@@ -142,6 +145,11 @@ class MemoryArtifacts:
         told(len(content))
         return info
 
+    async def discard(self, names: Sequence[str]) -> None:
+        """As ``ports.Artifacts.discard``."""
+        for name in names:
+            self.stored.pop(name, None)
+
 
 class MemoryGuard:
     """Passes that lead nowhere."""
@@ -149,10 +157,13 @@ class MemoryGuard:
     def __init__(self) -> None:
         self.open_passes: set[str] = set()
         self.used = Usage()
+        #: The egress of each pass that was opened.
+        self.egresses: list[str] = []
 
-    async def open(self, name: str, byte_limit: int) -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
         """As ``ports.Guard.open``."""
         self.open_passes.add(name)
+        self.egresses.append(egress)
         return f"http://{name}:secret@127.0.0.1:9"
 
     async def usage(self, name: str) -> Usage:

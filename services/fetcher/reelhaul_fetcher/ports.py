@@ -76,17 +76,20 @@ class Translator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What went through a pass: bytes received, and (host, why) of each refusal."""
+    """What went through a pass: bytes received and sent, and (host, why) of each refusal."""
 
     ingress_bytes: int = 0
     refusals: tuple[tuple[str, str], ...] = ()
+    egress_bytes: int = 0
 
 
 class Guard(Protocol):
     """The proxy that decides what a fetch may reach."""
 
-    async def open(self, name: str, byte_limit: int) -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
         """A pass called *name*: the proxy's URL, credentials in it. 0 bytes means no limit.
+
+        All that uses it goes out by *egress*: sites bind what they hand out to an address.
 
         Raises Unavailable.
         """
@@ -128,8 +131,12 @@ class Artifacts(Protocol):
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
 
-        Tries again for a while; then raises STORAGE_UNAVAILABLE.
+        Tries again for a while; then raises STORAGE_UNAVAILABLE. Being cancelled, or failing,
+        leaves nothing staged.
         """
+
+    async def discard(self, names: Sequence[str]) -> None:
+        """Remove artifacts that nobody will ask for. Never raises: they expire as well."""
 
 
 class Scratch(Protocol):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from reelhaul_fetcher.guard.dial import Upstream
 from reelhaul_fetcher.model.access import SPONSORBLOCK, Access
+from reelhaul_fetcher.model.egresses import STRAIGHT, name_of
 from reelhaul_runtime.settings import SuiteSettings
 
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
+# The egress that is no proxy, where there are others.
+_DIRECT = "direct"
 _CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -24,10 +28,16 @@ class Settings(SuiteSettings):
 
     #: Downloads at a time.
     fetcher_slots: int = Field(default=2, ge=1, le=256)
+    #: Connections of one download at a time, the most; more than one only where one is slow.
+    fetcher_connections: int = Field(default=8, ge=1, le=32)
     #: Pool of work that this fetcher takes from.
     fetcher_pool: str = Field(default="default", pattern=r"^[a-z0-9-]{1,32}$")
     #: http://[user:password@]host:port behind the guard; empty means straight out.
     fetcher_upstream_proxy: str = Field(default="", repr=False)
+    #: More of the same, comma separated: an attempt goes out by one of them. ``direct`` is straight out.
+    fetcher_upstream_proxies: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
+    #: Bytes that each egress may carry in a day (UTC); 0 means any number.
+    fetcher_egress_daily_bytes: int = Field(default=0, ge=0)
     #: PEM file of certificates to trust besides the usual ones.
     fetcher_ca_file: Path | None = None
     #: CIDRs that the guard lets through besides global addresses, comma separated.
@@ -63,6 +73,25 @@ class Settings(SuiteSettings):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("fetcher_upstream_proxies", mode="before")
+    @classmethod
+    def _proxies(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _egresses_are_told_apart(self) -> Self:
+        # What it says may show in a log: the number, never the URL.
+        proxies = list(filter(None, [self.fetcher_upstream_proxy, *self.fetcher_upstream_proxies]))
+        for number, url in enumerate(proxies, 1):
+            try:
+                if url != _DIRECT:
+                    Upstream.of(url)
+            except ValueError as error:
+                raise ValueError(f"upstream proxy {number}: {error}") from None
+        if len(self.egresses) < len(proxies):
+            raise ValueError("two upstream proxies have the same user, host and port")
+        return self
+
     @field_validator("fetcher_player_clients", mode="before")
     @classmethod
     def _clients(cls, value: object) -> object:
@@ -92,6 +121,13 @@ class Settings(SuiteSettings):
         return value and value.absolute()
 
     @property
+    def egresses(self) -> dict[str, str]:
+        """The ways out by name: a proxy's URL, or empty for straight out. One at least."""
+        proxies = filter(None, [self.fetcher_upstream_proxy, *self.fetcher_upstream_proxies])
+        found = dict((_DIRECT, "") if url == _DIRECT else (name_of(url), url) for url in proxies)
+        return found or {STRAIGHT: ""}
+
+    @property
     def access(self) -> Access:
         """How the engine gets at sites."""
         return Access(
@@ -100,6 +136,7 @@ class Settings(SuiteSettings):
             js_runtime=str(self.fetcher_js_runtime or ""),
             cookies_file=str(self.fetcher_cookies_file or ""),
             sponsorblock_url=self.fetcher_sponsorblock_url,
+            connections=self.fetcher_connections,
         )
 
     @property

@@ -250,8 +250,8 @@ class QueueStore(Protocol):
     async def count(self, lanes: Sequence[Lane]) -> int:
         """How many jobs are in *lanes*, which are none of READY and IDLE."""
 
-    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
-        """A live worker has so many slots, and uses this egress."""
+    async def seen(self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)) -> None:
+        """A live worker has so many slots, and may use these egresses, one at least."""
 
     async def slots(self, now: datetime) -> int:
         """Slots of the workers seen lately."""

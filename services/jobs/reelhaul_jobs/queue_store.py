@@ -103,10 +103,15 @@ class SqlQueueStore:
         statement = select(func.count()).where(LOOKED_AFTER, jobs.c.lane.in_([int(lane) for lane in lanes]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
 
-    async def seen(self, worker: str, slots: int, now: datetime, egress: str = "") -> None:
-        """See QueueStore.seen."""
-        row = {"name": worker, "slots": slots, "seen_time": rows.micros(now), "egress": egress}
-        await self._database.write(lambda connection: _executed(connection, _upsert_worker(connection), row))
+    async def seen(self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)) -> None:
+        """See QueueStore.seen. Each further egress has a row of its own, without slots."""
+        first, *others = egresses
+        named = {worker: (slots, first)} | {f"{worker[:190]}/{egress}": (0, egress) for egress in others}
+        told = [
+            {"name": name, "slots": number, "seen_time": rows.micros(now), "egress": egress}
+            for name, (number, egress) in named.items()
+        ]
+        await self._database.write(lambda connection: _see(connection, told))
 
     async def slots(self, now: datetime) -> int:
         """See QueueStore.slots."""
@@ -180,10 +185,11 @@ def _executed(connection: Connection, statement: Any, values: Any = None) -> Non
     connection.execute(statement, values)
 
 
-def _upsert_worker(connection: Connection) -> Any:
+def _see(connection: Connection, seen: list[dict[str, Any]]) -> None:
     statement = _dialect(connection).insert(workers)
     told = {name: statement.excluded[name] for name in ("slots", "seen_time", "egress")}
-    return statement.on_conflict_do_update(index_elements=[workers.c.name], set_=told)
+    upsert = statement.on_conflict_do_update(index_elements=[workers.c.name], set_=told)
+    connection.execute(upsert, seen)
 
 
 def _lead(connection: Connection, asked: dict[str, Any], now: int) -> bool:

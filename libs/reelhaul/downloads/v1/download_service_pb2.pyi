@@ -884,7 +884,7 @@ class WatchProgressRequest(_message.Message):
     old, begins with a snapshot. An SSE client's Last-Event-ID sets it.
     """
     min_interval_seconds: _builtins.float
-    """Shortest time between two progress messages, in seconds, 0.05..60; 0 means 0.25."""
+    """Progress comes no oftener than this on the whole, in seconds, 0.05..60; 0 means 0.25."""
     heartbeat_seconds: _builtins.float
     """A heartbeat after this much silence, in seconds, 1..60; 0 means 15."""
     def __init__(

@@ -655,8 +655,9 @@ class WatchJobRequest(_message.Message):
     """
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Shortest time between two progress messages; default 250 ms, clamped to
-        50 ms..60 s. State changes never wait.
+        """Progress is told no oftener than this on the whole: a message that is up to a fifth
+        too early does not wait. Default 250 ms, clamped to 50 ms..60 s. State changes never
+        wait.
         """
 
     @_builtins.property

@@ -105,8 +105,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 51
     """The site or the network on the way failed: refused, reset, timed out, no name,
-    or 5xx. `cause` tells which: "dns", "connect", "tls", "timeout", "reset" or the
-    HTTP status.
+    or 5xx. `cause` tells which: "dns", "connect", "tls", "timeout", "reset",
+    "egress" (our own way out is away, or used up for today) or the HTTP status.
     """
     EXTRACTOR_FAILED: _ErrorReason.ValueType  # 52
     """The extractor broke, or found no formats without saying why; wants an engine
@@ -248,8 +248,8 @@ honoured.
 """
 UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 51
 """The site or the network on the way failed: refused, reset, timed out, no name,
-or 5xx. `cause` tells which: "dns", "connect", "tls", "timeout", "reset" or the
-HTTP status.
+or 5xx. `cause` tells which: "dns", "connect", "tls", "timeout", "reset",
+"egress" (our own way out is away, or used up for today) or the HTTP status.
 """
 EXTRACTOR_FAILED: ErrorReason.ValueType  # 52
 """The extractor broke, or found no formats without saying why; wants an engine

@@ -29,7 +29,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from reelhaul.type.v1 import media_pb2 as reelhaul_dot_type_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1creelhaul/work/v1/lease.proto\x12\x10reelhaul.work.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1creelhaul/type/v1/media.proto\"\xa3\x01\n\x05Lease\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x31\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.reelhaul.work.v1.FetchSpec\x12-\n\x06resume\x18\x04 \x01(\x0b\x32\x1d.reelhaul.work.v1.ResumeHints\"\xd1\x02\n\tFetchSpec\x12\x0b\n\x03url\x18\x01 \x01(\t\x12,\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x1c.reelhaul.type.v1.FormatSpec\x12\x33\n\x10\x61ttempt_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x37\n\x06labels\x18\x05 \x03(\x0b\x32\'.reelhaul.work.v1.FetchSpec.LabelsEntry\x12\x32\n\texpansion\x18\x06 \x01(\x0b\x32\x1f.reelhaul.work.v1.ExpansionSpec\x12\x13\n\x0bquota_bytes\x18\x07 \x01(\x03\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"<\n\rExpansionSpec\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x05\x12\x16\n\x0estart_position\x18\x02 \x01(\x05\"\xac\x01\n\x0bResumeHints\x12\x17\n\x0fprevious_worker\x18\x01 \x01(\t\x12\x16\n\x0eprevious_epoch\x18\x02 \x01(\x03\x12\x18\n\x10\x64ownloaded_bytes\x18\x03 \x01(\x03\x12*\n\x05media\x18\x04 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfo\x12&\n\nlast_error\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"\x9c\x01\n\x04Slot\x12\x12\n\x04pool\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x65gress\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0e\x65ngine_version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nfree_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nslot_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\nbusy_count\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xbd\x02\n\x07Refusal\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .reelhaul.work.v1.Refusal.Reason\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x87\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\n\n\x06LEASED\x10\x01\x12\x0e\n\nSUPERSEDED\x10\x02\x12\t\n\x05\x45NDED\x10\x03\x12\n\n\x06PAUSED\x10\x04\x12\x0b\n\x07NOT_DUE\x10\x05\x12\x0b\n\x07UNKNOWN\x10\x06\x12\x08\n\x04LOST\x10\x07\x12\x0e\n\nSLOT_UNFIT\x10\x08\"\x8d\x01\n\x07Renewal\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11lease_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\"\x87\x01\n\tRetryHint\x12\x34\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x12\n\x04site\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x65gress\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x61void_worker\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x07Receipt\x12/\n\x0b\x63ommit_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x15\n\rrepeated_call\x18\x03 \x01(\x08\x12\x11\n\tcancelled\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1creelhaul/work/v1/lease.proto\x12\x10reelhaul.work.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1creelhaul/type/v1/media.proto\"\xb3\x01\n\x05Lease\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x31\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.reelhaul.work.v1.FetchSpec\x12-\n\x06resume\x18\x04 \x01(\x0b\x32\x1d.reelhaul.work.v1.ResumeHints\x12\x0e\n\x06\x65gress\x18\x05 \x01(\t\"\xd1\x02\n\tFetchSpec\x12\x0b\n\x03url\x18\x01 \x01(\t\x12,\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x1c.reelhaul.type.v1.FormatSpec\x12\x33\n\x10\x61ttempt_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x37\n\x06labels\x18\x05 \x03(\x0b\x32\'.reelhaul.work.v1.FetchSpec.LabelsEntry\x12\x32\n\texpansion\x18\x06 \x01(\x0b\x32\x1f.reelhaul.work.v1.ExpansionSpec\x12\x13\n\x0bquota_bytes\x18\x07 \x01(\x03\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"<\n\rExpansionSpec\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x05\x12\x16\n\x0estart_position\x18\x02 \x01(\x05\"\xac\x01\n\x0bResumeHints\x12\x17\n\x0fprevious_worker\x18\x01 \x01(\t\x12\x16\n\x0eprevious_epoch\x18\x02 \x01(\x03\x12\x18\n\x10\x64ownloaded_bytes\x18\x03 \x01(\x03\x12*\n\x05media\x18\x04 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfo\x12&\n\nlast_error\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"\xba\x01\n\x04Slot\x12\x12\n\x04pool\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x65gress\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0e\x65ngine_version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nfree_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nslot_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\nbusy_count\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1c\n\x0eother_egresses\x18\x07 \x03(\tB\x04\xe2\x41\x01\x01\"\xbd\x02\n\x07Refusal\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .reelhaul.work.v1.Refusal.Reason\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x87\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\n\n\x06LEASED\x10\x01\x12\x0e\n\nSUPERSEDED\x10\x02\x12\t\n\x05\x45NDED\x10\x03\x12\n\n\x06PAUSED\x10\x04\x12\x0b\n\x07NOT_DUE\x10\x05\x12\x0b\n\x07UNKNOWN\x10\x06\x12\x08\n\x04LOST\x10\x07\x12\x0e\n\nSLOT_UNFIT\x10\x08\"\x8d\x01\n\x07Renewal\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11lease_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\"\x87\x01\n\tRetryHint\x12\x34\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x12\n\x04site\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x65gress\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x61void_worker\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x07Receipt\x12/\n\x0b\x63ommit_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x15\n\rrepeated_call\x18\x03 \x01(\x08\x12\x11\n\tcancelled\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SLOT'].fields_by_name['slot_count']._serialized_options = b'\342A\001\001'
   _globals['_SLOT'].fields_by_name['busy_count']._loaded_options = None
   _globals['_SLOT'].fields_by_name['busy_count']._serialized_options = b'\342A\001\001'
+  _globals['_SLOT'].fields_by_name['other_egresses']._loaded_options = None
+  _globals['_SLOT'].fields_by_name['other_egresses']._serialized_options = b'\342A\001\001'
   _globals['_RETRYHINT'].fields_by_name['retry_delay']._loaded_options = None
   _globals['_RETRYHINT'].fields_by_name['retry_delay']._serialized_options = b'\342A\001\001'
   _globals['_RETRYHINT'].fields_by_name['site']._loaded_options = None
@@ -59,25 +61,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYHINT'].fields_by_name['avoid_worker']._loaded_options = None
   _globals['_RETRYHINT'].fields_by_name['avoid_worker']._serialized_options = b'\342A\001\001'
   _globals['_LEASE']._serialized_start=204
-  _globals['_LEASE']._serialized_end=367
-  _globals['_FETCHSPEC']._serialized_start=370
-  _globals['_FETCHSPEC']._serialized_end=707
-  _globals['_FETCHSPEC_LABELSENTRY']._serialized_start=662
-  _globals['_FETCHSPEC_LABELSENTRY']._serialized_end=707
-  _globals['_EXPANSIONSPEC']._serialized_start=709
-  _globals['_EXPANSIONSPEC']._serialized_end=769
-  _globals['_RESUMEHINTS']._serialized_start=772
-  _globals['_RESUMEHINTS']._serialized_end=944
-  _globals['_SLOT']._serialized_start=947
-  _globals['_SLOT']._serialized_end=1103
-  _globals['_REFUSAL']._serialized_start=1106
-  _globals['_REFUSAL']._serialized_end=1423
-  _globals['_REFUSAL_REASON']._serialized_start=1288
-  _globals['_REFUSAL_REASON']._serialized_end=1423
-  _globals['_RENEWAL']._serialized_start=1426
-  _globals['_RENEWAL']._serialized_end=1567
-  _globals['_RETRYHINT']._serialized_start=1570
-  _globals['_RETRYHINT']._serialized_end=1705
-  _globals['_RECEIPT']._serialized_start=1707
-  _globals['_RECEIPT']._serialized_end=1825
+  _globals['_LEASE']._serialized_end=383
+  _globals['_FETCHSPEC']._serialized_start=386
+  _globals['_FETCHSPEC']._serialized_end=723
+  _globals['_FETCHSPEC_LABELSENTRY']._serialized_start=678
+  _globals['_FETCHSPEC_LABELSENTRY']._serialized_end=723
+  _globals['_EXPANSIONSPEC']._serialized_start=725
+  _globals['_EXPANSIONSPEC']._serialized_end=785
+  _globals['_RESUMEHINTS']._serialized_start=788
+  _globals['_RESUMEHINTS']._serialized_end=960
+  _globals['_SLOT']._serialized_start=963
+  _globals['_SLOT']._serialized_end=1149
+  _globals['_REFUSAL']._serialized_start=1152
+  _globals['_REFUSAL']._serialized_end=1469
+  _globals['_REFUSAL_REASON']._serialized_start=1334
+  _globals['_REFUSAL_REASON']._serialized_end=1469
+  _globals['_RENEWAL']._serialized_start=1472
+  _globals['_RENEWAL']._serialized_end=1613
+  _globals['_RETRYHINT']._serialized_start=1616
+  _globals['_RETRYHINT']._serialized_end=1751
+  _globals['_RECEIPT']._serialized_start=1753
+  _globals['_RECEIPT']._serialized_end=1871
 # @@protoc_insertion_point(module_scope)

@@ -33,8 +33,13 @@ class Lease(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Its number: the fence. Sent with all that follows, and kept on each artifact."""
+    egress: _builtins.str
+    """The egress to use for all of it: the slot's own, or the first of the others where
+    the site lets that one wait.
+    """
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """How long it lasts, from when the worker sent its claim; renew every third of it."""
@@ -54,10 +59,11 @@ class Lease(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         spec: Global___FetchSpec | None = ...,
         resume: Global___ResumeHints | None = ...,
+        egress: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "resume", b"resume", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "lease_duration", b"lease_duration", "resume", b"resume", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "epoch", b"epoch", "lease_duration", b"lease_duration", "resume", b"resume", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,6 +235,7 @@ class Slot(_message.Message):
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     BUSY_COUNT_FIELD_NUMBER: _builtins.int
+    OTHER_EGRESSES_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool that the item was pulled from."""
     egress: _builtins.str
@@ -245,6 +252,12 @@ class Slot(_message.Message):
     """Slots of the worker in all: with those in use, the size of dispatch's window."""
     busy_count: _builtins.int
     """Slots in use, this one counted."""
+    @_builtins.property
+    def other_egresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of further egresses that would do as well, the best first; at most 32.
+        Lease.egress says which one it is to be.
+        """
+
     def __init__(
         self,
         *,
@@ -254,10 +267,11 @@ class Slot(_message.Message):
         free_bytes: _builtins.int = ...,
         slot_count: _builtins.int = ...,
         busy_count: _builtins.int = ...,
+        other_egresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_count", b"busy_count", "egress", b"egress", "engine_version", b"engine_version", "free_bytes", b"free_bytes", "pool", b"pool", "slot_count", b"slot_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_count", b"busy_count", "egress", b"egress", "engine_version", b"engine_version", "free_bytes", b"free_bytes", "other_egresses", b"other_egresses", "pool", b"pool", "slot_count", b"slot_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

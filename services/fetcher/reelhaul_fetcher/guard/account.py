@@ -8,14 +8,24 @@ from collections.abc import Mapping
 from hmac import compare_digest
 from typing import Any
 
+from reelhaul_fetcher.guard.dial import Upstream
 from reelhaul_fetcher.guard.errors import Refused, Unreachable
 
 
 class Account:
     """The guard's side of a pass. Its bytes count in both directions against one limit."""
 
-    def __init__(self, name: str, secret: str, byte_limit: int, connection_limit: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        secret: str,
+        byte_limit: int,
+        connection_limit: int,
+        upstream: Upstream | None = None,
+    ) -> None:
         self.name = name
+        #: The proxy that all its requests go on to; None: straight to the sites.
+        self.upstream = upstream
         self.ingress_bytes = 0
         self.egress_bytes = 0
         #: The latest refusals: (host, why). A hostile page must not fill our memory with them.

@@ -55,7 +55,7 @@ class Carrier:
         if request.body:
             raise Malformed("body")
         site, _ = await self._reach(request)
-        if self._dialer.upstream:
+        if self._account.upstream:
             await self._through_upstream(site, request)
         self.answering = True
         await self._client.send(answers.CONNECTED)
@@ -68,8 +68,8 @@ class Carrier:
         return False
 
     async def _through_upstream(self, site: Wire, request: Request) -> None:
-        assert self._dialer.upstream
-        await site.send(request.connecting(self._dialer.upstream.authorization))
+        assert self._account.upstream
+        await site.send(request.connecting(self._account.upstream.authorization))
         response = await _response(site)
         if response.status // 100 != 2:
             raise Unreachable(f"upstream-{response.status}")
@@ -88,7 +88,7 @@ class Carrier:
         return await self._ask(site, request)
 
     async def _ask(self, site: Wire, request: Request) -> tuple[Response, bool]:
-        upstream = self._dialer.upstream
+        upstream = self._account.upstream
         whole = True
         try:
             await site.send(request.forwarded(upstream.authorization if upstream else None))
@@ -126,7 +126,7 @@ class Carrier:
         if self._site and self._site_of == place and not self._site.stale:
             return self._site, True
         self.leave()
-        self._site = Wire(await self._dialer.dial(*place), self._account)
+        self._site = Wire(await self._dialer.dial(*place, self._account.upstream), self._account)
         self._site_of = place
         return self._site, False
 

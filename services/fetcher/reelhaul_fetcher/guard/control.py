@@ -40,12 +40,11 @@ async def obey(channel: socket.socket, listener: socket.socket) -> None:
 
 
 def _proxy(config: Mapping[str, Any], listener: socket.socket) -> Proxy:
-    upstream = Upstream.of(config["upstream_proxy"]) if config["upstream_proxy"] else None
     rules = Rules.of(config["allow_networks"], config["extra_ports"])
-    dialer = Dialer(rules, system_resolver, upstream, config["connect_seconds"])
-    return Proxy(
-        listener, dialer, Limits(config["connections_per_pass"], idle_seconds=config["idle_seconds"])
-    )
+    dialer = Dialer(rules, system_resolver, config["connect_seconds"])
+    limits = Limits(config["connections_per_pass"], idle_seconds=config["idle_seconds"])
+    egresses = {name: Upstream.of(url) if url else None for name, url in config["egresses"].items()}
+    return Proxy(listener, dialer, limits, egresses)
 
 
 def _done(proxy: Proxy, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def _done(proxy: Proxy, order: Mapping[str, Any]) -> dict[str, Any]:
     name = order["name"]
     match order["do"]:
         case "open":
-            proxy.open(name, order["secret"], order["byte_limit"], order["seconds"], order["used"])
+            proxy.open(**{key: value for key, value in order.items() if key not in ("id", "do")})
             return {}
         case "close":
             return {"used": proxy.close(name)}

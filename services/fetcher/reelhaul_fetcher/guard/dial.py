@@ -39,43 +39,43 @@ class Upstream:
 
 
 class Dialer:
-    """Opens connections to where the rules allow, directly or through *upstream*."""
+    """Opens connections to where the rules allow, directly or through an upstream proxy."""
 
-    def __init__(self, rules: Rules, resolver: Resolver, upstream: Upstream | None, seconds: float) -> None:
-        self.upstream = upstream
+    def __init__(self, rules: Rules, resolver: Resolver, seconds: float) -> None:
         self._rules = rules
         self._resolver = resolver
         self._seconds = seconds
 
-    async def dial(self, host: str, port: int) -> socket.socket:
-        """A connection to *host*, or to the upstream proxy on the way there.
+    async def dial(self, host: str, port: int, upstream: Upstream | None) -> socket.socket:
+        """A connection to *host*, or to *upstream* on the way there.
 
         Raises ``Refused``, or ``Unreachable`` when it is allowed but does not answer.
         """
-        addresses = await self._checked(host, port)
-        if self.upstream is None:
+        addresses = await self._checked(host, port, upstream)
+        if upstream is None:
             return await self._connected(addresses, port)
         # Whoever runs the suite chose this proxy: it may well be inside.
-        through = await self._resolved(self.upstream.host, self._seconds)
-        return await self._connected(through, self.upstream.port)
-
-    async def _checked(self, host: str, port: int) -> list[Address]:
-        written = literal(host)
         try:
-            addresses = [written] if written else await self._resolved(host, self._patience)
+            through = await self._resolved(upstream.host, self._seconds)
+            return await self._connected(through, upstream.port)
+        except Unreachable as away:
+            # Not the site's fault: another egress may do.
+            raise Unreachable("upstream-away", away.status) from None
+
+    async def _checked(self, host: str, port: int, upstream: Upstream | None) -> list[Address]:
+        written = literal(host)
+        # Behind an upstream proxy there may be no name service here at all, and every request would wait.
+        patience = min(self._seconds, 3.0) if upstream else self._seconds
+        try:
+            addresses = [written] if written else await self._resolved(host, patience)
         except Unreachable:
-            if self.upstream is None:
+            if upstream is None:
                 raise
             # Only the upstream proxy knows this name; its port is all that can be judged here.
             self._rules.check([_ANY_GLOBAL], port)
             return []
         self._rules.check(addresses, port)
         return [unmapped(address) for address in addresses]
-
-    @property
-    def _patience(self) -> float:
-        # Behind an upstream proxy there may be no name service here at all, and every request would wait.
-        return min(self._seconds, 3.0) if self.upstream else self._seconds
 
     async def _resolved(self, host: str, seconds: float) -> list[Address]:
         with suppress(ValueError):

@@ -45,8 +45,9 @@ class Usage:
 class OpenPass:
     """The fetcher's memory of an open pass: enough to open it again in the next guard."""
 
-    def __init__(self, name: str, byte_limit: int, seconds: float) -> None:
+    def __init__(self, name: str, byte_limit: int, seconds: float, egress: str = "") -> None:
         self.name = name
+        self._egress = egress
         self.secret = secrets.token_urlsafe(32)
         self.usage = Usage()
         self._byte_limit = byte_limit
@@ -60,6 +61,7 @@ class OpenPass:
             "byte_limit": self._byte_limit,
             "seconds": max(self._deadline - _now(), 0.001) if self._deadline else 0,
             "used": asdict(self.usage),
+            "egress": self._egress,
         }
 
     def note(self, used: Mapping[str, Any]) -> None:

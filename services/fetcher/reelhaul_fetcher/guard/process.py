@@ -27,8 +27,8 @@ class GuardConfig:
     allow_networks: tuple[str, ...] = ()
     #: Ports besides 80 and 443.
     extra_ports: tuple[int, ...] = ()
-    #: ``http://[user:password@]host:port``, behind the guard; empty: none.
-    upstream_proxy: str = field(default="", repr=False)
+    #: The ways out by name: ``http://[user:password@]host:port`` behind the guard; empty: straight out.
+    egresses: Mapping[str, str] = field(default_factory=lambda: {"": ""}, repr=False)
     connections_per_pass: int = 64
     #: Seconds without a byte after which a connection is cut.
     idle_seconds: float = 60.0
@@ -37,8 +37,8 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         Rules.of(self.allow_networks, self.extra_ports)
-        if self.upstream_proxy:
-            Upstream.of(self.upstream_proxy)
+        for url in filter(None, self.egresses.values()):
+            Upstream.of(url)
 
 
 @asynccontextmanager
@@ -76,15 +76,18 @@ class Guard:
         """The present process; 0 while there is none."""
         return self._channel.pid if self._channel else 0
 
-    async def open(self, name: str, byte_limit: int = 0, seconds: float = 0) -> Pass:
+    async def open(self, name: str, byte_limit: int = 0, seconds: float = 0, egress: str = "") -> Pass:
         """A way out for *name*, until it is closed, *seconds* are over or *byte_limit* bytes have passed.
 
         Bytes count in both directions together; 0 is no limit. Raises ValueError for a name that is open
-        already, or is not made of up to 128 letters, digits and ``-._~``; GuardAway if no guard comes up.
+        already, or is not made of up to 128 letters, digits and ``-._~``, and for an egress that there is
+        not; GuardAway if no guard comes up.
         """
+        if egress not in self._config.egresses:
+            raise ValueError(f"there is no egress {egress!r}")
         if not _NAME.fullmatch(name) or name in self._passes:
             raise ValueError(f"{name!r} is open already, or is no name for a pass")
-        opened = self._passes[name] = OpenPass(name, byte_limit, seconds)
+        opened = self._passes[name] = OpenPass(name, byte_limit, seconds, egress)
         try:
             await self._let_through(opened)
         except BaseException:

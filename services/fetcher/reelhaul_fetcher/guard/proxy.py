@@ -11,7 +11,7 @@ from typing import Any
 
 from reelhaul_fetcher.guard.account import Account
 from reelhaul_fetcher.guard.connection import Connection
-from reelhaul_fetcher.guard.dial import Dialer
+from reelhaul_fetcher.guard.dial import Dialer, Upstream
 from reelhaul_fetcher.guard.wire import Wire
 
 
@@ -28,9 +28,16 @@ class Limits:
 
 
 class Proxy:
-    """Listens on *listener*; knows the open passes."""
+    """Listens on *listener*; knows the open passes, and *egresses*: by which proxy each is left, if any."""
 
-    def __init__(self, listener: socket.socket, dialer: Dialer, limits: Limits) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        dialer: Dialer,
+        limits: Limits,
+        egresses: Mapping[str, Upstream | None],
+    ) -> None:
+        self._egresses = egresses
         self._listener = listener
         self._dialer = dialer
         self._limits = limits
@@ -43,15 +50,24 @@ class Proxy:
         return self._accounts
 
     def open(
-        self, name: str, secret: str, byte_limit: int, seconds: float, used: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        secret: str,
+        byte_limit: int,
+        seconds: float,
+        used: Mapping[str, Any] | None = None,
+        egress: str = "",
     ) -> None:
         """Let the pass *name* through, for *seconds* (0: until closed), going on from what it has *used*.
+
+        All of it leaves by *egress*.
 
         Opening it again changes nothing.
         """
         if name in self._accounts:
             return
-        account = Account(name, secret, byte_limit, self._limits.connections_per_pass)
+        upstream = self._egresses[egress]
+        account = Account(name, secret, byte_limit, self._limits.connections_per_pass, upstream)
         if used:
             account.carry(used)
         if seconds:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from reelhaul_fetcher.media import running
 from reelhaul_fetcher.media.ffprobe import LOCAL_ONLY
 
 #: How every command of ours begins.
 QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-
-
-class FfmpegFailed(Exception):
-    """ffmpeg ended badly; the text is the last that it said."""
 
 
 def to_jpeg(picture: Path, output: Path) -> None:
@@ -53,26 +46,14 @@ def _decoders() -> str:
 
 
 def run(command: list[str], duration: float = 0.0, tell: Callable[[float], None] | None = None) -> None:
-    """Run *command* to its end. *tell* hears how far of *duration* seconds it is. Raises FfmpegFailed."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        preexec_fn=_die_with_parent,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stdout:
-            key, _, value = line.strip().partition("=")
-            if key == "out_time_us" and value.isdigit() and duration > 0 and tell is not None:
-                tell(int(value) / 1e6 / duration)
-        said = process.stderr.read()
-    if process.returncode != 0:
-        raise FfmpegFailed(said.strip()[-300:] or f"ffmpeg ended with {process.returncode}")
+    """Run *command* to its end. *tell* hears how far of *duration* seconds it is.
 
+    Raises FfmpegFailed, for an ffmpeg that does nothing any more as well.
+    """
 
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    def hear(line: str) -> None:
+        key, _, value = line.strip().partition("=")
+        if key == "out_time_us" and value.isdigit() and duration > 0 and tell is not None:
+            tell(int(value) / 1e6 / duration)
+
+    running.run(command, hear)

@@ -10,7 +10,7 @@ from google.protobuf import duration_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia
-from reelhaul_fetcher.media import ffmpeg, ffprobe
+from reelhaul_fetcher.media import ffmpeg, ffprobe, running
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -43,7 +43,7 @@ def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = Non
     _check_duration(seen.duration, promise)
     try:
         ffmpeg.try_out(path, seen.duration, seen.video_codec)
-    except ffmpeg.FfmpegFailed as error:
+    except running.FfmpegFailed as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     return delivered(seen, path.suffix.lstrip("."))
 

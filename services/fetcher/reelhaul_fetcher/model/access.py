@@ -14,7 +14,8 @@ class Access:
 
     ``player_clients`` are YouTube's, in the order to try. ``po_token_url`` is where tokens of
     proof of origin are made; ``js_runtime`` the path of a deno; ``cookies_file`` a Netscape
-    cookie file, of which each run gets a copy of its own.
+    cookie file, of which each run gets a copy of its own. ``connections`` is the most that one
+    fetch has to a site at a time; all but one are for sites that are slow.
     """
 
     player_clients: tuple[str, ...] = ()
@@ -22,3 +23,4 @@ class Access:
     js_runtime: str = ""
     cookies_file: str = ""
     sponsorblock_url: str = SPONSORBLOCK
+    connections: int = 8

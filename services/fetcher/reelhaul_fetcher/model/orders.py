@@ -15,6 +15,7 @@ class FetchOrder:
     ``proxy_url`` is the only way out, pass included. ``size_limit`` is the most bytes to
     receive and ``max_seconds`` the longest play time; ``record_seconds`` is how much of a
     broadcast to record, ``patience_seconds`` how long to be about it; 0 means no limit.
+    ``idle_seconds`` is how long an ffmpeg may do nothing.
     """
 
     url: str
@@ -25,6 +26,7 @@ class FetchOrder:
     max_seconds: float = 0.0
     record_seconds: float = 0.0
     patience_seconds: float = 0.0
+    idle_seconds: float = 60.0
     cpu_seconds: int = 4 * 3600
 
 

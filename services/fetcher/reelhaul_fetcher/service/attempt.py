@@ -15,6 +15,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
+from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching
 from reelhaul_fetcher.service.reporting import Reporter
 from reelhaul_runtime import failpoints
@@ -120,9 +121,10 @@ class Attempt:
             async with reporter.publishing():
                 await asyncio.wait({self._work})
         finally:
-            for task in (keeping, self._work):
-                task.cancel()
-            await asyncio.wait({keeping, self._work})
+            # Once: what it cleans up is not to be cancelled as well.
+            self._work.cancel()
+            await ended(keeping)
+            await asyncio.wait({self._work})
         if self._work.cancelled() and self._stopped is not None:
             return self._stopped
         error = self._work.exception()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
+from reelhaul_fetcher.model.egresses import Egresses, house_of
 from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
 from reelhaul_fetcher.model.watchdog import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
@@ -60,6 +61,7 @@ class Fetching:
     artifacts: Artifacts
     scratch: Scratch
     limits: Limits
+    egresses: Egresses = field(default_factory=Egresses)
 
     async def fetched(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
@@ -112,7 +114,7 @@ class Fetching:
     ) -> tuple[T, Usage]:
         """What *work* makes of a pass of its own, and what went through that."""
         name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
-        proxy_url = await self.guard.open(name, byte_limit)
+        proxy_url = await self.guard.open(name, byte_limit, lease.egress)
         failure: ReelhaulError | None = None
         report: T | None = None
         usage = Usage()
@@ -122,6 +124,7 @@ class Fetching:
             failure = error
         finally:
             usage = await asyncio.shield(self.guard.close(name))
+        self.egresses.noted(house_of(lease.spec.url), lease.egress, failure)
         if report is None:
             assert failure is not None
             raise by_guard(failure, usage) from failure
@@ -142,6 +145,7 @@ class Fetching:
             record_seconds=min(recorded or longest, longest),
             # What is recorded must be packed and stored before the attempt is over.
             patience_seconds=deadline * _RECORDING_SHARE,
+            idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
         )
 
@@ -167,13 +171,17 @@ class Fetching:
         deadline = lease.spec.attempt_deadline.ToTimedelta()
         stamp = Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), deadline + _TTL_ROOM)
         total = sum(product.info.size_bytes for product in products)
-        done, infos = 0, []
+        done, infos = 0, list[ArtifactInfo]()
         reporter.uploading(0, total)
-        for product in products:
-            told = partial(_told_above, reporter, done, total)
-            infos.append(await self.artifacts.store(product, stamp, told))
-            done += product.info.size_bytes
-            reporter.uploading(done, total)
+        try:
+            for product in products:
+                told = partial(_told_above, reporter, done, total)
+                infos.append(await self.artifacts.store(product, stamp, told))
+                done += product.info.size_bytes
+                reporter.uploading(done, total)
+        except BaseException:
+            await asyncio.shield(self.artifacts.discard([info.name for info in infos]))
+            raise
         return infos
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
+from reelhaul_fetcher.model.egresses import Egresses, house_of
 from reelhaul_fetcher.model.orders import ProbeOrder
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ports import Engine, Guard
@@ -45,8 +46,16 @@ class Probe:
 class Probing:
     """Answers questions about URLs, at most *width* at a time."""
 
-    def __init__(self, engine: Engine, guard: Guard, now: Callable[[], datetime], width: int = 4) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        guard: Guard,
+        now: Callable[[], datetime],
+        width: int = 4,
+        egresses: Egresses | None = None,
+    ) -> None:
         self._engine, self._guard, self._now = engine, guard, now
+        self._egresses = egresses or Egresses()
         self._width = asyncio.Semaphore(width)
         self._kept: OrderedDict[Question, Probe] = OrderedDict()
         self._asking: dict[Question, asyncio.Task[Probe]] = {}
@@ -78,10 +87,11 @@ class Probing:
     async def _ask(self, question: Question) -> Probe:
         async with self._width:
             name = f"probe-{uuid.uuid4()}"
-            at = self._now()
+            at, site = self._now(), house_of(question.url)
+            egress = self._egresses.choice(site)
             failure: ReelhaulError | None = None
             media: MediaInfo | None = None
-            url = await self._guard.open(name, _BYTE_LIMIT)
+            url = await self._guard.open(name, _BYTE_LIMIT, egress)
             order = ProbeOrder(question.url, url, question.max_entries, question.playlist)
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
@@ -92,6 +102,7 @@ class Probing:
                 failure = _stalled(question.url)
             finally:
                 usage = await asyncio.shield(self._guard.close(name))
+            self._egresses.noted(site, egress, failure)
             if failure is not None:
                 raise by_guard(failure, usage) from failure
             assert media is not None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.gauge import SHARES
 from reelhaul_fetcher.model.orders import Sightings
 from reelhaul_fetcher.ports import Queue
+from reelhaul_fetcher.service.ending import ended
 
 _INTERVAL_SECONDS = 0.25
 
@@ -84,9 +85,7 @@ class Reporter:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await ended(task)
             if self._fresh.is_set():
                 await self._publish_one()
 

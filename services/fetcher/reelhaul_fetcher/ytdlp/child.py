@@ -12,6 +12,7 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul_fetcher.media import running
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
 from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, wire
@@ -80,6 +81,7 @@ def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Pl
     """*order*, carried out."""
     match order:
         case FetchOrder():
+            running.be_patient(order.idle_seconds)
             return wire.report_frame(fetching.fetch(order, access, line, answers, place))
         case ProbeOrder():
             return {"type": "done", "media": wire.packed(probing.probe(order, access, answers))}

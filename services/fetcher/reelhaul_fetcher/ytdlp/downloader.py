@@ -145,7 +145,7 @@ def options(
         "fragment_retries": 5,
         "retry_sleep_functions": {"http": _pause, "fragment": _pause},
         "skip_unavailable_fragments": False,
-        "concurrent_fragment_downloads": 4,
+        "concurrent_fragment_downloads": access.connections if access else 1,
         "hls_prefer_native": True,
         "external_downloader": {"default": "native", "m3u8": "native", "dash": "native"},
         "overwrites": True,

@@ -11,7 +11,7 @@ from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg
+from reelhaul_fetcher.media import ffmpeg, running
 from reelhaul_fetcher.media.muxing import Words
 from reelhaul_fetcher.model import names
 from reelhaul_fetcher.model.cuts import Cut
@@ -68,7 +68,7 @@ def _thumbnail(downloader: Downloader, media: MediaInfo, folder: Path) -> Produc
     try:
         raw.write_bytes(body(downloader, Request(media.thumbnail_url), _MAX_THUMBNAIL))
         ffmpeg.to_jpeg(raw, picture)
-    except (YoutubeDLError, OSError, ValueError, ffmpeg.FfmpegFailed):
+    except (YoutubeDLError, OSError, ValueError, running.FfmpegFailed):
         return None
     finally:
         raw.unlink(missing_ok=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from yt_dlp.networking import HEADRequest
-from yt_dlp.networking.exceptions import HTTPError, RequestError
-from yt_dlp.utils import DownloadError
+from yt_dlp.networking.exceptions import RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder
-from reelhaul_fetcher.ytdlp.downloader import Downloader, supported
-from reelhaul_fetcher.ytdlp.failures import chain
+from reelhaul_fetcher.ytdlp.bringing import brought, plain
+from reelhaul_fetcher.ytdlp.downloader import Downloader
 from reelhaul_fetcher.ytdlp.source import Source
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -25,11 +24,6 @@ Info = dict[str, Any]
 # Estimates from a bitrate are off by about this much; they alone refuse nothing nearer.
 _DOUBT = 1.3
 _USUAL_AUDIO_KBPS = 128
-#: Extensions that a stream's file may have: the site names them, so they are held to a list.
-_EXTENSIONS = frozenset(
-    {"mp4", "m4a", "m4v", "webm", "mkv", "weba", "mka", "mov", "ts", "flv", "3gp", "avi"}
-    | {"mp3", "opus", "ogg", "oga", "ogv", "flac", "wav", "aac", "ac3"}
-)
 
 
 class Meter:
@@ -46,6 +40,15 @@ class Meter:
         if not self.part or not received:
             return
         self._gauge.receive(self.part, received, _fraction(told))
+        self._check()
+
+    def count(self, received: int, total: int | None) -> None:
+        """The part that is being received has *received* of *total* bytes. Raises MEDIA_TOO_LARGE."""
+        if self.part and received:
+            self._gauge.receive(self.part, received, received / total if total else None)
+            self._check()
+
+    def _check(self) -> None:
         if self._limit and self._gauge.received > self._limit:
             raise too_large(self._gauge.received, self._limit)
 
@@ -57,7 +60,7 @@ def receive(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, m
     VERIFICATION_FAILED for a wrong length.
     """
     streams = [source.streams[part] for part in parts]
-    sizes = [_size(source.downloader, stream) for stream in streams]
+    sizes = [_size(source.downloader, stream, len(parts) > 1) for stream in streams]
     seconds = float(source.info.get("duration") or 0)
     guesses = [_estimated(stream, seconds) for stream in streams]
     _check_room(sizes, guesses if seconds else [], order.size_limit)
@@ -67,66 +70,25 @@ def receive(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, m
     for part, size in zip(parts, sizes, strict=True):
         meter.part = part
         gauge.stage(Progress.DOWNLOADING, _detail(source.streams[part]))
-        files.append(_honoured(source, part, order.folder / f"stream{len(files)}", size))
+        hear = meter.count if known else partial(_heard, gauge, meter, order.size_limit)
+        files.append(brought(source, part, order.folder / f"stream{len(files)}", size, hear))
         meter.part = ""
     return files
 
 
-def _honoured(source: Source, part: str, stem: Path, size: int | None) -> Path:
-    """The file of stream *part*; by a fresh URL where the site honours the one it gave no more."""
-    before = source.streams[part]
-    try:
-        return _one(source.downloader, {**source.info, **before}, stem, size)
-    except (DownloadError, RequestError) as error:
-        if not _is_refusal(error) or not source.renew() or part not in source.streams:
-            raise
-    after = source.streams[part]
-    if _version(before) is None or _version(before) != _version(after):
-        # Another file may be there by now: its bytes do not go after those of the old one.
-        for left in stem.parent.glob(f"{stem.name}.*"):
-            left.unlink()
-    return _one(source.downloader, {**source.info, **after}, stem, size)
+def _heard(gauge: Gauge, meter: Meter, limit: int, received: int, total: int | None) -> None:
+    """Count what came of the only part, whose length is told with its first byte."""
+    if total and not received:
+        _check_room([total], [], limit)
+        gauge.plan({meter.part: total}, total)
+    meter.count(received, total)
 
 
-def _is_refusal(error: BaseException) -> bool:
-    return any(isinstance(link, HTTPError) and link.status in (403, 410) for link in chain(error))
-
-
-def _version(stream: Info) -> tuple[str, str] | None:
-    """What a URL of YouTube's media servers says of the file behind it: its length, and when it was made."""
-    query = parse_qs(urlsplit(str(stream.get("url"))).query)
-    length, made = query.get("clen"), query.get("lmt")
-    return (length[0], made[0]) if length and made else None
-
-
-def _one(downloader: Downloader, stream: Info, stem: Path, size: int | None) -> Path:
-    protocol = str(stream.get("protocol") or "")
-    if not supported(protocol):
-        raise ReelhaulError(
-            ErrorReason.FORMAT_UNAVAILABLE, f"streams that come by {protocol or 'this way'} are not fetched"
-        )
-    extension = str(stream.get("ext"))
-    # Numbered by us: a site's format id is data, and may hold anything.
-    path = stem.with_suffix(f".{extension if extension in _EXTENSIONS else 'bin'}")
-    stream.pop("requested_formats", None)
-    succeeded, _ = downloader.dl(str(path), stream)
-    if not succeeded or not path.exists():
-        raise DownloadError("the download ended without a file")
-    received = path.stat().st_size
-    if not received or (size is not None and received != size):
-        raise ReelhaulError(
-            ErrorReason.VERIFICATION_FAILED,
-            f"{received} bytes were received of {size if size is not None else 'some'}",
-            metadata={"check": "size"},
-        )
-    return path
-
-
-def _size(downloader: Downloader, stream: Info) -> int | None:
-    """Exact bytes of *stream*; None where neither the page nor the server tells."""
+def _size(downloader: Downloader, stream: Info, one_of_several: bool) -> int | None:
+    """Exact bytes of *stream*; None where neither the page nor the server tells, or it will in time."""
     if stream.get("filesize"):
         return int(stream["filesize"])
-    if stream.get("fragments") or stream.get("protocol") not in ("http", "https"):
+    if not one_of_several or not plain(stream):
         return None
     headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
     # Many servers refuse HEAD: then nothing is known, and nothing is wrong.

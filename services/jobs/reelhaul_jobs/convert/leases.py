@@ -29,6 +29,7 @@ from reelhaul_runtime.errors import FieldInvalid
 
 _LONGEST_TEXT = 256
 _LONGEST_EGRESS = 64
+_MOST_EGRESSES = 32
 _LONGEST_SITE = 255
 _LONGEST_TITLE = 500
 _MOST_ARTIFACTS = 500
@@ -47,7 +48,15 @@ def claim_of(request: ClaimRequest, lease: timedelta) -> leases.Claim:
         engine_version=names.text(slot.engine_version, "slot.engine_version", _LONGEST_TEXT),
         lease=lease,
         egress=names.text(slot.egress, "slot.egress", _LONGEST_EGRESS),
+        other_egresses=_other_egresses(slot),
     )
+
+
+def _other_egresses(slot: lease_pb2.Slot) -> tuple[str, ...]:
+    if len(slot.other_egresses) > _MOST_EGRESSES:
+        raise FieldInvalid("slot.other_egresses", f"at most {_MOST_EGRESSES}")
+    field = "slot.other_egresses"
+    return tuple(names.text(name, field, _LONGEST_EGRESS, required=True) for name in slot.other_egresses)
 
 
 def media_of(request: RenewRequest) -> media_pb2.MediaInfo | None:
@@ -100,6 +109,7 @@ def claim_response(answer: Leased | Refusal) -> ClaimResponse:
             expansion=_expansion(job),
         ),
         resume=_hints(answer),
+        egress=job.egress,
     )
     return ClaimResponse(lease=lease)
 

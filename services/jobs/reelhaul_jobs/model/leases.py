@@ -31,6 +31,8 @@ class Claim:
     lease: timedelta
     #: The egress that the worker would use.
     egress: str = ""
+    #: What it could use as well, the best first.
+    other_egresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,8 @@ class Passage:
 
 def claimed(job: Job, claim: leases.Claim, passage: Passage, limits: SiteLimits, now: datetime) -> Change:
     """*job* leased to the worker if its site bears it; else the refusal, and the job queued anew."""
-    change = leases.claimed(job, claim, now)
+    passage = _by_another_egress(passage, claim, now)
+    change = leases.claimed(job, replace(claim, egress=passage.gate.egress), now)
     if change.began is None:
         return change
     if passage.leased >= limits.most(job.site):
@@ -106,6 +107,16 @@ def _after(
             return gates.slowed(gate, now) if complained else gate
         case _:
             return gates.unprobed(gate, job_id, now)
+
+
+def _by_another_egress(passage: Passage, claim: leases.Claim, now: datetime) -> Passage:
+    """*passage* by the first egress of the claim that the site lets in, where one does."""
+    if passage.gate.opens(now):
+        return passage
+    gates_of = {gate.egress: gate for gate in passage.others}
+    fit = (gates_of[name] for name in claim.other_egresses if name in gates_of)
+    gate = next((gate for gate in fit if gate.opens(now)), None)
+    return passage if gate is None else replace(passage, gate=gate)
 
 
 def _not_due(job: Job, now: datetime, message: str) -> Change:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from reelhaul_jobs.memory import MemoryStore
+from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.ports import Request
 from reelhaul_jobs.schedules import model
 from reelhaul_jobs.schedules.model import Run, Schedule, ScheduleState
@@ -18,12 +18,12 @@ class MemoryScheduleStore:
     """The twin of SqlScheduleStore."""
 
     def __init__(self, jobs: MemoryStore) -> None:
-        self._jobs = jobs
+        self._jobs, self._rows = jobs, jobs.rows
         self._schedules: dict[tuple[str, str], Schedule] = {}
 
     async def add(self, schedule: Schedule, request: Request | None = None) -> Schedule:
         """See ScheduleStore.add."""
-        if request is not None and (earlier := self._jobs.answered(request)) is not None:
+        if request is not None and (earlier := self._rows.answered(request)) is not None:
             return await self.get(schedule.tenant, earlier[0])
         if len(await self.all(schedule.tenant)) >= model.MOST:
             raise model.too_many()
@@ -31,16 +31,16 @@ class MemoryScheduleStore:
         if key in self._schedules:
             raise model.exists(schedule)
         self._schedules[key] = schedule
-        self._jobs.entries[key] = set()
+        self._rows.entries[key] = set()
         if request is not None:
-            self._jobs.remember(request, [schedule.id])
+            self._rows.remember(request, [schedule.id])
         return schedule
 
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
         """See ScheduleStore.get."""
         if (tenant, schedule_id) not in self._schedules:
             raise NotFound(f"schedules/{schedule_id}")
-        seen = len(self._jobs.entries[tenant, schedule_id])
+        seen = len(self._rows.entries[tenant, schedule_id])
         return replace(self._schedules[tenant, schedule_id], seen_count=seen)
 
     async def all(self, tenant: str) -> Sequence[Schedule]:
@@ -56,9 +56,9 @@ class MemoryScheduleStore:
     async def run(self, tenant: str, schedule_id: str, rule: RunRule, request: Request | None = None) -> Run:
         """See ScheduleStore.run."""
         before = await self.get(tenant, schedule_id)
-        if request is not None and (earlier := self._jobs.answered(request)) is not None:
+        if request is not None and (earlier := self._rows.answered(request)) is not None:
             return Run(before=before, after=before, job=await self._jobs.get(earlier[0]))
-        run = rule(before, before.skip_overlapping and self._jobs.lives(tenant, schedule_id))
+        run = rule(before, before.skip_overlapping and self._rows.lives(tenant, schedule_id))
         if run.job is not None:
             await self._jobs.add([run.job], request)
         self._schedules[tenant, schedule_id] = run.after
@@ -67,7 +67,7 @@ class MemoryScheduleStore:
     async def delete(self, tenant: str, schedule_id: str, check: Callable[[Schedule], None]) -> None:
         """See ScheduleStore.delete."""
         check(await self.get(tenant, schedule_id))
-        del self._schedules[tenant, schedule_id], self._jobs.entries[tenant, schedule_id]
+        del self._schedules[tenant, schedule_id], self._rows.entries[tenant, schedule_id]
 
     async def due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """See ScheduleStore.due."""

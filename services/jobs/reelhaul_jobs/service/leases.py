@@ -73,11 +73,11 @@ class Leases:
         #: How long a lease lasts unless renewed.
         self.duration = duration
         self._limits = limits or SiteLimits()
-        self._seen: dict[str, tuple[int, str, datetime]] = {}
+        self._seen: dict[str, tuple[int, tuple[str, ...], datetime]] = {}
 
     async def claim(self, job_id: str, claim: leases.Claim, slots: int) -> Leased | Refusal:
         """The job's lease, or why not."""
-        await self._note(claim.worker, slots, claim.egress)
+        await self._note(claim.worker, slots, (claim.egress, *claim.other_egresses))
 
         def rule(job: Job, passage: Passage) -> Change:
             return passages.claimed(job, claim, passage, self._limits, self._now())
@@ -115,7 +115,7 @@ class Leases:
         failpoints.reached("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
-        await self._note(change.job.worker, None, change.job.egress)
+        await self._note(change.job.worker, None, (change.job.egress,))
         assert change.job.due is not None
         return Renewed(change.job.due, self.duration, change.job.state is State.CANCELLING)
 
@@ -175,16 +175,18 @@ class Leases:
         cancelled = attempt.state is AttemptState.CANCELLED
         return Receipt(attempt.end_time, attempt.finish_revision, cancelled, repeated=True)
 
-    async def _note(self, worker: str, slots: int | None, egress: str) -> None:
-        """Remember that *worker* lives, how many slots it has (None: as many as before), and its egress."""
-        known, used, last = self._seen.get(worker, (1, egress, None))
-        now, slots = self._now(), slots or known
-        if last is not None and (slots, egress) == (known, used) and now - last < _SEEN_AGAIN:
+    async def _note(self, worker: str, slots: int | None, egresses: tuple[str, ...]) -> None:
+        """Remember that *worker* lives, its slots and egresses; *slots* None: all as before, if known."""
+        known, used, last = self._seen.get(worker, (1, egresses, None))
+        now = self._now()
+        # Sorted: workers offer the least busy one first, and that changes by the minute.
+        told = (known, used) if slots is None else (slots, tuple(sorted(set(egresses))))
+        if last is not None and told == (known, used) and now - last < _SEEN_AGAIN:
             return
         if len(self._seen) > 1000:
             self._seen = {name: seen for name, seen in self._seen.items() if now - seen[2] < _SEEN_AGAIN}
-        self._seen[worker] = slots, egress, now
-        await self._queue.seen(worker, slots, now, egress)
+        self._seen[worker] = *told, now
+        await self._queue.seen(worker, told[0], now, told[1])
 
 
 def _checked(change: Change) -> Change:

@@ -55,6 +55,11 @@ class Pace:
     progress: float = 0.25
     heartbeat: float = 15.0
 
+    @property
+    def leeway(self) -> float:
+        """How early progress may be told: what comes at just this pace must not wait for its jitter."""
+        return self.progress / 5
+
 
 def ends_here() -> ReelhaulError:
     """How a stream ends that is not over: UNAVAILABLE, to be resumed."""

@@ -97,7 +97,8 @@ class _Watch:
         """What happens from here on, to the terminal snapshot."""
         clock = asyncio.get_running_loop().time
         begun = heard = clock()
-        told = begun - pace.progress
+        # When the next progress is due; the first one always is.
+        due = 0.0
         while not self._over:
             if self._revision < self._topic.job.revision or self._topic.job.state.terminal:
                 for message in await self._states():
@@ -105,8 +106,10 @@ class _Watch:
                 heard = clock()
                 continue
             now = clock()
-            if now - told >= pace.progress and (progress := self._progress()):
-                told = heard = now
+            if now >= due - pace.leeway and (progress := self._progress()):
+                # From when it came, not from when it was this watcher's turn: the turns of many
+                # would drift apart, and each wait for its own.
+                heard, due = now, max(self._topic.came, due) + pace.progress
                 yield progress
             elif now - heard >= pace.heartbeat:
                 heard = now
@@ -114,7 +117,7 @@ class _Watch:
             if self._topic.ended or now - begun > LONGEST_SECONDS:
                 raise ends_here()
             stirred = self._unseen() is not None
-            await self._bell.wait(heard + pace.heartbeat, told + pace.progress, stirred=stirred)
+            await self._bell.wait(heard + pace.heartbeat, due - pace.leeway, stirred=stirred)
 
     async def _states(self) -> Sequence[Message]:
         """What the events tell since the last message, and the last word where the job has ended."""

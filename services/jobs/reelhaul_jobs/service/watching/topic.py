@@ -36,6 +36,8 @@ class Topic:
         self.bells: set[Bell] = set()
         #: Notices of progress that came: those between two looks were conflated.
         self.arrivals = 0
+        #: When the newest of them came, by the loop's clock.
+        self.came = 0.0
         #: No more will be told: the process drains.
         self.ended = False
         #: The job was deleted.
@@ -53,6 +55,7 @@ class Topic:
         """See Listener."""
         self._notice = notice
         self.arrivals += 1
+        self.came = asyncio.get_running_loop().time()
         if notice.epoch > self.job.epoch:
             self.reread_soon()
         for bell in self.bells:

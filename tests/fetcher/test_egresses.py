@@ -1,0 +1,243 @@
+"""Several ways out: which one a fetch takes, and what a refusal or a day's budget means for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from tests.fetcher.guarding import PUBLIC, a_client, a_guard, a_site
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.work.v1 import work_pb2
+from reelhaul_fetcher.guard.process import GuardConfig, running_guard
+from reelhaul_fetcher.memory import MemoryEngine, MemoryGuard, MemoryQueue
+from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
+from reelhaul_fetcher.model.egresses import Egresses, name_of
+from reelhaul_fetcher.ports import Usage
+from reelhaul_fetcher.service.probing import Probing, Question
+from reelhaul_fetcher.settings import Settings
+from reelhaul_fetcher.spending import Spending
+from reelhaul_runtime.errors import ReelhaulError
+
+BLOCKED = ReelhaulError(ErrorReason.UPSTREAM_BLOCKED, "are you a robot?")
+GONE = ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")
+SITE = "a.example"
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_least_busy_first(clock: Clock) -> None:
+    """What runs counts first, what was carried today second."""
+    egresses = Egresses(("a", "b", "c"), now=clock)
+    egresses.began("a")
+    egresses.count("b", 5)
+    assert egresses.offered() == ["c", "b", "a"]
+    egresses.ended("a")
+    assert egresses.offered() == ["a", "c", "b"]
+
+
+def test_blocked_egress_rests_at_that_site(clock: Clock) -> None:
+    """A bot check sends the next fetch of the site another way, and no other site's."""
+    egresses = Egresses(("a", "b"), now=clock)
+    egresses.noted(SITE, "a", BLOCKED)
+    assert egresses.choice(SITE) == "b"
+    assert egresses.choice("b.example") == "a"
+    clock.now += timedelta(seconds=31)
+    assert egresses.choice(SITE) == "a"
+
+
+def test_rests_double_and_end(clock: Clock) -> None:
+    """Each rest is twice the last one, half an hour at most; a welcome ends it; else it says nothing."""
+    egresses = Egresses(("a", "b"), now=clock)
+    for seconds in (30, 60, 120, 240, 480, 960, 1800, 1800):
+        egresses.noted(SITE, "a", BLOCKED)
+        egresses.noted(SITE, "a", BLOCKED)
+        clock.now += timedelta(seconds=seconds - 1)
+        egresses.noted(SITE, "a", GONE)
+        assert egresses.choice(SITE) == "b"
+        clock.now += timedelta(seconds=1)
+        assert egresses.choice(SITE) == "a"
+    egresses.noted(SITE, "a", BLOCKED)
+    egresses.noted(SITE, "a", None)
+    assert egresses.choice(SITE) == "a"
+
+
+def test_the_site_names_the_wait(clock: Clock) -> None:
+    """Retry-After is honoured where it is longer."""
+    egresses = Egresses(("a", "b"), now=clock)
+    slow = ReelhaulError(ErrorReason.UPSTREAM_THROTTLED, "slow", retry_delay=timedelta(hours=1))
+    egresses.noted(SITE, "a", slow)
+    clock.now += timedelta(minutes=59)
+    assert egresses.choice(SITE) == "b"
+
+
+def test_all_rest(clock: Clock) -> None:
+    """Where a site lets none in, the one that rests the shortest asks."""
+    egresses = Egresses(("a", "b"), now=clock)
+    egresses.noted(SITE, "b", BLOCKED)
+    clock.now += timedelta(seconds=5)
+    egresses.noted(SITE, "a", BLOCKED)
+    assert egresses.choice(SITE) == "b"
+
+
+def test_broken_egress_rests_everywhere(clock: Clock) -> None:
+    """A proxy that is away, or does not know us, is offered to no job while another works."""
+    egresses = Egresses(("a", "b"), now=clock)
+    away = ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, "away", metadata={"host": SITE, "cause": "egress"})
+    egresses.noted(SITE, "a", away)
+    assert egresses.offered() == ["b"]
+    assert egresses.choice("b.example") == "b"
+    egresses.noted(SITE, "b", away)
+    assert egresses.offered() == ["a", "b"]
+
+
+def test_day_of_bytes(clock: Clock) -> None:
+    """An egress over its budget is chosen by nobody until midnight; none left is a failure that may pass."""
+    clock.now = clock.now.replace(hour=23)
+    egresses = Egresses(("a", "b"), 100, clock, carried={"a": 100})
+    assert egresses.offered() == ["b"]
+    assert egresses.choice(SITE) == "b"
+    egresses.count("b", 100)
+    assert egresses.spent
+    with pytest.raises(ReelhaulError) as failure:
+        egresses.choice(SITE)
+    assert failure.value.reason == ErrorReason.UPSTREAM_UNAVAILABLE
+    assert failure.value.metadata["cause"] == "egress"
+    assert egresses.offered() == ["a", "b"]
+    clock.now += timedelta(hours=1)
+    assert not egresses.spent
+    assert egresses.carried("a") == 0
+
+
+def test_budget_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
+    """What was carried today is known after a restart; yesterday is not."""
+    day = clock.now.date()
+    Spending(tmp_path).carried(day)
+    Spending(tmp_path).add(day, "a", 5)
+    Spending(tmp_path).add(day, "", 7)
+    Spending(tmp_path).add(day, "a", 5)
+    assert Spending(tmp_path).carried(day) == {"a": 10, "": 7}
+    assert Spending(tmp_path).carried(day + timedelta(days=1)) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) -> None:
+    """Bytes in both directions count, once, while the fetch runs and when it has ended."""
+    inner, egresses, spending = MemoryGuard(), Egresses(("a", "b"), 1000, clock), Spending(tmp_path)
+    guard = MeteredGuard(inner, egresses, spending)
+    await guard.open("x", 0, "b")
+    assert egresses.offered() == ["a", "b"]
+    for used in (Usage(300, (), 100), Usage(600, (), 150)):
+        inner.used = used
+        await guard.usage("x")
+    inner.used = Usage(800, (), 200)
+    await guard.close("x")
+    assert inner.egresses == ["b"]
+    assert egresses.carried("b") == 1000
+    assert egresses.offered() == ["a"]
+    assert spending.carried(clock.now.date()) == {"b": 1000}
+
+
+async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
+    """While all egresses are spent, work stays in the queue, for another fetcher or for tomorrow."""
+    egresses = Egresses(("a",), 10, clock, carried={"a": 10})
+    inner = MemoryQueue([])
+    inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
+    asked = asyncio.create_task(ThriftyQueue(inner, egresses, look_seconds=0.01).next())
+    await asyncio.wait({asked}, timeout=0.1)
+    assert not asked.done()
+    clock.now += timedelta(days=1)
+    assert (await asyncio.wait_for(asked, 5)).item.job == "jobs/1"
+
+
+async def test_probes_go_another_way(clock: Clock) -> None:
+    """A probe that meets a bot check makes the next one go out by another egress."""
+    engine, guard = MemoryEngine(), MemoryGuard()
+    engine.failure = BLOCKED
+    probing = Probing(engine, guard, clock, egresses=Egresses(("a", "b"), now=clock))
+    with pytest.raises(ReelhaulError):
+        await probing.ask(Question("https://www.a.example/1"))
+    engine.failure = None
+    await probing.ask(Question("https://a.example/2"))
+    assert guard.egresses == ["a", "b"]
+
+
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+async def test_all_of_a_pass_goes_one_way(method: str) -> None:
+    """Each pass leaves by its own proxy only: the other never hears of it, nor does the site see us."""
+    beyond = {"far.test": [PUBLIC]}
+    async with a_site() as site, a_guard(beyond) as one, a_guard(beyond) as two:
+        egresses = {name: f"http://x:secret@127.0.0.1:{door.port}" for name, door in (("1", one), ("2", two))}
+        async with running_guard(GuardConfig(egresses=egresses, extra_ports=(site.port,))) as guard:
+            for egress, used, idle in (("1", one, two), ("2", two, one)):
+                before = idle.account.marks
+                way = await guard.open(f"by-{egress}", egress=egress)
+                pass_ = way.proxy_url.removeprefix("http://").partition("@")[0]
+                place = f"far.test:{site.port}"
+                async with a_client(way.port) as client:
+                    target = place if method == "CONNECT" else f"http://{place}/"
+                    assert (await client.ask(method, target, pass_=pass_)).status == 200
+                    if method == "CONNECT":
+                        await client.send(b"GET / HTTP/1.1\r\nHost: far.test\r\n\r\n")
+                        assert (await client.answer()).status == 200
+                assert used.account.ingress_bytes > 0
+                assert idle.account.marks == before
+            with pytest.raises(ValueError, match="no egress"):
+                await guard.open("straight")
+
+
+async def test_a_pass_keeps_its_way_when_the_guard_dies() -> None:
+    """The next guard sends the same pass out by the same proxy."""
+    async with a_site() as site, a_guard({"far.test": [PUBLIC]}) as beyond:
+        egresses = {"": "http://127.0.0.1:1", "1": f"http://x:secret@127.0.0.1:{beyond.port}"}
+        async with running_guard(GuardConfig(egresses=egresses, extra_ports=(site.port,))) as guard:
+            way = await guard.open("x", egress="1")
+            guard._channel.kill()
+            pass_ = way.proxy_url.removeprefix("http://").partition("@")[0]
+            async with a_client(way.port) as client:
+                target = f"http://far.test:{site.port}/"
+                assert (await client.ask("GET", target, pass_=pass_)).status == 200
+
+
+def test_names_hold_no_secret() -> None:
+    """A name stays the same when the password changes, and differs by user, host and port."""
+    urls = ["http://u:p@h:1", "http://v:p@h:1", "http://u:p@g:1", "http://u:p@h:2", "http://h:1"]
+    assert len({name_of(url) for url in urls}) == len(urls)
+    assert name_of("http://u:other@H:1") == name_of(urls[0])
+    assert len(name_of(urls[0])) <= 64
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The single proxy is one of the pool; ``direct`` is one as well; without any, we go straight."""
+    assert Settings(data_dir=tmp_path).egresses == {"": ""}
+    one, two = "http://u:secret@proxy.example:3128", "http://other.example:3128"
+    monkeypatch.setenv("REELHAUL_FETCHER_UPSTREAM_PROXY", one)
+    monkeypatch.setenv("REELHAUL_FETCHER_UPSTREAM_PROXIES", f"direct, {two},")
+    settings = Settings(data_dir=tmp_path)
+    assert settings.egresses == {name_of(one): one, "direct": "", name_of(two): two}
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("proxies", ["socks5://u:hidden@h:1", "http://u:hidden@h:1,http://u:hidden2@h:1"])
+def test_settings_that_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxies: str) -> None:
+    """What is no proxy, or the same one twice, stops the start; the words for it hold no password."""
+    monkeypatch.setenv("REELHAUL_FETCHER_UPSTREAM_PROXIES", proxies)
+    with pytest.raises(ValidationError) as failure:
+        Settings(data_dir=tmp_path)
+    assert "hidden" not in str(failure.value.errors(include_input=False, include_context=False))
