@@ -17,6 +17,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching
+from reelhaul_fetcher.service.places import Place
 from reelhaul_fetcher.service.reporting import Reporter
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import ReelhaulError, to_status
@@ -29,6 +30,8 @@ _CLAIM_SECONDS = 10.0
 # Between two looks at an event that has not begun.
 _SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 _UNTOLD_WAIT = timedelta(minutes=1)
+# Until a recording that found no room is tried again, here or elsewhere.
+_ROOM_WAIT = timedelta(seconds=10)
 # What one renewal may carry.
 _ENTRIES = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -47,10 +50,11 @@ class Bench:
 
 
 class Attempt:
-    """One delivery. ``run`` takes it to its end; ``renew_now`` and ``hand_back`` reach into it."""
+    """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
 
-    def __init__(self, bench: Bench, delivery: Delivery) -> None:
-        self._bench, self._delivery = bench, delivery
+    def __init__(self, bench: Bench, delivery: Delivery, place: Place) -> None:
+        self._bench, self._delivery, self.place = bench, delivery, place
+        self._enough = asyncio.Event()
         self.job = delivery.item.job
         #: 0 until the job is claimed.
         self.epoch = 0
@@ -69,6 +73,11 @@ class Attempt:
         released = Finish.Released(reason=Finish.Released.DRAIN)
         self._stop(Finish(released=released))
 
+    def end_recording(self) -> None:
+        """If it records, that is enough: what there is becomes its file."""
+        if self.place.recording:
+            self._enough.set()
+
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
         claimed = await self._claimed()
@@ -82,6 +91,7 @@ class Attempt:
         self.epoch = lease.epoch
         bench = self._bench
         reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now)
+        reporter.enough, reporter.on_recording = self._enough, self._recording
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
@@ -184,6 +194,14 @@ class Attempt:
             reporter.entries_sent(len(entries))
             await self._delivery.in_progress()
         return True
+
+    def _recording(self) -> None:
+        """It lasts as long as the broadcast does: others are to have the slot."""
+        if self.place.record():
+            return
+        released = Finish.Released(reason=Finish.Released.RECORDERS_BUSY)
+        released.retry_delay.FromTimedelta(_ROOM_WAIT)
+        self._stop(Finish(released=released))
 
     def _stop(self, why: Finish | lease_pb2.Refusal) -> None:
         # The first reason holds; but a lost lease ends all others.
