@@ -83,7 +83,8 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with a_site() as site, a_site("127.0.0.1", site.port) as inside, a_guard(NAMES) as door:
+    # In this order: at 127.0.0.1 any port may be in use already, elsewhere hardly one.
+    async with a_site("127.0.0.1") as inside, a_site(port=inside.port) as site, a_guard(NAMES) as door:
         CONNECTED.clear()
         yield World(door, site, inside)
 
