@@ -49,6 +49,13 @@ def test_to_its_limit(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
     assert ["stopped after 4 s" in warning for warning in done["warnings"]] == [True]
 
 
+def test_the_limit_in_plain_words(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """The longest play time that the simple API is asked for limits a recording too."""
+    wishes = {"live": "record", "format": "mp4", "max_duration_seconds": 3}
+    done = completed(suite, youtube.watch_url("livelong"), **wishes)
+    assert _recorded(suite, done, tmp_path) == pytest.approx(3, abs=0.5)
+
+
 def test_a_premiere(suite: Suite, youtube: YouTube) -> None:
     """An event that is waited for is fetched when it has begun; meanwhile it holds no slot."""
     waiting = created(suite, youtube.watch_url("premiere", copy=9), quality="360p", live="wait")
