@@ -52,6 +52,13 @@ async def test_recording_to_its_limit(tube: Rig, youtube: YouTube) -> None:
     assert not any(p.HasField("percent") for p in heard.seen if p.stage == Progress.DOWNLOADING)
 
 
+async def test_recording_to_the_longest_play_time(tube: Rig, youtube: YouTube) -> None:
+    """What a broadcast says of its length is no play time: the limit of that ends the recording, nothing else."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD))
+    report = await tube.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
+    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+
+
 async def test_recording_to_the_end(tube: Rig, youtube: YouTube) -> None:
     """A broadcast that ends is recorded to its end, without a warning."""
     spec = FormatSpec(live=Live(mode=Live.WAIT, from_start=True), container=FormatSpec.MKV)
