@@ -14,10 +14,11 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, passages, picking, queueing
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.change import Change, RefusalReason
 from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
 from reelhaul_jobs.ports import Look, Query, Request
@@ -198,6 +199,28 @@ async def test_claims_race(store):
 
     assert sum(await asyncio.gather(*(try_it(n) for n in range(20)))) == 1
     assert (await store.get(job(1).id)).epoch == 1
+
+
+async def test_the_worker_that_could_not_is_avoided(store):
+    """The next attempt of a job whose worker's disk was full is another's; after a minute anybody's."""
+    full = leases.Failed(error=status_of(ErrorReason.WORKER_DISK_FULL, "no room"), avoid_worker=True)
+    await store.add([job(1), job(2)])
+    for made in (job(1), job(2)):
+        await store.change(made.id, lambda j: leases.claimed(j, claim(), NOW))
+        await store.change(made.id, lambda j: leases.finished(j, 1, leases.Outcome(result=full), NOW))
+    due = max([(await store.get(made.id)).due for made in (job(1), job(2))])
+    for made in (job(1), job(2)):
+        await store.change(made.id, lambda j: queueing.due_now(j, due))
+    again = claim(attempt=2, request_id="r2")
+    refused = await store.change(job(1).id, lambda j: leases.claimed(j, again, due))
+    assert refused.refusal.reason is RefusalReason.SLOT_UNFIT
+    assert refused.refusal.retry_delay == timedelta(seconds=2)
+    assert (await store.get(job(1).id)).state is State.QUEUED
+    other = claim(attempt=2, worker="w2", request_id="r3")
+    assert (await store.change(job(1).id, lambda j: leases.claimed(j, other, due))).refusal is None
+    assert (await store.get(job(1).id)).avoid_until is None
+    late = due + timedelta(minutes=1)
+    assert (await store.change(job(2).id, lambda j: leases.claimed(j, again, late))).refusal is None
 
 
 async def test_pages(store):

@@ -65,12 +65,14 @@ class Rig:
         spec: FormatSpec | None = None,
         heard: Heard | None = None,
         size_limit: int = 0,
+        folder: Path | None = None,
         **limits: float,
     ) -> FetchReport:
-        """What *url* gives for *spec*."""
+        """What *url* gives for *spec*; in a *folder* of its own where none is named."""
         name = f"fetch{next(self._numbers)}"
-        folder = self.place / name
-        folder.mkdir()
+        if folder is None:
+            folder = self.place / name
+            folder.mkdir()
         proxy = await self.guard.open(name, 0)
         order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
         try:

@@ -53,7 +53,7 @@ async def test_recording_to_its_limit(tube: Rig, youtube: YouTube) -> None:
 
 
 async def test_recording_to_the_longest_play_time(tube: Rig, youtube: YouTube) -> None:
-    """How long a broadcast has been on air is no play time: its limit ends the recording, and is no refusal."""
+    """How long a broadcast has been on air is no play time: the limit ends the recording, no more."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     report = await tube.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]

@@ -24,10 +24,12 @@ from reelhaul_fetcher.memory import (
     MemoryLeases,
     MemoryQueue,
 )
+from reelhaul_fetcher.model.room import Marks
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.fetching import Fetching, Limits
+from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -42,8 +44,12 @@ class House:
         self.place = place
         self.queue, self.leases = MemoryQueue(self.log), MemoryLeases(self.log, lease_seconds)
         self.engine, self.guard, self.artifacts = MemoryEngine(), MemoryGuard(), MemoryArtifacts()
-        fetching = Fetching(self.engine, self.guard, self.artifacts, DiskScratch(place), Limits(0, 60, 60))
-        bench = Bench(self.leases, self.queue, fetching, "worker-1", self._slot, time.monotonic)
+        #: Bytes free on its disk.
+        self.free = 1 << 40
+        scratch = DiskScratch(place, disk_free=lambda _: self.free)
+        self.room = Room(scratch, Marks(pause=1000, reserve=100))
+        fetching = Fetching(self.engine, self.guard, self.artifacts, scratch, Limits(0, 60, 60))
+        bench = Bench(self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic)
         self.worker = Worker(bench, slots, recordings)
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 

@@ -368,6 +368,24 @@ async def test_readiness_follows_the_checks():
         watch.cancel()
 
 
+async def test_a_remark_leaves_readiness_alone():
+    """A remark that fails turns its own name NOT_SERVING and no other."""
+
+    async def short() -> None:
+        raise OSError("no space")
+
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(served(Jobs(), remarks={"jobs.disk": short}))
+        channel = await stack.enter_async_context(aio.insecure_channel(address))
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="jobs.disk"))
+        while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        watch.cancel()
+        told = await health.Check(health_pb2.HealthCheckRequest(service=JOBS.full_name))
+        assert told.status == health_pb2.HealthCheckResponse.SERVING
+
+
 async def test_taken_port_is_refused(address: str):
     """A second server at the same address is refused, not silently given half of the calls."""
     with pytest.raises(RuntimeError):

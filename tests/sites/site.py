@@ -137,7 +137,8 @@ def _changed(answer: Answer, faults: Faults, turn: int) -> Answer:
     """*answer* as another version of the same size, where the fault is that the file changes."""
     if not faults.changing or answer.status != 200:
         return answer
-    other = bytes(byte ^ (turn % 256) for byte in range(256))
+    # From the first on: where the fault ends, what comes then is another file.
+    other = bytes(byte ^ (turn % 255 + 1) for byte in range(256))
     headers = {**answer.headers, "ETag": f'"version-{turn}"'}
     return replace(answer, body=answer.body.translate(other), headers=headers)
 

@@ -46,6 +46,7 @@ async def serving(
     *,
     authenticator: Authenticator,
     checks: Mapping[str, Check] | None = None,
+    remarks: Mapping[str, Check] | None = None,
     drain_seconds: float = 10.0,
     draining: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
@@ -53,7 +54,8 @@ async def serving(
 
     Health v1: the empty name is liveness and looks inward only. *checks* look outward, by
     component name (``jobs.database``), every second: each is served under its name, and
-    the proto services' names are readiness, SERVING while all checks pass. On leaving,
+    the proto services' names are readiness, SERVING while all checks pass. *remarks* are
+    served likewise, but neither does readiness hang on them nor are they logged. On leaving,
     health turns NOT_SERVING, *draining* is awaited (end streams there), and calls in hand
     are given *drain_seconds*.
 
@@ -71,7 +73,7 @@ async def serving(
     port = server.add_insecure_port(address)
     await server.start()
     await health.set("", _SERVING)
-    watching = asyncio.create_task(_follow(checks or {}, health, names))
+    watching = asyncio.create_task(_follow(checks or {}, remarks or {}, health, names))
     log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
     try:
         yield port
@@ -83,23 +85,29 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-async def _follow(checks: Mapping[str, Check], health: health_aio.HealthServicer, names: list[str]) -> None:
-    """Keep the health of each component at its check, and that of *names* at all of them."""
+async def _follow(
+    checks: Mapping[str, Check],
+    remarks: Mapping[str, Check],
+    health: health_aio.HealthServicer,
+    names: list[str],
+) -> None:
+    """Keep the health of each component at its check, and that of *names* at all of *checks*."""
+    looks = {**remarks, **checks}
     while True:
-        passed = dict(
-            zip(checks, await asyncio.gather(*(_passes(n, c) for n, c in checks.items())), strict=True)
-        )
-        whole = all(passed.values())
+        passing = (_passes(name, check, logged=name in checks) for name, check in looks.items())
+        passed = dict(zip(looks, await asyncio.gather(*passing), strict=True))
+        whole = all(passed[name] for name in checks)
         for name, good in [*passed.items(), *((name, whole) for name in names)]:
             await health.set(name, _SERVING if good else _NOT_SERVING)
         await asyncio.sleep(1 if whole else 0.1)
 
 
-async def _passes(component: str, check: Check) -> bool:
+async def _passes(component: str, check: Check, *, logged: bool) -> bool:
     try:
         async with asyncio.timeout(5):
             await check()
     except Exception as error:
-        log.warning("check failed", extra={"component": component, "cause": repr(error)})
+        if logged:
+            log.warning("check failed", extra={"component": component, "cause": repr(error)})
         return False
     return True

@@ -30,6 +30,7 @@ from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -63,7 +64,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         egresses = _egresses(settings, spending)
         inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
         guard = MeteredGuard(inner, egresses, spending)
-        scratch = DiskScratch(settings.work_dir)
+        scratch = DiskScratch(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
         jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
@@ -80,14 +81,16 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
         fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses)
 
+        room = Room(scratch, settings.marks)
+
         def slot() -> lease_pb2.Slot:
-            offer = worker.offer(settings.fetcher_pool, engine.version, scratch.free_bytes())
+            offer = worker.offer(settings.fetcher_pool, engine.version, room.free_bytes)
             offer.egress, *others = egresses.offered()
             offer.other_egresses.extend(others)
             return offer
 
         work = ThriftyQueue(queue, egresses)
-        bench = Bench(RemoteLeases(jobs), work, fetching, name, slot, time.monotonic)
+        bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
@@ -103,6 +106,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=OpenDoor(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
+                # It answers probes all the same, and its jobs wait for space.
+                remarks={"fetcher.disk": room.check},
                 drain_seconds=settings.drain_seconds,
                 draining=drained,
             )

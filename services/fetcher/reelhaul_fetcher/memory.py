@@ -87,6 +87,8 @@ class MemoryLeases:
         #: What the next renewals and claims are answered with, instead of yes.
         self.renewal = lease_service_pb2.RenewResponse()
         self.refusal: lease_pb2.Refusal | None = None
+        #: Likewise, of outcomes.
+        self.answer = lease_service_pb2.FinishResponse()
         self.finishes: list[lease_service_pb2.FinishRequest] = []
         self.renewals: list[lease_service_pb2.RenewRequest] = []
         self._lease_seconds = lease_seconds
@@ -119,6 +121,8 @@ class MemoryLeases:
         """As ``ports.Leases.finish``."""
         self._check("finish")
         self.finishes.append(request)
+        if self.answer.WhichOneof("outcome"):
+            return self.answer
         now = timestamp_pb2.Timestamp()
         now.GetCurrentTime()
         return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now))
@@ -201,6 +205,8 @@ class MemoryEngine:
         #: What ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
         self.probes = 0
+        #: What a fetch says that there will be in all.
+        self.total_bytes = 0
         self._content = content
 
     async def check(self) -> None:
@@ -211,7 +217,9 @@ class MemoryEngine:
         path = order.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.media(self.media)
-        listener.progress(Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3))
+        told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
+        told.total_bytes = self.total_bytes
+        listener.progress(told)
         if self.on_air:
             listener.recording()
         self.begun.set()

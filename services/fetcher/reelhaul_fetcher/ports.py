@@ -155,7 +155,10 @@ class Scratch(Protocol):
         """Remove *folder* and all in it. Never raises."""
 
     def free_bytes(self) -> int:
-        """Bytes that a new attempt may still write."""
+        """Bytes that attempts may still write. May block for a look at the disk."""
+
+    def used_bytes(self, job: str, epoch: int) -> int:
+        """Bytes that the folder of this lease takes; 0 where there is none. Blocks likewise."""
 
 
 class Delivery(Protocol):

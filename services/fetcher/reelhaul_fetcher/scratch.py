@@ -7,6 +7,8 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -18,15 +20,22 @@ _LOCK = ".worker"
 
 
 class DiskScratch:
-    """Folders ``<job>-<epoch>`` in one place, which other fetchers may share."""
+    """Folders ``<job>-<epoch>`` in one place, which other fetchers may share.
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    All that lies in the place may take *quota_bytes* (0: what the disk has); *disk_free* says
+    what a disk has.
+    """
+
+    def __init__(
+        self, place: Path, quota_bytes: int = 0, disk_free: Callable[[Path], int] | None = None
+    ) -> None:
+        self._place, self._quota = place, quota_bytes
+        self._disk_free = disk_free or _disk_free
         place.mkdir(parents=True, exist_ok=True)
 
     def make(self, job: str, epoch: int) -> Path:
         """As ``ports.Scratch.make``."""
-        folder = self._place / f"{job.removeprefix('jobs/')}-{epoch}"
+        folder = self._folder(job, epoch)
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
@@ -43,7 +52,15 @@ class DiskScratch:
 
     def free_bytes(self) -> int:
         """As ``ports.Scratch.free_bytes``."""
-        return shutil.disk_usage(self._place).free
+        free = self._disk_free(self._place)
+        return min(free, max(0, self._quota - _taken(self._place))) if self._quota else free
+
+    def used_bytes(self, job: str, epoch: int) -> int:
+        """As ``ports.Scratch.used_bytes``."""
+        return _taken(self._folder(job, epoch))
+
+    def _folder(self, job: str, epoch: int) -> Path:
+        return self._place / f"{job.removeprefix('jobs/')}-{epoch}"
 
     async def sweep(self) -> int:
         """Remove the folders of fetchers that are dead; how many there were."""
@@ -58,6 +75,21 @@ class DiskScratch:
         if swept:
             log.info("swept work folders of dead fetchers", extra={"folders": swept})
         return swept
+
+
+def _disk_free(place: Path) -> int:
+    return shutil.disk_usage(place).free
+
+
+def _taken(place: Path) -> int:
+    """Bytes of disk below *place*: what files have of it, not how long they claim to be."""
+    taken = 0
+    for folder, _, names in os.walk(place):
+        for name in names:
+            # Gone meanwhile: fragments come and go.
+            with suppress(OSError):
+                taken += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return taken
 
 
 def _owner_lives(folder: Path) -> bool:

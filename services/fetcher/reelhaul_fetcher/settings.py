@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 from reelhaul_fetcher.guard.dial import Upstream
 from reelhaul_fetcher.model.access import SPONSORBLOCK, Access
 from reelhaul_fetcher.model.egresses import STRAIGHT, name_of
+from reelhaul_fetcher.model.room import AGAIN, Marks
 from reelhaul_runtime.settings import SuiteSettings
 
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
@@ -46,6 +47,12 @@ class Settings(SuiteSettings):
     fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     #: Folder that storage may take finished files from; the work folder where unset.
     storage_adopt_dir: Path | None = None
+    #: Most bytes that work folders may take in all; 0: what the disk has.
+    fetcher_disk_quota_bytes: int = Field(default=0, ge=0)
+    #: Below so many free bytes no work is taken until there are more.
+    fetcher_disk_pause_bytes: int = Field(default=1 << 30, ge=0)
+    #: What running downloads leave free: of those that cannot, the youngest are handed back.
+    fetcher_disk_reserve_bytes: int = Field(default=256 << 20, ge=0)
     #: Longest play time that is fetched, where the job does not say; seconds.
     fetcher_max_duration_seconds: int = 12 * 3600
     #: Seconds without a received byte, or with less than a trickle, that end an attempt.
@@ -74,6 +81,17 @@ class Settings(SuiteSettings):
         if isinstance(value, str):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _marks_in_order(self) -> Self:
+        if self.fetcher_disk_pause_bytes < self.fetcher_disk_reserve_bytes:
+            raise ValueError("REELHAUL_FETCHER_DISK_PAUSE_BYTES is below REELHAUL_FETCHER_DISK_RESERVE_BYTES")
+        if 0 < self.fetcher_disk_quota_bytes <= self.fetcher_disk_pause_bytes * AGAIN:
+            raise ValueError(
+                "REELHAUL_FETCHER_DISK_QUOTA_BYTES leaves no work to be taken:"
+                f" it must be more than {AGAIN} times REELHAUL_FETCHER_DISK_PAUSE_BYTES"
+            )
+        return self
 
     @field_validator("fetcher_upstream_proxies", mode="before")
     @classmethod
@@ -140,6 +158,11 @@ class Settings(SuiteSettings):
             sponsorblock_url=self.fetcher_sponsorblock_url,
             connections=self.fetcher_connections,
         )
+
+    @property
+    def marks(self) -> Marks:
+        """How much of the disk is left free."""
+        return Marks(pause=self.fetcher_disk_pause_bytes, reserve=self.fetcher_disk_reserve_bytes)
 
     @property
     def work_dir(self) -> Path:

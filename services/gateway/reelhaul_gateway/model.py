@@ -54,6 +54,8 @@ PARTS = (
     Part("storage.backend", "storage", "storage.backend"),
     Part("fetcher.nats", "fetcher", "fetcher.nats", critical=False),
     Part("fetcher.engine", "fetcher", "fetcher.engine", critical=False),
+    # Not served while its disk is short of space: jobs wait.
+    Part("fetcher.disk", "fetcher", "fetcher.disk", critical=False),
 )
 
 

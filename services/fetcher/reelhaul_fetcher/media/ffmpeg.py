@@ -12,6 +12,8 @@ from reelhaul_fetcher.media.ffprobe import LOCAL_ONLY
 
 #: How every command of ours begins.
 QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
+# Files of so many seconds are tried as a whole: to begin twice costs more.
+_SHORT_SECONDS = 3.0
 
 
 def to_jpeg(picture: Path, output: Path) -> None:
@@ -25,12 +27,14 @@ def try_out(path: Path, duration: float, video_codec: str = "") -> None:
     Of a picture in a codec that this ffmpeg cannot decode the packets are only read.
     """
     picture = () if decodes(video_codec) else ("-c:v", "copy")
-    spans = [("-t", "1")]
-    if duration > 2:
-        # From the end: a file cut short keeps a good header.
-        spans.append(("-ss", f"{duration - 1:.3f}"))
+    # From the end as well: a file cut short keeps a good header.
+    spans = [("-t", "1"), ("-ss", f"{duration - 1:.3f}")] if duration > _SHORT_SECONDS else [()]
+    command = [*QUIET, "-xerror"]
     for span in spans:
-        run([*QUIET, "-xerror", *span, *LOCAL_ONLY, "-i", str(path), *picture, "-f", "null", "-"])
+        command += [*span, *LOCAL_ONLY, "-i", str(path)]
+    for number in range(len(spans)):
+        command += ["-map", f"{number}:V:0?", "-map", f"{number}:a:0?", *picture, "-f", "null", "-"]
+    run(command)
 
 
 def decodes(codec: str) -> bool:

@@ -9,32 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from google.rpc import code_pb2
-
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
+from reelhaul_fetcher.model.room import Use
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
+from reelhaul_fetcher.service import asking, outcomes
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching
+from reelhaul_fetcher.service.keeping import Keeper, Stop
+from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.places import Place
 from reelhaul_fetcher.service.reporting import Reporter
+from reelhaul_fetcher.service.room import Room
 from reelhaul_runtime import failpoints
-from reelhaul_runtime.errors import ReelhaulError, to_status
+from reelhaul_runtime.errors import ReelhaulError
 
 log = logging.getLogger(__name__)
-
-Finish = lease_service_pb2.FinishRequest
-
-_CLAIM_SECONDS = 10.0
-# Between two looks at an event that has not begun.
-_SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
-_UNTOLD_WAIT = timedelta(minutes=1)
-# Until a recording that found no room is tried again, here or elsewhere.
-_ROOM_WAIT = timedelta(seconds=10)
-# What one renewal may carry.
-_ENTRIES = 500
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
 @dataclass(slots=True)
@@ -44,6 +35,7 @@ class Bench:
     leases: Leases
     queue: Queue
     fetching: Fetching
+    room: Room
     worker: str
     slot: Callable[[], lease_pb2.Slot]
     clock: Callable[[], float]
@@ -60,9 +52,14 @@ class Attempt:
         self.epoch = 0
         self._usage = Usage()
         self._hint = asyncio.Event()
+        self._reporter: Reporter | None = None
         self._work: asyncio.Task[Finish.Succeeded] | None = None
-        # Why the work was stopped, if it was: an outcome, or the refusal that took the lease.
-        self._stopped: Finish | lease_pb2.Refusal | None = None
+        self._stopped: Stop | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether its work was told to end."""
+        return self._stopped is not None
 
     def renew_now(self) -> None:
         """Do not wait for the next turn: jobs has something to say."""
@@ -70,8 +67,21 @@ class Attempt:
 
     def hand_back(self) -> None:
         """Stop, and give the job back to the queue as unfinished."""
-        released = Finish.Released(reason=Finish.Released.DRAIN)
-        self._stop(Finish(released=released))
+        self._stop(outcomes.drained())
+
+    def evict(self, *, own_fault: bool) -> None:
+        """Stop, for want of space: *own_fault* where the job alone is too large for this worker."""
+        log.warning("evicted for want of disk space", extra={"job": self.job, "own_fault": own_fault})
+        worker = self._bench.worker
+        self._stop(outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.crowded_out())
+
+    def use(self) -> Use:
+        """What it takes of the disk. Blocks for a look at its folder."""
+        written = self._bench.fetching.scratch.used_bytes(self.job, self.epoch)
+        latest = self._reporter.latest if self._reporter else Progress()
+        # Later stages make one file out of another; how large that is, nobody knows.
+        coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
+        return Use(written, max(0, coming - written))
 
     def end_recording(self) -> None:
         """If it records, that is enough: what there is becomes its file."""
@@ -80,7 +90,8 @@ class Attempt:
 
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
-        claimed = await self._claimed()
+        bench = self._bench
+        claimed = await asking.claim(bench.leases, self._claim(), bench.clock)
         if claimed is None:
             await self._delivery.nak(timedelta(seconds=2))
             return
@@ -89,8 +100,9 @@ class Attempt:
             return
         lease = claimed.lease
         self.epoch = lease.epoch
-        bench = self._bench
-        reporter = Reporter(bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now)
+        reporter = self._reporter = Reporter(
+            bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now
+        )
         reporter.enough, reporter.on_recording = self._enough, self._recording
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
@@ -101,32 +113,23 @@ class Attempt:
             return
         await self._finish(outcome, reporter)
 
-    async def _claimed(self) -> lease_service_pb2.ClaimResponse | None:
-        """jobs' answer; None where it stays away. One request_id: a repeated claim gets the same lease."""
-        request = lease_service_pb2.ClaimRequest(
+    def _claim(self) -> lease_service_pb2.ClaimRequest:
+        return lease_service_pb2.ClaimRequest(
             job=self.job,
             attempt=self._delivery.item.attempt,
             worker=self._bench.worker,
             slot=self._bench.slot(),
             request_id=str(uuid.uuid4()),
         )
-        give_up = self._bench.clock() + _CLAIM_SECONDS
-        pause = _FIRST_PAUSE
-        while self._bench.clock() < give_up:
-            try:
-                return await self._bench.leases.claim(request)
-            except ReelhaulError as error:
-                log.warning("claim failed", extra={"job": self.job, "cause": error.text})
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        return None
 
-    async def _outcome(self, lease: lease_pb2.Lease, reporter: Reporter) -> Finish | lease_pb2.Refusal:
+    async def _outcome(self, lease: lease_pb2.Lease, reporter: Reporter) -> Stop:
         """How the work under *lease* ended."""
         self._work = asyncio.create_task(self._worked(lease, reporter))
         if self._stopped is not None:
             self._work.cancel()
-        keeping = asyncio.create_task(self._keep(lease, reporter))
+        keeper = Keeper(self._bench.leases, self._delivery, lease.epoch, reporter, self._stop)
+        turn = lease.lease_duration.ToTimedelta().total_seconds() / 3
+        keeping = asyncio.create_task(keeper.keep(turn, self._hint))
         try:
             async with reporter.publishing():
                 await asyncio.wait({self._work})
@@ -140,9 +143,7 @@ class Attempt:
         error = self._work.exception()
         if error is None:
             return Finish(succeeded=self._work.result())
-        if released := _until_it_begins(error, lease):
-            return Finish(released=released)
-        return Finish(failed=self._failed(error))
+        return await self._unsuccessful(error, lease)
 
     async def _worked(self, lease: lease_pb2.Lease, reporter: Reporter) -> Finish.Succeeded:
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
@@ -159,72 +160,26 @@ class Attempt:
                 metadata={"deadline": f"{seconds:.0f}s"},
             ) from None
 
-    async def _keep(self, lease: lease_pb2.Lease, reporter: Reporter) -> None:
-        """Renew every third of the lease, and at once when hinted; do what the answers say."""
-        turn = lease.lease_duration.ToTimedelta().total_seconds() / 3
-        wait = turn
-        while True:
-            try:
-                async with asyncio.timeout(wait):
-                    await self._hint.wait()
-            except TimeoutError:
-                pass
-            self._hint.clear()
-            wait = turn if await self._renewed(reporter) else min(turn, 1.0)
-
-    async def _renewed(self, reporter: Reporter) -> bool:
-        """Renew once; False where jobs did not answer."""
-        media = reporter.unsent_media
-        entries = reporter.unsent_entries[:_ENTRIES]
-        request = lease_service_pb2.RenewRequest(
-            job=self.job, epoch=self.epoch, progress=reporter.latest, media=media, entries=entries
-        )
-        try:
-            answer = await self._bench.leases.renew(request)
-        except ReelhaulError as error:
-            log.warning("renewal failed", extra={"job": self.job, "cause": error.text})
-            return False
-        if media is reporter.unsent_media:
-            reporter.unsent_media = None
-        if answer.HasField("refusal"):
-            self._stop(answer.refusal)
-        elif answer.renewal.cancel_requested:
-            self._stop(Finish(cancelled=Finish.Cancelled()))
-        else:
-            reporter.entries_sent(len(entries))
-            await self._delivery.in_progress()
-        return True
+    async def _unsuccessful(self, error: BaseException, lease: lease_pb2.Lease) -> Finish:
+        if released := outcomes.until_it_begins(error, lease):
+            return released
+        full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
+        # Its own folder is gone by now: who is short of space still was not filled by this job.
+        if full and await self._bench.room.look():
+            return outcomes.crowded_out()
+        return outcomes.failed(error, self.job, self._bench.worker)
 
     def _recording(self) -> None:
         """It lasts as long as the broadcast does: others are to have the slot."""
-        if self.place.record():
-            return
-        released = Finish.Released(reason=Finish.Released.RECORDERS_BUSY)
-        released.retry_delay.FromTimedelta(_ROOM_WAIT)
-        self._stop(Finish(released=released))
+        if not self.place.record():
+            self._stop(outcomes.no_room_to_record())
 
-    def _stop(self, why: Finish | lease_pb2.Refusal) -> None:
+    def _stop(self, why: Stop) -> None:
         # The first reason holds; but a lost lease ends all others.
         if self._stopped is None or isinstance(why, lease_pb2.Refusal):
             self._stopped = why
         if self._work is not None:
             self._work.cancel()
-
-    def _failed(self, error: BaseException) -> Finish.Failed:
-        if not isinstance(error, ReelhaulError):
-            log.error("unexpected failure of a fetch", extra={"job": self.job}, exc_info=error)
-            text = f"a bug in the worker ({type(error).__name__}); its log tells more"
-            error = ReelhaulError(ErrorReason.INTERNAL_ERROR, text, metadata={"requestId": self.job})
-        if error.reason == ErrorReason.WORKER_DISK_FULL:
-            error.metadata["worker"] = self._bench.worker
-        hint = lease_pb2.RetryHint(avoid_worker=error.reason == ErrorReason.WORKER_DISK_FULL)
-        if error.retry_delay is not None:
-            hint.retry_delay.FromTimedelta(error.retry_delay)
-        log.info(
-            "fetch failed",
-            extra={"job": self.job, "reason": ErrorReason.Name(error.reason), "cause": error.text},
-        )
-        return Finish.Failed(status=to_status(error), retry_hint=hint)
 
     async def _finish(self, request: Finish, reporter: Reporter) -> None:
         """Tell the outcome until jobs answers, however long it is away; then settle the item."""
@@ -233,23 +188,16 @@ class Attempt:
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.sightings.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                answer = await self._bench.leases.finish(request)
-                break
-            except ReelhaulError as error:
-                log.warning("finish failed", extra={"job": self.job, "cause": error.text})
-                if error.code == code_pb2.INVALID_ARGUMENT:
-                    if request.HasField("failed"):
-                        await self._delivery.nak(timedelta(seconds=30))
-                        return
-                    # jobs will never take this outcome: a bug, which must not hold the job for ever.
-                    request.failed.CopyFrom(self._failed(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        stored = [artifact.name for artifact in request.succeeded.artifacts]
+        answer = await asking.finish(self._bench.leases, request, self._bench.worker)
         failpoints.reached("fetcher.ack.before")
-        if answer.HasField("refusal"):
+        committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
+        if not (committed and request.HasField("succeeded")):
+            # Nobody will ask for it.
+            await self._bench.fetching.artifacts.discard(stored)
+        if answer is None:
+            await self._delivery.nak(timedelta(seconds=30))
+        elif answer.HasField("refusal"):
             await self._obey(answer.refusal)
         else:
             log.info("finished", extra={"job": self.job, "as": request.WhichOneof("outcome")})
@@ -261,16 +209,3 @@ class Attempt:
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())
         else:
             await self._delivery.ack()
-
-
-def _until_it_begins(error: BaseException, lease: lease_pb2.Lease) -> Finish.Released | None:
-    """Back to the queue until an announced event begins, where that is to be waited for."""
-    announced = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
-    if not announced or lease.spec.format.live.mode != FormatSpec.Live.WAIT:
-        return None
-    assert isinstance(error, ReelhaulError)
-    # Events are put off, and brought forward: it is looked at again from time to time.
-    wait = error.retry_delay if error.retry_delay is not None else _UNTOLD_WAIT
-    released = Finish.Released(reason=Finish.Released.LIVE_NOT_BEGUN)
-    released.retry_delay.FromTimedelta(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT))
-    return released

@@ -67,12 +67,16 @@ class Fetching:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
         if lease.spec.HasField("expansion"):
             return await self._expanded(job, lease, reporter)
-        folder = self.scratch.make(job, lease.epoch)
+        folder, infos = self.scratch.make(job, lease.epoch), list[ArtifactInfo]()
         try:
-            report, usage = await self._receive(job, lease, folder, reporter)
-            infos = await self._stored(job, lease, report.products, reporter)
-        finally:
-            await asyncio.shield(self.scratch.remove(folder))
+            try:
+                report, usage = await self._receive(job, lease, folder, reporter)
+                await self._store(job, lease, report.products, reporter, infos)
+            finally:
+                await asyncio.shield(self.scratch.remove(folder))
+        except BaseException:
+            await asyncio.shield(self.artifacts.discard([info.name for info in infos]))
+            raise
         done = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
         return done, usage
 
@@ -165,24 +169,25 @@ class Fetching:
             fetch.cancel()
             await asyncio.wait({fetch})
 
-    async def _stored(
-        self, job: str, lease: lease_pb2.Lease, products: tuple[Product, ...], reporter: Reporter
-    ) -> list[ArtifactInfo]:
+    async def _store(
+        self,
+        job: str,
+        lease: lease_pb2.Lease,
+        products: tuple[Product, ...],
+        reporter: Reporter,
+        infos: list[ArtifactInfo],
+    ) -> None:
+        """Store *products*; *infos* holds what is stored, also where that is broken off."""
         deadline = lease.spec.attempt_deadline.ToTimedelta()
         stamp = Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), deadline + _TTL_ROOM)
         total = sum(product.info.size_bytes for product in products)
-        done, infos = 0, list[ArtifactInfo]()
+        done = 0
         reporter.uploading(0, total)
-        try:
-            for product in products:
-                told = partial(_told_above, reporter, done, total)
-                infos.append(await self.artifacts.store(product, stamp, told))
-                done += product.info.size_bytes
-                reporter.uploading(done, total)
-        except BaseException:
-            await asyncio.shield(self.artifacts.discard([info.name for info in infos]))
-            raise
-        return infos
+        for product in products:
+            told = partial(_told_above, reporter, done, total)
+            infos.append(await self.artifacts.store(product, stamp, told))
+            done += product.info.size_bytes
+            reporter.uploading(done, total)
 
 
 def by_guard(failure: ReelhaulError, usage: Usage) -> ReelhaulError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 
 from reelhaul.work.v1 import lease_pb2
+from reelhaul_fetcher.model.room import evicted
 from reelhaul_fetcher.ports import Delivery
 from reelhaul_fetcher.service.attempt import Attempt, Bench
 from reelhaul_fetcher.service.ending import ended
@@ -15,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # What handing back takes: a kill, a folder, a call.
 _HAND_BACK_SECONDS = 5.0
+_NO_SPACE_DELAY = timedelta(seconds=5)
+_WATCH_SECONDS = 1.0
 
 
 class Worker:
@@ -41,18 +45,19 @@ class Worker:
 
     async def run(self) -> None:
         """Take work for ever. Being cancelled stops taking it; what runs goes on until ``drain``."""
-        hints = asyncio.create_task(self._follow_hints())
+        watching = [asyncio.create_task(self._follow_hints()), asyncio.create_task(self._watch_room())]
         try:
             while True:
                 place = await self._places.take()
                 try:
-                    delivery = await self._bench.queue.next()
+                    delivery = await self._next()
                 except BaseException:
                     place.leave()
                     raise
                 self._begin(delivery, place)
         finally:
-            await ended(hints)
+            for task in watching:
+                await ended(task)
 
     async def drain(self, grace: float) -> None:
         """Give what runs *grace* seconds to end, then hand it back to the queue.
@@ -73,6 +78,16 @@ class Worker:
         if self._running:
             await asyncio.wait(self._running.values())
 
+    async def _next(self) -> Delivery:
+        """The next item that there is disk space for."""
+        while True:
+            await self._bench.room.enough()
+            delivery = await self._bench.queue.next()
+            # It may have come after hours, in which the disk was filled.
+            if not await self._bench.room.look():
+                return delivery
+            await delivery.nak(_NO_SPACE_DELAY)
+
     def _begin(self, delivery: Delivery, place: Place) -> None:
         attempt = Attempt(self._bench, delivery, place)
         task = asyncio.create_task(attempt.run())
@@ -84,6 +99,21 @@ class Worker:
         place.leave()
         if not task.cancelled() and (error := task.exception()):
             log.error("an attempt broke", extra={"job": attempt.job}, exc_info=error)
+
+    async def _watch_room(self) -> None:
+        """See every second to it that what runs finds the space that it needs."""
+        room = self._bench.room
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            # Also while there is nothing to do: health tells of it.
+            await room.look()
+            attempts = [attempt for attempt in self._running if attempt.epoch]
+            # Who is leaving gives its space back first.
+            if not attempts or any(attempt.stopping for attempt in attempts):
+                continue
+            uses = await asyncio.to_thread(lambda running: [each.use() for each in running], attempts)
+            for leaving in evicted(room.free_bytes, uses, room.marks):
+                attempts[leaving.index].evict(own_fault=leaving.own_fault)
 
     async def _follow_hints(self) -> None:
         async for hint in self._bench.queue.hints():

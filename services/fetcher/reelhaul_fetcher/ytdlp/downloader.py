@@ -12,13 +12,14 @@ from urllib.parse import urldefrag, urlsplit
 
 import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
-from yt_dlp.networking import Request
+from yt_dlp.networking import Request, common
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import unsmuggle_url
 
 from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.ytdlp import accessing
+from reelhaul_fetcher.ytdlp.resuming import Resuming
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -83,12 +84,14 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
     def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
         self._answers = answers
         self._unnoted = False
+        self._resuming = Resuming(super().urlopen)
         super().__init__({**params, "logger": answers})
 
     def add_default_info_extractors(self) -> None:
         """All extractors: instances and expressions are made once, in the parent."""
         if self.extractors:
-            self._ies.update(self.extractors)
+            # Not copied: to touch them all would cost the child a copy of all their memory.
+            self._ies = self.extractors
         else:
             super().add_default_info_extractors()
 
@@ -101,7 +104,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
         if notes.get("referer"):
             request.headers.setdefault("Referer", notes["referer"])
         try:
-            return super().urlopen(request)
+            return self._resuming.urlopen(request)
         except RequestError as error:
             if not self._unnoted:
                 self._answers.note(request.url, error)
@@ -172,6 +175,14 @@ def body(downloader: Downloader, request: Request, limit: int) -> bytes:
 def supported(protocol: str) -> bool:
     """Whether streams of yt-dlp's *protocol* are fetched by Python alone, through the guard."""
     return all(part in _SUPPORTED for part in protocol.split("+"))
+
+
+def share_trust() -> None:
+    """Read the certificates to trust once for all children: it takes as long as a small download."""
+    common.make_ssl_context = functools.cache(common.make_ssl_context)
+    with Downloader(Answers(), options("")) as downloader:
+        for handler in downloader._request_director.handlers.values():
+            handler._make_sslcontext()
 
 
 def bar_ffmpeg() -> None:

@@ -191,6 +191,7 @@ def _failed(told: FinishRequest.Failed) -> leases.Failed:
         retry_after=asked,
         site=names.text(hint.site, "failed.retry_hint.site", _LONGEST_SITE),
         egress=names.text(hint.egress, "failed.retry_hint.egress", _LONGEST_EGRESS),
+        avoid_worker=hint.avoid_worker,
     )
 
 

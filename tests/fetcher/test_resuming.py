@@ -1,0 +1,99 @@
+"""What is gone on with after a break is the file that was begun: never two versions in one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fetcher.conftest import Rig
+from tests.sites.site import Site
+from yt_dlp.networking import Request
+from yt_dlp.networking.exceptions import TransportError
+
+from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+
+_FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
+
+
+@pytest.fixture(scope="module")
+def downloader() -> Iterator[Downloader]:
+    """yt-dlp, straight to the site."""
+    with Downloader(Answers(), options("")) as downloader:
+        yield downloader
+
+
+def _digest(site: Site) -> str:
+    """SHA-256 of all that the playlist names, one after the other."""
+    text = site.media.file(_PLAYLIST).read_text()
+    names = re.findall(r"^(?!#)(\S+)$", text, re.M)
+    whole = b"".join(site.media.file(f"{_FOLDER}/{name}").read_bytes() for name in names)
+    return hashlib.sha256(whole).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"times": 1},
+        {"times": 1, "changing": 1},
+        {"times": 2, "changing": 1, "blind": 1},
+        {"times": 2, "changing": 1, "nameless": 1},
+        {"times": 2, "ranges": "no"},
+    ],
+    ids=lambda fault: " ".join(fault),
+)
+def test_a_fragment_that_breaks(
+    downloader: Downloader, site: Site, tmp_path: Path, fault: dict[str, object]
+) -> None:
+    """Each fragment is cut, and may be another after that: what arrives is the last version whole.
+
+    yt-dlp by itself puts the rest of the new one behind what it has of the old.
+    """
+    asked = {"reset": 60000, "token": "".join(fault), **fault}
+    query = "&".join(f"media.{name}={value}" for name, value in asked.items())
+    info = downloader.extract_info(site.url(f"{_PLAYLIST}?{query}"), download=False)
+    path = tmp_path / "stream.mp4"
+    assert downloader.dl(str(path), {**info, **info["formats"][0]})[0]
+    assert _digest(site) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_stretch_of_a_file_that_changed(downloader: Downloader, site: Site) -> None:
+    """Where fragments are stretches of one file, one of another version is an error, not a fragment."""
+    url = site.url("/media/360.mp4?token=stretches&changing=1&blind=1&times=2")
+    downloader.urlopen(Request(url, headers={"Range": "bytes=0-999"})).close()
+    with pytest.raises(TransportError, match="changed"):
+        downloader.urlopen(Request(url, headers={"Range": "bytes=1000-1999"}))
+
+
+_NAME = "stream0.mp4"
+_HALF = b"\x47" * 100_000
+_STATE = '{"downloader": {"current_fragment": {"index": 2}, "extra_state": {}}}'
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        (_PLAYLIST, {f"{_NAME}.part": _HALF}),
+        (_PLAYLIST, {f"{_NAME}.part": _HALF, f"{_NAME}.ytdl": b""}),
+        (_PLAYLIST, {f"{_NAME}.part": _HALF, f"{_NAME}.ytdl": _STATE[:30].encode()}),
+        (_PLAYLIST, {f"{_NAME}.part": _HALF, f"{_NAME}.ytdl": _STATE.encode()}),
+        (_PLAYLIST, {f"{_NAME}.part-Frag1.part": _HALF}),
+        ("/media/720.mp4", {f"{_NAME}.part": _HALF, _NAME: _HALF}),
+    ],
+    ids=["no state", "empty state", "cut state", "state of another", "fragment of another", "plain file"],
+)
+async def test_what_an_earlier_try_left(
+    rig: Rig, site: Site, tmp_path: Path, path: str, left: dict[str, bytes]
+) -> None:
+    """Whatever a try that died left under the names of this one, nothing of it gets into the file."""
+    scratch = DiskScratch(tmp_path)
+    folder = scratch.make("jobs/one", 1)
+    for name, content in left.items():
+        (folder / name).write_bytes(content)
+    report = await rig.fetch(site.url(path), folder=scratch.make("jobs/one", 1))
+    clean = await rig.fetch(site.url(path))
+    assert clean.products[0].info.checksums == report.products[0].info.checksums
