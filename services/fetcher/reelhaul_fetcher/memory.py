@@ -17,6 +17,7 @@ from reelhaul_fetcher.model.orders import (
     FetchOrder,
     FetchReport,
     ListReport,
+    Order,
     ProbeOrder,
     Product,
 )
@@ -198,11 +199,15 @@ class MemoryEngine:
         self.go.set()
         self.begun = asyncio.Event()
         self.stopped = False
+        #: What it fetches is on air, and goes on until it is enough.
+        self.on_air = False
         self.failure: Exception | None = None
         self.media = MediaInfo(title="A video", extractor="memory")
         #: What ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
         self.probes = 0
+        #: The orders, as they came.
+        self.orders: list[Order] = []
         #: What a fetch says that there will be in all.
         self.total_bytes = 0
         self._content = content
@@ -212,15 +217,18 @@ class MemoryEngine:
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """As ``ports.Engine.fetch``."""
+        self.orders.append(order)
         path = order.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.media(self.media)
         told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
         told.total_bytes = self.total_bytes
         listener.progress(told)
+        if self.on_air:
+            listener.recording()
         self.begun.set()
         try:
-            await self.go.wait()
+            await (listener.enough if self.on_air else self.go).wait()
         except asyncio.CancelledError:
             self.stopped = True
             raise
@@ -231,6 +239,7 @@ class MemoryEngine:
 
     async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
         """As ``ports.Engine.expand``."""
+        self.orders.append(order)
         listener.media(self.media)
         listener.entries(self.entries[order.start_position : order.max_entries])
         self.begun.set()
@@ -239,6 +248,7 @@ class MemoryEngine:
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
+        self.orders.append(order)
         self.probes += 1
         await self.go.wait()
         if isinstance(self.failure, ReelhaulError):

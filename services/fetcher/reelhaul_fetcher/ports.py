@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
+from reelhaul_fetcher.model.cookies import Jar
 from reelhaul_fetcher.model.orders import (
     ExpandOrder,
     FetchOrder,
@@ -25,6 +27,11 @@ class Listener(Protocol):
     """Who hears of a fetch while it runs. Called in the event loop; must not block."""
 
     sightings: Sightings
+    #: Set: a recording that has begun is to end now, and what it has is its file.
+    enough: asyncio.Event
+
+    def recording(self) -> None:
+        """What is on air is being recorded from now on."""
 
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
@@ -99,6 +106,16 @@ class Guard(Protocol):
 
     async def close(self, name: str) -> Usage:
         """End the pass and what runs through it. One that is not open was never used."""
+
+
+class Cookies(Protocol):
+    """Cookies that the operator keeps, by name, for tenants."""
+
+    def jar(self, name: str, tenant: str) -> Jar:
+        """Those called *name*. Raises COOKIES_UNKNOWN where *tenant* has none such."""
+
+    def noted(self, name: str, refused: str) -> None:
+        """How the site took them: *refused* is what it said, empty where they did. Never raises."""
 
 
 class Leases(Protocol):
