@@ -26,9 +26,9 @@ class GuardProcess:
         async with running_guard(config, door) as guard:
             yield cls(guard)
 
-    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
-        return (await self._guard.open(name, byte_limit, egress=egress)).proxy_url
+        return (await self._guard.open(name, byte_limit, seconds, egress)).proxy_url
 
     async def close(self, name: str) -> Usage:
         """As ``ports.Guard.close``."""
