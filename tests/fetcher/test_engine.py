@@ -192,3 +192,12 @@ async def test_duration_limit(rig: Rig, site: Site) -> None:
     spec.clip.end.seconds = 2
     report = await rig.fetch(site.url("/media/360.mp4"), spec, max_seconds=5)
     assert report.got.duration.seconds == 2
+
+
+async def test_progress_of_an_encoding(rig: Rig, site: Site) -> None:
+    """While a file is encoded anew, percent moves on, step by step and never back."""
+    heard = Heard()
+    await rig.fetch(site.url("/media/720.mp4"), FormatSpec(container=FormatSpec.WEBM), heard)
+    percents = [p.percent for p in heard.seen if p.stage == Progress.POSTPROCESSING]
+    assert percents == sorted(percents)
+    assert len({percent for percent in percents if 85 < percent < 92}) >= 3

@@ -27,14 +27,32 @@ def try_out(path: Path, duration: float, video_codec: str = "") -> None:
     Of a picture in a codec that this ffmpeg cannot decode the packets are only read.
     """
     picture = () if decodes(video_codec) else ("-c:v", "copy")
-    # From the end as well: a file cut short keeps a good header.
-    spans = [("-t", "1"), ("-ss", f"{duration - 1:.3f}")] if duration > _SHORT_SECONDS else [()]
-    command = [*QUIET, "-xerror"]
-    for span in spans:
-        command += [*span, *LOCAL_ONLY, "-i", str(path)]
-    for number in range(len(spans)):
-        command += ["-map", f"{number}:V:0?", "-map", f"{number}:a:0?", *picture, "-f", "null", "-"]
-    run(command)
+    if duration <= _SHORT_SECONDS:
+        if not duration / 2 <= _played(path, picture) > 0:
+            raise running.FfmpegFailed("less comes of it than it says")
+        return
+    if not _played(path, picture, "-t", "1"):
+        raise running.FfmpegFailed("nothing comes of it")
+    # From the end: a file cut short keeps a good header, and ffmpeg finds no fault with that.
+    # Subtitles may go on a little longer than what they are about.
+    ends = (duration - 1, duration - max(3.0, 0.03 * duration))
+    if not any(_played(path, picture, "-ss", f"{max(0.0, start):.3f}", "-t", "1") for start in ends):
+        raise running.FfmpegFailed("nothing comes of its end")
+
+
+def _played(path: Path, picture: tuple[str, ...], *span: str) -> float:
+    """The seconds that come of *span*. Raises FfmpegFailed where it is damaged."""
+    came = 0.0
+
+    def hear(line: str) -> None:
+        nonlocal came
+        name, _, value = line.strip().partition("=")
+        if name == "out_time_us" and value.isdigit():
+            came = int(value) / 1e6
+
+    command = [*QUIET, "-xerror", "-progress", "pipe:1", *span, *LOCAL_ONLY, "-i", str(path)]
+    running.run([*command, *picture, "-f", "null", "-"], hear)
+    return came
 
 
 def decodes(codec: str) -> bool:
