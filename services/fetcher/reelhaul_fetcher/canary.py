@@ -67,9 +67,6 @@ class _Sample:
     def media(self, media: MediaInfo) -> None:
         """Known already."""
 
-    def recording(self) -> None:
-        """A sample of a broadcast is one too."""
-
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """There are none."""
 
