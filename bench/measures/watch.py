@@ -7,8 +7,9 @@ Each is played before a bare echo as well: what grpc.aio costs without any of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from statistics import median
 
 import grpc
@@ -30,39 +31,40 @@ _GOAL_MS = 50.0
 
 async def measure(report: Report, only: set[str]) -> None:
     """Measure all parts, or those of *only*."""
-    rounds, seconds = (2, 3.0) if report.short else (5, 12.0)
-    settings = {"REELHAUL_JOBS_SITE_LIMIT": "0", "REELHAUL_JOBS_LEASE_SECONDS": "600"}
-    async with house(settings=settings) as place, serving(place) as service, echoing(place) as echo:
-        jobs = await _held(service, _WATCHERS)
-        ours = Stage(place, place.address, service.process, seconds)
-        floor = Stage(place, *echo, seconds)
-        for name, part in (("spread", _spread), ("crowd", _crowd)):
-            if not only or name in only:
-                await part(report, ours, floor, jobs, rounds)
+    rounds = 2 if report.short else 5
+    for name, part, jobs in (("spread", _spread, _WATCHERS), ("crowd", _crowd, 1)):
+        if not only or name in only:
+            async with _stages(jobs, 3.0 if report.short else 10.0) as stages:
+                await part(report, stages, rounds)
 
 
-async def _spread(report: Report, ours: Stage, floor: Stage, jobs: list[Held], rounds: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """The service and the floor, with the same jobs running."""
+
+    ours: Stage
+    floor: Stage
+    jobs: Sequence[Held]
+
+
+async def _spread(report: Report, stages: _Stages, rounds: int) -> None:
     report.title(f"{_WATCHERS} watchers of {_WATCHERS} jobs, 1,000 events a second")
-    scene = Scene(jobs, [name for name, _ in jobs], _REAL, rate=1000.0)
+    scene = Scene(stages.jobs, [name for name, _ in stages.jobs], _REAL, rate=1000.0)
     bare, whole = Rounds(), Rounds()
-    for _ in range(rounds):
-        await floor.play(scene, bare)
-        await ours.play(scene, whole)
+    await stages.floor.play(scene, rounds, bare)
+    await stages.ours.play(scene, rounds, whole)
     bare.tell(report, "floor")
     whole.tell(report, "500 of 500")
     report.target("watch-500-jobs-p99", median(whole.p99) / _GOAL_MS, "<=", 1)
 
 
-async def _crowd(report: Report, ours: Stage, floor: Stage, jobs: list[Held], rounds: int) -> None:
+async def _crowd(report: Report, stages: _Stages, rounds: int) -> None:
     report.title(f"{_WATCHERS} watchers of one job, 4 events a second; then more that do not read")
-    job = jobs[0]
-    scene = Scene([job], [job[0]] * _WATCHERS, _REAL, rate=4.0)
-    bare, alone, one, many = Rounds(), Rounds(), Rounds(), Rounds()
-    for _ in range(rounds):
-        await floor.play(scene, bare)
-        await ours.play(scene, alone)
-        await ours.play(scene.beside(1), one)
-        await ours.play(scene.beside(50), many)
+    name = stages.jobs[0][0]
+    scene = Scene(stages.jobs, [name] * _WATCHERS, _REAL, rate=4.0)
+    bare, alone, one, many = Rounds(), Rounds(), Rounds(slow=1), Rounds(slow=50)
+    await stages.floor.play(scene, rounds, bare)
+    await stages.ours.play(scene, rounds, alone, one, many)
     bare.tell(report, "floor")
     alone.tell(report, "500 of one")
     one.tell(report, "500 of one, a slow one beside")
@@ -73,7 +75,16 @@ async def _crowd(report: Report, ours: Stage, floor: Stage, jobs: list[Held], ro
 
 
 @asynccontextmanager
-async def echoing(place: House) -> AsyncIterator[tuple[str, Process]]:
+async def _stages(jobs: int, seconds: float) -> AsyncIterator[_Stages]:
+    settings = {"REELHAUL_JOBS_SITE_LIMIT": "0", "REELHAUL_JOBS_LEASE_SECONDS": "600"}
+    async with house(settings=settings) as place, serving(place) as service, _echoing(place) as echo:
+        held = await _held(service, jobs)
+        ours = Stage(place, place.address, service.process, seconds)
+        yield _Stages(ours, Stage(place, *echo, seconds), held)
+
+
+@asynccontextmanager
+async def _echoing(place: House) -> AsyncIterator[tuple[str, Process]]:
     """The floor, listening: its address and its process."""
     address = f"127.0.0.1:{free_port()}"
     command = python("-m", "bench.watching.echo", address, place.nats_url)

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.house import House
@@ -27,27 +27,24 @@ _Heard = list[tuple[float, float]]
 class Scene:
     """What is published, and who watches: the first *real* ones as programs do, the others lightly."""
 
-    published: list[Held]
+    published: Sequence[Held]
     watched: Sequence[str]
     real: int
     #: Events a second, over all that is published.
     rate: float
-    slow: int = 0
-
-    def beside(self, slow: int) -> Scene:
-        """The same with so many watchers more who do not read."""
-        return replace(self, slow=slow)
 
 
 @dataclass(slots=True)
 class Rounds:
-    """What the rounds of one scene came to."""
+    """What the rounds of one scene came to, with so many more watchers beside who do not read."""
 
+    slow: int = 0
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     real_p99: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    #: What these watchers made of the server, more than it was without them.
     memory: list[float] = field(default_factory=list)
 
     def tell(self, report: Report, what: str) -> None:
@@ -56,8 +53,33 @@ class Rounds:
         report.figure(f"{what}: p99", "ms", self.p99)
         report.figure(f"{what}: p99 of the grpc.aio clients", "ms", self.real_p99)
         report.figure(f"{what}: delivered", "per s", self.rate)
-        report.figure(f"{what}: service CPU a delivery", "us", self.cpu)
-        report.figure(f"{what}: service memory a watcher", "kB", self.memory)
+        report.figure(f"{what}: server CPU a delivery", "us", self.cpu)
+        report.figure(f"{what}: server memory", "MB", self.memory)
+
+    def add(self, window: _Window, readers: _Heard, clients: _Heard) -> None:
+        """One round, of all that was heard."""
+        of_readers, of_clients = window.late(readers), window.late(clients)
+        everyone = of_readers + of_clients
+        self.p50.append(percentile(everyone, 0.5))
+        self.p99.append(percentile(everyone, 0.99))
+        self.real_p99.append(percentile(of_clients, 0.99))
+        self.rate.append(len(everyone) / (window.until - window.since))
+        self.cpu.append(window.cpu / len(everyone) * 1e6)
+        self.memory.append(max(0.0, window.memory))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A while of steady state: from when to when, and what it took of the server."""
+
+    since: float
+    until: float
+    cpu: float
+    memory: float
+
+    def late(self, heard: _Heard) -> list[float]:
+        """How many milliseconds after it left each message came."""
+        return [late * 1000 for came, late in heard if self.since <= came < self.until]
 
 
 class Stage:
@@ -66,29 +88,31 @@ class Stage:
     def __init__(self, place: House, address: str, process: Process, seconds: float) -> None:
         self._place, self._address, self._process, self._seconds = place, address, process, seconds
 
-    async def play(self, scene: Scene, found: Rounds) -> None:
-        """One round: watchers, then a publisher, then a while of steady state."""
-        process, before = self._process, self._process.megabytes
+    async def play(self, scene: Scene, rounds: int, *found: Rounds) -> None:
+        """The same watchers all the while; in each round a window for each of *found*."""
+        windows = list[tuple[Rounds, _Window]]()
+        empty = self._process.megabytes
         async with AsyncExitStack() as stack:
-            real = await stack.enter_async_context(self._watching(scene.watched[: scene.real], "real"))
-            light = await stack.enter_async_context(self._watching(scene.watched[scene.real :], "light"))
-            if scene.slow:
-                await stack.enter_async_context(self._watching(scene.watched[: scene.slow], "slow"))
+            clients = await stack.enter_async_context(self._watching(scene.watched[: scene.real], "real"))
+            readers = await stack.enter_async_context(self._watching(scene.watched[scene.real :], "light"))
             await stack.enter_async_context(self._publishing(scene.published, scene.rate))
+            for number in range(rounds):
+                # Forth and back: what grows with time falls to none of them.
+                for each in found if number % 2 == 0 else found[::-1]:
+                    windows.append((each, await self._window(scene, each.slow, empty)))
+        heard: list[_Heard] = [json.loads(path.read_text()) for path in (readers, clients)]
+        for each, window in windows:
+            each.add(window, *heard)
+
+    async def _window(self, scene: Scene, slow: int, empty: float) -> _Window:
+        process = self._process
+        async with AsyncExitStack() as stack:
+            if slow:
+                await stack.enter_async_context(self._watching(scene.watched[:slow], "slow"))
             await asyncio.sleep(_WARM_SECONDS)
             since, cpu = time.time(), process.cpu_seconds
             await asyncio.sleep(self._seconds)
-            until, spent = time.time(), process.cpu_seconds - cpu
-            memory = process.megabytes - before
-        heard: tuple[_Heard, _Heard] = json.loads(light.read_text()), json.loads(real.read_text())
-        steady, clients = ([late * 1000 for came, late in each if since <= came < until] for each in heard)
-        everyone = steady + clients
-        found.p50.append(percentile(everyone, 0.5))
-        found.p99.append(percentile(everyone, 0.99))
-        found.real_p99.append(percentile(clients, 0.99))
-        found.rate.append(len(everyone) / (until - since))
-        found.cpu.append(spent / len(everyone) * 1e6)
-        found.memory.append(max(0.0, memory) / (len(scene.watched) + scene.slow) * 1000)
+            return _Window(since, time.time(), process.cpu_seconds - cpu, process.megabytes - empty)
 
     @asynccontextmanager
     async def _watching(self, jobs: Sequence[str], kind: str) -> AsyncIterator[Path]:
@@ -103,7 +127,7 @@ class Stage:
             yield told
 
     @asynccontextmanager
-    async def _publishing(self, jobs: list[Held], rate: float) -> AsyncIterator[None]:
+    async def _publishing(self, jobs: Sequence[Held], rate: float) -> AsyncIterator[None]:
         asked = str(self._new_file(jobs))
         command = python("-m", "bench.watching.publisher", self._place.nats_url, asked, str(rate))
         async with running(command, self._place.folder / "publisher.log"):

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import grpc
 import uvloop
-from google.protobuf import duration_pb2
 
 from bench.watching import WATCH_JOB
 from bench.watching.frames import Heard, Receiver
@@ -25,7 +24,6 @@ from reelhaul.jobs.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
 # A browser tab and a service have a connection each; a thousand streams in one would be another measure.
 _STREAMS_PER_CONNECTION = 50
-_PACE = duration_pb2.Duration(nanos=50_000_000)
 
 # Not all at once: a thousand first snapshots are no part of this.
 _BETWEEN_SECONDS = 0.002
@@ -68,14 +66,14 @@ class Watchers:
                     lambda: Receiver(WATCH_JOB, heard, **options), where.hostname, where.port
                 )
                 receivers.append(made[1])
-            receivers[-1].ask(WatchJobRequest(name=job, min_interval=_PACE).SerializeToString())
+            receivers[-1].ask(WatchJobRequest(name=job).SerializeToString())
             await asyncio.sleep(_BETWEEN_SECONDS)
         if window is not None:
             self.all_ready.set()
         await asyncio.gather(*(receiver.broken for receiver in receivers))
 
     async def _stream(self, stub: job_service_pb2_grpc.JobServiceStub, job: str) -> None:
-        async for message in stub.WatchJob(WatchJobRequest(name=job, min_interval=_PACE)):
+        async for message in stub.WatchJob(WatchJobRequest(name=job)):
             self._hear(time.time(), message)
 
     def _hear_bytes(self, now: float, content: bytes) -> None:

@@ -13,11 +13,13 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import leases, picking, queueing
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model import leases, passages, picking, queueing
+from reelhaul_jobs.model.change import Change, RefusalReason
 from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
 from reelhaul_jobs.ports import Look, Query, Request
 from reelhaul_jobs.queue_store import SqlQueueStore
@@ -199,6 +201,28 @@ async def test_claims_race(store):
     assert (await store.get(job(1).id)).epoch == 1
 
 
+async def test_the_worker_that_could_not_is_avoided(store):
+    """The next attempt of a job whose worker's disk was full is another's; after a minute anybody's."""
+    full = leases.Failed(error=status_of(ErrorReason.WORKER_DISK_FULL, "no room"), avoid_worker=True)
+    await store.add([job(1), job(2)])
+    for made in (job(1), job(2)):
+        await store.change(made.id, lambda j: leases.claimed(j, claim(), NOW))
+        await store.change(made.id, lambda j: leases.finished(j, 1, leases.Outcome(result=full), NOW))
+    due = max([(await store.get(made.id)).due for made in (job(1), job(2))])
+    for made in (job(1), job(2)):
+        await store.change(made.id, lambda j: queueing.due_now(j, due))
+    again = claim(attempt=2, request_id="r2")
+    refused = await store.change(job(1).id, lambda j: leases.claimed(j, again, due))
+    assert refused.refusal.reason is RefusalReason.SLOT_UNFIT
+    assert refused.refusal.retry_delay == timedelta(seconds=2)
+    assert (await store.get(job(1).id)).state is State.QUEUED
+    other = claim(attempt=2, worker="w2", request_id="r3")
+    assert (await store.change(job(1).id, lambda j: leases.claimed(j, other, due))).refusal is None
+    assert (await store.get(job(1).id)).avoid_until is None
+    late = due + timedelta(minutes=1)
+    assert (await store.change(job(2).id, lambda j: leases.claimed(j, again, late))).refusal is None
+
+
 async def test_pages(store):
     """Pages of a keyset meet without gap or double, in both directions, while jobs are added."""
     await store.add([job(n, create_time=NOW) for n in range(1, 8)])
@@ -357,6 +381,43 @@ async def test_leased_jobs_of_a_site_are_counted(store):
     for counted in (True, False):
         await store.change_at_site(job(3).id, lambda j: (j.site, ""), rule, NOW, counted=counted)
     assert told == [2, 0]
+
+
+async def test_claims_at_once_count_each_other(store):
+    """Of eight workers that claim jobs of one site at once, two for each job, as many get one as it bears."""
+    await store.add([job(n) for n in range(1, 5)])
+    limits = SiteLimits(running=3)
+
+    async def try_it(number: int) -> bool:
+        asked = claim(worker=f"w{number}", request_id=f"r{number}")
+
+        def rule(found, passage):
+            return passages.claimed(found, asked, passage, limits, NOW)
+
+        which = job(1 + number % 4).id
+        done = await store.change_at_site(which, lambda j: (j.site, ""), rule, NOW, counted=True)
+        return done.began is not None
+
+    assert sum(await asyncio.gather(*(try_it(n) for n in range(8)))) == 3
+    states = [(await store.get(job(n).id)).state for n in range(1, 5)]
+    assert sorted(states) == [State.QUEUED, State.RUNNING, State.RUNNING, State.RUNNING]
+
+
+async def test_a_refused_change_at_a_site_harms_no_other(store):
+    """A rule that raises, and a job that is not there, leave those alone that change at the same time."""
+    await store.add([job(n) for n in range(1, 4)])
+
+    def rule(found, passage):
+        if found.id == job(2).id:
+            raise StateConflict(found.name, "QUEUED", "no")
+        return leases.claimed(found, claim(), NOW)
+
+    asked = [
+        store.change_at_site(job(n).id, lambda j: (j.site, ""), rule, NOW, counted=True) for n in range(1, 5)
+    ]
+    done = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in done] == [Change, StateConflict, Change, NotFound]
+    assert [(await store.get(job(n).id)).epoch for n in range(1, 4)] == [1, 0, 1]
 
 
 async def test_due(store):

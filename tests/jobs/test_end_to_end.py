@@ -385,6 +385,25 @@ async def test_release_is_not_charged(service):
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
 
 
+async def test_a_worker_that_cannot_is_avoided(service):
+    """A worker that asks to be avoided is told to leave the next attempt to another one."""
+    job = await create(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
+    lease = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "full"))).lease
+    status = status_of(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
+    failed = FinishRequest.Failed(status=status, retry_hint=lease_pb2.RetryHint(avoid_worker=True))
+    await service.leases.Finish(FinishRequest(job=job.name, epoch=lease.epoch, failed=failed))
+
+    async def queued():
+        return (await service.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.QUEUED
+
+    await eventually(queued)
+    second = work_pb2.WorkItem(job=job.name, attempt=2)
+    refusal = (await service.leases.Claim(claim(second, "full"))).refusal
+    assert refusal.reason == lease_pb2.Refusal.SLOT_UNFIT
+    assert refusal.HasField("retry_delay")
+    assert (await service.leases.Claim(claim(second, "another"))).HasField("lease")
+
+
 async def test_wiped_work_stream_loses_nothing(service):
     """The WORK stream is deleted with 1,000 jobs queued: all finish, each once."""
     finished: list[str] = []

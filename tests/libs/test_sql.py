@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -19,6 +19,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.writer import Outcome
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -79,6 +80,41 @@ async def test_a_failing_write_is_undone_alone(database: Database):
     )
     assert [type(o) for o in outcomes] == [str, IntegrityError, NotFound, str]
     assert await database.read(_words) == {"taken", "before", "after"}
+
+
+async def test_writes_of_a_kind_are_done_in_one_go(database: Database):
+    """What many ask for at once is done by few calls; each gets its own answer."""
+    calls = []
+
+    def insert(connection: Connection, words: Sequence[str]) -> list[Outcome]:
+        calls.append(list(words))
+        connection.execute(text("INSERT INTO words VALUES (:word)"), [{"word": word} for word in words])
+        return [Outcome(word.upper()) for word in words]
+
+    asked = [f"w{n}" for n in range(100)]
+    answers = await asyncio.gather(*(database.write_with_others(insert, word) for word in asked))
+    assert answers == [word.upper() for word in asked]
+    assert len(calls) <= 25
+    assert await database.read(_words) == set(asked)
+
+
+async def test_of_writes_done_together_one_may_fail(database: Database):
+    """One that is refused, and one that makes them all fail, take none of their neighbours with them."""
+
+    def insert(connection: Connection, words: Sequence[str]) -> list[Outcome]:
+        good = [word for word in words if word != "refused"]
+        for word in good:
+            _insert(word)(connection)
+        return [Outcome(word) if word in good else Outcome(error=NotFound(word)) for word in words]
+
+    await database.write(_insert("taken"))
+    for asked in (["before", "refused", "after"], ["b", "taken", "refused", "a"], ["refused"]):
+        outcomes = await asyncio.gather(
+            *(database.write_with_others(insert, word) for word in asked), return_exceptions=True
+        )
+        kinds = {"refused": NotFound, "taken": IntegrityError}
+        assert [type(outcome) for outcome in outcomes] == [kinds.get(word, str) for word in asked]
+    assert await database.read(_words) == {"taken", "before", "after", "b", "a"}
 
 
 async def test_a_lone_failing_write_leaves_nothing(database: Database):

@@ -20,7 +20,7 @@ import httpx
 SITE_NETWORK = "127.0.0.2/32"
 
 _UP = ("-m", "reelhaul_runtime", "up")
-_READY_SECONDS = 30
+_READY_SECONDS = 60
 _DRAIN_SECONDS = 25
 
 T = TypeVar("T")

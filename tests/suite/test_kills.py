@@ -37,4 +37,4 @@ def test_download_survives(site: Site, tmp_path: Path, victim: str) -> None:
         again = list(watched(suite, job))
         assert again[-1]["completed"] == completed
         work = suite.data_dir / "work"
-        suite.awaited("empty work folder", lambda: not work.exists() or not any(work.iterdir()), seconds=10)
+        suite.awaited("empty work folder", lambda: not work.exists() or not any(work.iterdir()))

@@ -120,12 +120,12 @@ def test_over_grpc(jobs: job_service_pb2_grpc.JobServiceStub, site: Site) -> Non
     """The same by gRPC: create, watch from snapshot to terminal snapshot, get."""
     spec = media_pb2.FormatSpec(max_height=360, container=media_pb2.FormatSpec.MP4)
     wanted = job_pb2.Job(url=site.url("/watch/demo"), format=spec)
-    job = jobs.CreateJob(job_service_pb2.CreateJobRequest(job=wanted), timeout=10)
-    told = list(jobs.WatchJob(job_service_pb2.WatchJobRequest(name=job.name), timeout=60))
+    job = jobs.CreateJob(job_service_pb2.CreateJobRequest(job=wanted), timeout=30)
+    told = list(jobs.WatchJob(job_service_pb2.WatchJobRequest(name=job.name), timeout=90))
     assert told[0].HasField("snapshot")
     assert told[-1].snapshot.terminal
     assert [message.sequence for message in told] == sorted(message.sequence for message in told)
-    got = jobs.GetJob(job_service_pb2.GetJobRequest(name=job.name), timeout=10)
+    got = jobs.GetJob(job_service_pb2.GetJobRequest(name=job.name), timeout=30)
     assert got.state == job_pb2.Job.SUCCEEDED
     assert got.artifacts[0].checksums.sha256.hex() == site.digest("/media/360.mp4")
     assert got.got.height == 360

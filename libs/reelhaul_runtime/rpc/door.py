@@ -103,9 +103,7 @@ class _Told:
         self._note(error)
         if error is None or isinstance(error, aio.AbortError | asyncio.CancelledError | GeneratorExit):
             return
-        failure = _named(self._path, error)
-        if failure.reason == ErrorReason.INTERNAL_ERROR:
-            log.error("unexpected failure in %s", self._path, exc_info=error)
+        failure = named(self._path, error)
         status = errors.to_status(failure)
         await self._context.abort(_CODES[status.code], status.message, _trailers(failure, status))
 
@@ -132,6 +130,14 @@ def _trailers(
     # gRPC knows UNAVAILABLE only, and would ask a site at once again that wants to be left alone:
     # https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
     return (details, ("grpc-retry-pushback-ms", "-1"))
+
+
+def named(path: str, error: BaseException) -> errors.ReelhaulError:
+    """*error*, of a call of *path*, as a failure that callers know; the log holds what they are not told."""
+    failure = _named(path, error)
+    if failure.reason == ErrorReason.INTERNAL_ERROR:
+        log.error("unexpected failure in %s", path, exc_info=error)
+    return failure
 
 
 def _named(path: str, error: BaseException) -> errors.ReelhaulError:

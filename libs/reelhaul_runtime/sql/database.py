@@ -7,13 +7,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
 from reelhaul_runtime.errors import Unavailable
 from reelhaul_runtime.sql import engines
-from reelhaul_runtime.sql.writer import Writer
+from reelhaul_runtime.sql.writer import Together, Writer
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,13 @@ class Database:
         """
         with self._away_is_unavailable():
             return await self._writer.write(op)
+
+    async def write_with_others(self, together: Together, what: Any) -> Any:
+        """What *together* says of *what*, committed, as ``write``: those that ask for the same at the
+        same time are done in one go, with a statement for all of them where one alone would need its own.
+        """
+        with self._away_is_unavailable():
+            return await self._writer.write_with_others(together, what)
 
     async def read(self, op: Callable[[Connection], T]) -> T:
         """What *op* returns; it sees one snapshot, in which every answered write is."""

@@ -11,7 +11,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -32,15 +32,25 @@ _TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    op: Callable[[Connection], Any]
-    answer: asyncio.Future[Any]
+class Outcome:
+    """What became of a write: a value, or an error to be raised to who asked for it."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+#: Does what several have asked for in one go, and says what became of each, in their order. What it has
+#: an error for, it has left alone; if it raises, each is done by itself.
+Together = Callable[[Connection, Sequence[Any]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    value: Any = None
-    error: BaseException | None = None
+class _Asked:
+    op: Callable[[Connection], Any]
+    answer: asyncio.Future[Any]
+    #: Of a write that can be done with its like: how, and what *op* would do alone.
+    together: Together | None = None
+    what: Any = None
 
 
 class Writer:
@@ -53,7 +63,10 @@ class Writer:
     def __init__(self, engine: Engine, *, threads: int = 1) -> None:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
+        # What one turn of the loop asks for is handed over at its end: the first would else go alone.
+        self._gathering: list[_Asked] = []
+        self._waiting: SimpleQueue[list[_Asked] | None] = SimpleQueue()
+        self._unanswered = 0
         self._closed = False
         #: Transactions committed so far: the tests count how writes share them.
         self.commits = 0
@@ -71,18 +84,37 @@ class Writer:
         A caller cancelled while waiting cannot know whether *op* took effect.
         OVERLOADED when too many writes wait already.
         """
+        value: T = await self._put(_Asked(op, self._loop.create_future()))
+        return value
+
+    async def write_with_others(self, together: Together, what: Any) -> Any:
+        """As ``write``, of what *together* does with *what* and with others that ask for the same."""
+
+        def alone(connection: Connection) -> Any:
+            return _value_of(together(connection, [what])[0])
+
+        return await self._put(_Asked(alone, self._loop.create_future(), together, what))
+
+    def _put(self, asked: _Asked) -> asyncio.Future[Any]:
         if self._closed:
             raise RuntimeError("the writer is closed")
-        if self._waiting.qsize() >= _BACKLOG:
+        if self._unanswered >= _BACKLOG:
             raise ReelhaulError(ErrorReason.OVERLOADED, "too many writes wait for the database")
-        asked = _Asked(op, self._loop.create_future())
-        self._waiting.put(asked)
-        value: T = await asked.answer
-        return value
+        self._unanswered += 1
+        if not self._gathering:
+            self._loop.call_soon(self._hand_over)
+        self._gathering.append(asked)
+        return asked.answer
+
+    def _hand_over(self) -> None:
+        asked, self._gathering = self._gathering, []
+        for start in range(0, len(asked), _BATCH):
+            self._waiting.put(asked[start : start + _BATCH])
 
     async def close(self) -> None:
         """End after all that was asked is done."""
         self._closed = True
+        self._hand_over()
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
@@ -90,40 +122,50 @@ class Writer:
 
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:
-            batch, ending = self._gathered(first)
-            if batch:
-                outcomes = self._commit(batch)
-                # The loop may be gone while we are still committing its last words.
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(_settle, batch, outcomes)
+            asked, ending = self._gathered(first)
+            wanted = [each for each in asked if not each.answer.cancelled()]
+            outcomes = self._commit(wanted) if wanted else []
+            # The loop may be gone while we are still committing its last words.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._settle, len(asked), wanted, outcomes)
             if ending:
                 return
 
-    def _gathered(self, first: _Asked) -> tuple[list[_Asked], bool]:
-        """All that waits now, and whether the end was among it. The cancelled are left out."""
-        batch = [first]
+    def _gathered(self, first: list[_Asked]) -> tuple[list[_Asked], bool]:
+        """What waits now, and whether the end was among it."""
+        batch = list(first)
         with contextlib.suppress(Empty):
             while len(batch) < _BATCH:
                 asked = self._waiting.get_nowait()
                 if asked is None:
-                    return _wanted(batch), True
-                batch.append(asked)
-        return _wanted(batch), False
+                    return batch, True
+                batch += asked
+        return batch, False
 
-    def _commit(self, batch: list[_Asked]) -> list[_Outcome]:
+    def _settle(self, number: int, batch: list[_Asked], outcomes: list[Outcome]) -> None:
+        self._unanswered -= number
+        for asked, outcome in zip(batch, outcomes, strict=True):
+            if asked.answer.done():
+                continue
+            if outcome.error is not None:
+                asked.answer.set_exception(outcome.error)
+            else:
+                asked.answer.set_result(outcome.value)
+
+    def _commit(self, batch: list[_Asked]) -> list[Outcome]:
         try:
             return self._together(batch)
         except BaseException as error:  # it belongs to the callers, who wait for it
             if not engines.is_serialization_failure(error):
-                return [_Outcome(error=error)] * len(batch)
+                return [Outcome(error=error)] * len(batch)
         return [self._alone(asked) for asked in batch]
 
-    def _together(self, batch: list[_Asked]) -> list[_Outcome]:
+    def _together(self, batch: list[_Asked]) -> list[Outcome]:
         if len(batch) == 1:
-            return [_Outcome(self._once(batch[0]))]
+            return [Outcome(self._once(batch[0]))]
         try:
             with self._engine.begin() as connection:
-                outcomes = [_Outcome(_hopefully(connection, asked.op)) for asked in batch]
+                outcomes = _all_done(connection, batch)
         except _OneFailedError:
             # It alone is to be undone, but savepoints cost too much to set them for those that succeed.
             with self._engine.begin() as connection:
@@ -131,13 +173,13 @@ class Writer:
         self.commits += 1
         return outcomes
 
-    def _alone(self, asked: _Asked) -> _Outcome:
+    def _alone(self, asked: _Asked) -> Outcome:
         for n in range(1, _TRIES + 1):
             try:
-                return _Outcome(self._once(asked))
+                return Outcome(self._once(asked))
             except BaseException as error:  # as above
                 if n == _TRIES or not engines.is_serialization_failure(error):
-                    return _Outcome(error=error)
+                    return Outcome(error=error)
             time.sleep(random.uniform(0, 0.005 * 2**n))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
@@ -148,24 +190,41 @@ class Writer:
         return value
 
 
-def _wanted(batch: list[_Asked]) -> list[_Asked]:
-    return [asked for asked in batch if not asked.answer.cancelled()]
-
-
 class _OneFailedError(Exception):
     """An operation raised: all that shared its transaction is undone, and done again."""
 
 
-def _hopefully(connection: Connection, op: Callable[[Connection], T]) -> T:
+def _all_done(connection: Connection, batch: list[_Asked]) -> list[Outcome]:
+    """Do all of *batch*, those that can be done together in one go."""
+    outcomes: dict[int, Outcome] = {}
+    alike: dict[Together, list[int]] = {}
+    for place, asked in enumerate(batch):
+        if asked.together is not None:
+            alike.setdefault(asked.together, []).append(place)
+        else:
+            outcomes[place] = Outcome(_hopefully(asked.op, connection))
+    for together, places in alike.items():
+        told = _hopefully(together, connection, [batch[place].what for place in places])
+        outcomes.update(zip(places, told, strict=True))
+    return [outcomes[place] for place in range(len(batch))]
+
+
+def _value_of(outcome: Outcome) -> Any:
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def _hopefully(op: Callable[..., T], *asked: Any) -> T:
     try:
-        return op(connection)
+        return op(*asked)
     except Exception as error:
         if engines.is_serialization_failure(error):
             raise
         raise _OneFailedError from error
 
 
-def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> _Outcome:
+def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> Outcome:
     """What *op* came to. Raises only what has undone, or must undo, its neighbours as well."""
     # Not begin_nested(): it costs more than a small write itself.
     run_text(connection, "SAVEPOINT op")
@@ -181,15 +240,5 @@ def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -
         except Exception:
             # A full disk makes SQLite undo everything, savepoints included.
             raise error from None
-        return _Outcome(error=error)
-    return _Outcome(value)
-
-
-def _settle(batch: list[_Asked], outcomes: list[_Outcome]) -> None:
-    for asked, outcome in zip(batch, outcomes, strict=True):
-        if asked.answer.done():
-            continue
-        if outcome.error is not None:
-            asked.answer.set_exception(outcome.error)
-        else:
-            asked.answer.set_result(outcome.value)
+        return Outcome(error=error)
+    return Outcome(value)

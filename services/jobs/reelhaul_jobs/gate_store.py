@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, select
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul_jobs import rows
@@ -27,33 +27,34 @@ _OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=Tr
 _FORGET_ONE = Statement(
     delete(gates).where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
 )
-_KNOWN = (
-    exists()
-    .where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
-    .label("known")
+# Nothing is known of any, nearly always.
+_ANY = Statement(select(literal_column("1")).select_from(gates).limit(literal_column("1")))
+_LEASED = Statement(
+    select(jobs.c.site, func.count().label("jobs"))
+    .where(LOOKED_AFTER, jobs.c.lane == literal_column(str(int(Lane.LEASED))))
+    .group_by(jobs.c.site)
 )
-_LEASED = (
-    select(func.count())
-    .where(LOOKED_AFTER, jobs.c.lane == int(Lane.LEASED), jobs.c.site == bindparam("of_site"))
-    .scalar_subquery()
-)
-# One statement where nothing is known of the gate, which is nearly always.
-_GLANCE, _COUNTED_GLANCE = Statement(select(_KNOWN)), Statement(select(_KNOWN, _LEASED.label("leased")))
 _EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since")))
 
 
-def passage(connection: Connection, site: str, egress: str, now: datetime, *, counted: bool) -> Passage:
-    """How *site* stands for *egress*; how many of its jobs are leased only where *counted*."""
-    asked = {"of_site": site, "of_egress": egress}
-    glance = (_COUNTED_GLANCE if counted else _GLANCE).first(connection, asked)
-    assert glance is not None
-    leased = int(glance["leased"]) if counted else 0
-    found = _ONE.first(connection, asked) if glance["known"] else None
+def are_any(connection: Connection) -> bool:
+    """Whether there is a gate at all of which something is known."""
+    return _ANY.first(connection, {}) is not None
+
+
+def leased(connection: Connection) -> Mapping[str, int]:
+    """How many jobs of each site workers hold."""
+    return {row["site"]: row["jobs"] for row in _LEASED.all(connection, {})}
+
+
+def passage(connection: Connection, site: str, egress: str, now: datetime) -> Passage:
+    """How *site* stands for *egress*, but for the jobs leased; locked until they are written."""
+    found = _ONE.first(connection, {"of_site": site, "of_egress": egress})
     if found is None:
-        return Passage(gate=Gate(site=site, egress=egress), leased=leased)
+        return Passage(gate=Gate(site=site, egress=egress))
     live = egresses(connection, now) - {egress}
     others = of_sites(connection, [site], live).get(site, ()) if live else ()
-    return Passage(gate=_gate_of(found), leased=leased, others=others)
+    return Passage(gate=_gate_of(found), others=others)
 
 
 def of_sites(

@@ -6,6 +6,7 @@ that DownloadService calls them as they are.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -30,7 +31,10 @@ from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.messages import Message
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError, to_status
+from reelhaul_runtime.rpc.door import named
+
+_EXCHANGE = "/reelhaul.work.v1.LeaseService/Exchange"
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
@@ -233,6 +237,23 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     ) -> lease_service_pb2.FinishResponse:
         job_id, outcome = names.job_id(request.job, "job"), to_leases.outcome_of(request)
         return to_leases.finish_response(await self._leases.finish(job_id, request.epoch, outcome))
+
+    async def Exchange(
+        self, request: lease_service_pb2.ExchangeRequest, context: object = None
+    ) -> lease_service_pb2.ExchangeResponse:
+        calls = to_leases.calls_of(request)
+        answers = await asyncio.gather(*(self._answered(call) for call in calls))
+        return lease_service_pb2.ExchangeResponse(answers=answers)
+
+    async def _answered(
+        self, call: lease_service_pb2.ExchangeRequest.Call
+    ) -> lease_service_pb2.ExchangeResponse.Answer:
+        try:
+            if call.HasField("claim"):
+                return lease_service_pb2.ExchangeResponse.Answer(claim=await self.Claim(call.claim))
+            return lease_service_pb2.ExchangeResponse.Answer(finish=await self.Finish(call.finish))
+        except Exception as error:  # it concerns this one only
+            return lease_service_pb2.ExchangeResponse.Answer(error=to_status(named(_EXCHANGE, error)))
 
 
 def _owner() -> Owner:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
@@ -14,19 +12,17 @@ from sqlalchemy import (
     Connection,
     bindparam,
     func,
-    insert,
     select,
     tuple_,
-    update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import gate_store, pages, replays, rows, seen, tallies
+from reelhaul_jobs import changes_store, pages, replays, rows, seen, site_changes, tallies
 from reelhaul_jobs.backlog_store import READY, SITES_READY
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
-from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
+from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
 from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports import (
@@ -44,22 +40,12 @@ from reelhaul_jobs.tables import OF_A_LIST, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
+from reelhaul_runtime.sql.writer import Outcome
 
 T = TypeVar("T")
 
-_ONE_ROW = select(jobs).where(jobs.c.id == bindparam("job"))
-_ONE = Statement(_ONE_ROW)
-_ONE_TO_CHANGE = Statement(_ONE_ROW.with_for_update())
+_ONE = Statement(select(jobs).where(jobs.c.id == bindparam("job")))
 _MANY = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
-# In one order, lest two that change the same jobs wait for each other for ever.
-_MANY_TO_CHANGE = _MANY.order_by(jobs.c.id).with_for_update()
-_ADD_JOB = Statement(insert(jobs))
-_ADD_EVENT = Statement(insert(events))
-_ADD_ATTEMPT = Statement(insert(attempts))
-_CHANGE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
-_END_ATTEMPT = Statement(
-    update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number"))
-)
 _CHILDREN = Statement(
     select(jobs.c.state, func.count().label("jobs"))
     .where(jobs.c.parent == bindparam("job"), OF_A_LIST, jobs.c.delete_time.is_(None))
@@ -112,12 +98,15 @@ class SqlJobStore:
     async def add(self, new: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
         """See JobStore.add."""
         try:
+            if request is None:
+                await self._database.write_with_others(_add_all, new)
+                return new
             return await self._written(lambda connection: _add(connection, new, request))
         except ReelhaulError as error:
             if error.reason != ErrorReason.RESOURCE_EXISTS or not new[1:]:
                 raise
             ids = [job.id for job in new]
-            taken = await self._database.read(lambda c: _many(c, _MANY, ids, deleted=True))
+            taken = await self._database.read(lambda c: _many(c, ids, deleted=True))
             raise _exists(taken[0].id if taken else ids[0]) from error
 
     async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
@@ -134,7 +123,7 @@ class SqlJobStore:
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """See JobStore.get_many."""
-        return await self._database.read(lambda connection: _many(connection, _MANY, job_ids))
+        return await self._database.read(lambda connection: _many(connection, job_ids))
 
     async def page(self, query: Query) -> Page:
         """See JobStore.page."""
@@ -153,14 +142,9 @@ class SqlJobStore:
     ) -> Change:
         """See JobStore.change_at_site."""
 
-        def op(connection: Connection) -> Change:
-            def at_site(job: Job) -> Change:
-                passage = gate_store.passage(connection, *key(job), now, counted=counted)
-                return rule(job, passage)
-
-            return _change(connection, job_id, at_site, None)
-
-        return await self._database.write(op)
+        asked = site_changes.Asked(job_id, key, rule, now, counted)
+        done: Change = await self._database.write_with_others(site_changes.changed, asked)
+        return done
 
     async def change_many(
         self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
@@ -234,7 +218,7 @@ def _add(connection: Connection, new: Sequence[Job], request: Request | None) ->
     if (answer := replays.earlier(connection, request)) is not None:
         return _answered(connection, answer)
     try:
-        insert_jobs(connection, new)
+        changes_store.insert_jobs(connection, new)
     except IntegrityError as error:
         # Behind this write's own savepoint; only the id is unique here.
         raise _exists(new[0].id) from error
@@ -242,10 +226,14 @@ def _add(connection: Connection, new: Sequence[Job], request: Request | None) ->
     return new
 
 
-def insert_jobs(connection: Connection, new: Sequence[Job]) -> None:
-    """Write *new* jobs with their first events. IntegrityError where one is there."""
-    _ADD_JOB.run_many(connection, [rows.row_of(job) for job in new])
-    _ADD_EVENT.run_many(connection, [_birth_of(job) for job in new])
+def _add_all(connection: Connection, asked: Sequence[Sequence[Job]]) -> Sequence[Outcome]:
+    """Keep what several calls have asked for, if no id is taken."""
+    try:
+        changes_store.insert_jobs(connection, [job for new in asked for job in new])
+    except IntegrityError as error:
+        # Each is tried by itself then, behind a savepoint of its own.
+        raise _exists(asked[0][0].id) from error
+    return [Outcome()] * len(asked)
 
 
 def _add_batch(connection: Connection, batch: Batch, request: Request | None) -> Batch:
@@ -261,7 +249,7 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
     taken = {p: to_status(_exists(job.id)) for p, job in batch.jobs.items() if job.id not in added}
     failed = {**batch.failed, **taken}
     if kept:
-        _ADD_EVENT.run_many(connection, [_birth_of(job) for job in kept.values()])
+        changes_store.insert_births(connection, list(kept.values()))
         replays.remember(connection, request, Answer([job.id for job in kept.values()], failed))
     return Batch(kept, failed)
 
@@ -273,14 +261,10 @@ def _earlier(connection: Connection, request: Request) -> Sequence[Job] | None:
 
 def _answered(connection: Connection, answer: Answer) -> Sequence[Job]:
     """The jobs of an earlier answer, as they are. ``NotFound`` where all were deleted."""
-    found = _many(connection, _MANY, answer.ids)
+    found = _many(connection, answer.ids)
     if answer.ids and not found:
         raise NotFound(f"jobs/{answer.ids[0]}")
     return found
-
-
-def _birth_of(job: Job) -> dict[str, Any]:
-    return rows.event_row_of(job.id, changes.event_of(job, None))
 
 
 def _exists(job_id: str) -> ReelhaulError:
@@ -289,30 +273,29 @@ def _exists(job_id: str) -> ReelhaulError:
 
 
 def _change(connection: Connection, job_id: str, rule: Rule, request: Request | None) -> Change:
-    found = _ONE_TO_CHANGE.first(connection, {"job": job_id})
-    if found is None:
-        raise NotFound(f"jobs/{job_id}")
-    job = rows.job_of(found)
+    job = _to_change(connection, job_id)
     if replays.earlier(connection, request) is not None:
         return changes.none(job)
     change = rule(job)
     replays.remember(connection, request, Answer([job_id]))
     if change.made:
-        _write(connection, [change])
-    if change.gate is not None:
-        gate_store.write(connection, change.gate)
+        changes_store.write(connection, [change])
     return change
 
 
-def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
-    found = _ONE_TO_CHANGE.first(connection, {"job": job_id})
+def _to_change(connection: Connection, job_id: str) -> Job:
+    found = changes_store.to_change(connection, [job_id]).get(job_id)
     if found is None:
         raise NotFound(f"jobs/{job_id}")
-    job = rows.job_of(found)
+    return found
+
+
+def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+    job = _to_change(connection, job_id)
     change = rule(job, seen.of(connection, job, media_ids))
     if change.made:
-        _write(connection, [change])
-    insert_jobs(connection, change.children)
+        changes_store.write(connection, [change])
+    changes_store.insert_jobs(connection, change.children)
     seen.note(connection, job, change.noted)
     return change
 
@@ -322,56 +305,20 @@ def _change_many(
 ) -> Sequence[Change]:
     if (answer := replays.earlier(connection, request)) is not None:
         return [changes.none(job) for job in _answered(connection, answer)]
-    asked = (rule(job) for job in _many(connection, _MANY_TO_CHANGE, job_ids, deleted=True))
+    present = changes_store.to_change(connection, job_ids)
+    asked = (rule(present[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in present)
     found = [change for change in asked if change is not None]
     replays.remember(connection, request, Answer([change.job.id for change in found]))
     if made := [change for change in found if change.made]:
-        _write(connection, made)
+        changes_store.write(connection, made)
     return found
 
 
-def _many(connection: Connection, statement: Any, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
+def _many(connection: Connection, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
     """The jobs of *ids* that have a row, each once, in their order."""
-    found = {row["id"]: rows.job_of(row) for row in connection.execute(statement, {"jobs": ids}).mappings()}
+    found = {row["id"]: rows.job_of(row) for row in connection.execute(_MANY, {"jobs": ids}).mappings()}
     present = [found[job_id] for job_id in dict.fromkeys(ids) if job_id in found]
     return present if deleted else [job for job in present if job.delete_time is None]
-
-
-def _write(connection: Connection, made: Sequence[Change]) -> None:
-    """Write *made*, with one statement for each kind of row and change, however many they are."""
-    _write_jobs(connection, made)
-    events_of = [rows.event_row_of(change.job.id, event) for change in made if (event := change.event)]
-    ended = [_end_of(change, ending) for change in made if (ending := change.ended)]
-    began = [rows.attempt_row_of(attempt) for change in made if (attempt := change.began)]
-    for statement, values in (
-        (_ADD_EVENT, events_of),
-        (_END_ATTEMPT, ended),
-        (_ADD_ATTEMPT, began),
-    ):
-        statement.run_many(connection, values)
-
-
-def _write_jobs(connection: Connection, made: Sequence[Change]) -> None:
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for change in made:
-        if changed := rows.changed_row_of(change.before, change.job):
-            alike[tuple(changed)].append({"job": change.job.id, **changed})
-    for values in alike.values():
-        _CHANGE_JOB.run_many(connection, values)
-
-
-def _end_of(change: Change, ending: Ending) -> dict[str, Any]:
-    job = change.job
-    return {
-        "of_job": job.id,
-        "of_number": change.before.attempt,
-        "state": int(ending.state),
-        "error": ending.error.SerializeToString() if ending.error else None,
-        "http_statuses": json.dumps(dict(ending.http_statuses)),
-        "end_time": rows.micros(job.update_time),
-        "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
-        "finish_revision": job.revision if ending.finished else None,
-    }
 
 
 def _place(connection: Connection, job: Job) -> int:

@@ -62,6 +62,8 @@ jobs = Table(
     Column("lane", SmallInteger, nullable=False),
     Column("due", BigInteger),
     Column("worker", Text, nullable=False),
+    # Set: that worker is to leave it to another one until then.
+    Column("avoid_until", BigInteger),
     Column("claim_id", String(64), nullable=False),
     Column("egress", String(64), nullable=False, server_default=""),
     # JSON object: reason -> count.

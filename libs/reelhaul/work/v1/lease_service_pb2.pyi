@@ -439,3 +439,117 @@ class FinishResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___FinishResponse: _TypeAlias = FinishResponse  # noqa: Y015
+
+@_typing.final
+class ExchangeRequest(_message.Message):
+    """Request of Exchange."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Call(_message.Message):
+        """One call."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CLAIM_FIELD_NUMBER: _builtins.int
+        FINISH_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def claim(self) -> Global___ClaimRequest:
+            """As Claim."""
+
+        @_builtins.property
+        def finish(self) -> Global___FinishRequest:
+            """As Finish."""
+
+        def __init__(
+            self,
+            *,
+            claim: Global___ClaimRequest | None = ...,
+            finish: Global___FinishRequest | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "finish", b"finish", "request", b"request"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "finish", b"finish", "request", b"request"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["claim", "finish"]  # noqa: Y015
+        _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeRequest.Call]:
+        """What is asked for, 1..256 calls, of different jobs."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___ExchangeRequest.Call] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeRequest: _TypeAlias = ExchangeRequest  # noqa: Y015
+
+@_typing.final
+class ExchangeResponse(_message.Message):
+    """Response of Exchange."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Answer(_message.Message):
+        """What came of one call."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CLAIM_FIELD_NUMBER: _builtins.int
+        FINISH_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def claim(self) -> Global___ClaimResponse:
+            """Of a Claim."""
+
+        @_builtins.property
+        def finish(self) -> Global___FinishResponse:
+            """Of a Finish."""
+
+        @_builtins.property
+        def error(self) -> _status_pb2.Status:
+            """What the call would have failed with, had it come alone."""
+
+        def __init__(
+            self,
+            *,
+            claim: Global___ClaimResponse | None = ...,
+            finish: Global___FinishResponse | None = ...,
+            error: _status_pb2.Status | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "error", b"error", "finish", b"finish", "outcome", b"outcome"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "error", b"error", "finish", b"finish", "outcome", b"outcome"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["claim", "finish", "error"]  # noqa: Y015
+        _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeResponse.Answer]:
+        """What came of each call, in their order."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___ExchangeResponse.Answer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015

@@ -33,7 +33,7 @@ class LeaseServiceStub:
     epoch is a fence: with a stale one nothing is changed. That a lease is not to be
     had, or not held any more, is an ordinary answer (Refusal), not an error; an
     error means that nothing is known and the call may be repeated: UNAVAILABLE and
-    DEADLINE_EXCEEDED with backoff. All three calls may be repeated safely.
+    DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
     Order at the fetcher: claim; work, renewing every third of the lease; upload;
     finish; only then acknowledge the WorkItem. Its in_progress follows a good
@@ -61,6 +61,11 @@ class LeaseServiceStub:
                 request_serializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.FinishRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.FinishResponse.FromString,
                 _registered_method=True)
+        self.Exchange = channel.unary_unary(
+                '/reelhaul.work.v1.LeaseService/Exchange',
+                request_serializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.ExchangeRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.ExchangeResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServiceServicer:
@@ -71,7 +76,7 @@ class LeaseServiceServicer:
     epoch is a fence: with a stale one nothing is changed. That a lease is not to be
     had, or not held any more, is an ordinary answer (Refusal), not an error; an
     error means that nothing is known and the call may be repeated: UNAVAILABLE and
-    DEADLINE_EXCEEDED with backoff. All three calls may be repeated safely.
+    DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
     Order at the fetcher: claim; work, renewing every third of the lease; upload;
     finish; only then acknowledge the WorkItem. Its in_progress follows a good
@@ -106,6 +111,16 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Exchange(self, request, context):
+        """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+
+        Each is answered as if it had come alone: what becomes of one does not touch the
+        others. Renewals are not among them: nothing may hold them up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +139,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     request_deserializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.FinishRequest.FromString,
                     response_serializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.FinishResponse.SerializeToString,
             ),
+            'Exchange': grpc.unary_unary_rpc_method_handler(
+                    servicer.Exchange,
+                    request_deserializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.ExchangeRequest.FromString,
+                    response_serializer=reelhaul_dot_work_dot_v1_dot_lease__service__pb2.ExchangeResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reelhaul.work.v1.LeaseService', rpc_method_handlers)
@@ -140,7 +160,7 @@ class LeaseService:
     epoch is a fence: with a stale one nothing is changed. That a lease is not to be
     had, or not held any more, is an ordinary answer (Refusal), not an error; an
     error means that nothing is known and the call may be repeated: UNAVAILABLE and
-    DEADLINE_EXCEEDED with backoff. All three calls may be repeated safely.
+    DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
     Order at the fetcher: claim; work, renewing every third of the lease; upload;
     finish; only then acknowledge the WorkItem. Its in_progress follows a good
@@ -218,6 +238,33 @@ class LeaseService:
             '/reelhaul.work.v1.LeaseService/Finish',
             reelhaul_dot_work_dot_v1_dot_lease__service__pb2.FinishRequest.SerializeToString,
             reelhaul_dot_work_dot_v1_dot_lease__service__pb2.FinishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exchange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.work.v1.LeaseService/Exchange',
+            reelhaul_dot_work_dot_v1_dot_lease__service__pb2.ExchangeRequest.SerializeToString,
+            reelhaul_dot_work_dot_v1_dot_lease__service__pb2.ExchangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,7 @@ class LeaseServiceStub:
     epoch is a fence: with a stale one nothing is changed. That a lease is not to be
     had, or not held any more, is an ordinary answer (Refusal), not an error; an
     error means that nothing is known and the call may be repeated: UNAVAILABLE and
-    DEADLINE_EXCEEDED with backoff. All three calls may be repeated safely.
+    DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
     Order at the fetcher: claim; work, renewing every third of the lease; upload;
     finish; only then acknowledge the WorkItem. Its in_progress follows a good
@@ -61,6 +61,12 @@ class LeaseServiceStub:
     second outcome says. While jobs is away the worker keeps the result and tries
     again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
     """
+    Exchange: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ExchangeRequest, _lease_service_pb2.ExchangeResponse]
+    """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+
+    Each is answered as if it had come alone: what becomes of one does not touch the
+    others. Renewals are not among them: nothing may hold them up.
+    """
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
@@ -71,7 +77,7 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     epoch is a fence: with a stale one nothing is changed. That a lease is not to be
     had, or not held any more, is an ordinary answer (Refusal), not an error; an
     error means that nothing is known and the call may be repeated: UNAVAILABLE and
-    DEADLINE_EXCEEDED with backoff. All three calls may be repeated safely.
+    DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
     Order at the fetcher: claim; work, renewing every third of the lease; upload;
     finish; only then acknowledge the WorkItem. Its in_progress follows a good
@@ -95,6 +101,12 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     second outcome says. While jobs is away the worker keeps the result and tries
     again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
     """
+    Exchange: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ExchangeRequest, _lease_service_pb2.ExchangeResponse]  # type: ignore[assignment]
+    """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+
+    Each is answered as if it had come alone: what becomes of one does not touch the
+    others. Renewals are not among them: nothing may hold them up.
+    """
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
@@ -104,7 +116,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     epoch is a fence: with a stale one nothing is changed. That a lease is not to be
     had, or not held any more, is an ordinary answer (Refusal), not an error; an
     error means that nothing is known and the call may be repeated: UNAVAILABLE and
-    DEADLINE_EXCEEDED with backoff. All three calls may be repeated safely.
+    DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
     Order at the fetcher: claim; work, renewing every third of the lease; upload;
     finish; only then acknowledge the WorkItem. Its in_progress follows a good
@@ -143,6 +155,18 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         The same epoch finished twice is answered as the first time, whatever the
         second outcome says. While jobs is away the worker keeps the result and tries
         again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
+        """
+
+    @_abc_1.abstractmethod
+    def Exchange(
+        self,
+        request: _lease_service_pb2.ExchangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.ExchangeResponse, _abc.Awaitable[_lease_service_pb2.ExchangeResponse]]:
+        """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+
+        Each is answered as if it had come alone: what becomes of one does not touch the
+        others. Renewals are not among them: nothing may hold them up.
         """
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reelhaul_fetcher.media import running
@@ -12,6 +12,8 @@ from reelhaul_fetcher.media.ffprobe import LOCAL_ONLY
 
 #: How every command of ours begins.
 QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
+# Files of so many seconds are tried as a whole: to begin twice costs more.
+_SHORT_SECONDS = 3.0
 
 
 def to_jpeg(picture: Path, output: Path) -> None:
@@ -25,30 +27,33 @@ def try_out(path: Path, duration: float, video_codec: str = "") -> None:
     Of a picture in a codec that this ffmpeg cannot decode the packets are only read.
     """
     picture = () if decodes(video_codec) else ("-c:v", "copy")
-    if not _played(path, 0.0, picture):
-        raise running.FfmpegFailed("nothing comes of it")
-    if duration <= 2:
+    # From the end as well: a file cut short keeps a good header.
+    spans = [("-t", "1"), ("-ss", f"{duration - 1:.3f}")] if duration > _SHORT_SECONDS else [()]
+    if _came(path, spans, picture):
         return
-    # From the end: a file cut short keeps a good header, and ffmpeg finds no fault with that.
     # Subtitles may go on a little longer than what they are about.
-    ends = (duration - 1, duration - max(3.0, 0.03 * duration))
-    if not any(_played(path, max(0.0, start), picture) for start in ends):
+    earlier = ("-ss", f"{max(0.0, duration - max(3.0, 0.03 * duration)):.3f}", "-t", "1")
+    if not _came(path, [earlier], picture):
         raise running.FfmpegFailed("nothing comes of its end")
 
 
-def _played(path: Path, start: float, picture: tuple[str, ...]) -> bool:
-    """Whether anything came of the second from *start* on. Raises FfmpegFailed where it is damaged."""
-    came = False
+def _came(path: Path, spans: Sequence[tuple[str, ...]], picture: tuple[str, ...]) -> bool:
+    """Whether anything came of the last of *spans*. Raises FfmpegFailed where one is damaged.
 
-    def hear(line: str) -> None:
-        nonlocal came
-        name, _, value = line.strip().partition("=")
-        came = came or (name == "out_time_us" and value.isdigit() and int(value) > 0)
-
-    seek = ("-ss", f"{start:.3f}") if start else ()
-    command = [*QUIET, "-xerror", "-progress", "pipe:1", *seek, "-t", "1", *LOCAL_ONLY, "-i", str(path)]
-    running.run([*command, *picture, "-f", "null", "-"], hear)
-    return came
+    ffmpeg itself finds no fault with an end of which nothing comes.
+    """
+    frames: list[str] = []
+    command = [*QUIET, "-xerror"]
+    for span in spans:
+        command += [*span, *LOCAL_ONLY, "-i", str(path)]
+    for number in range(len(spans)):
+        command += ["-map", f"{number}:V:0?", "-map", f"{number}:a:0?"]
+        if number < len(spans) - 1:
+            command += [*picture, "-f", "null", "-"]
+    # A line for each frame; wrapped, pictures are not copied for it.
+    command += [*(picture or ("-c:v", "wrapped_avframe")), "-f", "framecrc", "pipe:1"]
+    running.run(command, lambda line: None if line.startswith("#") else frames.append(line))
+    return bool(frames)
 
 
 def decodes(codec: str) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import urldefrag, urlsplit
 
 import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
-from yt_dlp.networking import Request
+from yt_dlp.networking import Request, common
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import unsmuggle_url
 
@@ -90,7 +90,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
     def add_default_info_extractors(self) -> None:
         """All extractors: instances and expressions are made once, in the parent."""
         if self.extractors:
-            self._ies.update(self.extractors)
+            # Not copied: to touch them all would cost the child a copy of all their memory.
+            self._ies = self.extractors
         else:
             super().add_default_info_extractors()
 
@@ -174,6 +175,14 @@ def body(downloader: Downloader, request: Request, limit: int) -> bytes:
 def supported(protocol: str) -> bool:
     """Whether streams of yt-dlp's *protocol* are fetched by Python alone, through the guard."""
     return all(part in _SUPPORTED for part in protocol.split("+"))
+
+
+def share_trust() -> None:
+    """Read the certificates to trust once for all children: it takes as long as a small download."""
+    common.make_ssl_context = functools.cache(common.make_ssl_context)
+    with Downloader(Answers(), options("")) as downloader:
+        for handler in downloader._request_director.handlers.values():
+            handler._make_sslcontext()
 
 
 def bar_ffmpeg() -> None:

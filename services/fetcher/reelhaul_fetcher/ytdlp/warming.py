@@ -10,7 +10,7 @@ from yt_dlp.networking import Response
 
 from reelhaul_fetcher.media import ffmpeg, verify
 from reelhaul_fetcher.ytdlp import child, fetching, listing
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, bar_ffmpeg, options
+from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, bar_ffmpeg, options, share_trust
 from reelhaul_fetcher.ytdlp.info import media_of
 
 _PAGE = b"""<html><head><title>warm</title>
@@ -34,10 +34,9 @@ class _Rehearsal(Downloader):
 def warm_up() -> str:
     """Load yt-dlp, all extractors and what a first extraction loads late; returns the engine's version."""
     bar_ffmpeg()
+    share_trust()
     with _Rehearsal(Answers(), options("")) as rehearsal:
         Downloader.extractors = dict(rehearsal._ies)
         info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
-        # The chain of handlers, and their TLS context, belong to no one proxy.
-        _ = rehearsal._request_director
     media_of(info)
     return f"yt-dlp {yt_dlp.version.__version__}"

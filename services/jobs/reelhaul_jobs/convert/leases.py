@@ -13,6 +13,7 @@ from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.lease_service_pb2 import (
     ClaimRequest,
     ClaimResponse,
+    ExchangeRequest,
     FinishRequest,
     FinishResponse,
     RenewRequest,
@@ -34,6 +35,7 @@ _LONGEST_SITE = 255
 _LONGEST_TITLE = 500
 _MOST_ARTIFACTS = 500
 _MOST_ENTRIES = 500
+_MOST_CALLS = 256
 # A row is read for each change: what only a full view shows may not weigh it down.
 _HEAVIEST_MEDIA = 512 * 1024
 
@@ -89,6 +91,15 @@ def outcome_of(request: FinishRequest) -> leases.Outcome:
         progress=progress_of(request),
         http_statuses=dict(list(request.http_statuses.items())[:100]),
     )
+
+
+def calls_of(request: ExchangeRequest) -> Sequence[ExchangeRequest.Call]:
+    """What is asked for at once; each is one of the kinds that may be."""
+    if not 1 <= len(request.calls) <= _MOST_CALLS:
+        raise FieldInvalid("calls", f"1..{_MOST_CALLS} of them, not {len(request.calls)}")
+    if any(call.WhichOneof("request") is None for call in request.calls):
+        raise FieldInvalid("calls.request", "one must be set")
+    return request.calls
 
 
 def claim_response(answer: Leased | Refusal) -> ClaimResponse:
@@ -180,6 +191,7 @@ def _failed(told: FinishRequest.Failed) -> leases.Failed:
         retry_after=asked,
         site=names.text(hint.site, "failed.retry_hint.site", _LONGEST_SITE),
         egress=names.text(hint.egress, "failed.retry_hint.egress", _LONGEST_EGRESS),
+        avoid_worker=hint.avoid_worker,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import lru_cache
 from typing import cast
 
 from google.protobuf import duration_pb2
@@ -42,11 +42,14 @@ def bytes_of(message: Message) -> bytes:
     """One message of the stream, serialised; once for all who are told it."""
     form = message.forms.get("message")
     if form is None:
-        form = message.forms["message"] = proto_of(replace(message, conflated=0)).SerializeToString()
-    if not message.conflated:
-        return form
+        form = message.forms["message"] = proto_of(message).SerializeToString()
     # Serialised messages one after the other are one message with the fields of both.
-    return form + WatchJobResponse(conflated_count=message.conflated).SerializeToString()
+    return form + _conflated(message.conflated) if message.conflated else form
+
+
+@lru_cache(maxsize=256)
+def _conflated(count: int) -> bytes:
+    return WatchJobResponse(conflated_count=count).SerializeToString()
 
 
 def following_of(request: WatchJobsRequest, who: Caller) -> Following:
@@ -73,12 +76,11 @@ def _change(changed: Changed) -> WatchJobsResponse:
 
 
 def proto_of(message: Message) -> WatchJobResponse:
-    """One message of the stream."""
+    """One message of the stream, as it is for all who are told it: without conflated_count."""
     made = WatchJobResponse(
         sequence=message.sequence,
         resume_token=message.resume_token,
         event_time=names.stamp(message.time),
-        conflated_count=message.conflated,
     )
     match message.body:
         case Snapshot() as whole:

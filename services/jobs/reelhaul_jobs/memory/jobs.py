@@ -106,7 +106,9 @@ class MemoryJobStore:
                 other.lane is Lane.LEASED and other.site == site for other in self._rows.jobs.values()
             )
             known = (site, egress) in self._rows.gates
-            others = tuple(self._rows.gate(site, name) for name in self._rows.live(now) - {egress} if known)
+            others = tuple(
+                self._rows.gate(site, name) for name in sorted(self._rows.live(now) - {egress}) if known
+            )
             return rule(
                 job,
                 Passage(gate=self._rows.gate(site, egress), leased=leased if counted else 0, others=others),

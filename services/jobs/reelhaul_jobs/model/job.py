@@ -91,6 +91,8 @@ class Job:
     due: datetime | None = None
     #: Who holds the lease, or held it last.
     worker: str = ""
+    #: Until then the next attempt is for another worker than that.
+    avoid_until: datetime | None = None
     #: The request_id of the Claim that gave the lease.
     claim_id: str = ""
     #: The egress that the newest lease's worker uses.

@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import change, gates, retries
+from reelhaul_jobs.model import avoiding, change, gates, retries
 from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
 from reelhaul_jobs.model.expanding import described
 from reelhaul_jobs.model.job import Attempt, Ending, Job
@@ -54,6 +54,8 @@ class Failed:
     #: Whom it concerns, where that is not the job's own site and egress.
     site: str = ""
     egress: str = ""
+    #: The worker will not do better: another one is to try next.
+    avoid_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,8 @@ def claimed(job: Job, claim: Claim, now: datetime) -> Change:
         refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
         later = job.changed(now, attempt=job.attempt + 1)
         return Change(before=job, job=later, refusal=refusal)
+    if unfit := avoiding.refusal(job, claim.worker, now):
+        return change.none(job, unfit)
     return _leased(job, claim, now)
 
 
@@ -134,6 +138,8 @@ def finished(
                 state = AttemptState.FAILED if after.state.terminal else AttemptState.RELEASED
                 return _done(job, after, state, outcome, error)
             after = _failed(held, error, bad.retry_after, now, jitter)
+            if bad.avoid_worker:
+                after = avoiding.by_another(after)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
             after = requeued(held, now, delay=back.delay, charged=max(0, job.charged - 1))
@@ -187,6 +193,7 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Change:
         lane=Lane.LEASED,
         due=now + claim.lease,
         worker=claim.worker,
+        avoid_until=None,
         claim_id=claim.request_id,
         egress=claim.egress,
         progress=None,

@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
 
 from reelhaul_jobs import replays
+from reelhaul_jobs.changes_store import insert_jobs
 from reelhaul_jobs.ports import Request
 from reelhaul_jobs.replays import Answer
 from reelhaul_jobs.rows import micros
 from reelhaul_jobs.schedules import model, rows
 from reelhaul_jobs.schedules.model import Run, Schedule
 from reelhaul_jobs.schedules.ports import Rule, RunRule
-from reelhaul_jobs.store import get_job, insert_jobs
+from reelhaul_jobs.store import get_job
 from reelhaul_jobs.tables import OF_A_SCHEDULE, jobs, schedules
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database

@@ -47,6 +47,10 @@ class Message:
     #: Its serialised forms, by name, each made once for all watchers; none holds ``conflated``.
     forms: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
+    def after(self, conflated: int) -> Message:
+        """The same, its forms too, for a watcher that was not told of so much progress before it."""
+        return Message(self.sequence, self.resume_token, self.time, self.body, conflated, self.forms)
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
@@ -148,7 +147,7 @@ class _Watch:
         dropped = max(0, self._topic.arrivals - self._arrivals - 1)
         self._arrivals = self._topic.arrivals
         self._told(progress)
-        return replace(progress, conflated=dropped) if dropped else progress
+        return progress.after(dropped) if dropped else progress
 
     def _told(self, message: Message) -> Message:
         self._sequence = message.sequence

@@ -174,7 +174,9 @@ class Topic:
         return Message(sequence, self.token(sequence), event.time, event)
 
     def _message(self, sequence: int, body: Snapshot | object) -> Message:
-        return Message(sequence, self.token(sequence), self._now(), body)  # type: ignore[arg-type]
+        now = self._now()
+        token = self._tokens.resume(self._id, Position(sequence, now))
+        return Message(sequence, token, now, body)  # type: ignore[arg-type]
 
 
 def _gone(job: Job) -> Job:

@@ -1,0 +1,174 @@
+"""Fetching: what a download costs from its origin to storage, against curl and yt-dlp's own command line.
+
+Parts: big (one file of 512 MB), slow (1 MB/s on each connection), youtube (the stand-in at 5 MB/s on each),
+small (files of 100 KB), memory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+from bench.fetching import media, weight
+from bench.fetching.rivals import Rivals
+from bench.fetching.suite import Ours, ours
+from bench.processes import python
+from bench.report import Report, ratios
+
+_MB = 1_000_000
+_RATE = "rate=1000000"
+
+
+async def measure(report: Report, only: set[str]) -> None:
+    """Measure all parts, or those of *only*."""
+    parts: dict[str, Callable[[Report, _Scene], Awaitable[None]]] = {
+        "big": _big,
+        "slow": _slow,
+        "small": _small,
+        "memory": _memory,
+    }
+    if not only or only & parts.keys():
+        async with _scene() as scene:
+            for name, part in parts.items():
+                if not only or name in only:
+                    await part(report, scene)
+    if not only or "youtube" in only:
+        await _youtube(report)
+
+
+class _Scene:
+    """An origin, its files, and those who fetch them."""
+
+    def __init__(self, folder: Path, origin: str, rivals: Rivals, side: Ours) -> None:
+        self.folder, self.origin, self.rivals, self.ours = folder, origin, rivals, side
+        self._numbers = 0
+
+    def smalls(self, count: int) -> list[str]:
+        """URLs of *count* small files that nobody has seen."""
+        first, self._numbers = self._numbers, self._numbers + count
+        return [f"{self.origin}/small/{number}.mp4" for number in range(first, self._numbers)]
+
+
+@asynccontextmanager
+async def _scene() -> AsyncIterator[_Scene]:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-fetch-")))
+        media.make_small(folder)
+        origin = stack.enter_context(_said("origin", "-m", "bench.fetching.origin", str(folder)))
+        yield _Scene(folder, origin, Rivals(folder), await stack.enter_async_context(ours(folder)))
+
+
+@contextmanager
+def _said(word: str, *command: str) -> Iterator[str]:
+    """What a process says after *word* on its first line; it ends with the block."""
+    with subprocess.Popen(python(*command), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told, _, value = process.stdout.readline().strip().partition(" ")
+            if told != word:
+                raise RuntimeError(f"{command} did not start")
+            yield value
+        finally:
+            process.terminate()
+
+
+async def _big(report: Report, scene: _Scene) -> None:
+    rounds, size = (3, 128 * _MB) if report.short else (5, 512 * _MB)
+    report.title(f"One file of {size // _MB} MB: origin to verified artifact, through the running suite")
+    path = media.make(scene.folder, "big.mp4", size)
+    url, speeds = f"{scene.origin}/big.mp4", defaultdict[str, list[float]](list)
+    for number in range(rounds + 1):
+        media.renew(path, number)
+        megabytes = path.stat().st_size / _MB
+        speeds["curl"].append(megabytes / scene.rivals.with_curl(url))
+        speeds["yt-dlp, command line"].append(megabytes / scene.rivals.with_command_line([url]))
+        speeds["reelhaul"].append(megabytes / await scene.ours.seconds([url]))
+        if number == 0:
+            speeds.clear()
+    path.unlink()
+    report.figures("MB/s", speeds)
+    report.target("fetch-big-to-curl", ratios(speeds["reelhaul"], speeds["curl"]), ">=", 0.6)
+    command_line = ratios(speeds["reelhaul"], speeds["yt-dlp, command line"])
+    report.target("fetch-big-to-command-line", command_line, ">=", 1.5)
+
+
+async def _slow(report: Report, scene: _Scene) -> None:
+    rounds, size = (3, 24 * _MB) if report.short else (3, 64 * _MB)
+    report.title(f"One file of {size // _MB} MB from an origin that gives 1 MB/s to each connection")
+    path = media.make(scene.folder, "slow.mp4", size)
+    url, speeds = f"{scene.origin}/slow.mp4?{_RATE}", defaultdict[str, list[float]](list)
+    for number in range(rounds):
+        media.renew(path, number)
+        megabytes = path.stat().st_size / _MB
+        speeds["reelhaul"].append(megabytes / await scene.ours.seconds([url]))
+        speeds["curl"].append(megabytes / scene.rivals.with_curl(url))
+        speeds["yt-dlp, command line"].append(megabytes / scene.rivals.with_command_line([url]))
+    path.unlink()
+    report.figures("MB/s", speeds)
+    report.target("fetch-slow-to-curl", ratios(speeds["reelhaul"], speeds["curl"]), ">=", 6)
+    command_line = ratios(speeds["reelhaul"], speeds["yt-dlp, command line"])
+    report.target("fetch-slow-to-command-line", command_line, ">=", 6)
+
+
+async def _small(report: Report, scene: _Scene) -> None:
+    rounds, count, spawned = (3, 40, 4) if report.short else (5, 200, 8)
+    report.title(f"Files of 100 KB, {count} jobs a round over 2 slots")
+    await scene.ours.seconds(scene.smalls(10))
+    rates = defaultdict[str, list[float]](list)
+    for _ in range(rounds):
+        rates["reelhaul"].append(count / await scene.ours.seconds(scene.smalls(count)))
+        alone = scene.rivals.with_command_line(scene.smalls(spawned))
+        rates["yt-dlp, command line, 2 at a time"].append(spawned / alone)
+        each = scene.rivals.in_a_loop(scene.smalls(count // 4 + 1), shared=False)
+        rates["yt-dlp in a loop, a YoutubeDL for each"].append(each)
+        rates["yt-dlp in a loop, one YoutubeDL"].append(
+            scene.rivals.in_a_loop(scene.smalls(count + 1), shared=True)
+        )
+    report.figures("jobs/s", rates)
+    ours_, rivals = rates.pop("reelhaul"), list(rates.values())
+    report.target("fetch-small-to-command-line", ratios(ours_, rivals[0]), ">=", 10)
+    report.target("fetch-small-to-loop-of-each", ratios(ours_, rivals[1]), ">=", 0.4)
+    report.target("fetch-small-to-loop-of-one", ratios(ours_, rivals[2]), ">=", 0.4)
+
+
+async def _memory(report: Report, scene: _Scene) -> None:
+    first, more = (60, 60) if report.short else (100, 500)
+    report.title("Memory")
+    path = media.make(scene.folder, "held.mp4", 24 * _MB)
+    names = await scene.ours.create([f"{scene.origin}/held.mp4?rate=100000&v={n}" for n in range(2)])
+    report.figure("a running job, PSS of its child", "MB", await weight.of_children(scene.ours.suite, 2))
+    await scene.ours.cancel(names)
+    path.unlink()
+    await scene.ours.seconds(scene.smalls(first))
+    before = weight.of_parts(scene.ours.suite)
+    await scene.ours.seconds(scene.smalls(more))
+    after = weight.of_parts(scene.ours.suite)
+    for name, megabytes in after.items():
+        report.figure(f"{name}, RSS after {first + more} jobs", "MB", [megabytes], f"was {before[name]:.1f}")
+    growth = max(megabytes / before[name] for name, megabytes in after.items())
+    report.target("fetch-memory-growth", growth, "<=", 1.05)
+
+
+async def _youtube(report: Report) -> None:
+    rounds = 3
+    report.title("YouTube's stand-in, 5 MB/s on each connection: 1080p and sound, merged")
+    seconds = defaultdict[str, list[float]](list)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-fetch-")))
+        trust = folder / "ca.pem"
+        proxy = stack.enter_context(_said("youtube", "-m", "tests.sites.youtube", "--ca-out", str(trust)))
+        settings = {"fetcher_upstream_proxy": proxy, "fetcher_ca_file": str(trust)}
+        side = await stack.enter_async_context(ours(folder, **settings))
+        rivals, url = Rivals(folder), "https://www.youtube.com/watch?v=slow5______"
+        for _ in range(rounds):
+            seconds["reelhaul"].append(await side.seconds([url]))
+            more = ["--proxy", proxy, "--compat-options", "no-certifi", "--no-cache-dir"]
+            taken = rivals.with_command_line([url], *more, SSL_CERT_FILE=str(trust))
+            seconds["yt-dlp, command line"].append(taken)
+    report.figures("s", seconds)
+    ratio = ratios(seconds["yt-dlp, command line"], seconds["reelhaul"])
+    report.target("fetch-youtube-to-command-line", ratio, ">=", 3.5)
