@@ -24,6 +24,8 @@ from bench.tally import Tally
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 
 _SIDES = ("sqlite", "postgresql")
+# Of each of our two worker processes; as many as pay.
+_SLOTS = 32
 
 #: How jobs are asked for: stub and number -> when that began and ended.
 Create = Callable[[job_service_pb2_grpc.JobServiceStub, int], Awaitable[tuple[float, float]]]
@@ -54,7 +56,7 @@ class _Round:
 
 
 async def _end_to_end(report: Report, tally: Tally, rounds: int, jobs: int) -> None:
-    report.title(f"No-op jobs end to end, {jobs} a round, 2 worker processes")
+    report.title(f"No-op jobs end to end, {jobs} a round, 2 worker processes, of ours {_SLOTS} slots each")
     done: dict[str, list[_Round]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         rival = await stack.enter_async_context(celery_house(tally.path))
@@ -123,7 +125,7 @@ async def _side(side: str, tally: Path | None) -> AsyncIterator[_Ours]:
         service = await stack.enter_async_context(serving(place))
         processes |= {"jobs": service.process.pid, "nats": place.nats.pid}
         if tally is not None:
-            workers = await stack.enter_async_context(working(place, tally))
+            workers = await stack.enter_async_context(working(place, tally, slots=_SLOTS))
             processes |= {f"worker {n}": worker.pid for n, worker in enumerate(workers, 1)}
         yield _Ours(service, processes)
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 OK, FAILED, REFUSED = 0, 1, 2
 
 # Objects made, less those gone, before the collector looks: 700 is for programs that begin small.
-_YOUNGEST = 10_000
+_YOUNGEST = 50_000
 
 # What a service may need beyond drain_seconds to close its connections.
 _LAST_WORDS_SECONDS = 5

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, create_engine, make_url, text
 
@@ -79,6 +80,8 @@ class Row:
     deleted: bool
     #: What it has to show, by SHA-256 and resource name.
     artifacts: tuple[tuple[str, str], ...]
+    tenant: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def terminal(self) -> bool:
@@ -107,7 +110,7 @@ class Rows:
 
     def jobs(self) -> list[Row]:
         """All jobs."""
-        columns = "id, state, epoch, error_reason, confirm_time, delete_time, result"
+        columns = "id, state, epoch, error_reason, confirm_time, delete_time, result, tenant, labels"
         return [_row(*row) for row in self._all(f"SELECT {columns} FROM jobs")]
 
     def pending(self) -> int:
@@ -141,7 +144,27 @@ def opened(url: str) -> Iterator[Rows]:
         engine.dispose()
 
 
-def _row(id_: str, state: int, epoch: int, reason: str, confirm: int, delete: int, result: bytes) -> Row:
+def _row(
+    id_: str,
+    state: int,
+    epoch: int,
+    reason: str,
+    confirm: int,
+    delete: int,
+    result: bytes,
+    tenant: str,
+    labels: str,
+) -> Row:
     made = job_pb2.Job.FromString(bytes(result)) if result else job_pb2.Job()
     artifacts = tuple((each.checksums.sha256.hex(), each.name) for each in made.artifacts)
-    return Row(id_, state, epoch, reason, confirm is not None, delete is not None, artifacts)
+    return Row(
+        id_,
+        state,
+        epoch,
+        reason,
+        confirm is not None,
+        delete is not None,
+        artifacts,
+        tenant,
+        json.loads(labels),
+    )

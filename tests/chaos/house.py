@@ -11,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 from reelhaul_runtime import logs
@@ -20,6 +21,8 @@ from reelhaul_runtime.up.keeper import Patience
 from reelhaul_runtime.up.parts import Part
 from reelhaul_runtime.up.suite import Suite
 
+# Its callers say of which tenant they are.
+_BELIEVING = (sys.executable, "-P", str(Path(__file__).with_name("doors.py")), "serve", "jobs")
 # What dies every few seconds must be back sooner than that: longest_pause.
 _PATIENCE = Patience(longest_pause=0.4, between_questions=1.0, answer=4.0, misses=12)
 
@@ -41,7 +44,8 @@ def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> I
     nats = parts.nats(settings.data_dir / "nats", ground.steady_port())
     yield nats
     token = ground.suite_token(settings.data_dir / "run")
-    for part in parts.services(settings, nats.address, token):
+    for each in parts.services(settings, nats.address, token):
+        part = replace(each, command=_BELIEVING) if each.name == "jobs" else each
         yield part
         if part.name == "jobs":
             for number, address in enumerate(replicas, 2):

@@ -6,21 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.chaos import histories
 from tests.chaos.audit import Entry, Row
-from tests.chaos.load import ENDED, Wish
+from tests.chaos.histories import Broken
+from tests.chaos.wishes import MARK, Wish
 
 from reelhaul.jobs.v1.job_pb2 import Job
-
-_REOPENED = (Job.FAILED, Job.CANCELLED)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An invariant that does not hold, and for which job; empty where it is for none."""
-
-    invariant: str
-    job: str
-    text: str
 
 
 @dataclass
@@ -63,15 +54,17 @@ def broken(facts: Facts) -> list[Broken]:
         *_accepted_once(facts),
         *_ended(facts),
         *_as_wished(facts),
-        *_sites(facts),
+        *histories.crowded(facts.audit, facts.site_limit),
         *_files(facts, history),
         *_leftovers(facts),
         *(Broken("I4", job, "a lease was renewed that is not its newest") for job in facts.believed),
         *(Broken("answers", "", oddity) for oddity in facts.oddities),
     ]
-    retries = {wish.id: wish.retries for wish in facts.wishes}
+    wishes = {wish.id: wish for wish in facts.wishes}
     for job, entries in history.items():
-        found += _history(job, entries, retries.get(job, 0))
+        wish = wishes.get(job)
+        retries, resumes = (wish.retries, wish.resumes) if wish else (0, 0)
+        found += histories.broken(job, entries, retries, resumes)
     return found
 
 
@@ -108,6 +101,10 @@ def _as_wished(facts: Facts) -> Iterator[Broken]:
         row = rows.get(wish.id)
         if row is None or row.deleted:
             continue
+        if row.tenant != wish.tenant:
+            yield Broken("tenant", wish.id, f"asked for by {wish.tenant}, and it is {row.tenant}'s")
+        if wish.mark and row.labels.get(MARK) != wish.mark:
+            yield Broken("P1", wish.id, "its update was answered, and its row does not show it")
         if wish.cancelled and row.state != Job.CANCELLED:
             yield Broken("I8", wish.id, f"its cancel was answered, and it is {Job.State.Name(row.state)}")
         if row.state == Job.FAILED and not wish.hopeless and not wish.few_attempts:
@@ -116,30 +113,6 @@ def _as_wished(facts: Facts) -> Iterator[Broken]:
             yield Broken("P4", wish.id, "succeeded, and its film was never asked for")
         if row.state == Job.CANCELLED and row.epoch == 0 and facts.requests.get(wish.film.path):
             yield Broken("I8", wish.id, "cancelled before it was claimed, and its film was fetched")
-
-
-def _history(job: str, entries: Sequence[Entry], retries: int) -> Iterator[Broken]:
-    """I2, I3, I5 and I8, of one job's changes in their order."""
-    reopened = 0
-    if sum(entry.state == Job.SUCCEEDED != entry.old_state for entry in entries) > 1:
-        yield Broken("I2", job, "completed more than once")
-    for entry in entries:
-        if not _epoch_is_right(entry):
-            yield Broken("I3", job, f"epoch {entry.old_epoch} became {entry.epoch} in {_moved(entry)}")
-        if entry.old_revision > entry.revision or entry.old_attempt > entry.attempt:
-            yield Broken("I4", job, f"its revision or attempt fell in {_moved(entry)}")
-        if entry.old_state in ENDED and entry.state != entry.old_state:
-            reopened += 1
-            if entry.old_state not in _REOPENED or entry.state != Job.QUEUED or reopened > retries:
-                yield Broken("I5", job, f"was {_moved(entry)} without being retried")
-        if entry.old_state in (Job.CANCELLING, Job.CANCELLED) and entry.state == Job.RUNNING:
-            yield Broken("I8", job, f"cancelled, and started epoch {entry.epoch}")
-
-
-def _epoch_is_right(entry: Entry) -> bool:
-    """A claim takes the next epoch, and nothing else touches it."""
-    begins = entry.state == Job.RUNNING != entry.old_state
-    return entry.epoch == entry.old_epoch + begins
 
 
 def _files(facts: Facts, history: Mapping[str, Sequence[Entry]]) -> Iterator[Broken]:
@@ -163,19 +136,6 @@ def _files(facts: Facts, history: Mapping[str, Sequence[Entry]]) -> Iterator[Bro
                 yield Broken("I6", row.id, f"{name} is not the site's {films[row.id].path}")
 
 
-def _sites(facts: Facts) -> Iterator[Broken]:
-    """I7: no more of a site's jobs run at once than it allows; here there is but one site."""
-    if not facts.site_limit:
-        return
-    running: set[str] = set()
-    for entry in facts.audit:
-        holds = entry.state in (Job.RUNNING, Job.CANCELLING)
-        running = running | {entry.job} if holds else running - {entry.job}
-        if len(running) > facts.site_limit:
-            yield Broken("I7", entry.job, f"{len(running)} jobs of its site run, {facts.site_limit} may")
-            return
-
-
 def _leftovers(facts: Facts) -> Iterator[Broken]:
     """I10: no bytes that nobody means."""
     shown = {name for row in facts.rows for _, name in row.artifacts}
@@ -193,8 +153,3 @@ def _by_job(audit: Sequence[Entry]) -> dict[str, list[Entry]]:
     for entry in audit:
         by_job[entry.job].append(entry)
     return by_job
-
-
-def _moved(entry: Entry) -> str:
-    old = Job.State.Name(entry.old_state) if entry.old_state else "born"
-    return f"{old} -> {Job.State.Name(entry.state)}"

@@ -1,195 +1,172 @@
-"""The load: clients that ask for films, cancel, retry and delete, and remember what they were answered."""
+"""The load: clients of several tenants that ask for films by each way there is, and remember the answers."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from itertools import cycle
+from collections import Counter
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
-from tests.chaos.films import Film, Films
+from grpc import aio
+from tests.chaos.asking import Caller, Refused
+from tests.chaos.films import Films
+from tests.chaos.lives import Life
+from tests.chaos.wishes import Wish, drawn, has_passed, in_seconds, job_of, request_id
 
-from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+from reelhaul.jobs.v1 import job_service_pb2, schedule_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 
-ENDED = (Job.SUCCEEDED, Job.FAILED, Job.CANCELLED)
+#: Whose clients there are.
+TENANTS = ("acme", "brook", "crane")
 
-# Answers that say nothing of what was done: ask again.
-_UNKNOWN = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.ABORTED,
-)
-_CALL_SECONDS = 4.0
-_LOOK_SECONDS = 0.25
-_MANY = 20
-
-
-@dataclass
-class Wish:
-    """One job that a client wants, and what it was answered."""
-
-    request_id: str
-    film: Film
-    #: Whether the site will never show its film.
-    hopeless: bool = False
-    #: Whether so many crashes may end it.
-    few_attempts: bool = False
-    #: CreateJob was answered with a refusal: its schedule_time had passed before anybody took it.
-    refused: bool = False
-    #: Names that CreateJob answered: one, or something is wrong.
-    names: set[str] = field(default_factory=set)
-    #: A cancel was answered as good, and nothing was asked since.
-    cancelled: bool = False
-    #: How often RetryJob was asked for, answered or not.
-    retries: int = 0
-    deleted: bool = False
-
-    @property
-    def id(self) -> str:
-        """The job's id; empty where no name was answered."""
-        return min(self.names, default="").removeprefix("jobs/")
+# So long may a call be under way that was given up: it is asked about once more then.
+_LATE_SECONDS = 8.0
+# Never in a run.
+_NEW_YEAR = "0 0 1 1 *"
 
 
 class Clients:
-    """Clients beside each other, each with one job after the other."""
+    """Clients beside each other, each with one wish, batch or schedule after the other."""
 
-    def __init__(
-        self, replicas: Sequence[job_service_pb2_grpc.JobServiceStub], films: Films, seed: int, number: int
-    ) -> None:
-        # Each call, and each repetition of one, goes to the next replica of jobs.
-        self._replicas, self._films = cycle(replicas), films
+    def __init__(self, replicas: Sequence[aio.Channel], films: Films, seed: int, number: int) -> None:
+        self._films = films
+        self._callers = [Caller(replicas, tenant) for tenant in TENANTS]
         self._rngs = [random.Random(f"{seed}/client/{n}") for n in range(number)]
         self._over = asyncio.Event()
         self.wishes: list[Wish] = []
         #: Answers that should not be: what was asked, and the answer.
         self.oddities: list[str] = []
 
+    @property
+    def done(self) -> Counter[str]:
+        """How often each method was done."""
+        return sum((caller.done for caller in self._callers), Counter())
+
     async def run(self) -> None:
         """Ask until ``stop``, and then until all that was asked is answered."""
-        await asyncio.gather(*(self._client(rng) for rng in self._rngs))
+        await asyncio.gather(*(self._client(number, rng) for number, rng in enumerate(self._rngs)))
 
     def stop(self) -> None:
         """Begin nothing new."""
         self._over.set()
 
-    async def _client(self, rng: random.Random) -> None:
+    async def _client(self, number: int, rng: random.Random) -> None:
+        caller = self._callers[number % len(TENANTS)]
         while not self._over.is_set():
-            wish = self._wish(rng)
-            self.wishes.append(wish)
+            ways = [self._single, self._batch, self._schedule]
+            way = rng.choices(ways, [70, 20, 10])[0]
+            wishes = [drawn(rng, self._films, caller.tenant) for _ in range(_number(way == self._batch, rng))]
+            self.wishes += wishes
             try:
-                await self._create(wish, rng)
-                if not wish.refused:
-                    await self._live_through(wish, rng)
-            except grpc.aio.AioRpcError as error:
-                self.oddities.append(f"{wish.id or wish.request_id}: {error.code().name} {error.details()}")
+                await way(caller, wishes, rng)
+            except (Refused, AssertionError) as odd:
+                self.oddities.append(f"{wishes[0].id or wishes[0].request_id}: {odd}")
 
-    def _wish(self, rng: random.Random) -> Wish:
-        draw, hopeless, lasting = rng.random(), False, 0.0
-        faults: dict[str, int] = {}
-        if draw < 0.35:
-            lasting = rng.uniform(2, 6)
-        elif draw < 0.43:
-            faults = {"fail": 503, "times": 2}
-        elif draw < 0.50:
-            faults = {"reset": 30_000, "times": 1}
-        elif draw < 0.56:
-            faults, hopeless = {"fail": 404}, True
-        film = self._films.another(rng, lasting=lasting, **faults)
-        return Wish(str(uuid.UUID(int=rng.getrandbits(128), version=4)), film, hopeless, rng.random() < 0.15)
-
-    async def _create(self, wish: Wish, rng: random.Random) -> None:
-        asked = job_service_pb2.CreateJobRequest(job=_job(wish, rng), request_id=wish.request_id)
-        twice = rng.random() < 0.15
-        calls = [self._answer("CreateJob", asked) for _ in range(1 + twice)]
-        for answer in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(answer, Job):
-                wish.names.add(answer.name)
-            elif not _is_too_late(asked.job, answer):
-                raise answer
+    async def _single(self, caller: Caller, wishes: list[Wish], rng: random.Random) -> None:
+        (wish,) = wishes
+        asked = job_service_pb2.CreateJobRequest(job=job_of(wish, rng), request_id=wish.request_id)
+        for answer in await _answers(caller, "CreateJob", asked, [asked.job], rng):
+            wish.names.add(answer.name)
         wish.refused = not wish.names
+        await self._live(caller, wishes)
 
-    async def _live_through(self, wish: Wish, rng: random.Random) -> None:
-        """What becomes of *wish*, as its client will have it."""
-        draw = rng.random()
-        if draw < 0.15:
-            await asyncio.sleep(rng.uniform(0, 2.5))
-            await self._cancel(wish)
-        elif draw < 0.19:
-            await asyncio.sleep(rng.uniform(0, 2.5))
-            await self._delete(wish)
-            return
-        ended = await self._end(wish)
-        if ended in (Job.FAILED, Job.CANCELLED) and rng.random() < 0.4:
-            await self._retry(wish)
-            ended = await self._end(wish)
-        if ended is not None and rng.random() < 0.05:
-            await self._delete(wish)
+    async def _batch(self, caller: Caller, wishes: list[Wish], rng: random.Random) -> None:
+        """Some at once, at times with one among them that cannot be."""
+        jobs = [job_of(wish, rng, soon=0.1) for wish in wishes]
+        if rng.random() < 0.3:
+            jobs[0].schedule_time.CopyFrom(in_seconds(rng.uniform(0.2, 1)))
+        requests = [job_service_pb2.CreateJobRequest(job=job) for job in jobs]
+        bad = rng.randrange(len(requests) + 1) if rng.random() < 0.3 else -1
+        if bad >= 0:
+            requests.insert(bad, job_service_pb2.CreateJobRequest(job=Job(url="file:///etc/passwd")))
+        asked = job_service_pb2.BatchCreateJobsRequest(
+            requests=requests, request_id=wishes[0].request_id, return_partial_success=bad >= 0
+        )
+        for answer in await _answers(caller, "BatchCreateJobs", asked, jobs, rng):
+            _note(answer, wishes, jobs, bad)
+        for wish in wishes:
+            wish.refused = not wish.names
+        await self._live(caller, wishes)
 
-    async def _cancel(self, wish: Wish) -> None:
-        asked = job_service_pb2.CancelJobRequest(name=f"jobs/{wish.id}")
+    async def _schedule(self, caller: Caller, wishes: list[Wish], rng: random.Random) -> None:
+        """A schedule that is run by hand, paused or not, and goes again."""
+        (wish,) = wishes
+        schedule = schedule_pb2.Schedule(cron=_NEW_YEAR, job_template=job_of(wish, rng, soon=0))
+        asked = schedule_service_pb2.CreateScheduleRequest(schedule=schedule, request_id=request_id(rng))
+        (made, *others) = await _answers(caller, "CreateSchedule", asked, [], rng)
+        assert all(other.name == made.name for other in others), "one request_id made two schedules"
+        if rng.random() < 0.3:
+            pause = schedule_service_pb2.PauseScheduleRequest(name=made.name)
+            await caller.ask("PauseSchedule", pause)
+        run = schedule_service_pb2.RunScheduleRequest(name=made.name, request_id=wish.request_id)
+        for answer in await _answers(caller, "RunSchedule", run, [], rng):
+            wish.names.add(answer.name)
+        await self._live(caller, wishes)
         try:
-            await self._answer("CancelJob", asked)
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+            gone = schedule_service_pb2.DeleteScheduleRequest(name=made.name)
+            await caller.ask("DeleteSchedule", gone)
+        except Refused as no:
+            if no.code is not grpc.StatusCode.NOT_FOUND or not no.unsure:
                 raise
+
+    async def _live(self, caller: Caller, wishes: list[Wish]) -> None:
+        stranger = next(other for other in self._callers if other is not caller)
+        lives = [Life(caller, stranger, wish, self._over).run() for wish in wishes if wish.names]
+        for failure in await asyncio.gather(*lives, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                raise failure
+
+
+def _number(of_a_batch: bool, rng: random.Random) -> int:
+    return rng.randint(2, 6) if of_a_batch else 1
+
+
+async def _answers(
+    caller: Caller, method: str, asked: Message, jobs: Sequence[Job], rng: random.Random
+) -> list[Any]:
+    """What *method* answers, at times asked twice at once.
+
+    None where the time of one of *jobs* had passed before anybody took them. Where that is not sure,
+    a call that was given up may still be under way: it is asked again.
+    """
+    times = 1 + (rng.random() < 0.15)
+    answers, unsure = await _taken([caller.ask(method, asked) for _ in range(times)], jobs)
+    if not answers and unsure:
+        await asyncio.sleep(_LATE_SECONDS)
+        answers, _ = await _taken([caller.ask(method, asked)], jobs)
+    return answers
+
+
+async def _taken(calls: Sequence[Awaitable[Any]], jobs: Sequence[Job]) -> tuple[list[Any], bool]:
+    answers, unsure = list[Any](), False
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(answer, Refused) and _is_too_late(answer, jobs):
+            unsure |= answer.unsure
+        elif isinstance(answer, BaseException):
+            raise answer
         else:
-            wish.cancelled = True
-
-    async def _retry(self, wish: Wish) -> None:
-        wish.retries, wish.cancelled = wish.retries + 1, False
-        asked = job_service_pb2.RetryJobRequest(name=f"jobs/{wish.id}", request_id=str(uuid.uuid4()))
-        await self._answer("RetryJob", asked)
-
-    async def _delete(self, wish: Wish) -> None:
-        wish.deleted = True
-        asked = job_service_pb2.DeleteJobRequest(name=f"jobs/{wish.id}", allow_missing=True)
-        await self._answer("DeleteJob", asked)
-
-    async def _end(self, wish: Wish) -> Job.State.ValueType | None:
-        """How *wish* ended; None where the load is over before."""
-        asked = job_service_pb2.GetJobRequest(name=f"jobs/{wish.id}")
-        while not self._over.is_set():
-            job: Job = await self._answer("GetJob", asked)
-            if job.state in ENDED:
-                return job.state
-            await asyncio.sleep(_LOOK_SECONDS)
-        return None
-
-    async def _answer(self, method: str, asked: Message) -> Any:
-        """What *method* answers, asked again for as long as nobody does."""
-        while True:
-            try:
-                return await getattr(next(self._replicas), method)(asked, timeout=_CALL_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _UNKNOWN:
-                    raise
-            await asyncio.sleep(0.1)
+            answers.append(answer)
+    return answers, unsure
 
 
-def _is_too_late(job: Job, answer: BaseException) -> bool:
-    """Whether *answer* says rightly that *job* was to start before now."""
-    refused = isinstance(answer, grpc.aio.AioRpcError) and answer.code() == grpc.StatusCode.INVALID_ARGUMENT
-    return refused and job.HasField("schedule_time") and job.schedule_time.ToDatetime(UTC) < datetime.now(UTC)
+def _is_too_late(no: Refused, jobs: Sequence[Job]) -> bool:
+    """Whether *no* says rightly that one of *jobs* was to start before now."""
+    return no.code is grpc.StatusCode.INVALID_ARGUMENT and any(has_passed(job) for job in jobs)
 
 
-def _job(wish: Wish, rng: random.Random) -> Job:
-    policy = job_pb2.RetryPolicy(
-        max_attempts=3 if wish.few_attempts else _MANY,
-        min_backoff=duration_pb2.Duration(seconds=1),
-        max_backoff=duration_pb2.Duration(seconds=2),
-    )
-    job = Job(url=wish.film.url, retry_policy=policy, priority=rng.choice((Job.LOW, Job.NORMAL, Job.HIGH)))
-    if rng.random() < 0.15:
-        when = timestamp_pb2.Timestamp()
-        when.FromDatetime(datetime.now(UTC) + timedelta(seconds=rng.uniform(1, 4)))
-        job.schedule_time.CopyFrom(when)
-    return job
+def _note(
+    answer: job_service_pb2.BatchCreateJobsResponse, wishes: list[Wish], jobs: list[Job], bad: int
+) -> None:
+    """Which job each wish of a batch was answered with; one that came too late may be among the failed."""
+    failed = set(answer.failed_requests)
+    places = [place for place in range(len(wishes) + (bad >= 0)) if place != bad]
+    late = {place for place, job in zip(places, jobs, strict=True) if place in failed and has_passed(job)}
+    wrong = failed - late - {bad}
+    assert not wrong, f"a batch failed at {sorted(wrong)} without need"
+    kept = [wish for wish, place in zip(wishes, places, strict=True) if place not in late]
+    assert len(kept) == len(answer.jobs), f"a batch of {len(kept)} made {len(answer.jobs)} jobs"
+    for wish, job in zip(kept, answer.jobs, strict=True):
+        wish.names.add(job.name)

@@ -17,17 +17,18 @@ from tests.chaos.load import Clients
 from tests.postgresql import fresh_database
 from tests.suite.suite import Suite, running_suite
 
-from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.up import ground, process
 
 _HOUSE = Path(__file__).with_name("house.py")
-_SERVICES = [
+_CALLED = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
-    lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"],
+    schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
 ]
+_LEASES = [lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Asked:
     #: The safeguard that jobs is to lack; empty: none.
     mutant: str = ""
     fetchers: int = 3
-    clients: int = 14
+    clients: int = 21
     #: Seconds of a lease: all that mends itself does so by this measure.
     lease: float = 3.0
     #: Seconds after the faults in which all must have ended.
@@ -68,6 +69,8 @@ class Outcome:
 
     accepted: int = 0
     states: Counter[str] = field(default_factory=Counter)
+    #: How often each method was answered as good.
+    done: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     stalls: int = 0
     wipes: int = 0
@@ -103,13 +106,14 @@ class _Run:
         """Load and faults; then peace; then the questions."""
         token = ground.suite_token(ground.run_folder(self._data))
         async with AsyncExitStack() as stack:
+            first = self._settings["jobs_address"]
             opened = [
-                await stack.enter_async_context(channel(address, _SERVICES, suite_token=token))
-                for address in (self._settings["jobs_address"], *self._replicas)
+                await stack.enter_async_context(channel(address, _CALLED))
+                for address in (first, *self._replicas)
             ]
-            stubs = [job_service_pb2_grpc.JobServiceStub(each) for each in opened]
-            clients = Clients(stubs, self._films, self._asked.seed, self._asked.clients)
-            loading = await self._in_trouble(clients, lease_service_pb2_grpc.LeaseServiceStub(opened[0]))
+            clients = Clients(opened, self._films, self._asked.seed, self._asked.clients)
+            inside = await stack.enter_async_context(channel(first, _LEASES, suite_token=token))
+            loading = await self._in_trouble(clients, lease_service_pb2_grpc.LeaseServiceStub(inside))
             await self._in_peace(clients, loading)
         rows = await asyncio.to_thread(self._rows.jobs)
         kept = await storage.stored(self._data, self._settings["storage_database_url"], rows)
@@ -125,6 +129,7 @@ class _Run:
             oddities=clients.oddities,
         )
         self._outcome.accepted = sum(bool(wish.names) for wish in clients.wishes)
+        self._outcome.done = clients.done
         self._outcome.states = Counter(Job.State.Name(row.state) for row in rows if not row.deleted)
         self._outcome.broken = invariants.broken(facts)
         return self._outcome

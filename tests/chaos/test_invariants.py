@@ -9,7 +9,7 @@ from tests.chaos import invariants
 from tests.chaos.audit import Entry, Row
 from tests.chaos.films import Film
 from tests.chaos.invariants import Facts, Stored
-from tests.chaos.load import Wish
+from tests.chaos.wishes import Wish
 
 from reelhaul.jobs.v1.job_pb2 import Job
 
@@ -82,6 +82,8 @@ def test_stuck():
         pytest.param({"names": set()}, "I1", id="never answered"),
         pytest.param({"names": {"jobs/j", "jobs/k"}}, "I2", id="two jobs of one request"),
         pytest.param({"cancelled": True}, "I8", id="a cancel that did not hold"),
+        pytest.param({"mark": "new"}, "P1", id="an update that did not hold"),
+        pytest.param({"tenant": "another"}, "tenant", id="another tenant's"),
     ],
 )
 def test_answers(spoilt: dict[str, object], invariant: str):
@@ -145,6 +147,18 @@ def test_cancelled_and_begun():
         (Job.QUEUED, 0, 1), (Job.RUNNING, 1, 1), (Job.CANCELLING, 1, 1), (Job.RUNNING, 2, 1)
     )
     assert "I8" in _names(facts)
+
+
+def test_roads():
+    """A state follows only on one that leads to it, and a paused job goes on only when it is resumed."""
+    facts = _well()
+    facts.audit = _entries((Job.QUEUED, 0, 1), (Job.PAUSED, 0, 1), (Job.RUNNING, 1, 1))
+    assert _names(facts) == {"roads"}
+    resumed = [(Job.QUEUED, 0, 2), (Job.RUNNING, 1, 2), (Job.SUCCEEDED, 1, 2)]
+    facts.audit = _entries((Job.QUEUED, 0, 1), (Job.PAUSED, 0, 1), *resumed)
+    assert _names(facts) == {"roads"}
+    facts.wishes[0].resumes = 1
+    assert _names(facts) == set()
 
 
 def test_stale_output():

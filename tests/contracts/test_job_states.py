@@ -29,13 +29,14 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import leases, picking, queueing
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model import holding, leases, picking, queueing
+from reelhaul_jobs.model.change import Change, none
+from reelhaul_jobs.model.holding import Update
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, State
+from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, Priority, State
 from reelhaul_jobs.ports import Look
-from reelhaul_runtime.errors import StateConflict
+from reelhaul_runtime.errors import NotFound, StateConflict
 from reelhaul_runtime.sql import migrations
 
 OUTCOMES: dict[str, Any] = {
@@ -44,6 +45,9 @@ OUTCOMES: dict[str, Any] = {
     ),
     "failed for now": leases.Failed(error=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "")),
     "failed for good": leases.Failed(error=status_of(ErrorReason.MEDIA_NOT_FOUND, "")),
+    "failed where the disk is full": leases.Failed(
+        error=status_of(ErrorReason.WORKER_DISK_FULL, ""), avoid_worker=True
+    ),
     "cancelled": leases.Cancelled(),
     "released": leases.Released(),
     "released for a while": leases.Released(delay=timedelta(minutes=1)),
@@ -97,6 +101,13 @@ class Walk(RuleBasedStateMachine):
             assert change.job.epoch == before.epoch + 1
         return job_id, change.job.epoch
 
+    @rule(target=held, lease=held)
+    def go_silent(self, lease: tuple[str, int]) -> tuple[str, int]:
+        """Its worker says nothing for a lease, and another one has the job, or may ask for it."""
+        self.time_passes(40)
+        self.sweep()
+        return self.claim(lease[0], 0, "w2")
+
     @rule(lease=held)
     def renew(self, lease: tuple[str, int]) -> None:
         job_id, epoch = lease
@@ -114,6 +125,8 @@ class Walk(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
+        if self.is_gone(job_id):
+            return
         try:
             change = self.change(job_id, lambda j: queueing.cancelling(j, self.now))
         except StateConflict:
@@ -121,8 +134,84 @@ class Walk(RuleBasedStateMachine):
         else:
             assert change.job.state in (State.CANCELLING, State.CANCELLED)
 
+    @rule(
+        job_id=jobs,
+        deed=st.sampled_from(["pause", "resume", "update", "delete", "expire"]),
+        path=st.sampled_from(["labels", "priority", "schedule_time", "ttl"]),
+        priority=st.sampled_from(Priority),
+        seconds=st.sampled_from([None, 1, 40]),
+    )
+    def touch(self, job_id: str, deed: str, path: str, priority: Priority, seconds: int | None) -> None:
+        """Together, so that they leave room for the workers."""
+        if deed == "update":
+            self.update(job_id, path, priority, seconds)
+        else:
+            getattr(self, deed)(job_id)
+
+    def pause(self, job_id: str) -> None:
+        if self.is_gone(job_id):
+            return
+        try:
+            change = self.change(job_id, lambda j: holding.paused(j, self.now))
+        except StateConflict:
+            assert self.known[job_id].state.terminal or self.known[job_id].state is State.CANCELLING
+        else:
+            assert (change.job.state, change.job.lane) == (State.PAUSED, Lane.IDLE)
+
+    def resume(self, job_id: str) -> None:
+        if self.is_gone(job_id):
+            return
+        before = self.known[job_id]
+        try:
+            change = self.change(job_id, lambda j: holding.resumed(j, self.now))
+        except StateConflict:
+            assert before.state.terminal or before.state is State.CANCELLING
+        else:
+            assert change.made == (before.state is State.PAUSED)
+
+    def update(self, job_id: str, path: str, priority: Priority, seconds: int | None) -> None:
+        if self.is_gone(job_id):
+            return
+        update = Update(
+            paths=frozenset({path}),
+            priority=priority,
+            labels={"priority": priority.name},
+            schedule_time=None if seconds is None else self.now + timedelta(seconds=seconds),
+            ttl=timedelta(days=int(priority)),
+        )
+        try:
+            change = self.change(job_id, lambda j: holding.updated(j, update, self.now), touches=True)
+        except StateConflict:
+            assert path in ("priority", "schedule_time")
+        else:
+            assert change.job.state is change.before.state
+
+    def delete(self, job_id: str) -> None:
+        if not self.is_gone(job_id):
+            self.change(job_id, lambda j: queueing.deleted(j, self.now), touches=True)
+            with pytest.raises(NotFound):
+                self.runner.run(self.store.get(job_id))
+
+    def expire(self, job_id: str) -> None:
+        change = self.change(job_id, lambda j: queueing.expired(j, self.now), touches=True)
+        assert change.job.delete_time is None or change.before.state.terminal or not change.made
+
+    @rule(job_ids=st.lists(jobs, min_size=1, max_size=4, unique=True))
+    def cancel_many(self, job_ids: list[str]) -> None:
+        there = [job_id for job_id in job_ids if not self.is_gone(job_id)]
+        made = self.runner.run(
+            self.store.change_many(
+                there, lambda j: none(j) if j.state.terminal else queueing.cancelling(j, self.now)
+            )
+        )
+        assert [change.job.id for change in made] == there
+        for change in made:
+            self.check_road(change)
+
     @rule(job_id=jobs)
     def retry(self, job_id: str) -> None:
+        if self.is_gone(job_id):
+            return
         try:
             self.change(job_id, lambda j: queueing.retried(j, self.now), reopened=True)
         except StateConflict:
@@ -156,21 +245,30 @@ class Walk(RuleBasedStateMachine):
     def completed_at_most_once(self) -> None:
         assert all(times == 1 for times in self.completed.values())
 
-    def change(self, job_id: str, after: Any, *, reopened: bool = False) -> Change:
-        """What *after* made of the job, checked against the table."""
-        before = self.known[job_id]
+    def is_gone(self, job_id: str) -> bool:
+        """Whether callers do not see it any more."""
+        return self.known[job_id].delete_time is not None
+
+    def change(self, job_id: str, after: Any, *, reopened: bool = False, touches: bool = False) -> Change:
+        """What *after* made of the job, checked against the table; *touches*: also of one that has ended."""
         change: Change = self.runner.run(self.store.change(job_id, after))
+        self.check_road(change, reopened=reopened, touches=touches)
+        return change
+
+    def check_road(self, change: Change, *, reopened: bool = False, touches: bool = False) -> None:
+        """The store has what *change* says, and it is one step on a road."""
+        before, job_id = self.known[change.job.id], change.job.id
         assert change.before == before
-        self.known[job_id] = self.runner.run(self.store.get(job_id))
-        assert self.known[job_id] == change.job
+        self.known[job_id] = change.job
+        if not self.is_gone(job_id):
+            assert self.runner.run(self.store.get(job_id)) == change.job
         if change.job.state is not before.state:
             assert change.job.state in (REOPENED if reopened else NEXT)[before.state]
-        assert change.job.revision in (before.revision, before.revision + 1)
+        assert before.revision <= change.job.revision <= before.revision + 1 + self.is_gone(job_id)
         assert change.job.epoch >= before.epoch
         assert change.job.charged <= change.job.retry.max_attempts
-        if before.state.terminal and not reopened:
+        if before.state.terminal and not reopened and not touches:
             assert change.job == before
-        return change
 
     def check_fence(self, change: Change, epoch: int) -> None:
         """A stale epoch changed nothing."""
@@ -186,7 +284,9 @@ class Walk(RuleBasedStateMachine):
             self.now += timedelta(hours=1)
             self.sweep()
             for job_id, known in list(self.known.items()):
-                if known.state is State.QUEUED:
+                if known.state is State.PAUSED:
+                    self.resume(job_id)
+                if self.known[job_id].state is State.QUEUED:
                     _, epoch = self.claim(job_id, 0, "w9")
                     self.finish((job_id, epoch), "succeeded")
         for job_id, known in self.known.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Heard, Rig
 from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -20,6 +20,7 @@ from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.access import SPONSORBLOCK, Access
+from reelhaul_fetcher.model.orders import FetchOrder
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import accessing
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
@@ -62,6 +63,27 @@ async def test_cookies_open_doors(opened: Opened, youtube: YouTube, tmp_path: Pa
     assert cookies.read_text() == COOKIES
     left = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert [path.name for path in left] == [report.products[0].path.name]
+
+
+def _holding(place: Path, what: bytes) -> list[Path]:
+    files = (path for path in place.rglob("*") if path.is_file())
+    return [path for path in files if what in path.read_bytes()]
+
+
+async def test_cookies_of_one_fetch(opened: Opened, youtube: YouTube, tmp_path: Path) -> None:
+    """A private video comes for the fetch that has cookies, which lie nowhere, and for no other."""
+    url = youtube.watch_url("private")
+    async with opened(Access()) as rig:
+        folder = tmp_path / "work/signed"
+        folder.mkdir()
+        proxy = await rig.guard.open("signed", 0)
+        order = FetchOrder(url, FormatSpec(max_height=360), folder, proxy, cookies=COOKIES)
+        report = await rig.engine.fetch(order, Heard())
+        assert report.got.height == 360
+        assert _holding(tmp_path, b"LOGIN_INFO") == []
+        with pytest.raises(ReelhaulError) as failure:
+            await rig.fetch(url, FormatSpec(max_height=360))
+    assert failure.value.reason == ErrorReason.MEDIA_LOGIN_REQUIRED
 
 
 async def test_player_clients(opened: Opened, youtube: YouTube) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul_jobs import rows
 from reelhaul_jobs.model import ids, retries
-from reelhaul_jobs.model.job import RetryPolicy
+from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import NEXT, REOPENED, State
 from reelhaul_jobs.service.tokens import Place, Position, Tokens
 from reelhaul_runtime.errors import ReelhaulError
@@ -125,3 +128,15 @@ def test_resume_token():
     tokens = Tokens(b"k" * 32)
     position = Position(7 << 32 | 9, NOW)
     assert tokens.position("job", tokens.resume("job", position)) == position
+
+
+def test_a_job_is_remade_from_its_row():
+    """What a row is read as has every field of a job, and is the job that was written."""
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    url = "https://www.videos.example/watch?v=1"
+    job = Job(id=ids.new_id(now), tenant="t", url=url, format=FormatSpec(), create_time=now, update_time=now)
+    job = job.but(labels={"a": "b"}, failures={"NETWORK": 2}, due=now, expansion=Expansion(job_count=3))
+    again = rows.job_of(rows.row_of(job))
+    assert again == job
+    assert again.site == "videos.example"
+    assert {field.name for field in fields(Job)} <= vars(again).keys()

@@ -299,3 +299,31 @@ async def test_watchers_late_turn(house, watches, monkeypatch):
     async with asyncio.timeout(5):
         assert (await anext(stream)).sequence & 0xFFFF == 2
     await stream.aclose()
+
+
+async def test_crowd_leaves_others_their_turn(house, watches):
+    """Who watches the same job is told a few at a time, and a change amid that reaches all of them too."""
+    job = await house.add()
+    await house.claim(job.id)
+    streams = [watches.watch(job.id, None, "", FAST) for _ in range(500)]
+    for stream in streams:
+        await anext(stream)
+    told = list[int]()
+
+    async def listen(stream):
+        async for message in stream:
+            told.append(message.sequence)
+            if isinstance(message.body, Event):
+                return
+
+    listening = [asyncio.create_task(listen(stream)) for stream in streams]
+    await asyncio.sleep(0)
+    house.hub.progressed(notice(job.id, 1))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert 0 < len(told) < 250
+    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*listening)
+    for stream in streams:
+        await stream.aclose()

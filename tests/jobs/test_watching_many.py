@@ -240,3 +240,33 @@ async def test_drain(house, followings):
             await anext(stream)
     assert failure.value.reason == ErrorReason.OVERLOADED
     assert failure.value.retry_delay is not None
+
+
+async def test_many_followers_leave_others_their_turn(house, followings, monkeypatch):
+    """What changes at once for many followers is offered in turns; each hears all that it asked for."""
+    made = [await house.add(batch_id=f"b{number % 2}") for number in range(20)]
+    streams = [followings.follow(asked(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
+    for stream in streams:
+        await anext(stream)
+    turns, offer = [0], queues.Queue.offer
+
+    def counted(queue, changed):
+        turns[-1] += 1
+        offer(queue, changed)
+
+    async def others():
+        while True:
+            await asyncio.sleep(0)
+            turns.append(0)
+
+    monkeypatch.setattr(queues.Queue, "offer", counted)
+    waiting = asyncio.create_task(others())
+    for job in made:
+        await claimed(house, job.id)
+    for number, stream in enumerate(streams):
+        heard = jobs(await told(stream, 10))
+        assert sorted(heard) == sorted((job.id, State.RUNNING) for job in made[number % 2 :: 2])
+        await stream.aclose()
+    waiting.cancel()
+    assert sum(turns) >= 300 * 20
+    assert max(turns) < 2_000

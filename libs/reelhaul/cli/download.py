@@ -49,6 +49,7 @@ _FORMAT: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--start", "start_seconds"), {"type": float, "metavar": "SECONDS", "help": "Only from here on."}),
     (("--end", "end_seconds"), {"type": float, "metavar": "SECONDS", "help": "Only up to here."}),
     (("--live",), {"help": "refuse, wait or record, where it is live."}),
+    (("--cookies",), {"metavar": "NAME", "help": "Cookies kept at the server, to ask the site with."}),
     (("--priority",), {"help": "low, normal or high."}),
     (
         ("--label", "labels"),

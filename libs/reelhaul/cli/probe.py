@@ -16,11 +16,14 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack
 @click.option("-q", "--quality", default="", help="For the estimate, as in `reelhaul download`.")
 @click.option("-f", "--format", "format_", default="", help="For the estimate, as in `reelhaul download`.")
 @click.option("-a", "--audio-only", is_flag=True, help="For the estimate: audio without video.")
+@click.option("--cookies", default="", metavar="NAME", help="Cookies kept at the server, to ask with.")
 @client_command
-def probe(url: str, quality: str, format_: str, audio_only: bool, server: str, as_json: bool) -> None:
+def probe(
+    url: str, quality: str, format_: str, audio_only: bool, cookies: str, server: str, as_json: bool
+) -> None:
     """Tell what URL holds: title, formats, subtitles, and what a download would take."""
     with Client(server) as client:
-        info = client.info(url=url, quality=quality, format=format_, audio_only=audio_only)
+        info = client.info(url=url, quality=quality, format=format_, audio_only=audio_only, cookies=cookies)
     if as_json:
         emit_json(as_json_value(info))
         return

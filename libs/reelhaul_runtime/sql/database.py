@@ -23,7 +23,8 @@ _READERS = 4
 # Few: what looks at many rows must leave a processor to the others.
 _SCANNERS = 2
 _SCAN_SECONDS = 15.0
-_POSTGRESQL_WRITERS = 4
+# Each takes all that waits: with more of them there is less to share a commit with.
+_POSTGRESQL_WRITERS = 2
 
 
 class Database:

@@ -15,22 +15,24 @@ from datetime import UTC, datetime
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher import certificates
+from reelhaul_fetcher import certificates, installed
 from reelhaul_fetcher.bus import JetStreamQueue
 from reelhaul_fetcher.clients import RemoteArtifacts
+from reelhaul_fetcher.cookies import CookieFolder
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.leasing import RemoteLeases
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Translator
+from reelhaul_fetcher.ports import Cookies, Translator
 from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.room import Room
+from reelhaul_fetcher.service.signing import SignIn
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -79,7 +81,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_cpu_seconds,
         )
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
-        fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses)
+        signing = SignIn(_cookies(settings))
+        fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses, signing)
 
         room = Room(scratch, settings.marks)
 
@@ -92,7 +95,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         work = ThriftyQueue(queue, egresses)
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots)
-        probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses)
+        probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))
 
@@ -117,6 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
     """Take work, from when the engine is warm."""
     await engine.warm()
+    _tell_age(engine.version)
     while True:
         try:
             await worker.run()
@@ -124,6 +128,15 @@ async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
             # A fetcher that takes no work must not look as if it did.
             log.exception("taking work broke; trying again")
             await asyncio.sleep(1)
+
+
+def _tell_age(engine: str) -> None:
+    age = installed.age(engine)
+    told = {"engine": age.engine, "days": age.days, "floor": age.floor}
+    if age.state == "ok":
+        log.info("the engine's age", extra=told)
+    else:
+        log.warning(f"the engine is {age.state}: sites change faster than that", extra=told)
 
 
 @asynccontextmanager
@@ -145,6 +158,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     return environment(
         tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )
+
+
+def _cookies(settings: Settings) -> Cookies | None:
+    return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 
 def _egresses(settings: Settings, spending: Spending) -> Egresses:

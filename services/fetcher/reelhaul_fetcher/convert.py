@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.service.probing import Probe, Question, estimate
+from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 
 _MAX_URL = 2048
@@ -18,7 +19,15 @@ def question_of(request: fetcher_service_pb2.ProbeMediaRequest) -> Question:
     """What *request* asks. Raises URL_INVALID, FIELD_INVALID."""
     if not 0 <= request.max_entries <= _MAX_ENTRIES:
         raise FieldInvalid("max_entries", f"must be between 0 and {_MAX_ENTRIES}")
-    return Question(admitted(request.url), request.max_entries or _DEFAULT_ENTRIES, request.playlist)
+    cookies, who = request.format.cookies, identity.caller()
+    tenant = request.tenant if who.suite else who.tenant
+    return Question(
+        admitted(request.url),
+        request.max_entries or _DEFAULT_ENTRIES,
+        request.playlist,
+        cookies,
+        tenant if cookies else "",
+    )
 
 
 def answer_of(

@@ -17,6 +17,7 @@ from reelhaul_fetcher.model.orders import (
     FetchOrder,
     FetchReport,
     ListReport,
+    Order,
     ProbeOrder,
     Product,
 )
@@ -203,6 +204,8 @@ class MemoryEngine:
         #: What ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
         self.probes = 0
+        #: The orders, as they came.
+        self.orders: list[Order] = []
         #: What a fetch says that there will be in all.
         self.total_bytes = 0
         self._content = content
@@ -212,6 +215,7 @@ class MemoryEngine:
 
     async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
         """As ``ports.Engine.fetch``."""
+        self.orders.append(order)
         path = order.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.media(self.media)
@@ -231,6 +235,7 @@ class MemoryEngine:
 
     async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
         """As ``ports.Engine.expand``."""
+        self.orders.append(order)
         listener.media(self.media)
         listener.entries(self.entries[order.start_position : order.max_entries])
         self.begun.set()
@@ -239,6 +244,7 @@ class MemoryEngine:
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""
+        self.orders.append(order)
         self.probes += 1
         await self.go.wait()
         if isinstance(self.failure, ReelhaulError):

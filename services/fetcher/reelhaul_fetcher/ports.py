@@ -10,6 +10,7 @@ from typing import Protocol
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
+from reelhaul_fetcher.model.cookies import Jar
 from reelhaul_fetcher.model.orders import (
     ExpandOrder,
     FetchOrder,
@@ -99,6 +100,16 @@ class Guard(Protocol):
 
     async def close(self, name: str) -> Usage:
         """End the pass and what runs through it. One that is not open was never used."""
+
+
+class Cookies(Protocol):
+    """Cookies that the operator keeps, by name, for tenants."""
+
+    def jar(self, name: str, tenant: str) -> Jar:
+        """Those called *name*. Raises COOKIES_UNKNOWN where *tenant* has none such."""
+
+    def noted(self, name: str, refused: str) -> None:
+        """How the site took them: *refused* is what it said, empty where they did. Never raises."""
 
 
 class Leases(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -19,6 +20,7 @@ from reelhaul_runtime.settings import SuiteSettings
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
 # The egress that is no proxy, where there are others.
 _DIRECT = "direct"
+_BROWSER = re.compile(r"(chrome|edge|firefox|safari|tor)(-[0-9.]{1,8})?(:[a-z]{1,10}(-[0-9.]{1,8})?)?")
 _CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -70,8 +72,14 @@ class Settings(SuiteSettings):
     fetcher_po_token_url: str = Field(default="", pattern=_URL)
     #: The deno that solves players' riddles; the one of its wheel where unset.
     fetcher_js_runtime: Path | None = None
+    #: Browsers to be taken for, by site, e.g. {"tiktok.com": "chrome"}; wants curl_cffi.
+    fetcher_impersonate: dict[str, str] = Field(default_factory=dict)
     #: Cookies in Netscape's form, a secret; each fetch has a copy of its own. Unset means none.
     fetcher_cookies_file: Path | None = Field(default=None, repr=False)
+    #: Keys of the named cookies, comma separated: the first seals, each opens. Empty: there are none.
+    fetcher_cookies_key: str = Field(default="", repr=False)
+    #: Where named cookies are kept, encrypted; ``cookies`` in the data folder where unset.
+    fetcher_cookies_dir: Path | None = None
 
     @field_validator("fetcher_allow_networks", mode="before")
     @classmethod
@@ -120,11 +128,21 @@ class Settings(SuiteSettings):
                 raise ValueError(f"{strange[0]!r} is no player client of YouTube")
         return clients
 
+    @field_validator("fetcher_impersonate")
+    @classmethod
+    def _browsers(cls, value: dict[str, str]) -> dict[str, str]:
+        if strange := [browser for browser in value.values() if not _BROWSER.fullmatch(browser)]:
+            raise ValueError(f"{strange[0]!r} is no browser: chrome, edge, firefox, safari or tor")
+        if value and find_spec("curl_cffi") is None:
+            raise ValueError("curl_cffi is not installed: pip install 'reelhaul[impersonate]'")
+        return {site.lower().removeprefix("www."): browser for site, browser in value.items()}
+
     @field_validator(
         "fetcher_ca_file",
         "storage_adopt_dir",
         "fetcher_js_runtime",
         "fetcher_cookies_file",
+        "fetcher_cookies_dir",
         mode="before",
     )
     @classmethod
@@ -154,8 +172,19 @@ class Settings(SuiteSettings):
             js_runtime=str(self.fetcher_js_runtime or ""),
             cookies_file=str(self.fetcher_cookies_file or ""),
             sponsorblock_url=self.fetcher_sponsorblock_url,
+            impersonate=self.fetcher_impersonate,
             connections=self.fetcher_connections,
         )
+
+    @property
+    def cookie_keys(self) -> tuple[str, ...]:
+        """The keys of the named cookies."""
+        return tuple(key for part in self.fetcher_cookies_key.split(",") if (key := part.strip()))
+
+    @property
+    def cookies_dir(self) -> Path:
+        """Where named cookies are kept."""
+        return (self.fetcher_cookies_dir or self.data_dir / "cookies").absolute()
 
     @property
     def marks(self) -> Marks:

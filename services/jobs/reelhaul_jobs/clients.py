@@ -12,6 +12,7 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2, storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import status_as_errors
 
@@ -75,7 +76,8 @@ class RemoteProbe:
     async def probe(
         self, request: fetcher_service_pb2.ProbeMediaRequest
     ) -> fetcher_service_pb2.ProbeMediaResponse:
-        """What the site says, as the fetcher tells it."""
+        """What the site says to the caller's tenant, as the fetcher tells it."""
+        request.tenant = identity.caller().tenant
         with status_as_errors("fetcher"):
             answer: fetcher_service_pb2.ProbeMediaResponse = await self._stub.ProbeMedia(
                 request, timeout=_PROBE_SECONDS

@@ -105,51 +105,59 @@ def changed_row_of(before: Job, job: Job) -> dict[str, Any]:
 
 def job_of(row: Row) -> Job:
     """The job of a row with all columns."""
-    result = _parsed(job_pb2.Job, row["result"]) or job_pb2.Job()
-    return Job(
-        id=row["id"],
-        tenant=row["tenant"],
-        url=row["url"],
-        format=media_pb2.FormatSpec.FromString(row["format"]),
-        priority=Priority(row["priority"]),
-        kind=Kind(row["kind"]),
-        labels=json.loads(row["labels"]),
-        schedule_time=time_or_none(row["schedule_time"]),
-        retry=RetryPolicy(
+    result = _parsed(job_pb2.Job, row["result"]) or _NO_RESULT
+    fields: dict[str, Any] = {name: row[name] for name in _PLAIN}
+    for name in _TIMES:
+        fields[name] = time_or_none(row[name])
+    fields |= {
+        "format": media_pb2.FormatSpec.FromString(row["format"]),
+        "priority": Priority(row["priority"]),
+        "kind": Kind(row["kind"]),
+        "labels": _mapping(row["labels"]),
+        "retry": RetryPolicy(
             max_attempts=row["max_attempts"],
             min_backoff=timedelta(microseconds=row["min_backoff"]),
             max_backoff=timedelta(microseconds=row["max_backoff"]),
         ),
-        attempt_deadline=timedelta(microseconds=row["attempt_deadline"]),
-        ttl=timedelta(microseconds=row["ttl"]),
-        batch_id=row["batch_id"],
-        traceparent=row["traceparent"],
-        schedule=row["schedule"],
-        parent=row["parent"],
-        position=row["position"],
-        expansion=_expansion_of(row["expansion"]),
-        state=State(row["state"]),
-        attempt=row["attempt"],
-        epoch=row["epoch"],
-        charged=row["charged"],
-        revision=row["revision"],
-        lane=Lane(row["lane"]),
-        worker=row["worker"],
-        claim_id=row["claim_id"],
-        egress=row["egress"],
-        failures=json.loads(row["failures"]),
-        progress=_parsed(media_pb2.Progress, row["progress"]),
-        error=_parsed(status_pb2.Status, row["error"]),
-        media=result.media if result.HasField("media") else None,
-        got=result.got if result.HasField("got") else None,
-        artifacts=tuple(result.artifacts),
-        warnings=tuple(result.warnings),
-        **{name: time_or_none(row[name]) for name in _TIMES},
-    )
+        "attempt_deadline": timedelta(microseconds=row["attempt_deadline"]),
+        "ttl": timedelta(microseconds=row["ttl"]),
+        "expansion": _expansion_of(row["expansion"]),
+        "state": State(row["state"]),
+        "lane": Lane(row["lane"]),
+        "failures": _mapping(row["failures"]),
+        "progress": _parsed(media_pb2.Progress, row["progress"]),
+        "error": _parsed(status_pb2.Status, row["error"]),
+        "media": result.media if result.HasField("media") else None,
+        "got": result.got if result.HasField("got") else None,
+        "artifacts": tuple(result.artifacts),
+        "warnings": tuple(result.warnings),
+    }
+    return Job.remade(row["site"], fields)
 
 
-# Job's times but schedule_time, each a column of its own name.
+_NO_RESULT = job_pb2.Job()
+
+# Job's fields that a row holds as they are.
+_PLAIN = (
+    "id",
+    "tenant",
+    "url",
+    "batch_id",
+    "traceparent",
+    "schedule",
+    "parent",
+    "position",
+    "attempt",
+    "epoch",
+    "charged",
+    "revision",
+    "worker",
+    "claim_id",
+    "egress",
+)
+# Job's times, each a column of its own name.
 _TIMES = (
+    "schedule_time",
     "create_time",
     "update_time",
     "start_time",
@@ -161,7 +169,6 @@ _TIMES = (
     "delete_time",
     "cascade_time",
 )
-assert set(_TIMES) <= {field.name for field in fields(Job)}
 
 
 def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
@@ -250,6 +257,10 @@ _EXPANSION = tuple(field.name for field in fields(Expansion))
 def _searchable(text: str) -> str:
     """A site's words, as a column takes them: PostgreSQL knows no NUL, and an index no novels."""
     return text.replace("\0", "")[:500]
+
+
+def _mapping(text: str) -> Mapping[str, Any]:
+    return json.loads(text) if text != "{}" else {}
 
 
 def _json(value: Mapping[Any, Any]) -> str:

@@ -85,6 +85,7 @@ class CreateDownloadRequest(_message.Message):
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Page or media URL, http or https."""
     quality: _builtins.str
@@ -162,6 +163,10 @@ class CreateDownloadRequest(_message.Message):
     """Checks everything, asks the site, and answers with estimate, but starts nothing:
     job_id is then empty.
     """
+    cookies: _builtins.str
+    """Name of cookies that the operator keeps for you, to ask the site with; empty means
+    none.
+    """
     @_builtins.property
     def subtitle_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """BCP-47 languages, "original" or "all"; empty means ["original"]."""
@@ -221,10 +226,11 @@ class CreateDownloadRequest(_message.Message):
         ttl_seconds: _builtins.float = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        cookies: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds", "_start_seconds", b"_start_seconds", "end_seconds", b"end_seconds", "schedule_time", b"schedule_time", "start_seconds", b"start_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds", "_start_seconds", b"_start_seconds", "audio_bitrate", b"audio_bitrate", "audio_language", b"audio_language", "audio_only", b"audio_only", "chapters", b"chapters", "embed_subtitles", b"embed_subtitles", "end_seconds", b"end_seconds", "format", b"format", "hdr", b"hdr", "info_json", b"info_json", "labels", b"labels", "live", b"live", "max_duration_seconds", b"max_duration_seconds", "max_entries", b"max_entries", "max_fps", b"max_fps", "max_size_bytes", b"max_size_bytes", "min_quality", b"min_quality", "playlist", b"playlist", "priority", b"priority", "quality", b"quality", "request_id", b"request_id", "require_subtitles", b"require_subtitles", "schedule_time", b"schedule_time", "sponsorblock", b"sponsorblock", "sponsorblock_categories", b"sponsorblock_categories", "start_seconds", b"start_seconds", "subtitle_formats", b"subtitle_formats", "subtitle_kinds", b"subtitle_kinds", "subtitle_languages", b"subtitle_languages", "subtitles", b"subtitles", "subtitles_only", b"subtitles_only", "thumbnail", b"thumbnail", "translate_to", b"translate_to", "ttl_seconds", b"ttl_seconds", "url", b"url", "validate_only", b"validate_only", "video_codec", b"video_codec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds", "_start_seconds", b"_start_seconds", "audio_bitrate", b"audio_bitrate", "audio_language", b"audio_language", "audio_only", b"audio_only", "chapters", b"chapters", "cookies", b"cookies", "embed_subtitles", b"embed_subtitles", "end_seconds", b"end_seconds", "format", b"format", "hdr", b"hdr", "info_json", b"info_json", "labels", b"labels", "live", b"live", "max_duration_seconds", b"max_duration_seconds", "max_entries", b"max_entries", "max_fps", b"max_fps", "max_size_bytes", b"max_size_bytes", "min_quality", b"min_quality", "playlist", b"playlist", "priority", b"priority", "quality", b"quality", "request_id", b"request_id", "require_subtitles", b"require_subtitles", "schedule_time", b"schedule_time", "sponsorblock", b"sponsorblock", "sponsorblock_categories", b"sponsorblock_categories", "start_seconds", b"start_seconds", "subtitle_formats", b"subtitle_formats", "subtitle_kinds", b"subtitle_kinds", "subtitle_languages", b"subtitle_languages", "subtitles", b"subtitles", "subtitles_only", b"subtitles_only", "thumbnail", b"thumbnail", "translate_to", b"translate_to", "ttl_seconds", b"ttl_seconds", "url", b"url", "validate_only", b"validate_only", "video_codec", b"video_codec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_seconds: _TypeAlias = _typing.Literal["end_seconds"]  # noqa: Y015
     _WhichOneofArgType__end_seconds: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds"]  # noqa: Y015
@@ -370,6 +376,7 @@ class GetInfoRequest(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     AUDIO_ONLY_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Page or media URL, http or https. It is kept out of access logs."""
     max_entries: _builtins.int
@@ -380,6 +387,10 @@ class GetInfoRequest(_message.Message):
     """For the estimate; words as in CreateDownloadRequest."""
     audio_only: _builtins.bool
     """For the estimate: audio without video."""
+    cookies: _builtins.str
+    """Name of cookies that the operator keeps for you, to ask the site with; empty means
+    none.
+    """
     def __init__(
         self,
         *,
@@ -388,10 +399,11 @@ class GetInfoRequest(_message.Message):
         quality: _builtins.str = ...,
         format: _builtins.str = ...,
         audio_only: _builtins.bool = ...,
+        cookies: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "format", b"format", "max_entries", b"max_entries", "quality", b"quality", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "cookies", b"cookies", "format", b"format", "max_entries", b"max_entries", "quality", b"quality", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

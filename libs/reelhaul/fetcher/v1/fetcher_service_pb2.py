@@ -35,7 +35,7 @@ from reelhaul.type.v1 import media_pb2 as reelhaul_dot_type_dot_v1_dot_media__pb
 from reelhaul.type.v1 import method_policy_pb2 as reelhaul_dot_type_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)reelhaul/fetcher/v1/fetcher_service.proto\x12\x13reelhaul.fetcher.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#reelhaul/fetcher/v1/extractor.proto\x1a\x1freelhaul/fetcher/v1/fetch.proto\x1a\x1creelhaul/type/v1/media.proto\x1a$reelhaul/type/v1/method_policy.proto\"\xa9\x01\n\x11ProbeMediaRequest\x12\x11\n\x03url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x1c.reelhaul.type.v1.FormatSpecB\x04\xe2\x41\x01\x01\x12\x19\n\x0bmax_entries\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x62ypass_cache\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08playlist\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9e\x01\n\x12ProbeMediaResponse\x12*\n\x05media\x18\x01 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfo\x12,\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x1a.reelhaul.type.v1.Estimate\x12.\n\nprobe_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x13\x45xecuteFetchRequest\x12/\n\x05\x66\x65tch\x18\x01 \x01(\x0b\x32\x1a.reelhaul.fetcher.v1.FetchB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x91\x01\n\x14\x45xecuteFetchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1a.reelhaul.fetcher.v1.FetchH\x00\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.reelhaul.type.v1.ProgressH\x00\x42\x07\n\x05\x65vent\">\n\x11WatchFetchRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Fetch\"\x8f\x01\n\x12WatchFetchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1a.reelhaul.fetcher.v1.FetchH\x00\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.reelhaul.type.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"<\n\x0fGetFetchRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Fetch\"G\n\x12ListFetchesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"[\n\x13ListFetchesResponse\x12+\n\x07\x66\x65tches\x18\x01 \x03(\x0b\x32\x1a.reelhaul.fetcher.v1.Fetch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x12\x43\x61ncelFetchRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Fetch\"E\n\x13\x44rainFetcherRequest\x12.\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\",\n\x14\x44rainFetcherResponse\x12\x14\n\x0c\x61\x63tive_count\x18\x01 \x01(\x05\"J\n\x15ListExtractorsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"e\n\x16ListExtractorsResponse\x12\x32\n\nextractors\x18\x01 \x03(\x0b\x32\x1e.reelhaul.fetcher.v1.Extractor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x13GetExtractorRequest\x12-\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xfa\x41\x18\n\x16reelhaul.dev/Extractor2\xe6\x08\n\x0e\x46\x65tcherService\x12\x84\x01\n\nProbeMedia\x12&.reelhaul.fetcher.v1.ProbeMediaRequest\x1a\'.reelhaul.fetcher.v1.ProbeMediaResponse\"%\x90\x02\x01\xaa\x86\x19\x08\x08\n\x10\x05\x1a\x02\x08<\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1:probeMedia\x12w\n\x0c\x45xecuteFetch\x12(.reelhaul.fetcher.v1.ExecuteFetchRequest\x1a).reelhaul.fetcher.v1.ExecuteFetchResponse\"\x10\xaa\x86\x19\x0c\x08(\x10\x01\x1a\x04\x08\xc0\xd1\x02 \x01\x30\x01\x12t\n\nWatchFetch\x12&.reelhaul.fetcher.v1.WatchFetchRequest\x1a\'.reelhaul.fetcher.v1.WatchFetchResponse\"\x13\x90\x02\x01\xaa\x86\x19\x0c\x08(\x10\x01\x1a\x04\x08\xc0\xd1\x02 \x01\x30\x01\x12_\n\x08GetFetch\x12$.reelhaul.fetcher.v1.GetFetchRequest\x1a\x1a.reelhaul.fetcher.v1.Fetch\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12s\n\x0bListFetches\x12\'.reelhaul.fetcher.v1.ListFetchesRequest\x1a(.reelhaul.fetcher.v1.ListFetchesResponse\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12\x65\n\x0b\x43\x61ncelFetch\x12\'.reelhaul.fetcher.v1.CancelFetchRequest\x1a\x1a.reelhaul.fetcher.v1.Fetch\"\x11\x90\x02\x02\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12|\n\x0c\x44rainFetcher\x12(.reelhaul.fetcher.v1.DrainFetcherRequest\x1a).reelhaul.fetcher.v1.DrainFetcherResponse\"\x15\x90\x02\x02\xaa\x86\x19\x0e\x08(\x10\x01\x1a\x04\x08\xc0\xd1\x02 \x01(\x01\x30\x01\x12\x90\x01\n\x0eListExtractors\x12*.reelhaul.fetcher.v1.ListExtractorsRequest\x1a+.reelhaul.fetcher.v1.ListExtractorsResponse\"%\x90\x02\x01\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/extractors\x12\x8f\x01\n\x0cGetExtractor\x12(.reelhaul.fetcher.v1.GetExtractorRequest\x1a\x1e.reelhaul.fetcher.v1.Extractor\"5\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=extractors/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)reelhaul/fetcher/v1/fetcher_service.proto\x12\x13reelhaul.fetcher.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#reelhaul/fetcher/v1/extractor.proto\x1a\x1freelhaul/fetcher/v1/fetch.proto\x1a\x1creelhaul/type/v1/media.proto\x1a$reelhaul/type/v1/method_policy.proto\"\xbf\x01\n\x11ProbeMediaRequest\x12\x11\n\x03url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x1c.reelhaul.type.v1.FormatSpecB\x04\xe2\x41\x01\x01\x12\x19\n\x0bmax_entries\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x62ypass_cache\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08playlist\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x9e\x01\n\x12ProbeMediaResponse\x12*\n\x05media\x18\x01 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfo\x12,\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x1a.reelhaul.type.v1.Estimate\x12.\n\nprobe_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x13\x45xecuteFetchRequest\x12/\n\x05\x66\x65tch\x18\x01 \x01(\x0b\x32\x1a.reelhaul.fetcher.v1.FetchB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"\x91\x01\n\x14\x45xecuteFetchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1a.reelhaul.fetcher.v1.FetchH\x00\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.reelhaul.type.v1.ProgressH\x00\x42\x07\n\x05\x65vent\">\n\x11WatchFetchRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Fetch\"\x8f\x01\n\x12WatchFetchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1a.reelhaul.fetcher.v1.FetchH\x00\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.reelhaul.type.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"<\n\x0fGetFetchRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Fetch\"G\n\x12ListFetchesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"[\n\x13ListFetchesResponse\x12+\n\x07\x66\x65tches\x18\x01 \x03(\x0b\x32\x1a.reelhaul.fetcher.v1.Fetch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x12\x43\x61ncelFetchRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Fetch\"E\n\x13\x44rainFetcherRequest\x12.\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\",\n\x14\x44rainFetcherResponse\x12\x14\n\x0c\x61\x63tive_count\x18\x01 \x01(\x05\"J\n\x15ListExtractorsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"e\n\x16ListExtractorsResponse\x12\x32\n\nextractors\x18\x01 \x03(\x0b\x32\x1e.reelhaul.fetcher.v1.Extractor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x13GetExtractorRequest\x12-\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xfa\x41\x18\n\x16reelhaul.dev/Extractor2\xe6\x08\n\x0e\x46\x65tcherService\x12\x84\x01\n\nProbeMedia\x12&.reelhaul.fetcher.v1.ProbeMediaRequest\x1a\'.reelhaul.fetcher.v1.ProbeMediaResponse\"%\x90\x02\x01\xaa\x86\x19\x08\x08\n\x10\x05\x1a\x02\x08<\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1:probeMedia\x12w\n\x0c\x45xecuteFetch\x12(.reelhaul.fetcher.v1.ExecuteFetchRequest\x1a).reelhaul.fetcher.v1.ExecuteFetchResponse\"\x10\xaa\x86\x19\x0c\x08(\x10\x01\x1a\x04\x08\xc0\xd1\x02 \x01\x30\x01\x12t\n\nWatchFetch\x12&.reelhaul.fetcher.v1.WatchFetchRequest\x1a\'.reelhaul.fetcher.v1.WatchFetchResponse\"\x13\x90\x02\x01\xaa\x86\x19\x0c\x08(\x10\x01\x1a\x04\x08\xc0\xd1\x02 \x01\x30\x01\x12_\n\x08GetFetch\x12$.reelhaul.fetcher.v1.GetFetchRequest\x1a\x1a.reelhaul.fetcher.v1.Fetch\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12s\n\x0bListFetches\x12\'.reelhaul.fetcher.v1.ListFetchesRequest\x1a(.reelhaul.fetcher.v1.ListFetchesResponse\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12\x65\n\x0b\x43\x61ncelFetch\x12\'.reelhaul.fetcher.v1.CancelFetchRequest\x1a\x1a.reelhaul.fetcher.v1.Fetch\"\x11\x90\x02\x02\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12|\n\x0c\x44rainFetcher\x12(.reelhaul.fetcher.v1.DrainFetcherRequest\x1a).reelhaul.fetcher.v1.DrainFetcherResponse\"\x15\x90\x02\x02\xaa\x86\x19\x0e\x08(\x10\x01\x1a\x04\x08\xc0\xd1\x02 \x01(\x01\x30\x01\x12\x90\x01\n\x0eListExtractors\x12*.reelhaul.fetcher.v1.ListExtractorsRequest\x1a+.reelhaul.fetcher.v1.ListExtractorsResponse\"%\x90\x02\x01\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/extractors\x12\x8f\x01\n\x0cGetExtractor\x12(.reelhaul.fetcher.v1.GetExtractorRequest\x1a\x1e.reelhaul.fetcher.v1.Extractor\"5\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=extractors/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBEMEDIAREQUEST'].fields_by_name['bypass_cache']._serialized_options = b'\342A\001\001'
   _globals['_PROBEMEDIAREQUEST'].fields_by_name['playlist']._loaded_options = None
   _globals['_PROBEMEDIAREQUEST'].fields_by_name['playlist']._serialized_options = b'\342A\001\001'
+  _globals['_PROBEMEDIAREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_PROBEMEDIAREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\001'
   _globals['_EXECUTEFETCHREQUEST'].fields_by_name['fetch']._loaded_options = None
   _globals['_EXECUTEFETCHREQUEST'].fields_by_name['fetch']._serialized_options = b'\342A\001\002'
   _globals['_EXECUTEFETCHREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -93,35 +95,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHERSERVICE'].methods_by_name['GetExtractor']._loaded_options = None
   _globals['_FETCHERSERVICE'].methods_by_name['GetExtractor']._serialized_options = b'\220\002\001\332A\004name\252\206\031\010\010\n\020\001\032\002\010\n\202\323\344\223\002\031\022\027/v1/{name=extractors/*}'
   _globals['_PROBEMEDIAREQUEST']._serialized_start=414
-  _globals['_PROBEMEDIAREQUEST']._serialized_end=583
-  _globals['_PROBEMEDIARESPONSE']._serialized_start=586
-  _globals['_PROBEMEDIARESPONSE']._serialized_end=744
-  _globals['_EXECUTEFETCHREQUEST']._serialized_start=746
-  _globals['_EXECUTEFETCHREQUEST']._serialized_end=850
-  _globals['_EXECUTEFETCHRESPONSE']._serialized_start=853
-  _globals['_EXECUTEFETCHRESPONSE']._serialized_end=998
-  _globals['_WATCHFETCHREQUEST']._serialized_start=1000
-  _globals['_WATCHFETCHREQUEST']._serialized_end=1062
-  _globals['_WATCHFETCHRESPONSE']._serialized_start=1065
-  _globals['_WATCHFETCHRESPONSE']._serialized_end=1208
-  _globals['_GETFETCHREQUEST']._serialized_start=1210
-  _globals['_GETFETCHREQUEST']._serialized_end=1270
-  _globals['_LISTFETCHESREQUEST']._serialized_start=1272
-  _globals['_LISTFETCHESREQUEST']._serialized_end=1343
-  _globals['_LISTFETCHESRESPONSE']._serialized_start=1345
-  _globals['_LISTFETCHESRESPONSE']._serialized_end=1436
-  _globals['_CANCELFETCHREQUEST']._serialized_start=1438
-  _globals['_CANCELFETCHREQUEST']._serialized_end=1501
-  _globals['_DRAINFETCHERREQUEST']._serialized_start=1503
-  _globals['_DRAINFETCHERREQUEST']._serialized_end=1572
-  _globals['_DRAINFETCHERRESPONSE']._serialized_start=1574
-  _globals['_DRAINFETCHERRESPONSE']._serialized_end=1618
-  _globals['_LISTEXTRACTORSREQUEST']._serialized_start=1620
-  _globals['_LISTEXTRACTORSREQUEST']._serialized_end=1694
-  _globals['_LISTEXTRACTORSRESPONSE']._serialized_start=1696
-  _globals['_LISTEXTRACTORSRESPONSE']._serialized_end=1797
-  _globals['_GETEXTRACTORREQUEST']._serialized_start=1799
-  _globals['_GETEXTRACTORREQUEST']._serialized_end=1867
-  _globals['_FETCHERSERVICE']._serialized_start=1870
-  _globals['_FETCHERSERVICE']._serialized_end=2996
+  _globals['_PROBEMEDIAREQUEST']._serialized_end=605
+  _globals['_PROBEMEDIARESPONSE']._serialized_start=608
+  _globals['_PROBEMEDIARESPONSE']._serialized_end=766
+  _globals['_EXECUTEFETCHREQUEST']._serialized_start=768
+  _globals['_EXECUTEFETCHREQUEST']._serialized_end=872
+  _globals['_EXECUTEFETCHRESPONSE']._serialized_start=875
+  _globals['_EXECUTEFETCHRESPONSE']._serialized_end=1020
+  _globals['_WATCHFETCHREQUEST']._serialized_start=1022
+  _globals['_WATCHFETCHREQUEST']._serialized_end=1084
+  _globals['_WATCHFETCHRESPONSE']._serialized_start=1087
+  _globals['_WATCHFETCHRESPONSE']._serialized_end=1230
+  _globals['_GETFETCHREQUEST']._serialized_start=1232
+  _globals['_GETFETCHREQUEST']._serialized_end=1292
+  _globals['_LISTFETCHESREQUEST']._serialized_start=1294
+  _globals['_LISTFETCHESREQUEST']._serialized_end=1365
+  _globals['_LISTFETCHESRESPONSE']._serialized_start=1367
+  _globals['_LISTFETCHESRESPONSE']._serialized_end=1458
+  _globals['_CANCELFETCHREQUEST']._serialized_start=1460
+  _globals['_CANCELFETCHREQUEST']._serialized_end=1523
+  _globals['_DRAINFETCHERREQUEST']._serialized_start=1525
+  _globals['_DRAINFETCHERREQUEST']._serialized_end=1594
+  _globals['_DRAINFETCHERRESPONSE']._serialized_start=1596
+  _globals['_DRAINFETCHERRESPONSE']._serialized_end=1640
+  _globals['_LISTEXTRACTORSREQUEST']._serialized_start=1642
+  _globals['_LISTEXTRACTORSREQUEST']._serialized_end=1716
+  _globals['_LISTEXTRACTORSRESPONSE']._serialized_start=1718
+  _globals['_LISTEXTRACTORSRESPONSE']._serialized_end=1819
+  _globals['_GETEXTRACTORREQUEST']._serialized_start=1821
+  _globals['_GETEXTRACTORREQUEST']._serialized_end=1889
+  _globals['_FETCHERSERVICE']._serialized_start=1892
+  _globals['_FETCHERSERVICE']._serialized_end=3018
 # @@protoc_insertion_point(module_scope)

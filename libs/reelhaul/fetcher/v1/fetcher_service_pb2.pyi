@@ -34,6 +34,7 @@ class ProbeMediaRequest(_message.Message):
     MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     BYPASS_CACHE_FIELD_NUMBER: _builtins.int
     PLAYLIST_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Page or media URL, http or https. Kept out of access logs."""
     max_entries: _builtins.int
@@ -42,6 +43,10 @@ class ProbeMediaRequest(_message.Message):
     """Ask the site even where the cache has an answer."""
     playlist: _builtins.bool
     """Take the playlist of a URL that names a video within one; unset: the video."""
+    tenant: _builtins.str
+    """Whose cookies format.cookies may name; read from the suite's own services only,
+    everyone else asks for their own tenant.
+    """
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
         """What the estimate is for; unset means the best video."""
@@ -54,10 +59,11 @@ class ProbeMediaRequest(_message.Message):
         max_entries: _builtins.int = ...,
         bypass_cache: _builtins.bool = ...,
         playlist: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "format", b"format", "max_entries", b"max_entries", "playlist", b"playlist", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "format", b"format", "max_entries", b"max_entries", "playlist", b"playlist", "tenant", b"tenant", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

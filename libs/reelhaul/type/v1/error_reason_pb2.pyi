@@ -152,6 +152,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A subtitle that was required is not offered."""
     TRANSLATION_UNAVAILABLE: _ErrorReason.ValueType  # 74
     """No provider translates into the language, and it was required."""
+    COOKIES_UNKNOWN: _ErrorReason.ValueType  # 75
+    """No cookies of this name are kept for the tenant, or they cannot be read."""
+    COOKIES_EXPIRED: _ErrorReason.ValueType  # 76
+    """All cookies of this name for the site have expired; the site was not asked."""
+    COOKIES_REFUSED: _ErrorReason.ValueType  # 77
+    """The site wants an account although these cookies were sent: it has ended their
+    session, or rotated them.
+    """
     INTERNAL_ERROR: _ErrorReason.ValueType  # 99
     """A bug; the request id in the log finds it."""
 
@@ -295,6 +303,14 @@ SUBTITLES_UNAVAILABLE: ErrorReason.ValueType  # 73
 """A subtitle that was required is not offered."""
 TRANSLATION_UNAVAILABLE: ErrorReason.ValueType  # 74
 """No provider translates into the language, and it was required."""
+COOKIES_UNKNOWN: ErrorReason.ValueType  # 75
+"""No cookies of this name are kept for the tenant, or they cannot be read."""
+COOKIES_EXPIRED: ErrorReason.ValueType  # 76
+"""All cookies of this name for the site have expired; the site was not asked."""
+COOKIES_REFUSED: ErrorReason.ValueType  # 77
+"""The site wants an account although these cookies were sent: it has ended their
+session, or rotated them.
+"""
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """A bug; the request id in the log finds it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -886,6 +886,7 @@ class FormatSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     SMALLEST_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
     selector: _builtins.str
     """A yt-dlp format selector (the allow-listed part of its language) for experts;
     overrides max_height, codecs, fps and dynamic range. Needs its own grant.
@@ -927,6 +928,11 @@ class FormatSpec(_message.Message):
     smallest: _builtins.bool
     """Take the smallest of what the other fields allow, not the best: the lowest
     picture, or with AUDIO the lowest bitrate.
+    """
+    cookies: _builtins.str
+    """Name of cookies that the operator keeps for this tenant: the site is asked with
+    them. ^[a-z0-9][a-z0-9_-]{0,62}$; empty means none. COOKIES_UNKNOWN where there are
+    none of this name for the tenant.
     """
     @_builtins.property
     def video_codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___FormatSpec.VideoCodec.ValueType]:
@@ -982,10 +988,11 @@ class FormatSpec(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         live: Global___FormatSpec.Live | None = ...,
         smallest: _builtins.bool = ...,
+        cookies: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "clip", b"clip", "live", b"live", "max_duration", b"max_duration", "sponsorblock", b"sponsorblock", "subtitles", b"subtitles"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "chapters", b"chapters", "clip", b"clip", "container", b"container", "dynamic_range", b"dynamic_range", "info_json", b"info_json", "live", b"live", "max_duration", b"max_duration", "max_frame_rate", b"max_frame_rate", "max_height", b"max_height", "max_size_bytes", b"max_size_bytes", "media_kind", b"media_kind", "min_height", b"min_height", "selector", b"selector", "smallest", b"smallest", "sponsorblock", b"sponsorblock", "subtitles", b"subtitles", "thumbnail", b"thumbnail", "video_codecs", b"video_codecs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "chapters", b"chapters", "clip", b"clip", "container", b"container", "cookies", b"cookies", "dynamic_range", b"dynamic_range", "info_json", b"info_json", "live", b"live", "max_duration", b"max_duration", "max_frame_rate", b"max_frame_rate", "max_height", b"max_height", "max_size_bytes", b"max_size_bytes", "media_kind", b"media_kind", "min_height", b"min_height", "selector", b"selector", "smallest", b"smallest", "sponsorblock", b"sponsorblock", "subtitles", b"subtitles", "thumbnail", b"thumbnail", "video_codecs", b"video_codecs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from reelhaul_fetcher.model.egresses import house_of
 
 #: The public service of SponsorBlock's users.
 SPONSORBLOCK = "https://sponsor.ajay.app"
@@ -24,3 +27,16 @@ class Access:
     cookies_file: str = ""
     sponsorblock_url: str = SPONSORBLOCK
     connections: int = 8
+    #: Those of one fetch, in the place of that file's. A secret.
+    cookies: str = field(default="", repr=False)
+    #: The browser to be taken for, by site: for those that look at how a client greets them.
+    impersonate: Mapping[str, str] = field(default_factory=dict)
+    #: That of one fetch.
+    browser: str = ""
+
+    def meant_for(self, url: str, cookies: str) -> Access:
+        """What of this holds for a fetch of *url* with *cookies*."""
+        host = house_of(url)
+        sites = [site for site in self.impersonate if host == site or host.endswith(f".{site}")]
+        browser = self.impersonate[max(sites, key=len)] if sites else ""
+        return replace(self, cookies=cookies, browser=browser)

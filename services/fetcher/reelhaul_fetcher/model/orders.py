@@ -28,6 +28,8 @@ class FetchOrder:
     patience_seconds: float = 0.0
     idle_seconds: float = 60.0
     cpu_seconds: int = 4 * 3600
+    #: Cookies to ask the site with, in Netscape's form: a copy that nobody else has.
+    cookies: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class ProbeOrder:
     max_entries: int = 50
     playlist: bool = False
     cpu_seconds: int = 120
+    cookies: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class ExpandOrder:
     max_entries: int
     start_position: int = 0
     cpu_seconds: int = 1800
+    cookies: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, 
 from reelhaul_fetcher.model.watchdog import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
 from reelhaul_fetcher.service.reporting import Reporter
+from reelhaul_fetcher.service.signing import SignIn
 from reelhaul_runtime.errors import ReelhaulError
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Fetching:
     scratch: Scratch
     limits: Limits
     egresses: Egresses = field(default_factory=Egresses)
+    signing: SignIn = field(default_factory=SignIn)
 
     async def fetched(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
@@ -84,10 +86,12 @@ class Fetching:
         self, job: str, lease: lease_pb2.Lease, reporter: Reporter
     ) -> tuple[Succeeded, Usage]:
         """Page through the list; every entry is with jobs when this returns."""
-        asked = lease.spec.expansion
+        asked, cookies = lease.spec.expansion, self._cookies(lease)
 
         def work(proxy_url: str) -> Coroutine[Any, Any, ListReport]:
-            order = ExpandOrder(lease.spec.url, proxy_url, asked.max_entries, asked.start_position)
+            order = ExpandOrder(
+                lease.spec.url, proxy_url, asked.max_entries, asked.start_position, cookies=cookies
+            )
             return self.engine.expand(order, reporter)
 
         report, usage = await self._passed(job, lease, _LIST_BYTES, work, reporter)
@@ -102,9 +106,11 @@ class Fetching:
         self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: Reporter
     ) -> tuple[FetchReport, Usage]:
         limit = _smaller(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
+        cookies = self._cookies(lease)
 
         def work(proxy_url: str) -> Coroutine[Any, Any, FetchReport]:
-            return self.engine.fetch(self._order(lease, folder, proxy_url, limit), reporter)
+            order = self._order(lease, folder, proxy_url, limit)
+            return self.engine.fetch(replace(order, cookies=cookies), reporter)
 
         return await self._passed(job, lease, limit + _PASS_ROOM if limit else 0, work, reporter)
 
@@ -129,10 +135,14 @@ class Fetching:
         finally:
             usage = await asyncio.shield(self.guard.close(name))
         self.egresses.noted(house_of(lease.spec.url), lease.egress, failure)
+        failure = self.signing.judged(lease.spec.format.cookies, lease.spec.url, failure)
         if report is None:
             assert failure is not None
             raise by_guard(failure, usage) from failure
         return report, usage
+
+    def _cookies(self, lease: lease_pb2.Lease) -> str:
+        return self.signing.text(lease.spec.format.cookies, lease.spec.tenant, lease.spec.url)
 
     def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
         asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()

@@ -17,6 +17,7 @@ from reelhaul_fetcher.model.orders import ProbeOrder
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ports import Engine, Guard
 from reelhaul_fetcher.service.fetching import by_guard
+from reelhaul_fetcher.service.signing import SignIn
 from reelhaul_runtime.errors import ReelhaulError
 
 _KEPT_SECONDS = 180
@@ -33,6 +34,9 @@ class Question:
     url: str
     max_entries: int = 50
     playlist: bool = False
+    #: The name of cookies to ask with, and whose they are; without a name, nobody's.
+    cookies: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,10 @@ class Probing:
         now: Callable[[], datetime],
         width: int = 4,
         egresses: Egresses | None = None,
+        signing: SignIn | None = None,
     ) -> None:
         self._engine, self._guard, self._now = engine, guard, now
-        self._egresses = egresses or Egresses()
+        self._egresses, self._signing = egresses or Egresses(), signing or SignIn()
         self._width = asyncio.Semaphore(width)
         self._kept: OrderedDict[Question, Probe] = OrderedDict()
         self._asking: dict[Question, asyncio.Task[Probe]] = {}
@@ -88,11 +93,12 @@ class Probing:
         async with self._width:
             name = f"probe-{uuid.uuid4()}"
             at, site = self._now(), house_of(question.url)
+            cookies = self._signing.text(question.cookies, question.tenant, question.url)
             egress = self._egresses.choice(site)
             failure: ReelhaulError | None = None
             media: MediaInfo | None = None
             url = await self._guard.open(name, _BYTE_LIMIT, egress)
-            order = ProbeOrder(question.url, url, question.max_entries, question.playlist)
+            order = ProbeOrder(question.url, url, question.max_entries, question.playlist, cookies=cookies)
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
                     media = await self._engine.probe(order)
@@ -103,6 +109,7 @@ class Probing:
             finally:
                 usage = await asyncio.shield(self._guard.close(name))
             self._egresses.noted(site, egress, failure)
+            failure = self._signing.judged(question.cookies, question.url, failure)
             if failure is not None:
                 raise by_guard(failure, usage) from failure
             assert media is not None

@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from yt_dlp.networking.impersonate import ImpersonateTarget
+
 from reelhaul_fetcher.model.access import Access
 
 # A browser's whole jar is a fraction of it.
@@ -24,7 +26,12 @@ def options(access: Access) -> dict[str, Any]:
         told["extractor_args"] = arguments
     if access.js_runtime:
         told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
-    if access.cookies_file:
+    if access.browser:
+        told["impersonate"] = ImpersonateTarget.from_str(access.browser)
+    if access.cookies:
+        # In memory alone: no copy for a crash to leave on disk, and what the site changes ends with us.
+        told["cookiefile"] = io.StringIO(access.cookies)
+    elif access.cookies_file:
         with Path(access.cookies_file).open(encoding="utf-8") as file:
             # yt-dlp writes the jar back as sites change it: a copy in memory is nobody else's.
             told["cookiefile"] = io.StringIO(file.read(_MAX_COOKIES))

@@ -63,6 +63,7 @@ def live(stream: socket.socket) -> None:
     """Do the order that comes over *stream*; does not return."""
     frame = wire.read(stream)
     order, access = wire.order_of(frame), wire.access_of(frame)
+    access = access.meant_for(order.url, order.cookies)
     line, answers = Line(stream), Answers()
     place = _Place()
     try:

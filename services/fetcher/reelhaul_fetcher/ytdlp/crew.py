@@ -13,6 +13,7 @@ from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, Inco
 from reelhaul_fetcher.model.pace import Pace
 from reelhaul_fetcher.model.spans import Span, Spans
 from reelhaul_fetcher.ytdlp.remote import Opening, Remote, Version
+from reelhaul_fetcher.ytdlp.writeback import Writeback
 
 #: Told of the bytes here, and of all that there are where that is known; what it raises is the end.
 Hear = Callable[[int, int | None], None]
@@ -37,6 +38,7 @@ class Crew:
         self._remote, self._file, self._hear = remote, file, hear
         #: What is here can be gone on from, and parts be asked for.
         self.resumable = bool(version.validator)
+        self._writeback = Writeback(file.fileno())
         self._turn = threading.Condition()
         self._working = 0
         self._failure: BaseException | None = None
@@ -154,6 +156,7 @@ class Crew:
         written = 0
         while written < len(content):
             written += os.pwrite(self._file.fileno(), content[written:], place + written)
+        self._writeback.put(written)
         with self._turn:
             if self._over:
                 return False

@@ -98,8 +98,15 @@ def _by_words(
         if re.search(words, text, re.IGNORECASE):
             if reason == ErrorReason.MEDIA_NOT_LIVE_YET:
                 return not_yet(None, text)
+            if reason == ErrorReason.MEDIA_LOGIN_REQUIRED and _rotated(answers):
+                known = {"cause": "cookies"}
             return _failure(reason, text, facts | known, retry_delay=_wait_in(text, reason))
     return None
+
+
+def _rotated(answers: Answers) -> bool:
+    """Whether yt-dlp saw the site take back the session, which it tells as a warning only."""
+    return any("cookies are no longer valid" in warning for warning in answers.warnings)
 
 
 def _by_status(

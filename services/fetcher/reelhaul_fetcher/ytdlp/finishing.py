@@ -16,7 +16,7 @@ from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, Product
 from reelhaul_fetcher.model.packaging import Package, package, recut
 from reelhaul_fetcher.ytdlp.edits import too_long
-from reelhaul_fetcher.ytdlp.products import product
+from reelhaul_fetcher.ytdlp.products import hashing, product
 from reelhaul_runtime.errors import ReelhaulError
 
 # What ffprobe calls a file that is the container already.
@@ -72,10 +72,11 @@ def finished(files: list[Path], plan: Plan, gauge: Gauge) -> Finished:
     marks, lacking = _marks(plan, cut, length)
     path = _packed(files, seen, how, plan, cut, marks, gauge)
     gauge.stage(Progress.VERIFYING)
+    hashed = hashing(path)
     got = _verified(path, seen[0] if path == files[0] else None, how, plan, real)
     warnings = [*lacking, *_transcoded(fitted, plan.spec)]
     kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    whole = product(path, kind, names.file_name(plan.media.title, how.extension))
+    whole = product(path, kind, names.file_name(plan.media.title, how.extension), hashed=hashed)
     return Finished([whole, *_split(path, how, plan, cut, length, gauge)], got, warnings)
 
 

@@ -23,6 +23,7 @@ _MAX_LANGUAGES = 20
 # yt-dlp's format language less its regular expressions (~=), which can be made to run for ever.
 _SELECTOR = re.compile(r"[A-Za-z0-9_+/*()\[\]<>=!?^$.:'\" -]{1,500}")
 
+_COOKIES = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _VIDEO_FIELDS = ("max_height", "min_height", "container", "video_codecs", "max_frame_rate", "dynamic_range")
 _AN_INSTANT = timedelta(microseconds=1)
 
@@ -44,6 +45,8 @@ def check(spec: FormatSpec, path: str, findings: Findings) -> None:
         findings.duration(f"{path}.live.max_duration", spec.live.max_duration, _AN_INSTANT)
     if spec.selector and not (_SELECTOR.fullmatch(spec.selector) and _is_balanced(spec.selector)):
         findings.add(f"{path}.selector", "it is no format selector of the kind allowed")
+    if spec.cookies and not _COOKIES.fullmatch(spec.cookies):
+        findings.add(f"{path}.cookies", "it is the name of cookies kept at the server: a-z, 0-9, _ and -")
 
 
 def fill(spec: FormatSpec) -> None:

@@ -30,6 +30,7 @@ def spec(request: CreateDownloadRequest, findings: Findings) -> FormatSpec:
         info_json=request.info_json,
         max_size_bytes=request.max_size_bytes,
         max_frame_rate=request.max_fps,
+        cookies=request.cookies,
     )
     _set_kind(request, asked, findings)
     _set_picture(request, asked, findings)

@@ -57,7 +57,10 @@ def probe(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest
     urls.check(request.url, "url", findings)
     findings.between("max_entries", request.max_entries, 1, 1000)
     wanted = flat.CreateDownloadRequest(
-        quality=request.quality, format=request.format, audio_only=request.audio_only
+        quality=request.quality,
+        format=request.format,
+        audio_only=request.audio_only,
+        cookies=request.cookies,
     )
     spec = formats.spec(wanted, findings)
     findings.raise_any()

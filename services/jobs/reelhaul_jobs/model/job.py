@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from google.rpc import status_pb2
@@ -120,10 +121,19 @@ class Job:
         """Its resource name."""
         return f"jobs/{self.id}"
 
-    @property
+    @cached_property
     def site(self) -> str:
         """The site that it downloads from."""
         return site_of(self.url)
+
+    @classmethod
+    def remade(cls, site: str, fields: Mapping[str, Any]) -> Job:
+        """A job of all its *fields*, and its *site*, as they were kept: they are not set one by one."""
+        made = object.__new__(cls)
+        made.__dict__.update(fields)
+        if site:
+            made.__dict__["site"] = site
+        return made
 
     @property
     def etag(self) -> str:

@@ -66,7 +66,7 @@ class Dispatcher:
         self._after_sites: Mapping[str, str] = {}
 
     async def step(self) -> bool:
-        """Publish what fits. Whether there may be more to do at once."""
+        """Publish what fits. Whether there may be more to do soon."""
         now = self._now()
         backlog = await self._queue.backlog(self._look(now), now)
         self._window = picking.window(backlog.slots, self._rate(now))
@@ -85,7 +85,8 @@ class Dispatcher:
         if len(stored) < len(taken):
             there = {job.id for job in stored}
             await self._queue.put_back([job for job in taken if job.id not in there])
-        return len(stored) == len(picks)
+        # A window that was half empty is soon empty again; else what is claimed from it asks for the next.
+        return len(stored) == len(picks) and 2 * backlog.published < self._window
 
     async def taken_over(self) -> None:
         """Publish again what is marked as published: the leader before may not have come to it.

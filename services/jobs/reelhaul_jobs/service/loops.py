@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 LEADING = timedelta(seconds=4)
 
 # Between two steps at least: what is asked for meanwhile shares the next one. The dispatcher
-# publishes for several times as long ahead.
-_SHORTEST_PAUSE = 0.1
+# publishes for several times as long ahead, unless the workers were faster.
+_SHORTEST_PAUSE, _WHILE_MORE = 0.1, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Loop:
     """A named step, and the seconds that it rests unless *bell* rings."""
 
     name: str
-    #: Does one round; True asks for another at once.
+    #: Does one round; True asks for another soon.
     step: Callable[[], Awaitable[bool]]
     rest: float
     bell: asyncio.Event | None = None
@@ -75,7 +75,7 @@ async def run(loop: Loop, leader: Leader) -> None:
             # Until Python 3.12 wait_for, and nats-py by it, may swallow a cancellation (CPython 86296).
             if this.cancelling():
                 return
-            await asyncio.sleep(_SHORTEST_PAUSE)
+            await asyncio.sleep(_WHILE_MORE if more else _SHORTEST_PAUSE)
             if not more:
                 await _rest(loop)
     finally:

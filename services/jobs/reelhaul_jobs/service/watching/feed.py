@@ -29,6 +29,7 @@ _TOGETHER_SECONDS = 0.02
 _AGAIN_SECONDS = 1.0
 _MOST_STIRRED = 10_000
 _MOST_KNOWN = 20_000
+_OFFERED_AT_ONCE = 1_000
 
 
 class Feed:
@@ -153,7 +154,7 @@ class Feed:
                 moves = await self._store.moves(Move(began - LATENESS), AT_ONCE, among=job_ids)
                 # Each is to be read, moved or not.
                 asked = [*moves, *(Move(began, job_id) for job_id in job_ids)]
-                self._offer(await self.changed(asked, began))
+                await self._offer(await self.changed(asked, began))
             except ReelhaulError:
                 self._stirred |= dict.fromkeys(job_ids)
                 raise
@@ -162,7 +163,7 @@ class Feed:
         """Tell of what moved since *scanned*, and lately before it, and was not told of yet."""
         async for moves in self._since(scanned - LATENESS):
             news = [move for move in moves if move.revision > self._known.get(move.job_id, 0)]
-            self._offer(await self.changed(news, began))
+            await self._offer(await self.changed(news, began))
 
     async def _since(self, time: datetime) -> AsyncIterator[Sequence[Move]]:
         after = Move(time)
@@ -172,11 +173,17 @@ class Feed:
                 return
             after = moves[-1]
 
-    def _offer(self, changes: Sequence[Changed]) -> None:
+    async def _offer(self, changes: Sequence[Changed]) -> None:
+        offered = 0
         for changed in changes:
             if self._learn(changed.job.id, changed.job.revision):
                 for queue in self._queues:
                     queue.offer(changed)
+                offered += len(self._queues)
+            if offered >= _OFFERED_AT_ONCE:
+                # A few milliseconds: others have their turn.
+                offered = 0
+                await asyncio.sleep(0)
 
     def _learn(self, job_id: str, revision: int) -> bool:
         """Whether *revision* is news."""

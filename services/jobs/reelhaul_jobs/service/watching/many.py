@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from reelhaul_jobs.filters.fields import facts_of
 from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.filters.tree import Node
 from reelhaul_jobs.ports import Clock, Move, MoveStore
@@ -41,10 +40,9 @@ class Following:
             return False
         if self.where is None:
             return True
-        facts = facts_of(changed.job)
-        if holds(self.where, facts):
+        if holds(self.where, changed.facts):
             return True
-        return any(holds(self.where, {**facts, "state": int(state)}) for state in changed.left)
+        return any(holds(self.where, {**changed.facts, "state": int(state)}) for state in changed.left)
 
 
 @dataclass(frozen=True, slots=True)

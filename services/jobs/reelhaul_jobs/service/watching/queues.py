@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from reelhaul_jobs.filters.fields import facts_of
+from reelhaul_jobs.filters.holding import Facts
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
 
@@ -25,6 +27,14 @@ class Changed:
     position: datetime
     #: Its serialised form, made once for all followers.
     forms: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    _facts: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def facts(self) -> Facts:
+        """What filters judge the job by, found once for all followers."""
+        if not self._facts:
+            self._facts.update(facts_of(self.job))
+        return self._facts
 
 
 #: Whether a follower wants to hear of it.

@@ -12,7 +12,7 @@ from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports import Clock, JobBus, JobStore, Notice
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.tokens import Position, Tokens
-from reelhaul_jobs.service.watching.bell import Bell
+from reelhaul_jobs.service.watching.bells import Bells
 from reelhaul_jobs.service.watching.messages import Message, Snapshot
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
@@ -33,7 +33,7 @@ class Topic:
         self._id = job_id
         self._store, self._bus, self._hub = store, bus, hub
         self._tokens, self._now = tokens, now
-        self.bells: set[Bell] = set()
+        self.bells = Bells()
         #: Notices of progress that came: those between two looks were conflated.
         self.arrivals = 0
         #: When the newest of them came, by the loop's clock.
@@ -58,8 +58,7 @@ class Topic:
         self.came = asyncio.get_running_loop().time()
         if notice.epoch > self.job.epoch:
             self.reread_soon()
-        for bell in self.bells:
-            bell.stir()
+        self.bells.stir()
 
     def row_changed(self, revision: int) -> None:
         """See Listener."""
@@ -69,7 +68,7 @@ class Topic:
     def closed(self) -> None:
         """See Listener."""
         self.ended = True
-        self._ring()
+        self.bells.ring()
 
     async def begin(self) -> None:
         """Read the job for the first time, after listening. ``NotFound`` if there is none."""
@@ -150,7 +149,7 @@ class Topic:
                 return
             found = await self._store.events(self._id, after=before.revision, limit=MOST_EVENTS + 1)
             self._learn(job, found)
-        self._ring()
+        self.bells.ring()
 
     def _learn(self, job: Job, found: Sequence[Event]) -> None:
         if len(found) > MOST_EVENTS:
@@ -164,10 +163,6 @@ class Topic:
                         self._since = self._events[0].sequence >> 32
                     self._events.append(self._moved(event))
         self.job = job
-
-    def _ring(self) -> None:
-        for bell in self.bells:
-            bell.ring()
 
     def _moved(self, event: Event) -> Message:
         sequence = event.revision << 32

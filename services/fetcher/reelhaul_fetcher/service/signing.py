@@ -1,0 +1,59 @@
+"""Signing in: the cookies that a fetch asked for by name, and what the site's answer says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_fetcher.model import cookies
+from reelhaul_fetcher.ports import Cookies
+from reelhaul_runtime.errors import ReelhaulError
+
+# A private video, or one for members, is not for whom the cookies sign in: no fault of theirs.
+_THEIR_FAULT = ("login", "age", "cookies")
+
+
+class NoCookies:
+    """As ``ports.Cookies``: none have been configured."""
+
+    def jar(self, name: str, tenant: str) -> cookies.Jar:
+        """As ``ports.Cookies.jar``."""
+        raise cookies.unknown(name)
+
+    def noted(self, name: str, refused: str) -> None:
+        """As ``ports.Cookies.noted``."""
+
+
+class SignIn:
+    """Gives fetches their cookies. Without a name, nothing is done."""
+
+    def __init__(
+        self, kept: Cookies | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._kept, self._now = kept or NoCookies(), now
+
+    def text(self, name: str, tenant: str, url: str) -> str:
+        """The cookies *name* of *tenant* for a fetch of *url*. Raises COOKIES_UNKNOWN, COOKIES_EXPIRED."""
+        if not name:
+            return ""
+        host = urlsplit(url).hostname or ""
+        jar = self._kept.jar(name, tenant)
+        if jar.expired(host, self._now()):
+            self._kept.noted(name, "expired")
+            raise cookies.expired(name, host)
+        return jar.text
+
+    def judged(self, name: str, url: str, failure: ReelhaulError | None) -> ReelhaulError | None:
+        """*failure*, or COOKIES_REFUSED where that is what stands behind it."""
+        if not name:
+            return failure
+        if failure is None:
+            self._kept.noted(name, "")
+            return None
+        cause = failure.metadata.get("cause")
+        if failure.reason != ErrorReason.MEDIA_LOGIN_REQUIRED or cause not in _THEIR_FAULT:
+            return failure
+        self._kept.noted(name, failure.text)
+        return cookies.refused(name, urlsplit(url).hostname or "", failure.text)

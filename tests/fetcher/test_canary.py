@@ -1,0 +1,144 @@
+"""Another engine is tried beside the present one before it is let near jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+import yt_dlp
+from click.testing import CliRunner
+from tests.sites.site import Site
+from tests.sites.youtube.site import YouTube
+
+from reelhaul_fetcher.canary import Outcome
+from reelhaul_fetcher.commands import fetcher
+from reelhaul_fetcher.model.versions import age_of
+
+INSTALLED = Path(yt_dlp.__file__).parent
+
+
+def flown(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """``reelhaul fetcher canary`` as a person runs it."""
+    told = {f"REELHAUL_FETCHER_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "reelhaul_fetcher", "canary", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **told}, capture_output=True, text=True, timeout=90, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine of another date whose generic extractor finds nothing."""
+    folder = tmp_path_factory.mktemp("broken")
+    shutil.copytree(INSTALLED, folder / "yt_dlp", ignore=shutil.ignore_patterns("__pycache__"))
+    generic = folder / "yt_dlp/extractor/generic.py"
+    text = generic.read_text()
+    assert "def _real_extract(self, url):\n" in text
+    generic.write_text(
+        text.replace(
+            "def _real_extract(self, url):\n",
+            "def _real_extract(self, url):\n"
+            "        if 'warm.invalid' not in url:\n"
+            "            raise ExtractorError('the page has changed')\n",
+            1,
+        )
+    )
+    (folder / "yt_dlp/version.py").write_text((INSTALLED / "version.py").read_text())
+    version = folder / "yt_dlp/version.py"
+    version.write_text(version.read_text().replace(yt_dlp.version.__version__, "2031.01.01"))
+    return folder
+
+
+def test_a_worse_engine(site: Site, broken: Path) -> None:
+    """Where the other one fails at what the present one gets, the table shows it and the exit code is 1."""
+    done = flown(site.url("/watch/demo"), "--engine", str(broken), allow_networks="127.0.0.2/32")
+    assert done.returncode == 1, done.stderr + done.stdout
+    _, _, present, other, verdict = done.stdout.splitlines()
+    assert present.split()[1] == yt_dlp.version.__version__
+    assert present.endswith("ok")
+    assert other.split()[1] == "2031.01.01"
+    assert "EXTRACTOR_FAILED" in other
+    assert verdict == "the other engine is worse at 1 of 1"
+
+
+def test_an_engine_as_good(youtube: YouTube, tmp_path: Path) -> None:
+    """The same engine elsewhere is as good; only its own packages are taken from there."""
+    (tmp_path / "yt_dlp").symlink_to(INSTALLED)
+    (tmp_path / "reelhaul_fetcher").mkdir()
+    (tmp_path / "reelhaul_fetcher/__init__.py").write_text("raise SystemExit('not this one')")
+    done = flown(
+        *(youtube.watch_url("plain360"), "--engine", str(tmp_path), "--json"),
+        upstream_proxy=youtube.proxy_url,
+        ca_file=str(youtube.ca_file),
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    present, other = map(json.loads, done.stdout.splitlines())
+    assert present["reason"] == other["reason"] == ""
+    assert (present["formats"], present["height"]) == (other["formats"], other["height"])
+    assert other["received_bytes"] > 0
+
+
+def test_only_the_present_one(site: Site) -> None:
+    """Without another engine the present one is tried; failing, its exit code says so."""
+    done = flown(site.url("/status/404"), allow_networks="127.0.0.2/32")
+    assert done.returncode == 1
+    assert "MEDIA_NOT_FOUND" in done.stdout
+    assert done.stdout.splitlines()[-1] == "the engine fails at 1 of 1"
+
+
+@pytest.mark.parametrize("engine", ["/nowhere", "/bin/true", "2031.02.30"])
+def test_no_such_engine(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no engine is said before anything is tried."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    done = CliRunner().invoke(fetcher, ["canary", "http://127.0.0.1:1/", "--engine", engine])
+    assert done.exit_code == 1
+    assert engine in done.output
+
+
+@pytest.mark.parametrize(
+    ("other", "worse"),
+    [
+        (Outcome("e", "u", formats=10, height=1080), False),
+        (Outcome("e", "u", formats=5, height=1080), False),
+        (Outcome("e", "u", formats=4, height=1080), True),
+        (Outcome("e", "u", formats=20, height=720), True),
+        (Outcome("e", "u", "MEDIA_NOT_FOUND: gone"), True),
+    ],
+)
+def test_what_is_worse(other: Outcome, worse: bool) -> None:
+    """A failure is; so is a lower picture, and less than half of the formats."""
+    present = Outcome("e", "u", formats=10, height=1080)
+    assert other.worse_than(present) is worse
+    assert not other.worse_than(Outcome("e", "u", "EXTRACTOR_FAILED: broken"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "days", "state"),
+    [
+        ("yt-dlp 2026.10.26", 27, "ok"),
+        ("yt-dlp 2026.08.19", 95, "old"),
+        ("yt-dlp 2026.7.4", 141, "below the floor"),
+        ("yt-dlp 2026.10.26.233000.dev0", 27, "ok"),
+        ("yt-dlp unknown", None, "ok"),
+        ("yt-dlp 2026.13.45", None, "ok"),
+    ],
+)
+def test_age(engine: str, days: int | None, state: str) -> None:
+    """An engine is told as old after two months, and by name where it is older than the floor."""
+    age = age_of(engine, date(2026, 11, 22), "2026.8.19")
+    assert (age.days, age.state) == (days, state)
+
+
+def test_version_command() -> None:
+    """The installed version, its age and the floor, for people and for programs."""
+    told = json.loads(CliRunner().invoke(fetcher, ["version", "--json"]).output)
+    assert told["engine"].startswith("yt-dlp 20")
+    assert told["days"] > 0
+    assert told["floor"].startswith("20")
+    assert "days old" in CliRunner().invoke(fetcher, ["version"]).output
