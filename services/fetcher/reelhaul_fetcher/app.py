@@ -95,7 +95,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
         work = ThriftyQueue(queue, egresses)
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
-        worker = Worker(bench, settings.fetcher_slots)
+        worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,11 @@ class Listener(Protocol):
     """Who hears of a fetch while it runs. Called in the event loop; must not block."""
 
     sightings: Sightings
+    #: Set: a recording that has begun is to end now, and what it has is its file.
+    enough: asyncio.Event
+
+    def recording(self) -> None:
+        """What is on air is being recorded from now on."""
 
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""

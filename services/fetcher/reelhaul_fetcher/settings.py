@@ -33,6 +33,8 @@ class Settings(SuiteSettings):
     fetcher_slots: int = Field(default=2, ge=1, le=256)
     #: Connections of one download at a time, the most; more than one only where one is slow.
     fetcher_connections: int = Field(default=8, ge=1, le=32)
+    #: Recordings of what is live at a time, beside the slots.
+    fetcher_recordings: int = Field(default=4, ge=0, le=256)
     #: Pool of work that this fetcher takes from.
     fetcher_pool: str = Field(default="default", pattern=r"^[a-z0-9-]{1,32}$")
     #: http://[user:password@]host:port behind the guard; empty means straight out.

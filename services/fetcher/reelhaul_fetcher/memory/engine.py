@@ -28,6 +28,8 @@ class MemoryEngine:
         self.go.set()
         self.begun = asyncio.Event()
         self.stopped = False
+        #: What it fetches is on air, and goes on until it is enough.
+        self.on_air = False
         self.failure: Exception | None = None
         self.media = MediaInfo(title="A video", extractor="memory")
         #: What ``expand`` finds.
@@ -51,9 +53,11 @@ class MemoryEngine:
         told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
         told.total_bytes = self.total_bytes
         listener.progress(told)
+        if self.on_air:
+            listener.recording()
         self.begun.set()
         try:
-            await self.go.wait()
+            await (listener.enough if self.on_air else self.go).wait()
         except asyncio.CancelledError:
             self.stopped = True
             raise

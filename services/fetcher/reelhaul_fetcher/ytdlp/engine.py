@@ -144,7 +144,8 @@ class YtDlpEngine:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(wire.framed(wire.order_frame(order, self._access)))
-                return await self._hear(reader, writer, known, listener, entries)
+                async with _ending(writer, listener):
+                    return await self._hear(reader, writer, known, listener, entries)
             finally:
                 writer.close()
         finally:
@@ -276,6 +277,22 @@ class YtDlpEngine:
             run.gone.set()
 
 
+@asynccontextmanager
+async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> AsyncIterator[None]:
+    """Within the block the child is told when *listener* has enough of its recording."""
+
+    async def tell(told: Listener) -> None:
+        await told.enough.wait()
+        writer.write(wire.framed({"enough": True}))
+
+    task = asyncio.create_task(tell(listener)) if listener is not None else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+
+
 def _plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
@@ -283,6 +300,8 @@ def _plain_file(path: Path) -> bool:
 def _pass_on(frame: wire.Frame, listener: Listener) -> None:
     if frame["type"] == "progress":
         listener.progress(wire.unpacked(Progress, frame["progress"]))
+    elif frame["type"] == "recording":
+        listener.recording()
     elif frame["type"] == "media":
         listener.media(wire.unpacked(MediaInfo, frame["media"]))
 
