@@ -16,14 +16,10 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.memory import (
-    MemoryArtifacts,
-    MemoryDelivery,
-    MemoryEngine,
-    MemoryGuard,
-    MemoryLeases,
-    MemoryQueue,
-)
+from reelhaul_fetcher.memory.engine import MemoryEngine
+from reelhaul_fetcher.memory.leases import MemoryLeases
+from reelhaul_fetcher.memory.queue import MemoryDelivery, MemoryQueue
+from reelhaul_fetcher.memory.world import MemoryArtifacts, MemoryGuard
 from reelhaul_fetcher.model.room import Marks
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.scratch import DiskScratch

@@ -82,6 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_max_duration_seconds,
             settings.fetcher_stall_seconds,
             settings.fetcher_cpu_seconds,
+            settings.fetcher_memory_bytes,
         )
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
         signing = SignIn(_cookies(settings))

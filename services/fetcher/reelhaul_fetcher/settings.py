@@ -61,6 +61,8 @@ class Settings(SuiteSettings):
     fetcher_stall_seconds: float = Field(default=60.0, gt=0)
     #: CPU seconds that one fetch may burn, its ffmpeg included.
     fetcher_cpu_seconds: int = Field(default=4 * 3600, ge=10)
+    #: Bytes of memory that each process of a fetch may take.
+    fetcher_memory_bytes: int = Field(default=4 << 30, ge=256 << 20)
 
     #: A translator of subtitles that speaks LibreTranslate's HTTP API; empty means none.
     fetcher_translator_url: str = Field(default="", pattern=_URL)

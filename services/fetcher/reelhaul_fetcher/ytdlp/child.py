@@ -84,7 +84,8 @@ def live(stream: socket.socket) -> None:
         folder = order.folder if isinstance(order, FetchOrder) else Path("/")
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
-        cage.enter(folder, order.proxy_url, *ways, size_limit=limit, cpu_seconds=order.cpu_seconds)
+        bounds = cage.Bounds(limit, order.cpu_seconds, order.memory_bytes)
+        cage.enter(folder, order.proxy_url, *ways, bounds=bounds)
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(failures.classified(error, answers, order.url, place.extractor))
