@@ -112,3 +112,22 @@ async def test_jobs_away_is_told_to_each(service):
         asked = [leases.claim(claim(each, "w1")) for each in (item, other)]
         told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in told] == [Unavailable, Unavailable]
+
+
+async def test_nobody_waits_for_a_closed_channel(service, monkeypatch):
+    """Claims that are under way, or wait for those that are, end when the channel is closed."""
+    held = await items(service, 3)
+    async with worker_at(service.port) as leases:
+        locked = asyncio.Event()
+
+        async def never(*_: object) -> None:
+            locked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr("reelhaul_jobs.service.leases.Leases.claim", never)
+        asked = [asyncio.create_task(leases.claim(claim(held[0], "w1")))]
+        await locked.wait()
+        asked += [asyncio.create_task(leases.claim(claim(item, "w1"))) for item in held[1:]]
+    async with asyncio.timeout(5):
+        told = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError | ReelhaulError) for each in told)

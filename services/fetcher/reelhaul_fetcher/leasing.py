@@ -69,6 +69,11 @@ class RemoteLeases:
                     answers = await self._asked(together)
                 except Exception as error:  # it concerns who asked
                     _fail(together, error)
+                except asyncio.CancelledError:
+                    # The channel is being closed: nobody will be answered any more.
+                    for asked in (*together, *self._waiting):
+                        asked.answer.cancel()
+                    raise
                 else:
                     _settle(together, answers)
         finally:
