@@ -104,7 +104,7 @@ chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that n
 
 bench: bench-jobs bench-watch  ## Measure everything, side by side with named rivals (ARGS=--short: a look)
 
-bench-%: $(VENV)/bench.stamp  ## Measure one thing: jobs, watch
+bench-%: $(VENV)/bench.stamp  ## Measure one thing: jobs, watch, fetch
 	$(BIN)/python -m bench $* $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

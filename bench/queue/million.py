@@ -35,30 +35,35 @@ async def _side(report: Report, tally: Tally, side: str) -> None:
         begun = time.monotonic()
         big = await stack.enter_async_context(_waiting(side, many))
         report.figure(f"filling, {side}", "s", [time.monotonic() - begun])
-        await _lists(report, side, big)
+        for order in ("", "end_time desc"):
+            await _lists(report, side, big, order)
         await _dispatch(report, side, tally, small, big, rounds)
 
 
-async def _lists(report: Report, side: str, big: _Waiting) -> None:
-    """Seconds for a page, near and far taking turns."""
+async def _lists(report: Report, side: str, big: _Waiting, order: str) -> None:
+    """Seconds for a page in *order*, near and far taking turns."""
     token = ""
     for _ in range(_FAR - 1):
-        request = ListJobsRequest(page_size=_PAGE, page_token=token)
-        token = (await big.service.jobs.ListJobs(request)).next_page_token
+        token = (await _page(big.service, order, token))[1]
     near, far = [], []
     for _ in range(50):
-        near.append(await _page(big.service, ""))
-        far.append(await _page(big.service, token))
-    report.figure(f"ListJobs, page 1, {side}", "ms", near)
-    report.figure(f"ListJobs, page {_FAR:,}, {side}", "ms", far)
-    report.target(f"jobs-far-page-{side}", ratios(far, near), "<=", 1.5)
+        near.append((await _page(big.service, order, ""))[0])
+        far.append((await _page(big.service, order, token))[0])
+    by = f" by {order}" if order else ""
+    report.figure(f"ListJobs{by}, page 1, {side}", "ms", near)
+    report.figure(f"ListJobs{by}, page {_FAR:,}, {side}", "ms", far)
+    name = "jobs-far-page-by-end" if order else "jobs-far-page"
+    report.target(f"{name}-{side}", ratios(far, near), "<=", 1.5)
 
 
-async def _page(service: Service, token: str) -> float:
+async def _page(service: Service, order: str, token: str) -> tuple[float, str]:
+    """Milliseconds that a page took, and where the next begins."""
+    request = ListJobsRequest(page_size=_PAGE, page_token=token, order_by=order)
     begun = time.perf_counter()
-    answer = await service.jobs.ListJobs(ListJobsRequest(page_size=_PAGE, page_token=token))
+    answer = await service.jobs.ListJobs(request)
+    took = (time.perf_counter() - begun) * 1000
     assert len(answer.jobs) == _PAGE
-    return (time.perf_counter() - begun) * 1000
+    return took, answer.next_page_token
 
 
 async def _dispatch(

@@ -397,3 +397,15 @@ async def test_entries_wait_for_jobs(house: House) -> None:
         house.leases.away = False
         await house.logged("ack")
     assert [len(renewal.entries) for renewal in house.leases.renewals] == [1]
+
+
+async def test_budgets_of_a_pass(house: House) -> None:
+    """The way out closes by itself: after the job's bytes, and room for what is around them, or its time."""
+    spec = house.leases.specs[JOB]
+    spec.quota_bytes = 5_000_000
+    spec.format.max_size_bytes = 7_000_000
+    spec.attempt_deadline.FromTimedelta(timedelta(minutes=5))
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert house.guard.budgets == [(5_000_000 + 64 * 1024 * 1024, 300)]

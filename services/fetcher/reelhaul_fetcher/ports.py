@@ -93,8 +93,8 @@ class Usage:
 class Guard(Protocol):
     """The proxy that decides what a fetch may reach."""
 
-    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
-        """A pass called *name*: the proxy's URL, credentials in it. 0 bytes means no limit.
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
+        """A pass called *name*: the proxy's URL, credentials in it. 0 bytes, or seconds, means no limit.
 
         All that uses it goes out by *egress*: sites bind what they hand out to an address.
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -78,6 +78,8 @@ class Settings(SuiteSettings):
     fetcher_js_runtime: Path | None = None
     #: Browsers to be taken for, by site, e.g. {"tiktok.com": "chrome"}; wants curl_cffi.
     fetcher_impersonate: dict[str, str] = Field(default_factory=dict)
+    #: Whether the engine lives in a network of its own, with the guard's door in it and nothing else.
+    fetcher_network_namespace: Literal["off", "auto", "on"] = "off"
     #: Cookies in Netscape's form, a secret; each fetch has a copy of its own. Unset means none.
     fetcher_cookies_file: Path | None = Field(default=None, repr=False)
     #: Keys of the named cookies, comma separated: the first seals, each opens. Empty: there are none.
@@ -159,6 +161,20 @@ class Settings(SuiteSettings):
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value and value.absolute()
+
+    @model_validator(mode="after")
+    def _tokens_are_within_reach(self) -> Self:
+        if self.fetcher_network_namespace == "on" and self.fetcher_po_token_url:
+            raise ValueError(
+                "REELHAUL_FETCHER_PO_TOKEN_URL is asked directly:"
+                " REELHAUL_FETCHER_NETWORK_NAMESPACE=on would bar it"
+            )
+        return self
+
+    @property
+    def namespace(self) -> Literal["off", "auto", "on"]:
+        """Whether the engine gets a network of its own: not where it has to reach a maker of tokens."""
+        return "off" if self.fetcher_po_token_url else self.fetcher_network_namespace
 
     @property
     def egresses(self) -> dict[str, str]:

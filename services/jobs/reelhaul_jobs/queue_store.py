@@ -72,8 +72,12 @@ class SqlQueueStore:
 
     async def backlog(self, look: Look, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
-        found = await self._database.read(lambda connection: backlog_store.backlog(connection, look, now))
-        return replace(found, slots=await self.slots(now))
+
+        def op(connection: Connection) -> Backlog:
+            found = backlog_store.backlog(connection, look, now)
+            return replace(found, slots=_slots(connection, now))
+
+        return await self._database.read(op)
 
     async def take(self, ready: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
         """See QueueStore.take."""

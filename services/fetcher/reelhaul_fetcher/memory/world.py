@@ -40,12 +40,15 @@ class MemoryGuard:
     def __init__(self) -> None:
         self.open_passes: set[str] = set()
         self.used = Usage()
+        #: Bytes and seconds that each pass was opened for.
+        self.budgets: list[tuple[int, float]] = []
         #: The egress of each pass that was opened.
         self.egresses: list[str] = []
 
-    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
         self.open_passes.add(name)
+        self.budgets.append((byte_limit, seconds))
         self.egresses.append(egress)
         return f"http://{name}:secret@127.0.0.1:9"
 

@@ -125,7 +125,8 @@ class Fetching:
     ) -> tuple[T, Usage]:
         """What *work* makes of a pass of its own, and what went through that."""
         name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
-        proxy_url = await self.guard.open(name, byte_limit, lease.egress)
+        seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
+        proxy_url = await self.guard.open(name, byte_limit, lease.egress, seconds)
         failure: ReelhaulError | None = None
         report: T | None = None
         usage = Usage()
