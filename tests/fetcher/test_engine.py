@@ -48,6 +48,13 @@ async def test_streams_apart_are_merged(rig: Rig, site: Site, path: str) -> None
     assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
 
 
+async def test_encrypted_segments_are_decrypted(rig: Rig, site: Site) -> None:
+    """HLS whose segments are encrypted with AES-128 arrives in the clear."""
+    report = await rig.fetch(site.url("/hls-aes/360.m3u8"), FormatSpec())
+    assert (report.got.height, report.got.video_codec, report.got.audio_codec) == (360, "h264", "aac")
+    assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
+
+
 @pytest.mark.parametrize(
     ("container", "extension", "codec", "transcoded"),
     [
