@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +42,10 @@ def curl() -> str:
 
 
 class Rivals:
-    """Fetch into *folder*, which is emptied each time."""
+    """Fetch, each time into a folder of its own, which is gone afterwards."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "rivals"
+        self._folder = folder
         tool_folder = folder / "rivals-tools"
         tool_folder.mkdir()
         (tool_folder / "ffmpeg").symlink_to(tools.ffmpeg())
@@ -53,32 +54,30 @@ class Rivals:
 
     def with_curl(self, url: str) -> float:
         """Seconds that curl takes."""
-        return self._seconds([[curl(), "-sSf", "-o", str(self._folder / "file"), url]])
+        return self._seconds([[curl(), "-sSf", "-o", "file", url]])
 
     def with_command_line(self, urls: Sequence[str], *more: str, **environment: str) -> float:
         """Seconds that yt-dlp's command line takes for *urls*, a process for each, two at a time."""
         command = [sys.executable, "-m", "yt_dlp", "--ignore-config", "-q", "--no-progress", *more]
-        output = ["-o", str(self._folder / "%(id)s-%(epoch)s.%(ext)s")]
-        return self._seconds([[*command, *output, url] for url in urls], **environment)
+        return self._seconds(
+            [[*command, "-o", "%(id)s-%(epoch)s.%(ext)s", url] for url in urls], **environment
+        )
 
     def in_a_loop(self, urls: Sequence[str], *, shared: bool) -> float:
         """Files a second of one process, with one YoutubeDL for all of them or one for each."""
-        self._empty()
-        how = "shared" if shared else "each"
-        command = [sys.executable, "-c", _LOOP, str(self._folder), how, *urls]
-        done = subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True)
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
+            command = [sys.executable, "-c", _LOOP, place, "shared" if shared else "each", *urls]
+            done = subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True)
         return float(done.stdout)
 
     def _seconds(self, commands: list[list[str]], **environment: str) -> float:
-        self._empty()
-        began, waiting, running = time.perf_counter(), list(commands), []
-        while waiting or running:
-            while waiting and len(running) < 2:
-                running.append(subprocess.Popen(waiting.pop(0), env={**self._environment, **environment}))
-            if running.pop(0).wait():
-                raise RuntimeError(f"{commands[0]} failed")
-        return time.perf_counter() - began
-
-    def _empty(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
+        told = {**self._environment, **environment}
+        waiting, running = list(commands), list[subprocess.Popen[bytes]]()
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
+            began = time.perf_counter()
+            while waiting or running:
+                while waiting and len(running) < 2:
+                    running.append(subprocess.Popen(waiting.pop(0), env=told, cwd=place))
+                if running.pop(0).wait():
+                    raise RuntimeError(f"{commands[0]} failed")
+            return time.perf_counter() - began

@@ -55,6 +55,7 @@ async def _spread(report: Report, stages: _Stages, rounds: int) -> None:
     await stages.ours.play(scene, rounds, whole)
     bare.tell(report, "floor")
     whole.tell(report, "500 of 500")
+    _tell_over(report, "500 of 500", whole, bare)
     report.target("watch-500-jobs-p99", median(whole.p99) / _GOAL_MS, "<=", 1)
 
 
@@ -69,9 +70,16 @@ async def _crowd(report: Report, stages: _Stages, rounds: int) -> None:
     alone.tell(report, "500 of one")
     one.tell(report, "500 of one, a slow one beside")
     many.tell(report, "500 of one, 50 slow ones beside")
+    _tell_over(report, "500 of one", alone, bare)
     report.target("watch-one-job-p99", median(alone.p99) / _GOAL_MS, "<=", 1)
     report.target("watch-one-slow-neighbour-p99", ratios(one.p99, alone.p99), "<=", 1.1)
     report.target("watch-50-slow-neighbours-p99", ratios(many.p99, alone.p99), "<=", 1.1)
+
+
+def _tell_over(report: Report, what: str, whole: Rounds, bare: Rounds) -> None:
+    """What the service adds to the floor: where the machine is busy, both wait for it."""
+    report.figure(f"{what}: p99 over the floor's", "x", [median(whole.p99) / median(bare.p99)])
+    report.figure(f"{what}: CPU over the floor's", "x", [median(whole.cpu) / median(bare.cpu)])
 
 
 @asynccontextmanager

@@ -13,6 +13,9 @@ from tests.chaos.wishes import MARK, Wish
 
 from reelhaul.jobs.v1.job_pb2 import Job
 
+# What often follows where another one is broken: told after that.
+_CONSEQUENCES = ("I1", "I6", "I9", "I10")
+
 
 @dataclass
 class Stored:
@@ -65,7 +68,7 @@ def broken(facts: Facts) -> list[Broken]:
         wish = wishes.get(job)
         retries, resumes = (wish.retries, wish.resumes) if wish else (0, 0)
         found += histories.broken(job, entries, retries, resumes)
-    return found
+    return sorted(found, key=lambda each: each.invariant in _CONSEQUENCES)
 
 
 def _accepted_once(facts: Facts) -> Iterator[Broken]:

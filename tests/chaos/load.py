@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Sequence
+from itertools import count
 from typing import Any
 
 import grpc
@@ -55,9 +56,11 @@ class Clients:
 
     async def _client(self, number: int, rng: random.Random) -> None:
         caller = self._callers[number % len(TENANTS)]
+        # Each begins elsewhere: a short run has all of them too.
+        ways = [self._batch, *[self._single] * 4, self._schedule, *[self._single] * 3, self._batch]
+        turns = count(number)
         while not self._over.is_set():
-            ways = [self._single, self._batch, self._schedule]
-            way = rng.choices(ways, [70, 20, 10])[0]
+            way = ways[next(turns) % len(ways)]
             wishes = [drawn(rng, self._films, caller.tenant) for _ in range(_number(way == self._batch, rng))]
             self.wishes += wishes
             try:

@@ -44,16 +44,20 @@ def test_nothing_is_lost(tmp_path: Path):
 @pytest.mark.parametrize(
     ("mutant", "broken", "arguments"),
     [
-        ("no-fence", "I4", ("--seconds", "12", "--seed", "2")),
+        ("no-fence", "I4", ("--seconds", "12")),
         # Its jobs are stuck for good: waiting longer shows nothing more.
-        ("no-sweeper", ("I1", "I9"), ("--seconds", "9", "--seed", "2", "--patience", "12")),
+        ("no-sweeper", ("I1", "I9"), ("--seconds", "9", "--patience", "12")),
     ],
 )
 def test_mutant_is_found_out(
     tmp_path: Path, mutant: str, broken: str | tuple[str, ...], arguments: tuple[str, ...]
 ):
     """Without the fence, or without the sweeper, the run fails and names the invariant that broke."""
-    code, last, said = _chaos(tmp_path, "--mutant", mutant, "--fetchers", "2", *arguments)
+    for seed in ("2", "3", "4"):
+        # On a busy machine a wipe may meet an empty stream, and a stall an idle worker.
+        code, last, said = _chaos(tmp_path, "--mutant", mutant, "--fetchers", "2", "--seed", seed, *arguments)
+        if code:
+            break
     assert code == 1, said
     assert last.startswith("chaos FAILED I"), said
     named = {line.split()[1] for line in said.splitlines() if line.startswith("broken ")}

@@ -103,10 +103,12 @@ class Walk(RuleBasedStateMachine):
 
     @rule(target=held, lease=held)
     def go_silent(self, lease: tuple[str, int]) -> tuple[str, int]:
-        """Its worker says nothing for a lease, and another one has the job, or may ask for it."""
+        """Its worker says nothing for a lease, another one asks for the job, and then it is back."""
         self.time_passes(40)
         self.sweep()
-        return self.claim(lease[0], 0, "w2")
+        taken = self.claim(lease[0], 0, "w2")
+        self.renew(lease)
+        return taken
 
     @rule(lease=held)
     def renew(self, lease: tuple[str, int]) -> None:

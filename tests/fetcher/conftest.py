@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -35,9 +36,14 @@ class Heard:
         self.seen: list[Progress] = []
         self.metadata: list[MediaInfo] = []
         self.pages: list[list[PlaylistEntry]] = []
+        self.enough = asyncio.Event()
+        self.on_air = asyncio.Event()
 
     def media(self, media: MediaInfo) -> None:
         self.metadata.append(media)
+
+    def recording(self) -> None:
+        self.on_air.set()
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         self.pages.append(list(entries))

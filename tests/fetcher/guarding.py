@@ -7,7 +7,7 @@ import socket
 import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,20 @@ async def a_site(host: str = PUBLIC, port: int = 0) -> AsyncIterator[Site]:
         yield site
     finally:
         server.close()
+
+
+@asynccontextmanager
+async def two_sites() -> AsyncIterator[tuple[Site, Site]]:
+    """A public site, and one at 127.0.0.1 on the same port, which is free at both addresses."""
+    async with AsyncExitStack() as stack:
+        while True:
+            public = await stack.enter_async_context(a_site())
+            try:
+                inside = await stack.enter_async_context(a_site("127.0.0.1", public.port))
+            except OSError:
+                continue  # On a busy machine it may be another's; the next will do.
+            break
+        yield public, inside
 
 
 @dataclass

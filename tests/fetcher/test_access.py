@@ -127,7 +127,7 @@ with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("127.0
     ways = [s.getsockname()[1] for s in (own, other)]
     place = Path(sys.argv[1])
     told = open(place / "told", "w")
-    cage.enter(place, "http://127.0.0.1:9", f"http://localhost:{ways[0]}", size_limit=0, cpu_seconds=60)
+    cage.enter(place, "http://127.0.0.1:9", f"http://localhost:{ways[0]}", bounds=cage.Bounds(0, 60, 1 << 30))
     for port in ways:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()

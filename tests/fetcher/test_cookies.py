@@ -18,7 +18,8 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.convert import question_of
 from reelhaul_fetcher.cookies import CookieFolder
-from reelhaul_fetcher.memory import MemoryEngine, MemoryGuard
+from reelhaul_fetcher.memory.engine import MemoryEngine
+from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
 from reelhaul_fetcher.model.orders import FetchOrder, ProbeOrder
 from reelhaul_fetcher.service.probing import Probing, Question

@@ -13,7 +13,9 @@ from tests.fetcher.guarding import PUBLIC, a_client, a_guard, a_site
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.guard.process import GuardConfig, running_guard
-from reelhaul_fetcher.memory import MemoryEngine, MemoryGuard, MemoryQueue
+from reelhaul_fetcher.memory.engine import MemoryEngine
+from reelhaul_fetcher.memory.queue import MemoryQueue
+from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
 from reelhaul_fetcher.model.egresses import Egresses, name_of
 from reelhaul_fetcher.ports import Usage

@@ -48,6 +48,13 @@ async def test_streams_apart_are_merged(rig: Rig, site: Site, path: str) -> None
     assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
 
 
+async def test_encrypted_segments_are_decrypted(rig: Rig, site: Site) -> None:
+    """HLS whose segments are encrypted with AES-128 arrives in the clear."""
+    report = await rig.fetch(site.url("/hls-aes/360.m3u8"), FormatSpec())
+    assert (report.got.height, report.got.video_codec, report.got.audio_codec) == (360, "h264", "aac")
+    assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
+
+
 @pytest.mark.parametrize(
     ("container", "extension", "codec", "transcoded"),
     [
@@ -192,3 +199,12 @@ async def test_duration_limit(rig: Rig, site: Site) -> None:
     spec.clip.end.seconds = 2
     report = await rig.fetch(site.url("/media/360.mp4"), spec, max_seconds=5)
     assert report.got.duration.seconds == 2
+
+
+async def test_progress_of_an_encoding(rig: Rig, site: Site) -> None:
+    """While a file is encoded anew, percent moves on, step by step and never back."""
+    heard = Heard()
+    await rig.fetch(site.url("/media/720.mp4"), FormatSpec(container=FormatSpec.WEBM), heard)
+    percents = [p.percent for p in heard.seen if p.stage == Progress.POSTPROCESSING]
+    assert percents == sorted(percents)
+    assert len({percent for percent in percents if 85 < percent < 92}) >= 3

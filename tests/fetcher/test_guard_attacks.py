@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fetcher.guarding import CONNECTED, PUBLIC, Answer, Door, Site, a_client, a_guard, a_site
+from tests.fetcher.guarding import CONNECTED, PUBLIC, Answer, Door, Site, a_client, a_guard, a_site, two_sites
 from tests.fetcher.test_guard_heads import SMUGGLED
 
 from reelhaul_fetcher.guard.dial import system_resolver
@@ -83,7 +83,7 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with a_site() as site, a_site("127.0.0.1", site.port) as inside, a_guard(NAMES) as door:
+    async with two_sites() as (site, inside), a_guard(NAMES) as door:
         CONNECTED.clear()
         yield World(door, site, inside)
 
@@ -128,7 +128,7 @@ async def test_rebinding(method):
     async def turning(host: str) -> list[str]:
         return next(turns)
 
-    async with a_site() as site, a_site("127.0.0.1", site.port) as inside, a_guard(turning) as door:
+    async with two_sites() as (site, inside), a_guard(turning) as door:
         CONNECTED.clear()
         world = World(door, site, inside)
         statuses = [(await world.ask(method, "turning.test")).status for _ in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -51,6 +52,13 @@ async def test_recording_to_its_limit(tube: Rig, youtube: YouTube) -> None:
     assert not any(p.HasField("percent") for p in heard.seen if p.stage == Progress.DOWNLOADING)
 
 
+async def test_recording_to_the_longest_play_time(tube: Rig, youtube: YouTube) -> None:
+    """How long a broadcast has been on air is no play time: the limit ends the recording, no more."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD))
+    report = await tube.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
+    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+
+
 async def test_recording_to_the_end(tube: Rig, youtube: YouTube) -> None:
     """A broadcast that ends is recorded to its end, without a warning."""
     spec = FormatSpec(live=Live(mode=Live.WAIT, from_start=True), container=FormatSpec.MKV)
@@ -64,6 +72,18 @@ async def test_recording_within_the_attempt(tube: Rig, youtube: YouTube) -> None
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     report = await tube.fetch(youtube.watch_url("livelong"), spec, patience_seconds=2)
     assert 2 < tools.probe(report.products[0].path).duration < 8
+    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+
+
+async def test_recording_until_it_is_enough(tube: Rig, youtube: YouTube) -> None:
+    """Told that it is enough, a recording ends soon, and what it has is a file that plays, with a warning."""
+    heard = Heard()
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    fetch = asyncio.create_task(tube.fetch(youtube.watch_url("livelong"), spec, heard))
+    await asyncio.wait_for(heard.on_air.wait(), 20)
+    heard.enough.set()
+    report = await asyncio.wait_for(fetch, 20)
+    assert 1 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 import pytest
 from tests.fetcher.conftest import Heard, Rig
 from tests.sites.site import Site
+from yt_dlp.networking import Response
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 from reelhaul_fetcher.ytdlp.pieces import Arrival
-from reelhaul_fetcher.ytdlp.remote import Remote
+from reelhaul_fetcher.ytdlp.remote import Changed, Remote, part
 from reelhaul_runtime.errors import ReelhaulError
 
 # Five megabytes: four seconds over one of these connections.
@@ -182,3 +184,12 @@ async def test_the_limit_holds_for_pieces(rig: Rig, site: Site) -> None:
     with pytest.raises(ReelhaulError) as failure:
         await rig.fetch(site.url(f"{FILE}?{SLOW}"), size_limit=1_000_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
+
+
+@pytest.mark.parametrize("told", ["bytes 5-4/9", "bytes 0-9/5", "bytes 1-4/9", "items 0-4/9", ""])
+def test_ranges_that_make_no_sense(told: str) -> None:
+    """A part that is empty, or ends behind the end, is none."""
+    headers = {"Content-Range": told, "ETag": '"a"'}
+    answer = Response(io.BytesIO(), "http://site.invalid/", headers, status=206)
+    with pytest.raises(Changed):
+        part(answer, 5 if told.startswith("bytes 5") else 0, None)

@@ -17,7 +17,8 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.app import running
-from reelhaul_fetcher.memory import MemoryEngine, MemoryGuard
+from reelhaul_fetcher.memory.engine import MemoryEngine
+from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.service.probing import Probing, Question
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError

@@ -18,6 +18,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_fetcher.clients import RemoteArtifacts
 from reelhaul_fetcher.model.orders import Product
 from reelhaul_fetcher.ports import Stamp
+from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_storage.app import running
 from reelhaul_storage.settings import Settings
@@ -200,6 +201,17 @@ async def test_cancelled_while_it_is_sent(port: int, tmp_path: Path):
     assert not list(staging.iterdir())
 
 
+async def test_what_is_sent_is_counted(port: int, tmp_path: Path):
+    """Whoever listens hears of the bytes that are on their way, more each time, up to the last."""
+    file, told = tmp_path / "film.mp4", list[int]()
+    file.write_bytes(os.urandom(4 << 20))
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        await RemoteArtifacts(direct, tmp_path / "not shared").store(_product(file), _STAMP, told.append)
+    assert told == sorted(told)
+    assert len(told) >= 8
+    assert told[-1] == 4 << 20
+
+
 async def test_discarded(port: int, tmp_path: Path):
     """What is stored and then not wanted is gone; discarding what is gone already is no error."""
     file = tmp_path / "film.mp4"
@@ -211,3 +223,21 @@ async def test_discarded(port: int, tmp_path: Path):
             await artifacts.discard([info.name])
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["taken over", "sent"])
+async def test_changed_after_it_was_hashed(port: int, tmp_path: Path, shared: bool):
+    """A file whose bytes are not those of its digest becomes no artifact, and nothing of it is left."""
+    place = tmp_path / "storage" / "work" if shared else tmp_path
+    place.mkdir(exist_ok=True)
+    file, staging = place / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
+    file.write_bytes(b"a film")
+    product = _product(file)
+    file.write_bytes(b"a fil_")
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        artifacts = RemoteArtifacts(direct, place if shared else tmp_path / "not shared", patience=0)
+        with pytest.raises(ReelhaulError, match="sha256"):
+            await artifacts.store(product, _STAMP, lambda _: None)
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts
+    assert not list(staging.iterdir())

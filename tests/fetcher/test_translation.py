@@ -20,7 +20,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
-from reelhaul_fetcher.memory import MemoryTranslator
+from reelhaul_fetcher.memory.world import MemoryTranslator
 from reelhaul_fetcher.translating import LibreTranslate
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError

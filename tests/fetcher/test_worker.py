@@ -16,14 +16,10 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.memory import (
-    MemoryArtifacts,
-    MemoryDelivery,
-    MemoryEngine,
-    MemoryGuard,
-    MemoryLeases,
-    MemoryQueue,
-)
+from reelhaul_fetcher.memory.engine import MemoryEngine
+from reelhaul_fetcher.memory.leases import MemoryLeases
+from reelhaul_fetcher.memory.queue import MemoryDelivery, MemoryQueue
+from reelhaul_fetcher.memory.world import MemoryArtifacts, MemoryGuard
 from reelhaul_fetcher.model.room import Marks
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.scratch import DiskScratch
@@ -39,7 +35,7 @@ JOB = "jobs/018f0000-0000-7000-8000-000000000001"
 class House:
     """A worker and all that it touches."""
 
-    def __init__(self, place: Path, lease_seconds: float = 30.0, slots: int = 1) -> None:
+    def __init__(self, place: Path, lease_seconds: float = 30.0, slots: int = 1, recordings: int = 1) -> None:
         self.log: list[str] = []
         self.place = place
         self.queue, self.leases = MemoryQueue(self.log), MemoryLeases(self.log, lease_seconds)
@@ -50,7 +46,7 @@ class House:
         self.room = Room(scratch, Marks(pause=1000, reserve=100))
         fetching = Fetching(self.engine, self.guard, self.artifacts, scratch, Limits(0, 60, 60))
         bench = Bench(self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic)
-        self.worker = Worker(bench, slots)
+        self.worker = Worker(bench, slots, recordings)
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 
     def _slot(self) -> lease_pb2.Slot:
@@ -269,6 +265,34 @@ async def test_no_more_than_slots(house: House) -> None:
     assert [JOB, other] == [finish.job for finish in house.leases.finishes]
 
 
+async def test_a_recording_needs_no_slot(house: House) -> None:
+    """While something is recorded its slot is another's; drained, the recording ends as a file."""
+    house.engine.on_air = True
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        assert house.worker.busy == 0
+        house.engine.on_air = False
+        house.give("jobs/018f0000-0000-7000-8000-000000000002")
+        await house.logged("ack")
+    assert len(house.leases.finishes) == 1
+    await house.worker.drain(5)
+    assert [finish.WhichOneof("outcome") for finish in house.leases.finishes] == ["succeeded"] * 2
+    assert house.folders == []
+
+
+async def test_no_more_recordings_than_allowed(tmp_path: Path) -> None:
+    """A recording for which there is no room goes back to the queue for a while, and frees its slot."""
+    house = House(tmp_path, recordings=0)
+    house.engine.on_air = True
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert house.outcome.released.reason == lease_service_pb2.FinishRequest.Released.RECORDERS_BUSY
+    assert house.outcome.released.retry_delay.seconds == 10
+    assert (house.worker.busy, house.engine.stopped) == (0, True)
+
+
 async def test_a_failure_has_its_reason_and_its_wait(house: House) -> None:
     """A failed fetch is told with its reason, and with the site's Retry-After."""
     house.engine.failure = ReelhaulError(
@@ -373,3 +397,15 @@ async def test_entries_wait_for_jobs(house: House) -> None:
         house.leases.away = False
         await house.logged("ack")
     assert [len(renewal.entries) for renewal in house.leases.renewals] == [1]
+
+
+async def test_budgets_of_a_pass(house: House) -> None:
+    """The way out closes by itself: after the job's bytes, and room for what is around them, or its time."""
+    spec = house.leases.specs[JOB]
+    spec.quota_bytes = 5_000_000
+    spec.format.max_size_bytes = 7_000_000
+    spec.attempt_deadline.FromTimedelta(timedelta(minutes=5))
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    assert house.guard.budgets == [(5_000_000 + 64 * 1024 * 1024, 300)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.fetcher.conftest import Rig
@@ -80,6 +81,18 @@ async def test_probe(tube: Rig, youtube: YouTube) -> None:
     assert manual == ["en", "de"]
     assert media.live_status == MediaInfo.NOT_LIVE
     assert (media.view_count, media.publish_time.ToJsonString()) == (1234567, "2026-01-02T03:04:05Z")
+
+
+async def test_probe_of_an_announced_event(tube: Rig, youtube: YouTube) -> None:
+    """An event that has not begun is an answer: what it is called, and when it begins."""
+    media = await tube.probe(youtube.watch_url("upcoming"))
+    assert (media.title, media.live_status, list(media.formats)) == (
+        "A moving picture",
+        MediaInfo.UPCOMING,
+        [],
+    )
+    begins = media.live_start_time.ToDatetime(UTC) - datetime.now(UTC)
+    assert timedelta(hours=1.5) < begins <= timedelta(hours=2)
 
 
 async def test_probe_of_a_playlist(tube: Rig, youtube: YouTube) -> None:

@@ -23,6 +23,7 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import error_of
@@ -45,10 +46,17 @@ class Shelf(storage_service_pb2_grpc.StorageServiceServicer):
         return empty_pb2.Empty()
 
 
+LIVE, SOON = URL + "&live", URL + "&soon"
+
+
 class Prober(fetcher_service_pb2_grpc.FetcherServiceServicer):
-    """A fetcher that knows one video."""
+    """A fetcher that knows a video, a broadcast, and one that has not begun."""
 
     async def ProbeMedia(self, request, context):
+        on_air = {LIVE: media_pb2.MediaInfo.LIVE, SOON: media_pb2.MediaInfo.UPCOMING}
+        if request.url in on_air:
+            media = media_pb2.MediaInfo(live_status=on_air[request.url])
+            return fetcher_service_pb2.ProbeMediaResponse(media=media)
         if request.url != URL:
             raise ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "no such video", metadata={"url": request.url})
         return fetcher_service_pb2.ProbeMediaResponse(
@@ -116,3 +124,27 @@ async def test_validate_only_of_what_is_gone(settings):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL + "2"), validate_only=True))
     assert error_of(failure.value, "jobs").reason == ErrorReason.MEDIA_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("url", "asked", "reason"),
+    [
+        (LIVE, FormatSpec(), "MEDIA_IS_LIVE"),
+        (SOON, FormatSpec(), "MEDIA_NOT_LIVE_YET"),
+        (SOON, FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.RECORD)), "MEDIA_NOT_LIVE_YET"),
+        (URL, FormatSpec(max_size_bytes=4), "MEDIA_TOO_LARGE"),
+        (LIVE, FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.RECORD)), ""),
+        (SOON, FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.WAIT)), ""),
+        (URL, FormatSpec(max_size_bytes=5), ""),
+    ],
+)
+async def test_validate_only_of_what_would_fail(settings, url, asked, reason):
+    """What the job would fail with is told beforehand: live, not begun, too large."""
+    async with neighbours(settings, Shelf()) as service:
+        call = service.jobs.CreateJob(CreateJobRequest(job=Job(url=url, format=asked), validate_only=True))
+        if not reason:
+            assert (await call).url == url
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call
+        assert ErrorReason.Name(error_of(failure.value, "jobs").reason) == reason

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography.hazmat.primitives import padding
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from tests.sites import tools
 
 SECONDS = 8
@@ -73,7 +75,7 @@ def webvtt(language: str) -> str:
 
 
 def _make(folder: Path) -> None:
-    for name in ("source", "media", "hls", "hls-ts", "dash"):
+    for name in ("source", "media", "hls", "hls-ts", "hls-aes", "dash"):
         (folder / name).mkdir()
     for step in (_encode(), _package(), _package_dash()):
         tools.run_ffmpeg(*step, folder=folder)
@@ -82,6 +84,7 @@ def _make(folder: Path) -> None:
         _write_hls_subtitles(folder, language)
     (folder / "hls/master.m3u8").write_text(_master_with_groups())
     (folder / "hls-ts/master.m3u8").write_text(_master_muxed())
+    _write_encrypted(folder)
     shutil.rmtree(folder / "source")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {f"/{path.relative_to(folder)}": tools.file_digest(path) for path in files}
@@ -193,6 +196,20 @@ def _write_hls_subtitles(folder: Path, language: str) -> None:
     head = f"#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{SECONDS}\n#EXT-X-PLAYLIST-TYPE:VOD\n"
     body = f"#EXTINF:{SECONDS},\n{name}-0.vtt\n#EXT-X-ENDLIST\n"
     (folder / f"hls/{name}.m3u8").write_text(head + body)
+
+
+def _write_encrypted(folder: Path) -> None:
+    """The smallest rendition once more, its segments encrypted: RFC 8216, 4.3.2.4 and 5.2."""
+    key, first = bytes(range(16)), bytes(16)
+    (folder / "hls-aes/key.bin").write_bytes(key)
+    lines = (folder / "hls-ts/360.m3u8").read_text().splitlines()
+    for name in (line for line in lines if line.endswith(".ts")):
+        pad = padding.PKCS7(128).padder()
+        plain = pad.update((folder / "hls-ts" / name).read_bytes()) + pad.finalize()
+        box = Cipher(algorithms.AES(key), modes.CBC(first)).encryptor()
+        (folder / "hls-aes" / name).write_bytes(box.update(plain) + box.finalize())
+    lines.insert(1, f'#EXT-X-KEY:METHOD=AES-128,URI="key.bin",IV=0x{first.hex()}')
+    (folder / "hls-aes/360.m3u8").write_text("\n".join([*lines, ""]))
 
 
 def _clock(seconds: float) -> str:

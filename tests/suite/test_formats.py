@@ -1,4 +1,4 @@
-"""Wishes beyond a plain video, through the whole suite: cut, split, translated, waited for."""
+"""Wishes beyond a plain video, through the whole suite: cut, split, freed of sponsors, translated."""
 
 from __future__ import annotations
 
@@ -43,9 +43,3 @@ def test_translation(tube: Suite, youtube: YouTube) -> None:
     done = completed(tube, youtube.watch_url("talk", copy=5), **wishes)
     texts = [tube.http.get(file["url"]).text for file in done["files"]]
     assert [text.count("[fr]") for text in texts] == [0, 20]
-
-
-def test_premiere(tube: Suite, youtube: YouTube) -> None:
-    """An event that is waited for is fetched when it has begun."""
-    done = completed(tube, youtube.watch_url("premiere", copy=6), quality="360p", live="wait")
-    assert done["got_quality"] == "360p"

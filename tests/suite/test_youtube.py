@@ -13,11 +13,21 @@ from tests.suite.watching import completed, saved
 
 
 @pytest.mark.parametrize(
-    ("quality", "container", "sound"),
-    [("2160p", "mp4", "aac"), ("1080p", "webm", "opus"), ("1080p", "mkv", "opus")],
+    ("quality", "container", "pictures", "sound"),
+    [
+        ("2160p", "mp4", {"h264", "av1"}, "aac"),
+        ("1080p", "webm", {"vp9", "av1"}, "opus"),
+        ("1080p", "mkv", {"h264", "vp9", "av1"}, "opus"),
+    ],
 )
 def test_videos(
-    tube: Suite, youtube: YouTube, tmp_path: Path, quality: str, container: str, sound: str
+    tube: Suite,
+    youtube: YouTube,
+    tmp_path: Path,
+    quality: str,
+    container: str,
+    pictures: set[str],
+    sound: str,
 ) -> None:
     """A video comes in the quality and the container asked for."""
     done = completed(tube, youtube.watch_url("plain2160"), quality=quality, format=container)
@@ -28,6 +38,7 @@ def test_videos(
     )
     found = tools.probe(saved(tube, done["files"][0], tmp_path))
     assert (found.height, found.codecs["audio"]) == (int(quality[:-1]), sound)
+    assert found.codecs["video"] in pictures
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,10 @@ def test_cancel_while_expanding(suite: Suite, youtube: YouTube) -> None:
 
 def test_a_fetcher_that_dies_while_expanding(suite: Suite, youtube: YouTube) -> None:
     """The next fetcher goes on where the last renewal ended: each entry is a job, and once."""
-    job, batch = _expanding(suite, youtube, 1000)
+    job, batch = _expanding(suite, youtube, 700)
     killed = suite.kill("fetcher")
     suite.await_another("fetcher", killed)
     done = ended(suite, job)["completed"]
-    assert (done["job_count"], done["attempts"]) == (1000, 2)
-    assert _items(_children(suite, batch)) == list(range(1, 1001))
+    assert (done["job_count"], done["attempts"]) == (700, 2)
+    assert _items(_children(suite, batch)) == list(range(1, 701))
     _emptied(suite, job, batch)

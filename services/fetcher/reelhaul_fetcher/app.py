@@ -16,6 +16,7 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher import certificates, installed
+from reelhaul_fetcher import namespace as namespaces
 from reelhaul_fetcher.bus import JetStreamQueue
 from reelhaul_fetcher.clients import RemoteArtifacts
 from reelhaul_fetcher.cookies import CookieFolder
@@ -59,12 +60,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     async with AsyncExitStack() as stack:
         translator = await stack.enter_async_context(_translator(settings))
+        namespace = await stack.enter_async_context(namespaces.opened(settings.namespace))
         engine = await stack.enter_async_context(
-            YtDlpEngine.open(_environment(settings), name, settings.access, translator)
+            YtDlpEngine.open(_environment(settings), name, settings.access, translator, namespace)
         )
         spending = Spending(settings.data_dir.absolute() / "run")
         egresses = _egresses(settings, spending)
-        inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings)))
+        door = namespace.listener if namespace else None
+        inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings), door))
         guard = MeteredGuard(inner, egresses, spending)
         scratch = DiskScratch(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
@@ -79,6 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_max_duration_seconds,
             settings.fetcher_stall_seconds,
             settings.fetcher_cpu_seconds,
+            settings.fetcher_memory_bytes,
         )
         artifacts = RemoteArtifacts(storage, settings.adopt_dir)
         signing = SignIn(_cookies(settings))
@@ -94,7 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
         work = ThriftyQueue(queue, egresses)
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
-        worker = Worker(bench, settings.fetcher_slots)
+        worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
         servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))

@@ -61,6 +61,9 @@ class _Sample:
         self.received_bytes = 0
         self.enough = asyncio.Event()
 
+    def recording(self) -> None:
+        """It ends like any other."""
+
     def media(self, media: MediaInfo) -> None:
         """Known already."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,14 +19,16 @@ class GuardProcess:
 
     @classmethod
     @asynccontextmanager
-    async def open_guard(cls, config: GuardConfig) -> AsyncIterator[GuardProcess]:
-        """A guard that runs as long as the block."""
-        async with running_guard(config) as guard:
+    async def open_guard(
+        cls, config: GuardConfig, door: socket.socket | None = None
+    ) -> AsyncIterator[GuardProcess]:
+        """A guard that runs as long as the block, and listens on *door* where there is one."""
+        async with running_guard(config, door) as guard:
             yield cls(guard)
 
-    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
-        return (await self._guard.open(name, byte_limit, egress=egress)).proxy_url
+        return (await self._guard.open(name, byte_limit, seconds, egress)).proxy_url
 
     async def close(self, name: str) -> Usage:
         """As ``ports.Guard.close``."""

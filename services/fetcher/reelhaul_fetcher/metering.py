@@ -30,9 +30,9 @@ class MeteredGuard:
         self._inner, self._egresses, self._spending = inner, egresses, spending
         self._ways: dict[str, _Way] = {}
 
-    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
-        url = await self._inner.open(name, byte_limit, egress)
+        url = await self._inner.open(name, byte_limit, egress, seconds)
         self._ways[name] = _Way(egress)
         self._egresses.began(egress)
         return url

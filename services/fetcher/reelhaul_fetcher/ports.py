@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,11 @@ class Listener(Protocol):
     """Who hears of a fetch while it runs. Called in the event loop; must not block."""
 
     sightings: Sightings
+    #: Set: a recording that has begun is to end now, and what it has is its file.
+    enough: asyncio.Event
+
+    def recording(self) -> None:
+        """What is on air is being recorded from now on."""
 
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
@@ -87,8 +93,8 @@ class Usage:
 class Guard(Protocol):
     """The proxy that decides what a fetch may reach."""
 
-    async def open(self, name: str, byte_limit: int, egress: str = "") -> str:
-        """A pass called *name*: the proxy's URL, credentials in it. 0 bytes means no limit.
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
+        """A pass called *name*: the proxy's URL, credentials in it. 0 bytes, or seconds, means no limit.
 
         All that uses it goes out by *egress*: sites bind what they hand out to an address.
 

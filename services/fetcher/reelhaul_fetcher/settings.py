@@ -6,7 +6,7 @@ import ipaddress
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -33,6 +33,8 @@ class Settings(SuiteSettings):
     fetcher_slots: int = Field(default=2, ge=1, le=256)
     #: Connections of one download at a time, the most; more than one only where one is slow.
     fetcher_connections: int = Field(default=8, ge=1, le=32)
+    #: Recordings of what is live at a time, beside the slots.
+    fetcher_recordings: int = Field(default=4, ge=0, le=256)
     #: Pool of work that this fetcher takes from.
     fetcher_pool: str = Field(default="default", pattern=r"^[a-z0-9-]{1,32}$")
     #: http://[user:password@]host:port behind the guard; empty means straight out.
@@ -59,6 +61,8 @@ class Settings(SuiteSettings):
     fetcher_stall_seconds: float = Field(default=60.0, gt=0)
     #: CPU seconds that one fetch may burn, its ffmpeg included.
     fetcher_cpu_seconds: int = Field(default=4 * 3600, ge=10)
+    #: Bytes of memory that each process of a fetch may take.
+    fetcher_memory_bytes: int = Field(default=4 << 30, ge=256 << 20)
 
     #: A translator of subtitles that speaks LibreTranslate's HTTP API; empty means none.
     fetcher_translator_url: str = Field(default="", pattern=_URL)
@@ -74,6 +78,8 @@ class Settings(SuiteSettings):
     fetcher_js_runtime: Path | None = None
     #: Browsers to be taken for, by site, e.g. {"tiktok.com": "chrome"}; wants curl_cffi.
     fetcher_impersonate: dict[str, str] = Field(default_factory=dict)
+    #: Whether the engine lives in a network of its own, with the guard's door in it and nothing else.
+    fetcher_network_namespace: Literal["off", "auto", "on"] = "off"
     #: Cookies in Netscape's form, a secret; each fetch has a copy of its own. Unset means none.
     fetcher_cookies_file: Path | None = Field(default=None, repr=False)
     #: Keys of the named cookies, comma separated: the first seals, each opens. Empty: there are none.
@@ -155,6 +161,20 @@ class Settings(SuiteSettings):
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value and value.absolute()
+
+    @model_validator(mode="after")
+    def _tokens_are_within_reach(self) -> Self:
+        if self.fetcher_network_namespace == "on" and self.fetcher_po_token_url:
+            raise ValueError(
+                "REELHAUL_FETCHER_PO_TOKEN_URL is asked directly:"
+                " REELHAUL_FETCHER_NETWORK_NAMESPACE=on would bar it"
+            )
+        return self
+
+    @property
+    def namespace(self) -> Literal["off", "auto", "on"]:
+        """Whether the engine gets a network of its own: not where it has to reach a maker of tokens."""
+        return "off" if self.fetcher_po_token_url else self.fetcher_network_namespace
 
     @property
     def egresses(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -96,7 +97,9 @@ def _microformat(showing: Showing) -> dict[str, Any]:
     if video.countries:
         shown["availableCountries"] = list(video.countries)
     if video.live or video.begins_after:
-        shown["liveBroadcastDetails"] = {"isLiveNow": showing.on_air, "startTimestamp": PUBLISHED}
+        begins = datetime.now(UTC) + timedelta(seconds=showing.begins_in)
+        start = begins.isoformat(timespec="seconds") if showing.begins_in else PUBLISHED
+        shown["liveBroadcastDetails"] = {"isLiveNow": showing.on_air, "startTimestamp": start}
     return shown
 
 

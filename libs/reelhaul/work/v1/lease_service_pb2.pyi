@@ -309,6 +309,8 @@ class FinishRequest(_message.Message):
             """The worker is short of space."""
             LIVE_NOT_BEGUN: FinishRequest.Released._Reason.ValueType  # 3
             """A live event has not begun; retry_delay says how long it will be."""
+            RECORDERS_BUSY: FinishRequest.Released._Reason.ValueType  # 4
+            """The worker records as much as it may, beside its slots."""
 
         class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
             """Why it is handed back."""
@@ -321,6 +323,8 @@ class FinishRequest(_message.Message):
         """The worker is short of space."""
         LIVE_NOT_BEGUN: FinishRequest.Released.Reason.ValueType  # 3
         """A live event has not begun; retry_delay says how long it will be."""
+        RECORDERS_BUSY: FinishRequest.Released.Reason.ValueType  # 4
+        """The worker records as much as it may, beside its slots."""
 
         REASON_FIELD_NUMBER: _builtins.int
         RETRY_DELAY_FIELD_NUMBER: _builtins.int

@@ -42,13 +42,13 @@ class GuardConfig:
 
 
 @asynccontextmanager
-async def running_guard(config: GuardConfig) -> AsyncIterator[Guard]:
-    """A guard on a loopback port of its own; ends with the block.
+async def running_guard(config: GuardConfig, door: socket.socket | None = None) -> AsyncIterator[Guard]:
+    """A guard that listens on *door*, or on a loopback port of its own; ends with the block.
 
     Raises ``GuardAway`` if it does not start.
     """
     # Held here, so that the port stays ours, and connections wait, while a dead guard is replaced.
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+    with door.dup() if door else socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         guard = Guard(config, listener)
         await guard._start()
         keeping = asyncio.create_task(guard._keep())

@@ -28,6 +28,7 @@ class FetchOrder:
     patience_seconds: float = 0.0
     idle_seconds: float = 60.0
     cpu_seconds: int = 4 * 3600
+    memory_bytes: int = 4 << 30
     #: Cookies to ask the site with, in Netscape's form: a copy that nobody else has.
     cookies: str = field(default="", repr=False)
 
@@ -41,6 +42,7 @@ class ProbeOrder:
     max_entries: int = 50
     playlist: bool = False
     cpu_seconds: int = 120
+    memory_bytes: int = 1 << 30
     cookies: str = field(default="", repr=False)
 
 
@@ -53,6 +55,7 @@ class ExpandOrder:
     max_entries: int
     start_position: int = 0
     cpu_seconds: int = 1800
+    memory_bytes: int = 2 << 30
     cookies: str = field(default="", repr=False)
 
 

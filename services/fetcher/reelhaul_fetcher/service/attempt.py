@@ -19,6 +19,7 @@ from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching
 from reelhaul_fetcher.service.keeping import Keeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
+from reelhaul_fetcher.service.places import Place
 from reelhaul_fetcher.service.reporting import Reporter
 from reelhaul_fetcher.service.room import Room
 from reelhaul_runtime import failpoints
@@ -41,10 +42,11 @@ class Bench:
 
 
 class Attempt:
-    """One delivery. ``run`` takes it to its end; ``renew_now``, ``hand_back`` and ``evict`` reach into it."""
+    """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
 
-    def __init__(self, bench: Bench, delivery: Delivery) -> None:
-        self._bench, self._delivery = bench, delivery
+    def __init__(self, bench: Bench, delivery: Delivery, place: Place) -> None:
+        self._bench, self._delivery, self.place = bench, delivery, place
+        self._enough = asyncio.Event()
         self.job = delivery.item.job
         #: 0 until the job is claimed.
         self.epoch = 0
@@ -81,6 +83,11 @@ class Attempt:
         coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
         return Use(written, max(0, coming - written))
 
+    def end_recording(self) -> None:
+        """If it records, that is enough: what there is becomes its file."""
+        if self.place.recording:
+            self._enough.set()
+
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
         bench = self._bench
@@ -96,6 +103,7 @@ class Attempt:
         reporter = self._reporter = Reporter(
             bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now
         )
+        reporter.enough, reporter.on_recording = self._enough, self._recording
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
@@ -160,6 +168,11 @@ class Attempt:
         if full and await self._bench.room.look():
             return outcomes.crowded_out()
         return outcomes.failed(error, self.job, self._bench.worker)
+
+    def _recording(self) -> None:
+        """It lasts as long as the broadcast does: others are to have the slot."""
+        if not self.place.record():
+            self._stop(outcomes.no_room_to_record())
 
     def _stop(self, why: Stop) -> None:
         # The first reason holds; but a lost lease ends all others.

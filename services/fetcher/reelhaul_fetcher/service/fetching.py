@@ -51,6 +51,7 @@ class Limits:
     max_seconds: float
     stall_seconds: float
     cpu_seconds: int
+    memory_bytes: int = 4 << 30
 
 
 @dataclass(slots=True)
@@ -124,7 +125,8 @@ class Fetching:
     ) -> tuple[T, Usage]:
         """What *work* makes of a pass of its own, and what went through that."""
         name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
-        proxy_url = await self.guard.open(name, byte_limit, lease.egress)
+        seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
+        proxy_url = await self.guard.open(name, byte_limit, lease.egress, seconds)
         failure: ReelhaulError | None = None
         report: T | None = None
         usage = Usage()
@@ -161,6 +163,7 @@ class Fetching:
             patience_seconds=deadline * _RECORDING_SHARE,
             idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
+            memory_bytes=self.limits.memory_bytes,
         )
 
     async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: Reporter) -> T:

@@ -20,6 +20,8 @@ _SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 _UNTOLD_WAIT = timedelta(minutes=1)
 # Another worker may have space; this one takes nothing while it has none.
 _SPACE_WAIT = timedelta(seconds=15)
+# Until a recording that found no room is tried again, here or elsewhere.
+_ROOM_WAIT = timedelta(seconds=10)
 
 
 def drained() -> Finish:
@@ -31,6 +33,13 @@ def crowded_out() -> Finish:
     """Back to the queue: the worker is short of space, through no fault of the job."""
     released = Released(reason=Released.DISK)
     released.retry_delay.FromTimedelta(_SPACE_WAIT)
+    return Finish(released=released)
+
+
+def no_room_to_record() -> Finish:
+    """Back to the queue: the worker records as much as it may."""
+    released = Released(reason=Released.RECORDERS_BUSY)
+    released.retry_delay.FromTimedelta(_ROOM_WAIT)
     return Finish(released=released)
 
 

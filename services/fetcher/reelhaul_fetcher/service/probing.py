@@ -97,7 +97,7 @@ class Probing:
             egress = self._egresses.choice(site)
             failure: ReelhaulError | None = None
             media: MediaInfo | None = None
-            url = await self._guard.open(name, _BYTE_LIMIT, egress)
+            url = await self._guard.open(name, _BYTE_LIMIT, egress, _LONGEST_SECONDS)
             order = ProbeOrder(question.url, url, question.max_entries, question.playlist, cookies=cookies)
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):

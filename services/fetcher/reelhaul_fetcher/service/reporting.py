@@ -23,6 +23,10 @@ class Reporter:
         self, queue: Queue, job: str, epoch: int, attempt: int, eager: Callable[[], None] = lambda: None
     ) -> None:
         self.sightings = Sightings()
+        #: Set: a recording is to end, with what it has.
+        self.enough = asyncio.Event()
+        #: Called when a recording begins.
+        self.on_recording: Callable[[], None] = lambda: None
         self.latest = Progress(attempt=attempt)
         #: Metadata that no renewal has carried yet.
         self.unsent_media: MediaInfo | None = None
@@ -37,6 +41,10 @@ class Reporter:
     def media(self, media: MediaInfo) -> None:
         """Metadata was read."""
         self.unsent_media = media
+
+    def recording(self) -> None:
+        """What is on air is being recorded from now on."""
+        self.on_recording()
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """More of a list is known; jobs is to hear of it soon."""

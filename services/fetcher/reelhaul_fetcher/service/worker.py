@@ -11,6 +11,7 @@ from reelhaul_fetcher.model.room import evicted
 from reelhaul_fetcher.ports import Delivery
 from reelhaul_fetcher.service.attempt import Attempt, Bench
 from reelhaul_fetcher.service.ending import ended
+from reelhaul_fetcher.service.places import Place, Places
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +24,14 @@ _WATCH_SECONDS = 1.0
 class Worker:
     """Pulls work into slots until it is drained."""
 
-    def __init__(self, bench: Bench, slots: int) -> None:
-        self._bench, self._slots = bench, slots
-        self._free = asyncio.Semaphore(slots)
+    def __init__(self, bench: Bench, slots: int, recordings: int = 0) -> None:
+        self._bench, self._places = bench, Places(slots, recordings)
         self._running: dict[Attempt, asyncio.Task[None]] = {}
 
     @property
     def busy(self) -> int:
-        """Slots in use."""
-        return len(self._running)
+        """Slots in use; what is recorded uses none."""
+        return sum(not attempt.place.recording for attempt in self._running)
 
     def offer(self, pool: str, engine_version: str, free_bytes: int) -> lease_pb2.Slot:
         """What a claim says of this worker; the slot that it is for is counted as busy."""
@@ -39,8 +39,8 @@ class Worker:
             pool=pool,
             engine_version=engine_version,
             free_bytes=free_bytes,
-            slot_count=self._slots,
-            busy_count=min(self.busy, self._slots),
+            slot_count=self._places.slots,
+            busy_count=self.busy,
         )
 
     async def run(self) -> None:
@@ -48,21 +48,26 @@ class Worker:
         watching = [asyncio.create_task(self._follow_hints()), asyncio.create_task(self._watch_room())]
         try:
             while True:
-                await self._free.acquire()
+                place = await self._places.take()
                 try:
                     delivery = await self._next()
                 except BaseException:
-                    self._free.release()
+                    place.leave()
                     raise
-                self._begin(delivery)
+                self._begin(delivery, place)
         finally:
             for task in watching:
                 await ended(task)
 
     async def drain(self, grace: float) -> None:
-        """Give what runs *grace* seconds to end, then hand it back to the queue."""
+        """Give what runs *grace* seconds to end, then hand it back to the queue.
+
+        What is recorded would be lost: a recording ends with what it has.
+        """
+        for attempt in self._running:
+            attempt.end_recording()
         if self._running:
-            log.info("draining", extra={"running": self.busy})
+            log.info("draining", extra={"running": len(self._running)})
             await asyncio.wait(self._running.values(), timeout=grace)
         for attempt in self._running:
             attempt.hand_back()
@@ -83,15 +88,15 @@ class Worker:
                 return delivery
             await delivery.nak(_NO_SPACE_DELAY)
 
-    def _begin(self, delivery: Delivery) -> None:
-        attempt = Attempt(self._bench, delivery)
+    def _begin(self, delivery: Delivery, place: Place) -> None:
+        attempt = Attempt(self._bench, delivery, place)
         task = asyncio.create_task(attempt.run())
         self._running[attempt] = task
-        task.add_done_callback(lambda ended: self._end(attempt, ended))
+        task.add_done_callback(lambda ended: self._end(attempt, place, ended))
 
-    def _end(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+    def _end(self, attempt: Attempt, place: Place, task: asyncio.Task[None]) -> None:
         del self._running[attempt]
-        self._free.release()
+        place.leave()
         if not task.cancelled() and (error := task.exception()):
             log.error("an attempt broke", extra={"job": attempt.job}, exc_info=error)
 

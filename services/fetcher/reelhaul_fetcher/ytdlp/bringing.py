@@ -31,7 +31,8 @@ _EXTENSIONS = frozenset(
 def plain(stream: Info) -> bool:
     """Whether *stream* is one file that a GET brings."""
     odd = any(stream.get(key) for key in ("fragments", "request_data", "impersonate"))
-    return stream.get("protocol") in ("http", "https") and not odd
+    a_part = "Range" in (stream.get("http_headers") or {})
+    return stream.get("protocol") in ("http", "https") and not odd and not a_part
 
 
 def brought(source: Source, part: str, stem: Path, size: int | None, hear: Hear) -> Path:

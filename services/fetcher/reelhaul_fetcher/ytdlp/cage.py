@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +26,18 @@ class WayBarred(PermissionError):
     """Something tried to reach the network past the guard."""
 
 
-def enter(folder: Path, proxy_url: str, *more_ways: str, size_limit: int, cpu_seconds: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a child may take, and each process that it begins: bytes of a file (0: any), CPU seconds,
+    bytes of memory.
+    """
+
+    file_bytes: int
+    cpu_seconds: int
+    memory_bytes: int
+
+
+def enter(folder: Path, proxy_url: str, *more_ways: str, bounds: Bounds) -> None:
     """Become a process that works in *folder*, with *proxy_url* as its only way out; not to be undone.
 
     *more_ways* are URLs of the operator's own services that may be reached directly.
@@ -35,9 +47,11 @@ def enter(folder: Path, proxy_url: str, *more_ways: str, size_limit: int, cpu_se
     os.umask(0o077)
     os.chdir(folder)
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_CPU, cpu_seconds)
-    if size_limit:
-        _limit(resource.RLIMIT_FSIZE, size_limit + size_limit // 4 + _ROOM_BYTES)
+    _limit(resource.RLIMIT_CPU, bounds.cpu_seconds)
+    # A page of a few kilobytes may inflate to gigabytes. Not the address space: V8 reserves much of it.
+    _limit(resource.RLIMIT_DATA, bounds.memory_bytes)
+    if bounds.file_bytes:
+        _limit(resource.RLIMIT_FSIZE, bounds.file_bytes + bounds.file_bytes // 4 + _ROOM_BYTES)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)

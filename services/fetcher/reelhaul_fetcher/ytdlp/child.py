@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ class Line:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._lock = threading.Lock()
+        self._enough = False
 
     def progress(self, progress: Progress) -> None:
         """Newest progress."""
@@ -45,6 +47,18 @@ class Line:
         if "status" in answer:
             raise from_status(wire.unpacked(status_pb2.Status, answer["status"]))
         return [str(text) for text in answer["texts"]]
+
+    def recording(self) -> None:
+        """A recording begins. From now on the fetcher says one thing only: that it is enough."""
+        self.say({"type": "recording"})
+
+    def enough(self) -> bool:
+        """Whether the recording is to end."""
+        with self._lock:
+            if not self._enough and select.select([self._stream], [], [], 0)[0]:
+                wire.read(self._stream)
+                self._enough = True
+        return self._enough
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """The next entries of a list."""
@@ -70,7 +84,8 @@ def live(stream: socket.socket) -> None:
         folder = order.folder if isinstance(order, FetchOrder) else Path("/")
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
-        cage.enter(folder, order.proxy_url, *ways, size_limit=limit, cpu_seconds=order.cpu_seconds)
+        bounds = cage.Bounds(limit, order.cpu_seconds, order.memory_bytes)
+        cage.enter(folder, order.proxy_url, *ways, bounds=bounds)
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(failures.classified(error, answers, order.url, place.extractor))

@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 10.0
 _PASSING = frozenset({408, 425, 429, *range(500, 600)})
 _TICK = 0.1
 # A server that slows long answers down is slow: no need to measure it.
-_FIRST_OF_SLOWED = 4
+_FIRST_OF_SLOWED = 8
 _BLOCK, _SMALLEST_BLOCK, _LARGEST_BLOCK = 64 * 1024, 16 * 1024, 256 * 1024
 # How long a block should take: slow sites are to be seen moving.
 _QUICK, _LONG = 0.002, 0.1

@@ -34,7 +34,9 @@ class Edit:
 
 def edit(downloader: Downloader, media: MediaInfo, order: FetchOrder, access: Access) -> Edit:
     """What *order* asks for. Raises FORMAT_UNAVAILABLE, MEDIA_TOO_LONG."""
-    seconds = media.duration.ToTimedelta().total_seconds()
+    # Some sites tell of a broadcast how long it has been on air: that limits nothing.
+    on_air = media.live_status == MediaInfo.LIVE
+    seconds = 0.0 if on_air else media.duration.ToTimedelta().total_seconds()
     clip = cuts.clip_of(order.format)
     if clip and seconds and clip.start >= seconds:
         raise ReelhaulError(

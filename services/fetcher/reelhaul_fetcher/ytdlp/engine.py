@@ -22,6 +22,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.namespace import Namespace
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.translating import NoTranslator
 from reelhaul_fetcher.ytdlp import wire
@@ -54,7 +55,9 @@ class YtDlpEngine:
         worker: str,
         access: Access | None = None,
         translator: Translator | None = None,
+        namespace: Namespace | None = None,
     ) -> None:
+        self._namespace = [namespace.user, namespace.network] if namespace else []
         self._environment, self._worker = dict(environment), worker
         self._access, self._translator = access or Access(), translator or NoTranslator()
         self._control: socket.socket | None = None
@@ -71,12 +74,14 @@ class YtDlpEngine:
         worker: str,
         access: Access | None = None,
         translator: Translator | None = None,
+        namespace: Namespace | None = None,
     ) -> AsyncIterator[YtDlpEngine]:
         """An engine whose parent has *environment* and nothing else; warm a second later.
 
-        *access* is how it gets at sites, *translator* what it asks for what they do not translate.
+        *access* is how it gets at sites, *translator* what it asks for what they do not translate;
+        *namespace* the network that it lives in, where it is not this one.
         """
-        engine = cls(environment, worker, access, translator)
+        engine = cls(environment, worker, access, translator, namespace)
         keeping = asyncio.create_task(engine._keep_parent())
         try:
             yield engine
@@ -144,7 +149,8 @@ class YtDlpEngine:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(wire.framed(wire.order_frame(order, self._access)))
-                return await self._hear(reader, writer, known, listener, entries)
+                async with _ending(writer, listener):
+                    return await self._hear(reader, writer, known, listener, entries)
             finally:
                 writer.close()
         finally:
@@ -232,12 +238,13 @@ class YtDlpEngine:
         ours.setblocking(False)
         with ours:
             with theirs:
+                descriptors = [theirs.fileno(), *self._namespace]
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
                     "reelhaul_fetcher.ytdlp.parent",
-                    str(theirs.fileno()),
-                    pass_fds=[theirs.fileno()],
+                    *map(str, descriptors),
+                    pass_fds=descriptors,
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,
@@ -276,6 +283,22 @@ class YtDlpEngine:
             run.gone.set()
 
 
+@asynccontextmanager
+async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> AsyncIterator[None]:
+    """Within the block the child is told when *listener* has enough of its recording."""
+
+    async def tell(told: Listener) -> None:
+        await told.enough.wait()
+        writer.write(wire.framed({"enough": True}))
+
+    task = asyncio.create_task(tell(listener)) if listener is not None else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+
+
 def _plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
@@ -283,6 +306,8 @@ def _plain_file(path: Path) -> bool:
 def _pass_on(frame: wire.Frame, listener: Listener) -> None:
     if frame["type"] == "progress":
         listener.progress(wire.unpacked(Progress, frame["progress"]))
+    elif frame["type"] == "recording":
+        listener.recording()
     elif frame["type"] == "media":
         listener.media(wire.unpacked(MediaInfo, frame["media"]))
 

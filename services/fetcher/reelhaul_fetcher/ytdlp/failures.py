@@ -83,6 +83,8 @@ def _by_kind(
             return _failure(ErrorReason.POSTPROCESSING_FAILED, f"ffmpeg failed: {text}", facts)
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return _failure(ErrorReason.WORKER_DISK_FULL, "the worker's disk is full", facts)
+        if isinstance(link, MemoryError):
+            return _failure(ErrorReason.MEDIA_TOO_LARGE, "what the site sends takes too much memory", facts)
         if isinstance(link, OSError) and link.errno == errno.EFBIG:
             return _failure(ErrorReason.MEDIA_TOO_LARGE, "a file grew past the job's limit", facts)
     return None
@@ -202,6 +204,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             link.__cause__,
             link.__context__,
             getattr(link, "reason", None),
+            *getattr(link, "unexpected_errors", ()),
         ]
 
 

@@ -36,6 +36,12 @@ class Line(Protocol):
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
 
+    def recording(self) -> None:
+        """A recording begins."""
+
+    def enough(self) -> bool:
+        """Whether it is to end, with what it has."""
+
     def translated(self, texts: list[str], source: str, target: str) -> list[str]:
         """*texts* of the language *source* in *target*. Raises TRANSLATION_UNAVAILABLE."""
 
@@ -77,7 +83,7 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place
         got = DeliveredMedia(duration=media.duration)
         if chosen:
             plan = Plan(order, media, chosen, made.cut, tuple(beside.words), beside.picture, made.marks)
-            done = _received(source, plan, gauge, meter)
+            done = _received(source, plan, gauge, meter, line)
             products, got = done.products, done.got
             warnings += done.warnings
     got.subtitle_language_codes.extend(
@@ -88,12 +94,13 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place
     )
 
 
-def _received(source: Source, plan: Plan, gauge: Gauge, meter: receiving.Meter) -> Finished:
+def _received(source: Source, plan: Plan, gauge: Gauge, meter: receiving.Meter, line: Line) -> Finished:
     """What *plan* chose, received or recorded, finished."""
     parts = [stream.format_id for stream in plan.chosen]
     if not recording.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
         return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge)
-    taken = recording.record(source, parts, plan.order, gauge)
+    line.recording()
+    taken = recording.record(source, parts, plan.order, gauge, line.enough)
     # A recording ends with a segment, which may be past the limit by as much.
     order = replace(plan.order, max_seconds=0.0)
     done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge)

@@ -1,8 +1,9 @@
 """The warm parent: yt-dlp loaded once, a child forked for each fetch.
 
-Run as ``python -m reelhaul_fetcher.ytdlp.parent FD``, where FD is a SOCK_SEQPACKET socket
-to the fetcher. It stays single-threaded: a fork from threads, gRPC's above all, inherits
-locks that nobody will release. When the fetcher is gone, so are all children.
+Run as ``python -m reelhaul_fetcher.ytdlp.parent FD [USER NETWORK]``, where FD is a
+SOCK_SEQPACKET socket to the fetcher, and USER and NETWORK are namespaces to live in. It stays
+single-threaded: a fork from threads, gRPC's above all, inherits locks that nobody will
+release. When the fetcher is gone, so are all children.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import socket
 import sys
 from contextlib import suppress
 from typing import Any
+
+from reelhaul_fetcher.ytdlp import entering
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_MESSAGE = 4096
@@ -135,6 +138,9 @@ def _alive(group: int) -> bool:
 def main() -> None:
     """Warm up, say so, serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    if len(sys.argv) > 2:
+        # First of all: only a process of one thread may move.
+        entering.enter(*map(int, sys.argv[2:4]))
     os.set_inheritable(control.fileno(), False)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The fetcher decides when to end; a Ctrl-C in its terminal is its own to hear.

@@ -34,6 +34,7 @@ _BEHIND_EDGE = 3
 _TRIES = 4
 # Without a new segment for so long, and three more, the broadcast is over.
 _SILENCE_SECONDS = 20.0
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,10 @@ def on_air(source: Source, part: str) -> bool:
         return False
 
 
-def record(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge) -> Recording:
-    """Record the streams whose ids are *parts*, side by side, as long as *order* allows.
+def record(
+    source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, enough: Callable[[], bool]
+) -> Recording:
+    """Record the streams whose ids are *parts*, side by side, as long as *order* allows, or until *enough*.
 
     Raises FORMAT_UNAVAILABLE for what cannot be recorded, MEDIA_TOO_LARGE.
     """
@@ -71,7 +74,7 @@ def record(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge) ->
     gauge.stage(Progress.DOWNLOADING, "recording")
     files = [order.folder / f"stream{number}.ts" for number in range(len(parts))]
     takes = [
-        _Take(source.downloader, {**source.info, **source.streams[part]}, part, path, order, gauge)
+        _Take(source.downloader, {**source.info, **source.streams[part]}, part, path, order, gauge, enough)
         for part, path in zip(parts, files, strict=True)
     ]
     with ThreadPoolExecutor(len(takes)) as pool:
@@ -83,11 +86,18 @@ class _Take:
     """One stream, from now to its end."""
 
     def __init__(
-        self, downloader: Downloader, stream: Info, part: str, path: Path, order: FetchOrder, gauge: Gauge
+        self,
+        downloader: Downloader,
+        stream: Info,
+        part: str,
+        path: Path,
+        order: FetchOrder,
+        gauge: Gauge,
+        enough: Callable[[], bool],
     ) -> None:
         self.seconds = 0.0
         self._downloader, self._stream, self._part, self._path = downloader, stream, part, path
-        self._order, self._gauge = order, gauge
+        self._order, self._gauge, self._enough = order, gauge, enough
         self._received = 0
 
     def run(self) -> bool:
@@ -104,7 +114,7 @@ class _Take:
                 self.seconds += segment.seconds
                 if (limit and self.seconds >= limit) or (give_up and time.monotonic() >= give_up):
                     return True
-        return False
+        return self._enough()
 
     def _segments(self) -> Iterator[Segment]:
         """New segments as they come; ends with the broadcast, or when it has fallen silent."""
@@ -120,9 +130,21 @@ class _Take:
                 last, fresh_at = segment.number, time.monotonic()
                 yield segment
             silent = time.monotonic() - fresh_at > 3 * playlist.target + _SILENCE_SECONDS
-            if playlist.ended or silent:
+            if (
+                playlist.ended
+                or silent
+                or self._waited(min(max(playlist.target / 2, 0.3), 5.0), begun=last >= 0)
+            ):
                 return
-            time.sleep(min(max(playlist.target / 2, 0.3), 5.0))
+
+    def _waited(self, seconds: float, *, begun: bool) -> bool:
+        """Wait; whether it was enough meanwhile, and there is something to keep."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if begun and self._enough():
+                return True
+            time.sleep(min(left, _LOOK_SECONDS))
+        return False
 
     def _playlist(self, *, begun: bool) -> Playlist | None:
         """What can be had now; None where a broadcast that had begun is gone."""

@@ -124,7 +124,7 @@ class Remote:
             raise
         try:
             return (
-                _whole(answer) if version is None and answer.status != 206 else _part(answer, start, version)
+                _whole(answer) if version is None and answer.status != 206 else part(answer, start, version)
             )
         except BaseException:
             answer.close()
@@ -139,7 +139,7 @@ def _good_to_begin(opening: Opening) -> Opening:
     return opening
 
 
-def _part(answer: Response, start: int, wanted: Version | None) -> Opening:
+def part(answer: Response, start: int, wanted: Version | None) -> Opening:
     """*answer* as a part that begins with byte *start*. Raises Changed where it is not one of *wanted*."""
     told = answer.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(told)
@@ -147,8 +147,11 @@ def _part(answer: Response, start: int, wanted: Version | None) -> Opening:
         raise Changed(f"asked from byte {start}, answered with {answer.status} and {told!r}")
     stop = int(found[2]) + 1
     version = _version(answer, None if found[3] == "*" else int(found[3]))
-    if _length(answer) not in (None, stop - start) or not (wanted is None or version.is_of(wanted)):
-        raise Changed(f"{told!r} of another file, or of another length")
+    # An empty part would be asked for again and again.
+    if not start < stop <= (version.total or stop) or _length(answer) not in (None, stop - start):
+        raise Changed(f"{told!r} makes no sense")
+    if not (wanted is None or version.is_of(wanted)):
+        raise Changed(f"{told!r} of another file")
     return Opening(answer, version, stop, partial=True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import holding, queueing, waits
+from reelhaul_jobs.model import holding, prospects, queueing, waits
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
@@ -75,6 +75,7 @@ class Jobs:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         listed = job.expansion.max_entries if job.expansion else 0
         media, estimate = await self._probe.look(job.url, job.format, listed)
+        prospects.check(job.format, media, estimate)
         would_be = replace(queueing.admitted(job), media=media)
         return Seen(would_be, waits.wait_of(would_be), estimate)
 

@@ -1,0 +1,53 @@
+"""Places: slots for downloads, and room beside them for recordings, which last hours and starve nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Places:
+    """What a worker may do at a time."""
+
+    def __init__(self, slots: int, recordings: int) -> None:
+        self.slots = slots
+        self._free = asyncio.Semaphore(slots)
+        self._recordings = recordings
+
+    async def take(self) -> Place:
+        """A slot, as soon as one is free."""
+        await self._free.acquire()
+        return Place(self)
+
+    def _slot_left(self) -> None:
+        self._free.release()
+
+    def _recording_begun(self) -> bool:
+        room = self._recordings > 0
+        self._recordings -= room
+        return room
+
+    def _recording_left(self) -> None:
+        self._recordings += 1
+
+
+class Place:
+    """One of them, from when it is taken until it is left."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        #: Among the recordings, not in a slot.
+        self.recording = False
+
+    def record(self) -> bool:
+        """Leave the slot to others and go on beside them. False where there is no room for that."""
+        if not self.recording and self._places._recording_begun():
+            self.recording = True
+            self._places._slot_left()
+        return self.recording
+
+    def leave(self) -> None:
+        """It is free for another."""
+        if self.recording:
+            self._places._recording_left()
+        else:
+            self._places._slot_left()

@@ -1,0 +1,104 @@
+"""Broadcasts and premieres through the whole suite: waited for, recorded, ended with a file that plays."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.sites import tools
+from tests.sites.youtube.site import YouTube
+from tests.suite.suite import Suite, running_suite
+from tests.suite.watching import completed, created, ended, saved, until_downloading
+
+
+@pytest.fixture(scope="module")
+def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite with one slot, and room for one recording beside it."""
+    settings = way_to_youtube | {"fetcher_slots": "1", "fetcher_recordings": "1"}
+    with running_suite(tmp_path_factory.mktemp("live") / "data", **settings) as suite:
+        yield suite
+
+
+def _recorded(suite: Suite, done: dict[str, Any], folder: Path) -> float:
+    """Seconds of a recording, which has picture and sound."""
+    found = tools.probe(saved(suite, done["files"][0], folder))
+    assert (found.height, set(found.codecs)) == (360, {"video", "audio"})
+    return found.duration
+
+
+def test_to_the_end(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """A broadcast is recorded from now to its end."""
+    done = completed(suite, youtube.watch_url("live", copy=9), live="record", format="mp4")
+    assert 3 < _recorded(suite, done, tmp_path) < 8
+    assert (done["got_format"], done["warnings"]) == ("mp4", [])
+
+
+def test_to_its_limit(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """At its time limit a recording is stopped: a file that plays, and a warning."""
+    job = {
+        "url": youtube.watch_url("livelong"),
+        "format": {"live": {"mode": "RECORD", "maxDuration": "4s"}, "container": "MP4"},
+    }
+    made = suite.http.post("/v1/jobs", json=job).json()
+    done = ended(suite, made["name"].removeprefix("jobs/"))["completed"]
+    assert _recorded(suite, done, tmp_path) == pytest.approx(4, abs=0.5)
+    assert ["stopped after 4 s" in warning for warning in done["warnings"]] == [True]
+
+
+def test_the_limit_in_plain_words(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """The longest play time that the simple API is asked for limits a recording too."""
+    wishes = {"live": "record", "format": "mp4", "max_duration_seconds": 3}
+    done = completed(suite, youtube.watch_url("livelong"), **wishes)
+    assert _recorded(suite, done, tmp_path) == pytest.approx(3, abs=0.5)
+
+
+def test_a_premiere(suite: Suite, youtube: YouTube) -> None:
+    """An event that is waited for is fetched when it has begun; meanwhile it holds no slot."""
+    waiting = created(suite, youtube.watch_url("premiere", copy=9), quality="360p", live="wait")
+
+    def waits() -> bool:
+        told = suite.http.get(f"/api/v1/status/{waiting}").json()
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+
+    suite.awaited("wait for the premiere", waits)
+    assert completed(suite, youtube.watch_url("plain360"), quality="360p")["status"] == "SUCCEEDED"
+    assert ended(suite, waiting)["completed"]["got_quality"] == "360p"
+
+
+def test_what_has_not_begun_is_not_recorded(suite: Suite, youtube: YouTube) -> None:
+    """Who asks to record now is told that there is nothing yet, and that time will change it."""
+    job = created(suite, youtube.watch_url("upcoming", copy=9), live="record")
+
+    def waits() -> dict[str, Any] | None:
+        told: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
+        return told if told["status"] == "RETRYING" else None
+
+    assert suite.awaited("retry", waits)["error"]["reason"] == "MEDIA_NOT_LIVE_YET"
+
+
+def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """While one records, the only slot is another's; a second recording waits; cancelled, it is gone in time.
+
+    A fetcher that is told to leave ends its recording with what it has.
+    """
+    lasting = created(suite, youtube.watch_url("livelong", copy=1), live="record", format="mp4")
+    until_downloading(suite, lasting, 1)
+    assert completed(suite, youtube.watch_url("plain360"), quality="360p")["status"] == "SUCCEEDED"
+    second = created(suite, youtube.watch_url("livelong", copy=2), live="record")
+
+    def waits() -> bool:
+        told = suite.http.get(f"/api/v1/status/{second}").json()
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+
+    suite.awaited("wait for room", waits)
+    suite.http.post(f"/api/v1/cancel/{second}", json={})
+    assert ended(suite, second)["failed"]["status"] == "CANCELLED"
+    assert suite.http.get(f"/api/v1/status/{lasting}").json()["status"] == "RUNNING"
+    os.kill(suite.pid("fetcher"), signal.SIGTERM)
+    done = ended(suite, lasting)["completed"]
+    assert _recorded(suite, done, tmp_path) > 1
+    assert (done["attempts"], "was stopped after" in done["warnings"][0]) == (1, True)
