@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.fetcher.conftest import Heard, Rig
 from tests.fetcher.guarding import PUBLIC, Site, a_site
+from tests.sites import media
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
@@ -68,6 +69,9 @@ ROADS: dict[str, Road] = {
     "an HLS segment": lambda site, to: _media_list(site, f"#EXTINF:4,\n{to}\n"),
     "a redirect of a segment": lambda site, to: _media_list(
         site, f"#EXTINF:4,\n{_leads(site, '/seg.ts', to)}\n"
+    ),
+    "the key of HLS segments": lambda site, to: _media_list(
+        site, f'#EXT-X-KEY:METHOD=AES-128,URI="{to}"\n#EXTINF:4,\nseg.ts\n'
     ),
     "the head of HLS segments": lambda site, to: _media_list(
         site, f'#EXT-X-MAP:URI="{to}"\n#EXTINF:4,\nseg.m4s\n'
@@ -144,11 +148,22 @@ async def test_no_road_leads_to_another_scheme(rig: Rig, tmp_path: Path, road: s
     assert not [path for path in _files(folder) if b"a-secret-of-ours" in path.read_bytes()]
 
 
-async def test_keys_of_segments(rig: Rig, tmp_path: Path) -> None:
-    """A list whose segments are locked is not fetched: its key is asked for nowhere, inside least of all."""
+@pytest.mark.parametrize("beside", ["subtitles", "thumbnail"])
+async def test_what_goes_beside_the_video(rig: Rig, tmp_path: Path, beside: str) -> None:
+    """A subtitle or a picture inside is refused by itself: the video arrives, with a warning."""
     async with a_site() as site, a_site("127.0.0.1") as inside:
-        key = f'#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:{inside.port}/key"\n'
-        url = _media_list(site, f"{key}#EXTINF:4,\nseg.ts\n")
-        reason, _ = await walked(rig, url, _folder(tmp_path, "key"))
-    assert reason
+        to = f"http://127.0.0.1:{inside.port}/inside"
+        video = media.made().file("/media/360.mp4").read_bytes()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(video)}\r\n\r\n"
+        site.answers["/v.mp4"] = head.encode() + video
+        track = f'<track kind="subtitles" srclang="en" src="{to}.vtt">'
+        poster = f'poster="{to}.jpg"' if beside == "thumbnail" else ""
+        url = _page(site, f'<video {poster} src="/v.mp4">{track}</video>')
+        spec = FormatSpec(thumbnail=True, subtitles=FormatSpec.Subtitles(languages=["en"]))
+        proxy, heard = await rig.guard.open(beside, 0), Heard()
+        report = await rig.engine.fetch(FetchOrder(url, spec, _folder(tmp_path, beside), proxy), heard)
+        refusals = (await rig.guard.close(beside)).refusals
     assert inside.accepted == 0
+    assert ("127.0.0.1", "loopback") in list(refusals)
+    assert [product.path.suffix for product in report.products] == [".mp4"]
+    assert report.warnings
