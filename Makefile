@@ -102,7 +102,7 @@ conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> o
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: bench-jobs bench-watch  ## Measure everything, side by side with named rivals (ARGS=--short: a look)
+bench: bench-jobs bench-watch bench-fetch  ## Measure everything, side by side with named rivals (ARGS=--short: a look)
 
 bench-%: $(VENV)/bench.stamp  ## Measure one thing: jobs, watch, fetch
 	$(BIN)/python -m bench $* $(ARGS)
