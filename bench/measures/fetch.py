@@ -157,7 +157,8 @@ async def _memory(report: Report, scene: _Scene) -> None:
     after = weight.of_parts(scene.ours.suite)
     for name, megabytes in after.items():
         report.figure(f"{name}, RSS after {first + more} jobs", "MB", [megabytes], f"was {before[name]:.1f}")
-    growth = max(megabytes / before[name] for name, megabytes in after.items())
+    # Not the broker: it remembers ten minutes of messages' ids and an hour of progress, and shall.
+    growth = max(megabytes / before[name] for name, megabytes in after.items() if name != "nats")
     report.target("fetch-memory-growth", growth, "<=", 1.05)
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 OK, FAILED, REFUSED = 0, 1, 2
 
 # Objects made, less those gone, before the collector looks: 700 is for programs that begin small.
-_YOUNGEST = 50_000
+_YOUNGEST = 5_000
 
 # Seconds until a thread that asks for the interpreter is given it. A writer gives it up at every step
 # of its SQL; where a busy loop then keeps it for the usual five milliseconds, a batch takes a second.
