@@ -21,7 +21,8 @@ from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
-from reelhaul_jobs.ports import Look, Query, Request
+from reelhaul_jobs.ports.jobs import Query, Request
+from reelhaul_jobs.ports.queue import Look
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict

@@ -26,7 +26,7 @@ from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe,
 from reelhaul_jobs.downloads.servicer import DownloadServicer
 from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
-from reelhaul_jobs.ports import QueueStore
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.schedules.admission import check_again
 from reelhaul_jobs.schedules.service import Scheduler, Schedules

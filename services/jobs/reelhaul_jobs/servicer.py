@@ -22,7 +22,7 @@ from reelhaul_jobs.convert import leases as to_leases
 from reelhaul_jobs.convert.updates import update_of
 from reelhaul_jobs.model import waits
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports import Clock
+from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
 from reelhaul_jobs.service.leases import Leases
