@@ -49,7 +49,8 @@ from reelhaul_jobs.service.watching.feed import Feed
 from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_jobs.service.watching.topics import Topics
-from reelhaul_jobs.servicer import JobServicer, LeaseServicer
+from reelhaul_jobs.servicer.jobs import JobServicer
+from reelhaul_jobs.servicer.leases import LeaseServicer
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime import bus as broker
