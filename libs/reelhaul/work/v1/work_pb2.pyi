@@ -145,9 +145,9 @@ Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
 
 @_typing.final
 class StopHint(_message.Message):
-    """StopHint tells the worker that holds a job, when it is cancelled or paused, to renew
-    now rather than at its next turn: core NATS subject control.<job>. Only a hint: what
-    to do, the renewal says, at its next turn at the latest.
+    """StopHint tells the worker that holds a job, when it is cancelled or paused or its
+    recording is to end, to renew now rather than at its next turn: core NATS subject
+    control.<job>. Only a hint: what to do, the renewal says, at its next turn at the latest.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

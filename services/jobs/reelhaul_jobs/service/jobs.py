@@ -109,6 +109,12 @@ class Jobs:
             job_id, owner, etag, lambda job: queueing.cancelling(job, self._now(), reason)
         )
 
+    async def stop_recording(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """End its recording, and keep it. STATE_CONFLICT where nothing is recorded; ETAG_MISMATCH."""
+        return await self._changed(
+            job_id, owner, etag, lambda job: holding.recording_stopped(job, self._now())
+        )
+
     async def retry(
         self, job_id: str, owner: Owner, *, etag: str = "", request: Request | None = None
     ) -> Seen:
