@@ -13,10 +13,11 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import running
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
-from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, wire
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder, SitesOrder
+from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, sites, wire
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
@@ -27,7 +28,7 @@ class Line:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self._enough = False
+        self._enough: Warned.Reason.ValueType = Warned.REASON_UNSPECIFIED
 
     def progress(self, progress: Progress) -> None:
         """Newest progress."""
@@ -52,12 +53,11 @@ class Line:
         """A recording begins. From now on the fetcher says one thing only: that it is enough."""
         self.say({"type": "recording"})
 
-    def enough(self) -> bool:
-        """Whether the recording is to end."""
+    def enough(self) -> Warned.Reason.ValueType:
+        """Why the recording is to end; REASON_UNSPECIFIED while it is not."""
         with self._lock:
             if not self._enough and select.select([self._stream], [], [], 0)[0]:
-                wire.read(self._stream)
-                self._enough = True
+                self._enough = wire.read(self._stream)["enough"]
         return self._enough
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
@@ -104,6 +104,8 @@ def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Pl
         case ExpandOrder():
             listed = listing.expand(order, access, line, answers, place)
             return {"type": "done", "media": wire.packed(listed.media), "truncated": listed.truncated}
+        case SitesOrder():
+            return {"type": "done", "sites": [wire.packed(site) for site in sites.known()]}
 
 
 class _Place:

@@ -18,10 +18,19 @@ from typing import Any
 
 from google.rpc import status_pb2
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    Order,
+    ProbeOrder,
+    SitesOrder,
+)
 from reelhaul_fetcher.namespace import Namespace
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.translating import NoTranslator
@@ -130,6 +139,11 @@ class YtDlpEngine:
         """As ``ports.Engine.probe``."""
         media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
+
+    async def sites(self) -> Sequence[Extractor]:
+        """As ``ports.Engine.sites``."""
+        done = await self._do(SitesOrder(), None)
+        return [wire.unpacked(Extractor, told) for told in done["sites"]]
 
     async def _do(
         self, order: Order, listener: Listener | None, entries: HearEntries | None = None
@@ -289,7 +303,7 @@ async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> As
 
     async def tell(told: Listener) -> None:
         await told.enough.wait()
-        writer.write(wire.framed({"enough": True}))
+        writer.write(wire.framed({"enough": told.why_enough}))
 
     task = asyncio.create_task(tell(listener)) if listener is not None else None
     try:

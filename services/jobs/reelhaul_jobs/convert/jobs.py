@@ -112,6 +112,7 @@ def proto_of(
         etag=job.etag,
         got=job.got,
         warnings=job.warnings,
+        recording_stop_time=names.stamp(job.recording_stop_time),
         wait=wait_of(seen.wait),
         estimate=seen.estimate,
         expansion=_expansion_of(seen),

@@ -110,6 +110,8 @@ class Job:
     got: media_pb2.DeliveredMedia | None = None
     artifacts: tuple[media_pb2.ArtifactInfo, ...] = ()
     warnings: tuple[media_pb2.Warning, ...] = ()
+    #: When a user asked its recording to end, with what there is; None: nobody did.
+    recording_stop_time: datetime | None = None
     #: When storage is to be told of the artifacts' expiry; None once it knows.
     confirm_time: datetime | None = None
     #: Set: the jobs that it expanded to are to be cancelled with it.

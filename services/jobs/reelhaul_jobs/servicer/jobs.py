@@ -94,6 +94,12 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         job_id = names.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.cancel(job_id, _owner(), reason=reason, etag=request.etag))
 
+    async def StopRecording(
+        self, request: job_service_pb2.StopRecordingRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.stop_recording(job_id, _owner(), etag=request.etag))
+
     async def RetryJob(self, request: job_service_pb2.RetryJobRequest, context: object = None) -> job_pb2.Job:
         job_id, tenant = names.job_id(request.name), identity.caller().tenant
         once = to_jobs.request_of(request, "RetryJob", tenant, self._now())
