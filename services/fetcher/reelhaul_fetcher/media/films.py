@@ -1,4 +1,4 @@
-"""What a local file really holds, and whether it plays: libav at work in this process, which is ``tasting``'s."""
+"""What a local file really holds, and whether it plays: libav at work in this process, a taster's."""
 
 from __future__ import annotations
 
