@@ -159,7 +159,7 @@ class YtDlpEngine:
         known = self._runs[run] = _Run()
         try:
             with theirs:
-                self._send({"start": run}, theirs)
+                self._send({"start": run, "tastes": isinstance(order, FetchOrder)}, theirs)
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(wire.framed(wire.order_frame(order, self._access)))
