@@ -54,12 +54,18 @@ _PROGRESS = StreamConfig(
     subjects=["progress.*"],
     storage=StorageType.MEMORY,
     max_msgs_per_subject=1,
+    # What has ended is read from rows, and no more than these run: an hour of the ended ones is a lot.
+    max_msgs=10_000,
     allow_direct=True,
     max_age=3600,
     max_bytes=64 * 1024 * 1024,
     discard=DiscardPolicy.OLD,
     num_replicas=1,
 )
+
+
+# What of a stream may be changed while it is in use.
+_BOUNDS = ("max_msgs", "max_bytes", "max_age", "duplicate_window")
 
 
 def consumer_name(lane: str) -> str:
@@ -166,13 +172,17 @@ class NatsJobBus:
         await _quietly(self._client.publish(subject, message.SerializeToString()))
 
     async def _stream(self, config: StreamConfig) -> bool:
-        """Whether the stream had to be made."""
+        """Whether the stream had to be made. One that an earlier build made is given this one's bounds."""
         assert config.name
         try:
-            await self._jetstream.stream_info(config.name)
+            present = (await self._jetstream.stream_info(config.name)).config
         except NotFoundError:
             await self._jetstream.add_stream(config)
             return True
+        if any(
+            getattr(present, bound) != getattr(config, bound) for bound in _BOUNDS if getattr(config, bound)
+        ):
+            await self._jetstream.update_stream(config)
         return False
 
     async def _consumer(self, lane: str) -> None:
