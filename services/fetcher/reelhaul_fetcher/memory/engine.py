@@ -55,6 +55,8 @@ class MemoryEngine:
         listener.progress(told)
         if self.on_air:
             listener.recording()
+        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
+        listener.ready(Product(path, info))
         self.begun.set()
         try:
             await (listener.enough if self.on_air else self.go).wait()
@@ -63,7 +65,6 @@ class MemoryEngine:
             raise
         if self.failure is not None:
             raise self.failure
-        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
         return FetchReport(self.media, (Product(path, info),), DeliveredMedia())
 
     async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:

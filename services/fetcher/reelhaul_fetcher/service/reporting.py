@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.gauge import SHARES
-from reelhaul_fetcher.model.orders import Sightings
+from reelhaul_fetcher.model.orders import Product, Sightings
 from reelhaul_fetcher.ports import Queue
 from reelhaul_fetcher.service.ending import ended
 
@@ -27,6 +27,8 @@ class Reporter:
         self.enough = asyncio.Event()
         #: Called when a recording begins.
         self.on_recording: Callable[[], None] = lambda: None
+        #: Called when the media's file is whole.
+        self.on_ready: Callable[[Product], None] = lambda _: None
         self.latest = Progress(attempt=attempt)
         #: Metadata that no renewal has carried yet.
         self.unsent_media: MediaInfo | None = None
@@ -45,6 +47,10 @@ class Reporter:
     def recording(self) -> None:
         """What is on air is being recorded from now on."""
         self.on_recording()
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, and is being tried."""
+        self.on_ready(product)
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """More of a list is known; jobs is to hear of it soon."""
