@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ from reelhaul_fetcher.model.gauge import SHARES
 from reelhaul_fetcher.model.orders import Product, Sightings
 from reelhaul_fetcher.ports import Queue
 from reelhaul_fetcher.service.ending import ended
+
+log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.25
 
@@ -88,6 +91,8 @@ class Reporter:
         told.downloaded_bytes = max(told.downloaded_bytes, self.latest.downloaded_bytes)
         if self.latest.HasField("percent"):
             told.percent = max(told.percent, self.latest.percent)
+        if told.stage != self.latest.stage:
+            log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(told.stage)})
         self.latest = told
         self._fresh.set()
 
