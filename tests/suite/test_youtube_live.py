@@ -106,6 +106,7 @@ def test_ended_by_its_user(suite: Suite, youtube: YouTube, tmp_path: Path) -> No
     assert _recorded(suite, done, tmp_path) > 1
     assert ["stopped by request" in warning for warning in done["warnings"]] == [True]
     again = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+    assert suite.http.post(f"/api/v1/stop_recording/{job}", json={}).json()["status"] == "SUCCEEDED"
     told = again.json()
     assert (again.status_code, told["state"]) == (200, "SUCCEEDED")
     assert told["recordingStopTime"] == asked.json()["recordingStopTime"]
