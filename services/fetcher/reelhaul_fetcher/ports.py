@@ -204,3 +204,6 @@ class Queue(Protocol):
 
     async def publish(self, notice: work_pb2.ProgressNotice) -> None:
         """Tell of progress. Never raises; what cannot be sent is dropped."""
+
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """Tell of this worker. Never raises; what cannot be sent is dropped."""

@@ -516,6 +516,10 @@ class Wait(_message.Message):
         """A live event has not begun; FormatSpec.live says to wait."""
         SAME_IN_PROGRESS: Wait._Reason.ValueType  # 11
         """An equal request is being fetched; this job will share its result."""
+        EGRESS_SPENT: Wait._Reason.ValueType  # 12
+        """Every egress has carried the bytes that it may today; `until` says when the next
+        day begins.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why. New values may be added; show the message of an unknown one."""
@@ -544,6 +548,10 @@ class Wait(_message.Message):
     """A live event has not begun; FormatSpec.live says to wait."""
     SAME_IN_PROGRESS: Wait.Reason.ValueType  # 11
     """An equal request is being fetched; this job will share its result."""
+    EGRESS_SPENT: Wait.Reason.ValueType  # 12
+    """Every egress has carried the bytes that it may today; `until` says when the next
+    day begins.
+    """
 
     REASON_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
