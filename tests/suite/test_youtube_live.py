@@ -63,7 +63,7 @@ def test_a_premiere(suite: Suite, youtube: YouTube) -> None:
 
     def waits() -> bool:
         told = suite.http.get(f"/api/v1/status/{waiting}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "LIVE_NOT_BEGUN", 0)
 
     suite.awaited("wait for the premiere", waits)
     assert completed(suite, youtube.watch_url("plain360"), quality="360p")["status"] == "SUCCEEDED"
