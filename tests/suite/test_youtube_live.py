@@ -15,6 +15,9 @@ from tests.sites.youtube.site import YouTube
 from tests.suite.suite import Suite, running_suite
 from tests.suite.watching import completed, created, ended, saved, until_downloading
 
+from reelhaul.rest import Client
+from reelhaul.type.v1.media_pb2 import Progress
+
 
 @pytest.fixture(scope="module")
 def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
@@ -119,7 +122,7 @@ def test_nothing_to_end(suite: Suite, youtube: YouTube) -> None:
     waiting = created(suite, youtube.watch_url("upcoming", copy=4), live="wait")
 
     def waits() -> bool:
-        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "SCHEDULED")
+        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "LIVE_NOT_BEGUN")
 
     suite.awaited("wait for the event", waits)
     video = completed(suite, youtube.watch_url("plain360"), quality="360p")
@@ -137,7 +140,8 @@ def test_ended_by_its_user_under_kills(suite: Suite, youtube: YouTube, tmp_path:
     job = created(suite, youtube.watch_url("livelong", copy=5), live="record", format="mp4")
     _recording(suite, job)
     os.kill(suite.pid("fetcher"), signal.SIGSTOP)
-    suite.http.post(f"/v1/jobs/{job}:stopRecording", json={}).raise_for_status()
+    with Client(suite.address("gateway")) as client:
+        assert client.stop_recording(job).stage == Progress.RECORDING
     killed = [(name, suite.kill(name)) for name in ("jobs", "fetcher")]
     for name, pid in killed:
         suite.await_another(name, pid)
