@@ -162,7 +162,7 @@ def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path
 
     def waits() -> bool:
         told = suite.http.get(f"/api/v1/status/{second}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "IN_QUEUE", 0)
 
     suite.awaited("wait for room", waits)
     suite.http.post(f"/api/v1/cancel/{second}", json={})
