@@ -35,6 +35,10 @@ class Ours:
             names += [job.name for job in (await self._jobs.BatchCreateJobs(batch)).jobs]
         return names
 
+    async def forget(self, name: str) -> None:
+        """Remove an ended job and its files."""
+        await self._jobs.DeleteJob(job_service_pb2.DeleteJobRequest(name=name))
+
     async def cancel(self, names: Sequence[str]) -> None:
         """End what runs."""
         for name in names:

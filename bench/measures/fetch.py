@@ -102,6 +102,8 @@ async def _big(report: Report, scene: _Scene) -> None:
         speeds["reelhaul"].append(megabytes / (job.end_time.ToNanoseconds() / 1e9 - began))
         for stage, milliseconds in stages.spent(scene.ours.suite.log, job).items():
             spent[f"of which {stage}"].append(milliseconds)
+        # As the rivals' files are: who keeps them needs fresh memory for each, which costs more.
+        await scene.ours.forget(name)
         if number == 0:
             speeds.clear()
             spent.clear()
