@@ -19,7 +19,7 @@ from reelhaul.work.v1 import work_pb2
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.states import Priority
-from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.ports.bus import Notice
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_runtime.errors import Unavailable
 

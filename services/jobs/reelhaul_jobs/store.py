@@ -25,16 +25,7 @@ from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import (
-    Page,
-    Query,
-    Request,
-    Rule,
-    RuleOfList,
-    RuleOfMany,
-    SiteKey,
-    SiteRule,
-)
+from reelhaul_jobs.ports.jobs import Page, Query, Request, Rule, RuleOfList, RuleOfMany, SiteKey, SiteRule
 from reelhaul_jobs.replays import Answer
 from reelhaul_jobs.tables import OF_A_LIST, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status

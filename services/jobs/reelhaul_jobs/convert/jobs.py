@@ -14,7 +14,7 @@ from reelhaul_jobs.convert import names
 from reelhaul_jobs.model import ids, waits
 from reelhaul_jobs.model.job import Attempt, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import Kind, Priority, State
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.service.jobs import Seen
 
 _SHOW_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})

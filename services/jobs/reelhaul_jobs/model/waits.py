@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
+from google.rpc import status_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.retries import reason_of
 from reelhaul_jobs.model.sites import SiteLimits, SiteNow, opens_at, room
 from reelhaul_jobs.model.states import Lane, State
 
@@ -21,6 +26,18 @@ class WaitReason(IntEnum):
     SITE_PARKED = 5
     PAUSED = 7
     NO_WORKER = 8
+    DISK_FULL = 9
+    LIVE_NOT_BEGUN = 10
+
+
+# What a job says whose worker handed it back for this.
+_HANDED_BACK: Mapping[int | None, tuple[WaitReason, str]] = {
+    ErrorReason.WORKER_DISK_FULL: (WaitReason.DISK_FULL, "its worker ran short of disk space"),
+    ErrorReason.MEDIA_NOT_LIVE_YET: (
+        WaitReason.LIVE_NOT_BEGUN,
+        "the event has not begun",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +63,7 @@ def wait_of(job: Job, *, place: int = 0, workers: bool = True, site: Wait | None
         case State.PAUSED:
             return Wait(reason=WaitReason.PAUSED, message="paused by a user")
         case State.QUEUED if job.lane is Lane.LATER:
-            return Wait(reason=WaitReason.SCHEDULED, message="its time has not come", until=job.due)
+            return _later(job)
         case State.QUEUED if not workers:
             return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", place=place)
         case State.QUEUED if site is not None and job.lane is Lane.READY:
@@ -55,6 +72,20 @@ def wait_of(job: Job, *, place: int = 0, workers: bool = True, site: Wait | None
             return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", place=place)
         case _:
             return None
+
+
+def _later(job: Job) -> Wait:
+    """Why *job* is not to start before its ``due``: its user said so, or the worker that handed it back."""
+    if job.due == job.schedule_time:
+        return Wait(reason=WaitReason.SCHEDULED, message="its time has not come", until=job.due)
+    return handed_back(job.error, job.due)
+
+
+def handed_back(error: status_pb2.Status | None, until: datetime | None = None) -> Wait:
+    """Why a job waits whose worker gave it back because of *error*."""
+    cause = reason_of(error) if error is not None else None
+    reason, message = _HANDED_BACK.get(cause, (WaitReason.IN_QUEUE, "waits for a free slot"))
+    return Wait(reason=reason, message=message, until=until)
 
 
 def wait_at(site: SiteNow, limits: SiteLimits, now: datetime) -> Wait | None:

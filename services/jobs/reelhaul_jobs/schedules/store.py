@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 
 from reelhaul_jobs import replays
 from reelhaul_jobs.changes_store import insert_jobs
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.replays import Answer
 from reelhaul_jobs.rows import micros
 from reelhaul_jobs.schedules import model, rows

@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 
 from reelhaul_jobs.model import picking, sites
 from reelhaul_jobs.model.sites import SiteLimits
-from reelhaul_jobs.ports import Backlog, Clock, JobBus, Look, QueueStore
+from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.queue import Backlog, Look, QueueStore
 from reelhaul_runtime import failpoints
 
 log = logging.getLogger(__name__)

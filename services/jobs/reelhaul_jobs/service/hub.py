@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.ports.bus import Notice
 from reelhaul_runtime.errors import ReelhaulError
 
 # Newest progress kept in hand; older ones are still on the bus.

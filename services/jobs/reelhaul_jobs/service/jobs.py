@@ -12,7 +12,10 @@ from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
-from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore, Page, Query, Request, Rule
+from reelhaul_jobs.ports.neighbours import Probe
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints

@@ -15,7 +15,9 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Kind, State
-from reelhaul_jobs.ports import Clock, JobStore, QueueStore, RuleOfList, SiteKey, SiteRule
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound

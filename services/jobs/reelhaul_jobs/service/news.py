@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports import JobBus
+from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.service.hub import Hub
 
 
