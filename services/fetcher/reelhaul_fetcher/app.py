@@ -34,6 +34,7 @@ from reelhaul_fetcher.service.fetching import Fetching, Limits
 from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.signing import SignIn
+from reelhaul_fetcher.service.unqueued import Unqueued
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -100,7 +101,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
+        unqueued = Unqueued(worker, bench)
+        servicer = FetcherServicer(probing, bench.fetches, unqueued, worker)  # type: ignore[abstract] # the door answers for the rest
         pulling = asyncio.create_task(_pull(engine, worker))
 
         async def drained() -> None:
@@ -113,8 +115,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=OpenDoor(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
-                # It answers probes all the same, and its jobs wait for space.
-                remarks={"fetcher.disk": room.check},
+                # It answers probes all the same; jobs wait for space, or for another fetcher.
+                remarks={"fetcher.disk": room.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
                 draining=drained,
             )

@@ -27,6 +27,8 @@ class Reporter:
         self.enough = asyncio.Event()
         #: Called when a recording begins.
         self.on_recording: Callable[[], None] = lambda: None
+        #: Called with what is published.
+        self.on_published: Callable[[Progress], None] = lambda _: None
         self.latest = Progress(attempt=attempt)
         #: Metadata that no renewal has carried yet.
         self.unsent_media: MediaInfo | None = None
@@ -106,6 +108,7 @@ class Reporter:
     async def _publish_one(self) -> None:
         self._fresh.clear()
         self._sequence += 1
+        self.on_published(self.latest)
         await self._queue.publish(
             work_pb2.ProgressNotice(
                 job=self._job, epoch=self._epoch, sequence=self._sequence, progress=self.latest
