@@ -382,9 +382,9 @@ async def test_draining_without_a_listener(house: Front) -> None:
     assert house.outcome.released.reason == type(house.outcome).Released.DRAIN
 
 
-def _ended(fetches: Fetches, number: int) -> Sequence[str]:
+def _ended(fetches: Fetches, number: int, attempt: str = "") -> Sequence[str]:
     """Names of that many fetches that were begun and have ended."""
-    begun = [fetches.begin(lease_pb2.FetchSpec(url=URL)) for _ in range(number)]
+    begun = [fetches.begin(lease_pb2.FetchSpec(url=URL), attempt) for _ in range(number)]
     for fetch in begun:
         fetches.end(fetch, None)
     return [fetch.name for fetch in begun]
@@ -403,6 +403,14 @@ async def test_ended_ones_are_forgotten() -> None:
     assert fetches.get(names[1]).ended
     now = 600
     assert fetches.page(10, "")[0] == [running]
+
+
+async def test_jobs_crowd_nobody_out() -> None:
+    """However many jobs a worker has done, it remembers what was asked of it directly."""
+    fetches = Fetches(most_ended_attempts=2)
+    (own,) = _ended(fetches, 1)
+    names = _ended(fetches, 5, f"{JOB}/attempts/1")
+    assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:2:-1], own]
 
 
 async def test_a_slow_watcher_gets_the_newest() -> None:

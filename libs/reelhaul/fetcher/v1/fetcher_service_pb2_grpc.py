@@ -132,7 +132,7 @@ class FetcherServiceServicer:
 
     def GetFetch(self, request, context):
         """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-        than 1000 have ended since.
+        than 1000 have ended since, or 100 of those that serve jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,7 +65,7 @@ class FetcherServiceStub:
     """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
     GetFetch: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetFetchRequest, _fetch_pb2.Fetch]
     """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-    than 1000 have ended since.
+    than 1000 have ended since, or 100 of those that serve jobs.
     """
     ListFetches: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListFetchesRequest, _fetcher_service_pb2.ListFetchesResponse]
     """Lists this worker's fetches, the newest first, those for LeaseService among them."""
@@ -120,7 +120,7 @@ class FetcherServiceAsyncStub(FetcherServiceStub):
     """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
     GetFetch: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetFetchRequest, _fetch_pb2.Fetch]  # type: ignore[assignment]
     """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-    than 1000 have ended since.
+    than 1000 have ended since, or 100 of those that serve jobs.
     """
     ListFetches: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListFetchesRequest, _fetcher_service_pb2.ListFetchesResponse]  # type: ignore[assignment]
     """Lists this worker's fetches, the newest first, those for LeaseService among them."""
@@ -196,7 +196,7 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fetch_pb2.Fetch, _abc.Awaitable[_fetch_pb2.Fetch]]:
         """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-        than 1000 have ended since.
+        than 1000 have ended since, or 100 of those that serve jobs.
         """
 
     @_abc_1.abstractmethod

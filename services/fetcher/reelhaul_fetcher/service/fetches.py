@@ -19,7 +19,8 @@ from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 _KEPT_SECONDS = 600.0
-_MOST_ENDED = 1000
+# Of jobs' attempts fewer are remembered: jobs itself knows how they ended.
+_MOST_ENDED, _MOST_ENDED_ATTEMPTS = 1000, 100
 
 
 class Tracked:
@@ -102,12 +103,19 @@ class Tracked:
 
 
 class Fetches:
-    """Those that run, and of the ended ones the last thousand, for ten minutes."""
+    """Those that run, and of the ended ones some, for ten minutes."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most_ended: int = _MOST_ENDED) -> None:
-        self._clock, self._most_ended = clock, most_ended
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        most_ended: int = _MOST_ENDED,
+        most_ended_attempts: int = _MOST_ENDED_ATTEMPTS,
+    ) -> None:
+        self._clock = clock
         self._all: dict[str, Tracked] = {}
-        self._ended: deque[tuple[float, str]] = deque()
+        # When each ended, with its name, by whether a job asked for it.
+        self._ended: dict[bool, deque[tuple[float, str]]] = {False: deque(), True: deque()}
+        self._most = {False: most_ended, True: most_ended_attempts}
         self._numbers = itertools.count(1)
         # Numbers begin anew with each process: another one's page tokens are none here.
         self._life = secrets.token_hex(4)
@@ -129,7 +137,7 @@ class Fetches:
     def end(self, fetch: Tracked, outcome: Finish | None) -> None:
         """*fetch* is over: as ``Tracked.end``."""
         fetch.end(outcome)
-        self._ended.append((self._clock(), fetch.name))
+        self._ended[bool(fetch.attempt)].append((self._clock(), fetch.name))
         self._forget()
 
     def get(self, name: str) -> Tracked:
@@ -162,6 +170,7 @@ class Fetches:
 
     def _forget(self) -> None:
         old = self._clock() - _KEPT_SECONDS
-        while self._ended and (len(self._ended) > self._most_ended or self._ended[0][0] <= old):
-            _, name = self._ended.popleft()
-            del self._all[name]
+        for of_jobs, ended in self._ended.items():
+            while ended and (len(ended) > self._most[of_jobs] or ended[0][0] <= old):
+                _, name = ended.popleft()
+                del self._all[name]
