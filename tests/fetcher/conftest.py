@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
@@ -37,6 +38,7 @@ class Heard:
         self.metadata: list[MediaInfo] = []
         self.pages: list[list[PlaylistEntry]] = []
         self.enough = asyncio.Event()
+        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
         self.on_air = asyncio.Event()
 
     def media(self, media: MediaInfo) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
@@ -60,6 +61,7 @@ class _Sample:
         self.sightings = Sightings()
         self.received_bytes = 0
         self.enough = asyncio.Event()
+        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
 
     def recording(self) -> None:
         """It ends like any other."""

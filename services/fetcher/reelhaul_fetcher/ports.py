@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import Jar
 from reelhaul_fetcher.model.orders import (
@@ -29,6 +30,8 @@ class Listener(Protocol):
     sightings: Sightings
     #: Set: a recording that has begun is to end now, and what it has is its file.
     enough: asyncio.Event
+    #: Why that is: RECORDING_CUT or RECORDING_STOPPED.
+    why_enough: Warned.Reason.ValueType
 
     def recording(self) -> None:
         """What is on air is being recorded from now on."""
@@ -201,3 +204,6 @@ class Queue(Protocol):
 
     async def publish(self, notice: work_pb2.ProgressNotice) -> None:
         """Tell of progress. Never raises; what cannot be sent is dropped."""
+
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """Tell of this worker. Never raises; what cannot be sent is dropped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.orders import (
     ExpandOrder,
     FetchOrder,
@@ -54,6 +55,8 @@ class MemoryEngine:
         told.total_bytes = self.total_bytes
         listener.progress(told)
         if self.on_air:
+            told.stage = Progress.RECORDING
+            listener.progress(told)
             listener.recording()
         self.begun.set()
         try:
@@ -64,7 +67,8 @@ class MemoryEngine:
         if self.failure is not None:
             raise self.failure
         info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
-        return FetchReport(self.media, (Product(path, info),), DeliveredMedia())
+        warnings = (Warned(reason=listener.why_enough),) if self.on_air else ()
+        return FetchReport(self.media, (Product(path, info),), DeliveredMedia(), warnings)
 
     async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
         """As ``ports.Engine.expand``."""

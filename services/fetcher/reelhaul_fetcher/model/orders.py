@@ -31,6 +31,8 @@ class FetchOrder:
     memory_bytes: int = 4 << 30
     #: Cookies to ask the site with, in Netscape's form: a copy that nobody else has.
     cookies: str = field(default="", repr=False)
+    #: The user ended its recording before, and that was lost: a moment of what is on air, or nothing.
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

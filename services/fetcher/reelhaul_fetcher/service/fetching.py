@@ -164,6 +164,7 @@ class Fetching:
             idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
             memory_bytes=self.limits.memory_bytes,
+            stopped=lease.spec.recording_stopped,
         )
 
     async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: Reporter) -> T:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.gauge import SHARES
 from reelhaul_fetcher.model.orders import Sightings
@@ -25,6 +26,7 @@ class Reporter:
         self.sightings = Sightings()
         #: Set: a recording is to end, with what it has.
         self.enough = asyncio.Event()
+        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
         #: Called when a recording begins.
         self.on_recording: Callable[[], None] = lambda: None
         #: Called with what is published.
@@ -45,8 +47,15 @@ class Reporter:
         self.unsent_media = media
 
     def recording(self) -> None:
-        """What is on air is being recorded from now on."""
+        """What is on air is being recorded from now on: jobs is to know, since a user may end it."""
         self.on_recording()
+        self._eager()
+
+    def end_recording(self, why: Warned.Reason.ValueType) -> None:
+        """That is enough; the first reason holds."""
+        if not self.enough.is_set():
+            self.why_enough = why
+            self.enough.set()
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """More of a list is known; jobs is to hear of it soon."""

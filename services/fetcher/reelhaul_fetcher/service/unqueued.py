@@ -151,6 +151,9 @@ class Unpublished:
     async def publish(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``."""
 
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """As ``ports.Queue.say``."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfNoJob:

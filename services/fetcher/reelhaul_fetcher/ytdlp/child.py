@@ -13,6 +13,7 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import running
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
@@ -27,7 +28,7 @@ class Line:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self._enough = False
+        self._enough: Warned.Reason.ValueType = Warned.REASON_UNSPECIFIED
 
     def progress(self, progress: Progress) -> None:
         """Newest progress."""
@@ -52,12 +53,11 @@ class Line:
         """A recording begins. From now on the fetcher says one thing only: that it is enough."""
         self.say({"type": "recording"})
 
-    def enough(self) -> bool:
-        """Whether the recording is to end."""
+    def enough(self) -> Warned.Reason.ValueType:
+        """Why the recording is to end; REASON_UNSPECIFIED while it is not."""
         with self._lock:
             if not self._enough and select.select([self._stream], [], [], 0)[0]:
-                wire.read(self._stream)
-                self._enough = True
+                self._enough = wire.read(self._stream)["enough"]
         return self._enough
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:

@@ -289,7 +289,7 @@ async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> As
 
     async def tell(told: Listener) -> None:
         await told.enough.wait()
-        writer.write(wire.framed({"enough": True}))
+        writer.write(wire.framed({"enough": told.why_enough}))
 
     task = asyncio.create_task(tell(listener)) if listener is not None else None
     try:

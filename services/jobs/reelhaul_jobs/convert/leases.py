@@ -120,6 +120,7 @@ def claim_response(answer: Leased | Refusal) -> ClaimResponse:
             labels=job.labels,
             traceparent=job.traceparent,
             expansion=_expansion(job),
+            recording_stopped=job.recording_stop_time is not None,
         ),
         resume=_hints(answer),
         egress=job.egress,
@@ -141,6 +142,7 @@ def renew_response(answer: Renewed | Refusal) -> RenewResponse:
         lease_duration=names.duration(answer.duration),
         lease_expire_time=names.stamp(answer.expire_time),
         cancel_requested=answer.cancel_requested,
+        stop_recording=answer.stop_recording,
     )
     return RenewResponse(renewal=renewal)
 

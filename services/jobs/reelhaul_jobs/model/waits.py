@@ -14,6 +14,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import reason_of
 from reelhaul_jobs.model.sites import SiteLimits, SiteNow, opens_at, room
 from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.model.workforce import Presence, Shortage
 
 
 class WaitReason(IntEnum):
@@ -28,6 +29,7 @@ class WaitReason(IntEnum):
     NO_WORKER = 8
     DISK_FULL = 9
     LIVE_NOT_BEGUN = 10
+    EGRESS_SPENT = 12
 
 
 # What a job says whose worker handed it back for this.
@@ -50,11 +52,19 @@ class Wait:
     until: datetime | None = None
 
 
-def wait_of(job: Job, *, place: int = 0, workers: bool = True, site: Wait | None = None) -> Wait | None:
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers: whether any lives, and the shortage for which none takes work."""
+
+    lives: bool = True
+    short: Presence | None = None
+
+
+def wait_of(job: Job, *, place: int = 0, crew: Crew = Crew(), site: Wait | None = None) -> Wait | None:
     """Why *job* does not run; None where it runs or has ended.
 
-    *place* counts from 1 where it is known; *workers* says whether any lives; *site* is
-    what its site says, if it lets nobody in now.
+    *place* counts from 1 where it is known; *site* is what its site says, if it lets
+    nobody in now.
     """
     match job.state:
         case State.RETRYING:
@@ -64,14 +74,24 @@ def wait_of(job: Job, *, place: int = 0, workers: bool = True, site: Wait | None
             return Wait(reason=WaitReason.PAUSED, message="paused by a user")
         case State.QUEUED if job.lane is Lane.LATER:
             return _later(job)
-        case State.QUEUED if not workers:
+        case State.QUEUED if not crew.lives:
             return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", place=place)
         case State.QUEUED if site is not None and job.lane is Lane.READY:
             return replace(site, place=place)
+        case State.QUEUED if crew.short is not None:
+            return _short(crew.short, place)
         case State.QUEUED:
             return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", place=place)
         case _:
             return None
+
+
+def _short(worker: Presence, place: int) -> Wait:
+    """Why no worker takes work, of which *worker* is the first that will again."""
+    if worker.shortage is Shortage.DISK:
+        return Wait(reason=WaitReason.DISK_FULL, message="the fetchers are short of disk space", place=place)
+    message = "every egress has carried the bytes that it may today"
+    return Wait(reason=WaitReason.EGRESS_SPENT, message=message, place=place, until=worker.until)
 
 
 def _later(job: Job) -> Wait:

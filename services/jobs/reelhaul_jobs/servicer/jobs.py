@@ -12,12 +12,12 @@ from datetime import timedelta
 from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
-from reelhaul_jobs import admission
 from reelhaul_jobs.admission.updates import paths_of
 from reelhaul_jobs.convert import batches, lists, names, summaries, watches
 from reelhaul_jobs.convert import jobs as to_jobs
+from reelhaul_jobs.convert.forms import Birth, Forms
 from reelhaul_jobs.convert.updates import update_of
-from reelhaul_jobs.model import waits
+from reelhaul_jobs.model import ids, waits
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.service.batches import Batches
@@ -50,6 +50,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._tokens = tokens
         self._now = now
         self._retention = retention
+        self._forms = Forms(retention)
 
     async def CreateJob(
         self, request: job_service_pb2.CreateJobRequest, context: object = None
@@ -57,13 +58,13 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         now, tenant = self._now(), identity.caller().tenant
         once = to_jobs.request_of(request, "CreateJob", tenant, now)
         try:
-            asked = admission.admitted(request.job, now)
+            birth = Birth(tenant, now, logs.traceparent.get())
+            job = self._forms.job_of(request.job, request.job_id or ids.new_id(now), birth)
         except ReelhaulError:
             # What was good once is so when it is repeated, though its schedule_time has passed since.
             if (seen := await self._jobs.created(once)) is None:
                 raise
             return to_jobs.proto_of(seen)
-        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get(), self._retention)
         if request.validate_only:
             return to_jobs.proto_of(await self._jobs.forecast(job))
         return to_jobs.proto_of(await self._jobs.create(job, once))
@@ -92,6 +93,12 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         reason = names.text(request.reason, "reason", 500)
         job_id = names.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.cancel(job_id, _owner(), reason=reason, etag=request.etag))
+
+    async def StopRecording(
+        self, request: job_service_pb2.StopRecordingRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.stop_recording(job_id, _owner(), etag=request.etag))
 
     async def RetryJob(self, request: job_service_pb2.RetryJobRequest, context: object = None) -> job_pb2.Job:
         job_id, tenant = names.job_id(request.name), identity.caller().tenant
@@ -135,7 +142,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         now, tenant = self._now(), identity.caller().tenant
         once = to_jobs.request_of(request, "BatchCreateJobs", tenant, now)
         try:
-            asked = batches.batch_of(request, tenant, now, self._retention)
+            asked = batches.batch_of(request, tenant, now, self._forms)
         except ReelhaulError:
             # As in CreateJob.
             if (earlier := await self._batches.created(once)) is None:
