@@ -348,6 +348,7 @@ async def test_draining(house: Front) -> None:
     assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
     with pytest.raises(Unavailable):
         await house.worker.check()
+    assert house.worker.slots == 0
     house.give()
     house.engine.go.set()
     assert [message.active_count async for message in counts] == [0]

@@ -104,7 +104,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
         unqueued = Unqueued(worker, bench)
         servicer = FetcherServicer(probing, bench.fetches, unqueued, worker)  # type: ignore[abstract] # the door answers for the rest
-        presence = Presence(name, settings.fetcher_slots, room, egresses, _utc_now)
+        presence = Presence(name, lambda: worker.slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
         stack.push_async_callback(ended, saying)
         pulling = asyncio.create_task(_pull(engine, worker))

@@ -38,6 +38,11 @@ class Worker:
         self._drains: set[asyncio.Task[None]] = set()
 
     @property
+    def slots(self) -> int:
+        """Slots for work; none once it is drained."""
+        return 0 if self._draining.is_set() else self._places.slots
+
+    @property
     def busy(self) -> int:
         """Slots in use; what is recorded uses none."""
         return sum(not attempt.place.recording for attempt in self._running)
