@@ -335,6 +335,19 @@ async def test_pages(house: Front) -> None:
         assert error_of(refused.value, "").reason == ErrorReason.PAGE_TOKEN_INVALID
 
 
+async def test_a_page_has_its_weight() -> None:
+    """A page of what is large has fewer, but none is left out."""
+    fetches = Fetches()
+    large = lease_pb2.FetchSpec(url=URL, format=FormatSpec(selector="a" * 400_000))
+    names = [fetches.begin(large).name for _ in range(5)]
+    token, pages = "", list[list[str]]()
+    while token or not pages:
+        page, token = fetches.page(1000, token)
+        pages.append([fetch.name for fetch in page])
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [name for page in pages for name in page] == names[::-1]
+
+
 async def test_draining(house: Front) -> None:
     """Drained, a worker takes nothing more from anyone, tells what is left, and health says so."""
     await house.worker.check()

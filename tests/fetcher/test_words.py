@@ -116,7 +116,6 @@ def test_retry_after(header: str, seconds: int | None) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
         "example.com",
         "file:///etc/passwd",
         "ftp://example.com/a",

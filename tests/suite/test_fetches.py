@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -103,10 +105,10 @@ def inside(suite: Suite) -> Iterator[Inside]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite with two slots, whose files are sent to storage."""
+    """A suite with two slots, whose files are sent to storage, and which leaves soon when it is to."""
     place = tmp_path_factory.mktemp("small")
     with running_suite(
-        place / "data", fetcher_slots="2", storage_adopt_dir=str(place / "nowhere"), auth="none"
+        place / "data", fetcher_slots="2", storage_adopt_dir=str(place / "nowhere"), drain_seconds="1"
     ) as suite:
         yield suite
 
@@ -200,6 +202,20 @@ def test_overload(small: Suite, ours: Inside, site: Site) -> None:
     (shown,) = (fetch.name for fetch in ours.listed() if fetch.attempt.startswith(f"jobs/{job}/"))
     assert ours.watched(shown).state == Fetch.SUCCEEDED
     assert ours.cancel(names[1]).state == Fetch.CANCELLED
+
+
+def test_the_fetcher_leaves(small: Suite, ours: Inside, site: Site) -> None:
+    """Who watches a fetch when its fetcher is told to leave hears the end of it, and that another may do."""
+    name = ours.begun(site.url(_SLOW), Progress.DOWNLOADING)
+    leaving = small.pid("fetcher")
+    watch = ours.fetcher.WatchFetch(pb.WatchFetchRequest(name=name), metadata=ours.token, timeout=60)
+    assert next(watch).snapshot.state == Fetch.RUNNING
+    os.kill(leaving, signal.SIGTERM)
+    *_, message = watch
+    last = message.snapshot
+    assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
+    small.await_another("fetcher", leaving)
+    small.await_ready()
 
 
 def test_drain(small: Suite, ours: Inside, site: Site) -> None:

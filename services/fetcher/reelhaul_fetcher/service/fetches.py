@@ -21,6 +21,8 @@ from reelhaul_runtime.errors import NotFound, ReelhaulError
 _KEPT_SECONDS = 600.0
 # Of jobs' attempts fewer are remembered: jobs itself knows how they ended.
 _MOST_ENDED, _MOST_ENDED_ATTEMPTS = 1000, 100
+# Of a page: clients take no more than 4 MiB in one message.
+_MOST_BYTES = 1 << 20
 
 
 class Tracked:
@@ -48,6 +50,11 @@ class Tracked:
     def ended(self) -> bool:
         """Whether it is over, its files gone from here."""
         return self._fetch.state != Fetch.RUNNING
+
+    @property
+    def weight(self) -> int:
+        """Bytes that a snapshot takes in an answer."""
+        return self._fetch.ByteSize()
 
     def snapshot(self) -> Fetch:
         """All of it, as it stands."""
@@ -153,11 +160,15 @@ class Fetches:
         Raises PAGE_TOKEN_INVALID.
         """
         self._forget()
-        before = self._place(token)
-        newest = (fetch for fetch in reversed(self._all.values()) if not before or fetch.number < before)
-        found = list(itertools.islice(newest, size + 1))
-        more = found[size:]
-        return found[:size], f"{self._life}-{found[size - 1].number}" if more else ""
+        before, page, weight = self._place(token), list[Tracked](), 0
+        for fetch in reversed(self._all.values()):
+            if before and fetch.number >= before:
+                continue
+            weight += fetch.weight
+            if page and (len(page) == size or weight > _MOST_BYTES):
+                return page, f"{self._life}-{page[-1].number}"
+            page.append(fetch)
+        return page, ""
 
     def _place(self, token: str) -> int:
         if not token:

@@ -100,6 +100,7 @@ class Worker:
 
     def begin_drain(self, grace: float | None) -> None:
         """``drain``, whoever waits for it; from now on nothing is taken."""
+        log.info("asked to drain", extra={"grace_seconds": grace})
         self._draining.set()
         task = asyncio.create_task(self.drain(grace))
         self._drains.add(task)
