@@ -93,10 +93,7 @@ async def _big(report: Report, scene: _Scene) -> None:
         if number == 0:
             speeds.clear()
     path.unlink()
-    report.figures("MB/s", speeds)
-    report.target("fetch-big-to-curl", ratios(speeds["reelhaul"], speeds["curl"]), ">=", 0.6)
-    command_line = ratios(speeds["reelhaul"], speeds["yt-dlp, command line"])
-    report.target("fetch-big-to-command-line", command_line, ">=", 1.5)
+    _against(report, "big", speeds, curl=0.6, command_line=1.5)
 
 
 async def _slow(report: Report, scene: _Scene) -> None:
@@ -116,10 +113,18 @@ async def _slow(report: Report, scene: _Scene) -> None:
         ):
             speeds[name].append(megabytes / seconds)
     path.unlink()
+    _against(report, "slow", speeds, curl=6, command_line=6)
+
+
+def _against(
+    report: Report, part: str, speeds: dict[str, list[float]], *, curl: float, command_line: float
+) -> None:
+    """The *speeds* of a *part*; ours is to be *curl* times curl's and *command_line* times yt-dlp's."""
     report.figures("MB/s", speeds)
-    report.target("fetch-slow-to-curl", ratios(speeds["reelhaul"], speeds["curl"]), ">=", 6)
+    to_curl = ratios(speeds["reelhaul"], speeds["curl"])
     to_command_line = ratios(speeds["reelhaul"], speeds["yt-dlp, command line"])
-    report.target("fetch-slow-to-command-line", to_command_line, ">=", 6)
+    report.target(f"fetch-{part}-to-curl", to_curl, ">=", curl)
+    report.target(f"fetch-{part}-to-command-line", to_command_line, ">=", command_line)
 
 
 async def _small(report: Report, scene: _Scene) -> None:

@@ -25,6 +25,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.service.fetches import Fetches
 from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.unqueued import Unqueued
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
@@ -78,9 +79,8 @@ async def house(tmp_path: Path) -> AsyncIterator[Front]:
     """A house with one slot, its worker idle."""
     house = Front(tmp_path)
     probing = Probing(house.engine, house.guard, lambda: datetime.now(UTC))
-    servicer = FetcherServicer(  # type: ignore[abstract,unused-ignore]
-        probing, house.bench.fetches, Unqueued(house.worker, house.bench), house.worker
-    )
+    unqueued = Unqueued(house.worker, house.bench)
+    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker)
     served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(house.working())

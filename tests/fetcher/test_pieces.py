@@ -156,6 +156,33 @@ class _Switched(Remote):
         return super().go_on(*asked)
 
 
+def test_bytes_in_the_middle_that_never_come(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """Answers that end early and in good order, or empty, in mid-file leave no hole: the fetch fails."""
+    with pytest.raises(RequestError):
+        Fetch(downloader, tmp_path, site.url(f"{FILE}?token=hole&hole=3000000&{SLOW}"))
+
+
+@pytest.mark.parametrize("place", [1_000_000, 2_621_440, 3_000_000, 5_000_000])
+def test_bytes_in_the_middle_that_come_late(
+    downloader: Downloader, site: Site, tmp_path: Path, place: int
+) -> None:
+    """Where the answers to the first pieces end early, in good order, the file is whole nevertheless."""
+    url = site.url(f"{FILE}?token=late-{place}&hole={place}&parts=1&times=3&{SLOW}")
+    assert site.digest(FILE) == Fetch(downloader, tmp_path, url).digest
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_no_file_with_a_hole_is_a_result(rig: Rig, site: Site) -> None:
+    """A film that could be played at both ends, but whose middle never comes, is a failed fetch."""
+    with pytest.raises(ReelhaulError) as failure:
+        await rig.fetch(site.url(f"{FILE}?token=guarded-hole&hole=3000000&{SLOW}"))
+    assert failure.value.reason in (ErrorReason.UPSTREAM_UNAVAILABLE, ErrorReason.UPSTREAM_STALLED)
+    ranges = filter(None, _ranges(site, "guarded-hole"))
+    asked = [int(told.removeprefix("bytes=").partition("-")[0]) for told in ranges]
+    # What lies behind the hole had been fetched: the file was long enough, and zeros within.
+    assert max(asked) > 3_100_000
+
+
 def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Path) -> None:
     """The limit of a job ends all pieces at once."""
 

@@ -118,7 +118,7 @@ def test_nothing_to_end(suite: Suite, youtube: YouTube) -> None:
     waiting = created(suite, youtube.watch_url("upcoming", copy=4), live="wait")
 
     def waits() -> bool:
-        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "SCHEDULED")
+        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "LIVE_NOT_BEGUN")
 
     suite.awaited("wait for the event", waits)
     video = completed(suite, youtube.watch_url("plain360"), quality="360p")
@@ -157,7 +157,7 @@ def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path
 
     def waits() -> bool:
         told = suite.http.get(f"/api/v1/status/{second}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "IN_QUEUE", 0)
 
     suite.awaited("wait for room", waits)
     suite.http.post(f"/api/v1/cancel/{second}", json={})

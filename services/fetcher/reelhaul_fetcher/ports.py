@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
@@ -72,6 +73,9 @@ class Engine(Protocol):
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""
+
+    async def sites(self) -> Sequence[Extractor]:
+        """Every site that it knows, in no order; takes a second. Raises Unavailable, WORKER_LOST."""
 
 
 class Translator(Protocol):

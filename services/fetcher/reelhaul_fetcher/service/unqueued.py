@@ -33,6 +33,8 @@ class Unqueued:
 
     def __init__(self, worker: Worker, bench: Bench) -> None:
         self._worker, self._bench = worker, bench
+        #: Those that it began, among the others of the worker.
+        self.fetches = bench.fetches
         # Request ids, with what was asked by them and what came of it.
         self._asked: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
 
@@ -48,7 +50,7 @@ class Unqueued:
         egress = self._bench.fetching.egresses.choice(house_of(spec.url))
         place = self._worker.place()
         spec.attempt_deadline.FromTimedelta(DEADLINE)
-        fetch, leases = self._bench.fetches.begin(spec), OwnLeases(spec, egress)
+        fetch, leases = self.fetches.begin(spec), OwnLeases(spec, egress)
         attempt = Attempt(self._alone(leases), OwnDelivery(fetch.name), place, fetch)
 
         def stop() -> None:
@@ -68,7 +70,7 @@ class Unqueued:
 
         Raises NotFound, and StateConflict where jobs holds it.
         """
-        fetch = self._bench.fetches.get(name)
+        fetch = self.fetches.get(name)
         if not fetch.ended:
             if fetch.stop is None:
                 raise StateConflict(name, "RUNNING", f"it serves {fetch.attempt}: cancel its job")
@@ -81,7 +83,7 @@ class Unqueued:
         if before != digest:
             text = "the request_id was used for another fetch"
             raise ReelhaulError(ErrorReason.REQUEST_ID_REUSED, text, metadata={"requestId": request_id})
-        return self._bench.fetches.get(name)
+        return self.fetches.get(name)
 
     def _alone(self, leases: OwnLeases) -> Bench:
         """What an attempt works with that concerns nobody but who watches it here."""

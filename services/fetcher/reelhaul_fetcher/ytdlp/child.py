@@ -14,10 +14,10 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import running
+from reelhaul_fetcher.media import running, tasting
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
-from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, wire
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder, SitesOrder
+from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, sites, wire
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
@@ -85,7 +85,8 @@ def live(stream: socket.socket) -> None:
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = cage.Bounds(limit, order.cpu_seconds, order.memory_bytes)
-        cage.enter(folder, order.proxy_url, *ways, bounds=bounds)
+        tasting.bound(order.memory_bytes)
+        cage.enter(folder, order.proxy_url, *ways, bounds=bounds, within=tasting.line())
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(failures.classified(error, answers, order.url, place.extractor))
@@ -104,6 +105,8 @@ def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Pl
         case ExpandOrder():
             listed = listing.expand(order, access, line, answers, place)
             return {"type": "done", "media": wire.packed(listed.media), "truncated": listed.truncated}
+        case SitesOrder():
+            return {"type": "done", "sites": [wire.packed(site) for site in sites.known()]}
 
 
 class _Place:

@@ -18,10 +18,19 @@ from typing import Any
 
 from google.rpc import status_pb2
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    Order,
+    ProbeOrder,
+    SitesOrder,
+)
 from reelhaul_fetcher.namespace import Namespace
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.translating import NoTranslator
@@ -131,6 +140,11 @@ class YtDlpEngine:
         media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
+    async def sites(self) -> Sequence[Extractor]:
+        """As ``ports.Engine.sites``."""
+        done = await self._do(SitesOrder(), None)
+        return [wire.unpacked(Extractor, told) for told in done["sites"]]
+
     async def _do(
         self, order: Order, listener: Listener | None, entries: HearEntries | None = None
     ) -> wire.Frame:
@@ -145,7 +159,7 @@ class YtDlpEngine:
         known = self._runs[run] = _Run()
         try:
             with theirs:
-                self._send({"start": run}, theirs)
+                self._send({"start": run, "tastes": isinstance(order, FetchOrder)}, theirs)
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(wire.framed(wire.order_frame(order, self._access)))

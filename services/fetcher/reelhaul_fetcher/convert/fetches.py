@@ -1,4 +1,4 @@
-"""Between FetcherService's messages and the model: bounds of what comes in."""
+"""Fetches: what is asked to be fetched, and by what name; how a worker is to be drained."""
 
 from __future__ import annotations
 
@@ -9,44 +9,14 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1 import lease_pb2
-from reelhaul_fetcher.service.probing import Probe, Question, estimate
 from reelhaul_runtime import identity
 from reelhaul_runtime.admission import fields, formats, urls
 from reelhaul_runtime.admission.findings import Findings
 from reelhaul_runtime.errors import FieldInvalid
 
-_MAX_ENTRIES = 1000
-_DEFAULT_ENTRIES = 50
 _MAX_TENANT = 128
 _MAX_GRACE = timedelta(hours=12)
-_DEFAULT_PAGE, _MAX_PAGE = 50, 1000
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
-
-def question_of(request: fetcher_service_pb2.ProbeMediaRequest) -> Question:
-    """What *request* asks. Raises URL_INVALID, URL_FORBIDDEN, FIELD_INVALID."""
-    if not 0 <= request.max_entries <= _MAX_ENTRIES:
-        raise FieldInvalid("max_entries", f"must be between 0 and {_MAX_ENTRIES}")
-    cookies, who = request.format.cookies, identity.caller()
-    tenant = request.tenant if who.suite else who.tenant
-    return Question(
-        admitted(request.url),
-        request.max_entries or _DEFAULT_ENTRIES,
-        request.playlist,
-        cookies,
-        tenant if cookies else "",
-    )
-
-
-def answer_of(
-    probe: Probe, request: fetcher_service_pb2.ProbeMediaRequest
-) -> fetcher_service_pb2.ProbeMediaResponse:
-    """*probe* and what a job would take. Raises FORMAT_UNAVAILABLE."""
-    answer = fetcher_service_pb2.ProbeMediaResponse(
-        media=probe.media, estimate=estimate(probe.media, request.format)
-    )
-    answer.probe_time.FromDatetime(probe.at)
-    return answer
 
 
 def work_of(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
@@ -84,13 +54,6 @@ def fetch_name(name: str) -> str:
     return name
 
 
-def page_size(size: int) -> int:
-    """How many to tell at most. Raises FIELD_INVALID."""
-    if size < 0:
-        raise FieldInvalid("page_size", "it is negative")
-    return min(size or _DEFAULT_PAGE, _MAX_PAGE)
-
-
 def grace_of(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
     """Seconds until unfinished work is handed back; None: however long it takes. Raises FIELD_INVALID."""
     if not request.HasField("grace"):
@@ -99,14 +62,3 @@ def grace_of(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
     findings.duration("grace", request.grace, timedelta(0), _MAX_GRACE)
     findings.raise_any()
     return request.grace.ToTimedelta().total_seconds()
-
-
-def admitted(url: str) -> str:
-    """*url*, if it is one that may be asked for at all. Raises URL_INVALID, URL_FORBIDDEN.
-
-    What it leads to, the guard judges.
-    """
-    findings = Findings()
-    urls.check(url, "url", findings)
-    findings.raise_any()
-    return url
