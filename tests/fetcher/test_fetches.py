@@ -228,6 +228,19 @@ async def test_short_of_space(house: Front) -> None:
     assert house.folders == []
 
 
+async def test_a_recording_leaves_its_slot(house: Front) -> None:
+    """What is on air is recorded beside the slots; drained, the worker keeps what there is of it."""
+    house.engine.on_air = True
+    recorded = await house.begun()
+    await house.engine.begun.wait()
+    house.engine.on_air = False
+    assert [message async for message in house.execute()][-1].snapshot.state == Fetch.SUCCEEDED
+    drain = house.stub.DrainFetcher(pb.DrainFetcherRequest())
+    assert [left.active_count async for left in drain] == [1, 0]
+    last = (await house.told(recorded.name))[-1].snapshot
+    assert (last.state, len(last.artifacts)) == (Fetch.SUCCEEDED, 1)
+
+
 @pytest.mark.parametrize(
     ("fetch", "field", "reason"),
     [
