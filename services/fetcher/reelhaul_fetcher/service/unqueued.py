@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -163,10 +164,22 @@ class OfNoJob:
 
     inner: Artifacts
 
+    def announce(self, product: Product, stamp: Stamp) -> None:
+        """As ``ports.Artifacts.announce``."""
+        self.inner.announce(product, _of_no_job(stamp))
+
+    async def withdraw(self, folder: Path) -> None:
+        """As ``ports.Artifacts.withdraw``."""
+        await self.inner.withdraw(folder)
+
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """As ``ports.Artifacts.store``."""
-        return await self.inner.store(product, replace(stamp, job="", epoch=0), told)
+        return await self.inner.store(product, _of_no_job(stamp), told)
 
     async def discard(self, names: Sequence[str]) -> None:
         """As ``ports.Artifacts.discard``."""
         await self.inner.discard(names)
+
+
+def _of_no_job(stamp: Stamp) -> Stamp:
+    return replace(stamp, job="", epoch=0)
