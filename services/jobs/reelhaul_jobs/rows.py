@@ -64,7 +64,7 @@ def changing_row_of(job: Job) -> dict[str, Any]:
     """The columns of *job* that a change may touch."""
     return {
         "priority": int(job.priority),
-        "labels": _json(job.labels),
+        "labels": json_of(job.labels),
         "schedule_time": micros_or_none(job.schedule_time),
         "ttl": job.ttl // _MICROSECOND,
         "expire_time": micros_or_none(job.expire_time),
@@ -79,7 +79,7 @@ def changing_row_of(job: Job) -> dict[str, Any]:
         "avoid_until": micros_or_none(job.avoid_until),
         "claim_id": job.claim_id,
         "egress": job.egress,
-        "failures": _json(job.failures),
+        "failures": json_of(job.failures),
         "update_time": micros(job.update_time),
         "start_time": micros_or_none(job.start_time),
         "end_time": micros_or_none(job.end_time),
@@ -99,8 +99,23 @@ def changing_row_of(job: Job) -> dict[str, Any]:
 
 def changed_row_of(before: Job, job: Job) -> dict[str, Any]:
     """The columns in which *job* differs from *before*: an index of none of them is left alone."""
-    old, new = changing_row_of(before), changing_row_of(job)
-    return {name: value for name, value in new.items() if value != old[name]}
+    old, row = vars(before), changing_row_of(job)
+    changed = [
+        name for name, value in vars(job).items() if value is not (was := old.get(name)) and value != was
+    ]
+    columns = (column for name in changed for column in _COLUMNS_OF.get(name, (name,)))
+    return {column: row[column] for column in columns if column in row}
+
+
+# Job's fields that are kept otherwise than in a column of their name.
+_COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
+    "end_time": ("end_time", "end_order"),
+    "error": ("error", "error_reason"),
+    "media": ("result", "extractor", "title"),
+    "got": ("result",),
+    "artifacts": ("result",),
+    "warnings": ("result",),
+}
 
 
 def job_of(row: Row) -> Job:
@@ -184,7 +199,7 @@ def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
         "end_time": micros_or_none(attempt.end_time),
         "downloaded_bytes": attempt.downloaded_bytes,
         "error": _bytes(attempt.error),
-        "http_statuses": _json(attempt.http_statuses),
+        "http_statuses": json_of(attempt.http_statuses),
         "finish_revision": attempt.finish_revision,
     }
 
@@ -263,7 +278,8 @@ def _mapping(text: str) -> Mapping[str, Any]:
     return json.loads(text) if text != "{}" else {}
 
 
-def _json(value: Mapping[Any, Any]) -> str:
+def json_of(value: Mapping[Any, Any]) -> str:
+    """*value* as a row holds it."""
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 
