@@ -13,7 +13,7 @@ from reelhaul_jobs.filters.parsing import parse
 from reelhaul_jobs.model import expanding, leases, queueing
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.states import Kind, Lane, State
-from reelhaul_jobs.ports import Query
+from reelhaul_jobs.ports.jobs import Query
 
 __all__ = ["store"]
 

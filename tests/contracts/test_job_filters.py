@@ -15,7 +15,7 @@ from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.filters.parsing import parse
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, State
-from reelhaul_jobs.ports import Query
+from reelhaul_jobs.ports.jobs import Query
 
 __all__ = ["store"]
 

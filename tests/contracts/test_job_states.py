@@ -35,7 +35,7 @@ from reelhaul_jobs.model.holding import Update
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, Priority, State
-from reelhaul_jobs.ports import Look
+from reelhaul_jobs.ports.queue import Look
 from reelhaul_runtime.errors import NotFound, StateConflict
 from reelhaul_runtime.sql import migrations
 

@@ -13,15 +13,16 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import leases, passages, picking, queueing
-from reelhaul_jobs.model.change import Change, RefusalReason
+from reelhaul_jobs.model import leases, passages, picking, queueing, waits
+from reelhaul_jobs.model.change import Change, RefusalReason, event_of
 from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
-from reelhaul_jobs.ports import Look, Query, Request
+from reelhaul_jobs.ports.jobs import Query, Request
+from reelhaul_jobs.ports.queue import Look
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
@@ -95,6 +96,25 @@ async def test_add_then_get(store):
     asked = job(1, schedule_time=NOW + timedelta(hours=1), priority=Priority.HIGH)
     await store.add([asked])
     assert asked == await store.get(asked.id)
+
+
+async def test_add_many_of_several_forms(store):
+    """Jobs added together are read as they were added, alike or not, and so are their first events."""
+    odd = {"quotes": "'\"\\", "null": "a\0b", "percent": "%s :own {}", "wide": "\U0001f3ac\u2028"}
+    asked = [
+        job(1),
+        job(2, url="https://videos.example/%3A:x?a='b'&c=\"d\"", labels=odd, batch_id="b"),
+        job(3, tenant="other", priority=Priority.LOW, traceparent="00-1"),
+        job(4, format=media_pb2.FormatSpec(max_height=144), expire_time=NOW + timedelta(days=400)),
+        job(5, parent="p", position=2**31 - 1, batch_id="p"),
+        replace(job(6), state=State.RETRYING, lane=Lane.LATER, due=NOW, revision=4, charged=1),
+        replace(job(7), state=State.RETRYING, lane=Lane.LATER, due=NOW + LEASE, revision=4, charged=1),
+        job(8),
+    ]
+    await store.add(asked)
+    for one in asked:
+        assert one == await store.get(one.id)
+        assert [event_of(one, None)] == list(await store.events(one.id, after=0, limit=9))
 
 
 async def test_get_missing(store):
@@ -221,6 +241,33 @@ async def test_the_worker_that_could_not_is_avoided(store):
     assert (await store.get(job(1).id)).avoid_until is None
     late = due + timedelta(minutes=1)
     assert (await store.change(job(2).id, lambda j: leases.claimed(j, again, late))).refusal is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (ErrorReason.WORKER_DISK_FULL, waits.WaitReason.DISK_FULL),
+        (ErrorReason.MEDIA_NOT_LIVE_YET, waits.WaitReason.LIVE_NOT_BEGUN),
+        (None, waits.WaitReason.IN_QUEUE),
+    ],
+)
+async def test_handed_back_for_a_reason(store, cause, told):
+    """A job that its worker handed back for a while says why and until when."""
+    kept = job(1, schedule_time=NOW + timedelta(hours=1))
+    await store.add([kept])
+    scheduled = waits.wait_of(await store.get(kept.id))
+    assert (scheduled.reason, scheduled.until) == (waits.WaitReason.SCHEDULED, kept.schedule_time)
+    later = kept.schedule_time + timedelta(seconds=1)
+    await store.change(kept.id, lambda job: leases.claimed(job, claim(), later))
+    delay = timedelta(seconds=15)
+    error = None if cause is None else status_of(cause, "")
+    back = leases.Outcome(result=leases.Released(delay=delay, error=error))
+    await store.change(kept.id, lambda job: leases.finished(job, 1, back, later))
+    wait = waits.wait_of(await store.get(kept.id))
+    assert (wait.reason, wait.until) == (told, later + delay)
+    (attempt,) = await store.attempts(kept.id, below=None, limit=9)
+    assert attempt.state is AttemptState.RELEASED
+    assert attempt.error == error
 
 
 async def test_pages(store):

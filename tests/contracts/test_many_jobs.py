@@ -16,7 +16,7 @@ from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.lists import Batch, Order, Range, Tally
 from reelhaul_jobs.model.retries import reason_of, status_of
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports import Query
+from reelhaul_jobs.ports.jobs import Query
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 
 __all__ = ["store"]

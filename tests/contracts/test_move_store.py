@@ -15,7 +15,8 @@ from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.move_store import SqlMoveStore
-from reelhaul_jobs.ports import JobStore, Move, MoveStore
+from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.moves import Move, MoveStore
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database

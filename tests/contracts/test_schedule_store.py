@@ -19,7 +19,7 @@ from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import expanding, leases, queueing
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports import Query, Request
+from reelhaul_jobs.ports.jobs import Query, Request
 from reelhaul_jobs.schedules import model
 from reelhaul_jobs.schedules.memory import MemoryScheduleStore
 from reelhaul_jobs.schedules.model import CatchUp, Run, Schedule, ScheduleState

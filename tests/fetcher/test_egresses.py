@@ -12,14 +12,20 @@ from tests.fetcher.guarding import PUBLIC, a_client, a_guard, a_site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import work_pb2
+from reelhaul.work.v1.work_pb2 import WorkerNotice
 from reelhaul_fetcher.guard.process import GuardConfig, running_guard
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.queue import MemoryQueue
 from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
 from reelhaul_fetcher.model.egresses import Egresses, name_of
+from reelhaul_fetcher.model.room import Marks
 from reelhaul_fetcher.ports import Usage
+from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.service.ending import ended
+from reelhaul_fetcher.service.presence import Presence
 from reelhaul_fetcher.service.probing import Probing, Question
+from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.spending import Spending
 from reelhaul_runtime.errors import ReelhaulError
@@ -166,6 +172,40 @@ async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
     assert not asked.done()
     clock.now += timedelta(days=1)
     assert (await asyncio.wait_for(asked, 5)).item.job == "jobs/1"
+
+
+async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
+    """An item that was waited for while there were bytes left goes back when there are none any more."""
+    egresses, inner = Egresses(("a",), 10, clock), MemoryQueue([])
+    asked = asyncio.create_task(ThriftyQueue(inner, egresses, look_seconds=0.01).next())
+    await asyncio.wait({asked}, timeout=0.05)
+    egresses.count("a", 10)
+    inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
+    await asyncio.wait({asked}, timeout=0.1)
+    assert not asked.done()
+    assert inner.log == ["nak 5"]
+    clock.now += timedelta(days=1)
+    inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
+    assert (await asyncio.wait_for(asked, 5)).item.job == "jobs/1"
+
+
+async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: Clock) -> None:
+    """It says so once they are, until midnight; that it works again the next day; and that it goes."""
+    room, queue = Room(DiskScratch(tmp_path), Marks(0, 0)), MemoryQueue([])
+    egresses = Egresses(("a",), 10, clock)
+    presence = Presence("w", 3, room, egresses, clock)
+    assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
+    egresses.count("a", 10)
+    saying = asyncio.create_task(presence.say(queue))
+    said = await asyncio.wait_for(queue.said.get(), 5)
+    assert (said.shortage, said.until.ToDatetime(UTC)) == (
+        WorkerNotice.EGRESS,
+        datetime(2026, 11, 23, tzinfo=UTC),
+    )
+    clock.now += timedelta(days=1)
+    assert presence.notice().shortage == WorkerNotice.SHORTAGE_UNSPECIFIED
+    await ended(saying)
+    assert queue.said.get_nowait() == WorkerNotice(worker="w")
 
 
 async def test_probes_go_another_way(clock: Clock) -> None:

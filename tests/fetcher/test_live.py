@@ -49,7 +49,8 @@ async def test_recording_to_its_limit(tube: Rig, youtube: YouTube) -> None:
     assert (media.path.suffix, report.got.height, report.got.transcoded) == (".mp4", 360, False)
     assert tools.probe(media.path).duration == pytest.approx(5, abs=0.5)
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
-    assert not any(p.HasField("percent") for p in heard.seen if p.stage == Progress.DOWNLOADING)
+    assert not any(p.HasField("percent") for p in heard.seen if p.stage == Progress.RECORDING)
+    assert Progress.RECORDING in {p.stage for p in heard.seen}
 
 
 async def test_recording_to_the_longest_play_time(tube: Rig, youtube: YouTube) -> None:
@@ -85,6 +86,40 @@ async def test_recording_until_it_is_enough(tube: Rig, youtube: YouTube) -> None
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+
+
+async def test_recording_until_its_user_has_enough(tube: Rig, youtube: YouTube) -> None:
+    """Ended by its user, a recording says that it was by request."""
+    heard = Heard()
+    heard.why_enough = Warned.RECORDING_STOPPED
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    fetch = asyncio.create_task(tube.fetch(youtube.watch_url("livelong"), spec, heard))
+    await asyncio.wait_for(heard.on_air.wait(), 20)
+    heard.enough.set()
+    report = await asyncio.wait_for(fetch, 20)
+    assert 1 < tools.probe(report.products[0].path).duration < 8
+    (warning,) = report.warnings
+    assert (warning.reason, "stopped by request" in warning.message) == (Warned.RECORDING_STOPPED, True)
+
+
+async def test_far_behind_the_edge(tube: Rig, youtube: YouTube) -> None:
+    """A recording from the beginning that has not caught up ends where it is: nobody waits for the rest."""
+    url, heard = youtube.watch_url("livelong", copy=7), Heard()
+    await tube.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
+    heard.enough.set()
+    spec = FormatSpec(live=Live(mode=Live.RECORD, from_start=True), container=FormatSpec.MP4)
+    report = await asyncio.wait_for(tube.fetch(url, spec, heard), 20)
+    assert tools.probe(report.products[0].path).duration == pytest.approx(1, abs=0.5)
+
+
+async def test_a_recording_that_was_lost(tube: Rig, youtube: YouTube) -> None:
+    """Ended by its user and lost with its worker, what is not on air any more is not fetched instead."""
+    heard = Heard()
+    spec = FormatSpec(live=Live(mode=Live.RECORD))
+    with pytest.raises(ReelhaulError) as failure:
+        await tube.fetch(youtube.watch_url("plain360"), spec, heard, stopped=True)
+    assert failure.value.reason == ErrorReason.RECORDING_LOST
+    assert not heard.on_air.is_set()
 
 
 async def test_sound_of_a_broadcast(tube: Rig, youtube: YouTube) -> None:

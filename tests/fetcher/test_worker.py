@@ -15,11 +15,13 @@ from google.protobuf import duration_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.leases import MemoryLeases
 from reelhaul_fetcher.memory.queue import MemoryDelivery, MemoryQueue
 from reelhaul_fetcher.memory.world import MemoryArtifacts, MemoryGuard
+from reelhaul_fetcher.model.orders import FetchOrder
 from reelhaul_fetcher.model.room import Marks
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.scratch import DiskScratch
@@ -144,6 +146,22 @@ async def test_a_refused_renewal_discards(tmp_path: Path) -> None:
     assert house.leases.finishes == []
     assert house.folders == []
     assert house.artifacts.stored == {}
+    assert house.artifacts.announced == set()
+
+
+async def test_announced_while_it_is_tried(house: House) -> None:
+    """Storage hears of the file while it is still tried; of one that fails, nothing is left with it."""
+    house.engine.go.clear()
+    house.engine.failure = ReelhaulError(ErrorReason.VERIFICATION_FAILED, "it does not play")
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        assert [path.name for path in house.artifacts.announced] == ["result.mp4"]
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.outcome.HasField("failed")
+    assert house.artifacts.stored == {}
+    assert house.artifacts.announced == set()
 
 
 async def test_a_refusal_with_a_delay_hands_back(house: House) -> None:
@@ -281,6 +299,58 @@ async def test_a_recording_needs_no_slot(house: House) -> None:
     assert house.folders == []
 
 
+async def test_a_recording_is_told_at_once(house: House) -> None:
+    """That something is recorded jobs hears at once, not at the next turn: a user may end it."""
+    house.engine.on_air = True
+    async with house.working():
+        house.give()
+        await house.logged("renew")
+        assert [renewal.progress.stage for renewal in house.leases.renewals] == [Progress.RECORDING]
+    await house.worker.drain(5)
+    assert [warning.reason for warning in house.outcome.succeeded.warnings] == [Warned.RECORDING_CUT]
+
+
+async def test_a_recording_that_its_user_ends(house: House) -> None:
+    """Told at a hinted renewal that it is enough, a recording becomes a file that says who wanted it."""
+    house.engine.on_air = True
+    async with house.working():
+        house.give()
+        await house.logged("renew")
+        house.leases.renewal.renewal.stop_recording = True
+        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=1))
+        await house.logged("ack")
+    assert [warning.reason for warning in house.outcome.succeeded.warnings] == [Warned.RECORDING_STOPPED]
+    assert len(house.outcome.succeeded.artifacts) == 1
+
+
+async def test_only_a_recording_is_ended(house: House) -> None:
+    """A download takes no notice of it."""
+    house.engine.go.clear()
+    house.leases.renewal.renewal.stop_recording = True
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=1))
+        await house.logged("in progress")
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.outcome.HasField("succeeded")
+
+
+async def test_a_recording_that_was_ended_under_an_earlier_lease(tmp_path: Path) -> None:
+    """It takes a moment of what is on air, in its slot: for that no room beside the slots is waited for."""
+    house = House(tmp_path, recordings=0)
+    house.engine.on_air = True
+    house.leases.specs[JOB].recording_stopped = True
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    (order,) = house.engine.orders
+    assert isinstance(order, FetchOrder)
+    assert order.stopped
+    assert [warning.reason for warning in house.outcome.succeeded.warnings] == [Warned.RECORDING_STOPPED]
+
+
 async def test_no_more_recordings_than_allowed(tmp_path: Path) -> None:
     """A recording for which there is no room goes back to the queue for a while, and frees its slot."""
     house = House(tmp_path, recordings=0)
@@ -364,6 +434,18 @@ async def test_an_event_that_is_not_waited_for(house: House) -> None:
         house.give()
         await house.logged("ack")
     assert from_status(house.outcome.failed.status).reason == ErrorReason.MEDIA_NOT_LIVE_YET
+
+
+async def test_no_event_is_waited_for_once_the_recording_was_ended(house: House) -> None:
+    """A recording that its user ended, and that was lost, does not wait for the next event."""
+    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_LIVE_YET, "not yet")
+    spec = house.leases.specs[JOB]
+    spec.format.live.mode, spec.recording_stopped = FormatSpec.Live.WAIT, True
+    async with house.working():
+        house.give()
+        await house.logged("ack")
+    told = from_status(house.outcome.failed.status)
+    assert (told.reason, "not yet" in told.text) == (ErrorReason.RECORDING_LOST, True)
 
 
 async def test_entries_are_with_jobs_before_the_list_is_finished(house: House) -> None:

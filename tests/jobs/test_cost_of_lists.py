@@ -18,7 +18,7 @@ from reelhaul_jobs.filters.parsing import parse
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import Page, Query
+from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database

@@ -34,7 +34,7 @@ from reelhaul_jobs.memory.bus import MemoryBus
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import job as model_job
 from reelhaul_jobs.model import queueing
-from reelhaul_jobs.ports import Query
+from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.schedules import model
 from reelhaul_jobs.schedules.memory import MemoryScheduleStore
 from reelhaul_jobs.schedules.model import CatchUp, ScheduleState

@@ -15,7 +15,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queueing
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.ports.bus import Notice
 from reelhaul_jobs.service.news import News
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watching import messages as told

@@ -60,9 +60,9 @@ class Running:
         answer = await self.suite.WriteArtifact(messages(content, artifact=artifact_pb2.Artifact(**artifact)))
         return answer.artifact
 
-    async def begin(self, content: bytes = b"", **artifact: object):
-        """An upload that announces *content*, where it is given."""
-        request = pb.CreateUploadRequest()
+    async def begin(self, content: bytes = b"", adopt_path: str = "", **artifact: object):
+        """An upload that announces *content*, or the file at *adopt_path*, where it is given."""
+        request = pb.CreateUploadRequest(adopt_path=adopt_path)
         request.upload.artifact.MergeFrom(artifact_pb2.Artifact(**artifact))
         request.upload.artifact.SetInParent()
         request.upload.total_size = len(content)

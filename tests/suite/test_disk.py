@@ -42,7 +42,8 @@ def test_work_waits_for_space(narrow: Suite, site: Site) -> None:
     # Longer than a worker with space would leave it in the queue.
     with pytest.raises(Exception, match="no start"):
         narrow.awaited("start", lambda: site.count("/media/360.mp4") > before, seconds=3)
-    assert narrow.http.get(f"/api/v1/status/{job}").json()["status"] == "QUEUED"
+    told = narrow.http.get(f"/api/v1/status/{job}").json()
+    assert (told["status"], told["wait_reason"], told["position"]) == ("QUEUED", "DISK_FULL", 1)
     ballast.unlink()
     assert "completed" in ended(narrow, job, seconds=60)
     assert _disk(narrow) == "SERVING_STATUS_SERVING"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.sites.site import Site
@@ -91,3 +92,19 @@ def test_the_other_way_out(site: Site, tmp_path: Path) -> None:
         log = suite.log.read_bytes()
         assert b"hidden" not in log
         assert b"network of its own" in log
+
+
+def test_a_job_says_that_all_ways_out_are_spent(site: Site, tmp_path: Path) -> None:
+    """When the day's bytes are used up, the next job waits, and says for what and until when."""
+    with running_suite(tmp_path / "data", fetcher_egress_daily_bytes="1000") as suite:
+        assert "completed" in ended(suite, created(suite, site.url("/media/360.mp4?token=spent")), seconds=25)
+        job = created(suite, site.url("/media/360.mp4?token=waiting"))
+
+        def spent() -> dict[str, Any] | None:
+            wait = suite.http.get(f"/v1/jobs/{job}").raise_for_status().json().get("wait")
+            return wait if wait and wait["reason"] == "EGRESS_SPENT" else None
+
+        wait = suite.awaited("reason", spent)
+        assert wait["position"] == 1
+        assert wait["until"].endswith("T00:00:00Z")
+        assert suite.http.get(f"/api/v1/status/{job}").json()["wait_reason"] == "EGRESS_SPENT"

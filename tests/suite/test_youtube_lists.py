@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.sites.youtube.lists import tab_items
 from tests.sites.youtube.site import YouTube
 from tests.suite.suite import Suite, running_suite
 from tests.suite.watching import created, ended
 
 _SMALL = {"quality": "360p", "playlist": True}
+# The least that a site has: sound as it is.
+_SOUND = {"audio_only": True, "playlist": True}
 
 
 @pytest.fixture(scope="module")
 def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite that soon takes back what a fetcher that died held."""
-    settings = way_to_youtube | {"jobs_lease_seconds": "3"}
+    settings = way_to_youtube | {"jobs_lease_seconds": "3", "fetcher_slots": "4"}
     with running_suite(tmp_path_factory.mktemp("lists") / "data", **settings) as suite:
         yield suite
 
@@ -31,6 +35,28 @@ def _children(suite: Suite, batch: str) -> list[dict[str, Any]]:
         found += page["jobs"]
         if not (token := page.get("next_page_token", "")):
             return [job for job in found if "/watch?v=" in job["url"] or "/shorts/" in job["url"]]
+
+
+def _downloaded(suite: Suite, job: str, batch: str, number: int) -> list[dict[str, Any]]:
+    """The *number* jobs of the list *job*: all SUCCEEDED, each with a file of its own that can be read."""
+    want = {"SUCCEEDED": number}
+
+    def told() -> dict[str, Any]:
+        found: dict[str, Any] = suite.http.get(f"/v1/jobs/{job}").json()["expansion"]
+        return found
+
+    suite.awaited(f"files of all {number} entries", lambda: told()["stateCounts"] == want, 240)
+    assert (told()["jobCount"], told().get("skippedCount", 0)) == (number, 0)
+    counted = suite.http.get("/v1/jobs:summarize", params={"filter": f'batch_id = "{batch}"'}).json()
+    # The list itself is one of them.
+    assert counted["total"]["stateCounts"] == {"SUCCEEDED": str(number + 1)}
+    children = _children(suite, batch)
+    files = [file for child in children for file in child["files"]]
+    assert (len({file["url"] for file in files}), {file["kind"] for file in files}) == (number, {"AUDIO"})
+    for file in files:
+        content = suite.http.get(file["url"]).content
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+    return children
 
 
 def _items(children: list[dict[str, Any]]) -> list[int]:
@@ -50,35 +76,34 @@ def _emptied(suite: Suite, job: str, batch: str) -> set[str]:
 
 
 def test_a_playlist_of_250(suite: Suite, youtube: YouTube) -> None:
-    """Each of 250 entries becomes a job of one batch, in order; the first are files before long.
-
-    A cancelled list takes what has not ended of its jobs along.
-    """
-    wishes = {**_SMALL, "max_entries": 500, "labels": {"list": "long"}}
+    """Each of 250 entries becomes a job of one batch, in order, and each of them a file of its own."""
+    wishes = {**_SOUND, "max_entries": 500, "labels": {"list": "long"}}
     job = created(suite, youtube.playlist_url(250), **wishes)
     done = ended(suite, job)["completed"]
-    assert (done["status"], done["job_count"]) == ("SUCCEEDED", 250)
-    children = _children(suite, done["batch_id"])
+    assert (done["status"], done["job_count"], done["warnings"]) == ("SUCCEEDED", 250, [])
+    children = _downloaded(suite, job, done["batch_id"], 250)
     assert _items(children) == list(range(1, 251))
-    assert {child["quality"] for child in children} == {"360p"}
+    assert [child["title"] for child in children] == [f"Item {number}" for number in range(1, 251)]
     assert {child["labels"]["list"] for child in children} == {"long"}
-    first = ended(suite, children[0]["job_id"])["completed"]
-    assert (first["title"], first["files"][0]["kind"]) == ("Item 1", "VIDEO")
-    assert "CANCELLED" in _emptied(suite, job, done["batch_id"])
-    assert suite.http.get(f"/api/v1/status/{job}").json()["status"] == "SUCCEEDED"
+    assert {child["attempts"] for child in children} == {1}
 
 
 def test_a_channel(suite: Suite, youtube: YouTube) -> None:
-    """A channel is the videos of all its tabs; no more of them than asked become jobs, and each a file."""
-    job = created(suite, youtube.channel_url(), **_SMALL, max_entries=3)
+    """A channel is all that its tabs hold, videos, shorts and broadcasts, and each becomes a file."""
+    job = created(suite, youtube.channel_url(), **_SOUND)
+    done = ended(suite, job)["completed"]
+    entries = [item for tab in ("videos", "streams", "shorts") for item in tab_items(tab)]
+    assert (done["status"], done["job_count"], done["warnings"]) == ("SUCCEEDED", len(entries), [])
+    assert _items(_downloaded(suite, job, done["batch_id"], len(entries))) == entries
+
+
+def test_no_more_than_asked(suite: Suite, youtube: YouTube) -> None:
+    """Of a channel no more than the entries asked for become jobs, and that there are more is told."""
+    job = created(suite, youtube.channel_url(), **_SOUND, max_entries=3)
     done = ended(suite, job)["completed"]
     assert (done["status"], done["job_count"]) == ("SUCCEEDED", 3)
     assert ["more than the 3 entries" in warning for warning in done["warnings"]] == [True]
-    children = _children(suite, done["batch_id"])
-    assert _items(children) == [1001, 1002, 1003]
-    assert {ended(suite, child["job_id"]).keys() & {"completed"} == {"completed"} for child in children} == {
-        True
-    }
+    assert _items(_downloaded(suite, job, done["batch_id"], 3)) == [1001, 1002, 1003]
 
 
 @pytest.mark.parametrize(("most", "jobs"), [(0, 100), (500, 250), (7, 7)])
@@ -119,11 +144,15 @@ def test_cancel_while_expanding(suite: Suite, youtube: YouTube) -> None:
 
 
 def test_a_fetcher_that_dies_while_expanding(suite: Suite, youtube: YouTube) -> None:
-    """The next fetcher goes on where the last renewal ended: each entry is a job, and once."""
+    """The next fetcher goes on where the last renewal ended: each entry is a job, and once.
+
+    A list that is cancelled after its end takes what has not ended of its jobs along.
+    """
     job, batch = _expanding(suite, youtube, 700)
     killed = suite.kill("fetcher")
     suite.await_another("fetcher", killed)
     done = ended(suite, job)["completed"]
     assert (done["job_count"], done["attempts"]) == (700, 2)
     assert _items(_children(suite, batch)) == list(range(1, 701))
-    _emptied(suite, job, batch)
+    assert "CANCELLED" in _emptied(suite, job, batch)
+    assert suite.http.get(f"/api/v1/status/{job}").json()["status"] == "SUCCEEDED"

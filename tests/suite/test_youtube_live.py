@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from tests.sites.youtube.site import YouTube
 from tests.suite.suite import Suite, running_suite
 from tests.suite.watching import completed, created, ended, saved, until_downloading
 
+from reelhaul.rest import Client
+from reelhaul.type.v1.media_pb2 import Progress
+
 
 @pytest.fixture(scope="module")
 def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite with one slot, and room for one recording beside it."""
-    settings = way_to_youtube | {"fetcher_slots": "1", "fetcher_recordings": "1"}
+    """A suite with one slot, and room for one recording beside it; what died is soon taken up."""
+    settings = way_to_youtube | {"fetcher_slots": "1", "fetcher_recordings": "1", "jobs_lease_seconds": "3"}
     with running_suite(tmp_path_factory.mktemp("live") / "data", **settings) as suite:
         yield suite
 
@@ -62,7 +66,7 @@ def test_a_premiere(suite: Suite, youtube: YouTube) -> None:
 
     def waits() -> bool:
         told = suite.http.get(f"/api/v1/status/{waiting}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "LIVE_NOT_BEGUN", 0)
 
     suite.awaited("wait for the premiere", waits)
     assert completed(suite, youtube.watch_url("plain360"), quality="360p")["status"] == "SUCCEEDED"
@@ -80,6 +84,72 @@ def test_what_has_not_begun_is_not_recorded(suite: Suite, youtube: YouTube) -> N
     assert suite.awaited("retry", waits)["error"]["reason"] == "MEDIA_NOT_LIVE_YET"
 
 
+def _recording(suite: Suite, job: str) -> None:
+    """Return when *job* has recorded something."""
+
+    def records() -> bool:
+        told = suite.http.get(f"/api/v1/status/{job}").json()
+        return told.get("stage") == "RECORDING" and told["downloaded_bytes"] > 0
+
+    suite.awaited("recording", records)
+
+
+def test_ended_by_its_user(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """A recording that its user ends is a file that plays, soon, and says that it was by request.
+
+    Asked again, also after the end, nothing changes; cancelling is then too late.
+    """
+    job = created(suite, youtube.watch_url("livelong", copy=3), live="record", format="mp4")
+    _recording(suite, job)
+    asked = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+    assert (asked.status_code, asked.json()["state"]) == (200, "RUNNING")
+    began = time.monotonic()
+    done = ended(suite, job)["completed"]
+    assert time.monotonic() - began < 20
+    assert _recorded(suite, done, tmp_path) > 1
+    assert ["stopped by request" in warning for warning in done["warnings"]] == [True]
+    again = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+    assert suite.http.post(f"/api/v1/stop_recording/{job}", json={}).json()["status"] == "SUCCEEDED"
+    told = again.json()
+    assert (again.status_code, told["state"]) == (200, "SUCCEEDED")
+    assert told["recordingStopTime"] == asked.json()["recordingStopTime"]
+    assert [warning["reason"] for warning in told["warnings"]] == ["RECORDING_STOPPED"]
+    assert suite.http.post(f"/v1/jobs/{job}:cancel", json={}).status_code == 400
+
+
+def test_nothing_to_end(suite: Suite, youtube: YouTube) -> None:
+    """Of what waits for its event, or was no broadcast, there is no recording to be kept: that is told."""
+    waiting = created(suite, youtube.watch_url("upcoming", copy=4), live="wait")
+
+    def waits() -> bool:
+        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "LIVE_NOT_BEGUN")
+
+    suite.awaited("wait for the event", waits)
+    video = completed(suite, youtube.watch_url("plain360"), quality="360p")
+    for job, state in ((waiting, "QUEUED"), (video["job_id"], "SUCCEEDED")):
+        refused = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+        assert refused.status_code == 400
+        told = refused.json()["details"][0]
+        assert (told["reason"], told["metadata"]["state"]) == ("STATE_CONFLICT", state)
+    suite.http.post(f"/v1/jobs/{waiting}:cancel", json={}).raise_for_status()
+    assert ended(suite, waiting)["failed"]["status"] == "CANCELLED"
+
+
+def test_ended_by_its_user_under_kills(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """The wish outlives jobs and the fetcher: who takes the job up again keeps a moment and ends."""
+    job = created(suite, youtube.watch_url("livelong", copy=5), live="record", format="mp4")
+    _recording(suite, job)
+    os.kill(suite.pid("fetcher"), signal.SIGSTOP)
+    with Client(suite.address("gateway")) as client:
+        assert client.stop_recording(job).stage == Progress.RECORDING
+    killed = [(name, suite.kill(name)) for name in ("jobs", "fetcher")]
+    for name, pid in killed:
+        suite.await_another(name, pid)
+    done = ended(suite, job)["completed"]
+    assert _recorded(suite, done, tmp_path) > 1
+    assert (done["attempts"], "stopped by request" in done["warnings"][0]) == (2, True)
+
+
 def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
     """While one records, the only slot is another's; a second recording waits; cancelled, it is gone in time.
 
@@ -92,7 +162,7 @@ def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path
 
     def waits() -> bool:
         told = suite.http.get(f"/api/v1/status/{second}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "IN_QUEUE", 0)
 
     suite.awaited("wait for room", waits)
     suite.http.post(f"/api/v1/cancel/{second}", json={})

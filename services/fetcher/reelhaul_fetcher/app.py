@@ -31,9 +31,11 @@ from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.fetching import Fetching, Limits
+from reelhaul_fetcher.service.presence import Presence
 from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.signing import SignIn
+from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -99,8 +101,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         work = ThriftyQueue(queue, egresses)
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
-        probing = Probing(engine, guard, lambda: datetime.now(UTC), egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
+        probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
+        servicer = FetcherServicer(probing, Sites(engine))  # type: ignore[abstract] # the door answers for the rest
+        presence = Presence(name, settings.fetcher_slots, room, egresses, _utc_now)
+        saying = asyncio.create_task(presence.say(queue))
+        stack.push_async_callback(ended, saying)
         pulling = asyncio.create_task(_pull(engine, worker))
 
         async def drained() -> None:
@@ -119,6 +124,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 draining=drained,
             )
         )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _pull(engine: YtDlpEngine, worker: Worker) -> None:

@@ -87,9 +87,19 @@ class JetStreamQueue:
             subject = f"progress.{notice.job.removeprefix('jobs/')}"
             await self._client.publish(subject, notice.SerializeToString())
 
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """As ``ports.Queue.say``. Not awaited by the broker: it is said again."""
+        with suppress(NatsError):
+            await self._client.publish(f"workers.{_token(notice.worker)}", notice.SerializeToString())
+
     async def check(self) -> None:
         """Return if the broker answers. Raises Unavailable."""
         try:
             await self._client.flush(timeout=2)
         except (NatsError, TimeoutError) as error:
             raise Unavailable("nats", "the broker does not answer") from error
+
+
+def _token(name: str) -> str:
+    """*name* as one token of a subject: host names have dots."""
+    return name.replace(".", "-")

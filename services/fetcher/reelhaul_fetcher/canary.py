@@ -14,11 +14,12 @@ from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher import certificates
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.orders import FetchOrder, ProbeOrder, Sightings
+from reelhaul_fetcher.model.orders import FetchOrder, ProbeOrder, Product, Sightings
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.surroundings import environment
@@ -60,9 +61,13 @@ class _Sample:
         self.sightings = Sightings()
         self.received_bytes = 0
         self.enough = asyncio.Event()
+        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
 
     def recording(self) -> None:
         """It ends like any other."""
+
+    def ready(self, product: Product) -> None:
+        """It is not kept."""
 
     def media(self, media: MediaInfo) -> None:
         """Known already."""

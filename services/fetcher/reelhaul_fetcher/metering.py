@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.egresses import Egresses
@@ -15,6 +16,8 @@ from reelhaul_fetcher.spending import Spending
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 30.0
+# Another worker may have bytes left.
+_SPENT_DELAY = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -71,12 +74,21 @@ class ThriftyQueue:
 
     async def next(self) -> Delivery:
         """As ``ports.Queue.next``."""
-        if self._egresses.spent:
-            log.warning("no work is taken: every egress has carried what it may today")
-            while self._egresses.spent:  # noqa: ASYNC110 - midnight sets no event
-                await asyncio.sleep(self._look_seconds)
-            log.info("work is taken again: a new day's bytes")
-        return await self._inner.next()
+        while True:
+            await self._enough()
+            delivery = await self._inner.next()
+            # It may have come after hours, in which the last of the bytes were used.
+            if not self._egresses.spent:
+                return delivery
+            await delivery.nak(_SPENT_DELAY)
+
+    async def _enough(self) -> None:
+        if not self._egresses.spent:
+            return
+        log.warning("no work is taken: every egress has carried what it may today")
+        while self._egresses.spent:  # noqa: ASYNC110 - midnight sets no event
+            await asyncio.sleep(self._look_seconds)
+        log.info("work is taken again: a new day's bytes")
 
     def hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
@@ -85,3 +97,7 @@ class ThriftyQueue:
     async def publish(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``."""
         await self._inner.publish(notice)
+
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """As ``ports.Queue.say``."""
+        await self._inner.say(notice)

@@ -26,7 +26,7 @@ from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe,
 from reelhaul_jobs.downloads.servicer import DownloadServicer
 from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
-from reelhaul_jobs.ports import QueueStore
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.queue_store import SqlQueueStore
 from reelhaul_jobs.schedules.admission import check_again
 from reelhaul_jobs.schedules.service import Scheduler, Schedules
@@ -49,7 +49,8 @@ from reelhaul_jobs.service.watching.feed import Feed
 from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_jobs.service.watching.topics import Topics
-from reelhaul_jobs.servicer import JobServicer, LeaseServicer
+from reelhaul_jobs.servicer.jobs import JobServicer
+from reelhaul_jobs.servicer.leases import LeaseServicer
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store import SqlJobStore
 from reelhaul_runtime import bus as broker

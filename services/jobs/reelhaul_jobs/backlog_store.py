@@ -16,7 +16,7 @@ from reelhaul_jobs import gate_store, rows
 from reelhaul_jobs.model.picking import Held, Ready
 from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, Priority
-from reelhaul_jobs.ports import Backlog, Look
+from reelhaul_jobs.ports.queue import Backlog, Look
 from reelhaul_jobs.tables import LOOKED_AFTER, jobs, leaders
 from reelhaul_runtime.sql.statements import Statement
 

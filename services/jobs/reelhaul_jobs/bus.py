@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
 import nats.errors
 from google.protobuf.message import DecodeError, Message
@@ -20,7 +20,8 @@ from reelhaul_jobs import publishing
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.states import Priority
-from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.model.workforce import Presence, Shortage
+from reelhaul_jobs.ports.bus import Notice
 from reelhaul_jobs.publishing import Publisher
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_runtime.errors import Unavailable
@@ -97,6 +98,7 @@ class NatsJobBus:
         heard = [
             await client.subscribe("progress.*", cb=_into_hub(hub)),
             await client.subscribe("changes.*", cb=_changes_into_hub(hub)),
+            await client.subscribe("workers.*", cb=_workers_into_hub(hub)),
         ]
         try:
             async with Publisher.open(client) as publisher:
@@ -209,6 +211,21 @@ def _changes_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
         hub.row_changed(change.job.removeprefix("jobs/"), change.revision, change.tenant)
 
     return heard
+
+
+def _workers_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
+    async def heard(message: Msg) -> None:
+        with suppress(DecodeError):
+            told = work_pb2.WorkerNotice.FromString(message.data)
+            until = told.until.ToDatetime(UTC) if told.HasField("until") else None
+            # What a newer worker is short of, this one cannot tell its users.
+            shortage = _SHORTAGES.get(told.shortage, Shortage.NONE)
+            hub.roll.heard(Presence(told.worker, told.slot_count, shortage, until))
+
+    return heard
+
+
+_SHORTAGES: Mapping[int, Shortage] = {int(shortage): shortage for shortage in Shortage}
 
 
 def _notice_of(content: bytes) -> Notice | None:

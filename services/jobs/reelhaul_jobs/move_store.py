@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, bindparam, select, tuple_
 from reelhaul_jobs import rows
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports import Move
+from reelhaul_jobs.ports.moves import Move
 from reelhaul_jobs.tables import events, jobs
 from reelhaul_runtime.sql.database import Database
 

@@ -12,7 +12,7 @@ from reelhaul_jobs import rows
 from reelhaul_jobs.filters.tree import Node, pinned
 from reelhaul_jobs.filters_sql import Kept, condition
 from reelhaul_jobs.model.lists import Order
-from reelhaul_jobs.ports import Page, Query
+from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.tables import jobs
 
 #: Nothing is counted further than this: a count reads every row.

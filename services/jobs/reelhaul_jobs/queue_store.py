@@ -17,7 +17,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import Backlog, Look
+from reelhaul_jobs.ports.queue import Backlog, Look
 from reelhaul_jobs.tables import LOOKED_AFTER, OF_A_LIST, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement

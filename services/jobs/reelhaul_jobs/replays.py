@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs import rows
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.tables import request_ids
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql.database import Database

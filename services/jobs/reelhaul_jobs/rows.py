@@ -146,6 +146,7 @@ def job_of(row: Row) -> Job:
         "got": result.got if result.HasField("got") else None,
         "artifacts": tuple(result.artifacts),
         "warnings": tuple(result.warnings),
+        "recording_stop_time": _stop_time_of(result),
     }
     return Job.remade(row["site"], fields)
 
@@ -250,10 +251,17 @@ def event_of(row: Row) -> Event:
 
 
 def _result_of(job: Job) -> bytes | None:
-    if job.media is None and job.got is None and not job.artifacts and not job.warnings:
+    stopped = job.recording_stop_time
+    if job.media is None and job.got is None and not (job.artifacts or job.warnings or stopped):
         return None
     kept = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
+    if stopped:
+        kept.recording_stop_time.FromDatetime(stopped)
     return kept.SerializeToString()
+
+
+def _stop_time_of(result: job_pb2.Job) -> datetime | None:
+    return result.recording_stop_time.ToDatetime(UTC) if result.HasField("recording_stop_time") else None
 
 
 def _expansion_row(expansion: Expansion | None) -> bytes | None:
@@ -279,7 +287,7 @@ def _mapping(text: str) -> Mapping[str, Any]:
 
 
 def json_of(value: Mapping[Any, Any]) -> str:
-    """*value* as a row holds it."""
+    """*value* as a column of JSON holds it."""
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 

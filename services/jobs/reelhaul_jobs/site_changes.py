@@ -15,7 +15,7 @@ from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import SiteKey, SiteRule
+from reelhaul_jobs.ports.jobs import SiteKey, SiteRule
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql.writer import Outcome
 

@@ -86,7 +86,8 @@ jobs = Table(
     # Serialised messages.
     Column("progress", LargeBinary),
     Column("error", LargeBinary),
-    # What was learnt and made: a serialised jobs.v1.Job with media, got, artifacts, warnings.
+    # What was learnt and made: a serialised jobs.v1.Job with media, got, artifacts, warnings and
+    # recording_stop_time.
     Column("result", LargeBinary),
 )
 

@@ -44,6 +44,13 @@ class BlobStore(Protocol):
     async def digests(self, upload: str) -> Digests:
         """Of all that is staged; of nothing where nothing is."""
 
+    def look_ahead(self, upload: str, path: str) -> None:
+        """*upload* is going to adopt the file at *path*: read it, so that its digests are known then.
+
+        Returns at once, takes nothing and never fails; ``discard`` ends it. A file that is not
+        as it was read when it is adopted is read again.
+        """
+
     async def adopt(self, upload: str, path: str) -> None:
         """Stage the file at *path* in the shared folder instead of what was staged.
 

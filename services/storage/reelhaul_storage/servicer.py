@@ -46,7 +46,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> upload_pb2.Upload:
         """Begin a write."""
         upload = incoming.upload_of(request, self._now(), self._default_ttl)
-        return outgoing.upload_to_proto(await self._uploads.begin(upload))
+        return outgoing.upload_to_proto(await self._uploads.begin(upload, request.adopt_path))
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> upload_pb2.Upload:
         """How far a write has come."""
@@ -70,7 +70,8 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
 
     async def FinishUpload(self, request: pb.FinishUploadRequest, context: Any) -> artifact_pb2.Artifact:
         """Make the artifact."""
-        id_, expected = incoming.id_of(request.name, _UPLOADS), incoming.expected_of(request.total_checksums)
+        id_ = incoming.id_of(request.name, _UPLOADS)
+        expected = incoming.expected_of(request.total_checksums, required=not request.adopt_path)
         return self._told(await self._uploads.finish(id_, expected, request.adopt_path))
 
     async def WriteArtifact(

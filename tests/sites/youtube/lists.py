@@ -90,6 +90,11 @@ def continuation(token: str) -> dict[str, Any]:
     return {"onResponseReceivedActions": [{"appendContinuationItemsAction": {"continuationItems": items}}]}
 
 
+def tab_items(tab: str) -> list[int]:
+    """The numbers of the items that the channel's *tab* holds, in its order."""
+    return [_first(tab) + place for place in range(1, TABS[tab] + 1)]
+
+
 def _items(list_id: str, count: int, start: int) -> list[dict[str, Any]]:
     end = min(start + PAGE, count)
     numbers = _uploads()[start:end] if list_id == _UPLOADS else range(start + 1, end + 1)
@@ -98,7 +103,7 @@ def _items(list_id: str, count: int, start: int) -> list[dict[str, Any]]:
 
 
 def _uploads() -> list[int]:
-    return [_first(name) + place for name, count in TABS.items() for place in range(1, count + 1)]
+    return [number for tab in TABS for number in tab_items(tab)]
 
 
 def _first(tab: str) -> int:

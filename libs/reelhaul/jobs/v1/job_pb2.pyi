@@ -193,6 +193,7 @@ class Job(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     PARENT_JOB_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
+    RECORDING_STOP_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: jobs/{job}, {job} a lower-case UUID (v7 where the server made it)."""
     url: _builtins.str
@@ -319,6 +320,12 @@ class Job(_message.Message):
     def estimate(self) -> _media_pb2.Estimate:
         """What it would fetch and cost; only in the answer to validate_only."""
 
+    @_builtins.property
+    def recording_stop_time(self) -> _timestamp_pb2.Timestamp:
+        """When a user asked its recording to end (StopRecording); unset if nobody did, and
+        after RetryJob.
+        """
+
     def __init__(
         self,
         *,
@@ -356,10 +363,11 @@ class Job(_message.Message):
         wait: Global___Wait | None = ...,
         parent_job: _builtins.str = ...,
         estimate: _media_pb2.Estimate | None = ...,
+        recording_stop_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "media", b"media", "next_attempt_time", b"next_attempt_time", "progress", b"progress", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time", "start_time", b"start_time", "ttl", b"ttl", "update_time", b"update_time", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "media", b"media", "next_attempt_time", b"next_attempt_time", "progress", b"progress", "recording_stop_time", b"recording_stop_time", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time", "start_time", b"start_time", "ttl", b"ttl", "update_time", b"update_time", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt_count", b"attempt_count", "attempt_deadline", b"attempt_deadline", "batch_id", b"batch_id", "create_time", b"create_time", "deduplicated", b"deduplicated", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "etag", b"etag", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "kind", b"kind", "labels", b"labels", "media", b"media", "name", b"name", "next_attempt_time", b"next_attempt_time", "parent_job", b"parent_job", "priority", b"priority", "progress", b"progress", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time", "url", b"url", "wait", b"wait", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt_count", b"attempt_count", "attempt_deadline", b"attempt_deadline", "batch_id", b"batch_id", "create_time", b"create_time", "deduplicated", b"deduplicated", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "etag", b"etag", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "kind", b"kind", "labels", b"labels", "media", b"media", "name", b"name", "next_attempt_time", b"next_attempt_time", "parent_job", b"parent_job", "priority", b"priority", "progress", b"progress", "recording_stop_time", b"recording_stop_time", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time", "url", b"url", "wait", b"wait", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015
@@ -508,6 +516,10 @@ class Wait(_message.Message):
         """A live event has not begun; FormatSpec.live says to wait."""
         SAME_IN_PROGRESS: Wait._Reason.ValueType  # 11
         """An equal request is being fetched; this job will share its result."""
+        EGRESS_SPENT: Wait._Reason.ValueType  # 12
+        """Every egress has carried the bytes that it may today; `until` says when the next
+        day begins.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why. New values may be added; show the message of an unknown one."""
@@ -536,6 +548,10 @@ class Wait(_message.Message):
     """A live event has not begun; FormatSpec.live says to wait."""
     SAME_IN_PROGRESS: Wait.Reason.ValueType  # 11
     """An equal request is being fetched; this job will share its result."""
+    EGRESS_SPENT: Wait.Reason.ValueType  # 12
+    """Every egress has carried the bytes that it may today; `until` says when the next
+    day begins.
+    """
 
     REASON_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int

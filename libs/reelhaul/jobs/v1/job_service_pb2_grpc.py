@@ -73,6 +73,11 @@ class JobServiceStub:
                 request_serializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.StopRecording = channel.unary_unary(
+                '/reelhaul.jobs.v1.JobService/StopRecording',
+                request_serializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.StopRecordingRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/reelhaul.jobs.v1.JobService/RetryJob',
                 request_serializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
@@ -196,11 +201,30 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-        and CANCELLED when the worker has let go and left no part files (about 2 s).
+        and CANCELLED when the worker has let go and left no part files (about 2 s). What was
+        recorded of a broadcast is gone with it: StopRecording keeps it.
 
         Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
         SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
         is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopRecording(self, request, context):
+        """Ends a recording now and keeps it: what was recorded is checked and stored, and the
+        job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
+        ends it as well, but keeps nothing.
+
+        For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
+        that waits for its event has nothing to keep, so cancel it. Durable when answered;
+        the job stays RUNNING until its file is stored, and recording_stop_time tells that it
+        was asked. Asked again, also after the end, the job is answered as it is. A worker
+        that is lost takes its recording along: the next one takes the last seconds on air,
+        and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+
+        Errors: ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,6 +381,11 @@ def add_JobServiceServicer_to_server(servicer, server):
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
+                    response_serializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'StopRecording': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopRecording,
+                    request_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.StopRecordingRequest.FromString,
                     response_serializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
@@ -588,6 +617,33 @@ class JobService:
             target,
             '/reelhaul.jobs.v1.JobService/CancelJob',
             reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
+            reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.jobs.v1.JobService/StopRecording',
+            reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.StopRecordingRequest.SerializeToString,
             reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,

@@ -72,11 +72,26 @@ class JobServiceStub:
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_pb2.Job]
     """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-    and CANCELLED when the worker has let go and left no part files (about 2 s).
+    and CANCELLED when the worker has let go and left no part files (about 2 s). What was
+    recorded of a broadcast is gone with it: StopRecording keeps it.
 
     Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
     SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
     is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+    """
+    StopRecording: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.StopRecordingRequest, _job_pb2.Job]
+    """Ends a recording now and keeps it: what was recorded is checked and stored, and the
+    job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
+    ends it as well, but keeps nothing.
+
+    For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
+    that waits for its event has nothing to keep, so cancel it. Durable when answered;
+    the job stays RUNNING until its file is stored, and recording_stop_time tells that it
+    was asked. Asked again, also after the end, the job is answered as it is. A worker
+    that is lost takes its recording along: the next one takes the last seconds on air,
+    and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+
+    Errors: ETAG_MISMATCH.
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_pb2.Job]
     """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
@@ -191,11 +206,26 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-    and CANCELLED when the worker has let go and left no part files (about 2 s).
+    and CANCELLED when the worker has let go and left no part files (about 2 s). What was
+    recorded of a broadcast is gone with it: StopRecording keeps it.
 
     Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
     SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
     is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+    """
+    StopRecording: _aio.UnaryUnaryMultiCallable[_job_service_pb2.StopRecordingRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Ends a recording now and keeps it: what was recorded is checked and stored, and the
+    job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
+    ends it as well, but keeps nothing.
+
+    For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
+    that waits for its event has nothing to keep, so cancel it. Durable when answered;
+    the job stays RUNNING until its file is stored, and recording_stop_time tells that it
+    was asked. Asked again, also after the end, the job is answered as it is. A worker
+    that is lost takes its recording along: the next one takes the last seconds on air,
+    and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+
+    Errors: ETAG_MISMATCH.
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
@@ -343,11 +373,32 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-        and CANCELLED when the worker has let go and left no part files (about 2 s).
+        and CANCELLED when the worker has let go and left no part files (about 2 s). What was
+        recorded of a broadcast is gone with it: StopRecording keeps it.
 
         Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
         SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
         is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def StopRecording(
+        self,
+        request: _job_service_pb2.StopRecordingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Ends a recording now and keeps it: what was recorded is checked and stored, and the
+        job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
+        ends it as well, but keeps nothing.
+
+        For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
+        that waits for its event has nothing to keep, so cancel it. Durable when answered;
+        the job stays RUNNING until its file is stored, and recording_stop_time tells that it
+        was asked. Asked again, also after the end, the job is answered as it is. A worker
+        that is lost takes its recording along: the next one takes the last seconds on air,
+        and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+
+        Errors: ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod

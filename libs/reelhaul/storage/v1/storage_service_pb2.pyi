@@ -33,8 +33,14 @@ class CreateUploadRequest(_message.Message):
     UPLOAD_FIELD_NUMBER: _builtins.int
     EXPECTED_CHECKSUMS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ADOPT_PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent for 24 h."""
+    adopt_path: _builtins.str
+    """What FinishUpload is to take over, as its adopt_path says it. The file is whole, and
+    lies there until then: storage may read it meanwhile, so that FinishUpload takes less
+    long. Nothing is taken yet, and what cannot be read is no error. Empty: none.
+    """
     @_builtins.property
     def upload(self) -> _upload_pb2.Upload:
         """The upload; only artifact is required."""
@@ -49,10 +55,11 @@ class CreateUploadRequest(_message.Message):
         upload: _upload_pb2.Upload | None = ...,
         expected_checksums: _media_pb2.Checksums | None = ...,
         request_id: _builtins.str = ...,
+        adopt_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expected_checksums", b"expected_checksums", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_checksums", b"expected_checksums", "request_id", b"request_id", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_path", b"adopt_path", "expected_checksums", b"expected_checksums", "request_id", b"request_id", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,7 +205,9 @@ class FinishUploadRequest(_message.Message):
     """
     @_builtins.property
     def total_checksums(self) -> _media_pb2.Checksums:
-        """Of the whole content; sha256 is required."""
+        """Of the whole content; sha256 is required, but with adopt_path: there the artifact's
+        checksums, of what storage has read itself, may be the first that anybody hears of.
+        """
 
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FinishUploadRequest.Part]:

@@ -160,6 +160,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The site wants an account although these cookies were sent: it has ended their
     session, or rotated them.
     """
+    RECORDING_LOST: _ErrorReason.ValueType  # 78
+    """A user ended the recording, its worker was lost before it was stored, and nothing is
+    on air any more (Job.error only).
+    """
     INTERNAL_ERROR: _ErrorReason.ValueType  # 99
     """A bug; the request id in the log finds it."""
 
@@ -310,6 +314,10 @@ COOKIES_EXPIRED: ErrorReason.ValueType  # 76
 COOKIES_REFUSED: ErrorReason.ValueType  # 77
 """The site wants an account although these cookies were sent: it has ended their
 session, or rotated them.
+"""
+RECORDING_LOST: ErrorReason.ValueType  # 78
+"""A user ended the recording, its worker was lost before it was stored, and nothing is
+on air any more (Job.error only).
 """
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """A bug; the request id in the log finds it."""

@@ -1173,7 +1173,9 @@ class Warning(_message.Message):
         ENTRIES_TRUNCATED: Warning._Reason.ValueType  # 10
         """The list holds more entries than were taken."""
         RECORDING_CUT: Warning._Reason.ValueType  # 11
-        """Recording stopped at its time limit."""
+        """Recording stopped at a limit, or because its worker was to leave."""
+        RECORDING_STOPPED: Warning._Reason.ValueType  # 12
+        """Recording stopped because a user asked for it: StopRecording."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """What was not met. New values may be added; show the message of an unknown one."""
@@ -1201,7 +1203,9 @@ class Warning(_message.Message):
     ENTRIES_TRUNCATED: Warning.Reason.ValueType  # 10
     """The list holds more entries than were taken."""
     RECORDING_CUT: Warning.Reason.ValueType  # 11
-    """Recording stopped at its time limit."""
+    """Recording stopped at a limit, or because its worker was to leave."""
+    RECORDING_STOPPED: Warning.Reason.ValueType  # 12
+    """Recording stopped because a user asked for it: StopRecording."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -1372,6 +1376,8 @@ class Progress(_message.Message):
         """Writing to storage."""
         EXPANDING: Progress._Stage.ValueType  # 8
         """Paging through a playlist or channel."""
+        RECORDING: Progress._Stage.ValueType  # 9
+        """Recording what is on air, until its end, a limit, or StopRecording."""
 
     class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
         """What the worker is doing. New values may be added; show an unknown one as work."""
@@ -1394,6 +1400,8 @@ class Progress(_message.Message):
     """Writing to storage."""
     EXPANDING: Progress.Stage.ValueType  # 8
     """Paging through a playlist or channel."""
+    RECORDING: Progress.Stage.ValueType  # 9
+    """Recording what is on air, until its end, a limit, or StopRecording."""
 
     STAGE_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int

@@ -103,6 +103,7 @@ class FetchSpec(_message.Message):
     EXPANSION_FIELD_NUMBER: _builtins.int
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    RECORDING_STOPPED_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Page or media URL, admitted; the guard judges each address anew."""
     tenant: _builtins.str
@@ -113,6 +114,10 @@ class FetchSpec(_message.Message):
     """
     traceparent: _builtins.str
     """W3C trace context to go on with; empty if not traced."""
+    recording_stopped: _builtins.bool
+    """A user ended the recording under an earlier lease, which was lost: record a moment
+    only, and nothing that is not on air (RECORDING_LOST).
+    """
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
         """What to fetch, every default filled in."""
@@ -140,10 +145,11 @@ class FetchSpec(_message.Message):
         expansion: Global___ExpansionSpec | None = ...,
         quota_bytes: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        recording_stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format", "labels", b"labels", "quota_bytes", b"quota_bytes", "tenant", b"tenant", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format", "labels", b"labels", "quota_bytes", b"quota_bytes", "recording_stopped", b"recording_stopped", "tenant", b"tenant", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,8 +393,13 @@ class Renewal(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    STOP_RECORDING_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
     """A user cancelled: stop the child, remove its files, then Finish with cancelled."""
+    stop_recording: _builtins.bool
+    """A user ended the recording: keep what there is, store it, and Finish as it came out.
+    Told at each renewal from then on; a worker that does not record takes no notice.
+    """
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """How long it lasts, from when the worker sent its renewal."""
@@ -403,10 +414,11 @@ class Renewal(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_requested: _builtins.bool = ...,
+        stop_recording: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "lease_expire_time", b"lease_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "lease_duration", b"lease_duration", "lease_expire_time", b"lease_expire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "lease_duration", b"lease_duration", "lease_expire_time", b"lease_expire_time", "stop_recording", b"stop_recording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from reelhaul.type.v1 import media_pb2 as _media_pb2
 import builtins as _builtins
 import sys
@@ -144,9 +145,9 @@ Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
 
 @_typing.final
 class StopHint(_message.Message):
-    """StopHint tells the worker that holds a job, when it is cancelled or paused, to renew
-    now rather than at its next turn: core NATS subject control.<job>. Only a hint: what
-    to do, the renewal says, at its next turn at the latest.
+    """StopHint tells the worker that holds a job, when it is cancelled or paused or its
+    recording is to end, to renew now rather than at its next turn: core NATS subject
+    control.<job>. Only a hint: what to do, the renewal says, at its next turn at the latest.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -170,6 +171,68 @@ class StopHint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StopHint: _TypeAlias = StopHint  # noqa: Y015
+
+@_typing.final
+class WorkerNotice(_message.Message):
+    """WorkerNotice is what a fetcher says of itself to every jobs process: core NATS
+    subject workers.<worker>, every ten seconds and whenever shortage changes. Only for
+    telling users why a job waits: who was not heard for 30 s is taken for gone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Shortage:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ShortageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WorkerNotice._Shortage.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SHORTAGE_UNSPECIFIED: WorkerNotice._Shortage.ValueType  # 0
+        """It takes work."""
+        DISK: WorkerNotice._Shortage.ValueType  # 1
+        """It is short of disk space."""
+        EGRESS: WorkerNotice._Shortage.ValueType  # 2
+        """Each of its egresses has carried what it may today."""
+
+    class Shortage(_Shortage, metaclass=_ShortageEnumTypeWrapper):
+        """Why the fetcher takes no work though it has free slots."""
+
+    SHORTAGE_UNSPECIFIED: WorkerNotice.Shortage.ValueType  # 0
+    """It takes work."""
+    DISK: WorkerNotice.Shortage.ValueType  # 1
+    """It is short of disk space."""
+    EGRESS: WorkerNotice.Shortage.ValueType  # 2
+    """Each of its egresses has carried what it may today."""
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    SHORTAGE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """The worker's name: stable for a process, unique in the suite."""
+    slot_count: _builtins.int
+    """Slots in all; 0 when it leaves."""
+    shortage: Global___WorkerNotice.Shortage.ValueType
+    """What keeps it from taking work."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When the shortage ends by itself; unset where that cannot be told."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        slot_count: _builtins.int = ...,
+        shortage: Global___WorkerNotice.Shortage.ValueType = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shortage", b"shortage", "slot_count", b"slot_count", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerNotice: _TypeAlias = WorkerNotice  # noqa: Y015
 
 @_typing.final
 class KeyChange(_message.Message):

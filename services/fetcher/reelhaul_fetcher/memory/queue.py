@@ -35,6 +35,7 @@ class MemoryQueue:
     def __init__(self, log: list[str]) -> None:
         self.log = log
         self.published: list[work_pb2.ProgressNotice] = []
+        self.said: asyncio.Queue[work_pb2.WorkerNotice] = asyncio.Queue()
         self._items: asyncio.Queue[work_pb2.WorkItem] = asyncio.Queue()
         self._hints: asyncio.Queue[work_pb2.StopHint] = asyncio.Queue()
 
@@ -60,3 +61,7 @@ class MemoryQueue:
         kept = work_pb2.ProgressNotice()
         kept.CopyFrom(notice)
         self.published.append(kept)
+
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """As ``ports.Queue.say``."""
+        self.said.put_nowait(notice)

@@ -129,7 +129,7 @@ class Gauge:
 
     def _speed(self, now: float) -> int:
         """Bytes a second over the last seconds; 0 outside of the download."""
-        if self._stage != Stage.DOWNLOADING:
+        if self._stage not in (Stage.DOWNLOADING, Stage.RECORDING):
             self._marks.clear()
             return 0
         self._marks.append((now, self.received))

@@ -12,6 +12,7 @@ _FROM_SITE = frozenset(
         Progress.EXPANDING,
         Progress.FETCHING_EXTRAS,
         Progress.DOWNLOADING,
+        Progress.RECORDING,
     }
 )
 # Less than this in each second of the whole patience is no download.

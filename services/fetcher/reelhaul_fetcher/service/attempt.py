@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.room import Use
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
@@ -46,7 +48,6 @@ class Attempt:
 
     def __init__(self, bench: Bench, delivery: Delivery, place: Place) -> None:
         self._bench, self._delivery, self.place = bench, delivery, place
-        self._enough = asyncio.Event()
         self.job = delivery.item.job
         #: 0 until the job is claimed.
         self.epoch = 0
@@ -83,10 +84,10 @@ class Attempt:
         coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
         return Use(written, max(0, coming - written))
 
-    def end_recording(self) -> None:
+    def end_recording(self, why: Warned.Reason.ValueType = Warned.RECORDING_CUT) -> None:
         """If it records, that is enough: what there is becomes its file."""
-        if self.place.recording:
-            self._enough.set()
+        if self._reporter is not None and self.place.recording:
+            self._reporter.end_recording(why)
 
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
@@ -103,7 +104,10 @@ class Attempt:
         reporter = self._reporter = Reporter(
             bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now
         )
-        reporter.enough, reporter.on_recording = self._enough, self._recording
+        reporter.on_recording = self._recording
+        if lease.spec.recording_stopped:
+            # It takes a moment: no room beside the slots is needed for that.
+            reporter.on_recording = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
@@ -127,7 +131,14 @@ class Attempt:
         self._work = asyncio.create_task(self._worked(lease, reporter))
         if self._stopped is not None:
             self._work.cancel()
-        keeper = Keeper(self._bench.leases, self._delivery, lease.epoch, reporter, self._stop)
+        keeper = Keeper(
+            self._bench.leases,
+            self._delivery,
+            lease.epoch,
+            reporter,
+            self._stop,
+            partial(self.end_recording, Warned.RECORDING_STOPPED),
+        )
         turn = lease.lease_duration.ToTimedelta().total_seconds() / 3
         keeping = asyncio.create_task(keeper.keep(turn, self._hint))
         try:
@@ -161,6 +172,7 @@ class Attempt:
             ) from None
 
     async def _unsuccessful(self, error: BaseException, lease: lease_pb2.Lease) -> Finish:
+        error = outcomes.of_a_lost_recording(error, lease)
         if released := outcomes.until_it_begins(error, lease):
             return released
         full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL

@@ -22,13 +22,22 @@ _ENTRIES = 500
 
 
 class Keeper:
-    """Renews one lease; *stop* hears why the work under it is to end."""
+    """Renews one lease; *stop* hears why the work under it is to end.
+
+    *end_recording* hears that what is recorded is enough for its user, at every renewal from then on.
+    """
 
     def __init__(
-        self, leases: Leases, delivery: Delivery, epoch: int, reporter: Reporter, stop: Callable[[Stop], None]
+        self,
+        leases: Leases,
+        delivery: Delivery,
+        epoch: int,
+        reporter: Reporter,
+        stop: Callable[[Stop], None],
+        end_recording: Callable[[], None] = lambda: None,
     ) -> None:
         self._leases, self._delivery, self._epoch = leases, delivery, epoch
-        self._reporter, self._stop = reporter, stop
+        self._reporter, self._stop, self._end_recording = reporter, stop, end_recording
 
     async def keep(self, turn: float, hint: asyncio.Event) -> None:
         """Renew every *turn* seconds, and at once when *hint* is set; for ever."""
@@ -62,6 +71,8 @@ class Keeper:
         elif answer.renewal.cancel_requested:
             self._stop(Finish(cancelled=Finish.Cancelled()))
         else:
+            if answer.renewal.stop_recording:
+                self._end_recording()
             reporter.entries_sent(len(entries))
             await self._delivery.in_progress()
         return True

@@ -66,6 +66,15 @@ def failed(error: BaseException, job: str, worker: str) -> Finish:
     return Finish(failed=Finish.Failed(status=to_status(error), retry_hint=hint))
 
 
+def of_a_lost_recording(error: BaseException, lease: lease_pb2.Lease) -> BaseException:
+    """*error*; where the user ended the recording under an earlier lease, no event is waited for any more."""
+    announced = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
+    if not (lease.spec.recording_stopped and announced):
+        return error
+    text = f"its recording was lost with the worker that had it, and nothing is on air now: {error}"
+    return ReelhaulError(ErrorReason.RECORDING_LOST, text)
+
+
 def until_it_begins(error: BaseException, lease: lease_pb2.Lease) -> Finish | None:
     """Back to the queue until an announced event begins, where that is to be waited for."""
     if not isinstance(error, ReelhaulError) or error.reason != ErrorReason.MEDIA_NOT_LIVE_YET:

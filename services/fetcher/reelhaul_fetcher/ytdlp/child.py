@@ -13,10 +13,11 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
-from reelhaul_fetcher.media import running
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul_fetcher.media import running, tasting
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
-from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, wire
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder, Product, SitesOrder
+from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, sites, wire
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
@@ -27,7 +28,7 @@ class Line:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self._enough = False
+        self._enough: Warned.Reason.ValueType = Warned.REASON_UNSPECIFIED
 
     def progress(self, progress: Progress) -> None:
         """Newest progress."""
@@ -36,6 +37,10 @@ class Line:
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
         self.say({"type": "media", "media": wire.packed(media)})
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, though not tried yet."""
+        self.say({"type": "ready", **wire.product_frame(product)})
 
     def translated(self, texts: list[str], source: str, target: str) -> list[str]:
         """*texts* of the language *source* in *target*, by the fetcher's translator.
@@ -52,12 +57,11 @@ class Line:
         """A recording begins. From now on the fetcher says one thing only: that it is enough."""
         self.say({"type": "recording"})
 
-    def enough(self) -> bool:
-        """Whether the recording is to end."""
+    def enough(self) -> Warned.Reason.ValueType:
+        """Why the recording is to end; REASON_UNSPECIFIED while it is not."""
         with self._lock:
             if not self._enough and select.select([self._stream], [], [], 0)[0]:
-                wire.read(self._stream)
-                self._enough = True
+                self._enough = wire.read(self._stream)["enough"]
         return self._enough
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
@@ -85,7 +89,8 @@ def live(stream: socket.socket) -> None:
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = cage.Bounds(limit, order.cpu_seconds, order.memory_bytes)
-        cage.enter(folder, order.proxy_url, *ways, bounds=bounds)
+        tasting.bound(order.memory_bytes)
+        cage.enter(folder, order.proxy_url, *ways, bounds=bounds, within=tasting.line())
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(failures.classified(error, answers, order.url, place.extractor))
@@ -104,6 +109,8 @@ def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Pl
         case ExpandOrder():
             listed = listing.expand(order, access, line, answers, place)
             return {"type": "done", "media": wire.packed(listed.media), "truncated": listed.truncated}
+        case SitesOrder():
+            return {"type": "done", "sites": [wire.packed(site) for site in sites.known()]}
 
 
 class _Place:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, FetchReport, Product
@@ -36,11 +37,14 @@ class Line(Protocol):
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
 
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, and is being tried: its bytes change no more."""
+
     def recording(self) -> None:
         """A recording begins."""
 
-    def enough(self) -> bool:
-        """Whether it is to end, with what it has."""
+    def enough(self) -> Warned.Reason.ValueType:
+        """Why it is to end, with what it has; REASON_UNSPECIFIED while it is not."""
 
     def translated(self, texts: list[str], source: str, target: str) -> list[str]:
         """*texts* of the language *source* in *target*. Raises TRANSLATION_UNAVAILABLE."""
@@ -98,12 +102,15 @@ def _received(source: Source, plan: Plan, gauge: Gauge, meter: receiving.Meter, 
     """What *plan* chose, received or recorded, finished."""
     parts = [stream.format_id for stream in plan.chosen]
     if not recording.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
-        return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge)
+        if plan.order.stopped:
+            raise recording.lost()
+        return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
+    gauge.stage(Progress.RECORDING)
     line.recording()
     taken = recording.record(source, parts, plan.order, gauge, line.enough)
     # A recording ends with a segment, which may be past the limit by as much.
     order = replace(plan.order, max_seconds=0.0)
-    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge)
+    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge, line.ready)
     return replace(done, warnings=[*done.warnings, *taken.warnings])
 
 

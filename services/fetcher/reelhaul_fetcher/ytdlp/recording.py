@@ -13,7 +13,7 @@ from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
+from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model import playlists
 from reelhaul_fetcher.model.gauge import Gauge
@@ -26,6 +26,8 @@ from reelhaul_runtime.errors import ReelhaulError
 
 Info = dict[str, Any]
 T = TypeVar("T")
+#: Why a recording ended before its broadcast; REASON_UNSPECIFIED: it did not.
+Reason = Warned.Reason
 
 _MAX_PLAYLIST = 8 * 1024 * 1024
 _MAX_SEGMENT = 256 * 1024 * 1024
@@ -39,17 +41,18 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What was recorded: a file for each stream, the seconds of it, and whether a limit ended it."""
+    """What was recorded: a file for each stream, the seconds of it, and what ended it before its end."""
 
     files: list[Path]
     seconds: float
-    cut: bool
+    cut: Reason.ValueType
 
     @property
     def warnings(self) -> list[Warned]:
-        """That a limit ended it, where one did."""
-        text = f"the recording was stopped after {self.seconds:.0f} s"
-        return [Warned(reason=Warned.RECORDING_CUT, message=text)] if self.cut else []
+        """That a limit, or its user, ended it, where one did."""
+        asked = " by request" if self.cut == Warned.RECORDING_STOPPED else ""
+        text = f"the recording was stopped{asked} after {self.seconds:.0f} s"
+        return [Warned(reason=self.cut, message=text)] if self.cut else []
 
 
 def on_air(source: Source, part: str) -> bool:
@@ -64,22 +67,23 @@ def on_air(source: Source, part: str) -> bool:
 
 
 def record(
-    source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, enough: Callable[[], bool]
+    source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, enough: Callable[[], Reason.ValueType]
 ) -> Recording:
     """Record the streams whose ids are *parts*, side by side, as long as *order* allows, or until *enough*.
 
     Raises FORMAT_UNAVAILABLE for what cannot be recorded, MEDIA_TOO_LARGE.
     """
     gauge.plan(dict.fromkeys(parts), None)
-    gauge.stage(Progress.DOWNLOADING, "recording")
     files = [order.folder / f"stream{number}.ts" for number in range(len(parts))]
     takes = [
         _Take(source.downloader, {**source.info, **source.streams[part]}, part, path, order, gauge, enough)
         for part, path in zip(parts, files, strict=True)
     ]
+    for take in takes:
+        take.all = takes
     with ThreadPoolExecutor(len(takes)) as pool:
         ends = list(pool.map(_Take.run, takes))
-    return Recording(files, min(take.seconds for take in takes), any(ends))
+    return Recording(files, min(take.seconds for take in takes), max(ends))
 
 
 class _Take:
@@ -93,15 +97,17 @@ class _Take:
         path: Path,
         order: FetchOrder,
         gauge: Gauge,
-        enough: Callable[[], bool],
+        enough: Callable[[], Reason.ValueType],
     ) -> None:
         self.seconds = 0.0
+        #: All that are recorded side by side, this one too.
+        self.all = [self]
         self._downloader, self._stream, self._part, self._path = downloader, stream, part, path
         self._order, self._gauge, self._enough = order, gauge, enough
         self._received = 0
 
-    def run(self) -> bool:
-        """Record; whether a limit ended it."""
+    def run(self) -> Reason.ValueType:
+        """Record; what ended it before its end."""
         limit, patience = self._order.record_seconds, self._order.patience_seconds
         give_up = time.monotonic() + patience if patience else None
         init = ""
@@ -113,7 +119,7 @@ class _Take:
                 self._write(file, segment.url)
                 self.seconds += segment.seconds
                 if (limit and self.seconds >= limit) or (give_up and time.monotonic() >= give_up):
-                    return True
+                    return Warned.RECORDING_CUT
         return self._enough()
 
     def _segments(self) -> Iterator[Segment]:
@@ -126,9 +132,12 @@ class _Take:
             fresh = [segment for segment in playlist.segments if segment.number > last]
             if last < 0 and not playlist.ended and not self._order.format.live.from_start:
                 fresh = fresh[-_BEHIND_EDGE:]
-            for segment in fresh:
+            for left, segment in zip(reversed(range(len(fresh))), fresh, strict=True):
                 last, fresh_at = segment.number, time.monotonic()
                 yield segment
+                # Near the edge all streams end there; far behind it that could take hours.
+                if left >= _BEHIND_EDGE and self._enough() and self._foremost:
+                    return
             silent = time.monotonic() - fresh_at > 3 * playlist.target + _SILENCE_SECONDS
             if (
                 playlist.ended
@@ -136,6 +145,10 @@ class _Take:
                 or self._waited(min(max(playlist.target / 2, 0.3), 5.0), begun=last >= 0)
             ):
                 return
+
+    @property
+    def _foremost(self) -> bool:
+        return self.seconds >= max(take.seconds for take in self.all)
 
     def _waited(self, seconds: float, *, begun: bool) -> bool:
         """Wait; whether it was enough meanwhile, and there is something to keep."""
@@ -181,6 +194,12 @@ def _again(step: Callable[[], T]) -> T:
         except RequestError:
             time.sleep(0.3 * 2**turn)
     return step()
+
+
+def lost() -> ReelhaulError:
+    """RECORDING_LOST: nothing is on air of which a moment could be kept."""
+    text = "its recording was lost with the worker that had it, and what was on air is over"
+    return ReelhaulError(ErrorReason.RECORDING_LOST, text)
 
 
 def wanted(spec: FormatSpec) -> bool:

@@ -44,6 +44,18 @@ def admitted(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     return asked
 
 
+def own_is_good(job: job_pb2.Job, now: datetime) -> bool:
+    """Whether there is nothing wrong with what a *job* seldom shares with others: URL, labels and times.
+
+    ``admitted`` says what is wrong, if that is so.
+    """
+    findings = Findings()
+    urls.check(job.url, "job.url", findings)
+    check_labels(job, findings)
+    check_times(job, now, findings)
+    return not findings
+
+
 def check_labels(job: job_pb2.Job, findings: Findings) -> None:
     """Find labels out of bounds."""
     if len(job.labels) > 64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -16,6 +17,8 @@ _NEVER = re.compile(r"[\x00-\x20\x7f-\x9f\\\u2028\u2029]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 # A last label of digits makes an IPv4 address of the whole, in one of its many spellings.
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# Nearly every URL is of this shape, which no two parsers read differently.
+_PLAIN = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
 
 
@@ -23,6 +26,8 @@ def check(url: str, field: str, findings: Findings) -> None:
     """Find what is wrong with *url*: URL_INVALID, or URL_FORBIDDEN where no setting could allow its host."""
     if not url:
         findings.add(field, "it is required")
+        return
+    if _is_plain(url):
         return
     parts, wrong = _split(url)
     if parts is None:
@@ -40,6 +45,18 @@ def shown(url: str) -> str:
     """*url* as it may be told and logged: without user info, at most 256 printable characters."""
     bare = re.sub(r"^([^:/?#]*:)?(//)?[^/?#]*@", r"\1\2", url[: MAX_LENGTH * 2])
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in bare[:256])
+
+
+def _is_plain(url: str) -> bool:
+    """Whether *url* is fine at the first look."""
+    if len(url) > MAX_LENGTH or (plain := _PLAIN.match(url)) is None or _NEVER.search(url):
+        return False
+    return _may_be_asked(plain[1].lower().removesuffix("."))
+
+
+@lru_cache(maxsize=1024)
+def _may_be_asked(host: str) -> bool:
+    return _is_host(host) and not _is_forbidden(host)
 
 
 def _split(url: str) -> tuple[SplitResult | None, str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs import admission
 from reelhaul_jobs.admission.renaming import at
 from reelhaul_jobs.convert import jobs as to_jobs
 from reelhaul_jobs.convert import names
+from reelhaul_jobs.convert.forms import Birth, Forms
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parsing import parse
-from reelhaul_jobs.model import ids, waits
+from reelhaul_jobs.model import ids
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.service.batches import Wanted
-from reelhaul_jobs.service.jobs import Seen
 from reelhaul_runtime import logs
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, to_status
 
@@ -28,7 +27,7 @@ _HEAVIEST = 3 * 1024 * 1024
 
 
 def batch_of(
-    request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime, retention: timedelta
+    request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime, forms: Forms
 ) -> Batch:
     """The jobs that *request* asks for, of one batch_id.
 
@@ -36,12 +35,13 @@ def batch_of(
     return_partial_success all bad ones are among the failed.
     """
     _check_bounds(request)
-    batch_id, taken = ids.new_id(now), set[str]()
+    birth, taken = Birth(tenant, now, logs.traceparent.get(), ids.new_id(now)), set[str]()
     jobs, failed = {}, {}
-    for place, one in enumerate(request.requests):
+    # Ids that are made here sort as the requests do: so do the lists and the queue.
+    fresh = ids.new_ids(now, len(request.requests))
+    for place, (one, job_id) in enumerate(zip(request.requests, fresh, strict=True)):
         try:
-            job = _job_of(one, taken, tenant, now, place, retention)
-            jobs[place] = job.but(batch_id=batch_id)
+            jobs[place] = _job_of(one, one.job_id or job_id, taken, forms, birth)
         except ReelhaulError as error:
             if not request.return_partial_success:
                 raise at(f"requests[{place}]", error) from error
@@ -53,7 +53,7 @@ def created(batch: Batch) -> job_service_pb2.BatchCreateJobsResponse:
     """What became of a batch."""
     jobs = [batch.jobs[place] for place in sorted(batch.jobs)]
     return job_service_pb2.BatchCreateJobsResponse(
-        jobs=[to_jobs.proto_of(Seen(job, waits.wait_of(job))) for job in jobs],
+        jobs=to_jobs.protos_of(jobs),
         failed_requests=batch.failed,
         batch_id=jobs[0].batch_id,
     )
@@ -77,8 +77,7 @@ def retry_of(request: job_service_pb2.BatchRetryJobsRequest) -> Wanted:
 
 def basic(jobs: Iterable[Job]) -> list[job_pb2.Job]:
     """*jobs* in the BASIC view."""
-    view = job_service_pb2.JOB_VIEW_BASIC
-    return [to_jobs.proto_of(Seen(job, waits.wait_of(job)), view) for job in jobs]
+    return list(to_jobs.protos_of(jobs, job_service_pb2.JOB_VIEW_BASIC))
 
 
 def in_order(asked: Sequence[str], jobs: Iterable[Job]) -> list[Job]:
@@ -95,25 +94,15 @@ def _check_bounds(request: job_service_pb2.BatchCreateJobsRequest) -> None:
 
 
 def _job_of(
-    one: job_service_pb2.CreateJobRequest,
-    taken: set[str],
-    tenant: str,
-    now: datetime,
-    place: int,
-    retention: timedelta,
+    one: job_service_pb2.CreateJobRequest, job_id: str, taken: set[str], forms: Forms, birth: Birth
 ) -> Job:
-    """The job that *one* of many requests asks for; its id joins the *taken*.
-
-    Ids that are made here sort as the requests do: so do the lists and the queue.
-    """
+    """The job that *one* of many requests asks for; its id joins the *taken*."""
     if one.request_id:
         raise FieldInvalid("request_id", "only the batch has one")
     if one.validate_only:
         raise FieldInvalid("validate_only", "it must be unset within a batch")
-    if one.job_id in taken:
+    if job_id in taken:
         raise FieldInvalid("job_id", "another request of this batch has it")
-    admitted = admission.admitted(one.job, now)
-    job_id = names.new_id(one.job_id) if one.job_id else ids.new_id(now, place)
-    job = to_jobs.job_of(admitted, job_id, tenant, now, logs.traceparent.get(), retention)
+    job = forms.job_of(one.job, job_id, birth)
     taken.add(job.id)
     return job

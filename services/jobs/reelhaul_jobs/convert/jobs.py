@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -14,7 +15,7 @@ from reelhaul_jobs.convert import names
 from reelhaul_jobs.model import ids, waits
 from reelhaul_jobs.model.job import Attempt, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import Kind, Priority, State
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.service.jobs import Seen
 
 _SHOW_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})
@@ -68,11 +69,11 @@ def request_of(request: Message, method: str, tenant: str, now: datetime) -> Req
 
     *request* is one of those that have a request_id.
     """
-    bare = type(request)()
-    bare.CopyFrom(request)
-    request_id = names.request_id(bare.request_id)  # type: ignore[attr-defined]
+    request_id = names.request_id(request.request_id)  # type: ignore[attr-defined]
     if not request_id:
         return None
+    bare = type(request)()
+    bare.CopyFrom(request)
     bare.ClearField("request_id")
     digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
     return Request(tenant, method, request_id, digest, now)
@@ -111,6 +112,7 @@ def proto_of(
         etag=job.etag,
         got=job.got,
         warnings=job.warnings,
+        recording_stop_time=names.stamp(job.recording_stop_time),
         wait=wait_of(seen.wait),
         estimate=seen.estimate,
         expansion=_expansion_of(seen),
@@ -123,6 +125,24 @@ def proto_of(
         if job.media is None:
             made.ClearField("media")
     return made
+
+
+def protos_of(
+    jobs: Iterable[Job], view: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
+) -> Iterator[job_pb2.Job]:
+    """What callers see of *jobs*, without their places in the queue."""
+    before: Job | None = None
+    made = job_pb2.Job()
+    for job in jobs:
+        if before is None or job.rest != before.rest:
+            made = proto_of(Seen(job, waits.wait_of(job)), view)
+        else:
+            # Jobs asked for together are mostly alike, and most of the work is the same.
+            alike, made = made, job_pb2.Job()
+            made.CopyFrom(alike)
+            made.name, made.url = job.name, job.url
+        before = job
+        yield made
 
 
 def _expansion_of(seen: Seen) -> job_pb2.Expansion | None:

@@ -9,6 +9,7 @@ from typing import cast
 from google.protobuf import duration_pb2
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.lease_service_pb2 import (
     ClaimRequest,
@@ -25,6 +26,7 @@ from reelhaul_jobs.convert import names
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.change import Refusal
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
 from reelhaul_runtime.errors import FieldInvalid
 
@@ -118,6 +120,7 @@ def claim_response(answer: Leased | Refusal) -> ClaimResponse:
             labels=job.labels,
             traceparent=job.traceparent,
             expansion=_expansion(job),
+            recording_stopped=job.recording_stop_time is not None,
         ),
         resume=_hints(answer),
         egress=job.egress,
@@ -139,6 +142,7 @@ def renew_response(answer: Renewed | Refusal) -> RenewResponse:
         lease_duration=names.duration(answer.duration),
         lease_expire_time=names.stamp(answer.expire_time),
         cancel_requested=answer.cancel_requested,
+        stop_recording=answer.stop_recording,
     )
     return RenewResponse(renewal=renewal)
 
@@ -167,7 +171,7 @@ def _result(
         case "cancelled":
             return leases.Cancelled()
         case "released":
-            return leases.Released(delay=_delay(request.released.retry_delay))
+            return _released(request.released)
         case _:
             raise FieldInvalid("outcome", "one must be set")
 
@@ -181,6 +185,18 @@ def _succeeded(told: FinishRequest.Succeeded) -> leases.Succeeded:
         artifacts=tuple(told.artifacts),
         warnings=tuple(told.warnings[:100]),
     )
+
+
+def _released(told: FinishRequest.Released) -> leases.Released:
+    delay, cause = _delay(told.retry_delay), _CAUSES.get(told.reason)
+    return leases.Released(delay=delay, error=None if cause is None else status_of(*cause))
+
+
+# Why a job was handed back, where its user is to hear of it.
+_CAUSES = {
+    FinishRequest.Released.DISK: (ErrorReason.WORKER_DISK_FULL, "the worker ran short of disk space"),
+    FinishRequest.Released.LIVE_NOT_BEGUN: (ErrorReason.MEDIA_NOT_LIVE_YET, "the event has not begun"),
+}
 
 
 def _failed(told: FinishRequest.Failed) -> leases.Failed:

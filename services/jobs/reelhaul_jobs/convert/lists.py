@@ -15,7 +15,7 @@ from reelhaul_jobs.filters import tree
 from reelhaul_jobs.filters.fields import ADMIN_FIELDS, JOB_FIELDS
 from reelhaul_jobs.filters.parsing import parse
 from reelhaul_jobs.model.lists import Order
-from reelhaul_jobs.ports import Page, Query
+from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.service.jobs import Owner, Seen
 from reelhaul_jobs.service.tokens import Place, Tokens
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError

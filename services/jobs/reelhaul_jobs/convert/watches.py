@@ -115,6 +115,8 @@ def _wait(event: Event) -> waits.Wait | None:
         case State.RETRYING:
             message = "the last attempt failed; the next one waits for its time"
             return waits.Wait(reason=waits.WaitReason.BACKOFF, message=message, until=event.next_attempt_time)
+        case State.QUEUED if event.old_state is State.RUNNING and event.error is not None:
+            return waits.handed_back(event.error)
         case State.QUEUED:
             return waits.Wait(reason=waits.WaitReason.IN_QUEUE, message="waits for a free slot")
         case State.PAUSED:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
-from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.ports.bus import Notice
 
 
 @dataclass

@@ -15,16 +15,7 @@ from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import (
-    Page,
-    Query,
-    Request,
-    Rule,
-    RuleOfList,
-    RuleOfMany,
-    SiteKey,
-    SiteRule,
-)
+from reelhaul_jobs.ports.jobs import Page, Query, Request, Rule, RuleOfList, RuleOfMany, SiteKey, SiteRule
 from reelhaul_runtime.errors import NotFound, to_status
 
 

@@ -6,7 +6,7 @@ from reelhaul_jobs.filters.fields import facts_of
 from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.memory.rows import Rows
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports import Page, Query
+from reelhaul_jobs.ports.jobs import Page, Query
 
 
 def page(rows: Rows, query: Query) -> Page:

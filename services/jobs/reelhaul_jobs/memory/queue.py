@@ -13,10 +13,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Held, Ready
 from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import (
-    Backlog,
-    Look,
-)
+from reelhaul_jobs.ports.queue import Backlog, Look
 
 
 class MemoryQueueStore:

@@ -15,7 +15,7 @@ from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.gates import WORKER_GONE, Gate
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.picking import Ready
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 

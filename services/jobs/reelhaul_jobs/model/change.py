@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
+from reelhaul_jobs.model.states import State
 
 
 class RefusalReason(IntEnum):
@@ -58,6 +59,14 @@ class Change:
     def made(self) -> bool:
         """Whether anything changed at all."""
         return self.job is not self.before
+
+    @property
+    def concerns_worker(self) -> bool:
+        """Whether who holds the lease is to renew at once: what it does is to end."""
+        if self.before.state is not State.RUNNING:
+            return False
+        stopped = self.job.recording_stop_time != self.before.recording_stop_time
+        return stopped or self.job.state in (State.CANCELLING, State.PAUSED)
 
     @property
     def event(self) -> Event | None:

@@ -1,4 +1,4 @@
-"""Pause, resume, update: what a user may change of a job that is there already."""
+"""Pause, resume, end a recording, update: what a user may change of a job that is there already."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_jobs.model import change
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Ending, Job
@@ -50,6 +51,25 @@ def resumed(job: Job, now: datetime) -> Change:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to resume")
     after = job.moved(State.QUEUED, now, attempt=job.attempt + 1, **_place(job, job.schedule_time, now))
     return Change(before=job, job=after)
+
+
+def recording_stopped(job: Job, now: datetime) -> Change:
+    """*job* whose recording is to end, with what there is as its file; as it is, where that was asked before.
+
+    The wish stays with the job: who takes it up after its worker was lost is told as well.
+    """
+    if job.recording_stop_time is not None:
+        return change.none(job)
+    stage = job.progress.stage if job.progress else Progress.STAGE_UNSPECIFIED
+    if job.state is State.RUNNING and stage == Progress.RECORDING:
+        return Change(before=job, job=job.changed(now, recording_stop_time=now))
+    raise StateConflict(job.name, job.state.name, f"{job.name} {_why_no_recording(job.state)}")
+
+
+def _why_no_recording(state: State) -> str:
+    if state.terminal:
+        return f"is {state.name}: its recording, if it was one, is over"
+    return f"is {state.name} and records nothing now; CancelJob ends it without a file"
 
 
 def updated(job: Job, update: Update, now: datetime) -> Change:

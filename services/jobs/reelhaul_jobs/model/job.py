@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from google.rpc import status_pb2
@@ -109,6 +110,8 @@ class Job:
     got: media_pb2.DeliveredMedia | None = None
     artifacts: tuple[media_pb2.ArtifactInfo, ...] = ()
     warnings: tuple[media_pb2.Warning, ...] = ()
+    #: When a user asked its recording to end, with what there is; None: nobody did.
+    recording_stop_time: datetime | None = None
     #: When storage is to be told of the artifacts' expiry; None once it knows.
     confirm_time: datetime | None = None
     #: Set: the jobs that it expanded to are to be cancelled with it.
@@ -120,6 +123,12 @@ class Job:
     def name(self) -> str:
         """Its resource name."""
         return f"jobs/{self.id}"
+
+    @property
+    def rest(self) -> tuple[Any, ...]:
+        """All of it but id and URL: jobs asked for together often differ in no more."""
+        found: tuple[Any, ...] = _REST(self.__dict__)
+        return found
 
     @cached_property
     def site(self) -> str:
@@ -160,6 +169,9 @@ class Job:
             raise TypeError(f"a job has no {', '.join(sorted(fields.keys() - self.__dict__.keys()))}")
         made = object.__new__(Job)
         made.__dict__.update(self.__dict__, **fields)
+        if "url" in fields:
+            # It may have been worked out already, of the other URL.
+            made.__dict__.pop("site", None)
         return made
 
     def moved(
@@ -185,6 +197,11 @@ class Job:
     def head_start(priority: Priority) -> timedelta:
         """How much older *priority* makes a waiting job."""
         return _HEAD_START[priority]
+
+
+#: Names of a job's own fields.
+FIELDS = tuple(field.name for field in fields(Job))
+_REST = itemgetter(*(name for name in FIELDS if name not in ("id", "url")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

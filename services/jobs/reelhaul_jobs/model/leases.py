@@ -65,9 +65,10 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """Handed back unfinished, not before ``delay`` has passed."""
+    """Handed back unfinished, not before ``delay`` has passed; ``error``: why, if it is worth telling."""
 
     delay: timedelta = timedelta(0)
+    error: status_pb2.Status | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +143,9 @@ def finished(
                 after = avoiding.by_another(after)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
-            after = requeued(held, now, delay=back.delay, charged=max(0, job.charged - 1))
-            return _done(job, after, AttemptState.RELEASED, outcome)
+            charged = max(0, job.charged - 1)
+            after = requeued(held, now, delay=back.delay, charged=charged, error=back.error)
+            return _done(job, after, AttemptState.RELEASED, outcome, back.error)
         case Cancelled():
             # Nobody asked for it; what the user wants is the download.
             after = requeued(held, now, charged=max(0, job.charged - 1))

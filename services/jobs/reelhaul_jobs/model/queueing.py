@@ -100,6 +100,7 @@ def retried(job: Job, now: datetime) -> Change:
         expire_time=None if job.end_time and job.expire_time == job.end_time + job.ttl else job.expire_time,
         error=None,
         progress=None,
+        recording_stop_time=None,
         cascade_time=None,
     )
     return Change(before=job, job=after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,13 +42,20 @@ _HOUSES: Mapping[str, str] = {
         "soundcloud.com",
     )
 }
+# URLs are many, and their hosts few: of these urlsplit() would say the same.
+_PLAIN = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
 _SAME_HOST = ("www.", "m.", "mobile.")
 
 
-@lru_cache(maxsize=1024)
 def site_of(url: str) -> str:
     """The site that *url* belongs to: its house, or its host without ``www.`` and the like."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
+    plain = _PLAIN.match(url)
+    return _site_at(plain[1].lower() if plain else urlsplit(url).hostname or "")
+
+
+@lru_cache(maxsize=1024)
+def _site_at(host: str) -> str:
+    host = host.rstrip(".")
     for prefix in _SAME_HOST:
         if host.startswith(prefix) and "." in host.removeprefix(prefix):
             host = host.removeprefix(prefix)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.schedules import model
 from reelhaul_jobs.schedules.model import Run, Schedule, ScheduleState
 from reelhaul_jobs.schedules.ports import Rule, RunRule

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from reelhaul_jobs.ports import Request
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.schedules.model import Run, Schedule
 
 #: What becomes of a schedule as it is now. Pure: it may run again.

@@ -9,7 +9,8 @@ from functools import partial
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports import Clock, Request
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.schedules import model
 from reelhaul_jobs.schedules.model import Admit, Run, Schedule
 from reelhaul_jobs.schedules.ports import ScheduleStore

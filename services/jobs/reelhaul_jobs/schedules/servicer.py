@@ -9,7 +9,7 @@ from google.protobuf import empty_pb2
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2, schedule_service_pb2, schedule_service_pb2_grpc
 from reelhaul_jobs.convert import jobs as to_jobs
 from reelhaul_jobs.model import waits
-from reelhaul_jobs.ports import Clock
+from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.schedules import convert, lists
 from reelhaul_jobs.schedules.admission import admitted
 from reelhaul_jobs.schedules.service import Schedules, begun, check_etag

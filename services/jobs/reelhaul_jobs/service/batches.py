@@ -15,7 +15,8 @@ from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.model.states import REOPENED, Kind
-from reelhaul_jobs.ports import Clock, JobStore, Query, Request
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore, Query, Request
 from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime.errors import FieldInvalid, NotFound, ReelhaulError, Violation

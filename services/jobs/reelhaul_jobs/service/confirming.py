@@ -7,7 +7,9 @@ import logging
 from datetime import timedelta
 
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports import Clock, QueueStore, Storage
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.neighbours import Storage
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 log = logging.getLogger(__name__)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from reelhaul_jobs.model import picking, sites
 from reelhaul_jobs.model.sites import SiteLimits
-from reelhaul_jobs.ports import Backlog, Clock, JobBus, Look, QueueStore
+from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.queue import Backlog, Look, QueueStore
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_runtime import failpoints
 
@@ -83,17 +85,11 @@ class Dispatcher:
             self._hub.crowded = bool(backlog.sites)
             return self._turned(backlog) and room > 0
         self._turned(backlog)
-        taken = await self._queue.take(picks, now + self._look_again, self._leader)
-        failpoints.reached("jobs.dispatch.before_publish")
-        stored = await self._bus.publish(taken, now)
-        failpoints.reached("jobs.dispatch.after_publish")
-        self._drained += len(stored)
-        if len(stored) < len(taken):
-            there = {job.id for job in stored}
-            await self._queue.put_back([job for job in taken if job.id not in there])
-        self._hub.crowded = len(stored) < len(picks) or _left_behind(look, backlog, len(picks), room)
+        stored = await self._published(picks, now)
+        self._drained += stored
+        self._hub.crowded = stored < len(picks) or _left_behind(look, backlog, len(picks), room)
         # A window that was half empty is soon empty again; else what is claimed from it asks for the next.
-        return self._hub.crowded and len(stored) == len(picks) and 2 * backlog.published < self._window
+        return self._hub.crowded and stored == len(picks) and 2 * backlog.published < self._window
 
     async def taken_over(self) -> None:
         """Publish again what is marked as published: the leader before may not have come to it.
@@ -104,6 +100,17 @@ class Dispatcher:
         stored = await self._bus.publish(marked, self._now())
         if marked:
             log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
+
+    async def _published(self, picks: Sequence[picking.Ready], now: datetime) -> int:
+        """How many of *picks* are marked and stored; those that are not stored are ready again."""
+        taken = await self._queue.take(picks, now + self._look_again, self._leader)
+        failpoints.reached("jobs.dispatch.before_publish")
+        stored = await self._bus.publish(taken, now)
+        failpoints.reached("jobs.dispatch.after_publish")
+        if len(stored) < len(taken):
+            there = {job.id for job in stored}
+            await self._queue.put_back([job for job in taken if job.id not in there])
+        return len(stored)
 
     def _look(self, now: datetime) -> Look:
         return Look(

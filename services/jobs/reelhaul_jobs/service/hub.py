@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.ports import Notice
+from reelhaul_jobs.ports.bus import Notice
+from reelhaul_jobs.service.roll import Roll
 from reelhaul_runtime.errors import ReelhaulError
 
 # Newest progress kept in hand; older ones are still on the bus.
@@ -49,6 +50,8 @@ class Hub:
         self._newest: OrderedDict[str, Notice] = OrderedDict()
         self._watchers = 0
         self._closed = False
+        #: The workers that were heard of lately.
+        self.roll = Roll()
         #: Rings when there may be something to dispatch.
         self.dispatch = asyncio.Event()
         #: Ready jobs wait for room: any change may make some.

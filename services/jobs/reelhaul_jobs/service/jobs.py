@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import holding, prospects, queueing, waits
+from reelhaul_jobs.model import holding, prospects, queueing, waits, workforce
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
-from reelhaul_jobs.ports import Clock, JobStore, Page, Probe, Query, QueueStore, Request, Rule
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore, Page, Query, Request, Rule
+from reelhaul_jobs.ports.neighbours import Probe
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
@@ -87,9 +90,10 @@ class Jobs:
             return Seen(job, waits.wait_of(job), children=children)
         now = self._now()
         place = await self._store.place(job)
-        workers = await self._queue.slots(now) > 0
+        slots, present = await self._queue.slots(now), self._hub.roll.present()
         site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
-        return Seen(job, waits.wait_of(job, place=place, workers=workers, site=site), children=children)
+        crew = waits.Crew(lives=slots > 0 or bool(present), short=workforce.shortage_of(present, slots))
+        return Seen(job, waits.wait_of(job, place=place, crew=crew, site=site), children=children)
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
@@ -103,6 +107,12 @@ class Jobs:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
         return await self._changed(
             job_id, owner, etag, lambda job: queueing.cancelling(job, self._now(), reason)
+        )
+
+    async def stop_recording(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+        """End its recording, and keep it. STATE_CONFLICT where nothing is recorded; ETAG_MISMATCH."""
+        return await self._changed(
+            job_id, owner, etag, lambda job: holding.recording_stopped(job, self._now())
         )
 
     async def retry(

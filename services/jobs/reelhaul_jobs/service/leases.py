@@ -15,7 +15,9 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Kind, State
-from reelhaul_jobs.ports import Clock, JobStore, QueueStore, RuleOfList, SiteKey, SiteRule
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
@@ -42,6 +44,7 @@ class Renewed:
     expire_time: datetime
     duration: timedelta
     cancel_requested: bool
+    stop_recording: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,10 @@ class Leases:
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         await self._note(change.job.worker, None, (change.job.egress,))
-        assert change.job.due is not None
-        return Renewed(change.job.due, self.duration, change.job.state is State.CANCELLING)
+        job = change.job
+        assert job.due is not None
+        stopped = job.recording_stop_time is not None
+        return Renewed(job.due, self.duration, job.state is State.CANCELLING, stopped)
 
     def _renewed(
         self,

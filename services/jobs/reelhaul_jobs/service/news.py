@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports import JobBus
+from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.service.hub import Hub
 
 
@@ -22,7 +22,7 @@ class News:
         """Say what *change*, committed, means to others."""
         if change.job.revision == change.before.revision:
             return
-        if change.before.state is State.RUNNING and change.job.state in (State.CANCELLING, State.PAUSED):
+        if change.concerns_worker:
             await self._bus.stop(change.job)
         await self.tell_row(change.job)
 

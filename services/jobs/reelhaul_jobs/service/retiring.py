@@ -6,7 +6,9 @@ import asyncio
 from functools import partial
 
 from reelhaul_jobs.model import queueing
-from reelhaul_jobs.ports import Clock, JobStore, QueueStore
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_runtime.errors import NotFound
 
 _BATCH = 100

@@ -11,7 +11,10 @@ from reelhaul_jobs.model import change, leases, queueing
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.ports import Clock, JobBus, JobStore, QueueStore
+from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.dispatching import look_again
 from reelhaul_jobs.service.news import News
 from reelhaul_runtime.errors import NotFound, Unavailable

@@ -114,10 +114,10 @@ def ids_of(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
     return [id_of(name, "artifacts", f"names[{place}]") for place, name in enumerate(request.names)]
 
 
-def expected_of(checksums: media_pb2.Checksums, field: str = "total_checksums") -> Expected:
-    """What a finished write must be; its sha256 is required."""
+def expected_of(checksums: media_pb2.Checksums, *, required: bool = True) -> Expected:
+    """What a finished write must be; whether its sha256 is *required*."""
     crc32c = checksums.crc32c if checksums.HasField("crc32c") else None
-    return Expected(_sha256(checksums, field, required=True), crc32c)
+    return Expected(_sha256(checksums, "total_checksums", required=required), crc32c)
 
 
 async def chunks_of(

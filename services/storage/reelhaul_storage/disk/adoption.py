@@ -7,7 +7,7 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,16 +20,18 @@ _BUFFER = 1 << 20
 _MAX_DEPTH = 16
 
 
-def adopt(folder: Path, path: str, target: Path) -> Hasher | None:
+def adopt(folder: Path, path: str, target: Path, known: Callable[[int], Hasher | None]) -> Hasher | None:
     """Let *target* be the file at *path* in *folder*: the same one by a link, else a copy.
 
-    A copy is hashed on the way. Nobody writes to the file afterwards: it is read-only, and
-    one that is still open for writing is refused. FIELD_INVALID as BlobStore.adopt says.
+    What hashed it is returned where *known* has that of the opened file; a copy is hashed on
+    the way. Nobody writes to the file afterwards: it is read-only, and one that is still open
+    for writing is refused. FIELD_INVALID as BlobStore.adopt says.
     """
-    with _opened(folder, path) as (parent, name, source):
+    with opened_below(folder, path) as (parent, name, source):
         if not stat.S_ISREG(os.fstat(source).st_mode):
             raise FieldInvalid(_FIELD, "is no plain file")
         target.unlink(missing_ok=True)
+        hasher = known(source)
         try:
             os.link(name, target, src_dir_fd=parent, follow_symlinks=False)
         except OSError as error:
@@ -41,11 +43,11 @@ def adopt(folder: Path, path: str, target: Path) -> Hasher | None:
             raise FieldInvalid(_FIELD, "changed while it was taken over")
         os.fchmod(source, 0o440)
         _be_unwritten(source)
-        return None
+        return hasher
 
 
 @contextmanager
-def _opened(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
+def opened_below(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
     """The folder of the file at *path*, its name there, and the file opened for reading.
 
     Each step is opened below the one before and follows no link, so that nothing that
@@ -88,21 +90,38 @@ def _step(part: str, flags: int, parent: int | None) -> int:
         raise
 
 
-def _be_unwritten(opened: int) -> None:
-    """FIELD_INVALID while anybody has the file open for writing.
+def unwritten(opened: int) -> bool:
+    """Whether nobody has the file open for writing, for certain: False where that cannot be told."""
+    try:
+        return _lease(opened)
+    except BlockingIOError:
+        return False
 
-    A read lease is granted only where nobody has: see F_SETLEASE in fcntl(2).
+
+def _be_unwritten(opened: int) -> None:
+    """FIELD_INVALID while anybody has the file open for writing, as far as that can be told."""
+    try:
+        _lease(opened)
+    except BlockingIOError as error:
+        raise FieldInvalid(_FIELD, "is still open for writing") from error
+
+
+def _lease(opened: int) -> bool:
+    """Whether a read lease is granted: only where nobody writes, see F_SETLEASE in fcntl(2).
+
+    BlockingIOError where somebody does; False where this filesystem, or its owner, gives none.
     """
     # Whoever opens it for writing in this very moment would have SIGIO kill us.
     fcntl.fcntl(opened, fcntl.F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError as error:
-        raise FieldInvalid(_FIELD, "is still open for writing") from error
+    except BlockingIOError:
+        raise
     except OSError:
-        return  # this filesystem knows no leases
+        return False
     with suppress(OSError):
         fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
 
 
 def _copied(source: int, target: Path) -> Hasher:

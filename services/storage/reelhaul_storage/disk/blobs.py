@@ -40,7 +40,11 @@ class Disk:
         fewer than *reserve* bytes free.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="disk") as threads:
-            yield cls(Files(folder, adopt_from, reserve), threads)
+            files = Files(folder, adopt_from, reserve)
+            try:
+                yield cls(files, threads)
+            finally:
+                files.ahead.close()
 
     @property
     def backend(self) -> str:
@@ -71,6 +75,10 @@ class Disk:
     async def digests(self, upload: str) -> Digests:
         """As BlobStore.digests; reads only what this process did not write itself."""
         return await self._run(self._files.digests, upload)
+
+    def look_ahead(self, upload: str, path: str) -> None:
+        """As BlobStore.look_ahead: in a thread."""
+        self._files.ahead.begin(upload, path)
 
     async def adopt(self, upload: str, path: str) -> None:
         """As BlobStore.adopt: a link where the shared folder is on the same filesystem."""

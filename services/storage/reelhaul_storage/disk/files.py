@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from reelhaul_storage.digests import Digests, Hasher
 from reelhaul_storage.disk import durably
 from reelhaul_storage.disk.adoption import adopt
+from reelhaul_storage.disk.ahead import Ahead
 from reelhaul_storage.failures import BackendUnavailable, OffsetConflict
 
 _HASHERS = 1024
@@ -33,6 +35,7 @@ class Files:
         for each in (self.staging, self.blobs):
             each.mkdir(parents=True, exist_ok=True, mode=0o750)
         durably.sync_folder(folder)
+        self.ahead = Ahead(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
 
     def begin(self, upload: str, offset: int) -> int:
         """The staged file, opened for appending at *offset* and locked."""
@@ -77,7 +80,7 @@ class Files:
         between = self.staging / f"{upload}.adopted"
         with durably.told():
             self.have_room()
-            hasher = adopt(self._adopt_from, path, between)
+            hasher = adopt(self._adopt_from, path, between, partial(self.ahead.taken, upload))
             self._hashers.pop(upload, None)
             between.replace(self.staging / upload)
         if hasher is not None:
@@ -112,6 +115,7 @@ class Files:
 
     def discard(self, upload: str) -> None:
         """As BlobStore.discard."""
+        self.ahead.forget(upload)
         self._hashers.pop(upload, None)
         with durably.told():
             for name in (upload, f"{upload}.adopted"):

@@ -67,6 +67,9 @@ class MemoryBlobStore:
         hasher.update(bytes(self._alone(upload).content))
         return hasher.digests()
 
+    def look_ahead(self, upload: str, path: str) -> None:
+        """As BlobStore.look_ahead: memory needs none."""
+
     async def adopt(self, upload: str, path: str) -> None:
         """As BlobStore.adopt."""
         if path not in self.shared:

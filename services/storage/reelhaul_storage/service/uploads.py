@@ -52,13 +52,19 @@ class Uploads:
         self._max_bytes = max_bytes
         self._finishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def begin(self, upload: Upload) -> Standing:
-        """Begin *upload*; what it says of times, and its id, are filled in here."""
+    async def begin(self, upload: Upload, adopt_path: str = "") -> Standing:
+        """Begin *upload*; what it says of times, and its id, are filled in here.
+
+        The file at *adopt_path* is read meanwhile, where there is one and its content is not stored.
+        """
         fit(upload.total_size, self._max_bytes)
         now = self._now()
         draft = replace(upload.draft, tenant=_tenant(upload.draft))
         begun = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFE)
-        return await self._standing(await self._catalogue.add_upload(begun))
+        standing = await self._standing(await self._catalogue.add_upload(begun))
+        if adopt_path and not standing.content_exists:
+            self._blobs.look_ahead(standing.upload.id, adopt_path)
+        return standing
 
     async def get(self, id: str) -> Standing:  # noqa: A002
         """How far it has come. RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
@@ -119,7 +125,7 @@ class Uploads:
             if adopt_path:
                 await self._blobs.adopt(id, adopt_path)
             content = await self._blobs.digests(id)
-            if content.size == 0 and expected.sha256 != EMPTY_SHA256:
+            if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
                 return await self._finish_without_bytes(upload, expected)
             return await self._finish_staged(upload, content, expected)
 

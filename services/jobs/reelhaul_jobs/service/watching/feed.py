@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports import Clock, Move, MoveStore
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.moves import Move, MoveStore
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.watching import messages
 from reelhaul_jobs.service.watching.queues import Changed, Queue, Wanted

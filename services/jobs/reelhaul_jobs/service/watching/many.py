@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.filters.tree import Node
-from reelhaul_jobs.ports import Clock, Move, MoveStore
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.moves import Move, MoveStore
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.tokens import Position, Tokens

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from reelhaul_jobs.ports import Clock, JobBus, JobStore
+from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watching import messages

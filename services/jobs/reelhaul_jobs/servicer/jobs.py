@@ -1,4 +1,4 @@
-"""JobService and LeaseService: proto in, one call, proto out.
+"""JobService: proto in, one call, proto out.
 
 The methods of JobServicer need no context: who calls is told by ``identity.caller()``, so
 that DownloadService calls them as they are.
@@ -6,35 +6,28 @@ that DownloadService calls them as they are.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
-from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_jobs import admission
 from reelhaul_jobs.admission.updates import paths_of
 from reelhaul_jobs.convert import batches, lists, names, summaries, watches
 from reelhaul_jobs.convert import jobs as to_jobs
-from reelhaul_jobs.convert import leases as to_leases
+from reelhaul_jobs.convert.forms import Birth, Forms
 from reelhaul_jobs.convert.updates import update_of
-from reelhaul_jobs.model import waits
+from reelhaul_jobs.model import ids, waits
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports import Clock
+from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
-from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watching.many import Followings
 from reelhaul_jobs.service.watching.messages import Message
 from reelhaul_jobs.service.watching.one import Watches
 from reelhaul_runtime import identity, logs
-from reelhaul_runtime.errors import ReelhaulError, to_status
-from reelhaul_runtime.rpc.door import named
-
-_EXCHANGE = "/reelhaul.work.v1.LeaseService/Exchange"
+from reelhaul_runtime.errors import ReelhaulError
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
@@ -57,6 +50,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._tokens = tokens
         self._now = now
         self._retention = retention
+        self._forms = Forms(retention)
 
     async def CreateJob(
         self, request: job_service_pb2.CreateJobRequest, context: object = None
@@ -64,13 +58,13 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         now, tenant = self._now(), identity.caller().tenant
         once = to_jobs.request_of(request, "CreateJob", tenant, now)
         try:
-            asked = admission.admitted(request.job, now)
+            birth = Birth(tenant, now, logs.traceparent.get())
+            job = self._forms.job_of(request.job, request.job_id or ids.new_id(now), birth)
         except ReelhaulError:
             # What was good once is so when it is repeated, though its schedule_time has passed since.
             if (seen := await self._jobs.created(once)) is None:
                 raise
             return to_jobs.proto_of(seen)
-        job = to_jobs.job_of(asked, request.job_id, tenant, now, logs.traceparent.get(), self._retention)
         if request.validate_only:
             return to_jobs.proto_of(await self._jobs.forecast(job))
         return to_jobs.proto_of(await self._jobs.create(job, once))
@@ -99,6 +93,12 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         reason = names.text(request.reason, "reason", 500)
         job_id = names.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.cancel(job_id, _owner(), reason=reason, etag=request.etag))
+
+    async def StopRecording(
+        self, request: job_service_pb2.StopRecordingRequest, context: object = None
+    ) -> job_pb2.Job:
+        job_id = names.job_id(request.name)
+        return to_jobs.proto_of(await self._jobs.stop_recording(job_id, _owner(), etag=request.etag))
 
     async def RetryJob(self, request: job_service_pb2.RetryJobRequest, context: object = None) -> job_pb2.Job:
         job_id, tenant = names.job_id(request.name), identity.caller().tenant
@@ -142,7 +142,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         now, tenant = self._now(), identity.caller().tenant
         once = to_jobs.request_of(request, "BatchCreateJobs", tenant, now)
         try:
-            asked = batches.batch_of(request, tenant, now, self._retention)
+            asked = batches.batch_of(request, tenant, now, self._forms)
         except ReelhaulError:
             # As in CreateJob.
             if (earlier := await self._batches.created(once)) is None:
@@ -208,52 +208,6 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """*job* as its row and the bus tell, without its place in the queue."""
         newest = self._jobs.freshest(job)
         return Seen(newest, waits.wait_of(newest))
-
-
-class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
-    """reelhaul.work.v1.LeaseService."""
-
-    def __init__(self, leases: Leases) -> None:
-        self._leases = leases
-
-    async def Claim(
-        self, request: lease_service_pb2.ClaimRequest, context: object = None
-    ) -> lease_service_pb2.ClaimResponse:
-        job_id, slots = names.job_id(request.job, "job"), min(max(request.slot.slot_count, 1), 4096)
-        claim = to_leases.claim_of(request, self._leases.duration)
-        return to_leases.claim_response(await self._leases.claim(job_id, claim, slots))
-
-    async def Renew(
-        self, request: lease_service_pb2.RenewRequest, context: object = None
-    ) -> lease_service_pb2.RenewResponse:
-        job_id, media = names.job_id(request.job, "job"), to_leases.media_of(request)
-        progress, entries = to_leases.progress_of(request), to_leases.entries_of(request)
-        return to_leases.renew_response(
-            await self._leases.renew(job_id, request.epoch, progress, media, entries)
-        )
-
-    async def Finish(
-        self, request: lease_service_pb2.FinishRequest, context: object = None
-    ) -> lease_service_pb2.FinishResponse:
-        job_id, outcome = names.job_id(request.job, "job"), to_leases.outcome_of(request)
-        return to_leases.finish_response(await self._leases.finish(job_id, request.epoch, outcome))
-
-    async def Exchange(
-        self, request: lease_service_pb2.ExchangeRequest, context: object = None
-    ) -> lease_service_pb2.ExchangeResponse:
-        calls = to_leases.calls_of(request)
-        answers = await asyncio.gather(*(self._answered(call) for call in calls))
-        return lease_service_pb2.ExchangeResponse(answers=answers)
-
-    async def _answered(
-        self, call: lease_service_pb2.ExchangeRequest.Call
-    ) -> lease_service_pb2.ExchangeResponse.Answer:
-        try:
-            if call.HasField("claim"):
-                return lease_service_pb2.ExchangeResponse.Answer(claim=await self.Claim(call.claim))
-            return lease_service_pb2.ExchangeResponse.Answer(finish=await self.Finish(call.finish))
-        except Exception as error:  # it concerns this one only
-            return lease_service_pb2.ExchangeResponse.Answer(error=to_status(named(_EXCHANGE, error)))
 
 
 def _owner() -> Owner:

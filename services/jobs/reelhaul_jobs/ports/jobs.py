@@ -1,0 +1,162 @@
+"""Jobs that survive, and what may be asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from reelhaul_jobs.filters.tree import Node
+from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model.job import Attempt, Event, Job
+from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
+from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.states import State
+
+#: What becomes of a job as it is now. Pure: it may run again.
+Rule = Callable[[Job], Change]
+
+#: The same for an expansion and its entries, told which of them its schedule has seen.
+RuleOfList = Callable[[Job, Set[tuple[str, str]]], Change]
+
+#: The same for one of many jobs; None leaves it as it is, and out of the answer.
+RuleOfMany = Callable[[Job], Change | None]
+
+#: As Rule, of a job that passes its site's gate.
+SiteRule = Callable[[Job, Passage], Change]
+
+#: Site and egress whose gate a change is about.
+SiteKey = Callable[[Job], tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What makes a call idempotent: stored with its effect, in one transaction (AIP-155)."""
+
+    tenant: str
+    method: str
+    id: str
+    #: SHA-256 of the request without its id.
+    digest: bytes
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One page of jobs, by keyset."""
+
+    #: None: of every tenant.
+    tenant: str | None
+    limit: int
+    order: Order = Order.CREATED
+    descending: bool = True
+    #: Where the last job of the page before stood.
+    after: tuple[datetime, str] | None = None
+    skip: int = 0
+    #: Which jobs; None: all.
+    where: Node | None = None
+    #: How many there are, where that was counted for an earlier page.
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs in order; ``more`` follow; ``total`` of the whole query, at most 10000 counted."""
+
+    jobs: Sequence[Job]
+    more: bool
+    total: int
+
+
+class JobStore(Protocol):
+    """Jobs, their attempts and events: the truth. What a call answered is on disk."""
+
+    async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
+        """Keep new *jobs* with their first events; the jobs kept.
+
+        The same *request* again answers the first call's jobs as they are now. Raises
+        RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
+        """
+
+    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+        """Keep the jobs of *batch* with their first events; what became of it.
+
+        A job whose id is taken joins the failed. The same *request* again answers the first
+        call's batch, its jobs as they are now. Where no job is kept, nothing is remembered.
+        Raises REQUEST_ID_REUSED.
+        """
+
+    async def earlier(self, request: Request) -> Sequence[Job] | None:
+        """The jobs, as they are now, of the first call with this *request*; None where there was none.
+
+        Raises REQUEST_ID_REUSED.
+        """
+
+    async def get(self, job_id: str) -> Job:
+        """The job, or ``NotFound``: also where it was deleted."""
+
+    async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of the jobs that are there, each once, in the order asked."""
+
+    async def page(self, query: Query) -> Page:
+        """Jobs in order."""
+
+    async def summary(self, asked: Range) -> Summary:
+        """What became of the jobs of a stretch of time."""
+
+    async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
+        """What *rule* makes of the job, kept with its event and attempt, in one transaction.
+
+        No other change comes between. What *rule* raises leaves all as it was. A repeated
+        *request* answers the job as it is. ``NotFound`` if there is no such row; a deleted
+        one is still changed.
+        """
+
+    async def change_at_site(
+        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    ) -> Change:
+        """As ``change``, with the gate of (site, egress) that *key* names: it is kept with the change.
+
+        Passage.leased is told only where *counted*.
+        """
+
+    async def change_many(
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
+    ) -> Sequence[Change]:
+        """What *rule* makes of each of the jobs that has a row, kept in one transaction.
+
+        Each is asked once, in the order given. What *rule* raises leaves all as they were. A
+        repeated *request* answers the jobs that the first call answered, as they are.
+        """
+
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+        """As ``change``, where the job may make others, which are kept with it.
+
+        *rule* is told which of *media_ids* the job's schedule has seen, each with its
+        extractor; what the change notes is seen from then on.
+        """
+
+    async def children(self, job_id: str) -> Mapping[State, int]:
+        """How many jobs an expansion has made that are there still, by their state."""
+
+    async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
+        """Attempts with a number under *below* (None: all), the newest first."""
+
+    async def attempt(self, job_id: str, number: int) -> Attempt:
+        """One attempt, or ``NotFound``."""
+
+    async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
+        """The attempt that held this lease; None where none did."""
+
+    async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        """Events with a revision above *after*, the oldest first."""
+
+    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """Revisions by id of those of at most 500 jobs that are there."""
+
+    async def place(self, job: Job) -> int:
+        """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
+
+    async def key(self, name: str) -> bytes:
+        """32 random bytes that all replicas share, made by the first who asks."""

@@ -1,0 +1,31 @@
+"""The two neighbours that jobs asks: storage and the fetcher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from reelhaul.type.v1 import media_pb2
+
+
+class Storage(Protocol):
+    """The storage service, seen from here."""
+
+    async def keep_until(self, artifact: str, expire_time: datetime) -> None:
+        """The artifact (by name) is kept until then. Keeping what is gone is not an error."""
+
+    async def delete(self, artifacts: Sequence[str]) -> None:
+        """Forget the artifacts (by name). Forgetting what is gone is not an error."""
+
+
+class Probe(Protocol):
+    """The fetcher's answer to: what is there, and what would it cost?"""
+
+    async def look(
+        self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
+    ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
+        """What the site says, and the estimate. Raises what the site's answer means.
+
+        With *listed* of the list at the URL, and of a job for each of so many of its entries.
+        """

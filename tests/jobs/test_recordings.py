@@ -1,0 +1,150 @@
+"""A recording that its user ends early: asked once, told until it is done, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import grpc
+import pytest
+from tests.jobs.conftest import PATIENCE, serving, with_settings
+from tests.jobs.test_end_to_end import create, ended, reason
+from tests.jobs.test_holding import get
+from tests.jobs.worker import claim, succeeded, working
+
+from reelhaul.jobs.v1.job_pb2 import Job, RetryPolicy
+from reelhaul.jobs.v1.job_service_pb2 import (
+    CancelJobRequest,
+    PauseJobRequest,
+    RetryJobRequest,
+    StopRecordingRequest,
+)
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.work.v1 import work_pb2
+from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
+from reelhaul_jobs.model.retries import status_of
+
+ON_AIR = Progress(stage=Progress.RECORDING, downloaded_bytes=1000)
+
+
+async def stop(service, name: str, **fields: str) -> Job:
+    return await service.jobs.StopRecording(StopRecordingRequest(name=name, **fields))
+
+
+async def refused(service, name: str) -> tuple[str, str]:
+    """Reason and text with which ending its recording is refused."""
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stop(service, name)
+    return reason(failure), failure.value.details() or ""
+
+
+async def test_a_recording_is_ended_and_kept(service):
+    """Its worker is hinted, told at its renewal and from then on; the job SUCCEEDED with what there is."""
+    hints = await service.nats.subscribe("control.*")
+    holding, done = asyncio.Event(), asyncio.Event()
+
+    async def work(held):
+        assert not held.lease.spec.recording_stopped
+        assert not (await held.renew(progress=ON_AIR)).renewal.stop_recording
+        holding.set()
+        hint = work_pb2.StopHint.FromString((await hints.next_msg(PATIENCE)).data)
+        assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
+        for _ in range(2):
+            renewal = (await held.renew(progress=ON_AIR)).renewal
+            assert (renewal.stop_recording, renewal.cancel_requested) == (True, False)
+        outcome = succeeded(ArtifactInfo(name=f"artifacts/{uuid.uuid4()}", kind=ArtifactInfo.VIDEO))
+        outcome.warnings.add(reason=Warned.RECORDING_STOPPED, message="the recording was stopped")
+        await held.finish(succeeded=outcome)
+        done.set()
+
+    job = await create(service)
+    async with working(service, work):
+        await asyncio.wait_for(holding.wait(), PATIENCE)
+        asked = await stop(service, job.name)
+        assert (asked.state, asked.HasField("recording_stop_time")) == (Job.RUNNING, True)
+        assert (await stop(service, job.name)).recording_stop_time == asked.recording_stop_time
+        await asyncio.wait_for(done.wait(), PATIENCE)
+    last = await ended(service, job.name)
+    assert (last.state, last.recording_stop_time) == (Job.SUCCEEDED, asked.recording_stop_time)
+    assert [warning.reason for warning in last.warnings] == [Warned.RECORDING_STOPPED]
+    assert (await stop(service, job.name)).revision == last.revision
+
+
+async def test_what_does_not_record_is_not_ended(service):
+    """Who asks for the end of what waits, or is paused, or downloads, is told so, and told what to call."""
+    job = await create(service)
+    told, text = await refused(service, job.name)
+    assert (told, "QUEUED and records nothing" in text, "CancelJob" in text) == ("STATE_CONFLICT", True, True)
+    await service.jobs.PauseJob(PauseJobRequest(name=job.name))
+    assert "PAUSED and records nothing" in (await refused(service, job.name))[1]
+    await service.jobs.CancelJob(CancelJobRequest(name=job.name))
+    assert "is CANCELLED" in (await refused(service, job.name))[1]
+
+    busy = await create(service)
+    held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=busy.name, attempt=1), "w"))).lease
+    for stage in (Progress.PROBING, Progress.DOWNLOADING):
+        await service.leases.Renew(
+            RenewRequest(job=busy.name, epoch=held.epoch, progress=Progress(stage=stage))
+        )
+        assert "RUNNING and records nothing" in (await refused(service, busy.name))[1]
+    assert not (await get(service, busy.name)).HasField("recording_stop_time")
+
+
+async def test_another_tenants_recording(service):
+    """What nobody has is not found, and a stale etag changes nothing."""
+    assert (await refused(service, f"jobs/{uuid.uuid4()}"))[0] == "RESOURCE_NOT_FOUND"
+    job = await create(service)
+    held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
+    await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stop(service, job.name, etag=job.etag)
+    assert reason(failure) == "ETAG_MISMATCH"
+
+
+async def test_the_wish_outlives_the_service(settings):
+    """A worker hears of it also from a service that was started after it was asked."""
+    async with serving(settings) as service:
+        job = await create(service)
+        held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
+        renew = RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR)
+        await service.leases.Renew(renew)
+        await stop(service, job.name)
+    async with serving(settings) as service:
+        assert (await service.leases.Renew(renew)).renewal.stop_recording
+
+
+@with_settings(jobs_lease_seconds=2)
+async def test_the_wish_outlives_the_worker(service):
+    """Who takes the job up after its worker was lost is told at once; asked again, nothing changes."""
+    job = await create(service)
+    lost, seen = asyncio.Event(), list[bool]()
+
+    async def work(held):
+        seen.append(held.lease.spec.recording_stopped)
+        if len(seen) == 1:
+            await held.renew(progress=ON_AIR)
+            await stop(service, job.name)
+            lost.set()
+            return
+        assert (await stop(service, job.name)).state == Job.RUNNING
+        await held.succeed()
+
+    async with working(service, work):
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+    assert seen == [False, True]
+
+
+async def test_a_retry_forgets_the_wish(service):
+    """A job that is retried after its recording was lost records as long as it was asked to at first."""
+    job = await create(service, retry_policy=RetryPolicy(max_attempts=1))
+    held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
+    await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
+    await stop(service, job.name)
+    failed = FinishRequest.Failed(status=status_of(ErrorReason.RECORDING_LOST, "it was lost"))
+    await service.leases.Finish(FinishRequest(job=job.name, epoch=held.epoch, failed=failed))
+    assert (await get(service, job.name)).state == Job.FAILED
+    again = await service.jobs.RetryJob(RetryJobRequest(name=job.name))
+    assert (again.state, again.HasField("recording_stop_time")) == (Job.QUEUED, False)
