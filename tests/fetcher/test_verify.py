@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from tests.sites.site import Site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media import tools, verify
+from reelhaul_fetcher.media import tasting, verify
 from reelhaul_fetcher.media.verify import Promise
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -20,11 +20,11 @@ _WHOLE = Promise(_SECONDS, video=True, audio=True)
 
 
 @pytest.fixture(autouse=True)
-def _tools(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ffmpeg and ffprobe where the engine's processes find them."""
-    monkeypatch.setenv(
-        "PATH", f"{tools.link(tmp_path_factory.mktemp('tools'))}{os.pathsep}{os.environ['PATH']}"
-    )
+def taster() -> Iterator[None]:
+    """A taster, as every child has one."""
+    tasting.begin()
+    yield
+    tasting.end()
 
 
 @pytest.fixture

@@ -47,8 +47,10 @@ class House:
         scratch = DiskScratch(place, disk_free=lambda _: self.free)
         self.room = Room(scratch, Marks(pause=1000, reserve=100))
         fetching = Fetching(self.engine, self.guard, self.artifacts, scratch, Limits(0, 60, 60))
-        bench = Bench(self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic)
-        self.worker = Worker(bench, slots, recordings)
+        self.bench = Bench(
+            self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic
+        )
+        self.worker = Worker(self.bench, slots, recordings)
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 
     def _slot(self) -> lease_pb2.Slot:
@@ -146,6 +148,22 @@ async def test_a_refused_renewal_discards(tmp_path: Path) -> None:
     assert house.leases.finishes == []
     assert house.folders == []
     assert house.artifacts.stored == {}
+    assert house.artifacts.announced == set()
+
+
+async def test_announced_while_it_is_tried(house: House) -> None:
+    """Storage hears of the file while it is still tried; of one that fails, nothing is left with it."""
+    house.engine.go.clear()
+    house.engine.failure = ReelhaulError(ErrorReason.VERIFICATION_FAILED, "it does not play")
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        assert [path.name for path in house.artifacts.announced] == ["result.mp4"]
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.outcome.HasField("failed")
+    assert house.artifacts.stored == {}
+    assert house.artifacts.announced == set()
 
 
 async def test_a_refusal_with_a_delay_hands_back(house: House) -> None:

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from reelhaul_fetcher.media import ffmpeg
-from reelhaul_fetcher.media.ffprobe import LOCAL_ONLY
+from reelhaul_fetcher.media.ffmpeg import LOCAL_ONLY
 from reelhaul_fetcher.model.cuts import Cut, Span
 from reelhaul_fetcher.model.packaging import Package
 

@@ -34,6 +34,11 @@ def be_patient(seconds: float) -> None:
     _patience = seconds
 
 
+def patience() -> float:
+    """For how many seconds a process at work may do nothing."""
+    return _patience
+
+
 def run(command: list[str], hear: Callable[[str], None]) -> None:
     """Run *command* to its end; *hear* is told each line of its output. Raises FfmpegFailed."""
     with subprocess.Popen(
@@ -56,7 +61,7 @@ def _followed(process: subprocess.Popen[bytes], hear: Callable[[str], None]) -> 
     """Its last words, when it has closed both its mouths: read side by side, or it would wait for us."""
     assert process.stdout is not None
     assert process.stderr is not None
-    watch, begun, said = _Watch(process.pid), b"", b""
+    watch, begun, said = Watch(process.pid), b"", b""
     with selectors.DefaultSelector() as mouths:
         for mouth in (process.stdout, process.stderr):
             mouths.register(mouth, selectors.EVENT_READ)
@@ -75,7 +80,7 @@ def _followed(process: subprocess.Popen[bytes], hear: Callable[[str], None]) -> 
     return said.decode(errors="replace")
 
 
-class _Watch:
+class Watch:
     """Ends the wait for a process that has stopped working, whatever it waits for."""
 
     def __init__(self, pid: int) -> None:

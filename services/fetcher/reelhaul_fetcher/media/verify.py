@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from google.protobuf import duration_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia
-from reelhaul_fetcher.media import ffmpeg, ffprobe, running
+from reelhaul_fetcher.media import tasting
+from reelhaul_fetcher.media.films import Inspection, NotMedia, Unplayable
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -28,7 +28,7 @@ class Promise:
     slack: float = 0.0
 
 
-def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = None) -> DeliveredMedia:
+def verified(path: Path, promise: Promise, seen: Inspection | None = None) -> DeliveredMedia:
     """What *path* delivers; *seen* saves a look where it was inspected as it is.
 
     Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height.
@@ -36,38 +36,29 @@ def verified(path: Path, promise: Promise, seen: ffprobe.Inspection | None = Non
     if path.stat().st_size == 0:
         raise _failed("size", "the file is empty")
     try:
-        seen = seen or ffprobe.inspect(path)
-    except ffprobe.NotMedia as error:
-        raise _failed("container", f"ffprobe cannot read the file: {error}") from error
+        seen = seen or tasting.inspect(path)
+    except NotMedia as error:
+        raise _failed("container", f"the file cannot be read: {error}") from error
     _check_streams(seen, promise)
     _check_duration(seen.duration, promise)
     try:
-        ffmpeg.try_out(path, seen.duration, seen.video_codec)
-    except running.FfmpegFailed as error:
+        tasting.try_out(path)
+    except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     return delivered(seen, path.suffix.lstrip("."))
 
 
-def digest(path: Path) -> bytes:
-    """SHA-256 of the whole file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def delivered(seen: ffprobe.Inspection, container: str) -> DeliveredMedia:
+def delivered(seen: Inspection, container: str) -> DeliveredMedia:
     """*seen* in the words of the API."""
-    numerator, _, denominator = str(seen.video.get("avg_frame_rate", "0/1")).partition("/")
-    rate = float(numerator) / float(denominator) if float(denominator or 0) else 0.0
-    transfer = seen.video.get("color_transfer")
     return DeliveredMedia(
-        width=int(seen.video.get("width", 0)),
-        height=int(seen.video.get("height", 0)),
-        frame_rate=rate,
+        width=seen.width,
+        height=seen.height,
+        frame_rate=seen.frame_rate,
         container=container,
         video_codec=seen.video_codec,
         audio_codec=seen.audio_codec,
-        audio_bitrate_bps=int(seen.audio.get("bit_rate") or 0),
-        dynamic_range={"smpte2084": "HDR10", "arib-std-b67": "HLG"}.get(str(transfer), ""),
+        audio_bitrate_bps=seen.audio_bitrate,
+        dynamic_range={"smpte2084": "HDR10", "arib-std-b67": "HLG"}.get(seen.transfer, ""),
         duration=duration_of(seen.duration),
     )
 
@@ -77,12 +68,12 @@ def duration_of(seconds: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1000) * 1_000_000 % 10**9)
 
 
-def _check_streams(seen: ffprobe.Inspection, promise: Promise) -> None:
-    if promise.video and not seen.video:
+def _check_streams(seen: Inspection, promise: Promise) -> None:
+    if promise.video and not seen.video_codec:
         raise _failed("video", "the file holds no picture")
-    if promise.audio and not seen.audio:
+    if promise.audio and not seen.audio_codec:
         raise _failed("audio", "the file holds no sound")
-    shorter = min(int(seen.video.get("width", 0)), int(seen.video.get("height", 0)))
+    shorter = min(seen.width, seen.height)
     if promise.min_height and shorter < promise.min_height:
         raise ReelhaulError(
             ErrorReason.FORMAT_UNAVAILABLE,

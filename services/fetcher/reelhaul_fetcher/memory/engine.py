@@ -63,6 +63,8 @@ class MemoryEngine:
             told.stage = Progress.RECORDING
             listener.progress(told)
             listener.recording()
+        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
+        listener.ready(Product(path, info))
         self.begun.set()
         try:
             await (listener.enough if self.on_air else self.go).wait()
@@ -71,7 +73,6 @@ class MemoryEngine:
             raise
         if self.failure is not None:
             raise self.failure
-        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
         warnings = (Warned(reason=listener.why_enough),) if self.on_air else ()
         return FetchReport(self.media, (Product(path, info),), DeliveredMedia(), warnings)
 

@@ -87,7 +87,7 @@ Order = FetchOrder | ProbeOrder | ExpandOrder | SitesOrder
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A finished file: where it lies and what it is; size and SHA-256 are filled in."""
+    """A finished file: where it lies and what it is; its size is filled in, checksums are not."""
 
     path: Path
     info: media_pb2.ArtifactInfo

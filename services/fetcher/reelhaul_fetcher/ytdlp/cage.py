@@ -37,10 +37,13 @@ class Bounds:
     memory_bytes: int
 
 
-def enter(folder: Path, proxy_url: str, *more_ways: str, bounds: Bounds) -> None:
+def enter(
+    folder: Path, proxy_url: str, *more_ways: str, bounds: Bounds, within: socket.socket | None = None
+) -> None:
     """Become a process that works in *folder*, with *proxy_url* as its only way out; not to be undone.
 
-    *more_ways* are URLs of the operator's own services that may be reached directly.
+    *more_ways* are URLs of the operator's own services that may be reached directly; *within* is a
+    line to a process of its own.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -56,7 +59,7 @@ def enter(folder: Path, proxy_url: str, *more_ways: str, bounds: Bounds) -> None
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     random.seed()
-    _only_way_out(proxy_url, more_ways)
+    _only_way_out(proxy_url, more_ways, within)
 
 
 def _limit(kind: int, most: int) -> None:
@@ -65,7 +68,7 @@ def _limit(kind: int, most: int) -> None:
     resource.setrlimit(kind, (most, most))
 
 
-def _only_way_out(proxy_url: str, more_ways: Sequence[str]) -> None:
+def _only_way_out(proxy_url: str, more_ways: Sequence[str], within: socket.socket | None) -> None:
     """Refuse each socket of this Python that does not go to the guard, or to one of *more_ways*.
 
     The hook sees the address after name resolution and cannot be taken off. What is not
@@ -86,6 +89,8 @@ def _only_way_out(proxy_url: str, more_ways: Sequence[str]) -> None:
                 raise WayBarred(f"the only way out is the guard, not {address!r}")
         elif event == "socket.getaddrinfo" and arguments[0] not in hosts:
             raise WayBarred(f"names are resolved by the guard, not here: {arguments[0]!r}")
+        elif event == "socket.sendmsg" and arguments[0] is within and arguments[1] is None:
+            return
         elif event in ("socket.sendto", "socket.sendmsg", "socket.bind"):
             raise WayBarred(f"{event} is no way out")
 

@@ -14,9 +14,9 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import running
+from reelhaul_fetcher.media import running, tasting
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder, SitesOrder
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder, Product, SitesOrder
 from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, sites, wire
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
@@ -37,6 +37,10 @@ class Line:
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
         self.say({"type": "media", "media": wire.packed(media)})
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, though not tried yet."""
+        self.say({"type": "ready", **wire.product_frame(product)})
 
     def translated(self, texts: list[str], source: str, target: str) -> list[str]:
         """*texts* of the language *source* in *target*, by the fetcher's translator.
@@ -85,7 +89,8 @@ def live(stream: socket.socket) -> None:
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = cage.Bounds(limit, order.cpu_seconds, order.memory_bytes)
-        cage.enter(folder, order.proxy_url, *ways, bounds=bounds)
+        tasting.bound(order.memory_bytes)
+        cage.enter(folder, order.proxy_url, *ways, bounds=bounds, within=tasting.line())
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(failures.classified(error, answers, order.url, place.extractor))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffprobe, muxing, verify
+from reelhaul_fetcher.media import muxing, tasting, verify
+from reelhaul_fetcher.media.films import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters, names
 from reelhaul_fetcher.model.chapters import Mark
 from reelhaul_fetcher.model.cuts import Cut
@@ -16,10 +18,10 @@ from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, Product
 from reelhaul_fetcher.model.packaging import Package, package, recut
 from reelhaul_fetcher.ytdlp.edits import too_long
-from reelhaul_fetcher.ytdlp.products import hashing, product
+from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
-# What ffprobe calls a file that is the container already.
+# What libav calls a file that is the container already.
 _AS_IT_IS = {"mp4": "mp4", "m4a": "m4a", "webm": "webm", "mkv": "matroska", "mp3": "mp3"}
 # The last frame of a picture lasts a while, and so does the last of the sound.
 _CUT_SLACK = 0.5
@@ -58,31 +60,32 @@ class Finished:
     warnings: list[Warned]
 
 
-def finished(files: list[Path], plan: Plan, gauge: Gauge) -> Finished:
-    """What *plan* makes of *files*, checked. Raises VERIFICATION_FAILED, FfmpegFailed."""
+def finished(files: list[Path], plan: Plan, gauge: Gauge, ready: Callable[[Product], None]) -> Finished:
+    """What *plan* makes of *files*, checked; *ready* hears of the file before it is.
+
+    Raises VERIFICATION_FAILED, FfmpegFailed.
+    """
     gauge.stage(Progress.POSTPROCESSING)
     seen = [_inspected(path) for path in files]
     real = max(s.duration for s in seen)
     fitted = how = package(seen[0].video_codec, seen[-1].audio_codec, plan.spec)
     cut = plan.cut.within(real)
     if cut.cuts:
-        transfer = str(seen[0].video.get("color_transfer"))
+        transfer = seen[0].transfer
         how = recut(fitted, transfer, joined=len(cut.spans) > 1)
     length = cut.length if cut.cuts else real
     marks, lacking = _marks(plan, cut, length)
     path = _packed(files, seen, how, plan, cut, marks, gauge)
     gauge.stage(Progress.VERIFYING)
-    hashed = hashing(path)
+    kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
+    whole = product(path, kind, names.file_name(plan.media.title, how.extension))
+    ready(whole)
     got = _verified(path, seen[0] if path == files[0] else None, how, plan, real)
     warnings = [*lacking, *_transcoded(fitted, plan.spec)]
-    kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    whole = product(path, kind, names.file_name(plan.media.title, how.extension), hashed=hashed)
     return Finished([whole, *_split(path, how, plan, cut, length, gauge)], got, warnings)
 
 
-def _verified(
-    path: Path, seen: ffprobe.Inspection | None, how: Package, plan: Plan, real: float
-) -> DeliveredMedia:
+def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, real: float) -> DeliveredMedia:
     seconds = plan.seconds or plan.media.duration.ToTimedelta().total_seconds() or real
     # Of what was received too short, no cut makes what was promised.
     cut, slack = plan.cut.within(seconds), 0.0
@@ -118,7 +121,7 @@ def _marks(plan: Plan, cut: Cut, length: float) -> tuple[list[Mark], list[Warned
 
 def _packed(
     files: list[Path],
-    seen: list[ffprobe.Inspection],
+    seen: list[Inspection],
     how: Package,
     plan: Plan,
     cut: Cut,
@@ -130,7 +133,7 @@ def _packed(
     trimmings = muxing.Trimmings(plan.words, plan.picture, described).fitting(how.extension)
     alone = len(files) == 1 and not how.encodes and files[0].suffix == f".{how.extension}"
     ready = alone and _AS_IT_IS.get(how.extension) in seen[0].containers
-    if ready and bool(seen[0].video) == bool(how.video) and not trimmings.any and not cut.cuts:
+    if ready and bool(seen[0].video_codec) == bool(how.video) and not trimmings.any and not cut.cuts:
         return files[0]
     output = plan.order.folder / f"result.{how.extension}"
     length = cut.length if cut.cuts else max(s.duration for s in seen)
@@ -163,10 +166,10 @@ def _split(path: Path, how: Package, plan: Plan, cut: Cut, length: float, gauge:
     return products
 
 
-def _inspected(path: Path) -> ffprobe.Inspection:
+def _inspected(path: Path) -> Inspection:
     try:
-        return ffprobe.inspect(path)
-    except ffprobe.NotMedia as error:
+        return tasting.inspect(path)
+    except NotMedia as error:
         raise ReelhaulError(
             ErrorReason.VERIFICATION_FAILED,
             f"what was received is not media: {error}",

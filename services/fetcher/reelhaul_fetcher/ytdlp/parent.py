@@ -58,29 +58,33 @@ class Parent:
             return False
         request = json.loads(message)
         if "start" in request:
-            self._start(request["start"], descriptors[0])
+            self._start(request["start"], descriptors[0], tastes=request["tastes"])
         elif request["stop"] in self._ids:
             _kill(self._ids[request["stop"]])
         return True
 
-    def _start(self, run: str, descriptor: int) -> None:
+    def _start(self, run: str, descriptor: int, *, tastes: bool) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(descriptor)
+            self._become_child(descriptor, tastes=tastes)
         os.close(descriptor)
         self._runs[pid] = (run, None)
         self._ids[run] = pid
         self._tell({"started": run, "pid": pid})
 
-    def _become_child(self, descriptor: int) -> None:
+    def _become_child(self, descriptor: int, *, tastes: bool) -> None:
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in (self._control, self._waker, self._woken):
                 end.close()
+            from reelhaul_fetcher.media import tasting
             from reelhaul_fetcher.ytdlp import child
 
+            if tastes:
+                # Before the order is read: a taster knows of nothing.
+                tasting.begin()
             child.live(socket.socket(fileno=descriptor))
         finally:
             # No atexit, no flush of what the parent had buffered.

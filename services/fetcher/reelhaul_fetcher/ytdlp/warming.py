@@ -8,7 +8,7 @@ from typing import Any
 import yt_dlp.version
 from yt_dlp.networking import Response
 
-from reelhaul_fetcher.media import ffmpeg, verify
+from reelhaul_fetcher.media import ffmpeg, preparing, verify
 from reelhaul_fetcher.ytdlp import child, fetching, listing
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, bar_ffmpeg, options, share_trust
 from reelhaul_fetcher.ytdlp.info import media_of
@@ -39,4 +39,5 @@ def warm_up() -> str:
         Downloader.extractors = dict(rehearsal._ies)
         info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
     media_of(info)
+    preparing.prepare()
     return f"yt-dlp {yt_dlp.version.__version__}"

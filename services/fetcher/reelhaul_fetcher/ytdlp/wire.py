@@ -90,7 +90,7 @@ def report_frame(report: FetchReport) -> Frame:
         "type": "done",
         "media": packed(report.media),
         "got": packed(report.got),
-        "products": [{"path": str(p.path), "info": packed(p.info)} for p in report.products],
+        "products": [product_frame(product) for product in report.products],
         "warnings": [packed(warning) for warning in report.warnings],
     }
 
@@ -99,12 +99,20 @@ def report_of(frame: Frame) -> FetchReport:
     """The report that *frame* tells."""
     return FetchReport(
         media=unpacked(media_pb2.MediaInfo, frame["media"]),
-        products=tuple(
-            Product(Path(p["path"]), unpacked(media_pb2.ArtifactInfo, p["info"])) for p in frame["products"]
-        ),
+        products=tuple(map(product_of, frame["products"])),
         got=unpacked(media_pb2.DeliveredMedia, frame["got"]),
         warnings=tuple(unpacked(media_pb2.Warning, text) for text in frame["warnings"]),
     )
+
+
+def product_frame(product: Product) -> Frame:
+    """*product* as a frame, or a part of one."""
+    return {"path": str(product.path), "info": packed(product.info)}
+
+
+def product_of(frame: Frame) -> Product:
+    """The product that *frame* tells."""
+    return Product(Path(frame["path"]), unpacked(media_pb2.ArtifactInfo, frame["info"]))
 
 
 def _exactly(stream: socket.socket, length: int) -> bytes:

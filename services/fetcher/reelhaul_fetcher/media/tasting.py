@@ -1,0 +1,225 @@
+"""Looking into files of strangers: done by a process of its own, which knows nothing and may do nothing.
+
+libav takes a file apart in memory of its own making: who can make it err may make it do what he
+likes. So the process that does it, the taster, is forked from a child before that has heard its
+order: it holds no cookie, no pass and no line to the fetcher. It is handed each file as an open
+descriptor, can write none, and is sealed (see ``sealing``) where the kernel can do that; it lives
+no longer than its child. An ffmpeg of its own for each file saw no more of us, but the folder and
+the environment with the pass, and cost five times as much.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from reelhaul_fetcher.media import running
+from reelhaul_fetcher.media.films import Film, Inspection, NotMedia, Unplayable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_libc = ctypes.CDLL(None)
+
+_MAX_MESSAGE = 16 * 1024
+# Of CPU, for all files of one order: a second of the largest pictures takes seconds.
+_CPU_SECONDS = 600
+
+# Of this process: a child has one.
+_present: Taster | None = None
+
+
+def begin() -> None:
+    """Have a taster from now on. Only in a process of one thread, and before it learns anything."""
+    global _present
+    _present = Taster()
+
+
+def end() -> None:
+    """Have none any more."""
+    global _present
+    if _present is not None:
+        _present.dismiss()
+    _present = None
+
+
+def bound(memory_bytes: int) -> None:
+    """From now on the taster, where there is one, may take so much memory."""
+    if _present is not None:
+        _present.bound(memory_bytes)
+
+
+def line() -> socket.socket | None:
+    """Where the taster is asked; None where there is none."""
+    return _present.line if _present is not None else None
+
+
+def inspect(path: Path) -> Inspection:
+    """What *path* holds. Raises NotMedia, also where the taster does not survive it."""
+    return _ours().inspect(path)
+
+
+def try_out(path: Path) -> None:
+    """Decode the first and the last second of *path*. Raises Unplayable, also where the taster dies of it."""
+    _ours().try_out(path)
+
+
+def _ours() -> Taster:
+    if _present is None:
+        raise RuntimeError("there is no taster: tasting.begin() was not called")
+    return _present
+
+
+class Taster:
+    """The process, seen from the one that asks."""
+
+    def __init__(self) -> None:
+        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _serve(theirs)
+        theirs.close()
+        self._inspected: Path | None = None
+        self._fate = ""
+
+    @property
+    def line(self) -> socket.socket:
+        """Where it is asked."""
+        return self._line
+
+    def bound(self, memory_bytes: int) -> None:
+        """As ``tasting.bound``."""
+        with suppress(ProcessLookupError):
+            resource.prlimit(self.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+
+    def inspect(self, path: Path) -> Inspection:
+        """As ``tasting.inspect``."""
+        self._inspected = None
+        try:
+            with path.open("rb") as file:
+                seen = _inspection(self._asked({"inspect": True}, [file.fileno()]))
+        except running.FfmpegFailed as error:
+            raise NotMedia(str(error)) from error
+        self._inspected = path
+        return seen
+
+    def try_out(self, path: Path) -> None:
+        """As ``tasting.try_out``."""
+        if self._inspected != path:
+            self.inspect(path)
+        try:
+            self._asked({"try": True}, [])
+        except running.FfmpegFailed as error:
+            raise Unplayable(str(error)) from error
+
+    def dismiss(self) -> None:
+        """End it, and wait until it is gone."""
+        self._line.close()
+        if not self._fate:
+            self._bury(kill=True)
+
+    def _asked(self, question: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Its answer. Raises NotMedia, Unplayable by its word, FfmpegFailed where it has none."""
+        if self._fate:
+            raise running.FfmpegFailed(self._fate)
+        try:
+            socket.send_fds(self._line, [json.dumps(question).encode()], descriptors)
+            self._wait()
+            told = self._line.recv(_MAX_MESSAGE)
+        except OSError:
+            told = b""
+        except running.FfmpegFailed as error:
+            self._bury(kill=True, why=str(error))
+            raise
+        if not told:
+            self._bury()
+            raise running.FfmpegFailed(self._fate)
+        answer = json.loads(told)
+        if "not_media" in answer:
+            raise NotMedia(str(answer["not_media"])[:300])
+        if "unplayable" in answer:
+            raise Unplayable(str(answer["unplayable"])[:300])
+        return dict(answer)
+
+    def _wait(self) -> None:
+        """Return when it answers, or is gone. Raises FfmpegFailed where it does nothing any more."""
+        watch, ear = running.Watch(self.pid), select.poll()
+        ear.register(self._line, select.POLLIN)
+        while not ear.poll(1000 * running.patience() / 6):
+            watch.look()
+
+    def _bury(self, *, kill: bool = False, why: str = "") -> None:
+        if kill:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        self._fate = why or f"its decoder ended with {os.waitstatus_to_exitcode(status)}"
+
+
+def _inspection(told: dict[str, Any]) -> Inspection:
+    """What *told* says. Whoever took the taster over may say anything: it is held to its types."""
+    values: dict[str, Any] = {}
+    for field in fields(Inspection):
+        value: Any = told.get(field.name)
+        if field.name == "containers" and isinstance(value, list):
+            values[field.name] = frozenset(str(name) for name in value)
+        elif type(value).__name__ == field.type and (isinstance(value, str) or 0 <= value < 1 << 31):
+            values[field.name] = value
+        else:
+            raise running.FfmpegFailed(f"its decoder says nonsense of the {field.name}")
+    return Inspection(**values)
+
+
+def _serve(line: socket.socket) -> NoReturn:
+    """The life of a taster."""
+    try:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _forget_all_but(line.fileno())
+        for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+            resource.setrlimit(kind, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        _answer(line)
+    finally:
+        os._exit(1)
+
+
+def _forget_all_but(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.closerange(3, descriptor)
+    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _answer(line: socket.socket) -> None:
+    """Answer until nobody asks any more."""
+    film: Film | None = None
+    while True:
+        question, descriptors, _, _ = socket.recv_fds(line, _MAX_MESSAGE, 1)
+        if not question:
+            return
+        try:
+            if descriptors:
+                film = None
+                film = Film(descriptors[0])
+                seen = film.inspection
+                answer = {**asdict(seen), "containers": sorted(seen.containers)}
+            elif film is not None:
+                film.try_out()
+                answer = {}
+        except NotMedia as error:
+            answer = {"not_media": str(error)}
+        except Unplayable as error:
+            answer = {"unplayable": str(error)}
+        for descriptor in descriptors:
+            os.close(descriptor)
+        line.send(json.dumps(answer).encode())

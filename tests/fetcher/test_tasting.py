@@ -1,0 +1,82 @@
+"""Whatever a file does to the one who looks into it, the fetch ends with a word about the file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.sites.site import Site
+
+from reelhaul_fetcher.media import running
+from reelhaul_fetcher.media.films import NotMedia, Unplayable
+from reelhaul_fetcher.media.tasting import Taster
+
+
+@pytest.fixture
+def taster() -> Iterator[Taster]:
+    """One, who is gone afterwards."""
+    found = Taster()
+    yield found
+    found.dismiss()
+    assert not psutil.pid_exists(found.pid)
+
+
+@pytest.fixture
+def patience() -> Iterator[float]:
+    """Little patience, for as long as the test."""
+    running.be_patient(0.5)
+    yield 0.5
+    running.be_patient(60)
+
+
+def test_a_file_that_kills(taster: Taster, site: Site) -> None:
+    """A taster that dies of a file is told as a fault of the file, and so is each later question."""
+    film = site.media.file("/media/360.mp4")
+    assert taster.inspect(film).height == 360
+    os.kill(taster.pid, signal.SIGSEGV)
+    with pytest.raises(Unplayable, match="ended with -11"):
+        taster.try_out(film)
+    with pytest.raises(NotMedia, match="ended with -11"):
+        taster.inspect(film)
+
+
+def test_a_file_that_holds_up(taster: Taster, site: Site, patience: float) -> None:
+    """A taster that does nothing any more is killed when patience ends."""
+    os.kill(taster.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(NotMedia, match="did nothing"):
+        taster.inspect(site.media.file("/media/360.mp4"))
+    assert patience < time.monotonic() - began < 5
+
+
+def test_a_file_that_takes_over(taster: Taster, tmp_path: Path, site: Site) -> None:
+    """Who takes a taster over finds no descriptor but its line, and none that lets him write."""
+    taster.inspect(site.media.file("/media/360.mp4"))
+    held = {os.readlink(link) for link in Path(f"/proc/{taster.pid}/fd").iterdir()}
+    held -= {os.devnull}
+    assert [name for name in held if not name.startswith("socket:")] == [
+        str(site.media.file("/media/360.mp4"))
+    ]
+    assert len(held) == 2
+    limits = Path(f"/proc/{taster.pid}/limits").read_text()
+    assert "Max file size             0                    0" in limits
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{film}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '{film}'\n",
+    ],
+)
+def test_a_file_that_names_others(taster: Taster, tmp_path: Path, site: Site, text: str) -> None:
+    """A list of other files is no media, whatever it calls itself: nothing else is opened for it."""
+    fake = tmp_path / "fake.mp4"
+    fake.write_text(text.format(film=site.media.file("/media/360.mp4")))
+    with pytest.raises(NotMedia):
+        taster.inspect(fake)
