@@ -20,6 +20,7 @@ from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.ytdlp import accessing
 from reelhaul_fetcher.ytdlp.resuming import Resuming
+from reelhaul_fetcher.ytdlp.sites import Sites
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -80,6 +81,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     #: Extractor classes by key, filled once in the warm parent.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
+    #: Which of them to ask, likewise.
+    sites: Sites | None = None
 
     def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
         self._answers = answers
@@ -94,6 +97,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             self._ies = self.extractors
         else:
             super().add_default_info_extractors()
+
+    def extract_info(
+        self, url: str, download: bool = True, ie_key: str | None = None, *rest: Any, **more: Any
+    ) -> Any:
+        """As yt-dlp's, which asks every extractor whether it knows *url*."""
+        if not ie_key and self.sites is not None:
+            able = (name for name in self.sites.of(url) if self.extractors[name].suitable(url))
+            ie_key = next(able, None)
+        return super().extract_info(url, download, ie_key, *rest, **more)
 
     def urlopen(self, req: Any) -> Any:
         """As yt-dlp's, with failures noted."""
