@@ -43,7 +43,6 @@ def test_the_same_extractor(extractors: dict[str, Any], sites: Sites) -> None:
     ("url", "name"),
     [
         ("https://www.youtube.com/watch?v=BaW_jenozKc", "Youtube"),
-        ("https://WWW.YOUTUBE.COM/watch?v=BaW_jenozKc", "Youtube"),
         ("https://youtu.be/BaW_jenozKc?list=PLwiyx1dc3P2JR9N8gQaQN_BCvlSlap7re", "YoutubeTab"),
         ("https://vimeo.com/56015672", "Vimeo"),
         ("https://media.example.com/film.mp4", "Generic"),
