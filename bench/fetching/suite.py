@@ -24,7 +24,7 @@ class Ours:
         """From the first create to the last success. Raises RuntimeError where one fails."""
         began = time.time()
         names = await self.create(urls)
-        return max([await self._ended(name) for name in names]) - began
+        return max([(await self.ended(name)).end_time.ToNanoseconds() / 1e9 for name in names]) - began
 
     async def create(self, urls: Sequence[str]) -> list[str]:
         """Jobs for *urls*, in batches."""
@@ -35,20 +35,24 @@ class Ours:
             names += [job.name for job in (await self._jobs.BatchCreateJobs(batch)).jobs]
         return names
 
+    async def forget(self, name: str) -> None:
+        """Remove an ended job and its files."""
+        await self._jobs.DeleteJob(job_service_pb2.DeleteJobRequest(name=name))
+
     async def cancel(self, names: Sequence[str]) -> None:
         """End what runs."""
         for name in names:
             await self._jobs.CancelJob(job_service_pb2.CancelJobRequest(name=name))
 
-    async def _ended(self, name: str) -> float:
-        """When the job was over, by its own clock."""
+    async def ended(self, name: str) -> job_pb2.Job:
+        """The job when it is over. Raises RuntimeError where it failed."""
         # The stream ends with the job.
         async for _ in self._jobs.WatchJob(job_service_pb2.WatchJobRequest(name=name)):
             pass
-        job = await self._jobs.GetJob(job_service_pb2.GetJobRequest(name=name))
+        job: job_pb2.Job = await self._jobs.GetJob(job_service_pb2.GetJobRequest(name=name))
         if job.state != job_pb2.Job.SUCCEEDED:
             raise RuntimeError(f"{job.url} {job_pb2.Job.State.Name(job.state)}: {job.error}")
-        return float(job.end_time.ToNanoseconds() / 1e9)
+        return job
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, passages, picking, queueing, waits
-from reelhaul_jobs.model.change import Change, RefusalReason
+from reelhaul_jobs.model.change import Change, RefusalReason, event_of
 from reelhaul_jobs.model.gates import Gate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.passages import Passage
@@ -96,6 +96,25 @@ async def test_add_then_get(store):
     asked = job(1, schedule_time=NOW + timedelta(hours=1), priority=Priority.HIGH)
     await store.add([asked])
     assert asked == await store.get(asked.id)
+
+
+async def test_add_many_of_several_forms(store):
+    """Jobs added together are read as they were added, alike or not, and so are their first events."""
+    odd = {"quotes": "'\"\\", "null": "a\0b", "percent": "%s :own {}", "wide": "\U0001f3ac\u2028"}
+    asked = [
+        job(1),
+        job(2, url="https://videos.example/%3A:x?a='b'&c=\"d\"", labels=odd, batch_id="b"),
+        job(3, tenant="other", priority=Priority.LOW, traceparent="00-1"),
+        job(4, format=media_pb2.FormatSpec(max_height=144), expire_time=NOW + timedelta(days=400)),
+        job(5, parent="p", position=2**31 - 1, batch_id="p"),
+        replace(job(6), state=State.RETRYING, lane=Lane.LATER, due=NOW, revision=4, charged=1),
+        replace(job(7), state=State.RETRYING, lane=Lane.LATER, due=NOW + LEASE, revision=4, charged=1),
+        job(8),
+    ]
+    await store.add(asked)
+    for one in asked:
+        assert one == await store.get(one.id)
+        assert [event_of(one, None)] == list(await store.events(one.id, after=0, limit=9))
 
 
 async def test_get_missing(store):

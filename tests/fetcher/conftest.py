@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from reelhaul_fetcher.model.orders import (
     FetchReport,
     ListReport,
     ProbeOrder,
+    Product,
     Sightings,
 )
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
@@ -37,6 +39,7 @@ class Heard:
         self.seen: list[Progress] = []
         self.metadata: list[MediaInfo] = []
         self.pages: list[list[PlaylistEntry]] = []
+        self.readied: list[Product] = []
         self.enough = asyncio.Event()
         self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
         self.on_air = asyncio.Event()
@@ -47,11 +50,19 @@ class Heard:
     def recording(self) -> None:
         self.on_air.set()
 
+    def ready(self, product: Product) -> None:
+        self.readied.append(product)
+
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         self.pages.append(list(entries))
 
     def progress(self, progress: Progress) -> None:
         self.seen.append(progress)
+
+
+def sha256(product: Product) -> str:
+    """Of the bytes of *product*."""
+    return hashlib.sha256(product.path.read_bytes()).hexdigest()
 
 
 class Rig:

@@ -180,12 +180,7 @@ def test_refused(folder: CookieFolder) -> None:
 async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
     """A fetch gets its copy in its order, which does not show it; its folder never has one."""
     folder.add("ours", text(LONG), ["local"])
-    house = House(tmp_path / "work")
-    house.worker._bench.fetching.signing = SignIn(folder)
-    house.leases.specs[JOB].format.cookies = "ours"
-    async with house.working():
-        house.give()
-        await house.logged("ack")
+    house = await worked(tmp_path, folder, "ours")
     (order,) = house.engine.orders
     assert isinstance(order, FetchOrder)
     assert order.cookies == text(LONG)
@@ -196,15 +191,20 @@ async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
 async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolder) -> None:
     """It fails at once, and the site is not asked."""
     folder.add("theirs", text(LONG), ["other"])
+    house = await worked(tmp_path, folder, "theirs")
+    assert house.engine.orders == []
+    assert from_status(house.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
+
+
+async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
+    """A worker that has done a job with those *cookies*."""
     house = House(tmp_path / "work")
     house.worker._bench.fetching.signing = SignIn(folder)
-    house.leases.specs[JOB].format.cookies = "theirs"
+    house.leases.specs[JOB].format.cookies = cookies
     async with house.working():
         house.give()
         await house.logged("ack")
-    assert house.engine.orders == []
-    assert from_status(house.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
-    assert house.folders == []
+    return house
 
 
 async def test_a_probe_with_cookies(folder: CookieFolder) -> None:

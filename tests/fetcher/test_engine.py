@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
-from tests.fetcher.conftest import Heard, Rig
+from tests.fetcher.conftest import Heard, Rig, sha256
 from tests.sites.site import Site
 
 from reelhaul.type.v1 import media_pb2
@@ -24,8 +22,7 @@ async def test_a_plain_file_arrives_untouched(rig: Rig, site: Site, path: str) -
     """A page with a plain mp4, in every form, gives the site's very bytes."""
     report = await rig.fetch(site.url(path), FormatSpec(max_height=1080))
     media = report.products[0]
-    assert site.digest("/media/1080.mp4") == media.info.checksums.sha256.hex()
-    assert media.info.checksums.sha256 == hashlib.sha256(media.path.read_bytes()).digest()
+    assert site.digest("/media/1080.mp4") == sha256(media)
     assert (
         report.got.height,
         report.got.video_codec,
@@ -163,7 +160,14 @@ async def test_progress_is_monotonic_and_honest(rig: Rig, site: Site, path: str)
 async def test_reset_with_range_is_resumed(rig: Rig, site: Site) -> None:
     """A connection cut in mid-file is taken up where it broke, and the file is whole."""
     report = await rig.fetch(site.url("/media/1080.mp4?token=resume&reset=3000000&times=2"))
-    assert site.digest("/media/1080.mp4") == report.products[0].info.checksums.sha256.hex()
+    assert site.digest("/media/1080.mp4") == sha256(report.products[0])
+
+
+async def test_ready_before_it_is_tried(rig: Rig, site: Site) -> None:
+    """The file is told of once, as soon as it is whole, as it will be in the report."""
+    heard = Heard()
+    report = await rig.fetch(site.url("/media/1080.mp4"), None, heard)
+    assert heard.readied == [report.products[0]]
 
 
 async def test_min_height_is_a_contract(rig: Rig, site: Site) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fetcher.conftest import Heard, Rig
+from tests.fetcher.conftest import Heard, Rig, sha256
 from tests.sites.site import Site
 from yt_dlp.networking import Response
 from yt_dlp.networking.exceptions import HTTPError, RequestError
@@ -156,6 +156,33 @@ class _Switched(Remote):
         return super().go_on(*asked)
 
 
+def test_bytes_in_the_middle_that_never_come(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """Answers that end early and in good order, or empty, in mid-file leave no hole: the fetch fails."""
+    with pytest.raises(RequestError):
+        Fetch(downloader, tmp_path, site.url(f"{FILE}?token=hole&hole=3000000&{SLOW}"))
+
+
+@pytest.mark.parametrize("place", [1_000_000, 2_621_440, 3_000_000, 5_000_000])
+def test_bytes_in_the_middle_that_come_late(
+    downloader: Downloader, site: Site, tmp_path: Path, place: int
+) -> None:
+    """Where the answers to the first pieces end early, in good order, the file is whole nevertheless."""
+    url = site.url(f"{FILE}?token=late-{place}&hole={place}&parts=1&times=3&{SLOW}")
+    assert site.digest(FILE) == Fetch(downloader, tmp_path, url).digest
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_no_file_with_a_hole_is_a_result(rig: Rig, site: Site) -> None:
+    """A film that could be played at both ends, but whose middle never comes, is a failed fetch."""
+    with pytest.raises(ReelhaulError) as failure:
+        await rig.fetch(site.url(f"{FILE}?token=guarded-hole&hole=3000000&{SLOW}"))
+    assert failure.value.reason in (ErrorReason.UPSTREAM_UNAVAILABLE, ErrorReason.UPSTREAM_STALLED)
+    ranges = filter(None, _ranges(site, "guarded-hole"))
+    asked = [int(told.removeprefix("bytes=").partition("-")[0]) for told in ranges]
+    # What lies behind the hole had been fetched: the file was long enough, and zeros within.
+    assert max(asked) > 3_100_000
+
+
 def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Path) -> None:
     """The limit of a job ends all pieces at once."""
 
@@ -172,7 +199,7 @@ async def test_pieces_through_the_guard(rig: Rig, site: Site) -> None:
     """In the child, through the guard: the site's very bytes, and progress that never falls."""
     heard = Heard()
     report = await rig.fetch(site.url(f"{FILE}?token=guarded&{SLOW}"), FormatSpec(), heard)
-    assert site.digest(FILE) == report.products[0].info.checksums.sha256.hex()
+    assert site.digest(FILE) == sha256(report.products[0])
     assert len(_ranges(site, "guarded")) > 4
     percents = [p.percent for p in heard.seen if p.HasField("percent")]
     assert percents == sorted(percents)

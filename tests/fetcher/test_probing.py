@@ -106,5 +106,5 @@ async def test_failures_over_grpc(
 async def test_what_is_not_served_says_so(stub: fetcher_service_pb2_grpc.FetcherServiceStub) -> None:
     """An RPC that this build leaves out is UNIMPLEMENTED."""
     with pytest.raises(aio.AioRpcError) as failure:
-        await stub.ListExtractors(fetcher_service_pb2.ListExtractorsRequest())
+        await stub.ListFetches(fetcher_service_pb2.ListFetchesRequest())
     assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED

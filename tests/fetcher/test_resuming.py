@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Rig, sha256
 from tests.sites.site import Site
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import TransportError
@@ -96,4 +96,4 @@ async def test_what_an_earlier_try_left(
         (folder / name).write_bytes(content)
     report = await rig.fetch(site.url(path), folder=scratch.make("jobs/one", 1))
     clean = await rig.fetch(site.url(path))
-    assert clean.products[0].info.checksums == report.products[0].info.checksums
+    assert sha256(clean.products[0]) == sha256(report.products[0])

@@ -15,6 +15,7 @@ import pytest
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.clients import RemoteArtifacts
 from reelhaul_fetcher.model.orders import Product
 from reelhaul_fetcher.ports import Stamp
@@ -139,9 +140,7 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
 
 
 def _product(file: Path) -> Product:
-    content = file.read_bytes()
-    sums = media_pb2.Checksums(sha256=hashlib.sha256(content).digest())
-    return Product(file, media_pb2.ArtifactInfo(size_bytes=len(content), checksums=sums))
+    return Product(file, media_pb2.ArtifactInfo(size_bytes=file.stat().st_size))
 
 
 async def _sent(link: Link, port: int, file: Path) -> bytes:
@@ -225,19 +224,98 @@ async def test_discarded(port: int, tmp_path: Path):
         assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["taken over", "sent"])
-async def test_changed_after_it_was_hashed(port: int, tmp_path: Path, shared: bool):
-    """A file whose bytes are not those of its digest becomes no artifact, and nothing of it is left."""
-    place = tmp_path / "storage" / "work" if shared else tmp_path
-    place.mkdir(exist_ok=True)
-    file, staging = place / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
+async def test_changed_after_it_was_hashed(port: int, tmp_path: Path):
+    """A file that is not what it was when it was hashed becomes no artifact, and nothing of it is left."""
+    file, staging = tmp_path / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
     file.write_bytes(b"a film")
     product = _product(file)
-    file.write_bytes(b"a fil_")
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = RemoteArtifacts(direct, place if shared else tmp_path / "not shared", patience=0)
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        artifacts = RemoteArtifacts(direct, tmp_path / "not shared", patience=0)
+        artifacts.announce(product, _STAMP)
+        while not (await stub.ListUploads(pb.ListUploadsRequest())).uploads:
+            pass
+        file.write_bytes(b"a fil_")
         with pytest.raises(ReelhaulError, match="sha256"):
             await artifacts.store(product, _STAMP, lambda _: None)
-        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts
     assert not list(staging.iterdir())
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """The work folder of a job, which storage can reach."""
+    folder = tmp_path / "storage" / "work" / "job"
+    folder.mkdir(parents=True)
+    (folder / "film.mp4").write_bytes(b"a film")
+    return folder
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "not announced"])
+async def test_taken_over(port: int, tmp_path: Path, shared: Path, announced: bool):
+    """What storage can reach is not sent: it is taken over, and its digest is storage's word."""
+    told = list[int]()
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        artifacts, product = RemoteArtifacts(direct, shared.parent), _product(shared / "film.mp4")
+        if announced:
+            artifacts.announce(product, _STAMP)
+        info = await artifacts.store(product, _STAMP, told.append)
+        await artifacts.withdraw(shared)
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert len((await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts) == 1
+    assert info.checksums.sha256 == hashlib.sha256(b"a film").digest()
+    (blob,) = (tmp_path / "storage" / "artifacts" / "blobs").rglob("*/*/*.*")
+    assert blob.samefile(shared / "film.mp4")
+    assert not told
+
+
+async def test_announced_as_another(port: int, tmp_path: Path, shared: Path):
+    """What is stored is what is said in the end, whatever was announced in its place."""
+    film = _product(shared / "film.mp4")
+    other = Product(film.path, media_pb2.ArtifactInfo(size_bytes=6, file_name="Other.mp4"))
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        artifacts = RemoteArtifacts(direct, shared.parent)
+        artifacts.announce(film, _STAMP)
+        assert (await artifacts.store(other, _STAMP, lambda _: None)).file_name == "Other.mp4"
+        await artifacts.withdraw(shared)
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert not (await stub.ListUploads(pb.ListUploadsRequest())).uploads
+
+
+@pytest.mark.parametrize("reached", [True, False], ids=["shared", "not shared"])
+async def test_announced_and_withdrawn(port: int, tmp_path: Path, shared: Path, reached: bool):
+    """A file that was announced and did not pass leaves nothing with storage, and is still there."""
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        artifacts = RemoteArtifacts(direct, shared.parent if reached else tmp_path / "not shared")
+        artifacts.announce(_product(shared / "film.mp4"), _STAMP)
+        await artifacts.withdraw(shared)
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert not (await stub.ListUploads(pb.ListUploadsRequest())).uploads
+    assert not list((tmp_path / "storage" / "artifacts" / "staging").iterdir())
+    assert (shared / "film.mp4").read_bytes() == b"a film"
+
+
+async def test_thought_to_be_shared(port: int, tmp_path: Path):
+    """Where storage has another folder than we think, what it cannot take over is sent."""
+    file = tmp_path / "film.mp4"
+    file.write_bytes(b"a film")
+    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+        artifacts = RemoteArtifacts(direct, tmp_path)
+        for _ in range(2):
+            artifacts.announce(_product(file), _STAMP)
+            info = await artifacts.store(_product(file), _STAMP, lambda _: None)
+            assert info.checksums.sha256 == hashlib.sha256(b"a film").digest()
+        stub = storage_service_pb2_grpc.StorageServiceStub(direct)
+        assert len((await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts) == 2
+
+
+async def test_announced_while_storage_is_away(tmp_path: Path, shared: Path):
+    """To announce to a storage that is away costs nothing but what storing would cost."""
+    async with channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
+        artifacts = RemoteArtifacts(nowhere, shared.parent, patience=0)
+        product = _product(shared / "film.mp4")
+        artifacts.announce(product, _STAMP)
+        with pytest.raises(ReelhaulError) as failure:
+            await artifacts.store(product, _STAMP, lambda _: None)
+        await artifacts.withdraw(shared)
+    assert failure.value.reason == ErrorReason.STORAGE_UNAVAILABLE

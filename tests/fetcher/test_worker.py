@@ -146,6 +146,22 @@ async def test_a_refused_renewal_discards(tmp_path: Path) -> None:
     assert house.leases.finishes == []
     assert house.folders == []
     assert house.artifacts.stored == {}
+    assert house.artifacts.announced == set()
+
+
+async def test_announced_while_it_is_tried(house: House) -> None:
+    """Storage hears of the file while it is still tried; of one that fails, nothing is left with it."""
+    house.engine.go.clear()
+    house.engine.failure = ReelhaulError(ErrorReason.VERIFICATION_FAILED, "it does not play")
+    async with house.working():
+        house.give()
+        await house.engine.begun.wait()
+        assert [path.name for path in house.artifacts.announced] == ["result.mp4"]
+        house.engine.go.set()
+        await house.logged("ack")
+    assert house.outcome.HasField("failed")
+    assert house.artifacts.stored == {}
+    assert house.artifacts.announced == set()
 
 
 async def test_a_refusal_with_a_delay_hands_back(house: House) -> None:

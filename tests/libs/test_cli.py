@@ -225,17 +225,43 @@ def test_long_names_keep_their_extension(gateway, tmp_path):
 def test_ctrl_c_cancels_the_job(gateway, tmp_path):
     """Exit code 130, the job is cancelled at the server, and the last words say so."""
     gateway.connections = [[{"snapshot": RUNNING}, progress(10), {"hang": True}]]
-    command = [sys.executable, "-m", "reelhaul.cli", "download", "https://a.example/v"]
-    command += ["-o", str(tmp_path), "--server", gateway.url, "--json"]
+    code, lines = interrupted(gateway, tmp_path)
+    assert code == 130
+    assert gateway.cancelled.is_set()
+    assert (lines[-1]["type"], lines[-1]["status"]) == ("cancelled", "CANCELLED")
+
+
+def interrupted(gateway, folder, *options: str) -> tuple[int, list[dict[str, object]]]:
+    """Exit code and lines of a download that Ctrl-C interrupts while it is watched."""
+    command = [sys.executable, "-m", "reelhaul.cli", "download", "https://a.example/v", *options]
+    command += ["-o", str(folder), "--server", gateway.url, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert gateway.watched.wait(20)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert gateway.cancelled.is_set()
-    last = json.loads(out.splitlines()[-1])
-    assert (last["type"], last["status"]) == ("cancelled", "CANCELLED")
     assert "Traceback" not in err
+    return process.returncode, [json.loads(line) for line in out.splitlines()]
+
+
+def test_ctrl_c_ends_a_recording(gateway, tmp_path):
+    """What is recorded is not thrown away: its file is saved, as at its own end."""
+    gateway.connections = [[{"snapshot": RUNNING}, {"hang": True}], [{"completed": DONE}]]
+    code, lines = interrupted(gateway, tmp_path, "--live", "record")
+    assert code == 0
+    assert not gateway.cancelled.is_set()
+    assert f"POST /api/v1/stop_recording/{JOB}" in [asked for asked, _, _ in gateway.requests]
+    assert {"recording_stopped", "saved"} <= {line["type"] for line in lines}
+    assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
+
+
+def test_ctrl_c_before_the_recording(gateway, tmp_path):
+    """Where nothing is recorded yet there is nothing to keep: the job is cancelled."""
+    conflict = {"code": 9, "message": "it is QUEUED and records nothing now", "details": []}
+    gateway.connections = [[{"snapshot": RUNNING}, {"hang": True}]]
+    gateway.answers[f"POST /api/v1/stop_recording/{JOB}"] = [(400, conflict)]
+    code, lines = interrupted(gateway, tmp_path, "--live", "wait")
+    assert (code, lines[-1]["type"]) == (130, "cancelled")
+    assert gateway.cancelled.is_set()
 
 
 def test_no_wait_leaves_at_once(gateway, tmp_path):

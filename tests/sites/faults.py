@@ -45,6 +45,8 @@ class Faults:
     changing: bool = False
     #: Only what is asked from a byte in mid-file goes wrong; but ``rate`` is for all.
     parts: bool = False
+    #: From this byte of the file on 100 kB are never sent: an answer ends before them, in good order.
+    hole: int = 0
     #: Content-Range tells of bytes so much further on than those that are sent.
     shift: int = 0
     #: Take no notice of If-Range.

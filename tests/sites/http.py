@@ -15,6 +15,7 @@ from tests.sites.faults import WELL, Faults
 
 _BODY_LIMIT = 64 * 1024
 _BLOCK = 256 * 1024
+_HOLE = 100_000
 # A slice of a throttled body each so often: smooth enough for a speed display.
 _TICK = 0.05
 # A timer, and no event that nobody sets: the loop would let a task go that nothing else holds.
@@ -43,6 +44,8 @@ class Answer:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     faults: Faults = WELL
+    #: The byte of the whole that ``body`` begins with.
+    start: int = 0
 
 
 Respond = Callable[[Request], Awaitable[Answer]]
@@ -107,7 +110,7 @@ def _ranged(request: Request, answer: Answer) -> Answer:
         return Answer(416, b"", {**headers, "Content-Range": f"bytes */{size}"}, answer.faults)
     shift = answer.faults.shift
     headers["Content-Range"] = f"bytes {start + shift}-{end + shift}/{size}"
-    return Answer(206, answer.body[start : end + 1], headers, answer.faults)
+    return Answer(206, answer.body[start : end + 1], headers, answer.faults, start)
 
 
 async def _write(request: Request, answer: Answer, writer: asyncio.StreamWriter) -> bool:
@@ -125,9 +128,20 @@ async def _write(request: Request, answer: Answer, writer: asyncio.StreamWriter)
     lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     if request.method != "HEAD":
-        await _write_body(answer.body, faults, writer)
+        sent = _until_the_hole(answer)
+        await _write_body(sent, faults, writer)
+        if len(sent) < len(answer.body):
+            return False
     await writer.drain()
     return not faults.length and request.headers.get("connection", "").lower() != "close"
+
+
+def _until_the_hole(answer: Answer) -> bytes:
+    """What is sent of *answer*: all, or what comes before bytes that are never sent."""
+    hole = answer.faults.hole
+    if not hole or not answer.start - _HOLE < hole < answer.start + len(answer.body):
+        return answer.body
+    return answer.body[: max(0, hole - answer.start)]
 
 
 async def _write_body(body: bytes, faults: Faults, writer: asyncio.StreamWriter) -> None:

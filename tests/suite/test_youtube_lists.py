@@ -20,7 +20,7 @@ _SOUND = {"audio_only": True, "playlist": True}
 @pytest.fixture(scope="module")
 def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite that soon takes back what a fetcher that died held."""
-    settings = way_to_youtube | {"jobs_lease_seconds": "3"}
+    settings = way_to_youtube | {"jobs_lease_seconds": "3", "fetcher_slots": "4"}
     with running_suite(tmp_path_factory.mktemp("lists") / "data", **settings) as suite:
         yield suite
 

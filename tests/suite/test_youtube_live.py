@@ -15,6 +15,9 @@ from tests.sites.youtube.site import YouTube
 from tests.suite.suite import Suite, running_suite
 from tests.suite.watching import completed, created, ended, saved, until_downloading
 
+from reelhaul.rest import Client
+from reelhaul.type.v1.media_pb2 import Progress
+
 
 @pytest.fixture(scope="module")
 def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
@@ -106,6 +109,7 @@ def test_ended_by_its_user(suite: Suite, youtube: YouTube, tmp_path: Path) -> No
     assert _recorded(suite, done, tmp_path) > 1
     assert ["stopped by request" in warning for warning in done["warnings"]] == [True]
     again = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+    assert suite.http.post(f"/api/v1/stop_recording/{job}", json={}).json()["status"] == "SUCCEEDED"
     told = again.json()
     assert (again.status_code, told["state"]) == (200, "SUCCEEDED")
     assert told["recordingStopTime"] == asked.json()["recordingStopTime"]
@@ -118,7 +122,7 @@ def test_nothing_to_end(suite: Suite, youtube: YouTube) -> None:
     waiting = created(suite, youtube.watch_url("upcoming", copy=4), live="wait")
 
     def waits() -> bool:
-        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "SCHEDULED")
+        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "LIVE_NOT_BEGUN")
 
     suite.awaited("wait for the event", waits)
     video = completed(suite, youtube.watch_url("plain360"), quality="360p")
@@ -136,7 +140,8 @@ def test_ended_by_its_user_under_kills(suite: Suite, youtube: YouTube, tmp_path:
     job = created(suite, youtube.watch_url("livelong", copy=5), live="record", format="mp4")
     _recording(suite, job)
     os.kill(suite.pid("fetcher"), signal.SIGSTOP)
-    suite.http.post(f"/v1/jobs/{job}:stopRecording", json={}).raise_for_status()
+    with Client(suite.address("gateway")) as client:
+        assert client.stop_recording(job).stage == Progress.RECORDING
     killed = [(name, suite.kill(name)) for name in ("jobs", "fetcher")]
     for name, pid in killed:
         suite.await_another(name, pid)
@@ -157,7 +162,7 @@ def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path
 
     def waits() -> bool:
         told = suite.http.get(f"/api/v1/status/{second}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "SCHEDULED", 0)
+        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "IN_QUEUE", 0)
 
     suite.awaited("wait for room", waits)
     suite.http.post(f"/api/v1/cancel/{second}", json={})

@@ -83,7 +83,8 @@ def download(
     """Download URL and save its files.
 
     Exit code: 0 when the files are here, 1 when that failed, 2 when it was asked for
-    wrongly, 130 after Ctrl-C, which cancels the job.
+    wrongly, 130 after Ctrl-C, which cancels the job. But a recording of what is live ends
+    with Ctrl-C, and is saved; once more cancels.
     """
     display = displays.chosen(as_json)
     try:
@@ -93,7 +94,7 @@ def download(
             if no_wait:
                 return 0
             try:
-                job = followed(client, job.job_id, display)
+                job = _followed(client, job.job_id, display, may_record=bool(wanted["live"]))
             except KeyboardInterrupt:
                 display.close()
                 return _cancelled(client, job.job_id, display)
@@ -101,6 +102,21 @@ def download(
             return save_all(client, job, output, overwrite, display)
     finally:
         display.close()
+
+
+def _followed(client: Client, job_id: str, display: Display, *, may_record: bool) -> Download:
+    """The job as it ended; Ctrl-C ends what it records, and is raised where it records nothing."""
+    try:
+        return followed(client, job_id, display)
+    except KeyboardInterrupt:
+        if not may_record:
+            raise
+        try:
+            client.stop_recording(job_id)
+        except CallFailed:
+            raise KeyboardInterrupt from None
+    display.say("recording_stopped", "the recording is ended; Ctrl-C again throws it away", job_id=job_id)
+    return followed(client, job_id, display)
 
 
 def _request(url: str, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,15 @@ def cancel(job_id: str, reason: str, server: str, as_json: bool) -> None:
         _show(client.cancel(job_id, reason), as_json)
 
 
+@jobs.command("stop-recording")
+@click.argument("job_id")
+@client_command
+def stop_recording(job_id: str, server: str, as_json: bool) -> None:
+    """End a recording of what is live now, and keep its file. (cancel throws it away.)"""
+    with Client(server) as client:
+        _show(client.stop_recording(job_id), as_json)
+
+
 @jobs.command()
 @click.argument("job_id")
 @client_command

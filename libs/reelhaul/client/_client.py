@@ -80,6 +80,10 @@ class Client:
         request = job_service_pb2.CancelJobRequest(name=name, reason=reason)
         return await self._call(self._jobs.CancelJob, request)
 
+    async def stop_recording(self, name: str) -> job_pb2.Job:
+        """End a recording of what is live now, and keep it. STATE_CONFLICT where nothing is recorded."""
+        return await self._call(self._jobs.StopRecording, job_service_pb2.StopRecordingRequest(name=name))
+
     async def watch(
         self, name: str, *, min_interval: timedelta | None = None, resume_token: str = ""
     ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:

@@ -81,6 +81,11 @@ class Client:
         path = f"/api/v1/cancel/{_segment(job_id)}"
         return self._call(download_pb2.Download(), "POST", path, body={"reason": reason} if reason else {})
 
+    def stop_recording(self, job_id: str) -> download_pb2.Download:
+        """End a recording of what is live now, and keep it. STATE_CONFLICT where nothing is recorded."""
+        path = f"/api/v1/stop_recording/{_segment(job_id)}"
+        return self._call(download_pb2.Download(), "POST", path, body={})
+
     def retry(self, job_id: str) -> download_pb2.Download:
         """Try a FAILED or CANCELLED download again."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}

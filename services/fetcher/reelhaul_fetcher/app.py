@@ -35,6 +35,7 @@ from reelhaul_fetcher.service.presence import Presence
 from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.signing import SignIn
+from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -101,7 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing)  # type: ignore[abstract] # the door answers for the rest
+        servicer = FetcherServicer(probing, Sites(engine))  # type: ignore[abstract] # the door answers for the rest
         presence = Presence(name, settings.fetcher_slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
         stack.push_async_callback(ended, saying)

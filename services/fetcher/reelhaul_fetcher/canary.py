@@ -19,7 +19,7 @@ from reelhaul_fetcher import certificates
 from reelhaul_fetcher.guard.process import GuardConfig
 from reelhaul_fetcher.guarding import GuardProcess
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.orders import FetchOrder, ProbeOrder, Sightings
+from reelhaul_fetcher.model.orders import FetchOrder, ProbeOrder, Product, Sightings
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.surroundings import environment
@@ -65,6 +65,9 @@ class _Sample:
 
     def recording(self) -> None:
         """It ends like any other."""
+
+    def ready(self, product: Product) -> None:
+        """It is not kept."""
 
     def media(self, media: MediaInfo) -> None:
         """Known already."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
@@ -35,6 +36,9 @@ class Listener(Protocol):
 
     def recording(self) -> None:
         """What is on air is being recorded from now on."""
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole; it is still to be tried, and is no result if it fails."""
 
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
@@ -72,6 +76,9 @@ class Engine(Protocol):
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""
+
+    async def sites(self) -> Sequence[Extractor]:
+        """Every site that it knows, in no order; takes a second. Raises Unavailable, WORKER_LOST."""
 
 
 class Translator(Protocol):
@@ -148,9 +155,16 @@ class Stamp:
 class Artifacts(Protocol):
     """Where finished files go."""
 
+    def announce(self, product: Product, stamp: Stamp) -> None:
+        """*product* is whole, and may be stored soon: what takes long is begun. Never fails."""
+
+    async def withdraw(self, folder: Path) -> None:
+        """What was announced of *folder* and is not stored will not be. Never raises, waits little."""
+
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
 
+        What is returned has the checksums of what is stored.
         Tries again for a while; then raises STORAGE_UNAVAILABLE. Being cancelled, or failing,
         leaves nothing staged.
         """

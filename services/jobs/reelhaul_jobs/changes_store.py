@@ -10,13 +10,11 @@ from typing import Any
 from sqlalchemy import ARRAY, Connection, String, any_, bindparam, column, func, insert, select, update
 
 from reelhaul_jobs import rows
-from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Ending, Job
 from reelhaul_jobs.tables import attempts, events, jobs
 from reelhaul_runtime.sql.statements import Statement
 
-_ADD_JOB = Statement(insert(jobs))
 _ADD_EVENT = Statement(insert(events))
 _ADD_ATTEMPT = Statement(insert(attempts))
 _CHANGE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
@@ -42,17 +40,6 @@ def to_change(connection: Connection, ids: Sequence[str]) -> dict[str, Job]:
     dialect = connection.dialect.name
     asked = json.dumps(ids) if dialect == "sqlite" else list(ids)
     return {row["id"]: rows.job_of(row) for row in _TO_CHANGE[dialect].all(connection, {"jobs": asked})}
-
-
-def insert_jobs(connection: Connection, new: Sequence[Job]) -> None:
-    """Write *new* jobs with their first events. IntegrityError where one is there."""
-    _ADD_JOB.run_many(connection, [rows.row_of(job) for job in new])
-    insert_births(connection, new)
-
-
-def insert_births(connection: Connection, new: Sequence[Job]) -> None:
-    """Write the first events of *new* jobs."""
-    _ADD_EVENT.run_many(connection, [rows.event_row_of(job.id, changes.event_of(job, None)) for job in new])
 
 
 def write(connection: Connection, made: Sequence[Change]) -> None:

@@ -64,7 +64,7 @@ def changing_row_of(job: Job) -> dict[str, Any]:
     """The columns of *job* that a change may touch."""
     return {
         "priority": int(job.priority),
-        "labels": _json(job.labels),
+        "labels": json_of(job.labels),
         "schedule_time": micros_or_none(job.schedule_time),
         "ttl": job.ttl // _MICROSECOND,
         "expire_time": micros_or_none(job.expire_time),
@@ -79,7 +79,7 @@ def changing_row_of(job: Job) -> dict[str, Any]:
         "avoid_until": micros_or_none(job.avoid_until),
         "claim_id": job.claim_id,
         "egress": job.egress,
-        "failures": _json(job.failures),
+        "failures": json_of(job.failures),
         "update_time": micros(job.update_time),
         "start_time": micros_or_none(job.start_time),
         "end_time": micros_or_none(job.end_time),
@@ -185,7 +185,7 @@ def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
         "end_time": micros_or_none(attempt.end_time),
         "downloaded_bytes": attempt.downloaded_bytes,
         "error": _bytes(attempt.error),
-        "http_statuses": _json(attempt.http_statuses),
+        "http_statuses": json_of(attempt.http_statuses),
         "finish_revision": attempt.finish_revision,
     }
 
@@ -271,7 +271,8 @@ def _mapping(text: str) -> Mapping[str, Any]:
     return json.loads(text) if text != "{}" else {}
 
 
-def _json(value: Mapping[Any, Any]) -> str:
+def json_of(value: Mapping[Any, Any]) -> str:
+    """*value* as a column of JSON holds it."""
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import changes_store, pages, replays, rows, seen, site_changes, tallies
+from reelhaul_jobs import births_store, changes_store, pages, replays, rows, seen, site_changes, tallies
 from reelhaul_jobs.backlog_store import READY, SITES_READY
 from reelhaul_jobs.model import change as changes
 from reelhaul_jobs.model.change import Change
@@ -209,7 +209,7 @@ def _add(connection: Connection, new: Sequence[Job], request: Request | None) ->
     if (answer := replays.earlier(connection, request)) is not None:
         return _answered(connection, answer)
     try:
-        changes_store.insert_jobs(connection, new)
+        births_store.insert(connection, new)
     except IntegrityError as error:
         # Behind this write's own savepoint; only the id is unique here.
         raise _exists(new[0].id) from error
@@ -220,7 +220,7 @@ def _add(connection: Connection, new: Sequence[Job], request: Request | None) ->
 def _add_all(connection: Connection, asked: Sequence[Sequence[Job]]) -> Sequence[Outcome]:
     """Keep what several calls have asked for, if no id is taken."""
     try:
-        changes_store.insert_jobs(connection, [job for new in asked for job in new])
+        births_store.insert(connection, [job for new in asked for job in new])
     except IntegrityError as error:
         # Each is tried by itself then, behind a savepoint of its own.
         raise _exists(asked[0][0].id) from error
@@ -234,13 +234,11 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
         return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
     if not batch.jobs:
         return batch
-    adding = replays.insert_new(connection, jobs).returning(jobs.c.id)
-    added = set(connection.execute(adding, [rows.row_of(job) for job in batch.jobs.values()]).scalars())
+    added = births_store.insert_missing(connection, list(batch.jobs.values()))
     kept = {place: job for place, job in batch.jobs.items() if job.id in added}
     taken = {p: to_status(_exists(job.id)) for p, job in batch.jobs.items() if job.id not in added}
     failed = {**batch.failed, **taken}
     if kept:
-        changes_store.insert_births(connection, list(kept.values()))
         replays.remember(connection, request, Answer([job.id for job in kept.values()], failed))
     return Batch(kept, failed)
 
@@ -286,7 +284,7 @@ def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule:
     change = rule(job, seen.of(connection, job, media_ids))
     if change.made:
         changes_store.write(connection, [change])
-    changes_store.insert_jobs(connection, change.children)
+    births_store.insert(connection, change.children)
     seen.note(connection, job, change.noted)
     return change
 

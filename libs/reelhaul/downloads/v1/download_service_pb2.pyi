@@ -722,6 +722,28 @@ class CancelDownloadRequest(_message.Message):
 Global___CancelDownloadRequest: _TypeAlias = CancelDownloadRequest  # noqa: Y015
 
 @_typing.final
+class StopRecordingRequest(_message.Message):
+    """Request of StopRecording."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job's id."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopRecordingRequest: _TypeAlias = StopRecordingRequest  # noqa: Y015
+
+@_typing.final
 class BatchCreateDownloadsRequest(_message.Message):
     """Request of BatchCreateDownloads. urls and items are taken together, 1..500 in all,
     urls first.

@@ -75,6 +75,11 @@ class DownloadServiceStub:
                 request_serializer=reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.CancelDownloadRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_downloads_dot_v1_dot_download__pb2.Download.FromString,
                 _registered_method=True)
+        self.StopRecording = channel.unary_unary(
+                '/reelhaul.downloads.v1.DownloadService/StopRecording',
+                request_serializer=reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.StopRecordingRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_downloads_dot_v1_dot_download__pb2.Download.FromString,
+                _registered_method=True)
         self.BatchCreateDownloads = channel.unary_unary(
                 '/reelhaul.downloads.v1.DownloadService/BatchCreateDownloads',
                 request_serializer=reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.BatchCreateDownloadsRequest.SerializeToString,
@@ -154,9 +159,20 @@ class DownloadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelDownload(self, request, context):
-        """Cancels a download for good; a running one is CANCELLING until its worker let go. One
-        that is cancelled already is answered as it is; SUCCEEDED and FAILED are
-        STATE_CONFLICT.
+        """Cancels a download for good; a running one is CANCELLING until its worker let go, and
+        what was recorded is gone: stop_recording keeps it. One that is cancelled already is
+        answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopRecording(self, request, context):
+        """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
+        with a file that plays and a warning that says so. To throw it away, cancel it.
+
+        For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
+        is answered as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,6 +248,11 @@ def add_DownloadServiceServicer_to_server(servicer, server):
             'CancelDownload': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelDownload,
                     request_deserializer=reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.CancelDownloadRequest.FromString,
+                    response_serializer=reelhaul_dot_downloads_dot_v1_dot_download__pb2.Download.SerializeToString,
+            ),
+            'StopRecording': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopRecording,
+                    request_deserializer=reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.StopRecordingRequest.FromString,
                     response_serializer=reelhaul_dot_downloads_dot_v1_dot_download__pb2.Download.SerializeToString,
             ),
             'BatchCreateDownloads': grpc.unary_unary_rpc_method_handler(
@@ -426,6 +447,33 @@ class DownloadService:
             target,
             '/reelhaul.downloads.v1.DownloadService/CancelDownload',
             reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.CancelDownloadRequest.SerializeToString,
+            reelhaul_dot_downloads_dot_v1_dot_download__pb2.Download.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.downloads.v1.DownloadService/StopRecording',
+            reelhaul_dot_downloads_dot_v1_dot_download__service__pb2.StopRecordingRequest.SerializeToString,
             reelhaul_dot_downloads_dot_v1_dot_download__pb2.Download.FromString,
             options,
             channel_credentials,

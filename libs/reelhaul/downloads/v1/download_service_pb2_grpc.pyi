@@ -66,9 +66,16 @@ class DownloadServiceStub:
     it is STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
     CancelDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.CancelDownloadRequest, _download_pb2.Download]
-    """Cancels a download for good; a running one is CANCELLING until its worker let go. One
-    that is cancelled already is answered as it is; SUCCEEDED and FAILED are
-    STATE_CONFLICT.
+    """Cancels a download for good; a running one is CANCELLING until its worker let go, and
+    what was recorded is gone: stop_recording keeps it. One that is cancelled already is
+    answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+    """
+    StopRecording: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.StopRecordingRequest, _download_pb2.Download]
+    """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
+    with a file that plays and a warning that says so. To throw it away, cancel it.
+
+    For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
+    is answered as it is.
     """
     BatchCreateDownloads: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.BatchCreateDownloadsRequest, _download_service_pb2.BatchCreateDownloadsResponse]
     """Starts up to 500 downloads in one transaction: all or none, unless partial is set.
@@ -130,9 +137,16 @@ class DownloadServiceAsyncStub(DownloadServiceStub):
     it is STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
     CancelDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.CancelDownloadRequest, _download_pb2.Download]  # type: ignore[assignment]
-    """Cancels a download for good; a running one is CANCELLING until its worker let go. One
-    that is cancelled already is answered as it is; SUCCEEDED and FAILED are
-    STATE_CONFLICT.
+    """Cancels a download for good; a running one is CANCELLING until its worker let go, and
+    what was recorded is gone: stop_recording keeps it. One that is cancelled already is
+    answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+    """
+    StopRecording: _aio.UnaryUnaryMultiCallable[_download_service_pb2.StopRecordingRequest, _download_pb2.Download]  # type: ignore[assignment]
+    """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
+    with a file that plays and a warning that says so. To throw it away, cancel it.
+
+    For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
+    is answered as it is.
     """
     BatchCreateDownloads: _aio.UnaryUnaryMultiCallable[_download_service_pb2.BatchCreateDownloadsRequest, _download_service_pb2.BatchCreateDownloadsResponse]  # type: ignore[assignment]
     """Starts up to 500 downloads in one transaction: all or none, unless partial is set.
@@ -227,9 +241,22 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.CancelDownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
-        """Cancels a download for good; a running one is CANCELLING until its worker let go. One
-        that is cancelled already is answered as it is; SUCCEEDED and FAILED are
-        STATE_CONFLICT.
+        """Cancels a download for good; a running one is CANCELLING until its worker let go, and
+        what was recorded is gone: stop_recording keeps it. One that is cancelled already is
+        answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def StopRecording(
+        self,
+        request: _download_service_pb2.StopRecordingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
+        """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
+        with a file that plays and a warning that says so. To throw it away, cancel it.
+
+        For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
+        is answered as it is.
         """
 
     @_abc_1.abstractmethod

@@ -29,14 +29,18 @@ class Extractor(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     BROKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Format: extractors/{extractor}, e.g. extractors/youtube"""
+    """Format: extractors/{extractor}, e.g. extractors/youtube or extractors/youtube:tab, as
+    in MediaInfo.extractor. Read whatever the case.
+    """
     display_name: _builtins.str
     """Name for people, e.g. "YouTube"."""
     broken: _builtins.bool
     """Whether the engine marks it as broken in this version."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hosts that it takes, where it says; "*" is any."""
+        """Hosts that it takes, at most 100, without "www."; their subdomains may be taken too.
+        "*" as the last label is any ending, "*" alone any host.
+        """
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +46,6 @@ def verified(path: Path, promise: Promise, seen: Inspection | None = None) -> De
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     return delivered(seen, path.suffix.lstrip("."))
-
-
-def digest(path: Path) -> bytes:
-    """SHA-256 of the whole file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def delivered(seen: Inspection, container: str) -> DeliveredMedia:

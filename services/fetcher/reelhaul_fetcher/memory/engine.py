@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.orders import (
@@ -36,6 +38,9 @@ class MemoryEngine:
         #: What ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
         self.probes = 0
+        #: What ``sites`` finds, and how often it was asked.
+        self.known: list[Extractor] = []
+        self.listings = 0
         #: The orders, as they came.
         self.orders: list[Order] = []
         #: What a fetch says that there will be in all.
@@ -58,6 +63,8 @@ class MemoryEngine:
             told.stage = Progress.RECORDING
             listener.progress(told)
             listener.recording()
+        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
+        listener.ready(Product(path, info))
         self.begun.set()
         try:
             await (listener.enough if self.on_air else self.go).wait()
@@ -66,7 +73,6 @@ class MemoryEngine:
             raise
         if self.failure is not None:
             raise self.failure
-        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
         warnings = (Warned(reason=listener.why_enough),) if self.on_air else ()
         return FetchReport(self.media, (Product(path, info),), DeliveredMedia(), warnings)
 
@@ -78,6 +84,11 @@ class MemoryEngine:
         self.begun.set()
         await self.go.wait()
         return ListReport(self.media, truncated=len(self.entries) > order.max_entries)
+
+    async def sites(self) -> Sequence[Extractor]:
+        """As ``ports.Engine.sites``."""
+        self.listings += 1
+        return self.known
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
         """As ``ports.Engine.probe``."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul_fetcher.model.orders import (
-    Product,
-)
+from reelhaul_fetcher.model.orders import Product
 from reelhaul_fetcher.ports import Stamp, Usage
 
 
@@ -17,6 +17,16 @@ class MemoryArtifacts:
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[bytes, Stamp]] = {}
+        #: What was announced, and neither stored nor withdrawn.
+        self.announced: set[Path] = set()
+
+    def announce(self, product: Product, stamp: Stamp) -> None:
+        """As ``ports.Artifacts.announce``."""
+        self.announced.add(product.path)
+
+    async def withdraw(self, folder: Path) -> None:
+        """As ``ports.Artifacts.withdraw``."""
+        self.announced -= {path for path in self.announced if path.parent == folder}
 
     async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
         """As ``ports.Artifacts.store``."""
@@ -24,6 +34,8 @@ class MemoryArtifacts:
         info.CopyFrom(product.info)
         info.name = f"artifacts/{uuid.uuid4()}"
         content = product.path.read_bytes()
+        info.checksums.sha256 = hashlib.sha256(content).digest()
+        self.announced.discard(product.path)
         self.stored[info.name] = content, stamp
         told(len(content))
         return info

@@ -62,6 +62,17 @@ class ExpandOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class SitesOrder:
+    """Every site that the engine knows. Nobody is asked: the way out leads nowhere."""
+
+    url: str = ""
+    proxy_url: str = "http://127.0.0.1:9"
+    cpu_seconds: int = 60
+    memory_bytes: int = 1 << 30
+    cookies: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ListReport:
     """A list that was paged through: what the site says of it, without its entries."""
 
@@ -71,12 +82,12 @@ class ListReport:
 
 
 #: Whatever the engine may be asked for.
-Order = FetchOrder | ProbeOrder | ExpandOrder
+Order = FetchOrder | ProbeOrder | ExpandOrder | SitesOrder
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A finished file: where it lies and what it is; size and SHA-256 are filled in."""
+    """A finished file: where it lies and what it is; its size is filled in, checksums are not."""
 
     path: Path
     info: media_pb2.ArtifactInfo

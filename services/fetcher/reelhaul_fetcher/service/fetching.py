@@ -71,11 +71,14 @@ class Fetching:
         if lease.spec.HasField("expansion"):
             return await self._expanded(job, lease, reporter)
         folder, infos = self.scratch.make(job, lease.epoch), list[ArtifactInfo]()
+        stamp = _stamp(job, lease)
+        reporter.on_ready = lambda product: self.artifacts.announce(product, stamp)
         try:
             try:
                 report, usage = await self._receive(job, lease, folder, reporter)
-                await self._store(job, lease, report.products, reporter, infos)
+                await self._store(report.products, stamp, reporter, infos)
             finally:
+                await asyncio.shield(self.artifacts.withdraw(folder))
                 await asyncio.shield(self.scratch.remove(folder))
         except BaseException:
             await asyncio.shield(self.artifacts.discard([info.name for info in infos]))
@@ -185,15 +188,12 @@ class Fetching:
 
     async def _store(
         self,
-        job: str,
-        lease: lease_pb2.Lease,
         products: tuple[Product, ...],
+        stamp: Stamp,
         reporter: Reporter,
         infos: list[ArtifactInfo],
     ) -> None:
         """Store *products*; *infos* holds what is stored, also where that is broken off."""
-        deadline = lease.spec.attempt_deadline.ToTimedelta()
-        stamp = Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), deadline + _TTL_ROOM)
         total = sum(product.info.size_bytes for product in products)
         done = 0
         reporter.uploading(0, total)
@@ -216,6 +216,11 @@ def by_guard(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
     return ReelhaulError(
         ErrorReason.URL_FORBIDDEN, f"the guard refused {host}: {why}", metadata={"host": host}
     )
+
+
+def _stamp(job: str, lease: lease_pb2.Lease) -> Stamp:
+    ttl = lease.spec.attempt_deadline.ToTimedelta() + _TTL_ROOM
+    return Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), ttl)
 
 
 def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> ReelhaulError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,9 +11,11 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.gauge import SHARES
-from reelhaul_fetcher.model.orders import Sightings
+from reelhaul_fetcher.model.orders import Product, Sightings
 from reelhaul_fetcher.ports import Queue
 from reelhaul_fetcher.service.ending import ended
+
+log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.25
 
@@ -29,6 +32,8 @@ class Reporter:
         self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
         #: Called when a recording begins.
         self.on_recording: Callable[[], None] = lambda: None
+        #: Called when the media's file is whole.
+        self.on_ready: Callable[[Product], None] = lambda _: None
         self.latest = Progress(attempt=attempt)
         #: Metadata that no renewal has carried yet.
         self.unsent_media: MediaInfo | None = None
@@ -54,6 +59,10 @@ class Reporter:
         if not self.enough.is_set():
             self.why_enough = why
             self.enough.set()
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, and is being tried."""
+        self.on_ready(product)
 
     def entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """More of a list is known; jobs is to hear of it soon."""
@@ -82,6 +91,8 @@ class Reporter:
         told.downloaded_bytes = max(told.downloaded_bytes, self.latest.downloaded_bytes)
         if self.latest.HasField("percent"):
             told.percent = max(told.percent, self.latest.percent)
+        if told.stage != self.latest.stage:
+            log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(told.stage)})
         self.latest = told
         self._fresh.set()
 

@@ -16,8 +16,8 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import running, tasting
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder
-from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, wire
+from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, Order, ProbeOrder, Product, SitesOrder
+from reelhaul_fetcher.ytdlp import cage, failures, fetching, listing, probing, sites, wire
 from reelhaul_fetcher.ytdlp.downloader import Answers
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
@@ -37,6 +37,10 @@ class Line:
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
         self.say({"type": "media", "media": wire.packed(media)})
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, though not tried yet."""
+        self.say({"type": "ready", **wire.product_frame(product)})
 
     def translated(self, texts: list[str], source: str, target: str) -> list[str]:
         """*texts* of the language *source* in *target*, by the fetcher's translator.
@@ -105,6 +109,8 @@ def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Pl
         case ExpandOrder():
             listed = listing.expand(order, access, line, answers, place)
             return {"type": "done", "media": wire.packed(listed.media), "truncated": listed.truncated}
+        case SitesOrder():
+            return {"type": "done", "sites": [wire.packed(site) for site in sites.known()]}
 
 
 class _Place:

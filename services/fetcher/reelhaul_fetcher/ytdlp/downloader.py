@@ -19,8 +19,8 @@ from yt_dlp.utils import unsmuggle_url
 from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.ytdlp import accessing
+from reelhaul_fetcher.ytdlp.likely import Likely
 from reelhaul_fetcher.ytdlp.resuming import Resuming
-from reelhaul_fetcher.ytdlp.sites import Sites
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -82,7 +82,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
     #: Extractor classes by key, filled once in the warm parent.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
     #: Which of them to ask, likewise.
-    sites: Sites | None = None
+    likely: Likely | None = None
 
     def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
         self._answers = answers
@@ -102,8 +102,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
         self, url: str, download: bool = True, ie_key: str | None = None, *rest: Any, **more: Any
     ) -> Any:
         """As yt-dlp's, which asks every extractor whether it knows *url*."""
-        if not ie_key and self.sites is not None:
-            able = (name for name in self.sites.of(url) if self.extractors[name].suitable(url))
+        if not ie_key and self.likely is not None:
+            able = (name for name in self.likely.of(url) if self.extractors[name].suitable(url))
             ie_key = next(able, None)
         return super().extract_info(url, download, ie_key, *rest, **more)
 
@@ -121,6 +121,9 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             if not self._unnoted:
                 self._answers.note(request.url, error)
             raise
+
+    def _forceprint(self, key: str, info_dict: dict[str, Any] | None) -> None:
+        """Nothing is printed here; yt-dlp would draw tables of all formats and captions for it."""
 
     @contextmanager
     def unnoted(self) -> Iterator[None]:

@@ -18,10 +18,20 @@ from typing import Any
 
 from google.rpc import status_pb2
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, ListReport, Order, ProbeOrder
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    Order,
+    ProbeOrder,
+    Product,
+    SitesOrder,
+)
 from reelhaul_fetcher.namespace import Namespace
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.translating import NoTranslator
@@ -41,6 +51,8 @@ _RESTART_SECONDS = 0.5
 class _Run:
     """A child: its process group once it is known, and whether all of it is gone."""
 
+    #: Where its products must lie; None: it makes none, or has told already of one that is ready.
+    folder: Path | None = None
     pid: int = 0
     status: int | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -117,7 +129,7 @@ class YtDlpEngine:
         report = wire.report_of(await self._do(order, listener))
         for product in report.products:
             # A child that a site has taken over could name any file of ours as its product.
-            if product.path.parent != order.folder or not _plain_file(product.path):
+            if not _lies_in(order.folder, product):
                 raise _lost(self._worker, "the child's product is none")
         return report
 
@@ -131,6 +143,11 @@ class YtDlpEngine:
         media: MediaInfo = wire.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
+    async def sites(self) -> Sequence[Extractor]:
+        """As ``ports.Engine.sites``."""
+        done = await self._do(SitesOrder(), None)
+        return [wire.unpacked(Extractor, told) for told in done["sites"]]
+
     async def _do(
         self, order: Order, listener: Listener | None, entries: HearEntries | None = None
     ) -> wire.Frame:
@@ -142,7 +159,7 @@ class YtDlpEngine:
         run = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        known = self._runs[run] = _Run()
+        known = self._runs[run] = _Run(order.folder if isinstance(order, FetchOrder) else None)
         try:
             with theirs:
                 self._send({"start": run, "tastes": isinstance(order, FetchOrder)}, theirs)
@@ -186,7 +203,7 @@ class YtDlpEngine:
             elif frame["type"] == "entries" and entries is not None:
                 entries([wire.unpacked(PlaylistEntry, told) for told in frame["entries"]])
             elif listener is not None:
-                _pass_on(frame, listener)
+                _pass_on(frame, listener, run)
 
     async def _translated(self, frame: wire.Frame) -> wire.Frame:
         """What the translator makes of a child's question. Raises WORKER_LOST where it is none."""
@@ -299,13 +316,18 @@ async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> As
             task.cancel()
 
 
-def _plain_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _lies_in(folder: Path, product: Product) -> bool:
+    path = product.path
+    return path.parent == folder and path.is_file() and not path.is_symlink()
 
 
-def _pass_on(frame: wire.Frame, listener: Listener) -> None:
+def _pass_on(frame: wire.Frame, listener: Listener, run: _Run) -> None:
     if frame["type"] == "progress":
         listener.progress(wire.unpacked(Progress, frame["progress"]))
+    elif frame["type"] == "ready" and run.folder is not None:
+        product, folder, run.folder = wire.product_of(frame), run.folder, None
+        if _lies_in(folder, product):
+            listener.ready(product)
     elif frame["type"] == "recording":
         listener.recording()
     elif frame["type"] == "media":

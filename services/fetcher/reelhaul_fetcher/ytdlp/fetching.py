@@ -37,6 +37,9 @@ class Line(Protocol):
     def media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
 
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, and is being tried: its bytes change no more."""
+
     def recording(self) -> None:
         """A recording begins."""
 
@@ -101,13 +104,13 @@ def _received(source: Source, plan: Plan, gauge: Gauge, meter: receiving.Meter, 
     if not recording.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
         if plan.order.stopped:
             raise recording.lost()
-        return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge)
+        return finished(receiving.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
     gauge.stage(Progress.RECORDING)
     line.recording()
     taken = recording.record(source, parts, plan.order, gauge, line.enough)
     # A recording ends with a segment, which may be past the limit by as much.
     order = replace(plan.order, max_seconds=0.0)
-    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge)
+    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge, line.ready)
     return replace(done, warnings=[*done.warnings, *taken.warnings])
 
 

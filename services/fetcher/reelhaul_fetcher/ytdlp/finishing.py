@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from reelhaul_fetcher.model.gauge import Gauge
 from reelhaul_fetcher.model.orders import FetchOrder, Product
 from reelhaul_fetcher.model.packaging import Package, package, recut
 from reelhaul_fetcher.ytdlp.edits import too_long
-from reelhaul_fetcher.ytdlp.products import hashing, product
+from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
 # What libav calls a file that is the container already.
@@ -59,8 +60,11 @@ class Finished:
     warnings: list[Warned]
 
 
-def finished(files: list[Path], plan: Plan, gauge: Gauge) -> Finished:
-    """What *plan* makes of *files*, checked. Raises VERIFICATION_FAILED, FfmpegFailed."""
+def finished(files: list[Path], plan: Plan, gauge: Gauge, ready: Callable[[Product], None]) -> Finished:
+    """What *plan* makes of *files*, checked; *ready* hears of the file before it is.
+
+    Raises VERIFICATION_FAILED, FfmpegFailed.
+    """
     gauge.stage(Progress.POSTPROCESSING)
     seen = [_inspected(path) for path in files]
     real = max(s.duration for s in seen)
@@ -73,11 +77,11 @@ def finished(files: list[Path], plan: Plan, gauge: Gauge) -> Finished:
     marks, lacking = _marks(plan, cut, length)
     path = _packed(files, seen, how, plan, cut, marks, gauge)
     gauge.stage(Progress.VERIFYING)
-    hashed = hashing(path)
+    kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
+    whole = product(path, kind, names.file_name(plan.media.title, how.extension))
+    ready(whole)
     got = _verified(path, seen[0] if path == files[0] else None, how, plan, real)
     warnings = [*lacking, *_transcoded(fitted, plan.spec)]
-    kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    whole = product(path, kind, names.file_name(plan.media.title, how.extension), hashed=hashed)
     return Finished([whole, *_split(path, how, plan, cut, length, gauge)], got, warnings)
 
 

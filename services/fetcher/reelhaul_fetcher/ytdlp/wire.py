@@ -11,13 +11,24 @@ from typing import Any
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ExpandOrder, FetchOrder, FetchReport, Order, ProbeOrder, Product
+from reelhaul_fetcher.model.orders import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    Order,
+    ProbeOrder,
+    Product,
+    SitesOrder,
+)
 
 #: A frame longer than this is not ours: the child is fed by strangers.
 MAX_FRAME = 16 * 1024 * 1024
 HEADER = struct.Struct("!I")
 
 Frame = dict[str, Any]
+
+# Orders whose fields go as they are.
+_KINDS: dict[type[Order], str] = {ProbeOrder: "probe", ExpandOrder: "expand", SitesOrder: "sites"}
 
 
 def framed(frame: Frame) -> bytes:
@@ -53,7 +64,7 @@ def order_frame(order: Order, access: Access) -> Frame:
     told |= {"access": {name: getattr(access, name) for name in Access.__slots__}}
     if isinstance(order, FetchOrder):
         return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
-    return told | {"kind": "probe" if isinstance(order, ProbeOrder) else "expand"}
+    return told | {"kind": _KINDS[type(order)]}
 
 
 def access_of(frame: Frame) -> Access:
@@ -65,10 +76,9 @@ def access_of(frame: Frame) -> Access:
 def order_of(frame: Frame) -> Order:
     """The order that *frame* tells."""
     told = {key: value for key, value in frame.items() if key not in ("kind", "access")}
-    if frame["kind"] == "probe":
-        return ProbeOrder(**told)
-    if frame["kind"] == "expand":
-        return ExpandOrder(**told)
+    for kind, name in _KINDS.items():
+        if frame["kind"] == name:
+            return kind(**told)
     told["format"] = unpacked(media_pb2.FormatSpec, told["format"])
     told["folder"] = Path(told["folder"])
     return FetchOrder(**told)
@@ -80,7 +90,7 @@ def report_frame(report: FetchReport) -> Frame:
         "type": "done",
         "media": packed(report.media),
         "got": packed(report.got),
-        "products": [{"path": str(p.path), "info": packed(p.info)} for p in report.products],
+        "products": [product_frame(product) for product in report.products],
         "warnings": [packed(warning) for warning in report.warnings],
     }
 
@@ -89,12 +99,20 @@ def report_of(frame: Frame) -> FetchReport:
     """The report that *frame* tells."""
     return FetchReport(
         media=unpacked(media_pb2.MediaInfo, frame["media"]),
-        products=tuple(
-            Product(Path(p["path"]), unpacked(media_pb2.ArtifactInfo, p["info"])) for p in frame["products"]
-        ),
+        products=tuple(map(product_of, frame["products"])),
         got=unpacked(media_pb2.DeliveredMedia, frame["got"]),
         warnings=tuple(unpacked(media_pb2.Warning, text) for text in frame["warnings"]),
     )
+
+
+def product_frame(product: Product) -> Frame:
+    """*product* as a frame, or a part of one."""
+    return {"path": str(product.path), "info": packed(product.info)}
+
+
+def product_of(frame: Frame) -> Product:
+    """The product that *frame* tells."""
+    return Product(Path(frame["path"]), unpacked(media_pb2.ArtifactInfo, frame["info"]))
 
 
 def _exactly(stream: socket.socket, length: int) -> bytes:

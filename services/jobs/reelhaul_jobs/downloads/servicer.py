@@ -37,6 +37,9 @@ class JobApi(Protocol):
     async def CancelJob(self, request: job_service_pb2.CancelJobRequest, context: Any) -> job_pb2.Job:
         """See the proto."""
 
+    async def StopRecording(self, request: job_service_pb2.StopRecordingRequest, context: Any) -> job_pb2.Job:
+        """See the proto."""
+
     async def DeleteJob(self, request: job_service_pb2.DeleteJobRequest, context: Any) -> object:
         """See the proto."""
 
@@ -109,6 +112,11 @@ class DownloadServicer(DownloadServiceServicer):
         asked = job_service_pb2.CancelJobRequest(name=requests.name(request.job_id), reason=request.reason)
         with told_flat():
             return answers.download(await self._jobs.CancelJob(asked, context))
+
+    async def StopRecording(self, request: service.StopRecordingRequest, context: Any) -> flat.Download:
+        asked = job_service_pb2.StopRecordingRequest(name=requests.name(request.job_id))
+        with told_flat():
+            return answers.download(await self._jobs.StopRecording(asked, context))
 
     async def BatchCreateDownloads(
         self, request: service.BatchCreateDownloadsRequest, context: Any

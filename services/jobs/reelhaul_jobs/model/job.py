@@ -199,7 +199,9 @@ class Job:
         return _HEAD_START[priority]
 
 
-_REST = itemgetter(*(field.name for field in fields(Job) if field.name not in ("id", "url")))
+#: Names of a job's own fields.
+FIELDS = tuple(field.name for field in fields(Job))
+_REST = itemgetter(*(name for name in FIELDS if name not in ("id", "url")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

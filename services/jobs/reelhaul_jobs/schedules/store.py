@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
 
-from reelhaul_jobs import replays
-from reelhaul_jobs.changes_store import insert_jobs
+from reelhaul_jobs import births_store, replays
 from reelhaul_jobs.ports.jobs import Request
 from reelhaul_jobs.replays import Answer
 from reelhaul_jobs.rows import micros
@@ -82,7 +81,7 @@ class SqlScheduleStore:
                 return Run(before=before, after=before, job=get_job(connection, answer.ids[0]))
             run = rule(before, before.skip_overlapping and _live(connection, before))
             if run.job is not None:
-                insert_jobs(connection, [run.job])
+                births_store.insert(connection, [run.job])
                 replays.remember(connection, request, Answer([run.job.id]))
             _written(connection, before, run.after)
             return run
