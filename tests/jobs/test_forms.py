@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
-from reelhaul_jobs.admission.findings import Findings
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.admission import urls
 from reelhaul_jobs.convert.forms import Birth, Forms
 from reelhaul_jobs.convert.jobs import proto_of, protos_of
 from reelhaul_jobs.model import ids, waits
@@ -21,6 +19,8 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.sites import site_of
 from reelhaul_jobs.service.jobs import Seen
 from reelhaul_runtime import identity
+from reelhaul_runtime.admission import urls
+from reelhaul_runtime.admission.findings import Findings
 from reelhaul_runtime.errors import ReelhaulError
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
