@@ -112,6 +112,14 @@ async def test_far_behind_the_edge(tube: Rig, youtube: YouTube) -> None:
     assert tools.probe(report.products[0].path).duration == pytest.approx(1, abs=0.5)
 
 
+async def test_a_site_that_falters(tube: Rig, youtube: YouTube) -> None:
+    """A broadcast that is away for seconds, or lacks a segment, is recorded on: what there is is kept."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MKV)
+    report = await tube.fetch(youtube.watch_url("livegap", copy=1), spec, record_seconds=7)
+    assert tools.probe(report.products[0].path).duration == pytest.approx(7, abs=1.1)
+    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+
+
 async def test_a_recording_that_was_lost(tube: Rig, youtube: YouTube) -> None:
     """Ended by its user and lost with its worker, what is not on air any more is not fetched instead."""
     heard = Heard()

@@ -45,6 +45,10 @@ class Video:
     storyboard: bool = True
     #: Seconds that a broadcast lasts, from when it is first asked for; 0: it is none.
     live: int = 0
+    #: Of a broadcast: the first and last request for its playlist that are refused, counted from 0.
+    away: tuple[int, int] = (0, -1)
+    #: Of a broadcast: the number of a segment that is announced and never there.
+    gap: int = -1
     #: Seconds until it begins, from when it is first asked for.
     begins_after: int = 0
     #: Seconds of the advertisement before it: its files are not to be fetched sooner.
@@ -136,6 +140,7 @@ _WELL = [
     Video("sponsored", sponsors=(("sponsor", 1.0, 2.0), ("sponsor", 3.5, 4.5), ("intro", 0.0, 0.5))),
     Video("live", live=4),
     Video("livelong", live=3600),
+    Video("livegap", live=3600, away=(3, 8), gap=4),
     Video("premiere", begins_after=4),
 ]
 

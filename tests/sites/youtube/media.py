@@ -54,7 +54,11 @@ def broadcast(request: Request, visits: Visits, library: Library) -> Answer:
     if "hls_variant" in words:
         return Answer(200, _master(video).encode(), _PLAYLIST)
     if "hls_playlist" in words:
+        if visits.within("playlist", video, *video.away):
+            return Answer(503)
         return Answer(200, _edge(video, visits.seconds(video)).encode(), _PLAYLIST)
+    if int(named.get("sq", 0)) == video.gap:
+        return Answer(404)
     segment = _content(library.segment(int(named.get("sq", 0))))
     faults = visits.faults("media", video, video.media)
     return replace(Answer(200, segment, {"Content-Type": "video/mp2t"}), faults=faults)

@@ -45,6 +45,12 @@ class Visits:
         self._turns[kind, video.id] += 1
         return WELL if faults.times and turn >= faults.times else faults
 
+    def within(self, kind: str, video: Video, first: int, last: int) -> bool:
+        """Whether this request of a *kind* is one of those from *first* to *last*, counted from 0."""
+        turn = self._turns[kind, video.id]
+        self._turns[kind, video.id] += 1
+        return first <= turn <= last
+
     def expired(self, video: Video, serial: int, start: int) -> bool:
         """Whether the URL of answer *serial* is refused from byte *start* on."""
         if video.expires_from is None:
