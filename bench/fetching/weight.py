@@ -15,12 +15,12 @@ _SETTLED = 3.0
 
 
 async def of_children(suite: Suite, count: int) -> list[float]:
-    """PSS of each of the *count* children that fetch, in MB. Raises TimeoutError."""
+    """PSS of each of the *count* children that fetch, its taster with it, in MB. Raises TimeoutError."""
     async with asyncio.timeout(_PATIENCE):
         while len(found := _grandchildren(suite)) < count:  # noqa: ASYNC110 - processes tell nobody
             await asyncio.sleep(0.05)
     await asyncio.sleep(_SETTLED)
-    return [_pss(pid) for pid in found]
+    return [sum(map(_pss, [pid, *_children(pid)])) for pid in found]
 
 
 def of_parts(suite: Suite) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.sites.site import Site
+from tests.sites.tools import run_ffmpeg
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media import tasting, verify
@@ -108,3 +109,31 @@ def test_less_than_was_contracted(film: Path) -> None:
     with pytest.raises(ReelhaulError) as failure:
         verify.verified(film, replace(_WHOLE, min_height=720))
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+
+
+def _made(path: Path, *codecs: str) -> Path:
+    """Six seconds of picture and sound in *codecs*."""
+    picture = ("-f", "lavfi", "-i", "testsrc2=s=320x180:r=25:d=6")
+    run_ffmpeg(*picture, "-f", "lavfi", "-i", "sine=d=6", *codecs, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codecs", "seen"),
+    [
+        ("film.webm", ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-c:a", "libopus"), ("vp9", "opus")),
+        ("film.mp4", ("-c:v", "libsvtav1", "-preset", "12", "-c:a", "aac"), ("av1", "aac")),
+        ("film.mkv", ("-c:v", "libx265", "-preset", "ultrafast", "-c:a", "flac"), ("hevc", "flac")),
+        ("film.mp3", ("-vn", "-c:a", "libmp3lame"), ("", "mp3")),
+    ],
+)
+def test_whatever_codec(tmp_path: Path, name: str, codecs: tuple[str, ...], seen: tuple[str, str]) -> None:
+    """Films in the codecs that sites have pass, and do not where they end before their header says so."""
+    film = _made(tmp_path / name, *codecs)
+    promise = Promise(6, video=bool(seen[0]), audio=True)
+    got = verify.verified(film, promise)
+    assert (got.video_codec, got.audio_codec) == seen
+    os.truncate(film, film.stat().st_size * 4 // 10)
+    with pytest.raises(ReelhaulError) as failure:
+        verify.verified(film, promise)
+    assert failure.value.reason == ErrorReason.VERIFICATION_FAILED

@@ -1,1 +1,1 @@
-"""Media: ffmpeg and ffprobe, on local files only."""
+"""Media: libav looks into local files, ffmpeg makes others of them."""

@@ -25,7 +25,7 @@ _SHORT_SECONDS = 3.0
 # One stream may lag behind the other by so much: it is not waited for to the end of the file.
 _APART_SECONDS = 5.0
 # Larger pictures are decoded on several CPUs: a second of them would take seconds.
-_LARGE_PIXELS = 1280 * 720
+_LARGE_PIXELS = 1920 * 1088
 # No fault is found by these two steps, which are half of a decoder's work.
 _UNSEEN = {"skip_loop_filter": "all", "skip_idct": "all"}
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
@@ -79,10 +79,13 @@ class Film:
             width=video.width if video else 0,
             height=video.height if video else 0,
             frame_rate=float(video.average_rate or 0) if video else 0.0,
-            transfer=_TRANSFERS.get(video.codec_context.color_trc, "") if video else "",
+            transfer=_transfer(video),
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
         )
-        if video is not None:
+        # Threads hand out late, and av passes frames on without the error that came after them.
+        if audio is not None and not _undecodable(audio):
+            audio.codec_context.thread_count = 1
+        if video is not None and not _undecodable(video):
             video.codec_context.options = _UNSEEN
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
@@ -153,6 +156,11 @@ class Film:
 
 def _undecodable(stream: Stream) -> bool:
     return stream.codec_context is None
+
+
+def _transfer(video: VideoStream | None) -> str:
+    known = video is not None and not _undecodable(video)
+    return _TRANSFERS.get(video.codec_context.color_trc, "") if video and known else ""
 
 
 def _codec(stream: Stream | None) -> str:

@@ -10,7 +10,6 @@ free to do all that, with the pass in its environment, and cost twice as much.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -18,19 +17,12 @@ import select
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from reelhaul_fetcher.media import running, sealing
-from reelhaul_fetcher.media.films import Film, Inspection, NotMedia, Unplayable
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-
-_MAX_MESSAGE = 16 * 1024
-# Of CPU, for all files of one order: a second of the largest pictures takes seconds.
-_CPU_SECONDS = 600
+from reelhaul_fetcher.media import running, taster
+from reelhaul_fetcher.media.films import Inspection, NotMedia, Unplayable
 
 # Of this process: a child has one.
 _present: Taster | None = None
@@ -84,7 +76,7 @@ class Taster:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
-            _serve(theirs)
+            taster.live(theirs)
         theirs.close()
         self._inspected: Path | None = None
         self._fate = ""
@@ -132,7 +124,7 @@ class Taster:
         try:
             socket.send_fds(self._line, [json.dumps(question).encode()], descriptors)
             self._wait()
-            told = self._line.recv(_MAX_MESSAGE)
+            told = self._line.recv(taster.MAX_MESSAGE)
         except OSError:
             told = b""
         except running.FfmpegFailed as error:
@@ -175,50 +167,3 @@ def _inspection(told: dict[str, Any]) -> Inspection:
         else:
             raise running.FfmpegFailed(f"its decoder says nonsense of the {field.name}")
     return Inspection(**values)
-
-
-def _serve(line: socket.socket) -> NoReturn:
-    """The life of a taster."""
-    try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        _forget_all_but(line.fileno())
-        for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-            resource.setrlimit(kind, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-        sealing.seal()
-        _answer(line)
-    finally:
-        os._exit(1)
-
-
-def _forget_all_but(descriptor: int) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _answer(line: socket.socket) -> None:
-    """Answer until nobody asks any more."""
-    film: Film | None = None
-    while True:
-        question, descriptors, _, _ = socket.recv_fds(line, _MAX_MESSAGE, 1)
-        if not question:
-            return
-        try:
-            if descriptors:
-                film = None
-                film = Film(descriptors[0])
-                seen = film.inspection
-                answer = {**asdict(seen), "containers": sorted(seen.containers)}
-            elif film is not None:
-                film.try_out()
-                answer = {}
-        except NotMedia as error:
-            answer = {"not_media": str(error)}
-        except Unplayable as error:
-            answer = {"unplayable": str(error)}
-        for descriptor in descriptors:
-            os.close(descriptor)
-        line.send(json.dumps(answer).encode())

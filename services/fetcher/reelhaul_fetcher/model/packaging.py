@@ -66,7 +66,7 @@ class Package:
 
 
 def recut(how: Package, transfer: str, *, joined: bool) -> Package:
-    """*how* where the picture is cut: encoded anew, to begin at any frame. *transfer* is ffprobe's
+    """*how* where the picture is cut: encoded anew, to begin at any frame. *transfer* is libav's
     name of its curve. Sound is, beside a picture and where stretches are *joined*; else it is cut
     between its frames.
     """
@@ -80,7 +80,7 @@ def recut(how: Package, transfer: str, *, joined: bool) -> Package:
 
 
 def package(video_codec: str, audio_codec: str, spec: FormatSpec) -> Package:
-    """How to pack streams of these codecs (ffprobe's names; empty: no such stream)."""
+    """How to pack streams of these codecs (libav's names; empty: no such stream)."""
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio(audio_codec, spec.audio)
     container = spec.container or _natural(video_codec, audio_codec)

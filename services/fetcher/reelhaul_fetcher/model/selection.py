@@ -95,7 +95,7 @@ def _allowed(pictures: list[Format], spec: FormatSpec) -> list[Format]:
     )
     left = pictures
     for wanted, (words, rule) in zip(asked, rules, strict=True):
-        # A height that the site does not tell is judged by ffprobe, after the download.
+        # A height that the site does not tell is judged from the file, after the download.
         kept = [s for s in left if rule(s) or (not height_of(s) and "pixels" in words)]
         if wanted and not kept:
             raise _unavailable(f"no stream offered is {words}")
