@@ -1,6 +1,6 @@
 """Many rows at once: copies of one job that the service itself admitted, made inside the database.
 
-That job is scheduled for a year later, so that it stays as it was; its copies are due now.
+That job is scheduled for a year later, so that it stays as it was; its copies are due now, or have ended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.tables import jobs
 from reelhaul_runtime.sql import engines
 
@@ -34,6 +34,22 @@ _CHANGED = {
 }
 _HEXADECIMAL = {"sqlite": "printf('%012x', n)", "postgresql": "lpad(to_hex(n), 12, '0')"}
 
+# They ended in another order than they came: each took a while of its own, in microseconds.
+_END = "t.create_time + n + 1000000 + (n * 7919) % 600000000"
+# Of a hundred, so many have ended, and so many of these have failed.
+_ENDED, _FAILED = 98, 5
+_OF_ENDED = {
+    "state": f"CASE WHEN n % 100 < {_FAILED} THEN {int(State.FAILED)} ELSE {int(State.SUCCEEDED)} END",
+    "error_reason": f"CASE WHEN n % 100 < {_FAILED} THEN 'MEDIA_NOT_FOUND' ELSE '' END",
+    "lane": str(int(Lane.IDLE)),
+    "due": "CAST(NULL AS BIGINT)",
+    "update_time": _END,
+    "start_time": "t.create_time + n",
+    "end_time": _END,
+    "end_order": _END,
+    "expire_time": f"{_END} + t.ttl",
+}
+
 
 @dataclass(slots=True)
 class Copies:
@@ -43,17 +59,17 @@ class Copies:
     template: str
     made: int = 0
 
-    async def make(self, number: int, tenant: str = "local") -> None:
-        """Add *number* of them for *tenant*."""
-        await asyncio.to_thread(self._make, number, tenant)
+    async def make(self, number: int, tenant: str = "local", *, ended: bool = False) -> None:
+        """Add *number* of them for *tenant*; where *ended*, 98 of 100 have, 5 of these FAILED."""
+        await asyncio.to_thread(self._make, number, tenant, _with_ended() if ended else _CHANGED)
 
-    def _make(self, number: int, tenant: str) -> None:
+    def _make(self, number: int, tenant: str, changed: dict[str, str]) -> None:
         engine = engines.writing(self.database)
         try:
             for first in range(self.made + 1, self.made + number + 1, _CHUNK):
                 last = min(first + _CHUNK - 1, self.made + number)
                 with engine.begin() as connection:
-                    self._copy(connection, first, last, tenant)
+                    self._copy(connection, first, last, tenant, changed)
             self.made += number
             if engine.dialect.name == "postgresql" and number >= _CHUNK:
                 # As autovacuum does a little later.
@@ -62,9 +78,19 @@ class Copies:
         finally:
             engine.dispose()
 
-    def _copy(self, connection: Connection, first: int, last: int, tenant: str) -> None:
+    def _copy(
+        self, connection: Connection, first: int, last: int, tenant: str, changed: dict[str, str]
+    ) -> None:
         named = {"hexadecimal": _HEXADECIMAL[connection.dialect.name], "sites": _SITES}
-        values = [_CHANGED.get(column.name, f"t.{column.name}").format(**named) for column in jobs.c]
+        values = [changed.get(column.name, f"t.{column.name}").format(**named) for column in jobs.c]
         statement = _COPY.format(names=", ".join(column.name for column in jobs.c), values=", ".join(values))
         asked = {"first": first, "last": last, "tenant": tenant}
         connection.execute(text(statement), asked | {"template": self.template.removeprefix("jobs/")})
+
+
+def _with_ended() -> dict[str, str]:
+    """What tells the copies apart, where most of them have ended."""
+    return _CHANGED | {
+        name: f"CASE WHEN n % 100 < {_ENDED} THEN {value} ELSE {_CHANGED.get(name, f't.{name}')} END"
+        for name, value in _OF_ENDED.items()
+    }

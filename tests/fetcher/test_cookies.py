@@ -16,7 +16,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_fetcher.commands import fetcher
-from reelhaul_fetcher.convert import question_of
+from reelhaul_fetcher.convert.probes import question_of
 from reelhaul_fetcher.cookies import CookieFolder
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.world import MemoryGuard

@@ -193,7 +193,7 @@ async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: 
     """It says so once they are, until midnight; that it works again the next day; and that it goes."""
     room, queue = Room(DiskScratch(tmp_path), Marks(0, 0)), MemoryQueue([])
     egresses = Egresses(("a",), 10, clock)
-    presence = Presence("w", 3, room, egresses, clock)
+    presence = Presence("w", lambda: 3, room, egresses, clock)
     assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
     egresses.count("a", 10)
     saying = asyncio.create_task(presence.say(queue))

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import grpc
 import pytest
 import pytest_asyncio
 from grpc import aio
@@ -101,10 +100,3 @@ async def test_failures_over_grpc(
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ProbeMedia(Request(url=url))
     assert ErrorReason.Name(reason) == ErrorReason.Name(error_of(failure.value, "fetcher").reason)
-
-
-async def test_what_is_not_served_says_so(stub: fetcher_service_pb2_grpc.FetcherServiceStub) -> None:
-    """An RPC that this build leaves out is UNIMPLEMENTED."""
-    with pytest.raises(aio.AioRpcError) as failure:
-        await stub.ListFetches(fetcher_service_pb2.ListFetchesRequest())
-    assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED

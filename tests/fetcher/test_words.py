@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.convert import admitted
+from reelhaul_fetcher.convert.probes import admitted
 from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.names import file_name
 from reelhaul_fetcher.ytdlp.failures import retry_after
@@ -116,7 +116,6 @@ def test_retry_after(header: str, seconds: int | None) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
         "example.com",
         "file:///etc/passwd",
         "ftp://example.com/a",

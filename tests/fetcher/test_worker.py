@@ -47,8 +47,10 @@ class House:
         scratch = DiskScratch(place, disk_free=lambda _: self.free)
         self.room = Room(scratch, Marks(pause=1000, reserve=100))
         fetching = Fetching(self.engine, self.guard, self.artifacts, scratch, Limits(0, 60, 60))
-        bench = Bench(self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic)
-        self.worker = Worker(bench, slots, recordings)
+        self.bench = Bench(
+            self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic
+        )
+        self.worker = Worker(self.bench, slots, recordings)
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 
     def _slot(self) -> lease_pb2.Slot:

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
+from reelhaul_jobs.admission.findings import Findings
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.admission import urls
-from reelhaul_jobs.admission.findings import Findings
 from reelhaul_jobs.convert.forms import Birth, Forms
 from reelhaul_jobs.convert.jobs import proto_of, protos_of
 from reelhaul_jobs.model import ids, waits

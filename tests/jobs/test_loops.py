@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -339,3 +339,62 @@ async def test_a_swallowed_cancellation_still_ends_the_loop(house):
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait([turning])
     assert await house.store.lead(loop.name, "another", house.now(), LEADING)
+
+
+async def test_a_lone_job_waits_for_no_company(house):
+    """Who rings after a quiet while is served at once, and so are those who ring right after him."""
+    async with _rung(house) as (bell, steps):
+        await asyncio.sleep(0.6)
+        begun = asyncio.get_running_loop().time()
+        for _ in range(4):
+            bell.set()
+            async with asyncio.timeout(PATIENCE):
+                await steps.get()
+        assert asyncio.get_running_loop().time() - begun < 0.2
+
+
+async def test_what_makes_room_rings_only_if_room_is_wanted(house):
+    """A claim asks for the next dispatch where jobs wait for room; a new job asks for it always."""
+    house.dispatcher = Dispatcher(house.store, house.bus, house.now, LEASE, hub=house.hub)
+    job = await house.add()
+    for crowded in (False, True):
+        await house.dispatcher.step()
+        assert house.hub.crowded is crowded
+        house.hub.dispatch.clear()
+        house.hub.row_changed(job.id, 2, ready=False)
+        assert house.hub.dispatch.is_set() is crowded
+        for _ in range(30):
+            await house.add()
+    house.hub.crowded = False
+    house.hub.dispatch.clear()
+    house.hub.row_changed(job.id, 3)
+    assert house.hub.dispatch.is_set()
+
+
+async def test_steps_under_load_are_few(house):
+    """While the bell never stops, what it rings for shares a step every tenth of a second."""
+    async with _rung(house) as (bell, steps):
+        end = asyncio.get_running_loop().time() + 1
+        while asyncio.get_running_loop().time() < end:
+            bell.set()
+            await asyncio.sleep(0.002)
+        assert steps.qsize() <= 17
+
+
+@asynccontextmanager
+async def _rung(house: House) -> AsyncIterator[tuple[asyncio.Event, asyncio.Queue[None]]]:
+    """A loop that has done its first step, its bell, and a queue that gets an item for each further step."""
+    bell, steps = asyncio.Event(), asyncio.Queue[None]()
+
+    async def step() -> bool:
+        steps.put_nowait(None)
+        return False
+
+    loop = Loop("dispatcher", step, 60, bell)
+    turning = asyncio.create_task(run(loop, Leader(house.store, loop.name, "replica", house.now)))
+    try:
+        await steps.get()
+        yield bell, steps
+    finally:
+        turning.cancel()
+        await asyncio.wait([turning])

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -63,9 +63,9 @@ async def serving(
     """
     server = aio.server(interceptors=[Door(authenticator)], options=_OPTIONS)
     health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", _Unregistered(server)))
     for add, servicer, _ in servicers:
-        add(servicer, server)
+        add(servicer, cast("aio.Server", _Unregistered(server)))
     names = [name for _, _, name in servicers]
     reflection.enable_server_reflection(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
@@ -83,6 +83,21 @@ async def serving(
         if draining is not None:
             await draining()
         await server.stop(drain_seconds)
+
+
+class _Unregistered:
+    """A server to which services are added without its methods being registered one by one.
+
+    grpc.aio waits for the next call of each registered method apart, and begins and ends all of
+    these waits at every call: with fifty methods that costs more than a call itself. What is not
+    registered is found by its path.
+    """
+
+    def __init__(self, server: aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Leave it at the generic ones."""
 
 
 async def _follow(

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
+from reelhaul_runtime.sql.kept import Kept
 from reelhaul_runtime.sql.statements import run_text
 
 T = TypeVar("T")
@@ -29,6 +30,8 @@ T = TypeVar("T")
 _BATCH = 128
 _BACKLOG = 10_000
 _TRIES = 6
+# After so long without a write the connection may be gone: it is taken, and tried, anew.
+_KEPT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +124,25 @@ class Writer:
             await asyncio.to_thread(thread.join)
 
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            asked, ending = self._gathered(first)
-            wanted = [each for each in asked if not each.answer.cancelled()]
-            outcomes = self._commit(wanted) if wanted else []
-            # The loop may be gone while we are still committing its last words.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._settle, len(asked), wanted, outcomes)
-            if ending:
-                return
+        kept = Kept(self._engine)
+        try:
+            while (first := self._next(kept)) is not None:
+                asked, ending = self._gathered(first)
+                wanted = [each for each in asked if not each.answer.cancelled()]
+                outcomes = self._commit(kept, wanted) if wanted else []
+                # The loop may be gone while we are still committing its last words.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._settle, len(asked), wanted, outcomes)
+                if ending:
+                    return
+        finally:
+            kept.release()
+
+    def _next(self, kept: Kept) -> list[_Asked] | None:
+        with contextlib.suppress(Empty):
+            return self._waiting.get(timeout=_KEPT_SECONDS)
+        kept.release()
+        return self._waiting.get()
 
     def _gathered(self, first: list[_Asked]) -> tuple[list[_Asked], bool]:
         """What waits now, and whether the end was among it."""
@@ -152,39 +165,39 @@ class Writer:
             else:
                 asked.answer.set_result(outcome.value)
 
-    def _commit(self, batch: list[_Asked]) -> list[Outcome]:
+    def _commit(self, kept: Kept, batch: list[_Asked]) -> list[Outcome]:
         try:
-            return self._together(batch)
+            return self._together(kept, batch)
         except BaseException as error:  # it belongs to the callers, who wait for it
             if not engines.is_serialization_failure(error):
                 return [Outcome(error=error)] * len(batch)
-        return [self._alone(asked) for asked in batch]
+        return [self._alone(kept, asked) for asked in batch]
 
-    def _together(self, batch: list[_Asked]) -> list[Outcome]:
+    def _together(self, kept: Kept, batch: list[_Asked]) -> list[Outcome]:
         if len(batch) == 1:
-            return [Outcome(self._once(batch[0]))]
+            return [Outcome(self._once(kept, batch[0]))]
         try:
-            with self._engine.begin() as connection:
+            with kept.begin() as connection:
                 outcomes = _all_done(connection, batch)
         except _OneFailedError:
             # It alone is to be undone, but savepoints cost too much to set them for those that succeed.
-            with self._engine.begin() as connection:
+            with kept.begin() as connection:
                 outcomes = [_behind_savepoint(connection, asked.op) for asked in batch]
         self.commits += 1
         return outcomes
 
-    def _alone(self, asked: _Asked) -> Outcome:
+    def _alone(self, kept: Kept, asked: _Asked) -> Outcome:
         for n in range(1, _TRIES + 1):
             try:
-                return Outcome(self._once(asked))
+                return Outcome(self._once(kept, asked))
             except BaseException as error:  # as above
                 if n == _TRIES or not engines.is_serialization_failure(error):
                     return Outcome(error=error)
             time.sleep(random.uniform(0, 0.005 * 2**n))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
-    def _once(self, asked: _Asked) -> Any:
-        with self._engine.begin() as connection:
+    def _once(self, kept: Kept, asked: _Asked) -> Any:
+        with kept.begin() as connection:
             value = asked.op(connection)
         self.commits += 1
         return value

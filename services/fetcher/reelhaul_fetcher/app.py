@@ -36,6 +36,7 @@ from reelhaul_fetcher.service.probing import Probing
 from reelhaul_fetcher.service.room import Room
 from reelhaul_fetcher.service.signing import SignIn
 from reelhaul_fetcher.service.sites import Sites
+from reelhaul_fetcher.service.unqueued import Unqueued
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
@@ -102,8 +103,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing, Sites(engine))  # type: ignore[abstract] # the door answers for the rest
-        presence = Presence(name, settings.fetcher_slots, room, egresses, _utc_now)
+        servicer = FetcherServicer(probing, Sites(engine), Unqueued(worker, bench), worker)
+        presence = Presence(name, lambda: worker.slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
         stack.push_async_callback(ended, saying)
         pulling = asyncio.create_task(_pull(engine, worker))
@@ -118,8 +119,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=OpenDoor(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
-                # It answers probes all the same, and its jobs wait for space.
-                remarks={"fetcher.disk": room.check},
+                # It answers probes all the same; jobs wait for space, or for another fetcher.
+                remarks={"fetcher.disk": room.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
                 draining=drained,
             )

@@ -56,6 +56,8 @@ PARTS = (
     Part("fetcher.engine", "fetcher", "fetcher.engine", critical=False),
     # Not served while its disk is short of space: jobs wait.
     Part("fetcher.disk", "fetcher", "fetcher.disk", critical=False),
+    # Not served once it is drained: it takes no more work.
+    Part("fetcher.work", "fetcher", "fetcher.work", critical=False),
 )
 
 

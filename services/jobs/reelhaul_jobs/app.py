@@ -104,10 +104,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         scheduled = SqlScheduleStore(database)
         schedules = Schedules(scheduled, news, now, check_again)
         schedule_servicer = ScheduleServicer(schedules, tokens, now, retention)
-        weights, wake = settings.jobs_tenant_weights, hub.changed.set
-        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, wake=wake)
+        weights = settings.jobs_tenant_weights
+        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, hub=hub)
         loops = [
-            Loop("dispatcher", dispatcher.step, 1.0, hub.changed, dispatcher.taken_over),
+            Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch, dispatcher.taken_over),
             Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
             Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),

@@ -16,11 +16,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from nats.js.errors import APIError, NotFoundError
 
 from reelhaul.work.v1 import work_pb2
+from reelhaul_jobs import publishing
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.model.states import Priority
 from reelhaul_jobs.model.workforce import Presence, Shortage
 from reelhaul_jobs.ports.bus import Notice
+from reelhaul_jobs.publishing import Publisher
 from reelhaul_jobs.service.hub import Hub
 from reelhaul_runtime.errors import Unavailable
 
@@ -54,12 +56,18 @@ _PROGRESS = StreamConfig(
     subjects=["progress.*"],
     storage=StorageType.MEMORY,
     max_msgs_per_subject=1,
+    # What has ended is read from rows, and no more than these run: an hour of the ended ones is a lot.
+    max_msgs=10_000,
     allow_direct=True,
     max_age=3600,
     max_bytes=64 * 1024 * 1024,
     discard=DiscardPolicy.OLD,
     num_replicas=1,
 )
+
+
+# What of a stream may be changed while it is in use.
+_BOUNDS = ("max_msgs", "max_bytes", "max_age", "duplicate_window")
 
 
 def consumer_name(lane: str) -> str:
@@ -70,8 +78,10 @@ def consumer_name(lane: str) -> str:
 class NatsJobBus:
     """The JobBus of ports, over one connection."""
 
-    def __init__(self, client: Client, lease: timedelta, *, alone: bool = False) -> None:
-        self._client = client
+    def __init__(
+        self, client: Client, publisher: Publisher, lease: timedelta, *, alone: bool = False
+    ) -> None:
+        self._client, self._publisher = client, publisher
         self._alone = alone
         # in_progress follows each renewal: an item is overdue when its lease is.
         self._ack_wait = lease.total_seconds()
@@ -97,7 +107,8 @@ class NatsJobBus:
             await client.subscribe("workers.*", cb=_workers_into_hub(hub)),
         ]
         try:
-            yield cls(client, lease, alone=alone)
+            async with Publisher.open(client) as publisher:
+                yield cls(client, publisher, lease, alone=alone)
         finally:
             for subscription in heard:
                 await _quietly(subscription.unsubscribe())
@@ -115,7 +126,7 @@ class NatsJobBus:
 
     async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
         """See JobBus.publish."""
-        stored = await asyncio.gather(*(self._publish(job, now) for job in jobs))
+        stored = await self._publisher.publish([_message_of(job, now) for job in jobs])
         return [job for job, good in zip(jobs, stored, strict=True) if good]
 
     async def waiting(self) -> int:
@@ -150,29 +161,21 @@ class NatsJobBus:
         """Return if the broker serves the work stream."""
         await self.waiting()
 
-    async def _publish(self, job: Ready, now: datetime) -> bool:
-        item = work_pb2.WorkItem(job=f"jobs/{job.id}", attempt=job.attempt, traceparent=job.traceparent)
-        item.publish_time.FromDatetime(now)
-        header = {"Nats-Msg-Id": f"{job.id}/{job.attempt}"}
-        subject = f"work.{_LANES[job.priority]}.{POOL}"
-        try:
-            await self._jetstream.publish(subject, item.SerializeToString(), headers=header)
-        except (*_AWAY, APIError) as error:
-            log.warning("an item was not published", extra={"job": job.id, "cause": repr(error)})
-            return False
-        return True
-
     async def _hint(self, subject: str, message: Message) -> None:
         await _quietly(self._client.publish(subject, message.SerializeToString()))
 
     async def _stream(self, config: StreamConfig) -> bool:
-        """Whether the stream had to be made."""
+        """Whether the stream had to be made. One that an earlier build made is given this one's bounds."""
         assert config.name
         try:
-            await self._jetstream.stream_info(config.name)
+            present = (await self._jetstream.stream_info(config.name)).config
         except NotFoundError:
             await self._jetstream.add_stream(config)
             return True
+        if any(
+            getattr(present, bound) != getattr(config, bound) for bound in _BOUNDS if getattr(config, bound)
+        ):
+            await self._jetstream.update_stream(config)
         return False
 
     async def _consumer(self, lane: str) -> None:
@@ -192,6 +195,13 @@ class NatsJobBus:
             )
             # Of one that is there it changes what differs.
             await self._jetstream.add_consumer(WORK, config)
+
+
+def _message_of(job: Ready, now: datetime) -> publishing.Message:
+    item = work_pb2.WorkItem(job=f"jobs/{job.id}", attempt=job.attempt, traceparent=job.traceparent)
+    item.publish_time.FromDatetime(now)
+    subject = f"work.{_LANES[job.priority]}.{POOL}"
+    return publishing.Message(subject, item.SerializeToString(), f"{job.id}/{job.attempt}")
 
 
 def _into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:

@@ -72,7 +72,7 @@ def _end_of(change: Change, ending: Ending) -> dict[str, Any]:
         "of_number": change.before.attempt,
         "state": int(ending.state),
         "error": ending.error.SerializeToString() if ending.error else None,
-        "http_statuses": json.dumps(dict(ending.http_statuses)),
+        "http_statuses": rows.json_of(ending.http_statuses),
         "end_time": rows.micros(job.update_time),
         "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
         "finish_revision": job.revision if ending.finished else None,

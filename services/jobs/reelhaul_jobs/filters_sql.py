@@ -11,6 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from reelhaul_jobs.filters.tree import Any, Every, Node, Not, Pattern, Sign, Term
+from reelhaul_jobs.tables import UNSET
 
 #: How a value is kept in its column, e.g. a time as microseconds.
 Kept = Callable[[Whatever], Whatever]
@@ -60,12 +61,17 @@ def condition(node: Node, columns: Mapping[str, tuple[ColumnElement[Whatever], K
 
 def _term(term: Term, column: ColumnElement[Whatever], kept: Kept) -> ColumnElement[bool]:
     if term.sign is Sign.HAS:
-        return column.is_not(None)
+        return _is_set(column)
     if term.sign is Sign.EQUAL:
         return _equals(column, term.value, kept)
     if term.sign is Sign.UNEQUAL:
         return not_(_equals(column, term.value, kept))
-    return and_(column.is_not(None), _ORDERS[term.sign](column, kept(term.value)))
+    value = kept(term.value)
+    compare: Callable[[Whatever, Whatever], ColumnElement[bool]] = _ORDERS[term.sign]
+    if term.sign in (Sign.LESS, Sign.AT_MOST) and isinstance(column, Column) and UNSET in column.info:
+        # One bound, not two: SQLite would look for the first that it sees.
+        return compare(column, min(value, column.info[UNSET] - 1))
+    return and_(_is_set(column), compare(column, value))
 
 
 def _equals(column: ColumnElement[Whatever], value: object, kept: Kept) -> ColumnElement[bool]:
@@ -75,11 +81,19 @@ def _equals(column: ColumnElement[Whatever], value: object, kept: Kept) -> Colum
         return _same(column, kept(value.text))
     text = value.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     like = f"{'%' * value.open_before}{text}{'%' * value.open_after}"
-    return and_(column.is_not(None), column.ilike(like, escape="\\"))
+    return and_(_is_set(column), column.ilike(like, escape="\\"))
 
 
 def _same(column: ColumnElement[Whatever], value: object) -> ColumnElement[bool]:
     """Plain equality: PostgreSQL uses no index for IS NOT DISTINCT FROM."""
-    if isinstance(column, Column) and not column.nullable:
+    if isinstance(column, Column) and not column.nullable and UNSET not in column.info:
         return column == value
-    return and_(column.is_not(None), column == value)
+    return and_(_is_set(column), column == value)
+
+
+def _is_set(column: ColumnElement[Whatever]) -> ColumnElement[bool]:
+    """Whether there is a value in *column*: it may have one that stands for none, greater than all others."""
+    if isinstance(column, Column) and UNSET in column.info:
+        unset: int = column.info[UNSET]
+        return column < unset
+    return column.is_not(None)

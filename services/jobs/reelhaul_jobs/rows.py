@@ -99,8 +99,23 @@ def changing_row_of(job: Job) -> dict[str, Any]:
 
 def changed_row_of(before: Job, job: Job) -> dict[str, Any]:
     """The columns in which *job* differs from *before*: an index of none of them is left alone."""
-    old, new = changing_row_of(before), changing_row_of(job)
-    return {name: value for name, value in new.items() if value != old[name]}
+    old, row = vars(before), changing_row_of(job)
+    changed = [
+        name for name, value in vars(job).items() if value is not (was := old.get(name)) and value != was
+    ]
+    columns = (column for name in changed for column in _COLUMNS_OF.get(name, (name,)))
+    return {column: row[column] for column in columns if column in row}
+
+
+# Job's fields that are kept otherwise than in a column of their name.
+_COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
+    "end_time": ("end_time", "end_order"),
+    "error": ("error", "error_reason"),
+    "media": ("result", "extractor", "title"),
+    "got": ("result",),
+    "artifacts": ("result",),
+    "warnings": ("result",),
+}
 
 
 def job_of(row: Row) -> Job:

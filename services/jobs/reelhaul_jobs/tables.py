@@ -23,6 +23,11 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+#: Key of a column's info: the value in it that stands for none.
+UNSET = "unset"
+#: model.lists.NEVER, as rows hold it.
+NEVER = 7_258_118_400_000_000
+
 jobs = Table(
     "jobs",
     metadata,
@@ -73,7 +78,7 @@ jobs = Table(
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
     # end_time, and far ahead until then: an order with NULL in it is another on each database.
-    Column("end_order", BigInteger, nullable=False),
+    Column("end_order", BigInteger, nullable=False, info={UNSET: NEVER}),
     Column("confirm_time", BigInteger),
     Column("delete_time", BigInteger),
     # Set: its children are to be cancelled.
@@ -147,9 +152,10 @@ def _listed(name: str, *columns: Column[Any], only: str = "") -> Index:
 
 _listed("jobs_by_time", jobs.c.create_time, jobs.c.id)
 _listed("jobs_by_tenant", jobs.c.tenant, jobs.c.create_time, jobs.c.id)
-_listed("jobs_by_update", jobs.c.tenant, jobs.c.update_time, jobs.c.id)
-_listed("jobs_by_end", jobs.c.tenant, jobs.c.end_order, jobs.c.id)
 _listed("jobs_by_state", jobs.c.tenant, jobs.c.state, jobs.c.create_time, jobs.c.id)
+# Lists of several states in these orders are merged, so that those of one need no other index.
+_listed("jobs_by_state_update", jobs.c.tenant, jobs.c.state, jobs.c.update_time, jobs.c.id)
+_listed("jobs_by_state_end", jobs.c.tenant, jobs.c.state, jobs.c.end_order, jobs.c.id)
 _listed(
     "jobs_by_reason",
     jobs.c.tenant,

@@ -43,7 +43,7 @@ class Fetch(_message.Message):
         FAILED: Fetch._State.ValueType  # 3
         """Failed; error says why."""
         CANCELLED: Fetch._State.ValueType  # 4
-        """Stopped, or its lease was lost; its files are gone."""
+        """Stopped, handed back to the queue, or its lease was lost; its files are gone."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How it stands."""
@@ -57,7 +57,7 @@ class Fetch(_message.Message):
     FAILED: Fetch.State.ValueType  # 3
     """Failed; error says why."""
     CANCELLED: Fetch.State.ValueType  # 4
-    """Stopped, or its lease was lost; its files are gone."""
+    """Stopped, handed back to the queue, or its lease was lost; its files are gone."""
 
     NAME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int

@@ -116,7 +116,9 @@ class ExecuteFetchRequest(_message.Message):
     FETCH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call idempotent while this worker lives: the same again joins the fetch."""
+    """Makes the call idempotent while this worker lives: the same again joins the fetch,
+    and is RESOURCE_NOT_FOUND where that is forgotten.
+    """
     @_builtins.property
     def fetch(self) -> _fetch_pb2.Fetch:
         """The fetch; only url is required."""
@@ -336,7 +338,9 @@ class DrainFetcherRequest(_message.Message):
     GRACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """Hand unfinished work back after this time; unset waits for all of it."""
+        """Hand unfinished work back after this time, at most 12 h; unset waits for all of it.
+        What no queue brought is FAILED then, with OVERLOADED.
+        """
 
     def __init__(
         self,
@@ -359,7 +363,7 @@ class DrainFetcherResponse(_message.Message):
 
     ACTIVE_COUNT_FIELD_NUMBER: _builtins.int
     active_count: _builtins.int
-    """Fetches still in work."""
+    """Fetches still in work; the first message tells it as it is, the last is 0."""
     def __init__(
         self,
         *,

@@ -108,9 +108,16 @@ class FetcherServiceServicer:
 
     def ExecuteFetch(self, request, context):
         """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
-        fetch that failed ends the stream with OK and fetch.error.
+        fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
+        job's attempt does, may run for 12 h, and is tried once: to wait for an event
+        (FormatSpec.live WAIT) or to be tried again, a job is needed.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, OVERLOADED (no free slot, or draining).
+        Its artifacts are of no job, and expire an hour after it may have run at most:
+        who wants to keep them sets another expiry by storage's UpdateArtifact.
+
+        Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
+        disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
+        carried what it may today), REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +131,8 @@ class FetcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFetch(self, request, context):
-        """Reads one fetch of this worker; forgotten 10 min after its end.
+        """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
+        than 1000 have ended since, or 100 of those that serve jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,8 +146,8 @@ class FetcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelFetch(self, request, context):
-        """Stops a fetch and removes its files; an ended one is answered as it is. One that
-        serves a lease is STATE_CONFLICT: cancel its job.
+        """Stops a fetch, and answers when its files and what it stored are gone; an ended one
+        is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +155,10 @@ class FetcherServiceServicer:
 
     def DrainFetcher(self, request, context):
         """Takes no new work, and hands back what does not end in time; the stream ends when
-        nothing is left. A fetcher does the same on SIGTERM.
+        nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
+        process stays, answers probes and reads, and takes no work until it is started
+        anew: its health says so as "fetcher.work". What is recorded ends with what it has.
+        Hanging up stops no drain; of several, each hands back when its own grace is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

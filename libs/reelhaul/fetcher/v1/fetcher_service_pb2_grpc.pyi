@@ -50,23 +50,35 @@ class FetcherServiceStub:
     """
     ExecuteFetch: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.ExecuteFetchRequest, _fetcher_service_pb2.ExecuteFetchResponse]
     """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
-    fetch that failed ends the stream with OK and fetch.error.
+    fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
+    job's attempt does, may run for 12 h, and is tried once: to wait for an event
+    (FormatSpec.live WAIT) or to be tried again, a job is needed.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, OVERLOADED (no free slot, or draining).
+    Its artifacts are of no job, and expire an hour after it may have run at most:
+    who wants to keep them sets another expiry by storage's UpdateArtifact.
+
+    Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
+    disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
+    carried what it may today), REQUEST_ID_REUSED.
     """
     WatchFetch: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.WatchFetchRequest, _fetcher_service_pb2.WatchFetchResponse]
     """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
     GetFetch: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetFetchRequest, _fetch_pb2.Fetch]
-    """Reads one fetch of this worker; forgotten 10 min after its end."""
+    """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
+    than 1000 have ended since, or 100 of those that serve jobs.
+    """
     ListFetches: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListFetchesRequest, _fetcher_service_pb2.ListFetchesResponse]
     """Lists this worker's fetches, the newest first, those for LeaseService among them."""
     CancelFetch: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.CancelFetchRequest, _fetch_pb2.Fetch]
-    """Stops a fetch and removes its files; an ended one is answered as it is. One that
-    serves a lease is STATE_CONFLICT: cancel its job.
+    """Stops a fetch, and answers when its files and what it stored are gone; an ended one
+    is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
     """
     DrainFetcher: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.DrainFetcherRequest, _fetcher_service_pb2.DrainFetcherResponse]
     """Takes no new work, and hands back what does not end in time; the stream ends when
-    nothing is left. A fetcher does the same on SIGTERM.
+    nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
+    process stays, answers probes and reads, and takes no work until it is started
+    anew: its health says so as "fetcher.work". What is recorded ends with what it has.
+    Hanging up stops no drain; of several, each hands back when its own grace is over.
     """
     ListExtractors: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListExtractorsRequest, _fetcher_service_pb2.ListExtractorsResponse]
     """Lists sites that the engine can read and the settings allow, by name."""
@@ -93,23 +105,35 @@ class FetcherServiceAsyncStub(FetcherServiceStub):
     """
     ExecuteFetch: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.ExecuteFetchRequest, _fetcher_service_pb2.ExecuteFetchResponse]  # type: ignore[assignment]
     """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
-    fetch that failed ends the stream with OK and fetch.error.
+    fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
+    job's attempt does, may run for 12 h, and is tried once: to wait for an event
+    (FormatSpec.live WAIT) or to be tried again, a job is needed.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, OVERLOADED (no free slot, or draining).
+    Its artifacts are of no job, and expire an hour after it may have run at most:
+    who wants to keep them sets another expiry by storage's UpdateArtifact.
+
+    Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
+    disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
+    carried what it may today), REQUEST_ID_REUSED.
     """
     WatchFetch: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.WatchFetchRequest, _fetcher_service_pb2.WatchFetchResponse]  # type: ignore[assignment]
     """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
     GetFetch: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetFetchRequest, _fetch_pb2.Fetch]  # type: ignore[assignment]
-    """Reads one fetch of this worker; forgotten 10 min after its end."""
+    """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
+    than 1000 have ended since, or 100 of those that serve jobs.
+    """
     ListFetches: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListFetchesRequest, _fetcher_service_pb2.ListFetchesResponse]  # type: ignore[assignment]
     """Lists this worker's fetches, the newest first, those for LeaseService among them."""
     CancelFetch: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.CancelFetchRequest, _fetch_pb2.Fetch]  # type: ignore[assignment]
-    """Stops a fetch and removes its files; an ended one is answered as it is. One that
-    serves a lease is STATE_CONFLICT: cancel its job.
+    """Stops a fetch, and answers when its files and what it stored are gone; an ended one
+    is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
     """
     DrainFetcher: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.DrainFetcherRequest, _fetcher_service_pb2.DrainFetcherResponse]  # type: ignore[assignment]
     """Takes no new work, and hands back what does not end in time; the stream ends when
-    nothing is left. A fetcher does the same on SIGTERM.
+    nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
+    process stays, answers probes and reads, and takes no work until it is started
+    anew: its health says so as "fetcher.work". What is recorded ends with what it has.
+    Hanging up stops no drain; of several, each hands back when its own grace is over.
     """
     ListExtractors: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListExtractorsRequest, _fetcher_service_pb2.ListExtractorsResponse]  # type: ignore[assignment]
     """Lists sites that the engine can read and the settings allow, by name."""
@@ -145,9 +169,16 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fetcher_service_pb2.ExecuteFetchResponse], _abc.AsyncIterator[_fetcher_service_pb2.ExecuteFetchResponse]]:
         """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
-        fetch that failed ends the stream with OK and fetch.error.
+        fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
+        job's attempt does, may run for 12 h, and is tried once: to wait for an event
+        (FormatSpec.live WAIT) or to be tried again, a job is needed.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, OVERLOADED (no free slot, or draining).
+        Its artifacts are of no job, and expire an hour after it may have run at most:
+        who wants to keep them sets another expiry by storage's UpdateArtifact.
+
+        Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
+        disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
+        carried what it may today), REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -164,7 +195,9 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.GetFetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fetch_pb2.Fetch, _abc.Awaitable[_fetch_pb2.Fetch]]:
-        """Reads one fetch of this worker; forgotten 10 min after its end."""
+        """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
+        than 1000 have ended since, or 100 of those that serve jobs.
+        """
 
     @_abc_1.abstractmethod
     def ListFetches(
@@ -180,8 +213,8 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.CancelFetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fetch_pb2.Fetch, _abc.Awaitable[_fetch_pb2.Fetch]]:
-        """Stops a fetch and removes its files; an ended one is answered as it is. One that
-        serves a lease is STATE_CONFLICT: cancel its job.
+        """Stops a fetch, and answers when its files and what it stored are gone; an ended one
+        is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
         """
 
     @_abc_1.abstractmethod
@@ -191,7 +224,10 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fetcher_service_pb2.DrainFetcherResponse], _abc.AsyncIterator[_fetcher_service_pb2.DrainFetcherResponse]]:
         """Takes no new work, and hands back what does not end in time; the stream ends when
-        nothing is left. A fetcher does the same on SIGTERM.
+        nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
+        process stays, answers probes and reads, and takes no work until it is started
+        anew: its health says so as "fetcher.work". What is recorded ends with what it has.
+        Hanging up stops no drain; of several, each hands back when its own grace is over.
         """
 
     @_abc_1.abstractmethod

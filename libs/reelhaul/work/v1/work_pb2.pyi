@@ -211,7 +211,7 @@ class WorkerNotice(_message.Message):
     worker: _builtins.str
     """The worker's name: stable for a process, unique in the suite."""
     slot_count: _builtins.int
-    """Slots in all; 0 when it leaves."""
+    """Slots in all; 0 when it leaves, or is drained."""
     shortage: Global___WorkerNotice.Shortage.ValueType
     """What keeps it from taking work."""
     @_builtins.property

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -18,6 +18,7 @@ from reelhaul_fetcher.model.room import Use
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
 from reelhaul_fetcher.service import asking, outcomes
 from reelhaul_fetcher.service.ending import ended
+from reelhaul_fetcher.service.fetches import Fetches, Tracked
 from reelhaul_fetcher.service.fetching import Fetching
 from reelhaul_fetcher.service.keeping import Keeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
@@ -41,13 +42,18 @@ class Bench:
     worker: str
     slot: Callable[[], lease_pb2.Slot]
     clock: Callable[[], float]
+    fetches: Fetches = field(default_factory=Fetches)
 
 
 class Attempt:
     """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
 
-    def __init__(self, bench: Bench, delivery: Delivery, place: Place) -> None:
+    def __init__(self, bench: Bench, delivery: Delivery, place: Place, fetch: Tracked | None = None) -> None:
         self._bench, self._delivery, self.place = bench, delivery, place
+        #: How it shows to who asks this worker; None until the job is claimed.
+        self.fetch = fetch
+        #: The outcome that was committed, once one is.
+        self.committed: Finish | None = None
         self.job = delivery.item.job
         #: 0 until the job is claimed.
         self.epoch = 0
@@ -101,13 +107,7 @@ class Attempt:
             return
         lease = claimed.lease
         self.epoch = lease.epoch
-        reporter = self._reporter = Reporter(
-            bench.queue, self.job, lease.epoch, self._delivery.item.attempt, self.renew_now
-        )
-        reporter.on_recording = self._recording
-        if lease.spec.recording_stopped:
-            # It takes a moment: no room beside the slots is needed for that.
-            reporter.on_recording = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
+        reporter = self._reporter = self._reporting(lease)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.reached("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
@@ -125,6 +125,18 @@ class Attempt:
             slot=self._bench.slot(),
             request_id=str(uuid.uuid4()),
         )
+
+    def _reporting(self, lease: lease_pb2.Lease) -> Reporter:
+        number = self._delivery.item.attempt
+        if self.fetch is None:
+            self.fetch = self._bench.fetches.begin(lease.spec, f"{self.job}/attempts/{number}")
+        reporter = Reporter(self._bench.queue, self.job, lease.epoch, number, self.renew_now)
+        reporter.on_recording = self._recording
+        if lease.spec.recording_stopped:
+            # It takes a moment: no room beside the slots is needed for that.
+            reporter.on_recording = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
+        reporter.on_published = self.fetch.progressed
+        return reporter
 
     async def _outcome(self, lease: lease_pb2.Lease, reporter: Reporter) -> Stop:
         """How the work under *lease* ended."""
@@ -204,6 +216,8 @@ class Attempt:
         answer = await asking.finish(self._bench.leases, request, self._bench.worker)
         failpoints.reached("fetcher.ack.before")
         committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
+        if committed:
+            self.committed = request
         if not (committed and request.HasField("succeeded")):
             # Nobody will ask for it.
             await self._bench.fetching.artifacts.discard(stored)

@@ -43,6 +43,22 @@ def no_room_to_record() -> Finish:
     return Finish(released=released)
 
 
+def of_no_queue(released: Released) -> Finish:
+    """What *released* is to a fetch that no queue can bring again: a failure that says what to do."""
+    reason, text = _UNQUEUED.get(
+        released.reason, (ErrorReason.WORKER_LOST, "the worker gave it up: try again")
+    )
+    wait = released.retry_delay.ToTimedelta() if released.HasField("retry_delay") else None
+    return Finish(failed=Finish.Failed(status=to_status(ReelhaulError(reason, text, retry_delay=wait))))
+
+
+_UNQUEUED: dict[Released.Reason.ValueType, tuple[ErrorReason.ValueType, str]] = {
+    Released.DRAIN: (ErrorReason.OVERLOADED, "the worker was drained before it ended: try another one"),
+    Released.DISK: (ErrorReason.WORKER_DISK_FULL, "the worker's disk is full"),
+    Released.RECORDERS_BUSY: (ErrorReason.OVERLOADED, "the worker records as much as it may"),
+}
+
+
 def too_large_for_here(job: str, worker: str) -> Finish:
     """A failure that another worker may spare the job: it wants more space than there is here."""
     error = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the job wants more space than the worker has")

@@ -10,16 +10,26 @@ class Places:
 
     def __init__(self, slots: int, recordings: int) -> None:
         self.slots = slots
-        self._free = asyncio.Semaphore(slots)
+        self._free = slots
+        self._left = asyncio.Event()
         self._recordings = recordings
 
-    async def take(self) -> Place:
-        """A slot, as soon as one is free."""
-        await self._free.acquire()
+    async def some(self) -> None:
+        """Return when a slot is free. It is nobody's yet: whoever takes first has it."""
+        while not self._free:
+            self._left.clear()
+            await self._left.wait()
+
+    def take(self) -> Place | None:
+        """A slot, if one is free."""
+        if not self._free:
+            return None
+        self._free -= 1
         return Place(self)
 
     def _slot_left(self) -> None:
-        self._free.release()
+        self._free += 1
+        self._left.set()
 
     def _recording_begun(self) -> bool:
         room = self._recordings > 0

@@ -17,17 +17,22 @@ _SAID_AGAIN_SECONDS = 10.0
 
 
 class Presence:
-    """What there is to say of *worker*, which has so many *slots*."""
+    """What there is to say of *worker*, which has so many *slots* for work, none once it is drained."""
 
     def __init__(
-        self, worker: str, slots: int, room: Room, egresses: Egresses, now: Callable[[], datetime]
+        self,
+        worker: str,
+        slots: Callable[[], int],
+        room: Room,
+        egresses: Egresses,
+        now: Callable[[], datetime],
     ) -> None:
         self._worker, self._slots = worker, slots
         self._room, self._egresses, self._now = room, egresses, now
 
     def notice(self) -> WorkerNotice:
         """How it stands."""
-        made = WorkerNotice(worker=self._worker, slot_count=self._slots)
+        made = WorkerNotice(worker=self._worker, slot_count=self._slots())
         if self._egresses.spent:
             made.shortage = WorkerNotice.EGRESS
             tomorrow = self._now().astimezone(UTC) + timedelta(days=1)

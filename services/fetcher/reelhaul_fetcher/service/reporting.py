@@ -32,6 +32,8 @@ class Reporter:
         self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
         #: Called when a recording begins.
         self.on_recording: Callable[[], None] = lambda: None
+        #: Called with what is published.
+        self.on_published: Callable[[Progress], None] = lambda _: None
         #: Called when the media's file is whole.
         self.on_ready: Callable[[Product], None] = lambda _: None
         self.latest = Progress(attempt=attempt)
@@ -126,6 +128,7 @@ class Reporter:
     async def _publish_one(self) -> None:
         self._fresh.clear()
         self._sequence += 1
+        self.on_published(self.latest)
         await self._queue.publish(
             work_pb2.ProgressNotice(
                 job=self._job, epoch=self._epoch, sequence=self._sequence, progress=self.latest

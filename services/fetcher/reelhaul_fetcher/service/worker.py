@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.model.room import evicted
 from reelhaul_fetcher.ports import Delivery
+from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.attempt import Attempt, Bench
 from reelhaul_fetcher.service.ending import ended
 from reelhaul_fetcher.service.places import Place, Places
+from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +23,8 @@ log = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 5.0
 _NO_SPACE_DELAY = timedelta(seconds=5)
 _WATCH_SECONDS = 1.0
+# When to ask again, told to those for whom there is no place.
+_AGAIN = timedelta(seconds=1)
 
 
 class Worker:
@@ -27,6 +33,14 @@ class Worker:
     def __init__(self, bench: Bench, slots: int, recordings: int = 0) -> None:
         self._bench, self._places = bench, Places(slots, recordings)
         self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self._turn = asyncio.Event()
+        self._draining = asyncio.Event()
+        self._drains: set[asyncio.Task[None]] = set()
+
+    @property
+    def slots(self) -> int:
+        """Slots for work; none once it is drained."""
+        return 0 if self._draining.is_set() else self._places.slots
 
     @property
     def busy(self) -> int:
@@ -44,26 +58,69 @@ class Worker:
         )
 
     async def run(self) -> None:
-        """Take work for ever. Being cancelled stops taking it; what runs goes on until ``drain``."""
+        """Take work until the worker is drained; tend what runs for ever.
+
+        Being cancelled stops both; what runs goes on until ``drain``.
+        """
+        taking = asyncio.create_task(self._take())
+        drained = asyncio.create_task(self._draining.wait())
         watching = [asyncio.create_task(self._follow_hints()), asyncio.create_task(self._watch_room())]
         try:
-            while True:
-                place = await self._places.take()
-                try:
-                    delivery = await self._next()
-                except BaseException:
-                    place.leave()
-                    raise
-                self._begin(delivery, place)
+            await asyncio.wait({taking, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                # It takes for ever: this raises what broke it.
+                taking.result()
+            await ended(taking)
+            await asyncio.wait(watching)
         finally:
-            for task in watching:
+            for task in (taking, drained, *watching):
                 await ended(task)
 
-    async def drain(self, grace: float) -> None:
-        """Give what runs *grace* seconds to end, then hand it back to the queue.
+    async def check(self) -> None:
+        """Return where it takes work. Raises Unavailable where it is drained."""
+        if self._draining.is_set():
+            raise Unavailable("fetcher", "drained: it takes no work until it is started anew")
+
+    def place(self) -> Place:
+        """A slot for what no queue brought. Raises OVERLOADED where there is none to be had."""
+        if self._draining.is_set():
+            raise _overloaded("the worker is drained and takes no new work: ask another one")
+        if self._bench.room.short:
+            raise _overloaded("the worker is short of disk space: ask another one, or later")
+        if (place := self._places.take()) is None:
+            raise _overloaded(f"all {self._places.slots} slots are busy: ask another worker, or later")
+        return place
+
+    def begin(self, attempt: Attempt) -> None:
+        """Let *attempt*, which has its place, run to its end."""
+        task = asyncio.create_task(attempt.run())
+        self._running[attempt] = task
+        task.add_done_callback(lambda ended: self._end(attempt, ended))
+        self._changed()
+
+    def begin_drain(self, grace: float | None) -> None:
+        """``drain``, whoever waits for it; from now on nothing is taken."""
+        log.info("asked to drain", extra={"grace_seconds": grace})
+        self._draining.set()
+        task = asyncio.create_task(self.drain(grace))
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
+
+    async def left(self) -> AsyncIterator[int]:
+        """How many run, now and whenever that changes, until none does."""
+        while True:
+            number, turn = len(self._running), self._turn
+            yield number
+            if not number:
+                return
+            await turn.wait()
+
+    async def drain(self, grace: float | None) -> None:
+        """Take no more; give what runs *grace* seconds (None: any) to end, then hand it back to the queue.
 
         What is recorded would be lost: a recording ends with what it has.
         """
+        self._draining.set()
         for attempt in self._running:
             attempt.end_recording()
         if self._running:
@@ -78,6 +135,17 @@ class Worker:
         if self._running:
             await asyncio.wait(self._running.values())
 
+    async def _take(self) -> None:
+        while True:
+            await self._places.some()
+            delivery = await self._next()
+            place = None if self._draining.is_set() else self._places.take()
+            if place is None:
+                # Another took the slot while this one was waited for.
+                await delivery.nak(timedelta())
+            else:
+                self.begin(Attempt(self._bench, delivery, place))
+
     async def _next(self) -> Delivery:
         """The next item that there is disk space for."""
         while True:
@@ -88,17 +156,20 @@ class Worker:
                 return delivery
             await delivery.nak(_NO_SPACE_DELAY)
 
-    def _begin(self, delivery: Delivery, place: Place) -> None:
-        attempt = Attempt(self._bench, delivery, place)
-        task = asyncio.create_task(attempt.run())
-        self._running[attempt] = task
-        task.add_done_callback(lambda ended: self._end(attempt, place, ended))
-
-    def _end(self, attempt: Attempt, place: Place, task: asyncio.Task[None]) -> None:
+    def _end(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         del self._running[attempt]
-        place.leave()
+        attempt.place.leave()
+        outcome = attempt.committed
         if not task.cancelled() and (error := task.exception()):
             log.error("an attempt broke", extra={"job": attempt.job}, exc_info=error)
+            outcome = outcome or outcomes.failed(error, attempt.job, self._bench.worker)
+        if attempt.fetch is not None:
+            self._bench.fetches.end(attempt.fetch, outcome)
+        self._changed()
+
+    def _changed(self) -> None:
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
 
     async def _watch_room(self) -> None:
         """See every second to it that what runs finds the space that it needs."""
@@ -120,3 +191,7 @@ class Worker:
             for attempt in self._running:
                 if attempt.job == hint.job and attempt.epoch == (hint.epoch or attempt.epoch):
                     attempt.renew_now()
+
+
+def _overloaded(text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.OVERLOADED, text, retry_delay=_AGAIN)

@@ -9,9 +9,9 @@ import re
 from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2
-from reelhaul_jobs.admission import fields, formats, urls
-from reelhaul_jobs.admission.findings import Findings
 from reelhaul_runtime import identity
+from reelhaul_runtime.admission import fields, formats, urls
+from reelhaul_runtime.admission.findings import Findings
 
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _YEAR = timedelta(days=366)

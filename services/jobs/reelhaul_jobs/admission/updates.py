@@ -6,8 +6,8 @@ from datetime import datetime
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs import admission
-from reelhaul_jobs.admission import fields
-from reelhaul_jobs.admission.findings import Findings
+from reelhaul_runtime.admission import fields
+from reelhaul_runtime.admission.findings import Findings
 
 #: What may be changed of a job. An expiration is one choice of two: naming either means both.
 CHANGEABLE = frozenset({"priority", "labels", "schedule_time", "expire_time", "ttl"})

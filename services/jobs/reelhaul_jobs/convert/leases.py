@@ -20,14 +20,14 @@ from reelhaul.work.v1.lease_service_pb2 import (
     RenewRequest,
     RenewResponse,
 )
-from reelhaul_jobs.admission import urls
-from reelhaul_jobs.admission.findings import Findings
 from reelhaul_jobs.convert import names
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.change import Refusal
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
+from reelhaul_runtime.admission import urls
+from reelhaul_runtime.admission.findings import Findings
 from reelhaul_runtime.errors import FieldInvalid
 
 _LONGEST_TEXT = 256

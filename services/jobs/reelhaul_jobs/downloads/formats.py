@@ -6,9 +6,9 @@ from google.protobuf import duration_pb2
 
 from reelhaul.downloads.v1.download_service_pb2 import CreateDownloadRequest
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_jobs.admission.findings import Findings
 from reelhaul_jobs.downloads import words
 from reelhaul_jobs.downloads.spans import seconds
+from reelhaul_runtime.admission.findings import Findings
 
 _SUBTITLE_FIELDS = (
     "subtitles",

@@ -11,10 +11,10 @@ from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.admission import urls
-from reelhaul_jobs.admission.findings import Findings
 from reelhaul_jobs.downloads import formats, words
 from reelhaul_jobs.downloads.spans import seconds
+from reelhaul_runtime.admission import urls
+from reelhaul_runtime.admission.findings import Findings
 
 _MOST_SKIPPED = 10_000
 

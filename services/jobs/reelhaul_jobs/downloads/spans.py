@@ -6,7 +6,7 @@ import math
 
 from google.protobuf import duration_pb2
 
-from reelhaul_jobs.admission.findings import Findings
+from reelhaul_runtime.admission.findings import Findings
 
 _LONGEST_SECONDS = 3660 * 86400.0
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_jobs.admission.findings import Findings
+from reelhaul_runtime.admission.findings import Findings
 
 V = TypeVar("V")
 

@@ -165,8 +165,8 @@ class Job:
 
     def but(self, **fields: Any) -> Job:
         """This job with *fields*: as ``dataclasses.replace``, which sets all of its fifty one by one."""
-        if unknown := fields.keys() - self.__dict__.keys():
-            raise TypeError(f"a job has no {', '.join(sorted(unknown))}")
+        if not fields.keys() <= self.__dict__.keys():
+            raise TypeError(f"a job has no {', '.join(sorted(fields.keys() - self.__dict__.keys()))}")
         made = object.__new__(Job)
         made.__dict__.update(self.__dict__, **fields)
         if "url" in fields:

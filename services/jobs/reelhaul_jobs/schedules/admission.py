@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2
 from reelhaul_jobs import admission
-from reelhaul_jobs.admission import fields, urls
-from reelhaul_jobs.admission.findings import Findings
 from reelhaul_jobs.admission.renaming import renamed
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.schedules.cron import CronError, parsed, zone_of
+from reelhaul_runtime.admission import fields, urls
+from reelhaul_runtime.admission.findings import Findings
 from reelhaul_runtime.errors import ReelhaulError
 
 _FAR = timedelta(days=3660)

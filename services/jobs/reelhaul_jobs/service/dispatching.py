@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from reelhaul_jobs.model import picking, sites
@@ -12,6 +13,7 @@ from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.queue import Backlog, Look, QueueStore
+from reelhaul_jobs.service.hub import Hub
 from reelhaul_runtime import failpoints
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,9 @@ class Dispatcher:
         weights: Mapping[str, float] | None = None,
         *,
         leader: str | None = None,
-        wake: Callable[[], object] | None = None,
+        hub: Hub | None = None,
     ) -> None:
-        """*leader* is this replica's name in the lease; *wake* asks for a step, when a site opens."""
+        """*leader* is this replica's name in the lease; *hub* rings for the next step."""
         self._queue = queue
         self._bus = bus
         self._now = now
@@ -58,7 +60,7 @@ class Dispatcher:
         self._limits = limits or SiteLimits()
         self._weights = weights or {}
         self._leader = leader
-        self._wake = wake
+        self._hub = hub or Hub()
         self._timer: asyncio.TimerHandle | None = None
         self._window = picking.window(0, 0)
         self._drained = 0.0
@@ -70,25 +72,24 @@ class Dispatcher:
     async def step(self) -> bool:
         """Publish what fits. Whether there may be more to do soon."""
         now = self._now()
-        backlog = await self._queue.backlog(self._look(now), now)
+        # Until this step knows better: what makes room meanwhile is not to be missed.
+        self._hub.crowded = True
+        look = self._look(now)
+        backlog = await self._queue.backlog(look, now)
         self._window = picking.window(backlog.slots, self._rate(now))
         rooms = {name: sites.room(site, self._limits, now) for name, site in backlog.sites.items()}
         room = self._window - backlog.published
         picks = picking.picks(backlog.ready, room, held=backlog.held, rooms=rooms, weights=self._weights)
         if not picks:
             self._wake_when_open(backlog, now)
+            self._hub.crowded = bool(backlog.sites)
             return self._turned(backlog) and room > 0
         self._turned(backlog)
-        taken = await self._queue.take(picks, now + self._look_again, self._leader)
-        failpoints.reached("jobs.dispatch.before_publish")
-        stored = await self._bus.publish(taken, now)
-        failpoints.reached("jobs.dispatch.after_publish")
-        self._drained += len(stored)
-        if len(stored) < len(taken):
-            there = {job.id for job in stored}
-            await self._queue.put_back([job for job in taken if job.id not in there])
+        stored = await self._published(picks, now)
+        self._drained += stored
+        self._hub.crowded = stored < len(picks) or _left_behind(look, backlog, len(picks), room)
         # A window that was half empty is soon empty again; else what is claimed from it asks for the next.
-        return len(stored) == len(picks) and 2 * backlog.published < self._window
+        return self._hub.crowded and stored == len(picks) and 2 * backlog.published < self._window
 
     async def taken_over(self) -> None:
         """Publish again what is marked as published: the leader before may not have come to it.
@@ -99,6 +100,17 @@ class Dispatcher:
         stored = await self._bus.publish(marked, self._now())
         if marked:
             log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
+
+    async def _published(self, picks: Sequence[picking.Ready], now: datetime) -> int:
+        """How many of *picks* are marked and stored; those that are not stored are ready again."""
+        taken = await self._queue.take(picks, now + self._look_again, self._leader)
+        failpoints.reached("jobs.dispatch.before_publish")
+        stored = await self._bus.publish(taken, now)
+        failpoints.reached("jobs.dispatch.after_publish")
+        if len(stored) < len(taken):
+            there = {job.id for job in stored}
+            await self._queue.put_back([job for job in taken if job.id not in there])
+        return len(stored)
 
     def _look(self, now: datetime) -> Look:
         return Look(
@@ -124,7 +136,16 @@ class Dispatcher:
         times = [time for site in backlog.sites.values() if (time := sites.opens_at(site, now)) is not None]
         if self._timer is not None:
             self._timer.cancel()
-        if times and self._wake is not None:
-            self._timer = asyncio.get_running_loop().call_later(
-                (min(times) - now).total_seconds(), self._wake
-            )
+        if times:
+            wait = (min(times) - now).total_seconds()
+            self._timer = asyncio.get_running_loop().call_later(wait, self._hub.dispatch.set)
+
+
+def _left_behind(look: Look, backlog: Backlog, picked: int, room: int) -> bool:
+    """Whether jobs may be ready that were not among the *picked*."""
+    if backlog.last_tenant or backlog.last_sites or picked >= room:
+        return True
+    seen = Counter(job.site for jobs in backlog.ready.values() for job in jobs)
+    cut = any(len(jobs) >= look.limit for jobs in backlog.ready.values())
+    full = any(seen[name] >= look.room(site) for name, site in backlog.sites.items())
+    return cut or full or picked < seen.total()

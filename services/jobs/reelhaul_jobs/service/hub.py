@@ -52,8 +52,10 @@ class Hub:
         self._closed = False
         #: The workers that were heard of lately.
         self.roll = Roll()
-        #: Rings when any row changed: the dispatcher listens.
-        self.changed = asyncio.Event()
+        #: Rings when there may be something to dispatch.
+        self.dispatch = asyncio.Event()
+        #: Ready jobs wait for room: any change may make some.
+        self.crowded = True
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -95,9 +97,10 @@ class Hub:
         if listener := self._listeners.get(notice.job_id):
             listener.progressed(notice)
 
-    def row_changed(self, job_id: str, revision: int, tenant: str = "") -> None:
-        """A row changed, here or at another replica."""
-        self.changed.set()
+    def row_changed(self, job_id: str, revision: int, tenant: str = "", *, ready: bool = True) -> None:
+        """A row changed, here or at another replica. Unless *ready*, the job is none to dispatch."""
+        if ready or self.crowded:
+            self.dispatch.set()
         if listener := self._listeners.get(job_id):
             listener.row_changed(revision)
         for everyone in self._all:

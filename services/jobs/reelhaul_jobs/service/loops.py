@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 #: A killed one is replaced after so long, and the quarter of it that others ask in.
 LEADING = timedelta(seconds=4)
 
-# Between two steps at least: what is asked for meanwhile shares the next one. The dispatcher
+# Between two steps, on the whole: what is asked for meanwhile shares the next one. The dispatcher
 # publishes for several times as long ahead, unless the workers were faster.
-_SHORTEST_PAUSE, _WHILE_MORE = 0.1, 0.02
+_PAUSE, _WHILE_MORE = 0.1, 0.02
+# So many steps at once, after a while in which they could have been: a lone job waits for no company.
+_AT_ONCE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,32 @@ class Leader:
             await self._queue.resign(self._loop, self._holder)
 
 
+class _Pace:
+    """Keeps steps apart: one in ``_PAUSE`` seconds, but those that a quiet while has saved follow at once."""
+
+    def __init__(self) -> None:
+        self._paid = time.monotonic()
+
+    def pause(self) -> float:
+        """Seconds until the next step, one being done now."""
+        now = time.monotonic()
+        self._paid = max(self._paid, now - _AT_ONCE * _PAUSE) + _PAUSE
+        return max(0.0, self._paid - now)
+
+
 async def run(loop: Loop, leader: Leader) -> None:
     """Do *loop*'s steps while *leader* leads, until cancelled. Failures are logged and tried again."""
     this = asyncio.current_task()
     assert this is not None
+    pace = _Pace()
     try:
         while True:
             more = await _stepped(loop, leader)
             # Until Python 3.12 wait_for, and nats-py by it, may swallow a cancellation (CPython 86296).
             if this.cancelling():
                 return
-            await asyncio.sleep(_WHILE_MORE if more else _SHORTEST_PAUSE)
+            pause = pace.pause()
+            await asyncio.sleep(min(_WHILE_MORE, pause) if more else pause)
             if not more:
                 await _rest(loop)
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from reelhaul_jobs.model.change import Change
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import Lane
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.service.hub import Hub
 
@@ -34,5 +35,5 @@ class News:
         """Say that the row of *job* changed."""
         if job.state.terminal:
             self._hub.forget(job.id)
-        self._hub.row_changed(job.id, job.revision, job.tenant)
+        self._hub.row_changed(job.id, job.revision, job.tenant, ready=job.lane is Lane.READY)
         await self._bus.changed(job)

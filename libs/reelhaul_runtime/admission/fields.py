@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from reelhaul.type.v1 import method_policy_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import Grant, PermissionLevel
-from reelhaul_jobs.admission.findings import Findings
+from reelhaul_runtime.admission.findings import Findings
 from reelhaul_runtime.errors import ReelhaulError, Violation
 from reelhaul_runtime.identity import Caller
 

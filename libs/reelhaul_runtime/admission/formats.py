@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_jobs.admission.findings import Findings
+from reelhaul_runtime.admission.findings import Findings
 
 # SponsorBlock's names for stretches, https://wiki.sponsor.ajay.app/w/Types
 _REMOVABLE = frozenset(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.admission.findings import Findings
+from reelhaul_runtime.admission.findings import Findings
 
 MAX_LENGTH = 2048
 

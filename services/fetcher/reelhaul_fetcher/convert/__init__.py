@@ -1,0 +1,1 @@
+"""Between FetcherService's messages and the model: bounds of what comes in."""

@@ -1,0 +1,458 @@
+"""Fetches without a queue, over gRPC: a worker whose world is in memory, as its callers see it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from grpc import aio
+from tests.fetcher.test_worker import JOB, House
+
+from reelhaul.fetcher.v1 import fetcher_service_pb2 as pb
+from reelhaul.fetcher.v1.fetch_pb2 import Fetch
+from reelhaul.fetcher.v1.fetcher_service_pb2_grpc import (
+    FetcherServiceStub,
+    add_FetcherServiceServicer_to_server,
+)
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
+from reelhaul.work.v1 import lease_pb2
+from reelhaul_fetcher.service.fetches import Fetches
+from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.sites import Sites
+from reelhaul_fetcher.service.unqueued import Unqueued
+from reelhaul_fetcher.servicer import FetcherServicer
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
+from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.serving import serving
+
+URL = "https://example.com/"
+SERVICE = pb.DESCRIPTOR.services_by_name["FetcherService"]
+
+
+class Front(House):
+    """A house, and the worker's RPCs as the suite calls them; ``stranger`` has no credential."""
+
+    stub: FetcherServiceStub
+    stranger: FetcherServiceStub
+
+    async def execute(self, url: str = URL, request_id: str = "") -> AsyncIterator[pb.ExecuteFetchResponse]:
+        """The messages of ExecuteFetch."""
+        async for message in self.stub.ExecuteFetch(asking(url, request_id)):
+            yield message
+
+    async def begun(self, url: str = URL, request_id: str = "") -> Fetch:
+        """A fetch that was just begun, and whose caller hung up."""
+        call = self.stub.ExecuteFetch(asking(url, request_id))
+        first = await anext(aiter(call))
+        call.cancel()
+        return first.snapshot
+
+    async def told(self, name: str) -> list[pb.WatchFetchResponse]:
+        """All that WatchFetch tells of *name*."""
+        async with asyncio.timeout(5):
+            return [message async for message in self.stub.WatchFetch(pb.WatchFetchRequest(name=name))]
+
+    async def listed(self, **fields: int | str) -> pb.ListFetchesResponse:
+        """A page of the worker's fetches."""
+        return await self.stub.ListFetches(pb.ListFetchesRequest(**fields))  # type: ignore[arg-type]
+
+    async def cancelled(self, name: str) -> Fetch:
+        """CancelFetch's answer."""
+        return await self.stub.CancelFetch(pb.CancelFetchRequest(name=name))
+
+
+def asking(url: str = URL, request_id: str = "") -> pb.ExecuteFetchRequest:
+    """A request for *url*, as someone's."""
+    return pb.ExecuteFetchRequest(fetch=Fetch(url=url, tenant="acme"), request_id=request_id)
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Front]:
+    """A house with one slot, its worker idle."""
+    house = Front(tmp_path)
+    probing = Probing(house.engine, house.guard, lambda: datetime.now(UTC))
+    unqueued = Unqueued(house.worker, house.bench)
+    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker)
+    served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(house.working())
+        port = await stack.enter_async_context(
+            serving("127.0.0.1:0", [served], authenticator=OpenDoor("secret"), drain_seconds=1)
+        )
+        address = f"127.0.0.1:{port}"
+        ours = await stack.enter_async_context(channel(address, [SERVICE], suite_token="secret"))
+        house.stub = FetcherServiceStub(ours)
+        house.stranger = FetcherServiceStub(await stack.enter_async_context(channel(address, [SERVICE])))
+        yield house
+
+
+async def test_a_fetch_is_streamed_to_its_end(house: Front) -> None:
+    """A snapshot, progress, a last snapshot with what is stored: the tenant's, of no job, to expire."""
+    async with asyncio.timeout(5):
+        messages = [message async for message in house.execute()]
+    assert [message.sequence for message in messages] == list(range(1, len(messages) + 1))
+    first, last = messages[0].snapshot, messages[-1].snapshot
+    assert (first.state, last.state) == (Fetch.RUNNING, Fetch.SUCCEEDED)
+    assert {"progress"} >= {message.WhichOneof("event") for message in messages[1:-1]}
+    assert last.progress.percent == 100
+    (artifact,) = last.artifacts
+    content, stamp = house.artifacts.stored[artifact.name]
+    assert (content, stamp.job, stamp.epoch, stamp.tenant) == (b"a video", "", 0, "acme")
+    assert stamp.ttl.total_seconds() > 12 * 3600
+    assert house.folders == []
+    assert not house.guard.open_passes
+    # Nobody else in the suite hears of it.
+    assert house.log == []
+    assert house.queue.published == []
+
+
+async def test_the_tenant_of_who_says_none(house: Front) -> None:
+    """A fetch is its caller's own where it names no tenant; its defaults are filled in."""
+    call = house.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=Fetch(url=URL)))
+    fetch = [message async for message in call][-1].snapshot
+    assert fetch.tenant == "local"
+    assert fetch.format.media_kind == FormatSpec.VIDEO
+
+
+async def test_hanging_up_stops_nothing(house: Front) -> None:
+    """A fetch goes on without its caller; who joins it sees its end, one that has ended gives that only."""
+    house.engine.go.clear()
+    fetch = await house.begun()
+    await house.engine.begun.wait()
+    joined = asyncio.create_task(house.told(fetch.name))
+    house.engine.go.set()
+    messages = await joined
+    assert messages[0].snapshot.name == messages[-1].snapshot.name == fetch.name
+    assert messages[-1].snapshot.state == Fetch.SUCCEEDED
+    (only,) = await house.told(fetch.name)
+    assert only.snapshot == messages[-1].snapshot
+    assert only.snapshot == await house.stub.GetFetch(pb.GetFetchRequest(name=fetch.name))
+
+
+async def test_cancel(house: Front) -> None:
+    """Cancelled, it is stopped and its files are gone when the answer comes; its slot is free again."""
+    house.engine.go.clear()
+    fetch = await house.begun()
+    await house.engine.begun.wait()
+    watching = asyncio.create_task(house.told(fetch.name))
+    answer = await house.cancelled(fetch.name)
+    assert answer.state == Fetch.CANCELLED
+    assert house.engine.stopped
+    assert house.folders == []
+    assert house.artifacts.stored == {}
+    assert (await watching)[-1].snapshot == answer
+    house.engine.go.set()
+    assert [message async for message in house.execute()][-1].snapshot.state == Fetch.SUCCEEDED
+
+
+async def test_cancelling_what_has_ended(house: Front) -> None:
+    """One that has ended is answered as it is, and keeps what it stored."""
+    name = [message async for message in house.execute()][-1].snapshot.name
+    assert (await house.cancelled(name)).state == Fetch.SUCCEEDED
+    assert len(house.artifacts.stored) == 1
+
+
+async def test_a_failure_ends_the_stream_well(house: Front) -> None:
+    """What the site says is told in the fetch; the stream itself ends with OK."""
+    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "it is gone")
+    last = [message async for message in house.execute()][-1].snapshot
+    assert last.state == Fetch.FAILED
+    assert from_status(last.error).reason == ErrorReason.MEDIA_NOT_FOUND
+    assert house.folders == []
+
+
+async def test_the_same_request_is_one_fetch(house: Front) -> None:
+    """Asked for again by its id it is joined, also when it has ended; another fetch by that id is refused."""
+    house.engine.go.clear()
+    request_id = str(uuid.uuid4())
+    fetch = await house.begun(request_id=request_id)
+    again = await house.begun(request_id=request_id.upper())
+    assert again.name == fetch.name
+    house.engine.go.set()
+    await house.told(fetch.name)
+    (only,) = [message async for message in house.execute(request_id=request_id)]
+    assert only.snapshot.state == Fetch.SUCCEEDED
+    assert len(house.engine.orders) == 1
+    with pytest.raises(aio.AioRpcError) as refused:
+        await house.begun(f"{URL}other", request_id)
+    assert error_of(refused.value, "").reason == ErrorReason.REQUEST_ID_REUSED
+
+
+async def test_no_free_slot(house: Front) -> None:
+    """Where all slots are busy it is refused at once, to be asked again later; nothing is begun."""
+    house.engine.go.clear()
+    fetch = await house.begun()
+    with pytest.raises(aio.AioRpcError) as refused:
+        await house.begun()
+    failure = error_of(refused.value, "")
+    assert failure.reason == ErrorReason.OVERLOADED
+    assert failure.retry_delay is not None
+    assert [one.name for one in (await house.listed()).fetches] == [fetch.name]
+
+
+async def test_a_job_waits_for_the_slot(house: Front) -> None:
+    """An item that comes while a fetch has the slot goes back to the queue; the next is taken after it."""
+    house.engine.go.clear()
+    fetch = await house.begun()
+    house.give()
+    await house.logged("nak 0")
+    assert "claim" not in house.log
+    house.engine.go.set()
+    await house.told(fetch.name)
+    house.give()
+    await house.logged("ack")
+
+
+async def test_short_of_space(house: Front) -> None:
+    """On a full disk nothing is begun; one that finds too little while it runs leaves, and says so."""
+    house.free = 10
+    await house.room.look()
+    with pytest.raises(aio.AioRpcError) as refused:
+        await house.begun()
+    assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
+    house.free = 1 << 40
+    await house.room.look()
+    house.engine.go.clear()
+    house.engine.total_bytes = 1 << 41
+    fetch = await house.begun()
+    last = (await house.told(fetch.name))[-1].snapshot
+    assert from_status(last.error).reason == ErrorReason.WORKER_DISK_FULL
+    assert house.folders == []
+
+
+async def test_a_recording_leaves_its_slot(house: Front) -> None:
+    """What is on air is recorded beside the slots; drained, the worker keeps what there is of it."""
+    house.engine.on_air = True
+    recorded = await house.begun()
+    await house.engine.begun.wait()
+    house.engine.on_air = False
+    assert [message async for message in house.execute()][-1].snapshot.state == Fetch.SUCCEEDED
+    drain = house.stub.DrainFetcher(pb.DrainFetcherRequest())
+    assert [left.active_count async for left in drain] == [1, 0]
+    last = (await house.told(recorded.name))[-1].snapshot
+    assert (last.state, len(last.artifacts)) == (Fetch.SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize(
+    ("fetch", "field", "reason"),
+    [
+        (Fetch(), "fetch.url", "FIELD_INVALID"),
+        (Fetch(url="ftp://example.com/"), "fetch.url", "URL_INVALID"),
+        (Fetch(url="http://169.254.169.254/"), "fetch.url", "URL_FORBIDDEN"),
+        (Fetch(url=URL, attempt=f"{JOB}/attempts/1"), "fetch.attempt", "FIELD_INVALID"),
+        (Fetch(url=URL, format=FormatSpec(max_height=7)), "fetch.format.max_height", "FIELD_INVALID"),
+        (Fetch(url=URL, format=FormatSpec(container=99)), "fetch.format.container", "FIELD_INVALID"),  # type: ignore[arg-type]
+        (
+            Fetch(url=URL, format=FormatSpec(selector="best[url~=a]")),
+            "fetch.format.selector",
+            "FIELD_INVALID",
+        ),
+        (
+            Fetch(url=URL, format=FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.WAIT))),
+            "fetch.format.live.mode",
+            "FIELD_INVALID",
+        ),
+        (Fetch(url=URL, tenant="a" * 129), "fetch.tenant", "FIELD_INVALID"),
+    ],
+)
+async def test_bad_input(house: Front, fetch: Fetch, field: str, reason: str) -> None:
+    """What is wrong is told by its field, and nothing is begun."""
+    with pytest.raises(aio.AioRpcError) as refused:
+        await anext(aiter(house.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=fetch))))
+    failure = error_of(refused.value, "")
+    assert ErrorReason.Name(failure.reason) == reason
+    assert [violation.field for violation in failure.violations] == [field]
+    assert not (await house.listed()).fetches
+    assert house.folders == []
+
+
+async def test_names_and_ids(house: Front) -> None:
+    """A name that is none, an id that is none, and a fetch that is not there are told apart."""
+    for call, field in [
+        (house.stub.GetFetch(pb.GetFetchRequest(name="fetches/1")), "name"),
+        (house.stub.CancelFetch(pb.CancelFetchRequest(name=JOB)), "name"),
+        (house.stub.ListFetches(pb.ListFetchesRequest(page_size=-1)), "page_size"),
+        (anext(house.execute(request_id="mine")), "request_id"),
+    ]:
+        with pytest.raises(aio.AioRpcError) as refused:
+            await call
+        assert error_of(refused.value, "").metadata["field"] == field
+    with pytest.raises(aio.AioRpcError) as missing:
+        await house.told(f"fetches/{uuid.uuid4()}")
+    assert error_of(missing.value, "").reason == ErrorReason.RESOURCE_NOT_FOUND
+
+
+async def test_only_for_the_suite(house: Front) -> None:
+    """Without the suite's own credential nothing of this is served."""
+    name = f"fetches/{uuid.uuid4()}"
+    for call in (
+        house.stranger.GetFetch(pb.GetFetchRequest(name=name)),
+        house.stranger.ListFetches(pb.ListFetchesRequest()),
+        house.stranger.CancelFetch(pb.CancelFetchRequest(name=name)),
+        anext(aiter(house.stranger.ExecuteFetch(asking()))),
+        anext(aiter(house.stranger.WatchFetch(pb.WatchFetchRequest(name=name)))),
+        anext(aiter(house.stranger.DrainFetcher(pb.DrainFetcherRequest()))),
+    ):
+        with pytest.raises(aio.AioRpcError) as refused:
+            await call
+        assert error_of(refused.value, "").reason == ErrorReason.PERMISSION_INSUFFICIENT
+
+
+async def test_fetches_of_jobs_are_shown(house: Front) -> None:
+    """What serves a lease is listed and watched as well, and is cancelled by its job only."""
+    house.engine.go.clear()
+    house.give()
+    await house.engine.begun.wait()
+    (fetch,) = (await house.listed()).fetches
+    assert (fetch.attempt, fetch.state) == (f"{JOB}/attempts/1", Fetch.RUNNING)
+    with pytest.raises(aio.AioRpcError) as refused:
+        await house.cancelled(fetch.name)
+    assert error_of(refused.value, "").reason == ErrorReason.STATE_CONFLICT
+    watching = asyncio.create_task(house.told(fetch.name))
+    house.engine.go.set()
+    last = (await watching)[-1].snapshot
+    assert last.state == Fetch.SUCCEEDED
+    assert [one.name for one in last.artifacts] == list(house.artifacts.stored)
+
+
+async def test_a_lost_lease_is_shown(house: Front) -> None:
+    """A fetch whose lease was lost is CANCELLED, when its files are gone."""
+    house.engine.go.clear()
+    house.give()
+    await house.engine.begun.wait()
+    (fetch,) = (await house.listed()).fetches
+    house.leases.answer.refusal.reason = lease_pb2.Refusal.LOST
+    house.engine.go.set()
+    assert (await house.told(fetch.name))[-1].snapshot.state == Fetch.CANCELLED
+    assert house.artifacts.stored == {}
+
+
+async def test_pages(house: Front) -> None:
+    """The newest come first, page by page; a token of nowhere is refused."""
+    names = [[message async for message in house.execute()][-1].snapshot.name for _ in range(3)]
+    first = await house.listed(page_size=2)
+    second = await house.listed(page_size=2, page_token=first.next_page_token)
+    assert [one.name for one in (*first.fetches, *second.fetches)] == names[::-1]
+    assert not second.next_page_token
+    for token in ("nonsense", "deadbeef-1", f"{first.next_page_token}x"):
+        with pytest.raises(aio.AioRpcError) as refused:
+            await house.listed(page_token=token)
+        assert error_of(refused.value, "").reason == ErrorReason.PAGE_TOKEN_INVALID
+
+
+async def test_a_page_has_its_weight() -> None:
+    """A page of what is large has fewer, but none is left out."""
+    fetches = Fetches()
+    large = lease_pb2.FetchSpec(url=URL, format=FormatSpec(selector="a" * 400_000))
+    names = [fetches.begin(large).name for _ in range(5)]
+    token, pages = "", list[list[str]]()
+    while token or not pages:
+        page, token = fetches.page(1000, token)
+        pages.append([fetch.name for fetch in page])
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [name for page in pages for name in page] == names[::-1]
+
+
+async def test_draining(house: Front) -> None:
+    """Drained, a worker takes nothing more from anyone, tells what is left, and health says so."""
+    await house.worker.check()
+    house.engine.go.clear()
+    fetch = await house.begun()
+    drain = house.stub.DrainFetcher(pb.DrainFetcherRequest())
+    counts = aiter(drain)
+    assert (await anext(counts)).active_count == 1
+    with pytest.raises(aio.AioRpcError) as refused:
+        await house.begun()
+    assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
+    with pytest.raises(Unavailable):
+        await house.worker.check()
+    assert house.worker.slots == 0
+    house.give()
+    house.engine.go.set()
+    assert [message.active_count async for message in counts] == [0]
+    assert (await house.told(fetch.name))[-1].snapshot.state == Fetch.SUCCEEDED
+    assert "claim" not in house.log
+    assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]
+
+
+async def test_draining_hands_back(house: Front) -> None:
+    """What does not end in time goes back to the queue; what no queue brought is told to go elsewhere."""
+    house.engine.go.clear()
+    fetch = await house.begun()
+    request = pb.DrainFetcherRequest()
+    request.grace.FromMilliseconds(50)
+    assert [left.active_count async for left in house.stub.DrainFetcher(request)] == [1, 0]
+    last = (await house.told(fetch.name))[-1].snapshot
+    assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
+    assert house.folders == []
+
+
+async def test_draining_without_a_listener(house: Front) -> None:
+    """A drain goes on where its caller hangs up; a job in work goes back when its time is over."""
+    house.engine.go.clear()
+    house.give()
+    await house.engine.begun.wait()
+    request = pb.DrainFetcherRequest()
+    request.grace.FromMilliseconds(50)
+    call = house.stub.DrainFetcher(request)
+    await anext(aiter(call))
+    call.cancel()
+    await house.logged("ack")
+    assert house.outcome.released.reason == type(house.outcome).Released.DRAIN
+
+
+def _ended(fetches: Fetches, number: int, attempt: str = "") -> Sequence[str]:
+    """Names of that many fetches that were begun and have ended."""
+    begun = [fetches.begin(lease_pb2.FetchSpec(url=URL), attempt) for _ in range(number)]
+    for fetch in begun:
+        fetches.end(fetch, None)
+    return [fetch.name for fetch in begun]
+
+
+async def test_ended_ones_are_forgotten() -> None:
+    """Ten minutes after its end a fetch is forgotten, sooner where there are many; one that runs, never."""
+    now = 0.0
+    fetches = Fetches(lambda: now, most_ended=3)
+    running = fetches.begin(lease_pb2.FetchSpec(url=URL))
+    names = _ended(fetches, 4)
+    assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:0:-1], running.name]
+    with pytest.raises(NotFound):
+        fetches.get(names[0])
+    now = 599
+    assert fetches.get(names[1]).ended
+    now = 600
+    assert fetches.page(10, "")[0] == [running]
+
+
+async def test_jobs_crowd_nobody_out() -> None:
+    """However many jobs a worker has done, it remembers what was asked of it directly."""
+    fetches = Fetches(most_ended_attempts=2)
+    (own,) = _ended(fetches, 1)
+    names = _ended(fetches, 5, f"{JOB}/attempts/1")
+    assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:2:-1], own]
+
+
+async def test_a_slow_watcher_gets_the_newest() -> None:
+    """Whoever is slow is told the newest progress only, and holds nothing meanwhile."""
+    fetches = Fetches()
+    fetch = fetches.begin(lease_pb2.FetchSpec(url=URL))
+    events = fetch.events()
+    assert isinstance(await anext(events), Fetch)
+    for number in range(1000):
+        fetch.progressed(Progress(downloaded_bytes=number))
+    newest = await anext(events)
+    assert isinstance(newest, Progress)
+    assert newest.downloaded_bytes == 999
+    fetches.end(fetch, None)
+    last = await anext(events)
+    assert isinstance(last, Fetch)
+    assert last.state == Fetch.CANCELLED
+    assert [event async for event in events] == []

@@ -1,0 +1,73 @@
+"""What of a job is written when it changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs import rows
+from reelhaul_jobs.model.job import Expansion, Job
+from reelhaul_jobs.model.states import Lane, Priority, State
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+JOB = Job(
+    id="1",
+    tenant="acme",
+    url="https://videos.example/1",
+    format=media_pb2.FormatSpec(),
+    create_time=NOW,
+    update_time=NOW,
+)
+OTHER = {
+    "priority": Priority.HIGH,
+    "labels": {"a": "b"},
+    "schedule_time": NOW,
+    "ttl": timedelta(days=1),
+    "expire_time": NOW,
+    "state": State.RUNNING,
+    "attempt": 2,
+    "epoch": 3,
+    "charged": 4,
+    "revision": 5,
+    "lane": Lane.LEASED,
+    "due": NOW,
+    "worker": "w",
+    "avoid_until": NOW,
+    "claim_id": "c",
+    "egress": "e",
+    "failures": {"NETWORK": 1},
+    "update_time": NOW + timedelta(seconds=1),
+    "start_time": NOW,
+    "end_time": NOW,
+    "confirm_time": NOW,
+    "delete_time": NOW,
+    "cascade_time": NOW,
+    "expansion": Expansion(job_count=1),
+    "progress": media_pb2.Progress(percent=1),
+    "error": status_pb2.Status(code=5),
+    "media": media_pb2.MediaInfo(title="A film", extractor="x"),
+    "got": media_pb2.DeliveredMedia(height=1),
+    "artifacts": (media_pb2.ArtifactInfo(name="artifacts/1"),),
+    "warnings": (media_pb2.Warning(message="!"),),
+}
+
+
+def test_each_changed_column_is_written_and_no_other():
+    """Whatever field of a job changes, the columns that hold it are written, and those alone."""
+    before = rows.changing_row_of(JOB)
+    for name, value in OTHER.items():
+        changed = replace(JOB, **{name: value})  # type: ignore[arg-type]
+        after = rows.changing_row_of(changed)
+        assert rows.changed_row_of(JOB, changed) == {
+            column: told for column, told in after.items() if told != before[column]
+        }
+    assert rows.changed_row_of(JOB, replace(JOB, **OTHER)).keys() == before.keys()  # type: ignore[arg-type]
+
+
+def test_what_is_equal_is_not_written():
+    """An index of what stayed as it was is left alone."""
+    same = replace(JOB, labels={}, format=media_pb2.FormatSpec(), failures={})
+    assert rows.changed_row_of(JOB, same) == {}
