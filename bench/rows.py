@@ -36,8 +36,8 @@ _HEXADECIMAL = {"sqlite": "printf('%012x', n)", "postgresql": "lpad(to_hex(n), 1
 
 # They ended in another order than they came: each took a while of its own, in microseconds.
 _END = "t.create_time + n + 1000000 + (n * 7919) % 600000000"
-# Of a hundred, this many have ended, and so many of these have failed.
-_ENDED, _FAILED = 95, 5
+# Of a hundred, so many have ended, and so many of these have failed.
+_ENDED, _FAILED = 98, 5
 _OF_ENDED = {
     "state": f"CASE WHEN n % 100 < {_FAILED} THEN {int(State.FAILED)} ELSE {int(State.SUCCEEDED)} END",
     "error_reason": f"CASE WHEN n % 100 < {_FAILED} THEN 'MEDIA_NOT_FOUND' ELSE '' END",
@@ -60,7 +60,7 @@ class Copies:
     made: int = 0
 
     async def make(self, number: int, tenant: str = "local", *, ended: bool = False) -> None:
-        """Add *number* of them for *tenant*; where *ended*, 19 of 20 have, one of these FAILED."""
+        """Add *number* of them for *tenant*; where *ended*, 98 of 100 have, 5 of these FAILED."""
         await asyncio.to_thread(self._make, number, tenant, _with_ended() if ended else _CHANGED)
 
     def _make(self, number: int, tenant: str, changed: dict[str, str]) -> None:

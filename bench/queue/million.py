@@ -19,12 +19,22 @@ from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 _FEW = 1_000
 _PAGE, _FAR = 50, 1_000
 
+# Lists of jobs of which few live: target, order, filter. By end_time desc the live ones come first.
+_LISTS = (
+    ("jobs-far-page-ended", "", ""),
+    ("jobs-far-page-by-end", "end_time", ""),
+    ("jobs-far-page-by-end-desc", "end_time desc", ""),
+    ("jobs-far-page-by-end-failed", "end_time desc", "state=FAILED"),
+    ("jobs-far-page-failed", "", "state=FAILED"),
+)
+
 
 async def measure(report: Report) -> None:
-    """Dispatch with few and with a million rows waiting; the first and the thousandth page of a list."""
+    """Dispatch with few and with a million rows waiting; lists of these, and of a million that have ended."""
     with tempfile.TemporaryDirectory(prefix="bench-tally-") as folder, Tally.at(Path(folder) / "t") as tally:
         for side in ("sqlite",) if report.short else ("sqlite", "postgresql"):
             await _side(report, tally, side)
+            await _ended(report, side)
 
 
 async def _side(report: Report, tally: Tally, side: str) -> None:
@@ -35,34 +45,43 @@ async def _side(report: Report, tally: Tally, side: str) -> None:
         begun = time.monotonic()
         big = await stack.enter_async_context(_waiting(side, many))
         report.figure(f"filling, {side}", "s", [time.monotonic() - begun])
-        for order in ("", "end_time desc"):
-            await _lists(report, side, big, order)
+        await _lists(report, side, big.service, "jobs-far-page")
         await _dispatch(report, side, tally, small, big, rounds)
 
 
-async def _lists(report: Report, side: str, big: _Waiting, order: str) -> None:
-    """Seconds for a page in *order*, near and far taking turns."""
-    token = ""
-    for _ in range(_FAR - 1):
-        token = (await _page(big.service, order, token))[1]
+async def _ended(report: Report, side: str) -> None:
+    """Lists of a tenant whose jobs have ended, nearly all of them."""
+    many = 60_000 if report.short else 1_000_000
+    report.title(f"{many:,} rows, of which 98 in 100 have ended, {side}")
+    async with _waiting(side, many, ended=True) as big:
+        for name, order, condition in _LISTS:
+            await _lists(report, side, big.service, name, order, condition)
+
+
+async def _lists(
+    report: Report, side: str, service: Service, name: str, order: str = "", condition: str = ""
+) -> None:
+    """Seconds for a page in *order* of what *condition* holds of, near and far taking turns."""
+    token, number = "", 1
+    while number < _FAR and (following := (await _page(service, order, condition, token))[1]):
+        token, number = following, number + 1
     near, far = [], []
     for _ in range(50):
-        near.append((await _page(big.service, order, ""))[0])
-        far.append((await _page(big.service, order, token))[0])
-    by = f" by {order}" if order else ""
+        near.append((await _page(service, order, condition, ""))[0])
+        far.append((await _page(service, order, condition, token))[0])
+    by = "".join((f" of {condition}" if condition else "", f" by {order}" if order else ""))
     report.figure(f"ListJobs{by}, page 1, {side}", "ms", near)
-    report.figure(f"ListJobs{by}, page {_FAR:,}, {side}", "ms", far)
-    name = "jobs-far-page-by-end" if order else "jobs-far-page"
+    report.figure(f"ListJobs{by}, page {number:,}, {side}", "ms", far)
     report.target(f"{name}-{side}", ratios(far, near), "<=", 1.5)
 
 
-async def _page(service: Service, order: str, token: str) -> tuple[float, str]:
+async def _page(service: Service, order: str, condition: str, token: str) -> tuple[float, str]:
     """Milliseconds that a page took, and where the next begins."""
-    request = ListJobsRequest(page_size=_PAGE, page_token=token, order_by=order)
+    request = ListJobsRequest(page_size=_PAGE, page_token=token, order_by=order, filter=condition)
     begun = time.perf_counter()
     answer = await service.jobs.ListJobs(request)
     took = (time.perf_counter() - begun) * 1000
-    assert len(answer.jobs) == _PAGE
+    assert answer.jobs
     return took, answer.next_page_token
 
 
@@ -104,7 +123,7 @@ class _Waiting:
 
 
 @asynccontextmanager
-async def _waiting(side: str, number: int) -> AsyncIterator[_Waiting]:
+async def _waiting(side: str, number: int, *, ended: bool = False) -> AsyncIterator[_Waiting]:
     """The service with *number* rows; the first is the one that the others are copies of."""
     async with AsyncExitStack() as stack:
         database = stack.enter_context(postgresql())[0] if side == "postgresql" else ""
@@ -112,5 +131,5 @@ async def _waiting(side: str, number: int) -> AsyncIterator[_Waiting]:
         async with serving(place) as service:
             template = (await service.jobs.CreateJob(load.request_for_later())).name
         copies = Copies(place.database, template)
-        await copies.make(number)
+        await copies.make(number, ended=ended)
         yield _Waiting(place, await stack.enter_async_context(serving(place)), copies)

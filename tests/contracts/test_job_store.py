@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -543,3 +544,61 @@ async def test_text_of_sites(store):
     media = media_pb2.MediaInfo(title="a\0b" + "c" * 10_000)
     await store.change(job(1).id, lambda j: leases.renewed(j, 1, NOW, LEASE, media=media))
     assert (await store.get(job(1).id)).media == media
+
+
+async def test_one_probe_by_another_egress():
+    """Of two replicas' workers, who both come by an egress that is shut, one passes as the other's probe."""
+    lon = Gate(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
+    par, ams = replace(lon, egress="par"), replace(lon, egress="ams", parked_until=NOW)
+    with fresh_database() as url:
+        async with sql_store(url) as one, sql_store(url) as two:
+            await one.seen("w", 2, NOW, ("lon", "par", "ams"))
+            await one.add([job(1), job(2), job(3)])
+            for gate in (lon, par, ams):
+                await one.change_at_site(
+                    job(3).id,
+                    lambda _, gate=gate: (SITE, gate.egress),
+                    lambda before, _, gate=gate: Change(before=before, job=before.but(), gate=gate),
+                    NOW,
+                    counted=False,
+                )
+            both = threading.Event()
+            changes = await asyncio.gather(
+                claimed_by(one, job(1), "lon", both), claimed_by(two, job(2), "par", both)
+            )
+    assert sorted(change.began is not None for change in changes) == [False, True]
+
+
+async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.Event) -> Change:
+    """A claim that could go by "ams"; it takes its time, lest the other one comes too late."""
+
+    def rule(before: Job, passage: Passage) -> Change:
+        if not both.wait(0.5):
+            both.set()
+        asked = replace(claim(), egress=egress, other_egresses=("ams",))
+        return passages.claimed(before, asked, passage, SiteLimits(), NOW)
+
+    return await store.change_at_site(wanted.id, lambda _: (SITE, egress), rule, NOW, counted=False)
+
+
+async def test_a_probe_in_the_same_go():
+    """Claims that share a transaction see the gates that those before them have changed, by any egress."""
+    lon = Gate(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
+    ams = replace(lon, egress="ams", parked_until=NOW)
+    with fresh_database() as url:
+        async with sql_store(url) as store:
+            await store.seen("w", 2, NOW, ("lon", "ams"))
+            await store.add([job(n) for n in range(4)])
+            for gate in (lon, ams):
+                await store.change_at_site(
+                    job(0).id,
+                    lambda _, gate=gate: (SITE, gate.egress),
+                    lambda before, _, gate=gate: Change(before=before, job=before.but(), gate=gate),
+                    NOW,
+                    counted=False,
+                )
+            passing = threading.Event()
+            passing.set()
+            coming = ((1, "lon"), (2, "lon"), (3, "ams"))
+            changes = await asyncio.gather(*(claimed_by(store, job(n), by, passing) for n, by in coming))
+    assert [change.began is not None for change in changes] == [True, False, False]

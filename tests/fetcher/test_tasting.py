@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.fetcher.conftest import Heard, Rig
 from tests.sites.site import Site
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media import running
 from reelhaul_fetcher.media.films import NotMedia, Unplayable
 from reelhaul_fetcher.media.tasting import Taster
+from reelhaul_runtime.errors import ReelhaulError
 
 
 @pytest.fixture
@@ -38,10 +42,10 @@ def test_a_file_that_kills(taster: Taster, site: Site) -> None:
     """A taster that dies of a file is told as a fault of the file, and so is each later question."""
     film = site.media.file("/media/360.mp4")
     assert taster.inspect(film).height == 360
-    os.kill(taster.pid, signal.SIGSEGV)
-    with pytest.raises(Unplayable, match="ended with -11"):
+    os.kill(taster.pid, signal.SIGKILL)
+    with pytest.raises(Unplayable, match="ended with -9"):
         taster.try_out(film)
-    with pytest.raises(NotMedia, match="ended with -11"):
+    with pytest.raises(NotMedia, match="ended with -9"):
         taster.inspect(film)
 
 
@@ -65,6 +69,25 @@ def test_a_file_that_takes_over(taster: Taster, tmp_path: Path, site: Site) -> N
     assert len(held) == 2
     limits = Path(f"/proc/{taster.pid}/limits").read_text()
     assert "Max file size             0                    0" in limits
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_fetch_whose_taster_dies(rig: Rig, site: Site) -> None:
+    """The fetch ends with a word about the file; the engine lives on, and nothing is left of the two."""
+    heard = Heard()
+    fetch = asyncio.create_task(rig.fetch(site.url("/media/360.mp4?media.rate=400000"), None, heard))
+    async with asyncio.timeout(20):
+        while not any(progress.downloaded_bytes for progress in heard.seen):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.02)
+    (child,) = psutil.Process(rig.engine.pid).children()
+    (found,) = child.children()
+    found.kill()
+    with pytest.raises(ReelhaulError, match="ended with -9") as failure:
+        await fetch
+    assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
+    assert not child.is_running()
+    assert (await rig.fetch(site.url("/media/360.mp4"))).got.height == 360
+    assert not psutil.Process(rig.engine.pid).children()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from tests.contracts.test_job_store import NOW, job
 from tests.postgresql import fresh_database
 
+from reelhaul_jobs.model.lists import Order
+from reelhaul_jobs.model.states import State
+from reelhaul_jobs.ports.jobs import Query
+from reelhaul_jobs.store import SqlJobStore
 from reelhaul_jobs.tables import metadata
 from reelhaul_runtime.sql import engines, migrations
+from reelhaul_runtime.sql.database import Database
 
 
 def differences(url: str) -> list[object]:
@@ -30,3 +41,31 @@ def test_postgresql() -> None:
     """A migrated PostgreSQL database has the tables of this build."""
     with fresh_database() as url:
         assert differences(url) == []
+
+
+@pytest.mark.parametrize("side", ["sqlite", "postgresql"])
+async def test_a_database_of_the_build_before(tmp_path, side):
+    """Lists by end and by update are the same after the newest migration, and when it was undone."""
+    with fresh_database() if side == "postgresql" else nullcontext(f"sqlite:///{tmp_path}/jobs.db") as url:
+        await asyncio.to_thread(moved, url, "0003")
+        async with Database.open(url) as database:
+            ended = [job(n, state=State.FAILED, end_time=NOW + timedelta(seconds=100 - n)) for n in range(9)]
+            await SqlJobStore(database).add([*ended, job(9)])
+        for revision in ("head", "0003", "head"):
+            await asyncio.to_thread(moved, url, revision)
+            async with Database.open(url) as database:
+                for order in (Order.UPDATED, Order.ENDED):
+                    page = await SqlJobStore(database).page(Query(tenant="acme", limit=20, order=order))
+                    assert list(page.jobs) == sorted([*ended, job(9)], key=order.of, reverse=True)
+        assert await asyncio.to_thread(differences, url) == []
+
+
+def moved(url: str, revision: str) -> None:
+    """Bring the database at *url* to *revision*, forwards or back."""
+    engine = engines.writing(url)
+    with engine.begin() as connection:
+        config = migrations._config("reelhaul_jobs", connection)
+        present = MigrationContext.configure(connection).get_current_revision()
+        way = command.downgrade if present and revision < present else command.upgrade
+        way(config, revision)
+    engine.dispose()

@@ -18,10 +18,9 @@ from reelhaul_runtime.sql.statements import Statement
 
 _MICROSECOND = timedelta(microseconds=1)
 
-_ONE = Statement(
-    select(gates)
-    .where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
-    .with_for_update()
+# All of them: a claim may pass by another egress than it came by. In one order, lest two wait for each other.
+_OF_SITE = Statement(
+    select(gates).where(gates.c.site == bindparam("of_site")).order_by(gates.c.egress).with_for_update()
 )
 _OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=True)))
 _FORGET_ONE = Statement(
@@ -49,12 +48,12 @@ def leased(connection: Connection) -> Mapping[str, int]:
 
 def passage(connection: Connection, site: str, egress: str, now: datetime) -> Passage:
     """How *site* stands for *egress*, but for the jobs leased; locked until they are written."""
-    found = _ONE.first(connection, {"of_site": site, "of_egress": egress})
-    if found is None:
+    known = {row["egress"]: _gate_of(row) for row in _OF_SITE.all(connection, {"of_site": site})}
+    if egress not in known:
         return Passage(gate=Gate(site=site, egress=egress))
     live = egresses(connection, now) - {egress}
-    others = of_sites(connection, [site], live).get(site, ()) if live else ()
-    return Passage(gate=_gate_of(found), others=others)
+    others = (known.get(name, Gate(site=site, egress=name)) for name in sorted(live))
+    return Passage(gate=known[egress], others=tuple(others))
 
 
 def of_sites(

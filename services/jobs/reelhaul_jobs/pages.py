@@ -109,9 +109,9 @@ def _plan(query: Query, states: Set[State], total: int) -> tuple[list[Any], Sequ
     wanted = conditions(query.tenant, query.where)
     if query.tenant is None or any(pinned(query.where, field) for field in _FEW):
         return wanted, ()
-    if pinned(query.where, _REASON) and (query.order is Order.CREATED or total < COUNTED):
+    if states == ALL and (query.order is Order.CREATED or pinned(query.where, _REASON)):
         return wanted, ()
-    if query.order is Order.CREATED and states == ALL:
+    if pinned(query.where, _REASON) and (query.order is Order.CREATED or total < COUNTED):
         return wanted, ()
     # Not by the index of reasons, which is in another order: too many would have to be sorted.
     return _wanted(query.tenant, query.where, _FEW), sorted(states)

@@ -93,6 +93,8 @@ class _Sites:
             known = Passage(gate=Gate(site=site, egress=egress))
             if self._any_gate:
                 known = gate_store.passage(self._connection, site, egress, self._now)
+            for gate in self.changed.values():
+                known = _told(known, gate)
             self._passages[site, egress] = known
         return replace(known, leased=self._leased[site]) if counted else known
 
@@ -101,6 +103,17 @@ class _Sites:
         held = (change.job.lane is Lane.LEASED) - (change.before.lane is Lane.LEASED)
         self._leased[change.job.site] += held
         if (gate := change.gate) is not None:
-            key = gate.site, gate.egress
-            self.changed[key] = gate
-            self._passages[key] = replace(self._passages[key], gate=gate)
+            self.changed[gate.site, gate.egress] = gate
+            # Also by another egress a site's gate is seen.
+            for key, known in self._passages.items():
+                self._passages[key] = _told(known, gate)
+
+
+def _told(passage: Passage, gate: Gate) -> Passage:
+    """*passage* where *gate* is what it has become, if it is one of its site's."""
+    if gate.site != passage.gate.site:
+        return passage
+    if gate.egress == passage.gate.egress:
+        return replace(passage, gate=gate)
+    others = tuple(gate if other.egress == gate.egress else other for other in passage.others)
+    return replace(passage, others=others)

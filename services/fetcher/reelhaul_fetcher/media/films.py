@@ -12,7 +12,11 @@ import av
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Disposition, Stream
+from av.subtitles import codeccontext, stream, subtitle
 from av.video.stream import VideoStream
+
+#: av loads these late, when a sealed process can load nothing any more.
+LOADED = (codeccontext, stream, subtitle)
 
 # What media come in. Not what names other files or addresses: playlists, concatenations, captures.
 _FORMATS = "aac,ac3,aiff,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"

@@ -3,9 +3,9 @@
 libav takes a file apart in memory of its own making: who can make it err may make it do what he
 likes. So the process that does it, the taster, is forked from a child before that has heard its
 order: it holds no cookie, no pass and no line to the fetcher. It is handed each file as an open
-descriptor, can write none, and is sealed (see ``sealing``) where the kernel can do that; it lives
-no longer than its child. An ffmpeg of its own for each file saw no more of us, but the folder and
-the environment with the pass, and cost five times as much.
+descriptor, can write none, and is sealed where the kernel can do that: it opens nothing else,
+reaches nobody and begins nothing. It lives no longer than its child. An ffmpeg for each file was
+free to do all that, with the pass in its environment, and cost twice as much.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from reelhaul_fetcher.media import running
+from reelhaul_fetcher.media import running, sealing
 from reelhaul_fetcher.media.films import Film, Inspection, NotMedia, Unplayable
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None)
 
 _MAX_MESSAGE = 16 * 1024
@@ -182,11 +181,11 @@ def _serve(line: socket.socket) -> NoReturn:
     """The life of a taster."""
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _forget_all_but(line.fileno())
         for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
             resource.setrlimit(kind, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        sealing.seal()
         _answer(line)
     finally:
         os._exit(1)

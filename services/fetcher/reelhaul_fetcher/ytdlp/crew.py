@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from io import FileIO
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError
@@ -112,14 +113,16 @@ class Crew:
         try:
             if not span.start:
                 self._hear(0, self.version.total)
-            block = _BLOCK
+            block, pipe = _BLOCK, None
             while room := self._room(span, opening, block):
                 began = time.monotonic()
-                count = opening.read_into(buffer[:room])
+                if pipe is None and block == _LARGEST_BLOCK:
+                    pipe = opening.pipe()
+                count = pipe.take(room) if pipe else opening.read_into(buffer[:room])
                 if not count:
                     self._ended(span, opening)
                     break
-                if not self._keep(span, buffer[:count]):
+                if not self._keep(span, count, pipe.put if pipe else partial(_put, buffer)):
                     break
                 block = _fitting(block, time.monotonic() - began)
         finally:
@@ -146,21 +149,19 @@ class Crew:
             ends = [stop - span.start for stop in (span.stop, opening.stop) if stop is not None]
             return 0 if self._over else max(0, min(block, *ends)) if ends else block
 
-    def _keep(self, span: Span, content: memoryview) -> bool:
-        """Write *content* at its place; False where that is not wanted any more."""
+    def _keep(self, span: Span, count: int, put: Callable[[int, int, int], None]) -> bool:
+        """Have *count* bytes *put* into the file at their place; False where that is not wanted any more."""
         with self._turn:
             if self._over:
                 return False
             place, total = span.start, self.version.total
-            content = content if span.stop is None else content[: span.left]
-        written = 0
-        while written < len(content):
-            written += os.pwrite(self._file.fileno(), content[written:], place + written)
-        self._writeback.put(written)
+            count = count if span.stop is None else min(count, span.left)
+        put(self._file.fileno(), place, count)
+        self._writeback.put(count)
         with self._turn:
             if self._over:
                 return False
-            self.spans.advance(span, written)
+            self.spans.advance(span, count)
             received = self.spans.received
         self._hear(received, total)
         return True
@@ -188,6 +189,12 @@ class Crew:
                 raise error
         time.sleep(_pause(tries, error))
         return True
+
+
+def _put(buffer: memoryview, file: int, place: int, count: int) -> None:
+    written = 0
+    while written < count:
+        written += os.pwrite(file, buffer[written:count], place + written)
 
 
 def _pause(tries: int, error: RequestError) -> float:

@@ -19,6 +19,7 @@ from yt_dlp.utils import unsmuggle_url
 from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.access import Access
 from reelhaul_fetcher.ytdlp import accessing
+from reelhaul_fetcher.ytdlp.likely import Likely
 from reelhaul_fetcher.ytdlp.resuming import Resuming
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
@@ -80,6 +81,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     #: Extractor classes by key, filled once in the warm parent.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
+    #: Which of them to ask, likewise.
+    likely: Likely | None = None
 
     def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
         self._answers = answers
@@ -95,6 +98,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
         else:
             super().add_default_info_extractors()
 
+    def extract_info(
+        self, url: str, download: bool = True, ie_key: str | None = None, *rest: Any, **more: Any
+    ) -> Any:
+        """As yt-dlp's, which asks every extractor whether it knows *url*."""
+        if not ie_key and self.likely is not None:
+            able = (name for name in self.likely.of(url) if self.extractors[name].suitable(url))
+            ie_key = next(able, None)
+        return super().extract_info(url, download, ie_key, *rest, **more)
+
     def urlopen(self, req: Any) -> Any:
         """As yt-dlp's, with failures noted."""
         request = Request(req) if isinstance(req, str) else req
@@ -109,6 +121,9 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             if not self._unnoted:
                 self._answers.note(request.url, error)
             raise
+
+    def _forceprint(self, key: str, info_dict: dict[str, Any] | None) -> None:
+        """Nothing is printed here; yt-dlp would draw tables of all formats and captions for it."""
 
     @contextmanager
     def unnoted(self) -> Iterator[None]:

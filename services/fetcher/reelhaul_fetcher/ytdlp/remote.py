@@ -12,6 +12,7 @@ from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 
 from reelhaul_fetcher.ytdlp.downloader import Downloader
+from reelhaul_fetcher.ytdlp.piping import Pipe, pipe_of
 
 Info = dict[str, Any]
 
@@ -46,6 +47,7 @@ class Opening:
 
     def __init__(self, answer: Response, version: Version, stop: int | None, *, partial: bool) -> None:
         self._answer = answer
+        self._pipe: Pipe | None = None
         self.version = version
         #: The byte after the last that comes; None where that is not told.
         self.stop = stop
@@ -64,9 +66,19 @@ class Opening:
         buffer[: len(content)] = content
         return len(content)
 
+    def pipe(self) -> Pipe | None:
+        """What brings the rest without a copy, where there is such a thing. Then nothing else is to be read.
+
+        Raises TransportError.
+        """
+        self._pipe = self._pipe or pipe_of(self._answer.fp)
+        return self._pipe
+
     def close(self) -> None:
         """Leave the connection."""
         self._answer.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
 
 class Remote:

@@ -12,6 +12,7 @@ from reelhaul_fetcher.media import ffmpeg, preparing, verify
 from reelhaul_fetcher.ytdlp import child, fetching, listing
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, bar_ffmpeg, options, share_trust
 from reelhaul_fetcher.ytdlp.info import media_of
+from reelhaul_fetcher.ytdlp.likely import Likely, patterns
 
 _PAGE = b"""<html><head><title>warm</title>
 <script type="application/ld+json">{"@context": "https://schema.org", "@type": "VideoObject", "name": "warm",
@@ -37,6 +38,11 @@ def warm_up() -> str:
     share_trust()
     with _Rehearsal(Answers(), options("")) as rehearsal:
         Downloader.extractors = dict(rehearsal._ies)
+        known = patterns(Downloader.extractors)
+        Downloader.likely = Likely(known)
+        for name in filter(known.get, known):
+            # Its expressions are compiled when it is first asked.
+            Downloader.extractors[name].suitable("")
         info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
     media_of(info)
     preparing.prepare()

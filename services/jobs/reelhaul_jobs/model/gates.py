@@ -84,7 +84,8 @@ class Gate:
 def passed(gate: Gate, job_id: str, now: datetime, delay: timedelta) -> Gate:
     """*gate*, which is not shut, after the job went through it; *delay* is the least between two."""
     wait = max(gate.delay, delay)
-    after = replace(gate, next_start=now + wait if wait > _NONE else None)
+    next_start = now + wait if wait > _NONE else None
+    after = gate if gate.next_start == next_start else replace(gate, next_start=next_start)
     if gate.parked:
         # Shut behind the probe: nobody follows before it has told how it went.
         return replace(after, parked_until=now + max(gate.cooldown, PROBING), probe=job_id)
@@ -126,6 +127,8 @@ def slowed(gate: Gate, now: datetime) -> Gate:
 
 def hastened(gate: Gate) -> Gate:
     """*gate* after a job went well: what a complaint doubled, successes take back little by little."""
+    if gate.delay == _NONE:
+        return gate
     delay = gate.delay * 0.75
     return replace(gate, delay=delay if delay >= _NO_DELAY_BELOW else _NONE)
 

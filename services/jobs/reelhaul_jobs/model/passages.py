@@ -33,7 +33,9 @@ class Passage:
 def claimed(job: Job, claim: leases.Claim, passage: Passage, limits: SiteLimits, now: datetime) -> Change:
     """*job* leased to the worker if its site bears it; else the refusal, and the job queued anew."""
     passage = _by_another_egress(passage, claim, now)
-    change = leases.claimed(job, replace(claim, egress=passage.gate.egress), now)
+    if claim.egress != passage.gate.egress:
+        claim = replace(claim, egress=passage.gate.egress)
+    change = leases.claimed(job, claim, now)
     if change.began is None:
         return change
     if passage.leased >= limits.most(job.site):
@@ -127,4 +129,4 @@ def _not_due(job: Job, now: datetime, message: str) -> Change:
 
 
 def _with_gate(change: Change, passage: Passage, gate: Gate) -> Change:
-    return change if gate == passage.gate else replace(change, gate=gate)
+    return change if gate is passage.gate or gate == passage.gate else replace(change, gate=gate)
