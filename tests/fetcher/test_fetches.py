@@ -383,6 +383,21 @@ async def test_draining(house: Front) -> None:
     assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]
 
 
+async def test_draining_with_an_item_in_hand(house: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item that was pulled but not begun when the drain comes is another worker's at once."""
+    looking = asyncio.Event()
+
+    async def look() -> bool:
+        looking.set()
+        return await asyncio.Future()
+
+    monkeypatch.setattr(house.room, "look", look)
+    house.give()
+    await looking.wait()
+    assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]
+    await house.logged("nak 0")
+
+
 async def test_draining_hands_back(house: Front) -> None:
     """What does not end in time goes back to the queue; what no queue brought is told to go elsewhere."""
     house.engine.go.clear()

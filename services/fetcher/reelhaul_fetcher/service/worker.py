@@ -152,7 +152,13 @@ class Worker:
             await self._bench.room.enough()
             delivery = await self._bench.queue.next()
             # It may have come after hours, in which the disk was filled.
-            if not await self._bench.room.look():
+            try:
+                short = await self._bench.room.look()
+            except asyncio.CancelledError:
+                # The worker leaves with it in hand.
+                await delivery.nak(timedelta())
+                raise
+            if not short:
                 return delivery
             await delivery.nak(_NO_SPACE_DELAY)
 
