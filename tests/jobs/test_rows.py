@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 from google.rpc import status_pb2
@@ -52,11 +52,29 @@ OTHER = {
     "got": media_pb2.DeliveredMedia(height=1),
     "artifacts": (media_pb2.ArtifactInfo(name="artifacts/1"),),
     "warnings": (media_pb2.Warning(message="!"),),
+    "recording_stop_time": NOW,
+}
+# Set once, when the job is made.
+FIXED = {
+    "id",
+    "tenant",
+    "url",
+    "format",
+    "create_time",
+    "kind",
+    "retry",
+    "attempt_deadline",
+    "batch_id",
+    "traceparent",
+    "schedule",
+    "parent",
+    "position",
 }
 
 
 def test_each_changed_column_is_written_and_no_other():
     """Whatever field of a job changes, the columns that hold it are written, and those alone."""
+    assert {field.name for field in fields(Job)} == FIXED | OTHER.keys()
     before = rows.changing_row_of(JOB)
     for name, value in OTHER.items():
         changed = replace(JOB, **{name: value})  # type: ignore[arg-type]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
@@ -81,20 +81,29 @@ class Database:
         Writes that wait together share a commit. *op* may run again (a neighbour failed, or
         a serialization failure), so it must change nothing but rows.
         """
-        with self._away_is_unavailable():
+        try:
             return await self._writer.write(op)
+        except Exception as error:
+            self._check_away(error)
+            raise
 
     async def write_with_others(self, together: Together, what: Any) -> Any:
         """What *together* says of *what*, committed, as ``write``: those that ask for the same at the
         same time are done in one go, with a statement for all of them where one alone would need its own.
         """
-        with self._away_is_unavailable():
+        try:
             return await self._writer.write_with_others(together, what)
+        except Exception as error:
+            self._check_away(error)
+            raise
 
     async def read(self, op: Callable[[Connection], T]) -> T:
         """What *op* returns; it sees one snapshot, in which every answered write is."""
-        with self._away_is_unavailable():
+        try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, self._snapshot, op)
+        except Exception as error:
+            self._check_away(error)
+            raise
 
     async def scan(self, op: Callable[[Connection], T], *, seconds: float = _SCAN_SECONDS) -> T:
         """As ``read``, for what may look at many rows: it holds up no read, but its like.
@@ -106,8 +115,11 @@ class Database:
             with self._reading.begin() as connection, engines.at_most(seconds, connection):
                 return op(connection)
 
-        with self._away_is_unavailable():
+        try:
             return await asyncio.get_running_loop().run_in_executor(self._scanners, bounded)
+        except Exception as error:
+            self._check_away(error)
+            raise
 
     async def ping(self) -> None:
         """Return if the database answers."""
@@ -117,12 +129,8 @@ class Database:
         with self._reading.begin() as connection:
             return op(connection)
 
-    @contextmanager
-    def _away_is_unavailable(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not engines.is_away(error):
-                raise
+    def _check_away(self, error: Exception) -> None:
+        """Raise SERVICE_UNAVAILABLE where *error* says that the database cannot serve now."""
+        if engines.is_away(error):
             log.warning("database is away", extra={"database": self._name, "cause": repr(error)})
             raise Unavailable(self._name, f"{self._name} does not answer") from error

@@ -115,6 +115,7 @@ _COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
     "got": ("result",),
     "artifacts": ("result",),
     "warnings": ("result",),
+    "recording_stop_time": ("result",),
 }
 
 
