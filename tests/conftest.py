@@ -16,6 +16,9 @@ from tests.sites.youtube.site import YouTube, running_youtube
 
 from reelhaul_runtime import broker
 
+# Tests fork what the fetcher's children fork, which knows no gRPC: its handlers abort a fork beside its threads.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 
 @contextmanager
 def running_process(command: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
