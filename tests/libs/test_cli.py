@@ -235,6 +235,8 @@ def interrupted(gateway, folder, *options: str) -> tuple[int, list[dict[str, obj
     """Exit code and lines of a download that Ctrl-C interrupts while it is watched."""
     command = [sys.executable, "-m", "reelhaul.cli", "download", "https://a.example/v", *options]
     command += ["-o", str(folder), "--server", gateway.url, "--json"]
+    # What runs in the background of a shell ignores Ctrl-C, and its processes do as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert gateway.watched.wait(20)
         process.send_signal(signal.SIGINT)
