@@ -77,7 +77,9 @@ class _Pace:
     def pause(self) -> float:
         """Seconds until the next step, one being done now."""
         now = time.monotonic()
-        self._paid = max(self._paid, now - _AT_ONCE * _PAUSE) + _PAUSE
+        saved = max(self._paid, now - _AT_ONCE * _PAUSE)
+        # Steps that had more to do follow faster than that: they leave no debt.
+        self._paid = min(saved, now) + _PAUSE
         return max(0.0, self._paid - now)
 
 
