@@ -16,7 +16,7 @@ from tests.sites.youtube.site import YouTube, running_youtube
 
 from reelhaul_runtime import broker
 
-# Tests fork what the fetcher's children fork, which knows no gRPC: its handlers abort a fork beside its threads.
+# Tests fork what the fetcher's children fork without gRPC, whose handlers end a fork beside its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
