@@ -21,6 +21,8 @@ _UNKNOWN = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
+    # By gRPC, of a call that arrives as the server leaves: a supervisor's death asks its services to.
+    grpc.StatusCode.CANCELLED,
 )
 _CALL_SECONDS = 4.0
 _PAUSE_SECONDS = 0.1

@@ -289,6 +289,12 @@ def test_internal_error_of_grpc():
     assert channels.error_of(told, "storage").reason == ErrorReason.INTERNAL_ERROR
 
 
+def test_cancelled_by_a_server_that_leaves():
+    """What gRPC cancels because the server is stopped has not been answered by the service."""
+    said = aio.AioRpcError(grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "CANCELLED")
+    assert channels.error_of(said, "jobs").reason == ErrorReason.SERVICE_UNAVAILABLE
+
+
 async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
     """GetJob is sent up to four times while the answer is UNAVAILABLE; CreateJob once."""
     async with channels.channel(address, [JOBS]) as channel:

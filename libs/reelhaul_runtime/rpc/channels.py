@@ -90,8 +90,9 @@ def error_of(error: aio.AioRpcError, service: str) -> errors.ReelhaulError:
 
 
 # Said by gRPC itself, not by the service, whose failures have details. A message that is being sent as the
-# peer dies ends in INTERNAL, "Internal error from Core", where one that waits for it is UNAVAILABLE.
-_NOT_FROM_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+# peer dies ends in INTERNAL, "Internal error from Core", where one that waits for it is UNAVAILABLE; a call
+# that arrives as a server leaves is CANCELLED by it.
+_NOT_FROM_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
 class _Mannered:
