@@ -20,7 +20,7 @@ _SOUND = {"audio_only": True, "playlist": True}
 @pytest.fixture(scope="module")
 def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite that soon takes back what a fetcher that died held."""
-    settings = way_to_youtube | {"jobs_lease_seconds": "3", "fetcher_slots": "4"}
+    settings = way_to_youtube | {"jobs_lease_seconds": "6", "fetcher_slots": "4"}
     with running_suite(tmp_path_factory.mktemp("lists") / "data", **settings) as suite:
         yield suite
 
@@ -75,6 +75,7 @@ def _emptied(suite: Suite, job: str, batch: str) -> set[str]:
     return suite.awaited("end of the list's jobs", over)
 
 
+@pytest.mark.timeout(300)
 def test_a_playlist_of_250(suite: Suite, youtube: YouTube) -> None:
     """Each of 250 entries becomes a job of one batch, in order, and each of them a file of its own."""
     wishes = {**_SOUND, "max_entries": 500, "labels": {"list": "long"}}
@@ -88,6 +89,7 @@ def test_a_playlist_of_250(suite: Suite, youtube: YouTube) -> None:
     assert {child["attempts"] for child in children} == {1}
 
 
+@pytest.mark.timeout(300)
 def test_a_channel(suite: Suite, youtube: YouTube) -> None:
     """A channel is all that its tabs hold, videos, shorts and broadcasts, and each becomes a file."""
     job = created(suite, youtube.channel_url(), **_SOUND)
