@@ -41,20 +41,22 @@ class Named:
         if error.status.details:
             return error
         code = error.status.code
-        if code == code_pb2.UNAVAILABLE:
+        if code in _UNANSWERED:
+            code = code_pb2.UNAVAILABLE
             failure: errors.ReelhaulError = errors.Unavailable(self._owner, f"{self._owner} does not answer")
         else:
             failure = errors.from_status(status_pb2.Status(code=code, message=_TEXTS.get(code, "")))
         told = errors.to_status(failure)
-        # The code is the upstream's: a reason only says more.
+        # The code is gRPC's: a reason only says more.
         told.code = code
         told.message = told.message or error.status.message
         return UpstreamError(told, error.headers)
 
 
+# By gRPC a call is CANCELLED that arrives as its server leaves; who hangs up here is told nothing.
+_UNANSWERED = (code_pb2.UNAVAILABLE, code_pb2.CANCELLED)
 _TEXTS = {
     code_pb2.DEADLINE_EXCEEDED: "the call passed its deadline",
-    code_pb2.CANCELLED: "the call was cancelled",
     code_pb2.INTERNAL: "internal error",
     code_pb2.UNKNOWN: "internal error",
 }
