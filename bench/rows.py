@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.tables import jobs
+from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.sql import engines
 
 _CHUNK = 50_000

@@ -17,7 +17,7 @@ from bench.tally import Teller
 from reelhaul.type.v1 import media_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest
-from reelhaul_fetcher.leasing import RemoteLeases
+from reelhaul_fetcher.clients.jobs import RemoteLeases
 from reelhaul_runtime import bus
 from reelhaul_runtime.rpc.channels import channel
 

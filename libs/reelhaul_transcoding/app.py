@@ -13,18 +13,18 @@ from google.rpc import code_pb2, status_pb2
 from reelhaul_transcoding import headers as headers_
 from reelhaul_transcoding import status as status_
 from reelhaul_transcoding.bindings import Binding
-from reelhaul_transcoding.codec import texts
+from reelhaul_transcoding.cancellation import Ending
+from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decode import Decoder
 from reelhaul_transcoding.codec.encode import Encoder
-from reelhaul_transcoding.ending import Ending
 from reelhaul_transcoding.errors import Draining, Fault, FieldFault, MethodNotAllowed
 from reelhaul_transcoding.http import ClientGone, Header, Receive, Scope, Send, body_of, compressed, respond
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routes import Match, Router
 from reelhaul_transcoding.rules import parsed, rules
-from reelhaul_transcoding.sockets import serve_socket
 from reelhaul_transcoding.streams import Body, framing_for
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
+from reelhaul_transcoding.websocket import serve_socket
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def _timeout(headers: Mapping[bytes, bytes], most: float) -> float:
         asked = headers_.timeout_of(given.decode("latin-1"))
     elif (given := headers.get(b"x-server-timeout")) is not None:
         try:
-            asked = texts.finite(texts.double_of(given.decode("latin-1")))
+            asked = well_known.finite(well_known.double_of(given.decode("latin-1")))
         except ValueError as error:
             raise FieldFault("x-server-timeout", f"{error}, in seconds") from error
         if not asked > 0:

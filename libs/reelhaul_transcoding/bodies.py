@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from reelhaul_transcoding.codec.decode import Decoder
 from reelhaul_transcoding.codec.parse import value_of
-from reelhaul_transcoding.codec.puts import Fill
+from reelhaul_transcoding.codec.setters import Fill
 from reelhaul_transcoding.errors import FieldFault, Unsupported
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routes import RouteError

@@ -7,9 +7,9 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from reelhaul_transcoding.codec import kinds
+from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.errors import FieldFault
-from reelhaul_transcoding.scalars import Reader, reader_of
+from reelhaul_transcoding.text_scalars import Reader, reader_of
 
 # Messages that hold themselves allow paths of any length.
 _MAX_DEPTH = 32
@@ -51,7 +51,7 @@ class FieldPath:
         """Set one entry of a map, as ``labels[key]=value`` asks. Raises FieldFault."""
         if len(values) > 1:
             raise FieldFault(f"{self.name}[{key}]", "is given more than once")
-        key_field, value_field = kinds.entry_of(self.field)
+        key_field, value_field = field_types.entry_of(self.field)
         read_key, read = reader_of(key_field), reader_of(value_field)
         if read_key is None or read is None:
             raise FieldFault(self.name, "cannot be set by a parameter; send it in a body")
@@ -94,7 +94,7 @@ def resolved(kind: Descriptor, path: str) -> FieldPath | None:
             return None
         if place == len(names) - 1:
             proto_name = ".".join(step.name for step in (*parents, field))
-            read = None if kinds.is_map(field) else reader_of(field)
+            read = None if field_types.is_map(field) else reader_of(field)
             return FieldPath(proto_name, tuple(parents), field, read)
         if field.is_repeated or field.message_type is None or not _open(field.message_type):
             return None
@@ -110,7 +110,7 @@ def covers(path: str, other: str) -> bool:
 
 def _open(kind: Descriptor) -> bool:
     """Whether a path may lead into *kind*: its JSON form is an object, or it is a wrapper."""
-    return kind.full_name not in kinds.WELL_KNOWN or kind.full_name in kinds.WRAPPERS
+    return kind.full_name not in field_types.WELL_KNOWN or kind.full_name in field_types.WRAPPERS
 
 
 def _field(kind: Descriptor, name: str) -> FieldDescriptor | None:

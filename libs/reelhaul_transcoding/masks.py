@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from reelhaul_transcoding.codec import kinds
+from reelhaul_transcoding.codec import field_types
 
 _MASK = "google.protobuf.FieldMask"
 
@@ -39,7 +39,7 @@ def _paths(kind: Descriptor, value: dict[str, Any], prefix: str) -> Iterator[str
             yield path
         elif inner.full_name == "google.protobuf.Struct":
             yield from _struct_paths(item, path + ".")
-        elif inner.full_name in kinds.WELL_KNOWN:
+        elif inner.full_name in field_types.WELL_KNOWN:
             yield path
         else:
             yield from _paths(inner, item, path + ".")

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
-from reelhaul_transcoding.codec import kinds
+from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.errors import FieldFault
 from reelhaul_transcoding.fields import FieldPath, covers, resolved
 from reelhaul_transcoding.percent import decoded
@@ -51,7 +51,11 @@ class Query:
             base, bracket, key = name.partition("[")
             path = self._path(name if not bracket else base)
             is_entry = bool(bracket)
-            if path is None or is_entry != kinds.is_map(path.field) or (is_entry and not key.endswith("]")):
+            if (
+                path is None
+                or is_entry != field_types.is_map(path.field)
+                or (is_entry and not key.endswith("]"))
+            ):
                 self._refuse(name, path)
             elif self._whole_body or any(covers(bound, path.name) for bound in self._bound):
                 if self._strict:

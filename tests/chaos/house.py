@@ -16,10 +16,10 @@ from types import MappingProxyType
 
 from reelhaul_runtime import logs
 from reelhaul_runtime.settings import SuiteSettings
-from reelhaul_runtime.up import ground, lines, parts, record
-from reelhaul_runtime.up.keeper import Patience
-from reelhaul_runtime.up.parts import Part
+from reelhaul_runtime.up import data_dir, log_multiplexer, suite_processes, suite_state
+from reelhaul_runtime.up.process_supervisor import Patience
 from reelhaul_runtime.up.suite import Suite
+from reelhaul_runtime.up.suite_processes import Part
 
 # Its callers say of which tenant they are.
 _BELIEVING = (sys.executable, "-P", str(Path(__file__).with_name("doors.py")), "serve", "jobs")
@@ -30,21 +30,21 @@ _PATIENCE = Patience(longest_pause=0.4, between_questions=1.0, answer=4.0, misse
 def main() -> int:
     """Run the suite that REELHAUL_* describes until a signal; returns the exit code."""
     settings = SuiteSettings()
-    with lines.to_stderr("json", settings.log_level) as told:
-        logs.configure("up", "json", settings.log_level, stream=lines.Stream("up", told))
-        folder = ground.run_folder(settings.data_dir)
-        with ground.locked(folder):
-            ground.await_leftovers(record.left_in(folder), 30)
+    with log_multiplexer.to_stderr("json", settings.log_level) as told:
+        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.Stream("up", told))
+        folder = data_dir.run_folder(settings.data_dir)
+        with data_dir.locked(folder):
+            data_dir.await_leftovers(suite_state.left_in(folder), 30)
             kept = list(_parts(settings, int(sys.argv[1]), sys.argv[2:]))
             return asyncio.run(Suite(kept, folder, _PATIENCE, told).run())
 
 
 def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> Iterator[Part]:
     """Broker and services, and beside them jobs-2 …, fetcher-2, fetcher-3 …"""
-    nats = parts.nats(settings.data_dir / "nats", ground.steady_port())
+    nats = suite_processes.nats(settings.data_dir / "nats", data_dir.steady_port())
     yield nats
-    token = ground.suite_token(settings.data_dir / "run")
-    for each in parts.services(settings, nats.address, token):
+    token = data_dir.suite_token(settings.data_dir / "run")
+    for each in suite_processes.services(settings, nats.address, token):
         part = replace(each, command=_BELIEVING) if each.name == "jobs" else each
         yield part
         if part.name == "jobs":
@@ -52,7 +52,7 @@ def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> I
                 yield _another(part, number, address)
         if part.name == "fetcher":
             for number in range(2, fetchers + 1):
-                own = ground.with_port("127.0.0.1:0")
+                own = data_dir.with_port("127.0.0.1:0")
                 yield _another(part, number, own, _distant(settings, replicas) if number % 2 == 0 else {})
 
 

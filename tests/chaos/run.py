@@ -21,7 +21,7 @@ from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import channel
-from reelhaul_runtime.up import ground, process
+from reelhaul_runtime.up import data_dir, process
 
 _HOUSE = Path(__file__).with_name("house.py")
 _CALLED = [
@@ -98,13 +98,13 @@ class _Run:
         self._asked, self._data, self._settings = asked, data, settings
         self._films, self._rows = shown, rows
         #: Where further replicas of jobs serve: at the same place at both starts.
-        self._replicas = [f"127.0.0.1:{ground.steady_port()}" for _ in range(1, asked.replicas["jobs"])]
+        self._replicas = [f"127.0.0.1:{data_dir.steady_port()}" for _ in range(1, asked.replicas["jobs"])]
         self._outcome = Outcome()
         self._believed: set[str] = set()
 
     async def run(self) -> Outcome:
         """Load and faults; then peace; then the questions."""
-        token = ground.suite_token(ground.run_folder(self._data))
+        token = data_dir.suite_token(data_dir.run_folder(self._data))
         async with AsyncExitStack() as stack:
             first = self._settings["jobs_address"]
             opened = [
@@ -182,7 +182,7 @@ class _Run:
 def _settings(asked: Asked, data: Path) -> dict[str, str]:
     names = ("gateway", "jobs", "fetcher", "storage")
     # The same at both starts: the clients come back to them.
-    addresses = {f"{name}_address": f"127.0.0.1:{ground.steady_port()}" for name in names}
+    addresses = {f"{name}_address": f"127.0.0.1:{data_dir.steady_port()}" for name in names}
     return addresses | {
         "chaos": "1",
         "mutant": asked.mutant,

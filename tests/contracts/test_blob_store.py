@@ -12,7 +12,7 @@ import pytest
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.disk.blobs import Disk
-from reelhaul_storage.failures import OffsetConflict
+from reelhaul_storage.errors import OffsetConflict
 from reelhaul_storage.memory.blobs import MemoryBlobStore
 from reelhaul_storage.ports import BlobStore
 

@@ -16,9 +16,9 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql import migrations
-from reelhaul_storage.catalogue.store import SqlCatalogue
+from reelhaul_storage.catalog.store import SqlCatalogue
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.failures import BackendUnavailable
+from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.memory.catalogue import MemoryCatalogue
 from reelhaul_storage.model import Artifact, Draft, Query, Upload, artifact_of
 from reelhaul_storage.ports import Catalogue
@@ -274,7 +274,7 @@ async def test_schema_is_what_the_code_thinks(tmp_path: Path):
     from alembic.migration import MigrationContext
     from sqlalchemy import create_engine
 
-    from reelhaul_storage.catalogue.tables import metadata
+    from reelhaul_storage.catalog.tables import metadata
 
     url = f"sqlite:///{tmp_path}/storage.db"
     await asyncio.to_thread(migrations.migrate, url, "reelhaul_storage")

@@ -9,8 +9,8 @@ from tests.contracts.test_job_store import LEASE, NOW, claim, job, store
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parsing import parse
-from reelhaul_jobs.model import expanding, leases, queueing
+from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.states import Kind, Lane, State
 from reelhaul_jobs.ports.jobs import Query
@@ -39,9 +39,9 @@ async def told(store, parent: Job, found: list[PlaylistEntry]):
 
     def rule(present, seen):
         change = leases.renewed(present, parent.epoch, NOW, LEASE)
-        return change if change.refusal else expanding.grown(change, found, seen, NOW)
+        return change if change.refusal else playlist_expansion.grown(change, found, seen, NOW)
 
-    return await store.expand(parent.id, [expanding.media_id(entry) for entry in found], rule)
+    return await store.expand(parent.id, [playlist_expansion.media_id(entry) for entry in found], rule)
 
 
 async def children(store, parent: Job) -> list[Job]:
@@ -93,15 +93,15 @@ async def test_a_cancelled_expansion_makes_no_more_jobs(store):
     """From the moment that it is cancelled its jobs only go, until none lives."""
     parent = await held(store, a_list())
     await told(store, parent, entries(1, 2))
-    await store.change(parent.id, lambda j: queueing.cancelling(j, NOW))
+    await store.change(parent.id, lambda j: queue_transitions.cancelling(j, NOW))
     await told(store, parent, entries(3))
     (waiting,) = await store.cascading(10)
     living = await store.living(parent.id, 10)
     assert (waiting.id, len(living)) == (parent.id, 2)
     for child in living:
-        await store.change(child, lambda j: queueing.cancelled_with(j, waiting, NOW))
+        await store.change(child, lambda j: queue_transitions.cancelled_with(j, waiting, NOW))
     assert await store.living(parent.id, 10) == []
-    await store.change(parent.id, lambda j: queueing.cascaded(j, waiting.cascade_time))
+    await store.change(parent.id, lambda j: queue_transitions.cascaded(j, waiting.cascade_time))
     assert await store.cascading(10) == []
 
 
@@ -120,9 +120,9 @@ async def test_expired(store):
         asked = job(number, ttl=timedelta(hours=4 - number), expire_time=None if ended else NOW)
         await store.add([asked])
         if ended:
-            await store.change(asked.id, lambda j: queueing.cancelling(j, NOW))
+            await store.change(asked.id, lambda j: queue_transitions.cancelling(j, NOW))
     assert await store.expired(NOW + timedelta(hours=2), 10) == [job(3).id, job(2).id]
-    await store.change(job(3).id, lambda j: queueing.expired(j, NOW + timedelta(hours=2)))
+    await store.change(job(3).id, lambda j: queue_transitions.expired(j, NOW + timedelta(hours=2)))
     assert await store.expired(NOW + timedelta(hours=2), 10) == [job(2).id]
 
 

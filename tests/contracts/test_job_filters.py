@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.contracts.test_job_store import NOW, job, store
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.filters.evaluate import holds
 from reelhaul_jobs.filters.fields import JOB_FIELDS, facts_of
-from reelhaul_jobs.filters.holding import holds
-from reelhaul_jobs.filters.parsing import parse
+from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, State
 from reelhaul_jobs.ports.jobs import Query

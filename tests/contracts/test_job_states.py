@@ -29,12 +29,12 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import holding, leases, picking, queueing
-from reelhaul_jobs.model.change import Change, none
-from reelhaul_jobs.model.holding import Update
+from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, Priority, State
+from reelhaul_jobs.model.transition import Change, none
+from reelhaul_jobs.model.user_actions import Update
 from reelhaul_jobs.ports.queue import Look
 from reelhaul_runtime.errors import NotFound, StateConflict
 from reelhaul_runtime.sql import migrations
@@ -130,7 +130,7 @@ class Walk(RuleBasedStateMachine):
         if self.is_gone(job_id):
             return
         try:
-            change = self.change(job_id, lambda j: queueing.cancelling(j, self.now))
+            change = self.change(job_id, lambda j: queue_transitions.cancelling(j, self.now))
         except StateConflict:
             assert self.known[job_id].state in (State.SUCCEEDED, State.FAILED)
         else:
@@ -154,7 +154,7 @@ class Walk(RuleBasedStateMachine):
         if self.is_gone(job_id):
             return
         try:
-            change = self.change(job_id, lambda j: holding.paused(j, self.now))
+            change = self.change(job_id, lambda j: user_actions.paused(j, self.now))
         except StateConflict:
             assert self.known[job_id].state.terminal or self.known[job_id].state is State.CANCELLING
         else:
@@ -165,7 +165,7 @@ class Walk(RuleBasedStateMachine):
             return
         before = self.known[job_id]
         try:
-            change = self.change(job_id, lambda j: holding.resumed(j, self.now))
+            change = self.change(job_id, lambda j: user_actions.resumed(j, self.now))
         except StateConflict:
             assert before.state.terminal or before.state is State.CANCELLING
         else:
@@ -182,7 +182,7 @@ class Walk(RuleBasedStateMachine):
             ttl=timedelta(days=int(priority)),
         )
         try:
-            change = self.change(job_id, lambda j: holding.updated(j, update, self.now), touches=True)
+            change = self.change(job_id, lambda j: user_actions.updated(j, update, self.now), touches=True)
         except StateConflict:
             assert path in ("priority", "schedule_time")
         else:
@@ -190,12 +190,12 @@ class Walk(RuleBasedStateMachine):
 
     def delete(self, job_id: str) -> None:
         if not self.is_gone(job_id):
-            self.change(job_id, lambda j: queueing.deleted(j, self.now), touches=True)
+            self.change(job_id, lambda j: queue_transitions.deleted(j, self.now), touches=True)
             with pytest.raises(NotFound):
                 self.runner.run(self.store.get(job_id))
 
     def expire(self, job_id: str) -> None:
-        change = self.change(job_id, lambda j: queueing.expired(j, self.now), touches=True)
+        change = self.change(job_id, lambda j: queue_transitions.expired(j, self.now), touches=True)
         assert change.job.delete_time is None or change.before.state.terminal or not change.made
 
     @rule(job_ids=st.lists(jobs, min_size=1, max_size=4, unique=True))
@@ -203,7 +203,7 @@ class Walk(RuleBasedStateMachine):
         there = [job_id for job_id in job_ids if not self.is_gone(job_id)]
         made = self.runner.run(
             self.store.change_many(
-                there, lambda j: none(j) if j.state.terminal else queueing.cancelling(j, self.now)
+                there, lambda j: none(j) if j.state.terminal else queue_transitions.cancelling(j, self.now)
             )
         )
         assert [change.job.id for change in made] == there
@@ -215,7 +215,7 @@ class Walk(RuleBasedStateMachine):
         if self.is_gone(job_id):
             return
         try:
-            self.change(job_id, lambda j: queueing.retried(j, self.now), reopened=True)
+            self.change(job_id, lambda j: queue_transitions.retried(j, self.now), reopened=True)
         except StateConflict:
             assert self.known[job_id].state not in REOPENED
 
@@ -225,14 +225,14 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        for lane, after in ((Lane.LATER, queueing.due_now), (Lane.LEASED, leases.lapsed)):
+        for lane, after in ((Lane.LATER, queue_transitions.due_now), (Lane.LEASED, leases.lapsed)):
             for job_id in self.runner.run(self.store.due(lane, self.now, 1000)):
                 self.change(job_id, lambda j, after=after: after(j, self.now))
 
     @rule()
     def publish(self) -> None:
         backlog = self.runner.run(self.store.backlog(Look(limit=5), self.now))
-        picks = picking.picks(backlog.ready, 5, held=backlog.held)
+        picks = fair_scheduling.picks(backlog.ready, 5, held=backlog.held)
         assert picks == self.runner.run(self.store.take(picks, self.now + LEASE, None))
         for pick in picks:
             if pick.id in self.known:
@@ -241,7 +241,7 @@ class Walk(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def republish(self, job_id: str) -> None:
-        self.change(job_id, lambda j: queueing.republished(j, self.now))
+        self.change(job_id, lambda j: queue_transitions.republished(j, self.now))
 
     @invariant()
     def completed_at_most_once(self) -> None:

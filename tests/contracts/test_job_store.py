@@ -14,18 +14,18 @@ from tests.postgresql import fresh_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import leases, passages, picking, queueing, waits
-from reelhaul_jobs.model.change import Change, RefusalReason, event_of
-from reelhaul_jobs.model.gates import Gate
+from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, rate_limited_lease, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.rate_limit import Gate
+from reelhaul_jobs.model.rate_limited_lease import Passage
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
+from reelhaul_jobs.model.transition import Change, RefusalReason, event_of
 from reelhaul_jobs.ports.jobs import Query, Request
 from reelhaul_jobs.ports.queue import Look
-from reelhaul_jobs.queue_store import SqlQueueStore
-from reelhaul_jobs.store import SqlJobStore
+from reelhaul_jobs.store.jobs import SqlJobStore
+from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
@@ -79,7 +79,7 @@ def job(number: int, **fields: object) -> Job:
         create_time=made,
         update_time=made,
     )
-    return queueing.admitted(replace(plain, **fields))  # type: ignore[arg-type]
+    return queue_transitions.admitted(replace(plain, **fields))  # type: ignore[arg-type]
 
 
 def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> leases.Claim:
@@ -200,14 +200,14 @@ async def test_failing_rule_changes_nothing(store):
     """What a rule raises leaves the job as it was."""
     await store.add([job(1)])
     with pytest.raises(StateConflict):
-        await store.change(job(1).id, lambda j: queueing.retried(j, NOW))
+        await store.change(job(1).id, lambda j: queue_transitions.retried(j, NOW))
     assert job(1) == await store.get(job(1).id)
 
 
 async def test_change_of_no_job(store):
     """A change of a job that never was is NotFound."""
     with pytest.raises(NotFound):
-        await store.change(job(1).id, lambda j: queueing.retried(j, NOW))
+        await store.change(job(1).id, lambda j: queue_transitions.retried(j, NOW))
 
 
 async def test_claims_race(store):
@@ -231,7 +231,7 @@ async def test_the_worker_that_could_not_is_avoided(store):
         await store.change(made.id, lambda j: leases.finished(j, 1, leases.Outcome(result=full), NOW))
     due = max([(await store.get(made.id)).due for made in (job(1), job(2))])
     for made in (job(1), job(2)):
-        await store.change(made.id, lambda j: queueing.due_now(j, due))
+        await store.change(made.id, lambda j: queue_transitions.due_now(j, due))
     again = claim(attempt=2, request_id="r2")
     refused = await store.change(job(1).id, lambda j: leases.claimed(j, again, due))
     assert refused.refusal.reason is RefusalReason.SLOT_UNFIT
@@ -247,24 +247,24 @@ async def test_the_worker_that_could_not_is_avoided(store):
 @pytest.mark.parametrize(
     ("cause", "told"),
     [
-        (ErrorReason.WORKER_DISK_FULL, waits.WaitReason.DISK_FULL),
-        (ErrorReason.MEDIA_NOT_LIVE_YET, waits.WaitReason.LIVE_NOT_BEGUN),
-        (None, waits.WaitReason.IN_QUEUE),
+        (ErrorReason.WORKER_DISK_FULL, wait_reason.WaitReason.DISK_FULL),
+        (ErrorReason.MEDIA_NOT_LIVE_YET, wait_reason.WaitReason.LIVE_NOT_BEGUN),
+        (None, wait_reason.WaitReason.IN_QUEUE),
     ],
 )
 async def test_handed_back_for_a_reason(store, cause, told):
     """A job that its worker handed back for a while says why and until when."""
     kept = job(1, schedule_time=NOW + timedelta(hours=1))
     await store.add([kept])
-    scheduled = waits.wait_of(await store.get(kept.id))
-    assert (scheduled.reason, scheduled.until) == (waits.WaitReason.SCHEDULED, kept.schedule_time)
+    scheduled = wait_reason.wait_of(await store.get(kept.id))
+    assert (scheduled.reason, scheduled.until) == (wait_reason.WaitReason.SCHEDULED, kept.schedule_time)
     later = kept.schedule_time + timedelta(seconds=1)
     await store.change(kept.id, lambda job: leases.claimed(job, claim(), later))
     delay = timedelta(seconds=15)
     error = None if cause is None else status_of(cause, "")
     back = leases.Outcome(result=leases.Released(delay=delay, error=error))
     await store.change(kept.id, lambda job: leases.finished(job, 1, back, later))
-    wait = waits.wait_of(await store.get(kept.id))
+    wait = wait_reason.wait_of(await store.get(kept.id))
     assert (wait.reason, wait.until) == (told, later + delay)
     (attempt,) = await store.attempts(kept.id, below=None, limit=9)
     assert attempt.state is AttemptState.RELEASED
@@ -297,7 +297,7 @@ async def test_pages_of_one_tenant(store):
 async def test_deleted_job_is_gone(store):
     """A deleted job is neither read nor listed."""
     await store.add([job(1)])
-    await store.change(job(1).id, lambda j: queueing.deleted(j, NOW))
+    await store.change(job(1).id, lambda j: queue_transitions.deleted(j, NOW))
     with pytest.raises(NotFound):
         await store.get(job(1).id)
     assert (await store.page(Query(tenant=None, limit=5))).total == 0
@@ -321,7 +321,7 @@ async def test_backlog_order(store):
 async def test_backlog_of_many_tenants(store):
     """Each tenant has its share of the backlog, and what is published counts as held."""
     await store.add([job(n, tenant=f"t{n % 3}") for n in range(9)])
-    picked = picking.picks((await store.backlog(Look(limit=2), NOW)).ready, 3)
+    picked = fair_scheduling.picks((await store.backlog(Look(limit=2), NOW)).ready, 3)
     assert picked == list(await store.take(picked, NOW + timedelta(minutes=1), None))
     backlog = await store.backlog(Look(limit=2, after_tenant="t0"), NOW)
     assert backlog.held.by_tenant == {"t0": 1, "t1": 1, "t2": 1}
@@ -348,7 +348,7 @@ async def test_take_marks_once(store):
     await store.add([job(1), job(2), job(3)])
     picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
     await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
-    await store.change(job(2).id, lambda j: queueing.cancelling(j, NOW))
+    await store.change(job(2).id, lambda j: queue_transitions.cancelling(j, NOW))
     answers = await asyncio.gather(*(store.take(picked, NOW, None) for _ in range(5)))
     assert [job(3).id] == [ready.id for answer in answers for ready in answer]
     assert Lane.LEASED is (await store.get(job(1).id)).lane
@@ -440,7 +440,7 @@ async def test_claims_at_once_count_each_other(store):
         asked = claim(worker=f"w{number}", request_id=f"r{number}")
 
         def rule(found, passage):
-            return passages.claimed(found, asked, passage, limits, NOW)
+            return rate_limited_lease.claimed(found, asked, passage, limits, NOW)
 
         which = job(1 + number % 4).id
         done = await store.change_at_site(which, lambda j: (j.site, ""), rule, NOW, counted=True)
@@ -576,7 +576,7 @@ async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.
         if not both.wait(0.5):
             both.set()
         asked = replace(claim(), egress=egress, other_egresses=("ams",))
-        return passages.claimed(before, asked, passage, SiteLimits(), NOW)
+        return rate_limited_lease.claimed(before, asked, passage, SiteLimits(), NOW)
 
     return await store.change_at_site(wanted.id, lambda _: (SITE, egress), rule, NOW, counted=False)
 

@@ -11,8 +11,8 @@ from tests.contracts.test_job_store import NOW, claim, job, request, store
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parsing import parse
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.lists import Batch, Order, Range, Tally
 from reelhaul_jobs.model.retries import reason_of, status_of
 from reelhaul_jobs.model.states import State
@@ -44,7 +44,7 @@ async def test_batch_in_part(store):
     }
     assert await store.add_batch(Batch({0: job(9)}), request()) == kept
     assert [event.state for event in await store.events(job(3).id, after=0, limit=5)] == [State.QUEUED]
-    await store.change(job(1).id, lambda j: queueing.deleted(j, NOW))
+    await store.change(job(1).id, lambda j: queue_transitions.deleted(j, NOW))
     assert list((await store.add_batch(asked, request())).jobs) == [3]
 
 
@@ -72,7 +72,7 @@ async def test_change_many(store):
     ids = [job(n).id for n in (3, 1, 4, 9)]
 
     def rule(one):
-        return None if one.id == job(4).id else queueing.cancelling(one, NOW)
+        return None if one.id == job(4).id else queue_transitions.cancelling(one, NOW)
 
     changed = await store.change_many(ids, rule, request())
     assert [change.job.id for change in changed] == [job(3).id, job(1).id]
@@ -89,7 +89,11 @@ async def test_one_bad_rule_leaves_all_as_they_were(store):
     await store.add([job(1), job(2)])
 
     def rule(one):
-        return queueing.cancelling(one, NOW) if one.id == job(1).id else queueing.retried(one, NOW)
+        return (
+            queue_transitions.cancelling(one, NOW)
+            if one.id == job(1).id
+            else queue_transitions.retried(one, NOW)
+        )
 
     with pytest.raises(StateConflict):
         await store.change_many([job(1).id, job(2).id], rule)

@@ -12,12 +12,12 @@ from tests.contracts.test_job_store import NOW, claim, job
 from tests.postgresql import fresh_database
 
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.ports.jobs import JobStore
-from reelhaul_jobs.ports.moves import Move, MoveStore
-from reelhaul_jobs.store import SqlJobStore
+from reelhaul_jobs.ports.state_events import Move, MoveStore
+from reelhaul_jobs.store.jobs import SqlJobStore
+from reelhaul_jobs.store.state_events import SqlMoveStore
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -92,7 +92,7 @@ async def test_as_they_are(stores):
     """Rows are read as they are, of deleted jobs too; what has no row is left out."""
     one, two = job(1), job(2)
     await stores.jobs.add([one, two])
-    await stores.jobs.change(two.id, lambda j: queueing.deleted(j, NOW))
+    await stores.jobs.change(two.id, lambda j: queue_transitions.deleted(j, NOW))
     found = {row.id: row for row in await stores.moves.as_they_are([one.id, two.id, "none"])}
     assert found.keys() == {one.id, two.id}
     assert found[two.id].delete_time == NOW
@@ -103,5 +103,5 @@ async def test_revisions(stores):
     one, two = job(1), job(2)
     await stores.jobs.add([one, two])
     await stores.jobs.change(one.id, lambda j: leases.claimed(j, claim(), NOW))
-    await stores.jobs.change(two.id, lambda j: queueing.deleted(j, NOW))
+    await stores.jobs.change(two.id, lambda j: queue_transitions.deleted(j, NOW))
     assert await stores.jobs.revisions([one.id, two.id, "none"]) == {one.id: 2}

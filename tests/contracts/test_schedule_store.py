@@ -15,16 +15,16 @@ from tests.postgresql import fresh_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.memory.schedules import MemoryScheduleStore
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import expanding, leases, queueing
+from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
+from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Expansion, Job
+from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query, Request
-from reelhaul_jobs.schedules import model
-from reelhaul_jobs.schedules.memory import MemoryScheduleStore
-from reelhaul_jobs.schedules.model import CatchUp, Run, Schedule, ScheduleState
-from reelhaul_jobs.schedules.ports import ScheduleStore
-from reelhaul_jobs.schedules.store import SqlScheduleStore
+from reelhaul_jobs.ports.schedules import ScheduleStore
+from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -168,7 +168,7 @@ async def test_live_until_the_last_job_ends(stores):
     await stores.schedules.add(schedule(skip_overlapping=True))
     run = await stores.schedules.run("acme", "nightly", running)
     assert run.job is not None
-    await stores.jobs.change(run.job.id, lambda j: queueing.cancelling(j, NOW))
+    await stores.jobs.change(run.job.id, lambda j: queue_transitions.cancelling(j, NOW))
     assert (await stores.schedules.run("acme", "nightly", running)).job is not None
 
 
@@ -190,9 +190,9 @@ async def expanded(stores, number: int, found: list[media_pb2.PlaylistEntry]) ->
 
     def rule(present, seen):
         change = leases.renewed(present, held.epoch, NOW, LEASE, media=media)
-        return expanding.grown(change, found, seen, NOW)
+        return playlist_expansion.grown(change, found, seen, NOW)
 
-    return (await stores.jobs.expand(asked.id, [expanding.media_id(e) for e in found], rule)).job
+    return (await stores.jobs.expand(asked.id, [playlist_expansion.media_id(e) for e in found], rule)).job
 
 
 async def test_what_was_seen_is_remembered(stores):

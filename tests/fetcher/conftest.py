@@ -14,11 +14,10 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher import certificates
-from reelhaul_fetcher.guard.process import GuardConfig
-from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.orders import (
+from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
     FetchOrder,
     FetchReport,
@@ -27,8 +26,9 @@ from reelhaul_fetcher.model.orders import (
     Product,
     Sightings,
 )
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.surroundings import environment
+from reelhaul_fetcher.ytdlp.process import ca_bundle
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import environment
 
 
 class Heard:
@@ -144,7 +144,7 @@ async def tube(youtube: YouTube, tmp_path_factory: pytest.TempPathFactory) -> As
     """
     place = tmp_path_factory.mktemp("tube")
     (place / "home").mkdir()
-    trusted = certificates.bundle(youtube.ca_file, place)
+    trusted = ca_bundle.bundle(youtube.ca_file, place)
     surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
     async with (
         GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,

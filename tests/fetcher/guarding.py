@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelhaul_fetcher.guard.account import Account
 from reelhaul_fetcher.guard.addresses import Rules
-from reelhaul_fetcher.guard.dial import Dialer, Upstream
+from reelhaul_fetcher.guard.dialer import Dialer, Upstream
 from reelhaul_fetcher.guard.proxy import Limits, Proxy
+from reelhaul_fetcher.guard.session import Account
 
 #: Stands for a public address in tests: it alone is let through.
 PUBLIC = "127.0.0.2"

@@ -15,17 +15,17 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher import certificates
-from reelhaul_fetcher.guard.process import GuardConfig
-from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.access import SPONSORBLOCK, Access
-from reelhaul_fetcher.model.orders import FetchOrder
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
+from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp import accessing
+from reelhaul_fetcher.ytdlp import options as accessing
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.surroundings import environment
+from reelhaul_fetcher.ytdlp.process import ca_bundle
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime.errors import ReelhaulError
 
 Opened = Callable[[Access], AbstractAsyncContextManager[Rig]]
@@ -41,7 +41,7 @@ def opened(youtube: YouTube, tmp_path: Path) -> Opened:
     async def open_rig(access: Access) -> AsyncIterator[Rig]:
         for folder in ("home", "work"):
             (tmp_path / folder).mkdir()
-        trusted = certificates.bundle(youtube.ca_file, tmp_path)
+        trusted = ca_bundle.bundle(youtube.ca_file, tmp_path)
         surroundings = environment(tools.link(tmp_path / "tools"), tmp_path / "home", trusted)
         async with (
             GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,

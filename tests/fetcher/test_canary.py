@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from tests.sites.site import Site
 from tests.sites.youtube.site import YouTube
 
-from reelhaul_fetcher.canary import Outcome
 from reelhaul_fetcher.commands import fetcher
-from reelhaul_fetcher.model.versions import age_of
+from reelhaul_fetcher.engine_trial import Outcome
+from reelhaul_fetcher.model.engine_age import age_of
 
 INSTALLED = Path(yt_dlp.__file__).parent
 

@@ -15,15 +15,15 @@ from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_fetcher.api.probes import question_of
 from reelhaul_fetcher.commands import fetcher
-from reelhaul_fetcher.convert.probes import question_of
-from reelhaul_fetcher.cookies import CookieFolder
+from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
-from reelhaul_fetcher.model.orders import FetchOrder, ProbeOrder
-from reelhaul_fetcher.service.probing import Probing, Question
-from reelhaul_fetcher.service.signing import SignIn
+from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
+from reelhaul_fetcher.service.cookie_login import SignIn
+from reelhaul_fetcher.service.probe_cache import Probing, Question
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
 

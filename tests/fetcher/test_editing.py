@@ -17,7 +17,7 @@ from tests.sites.youtube.site import YouTube
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.orders import FetchReport
+from reelhaul_fetcher.model.engine_requests import FetchReport
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,22 +13,22 @@ from tests.fetcher.guarding import PUBLIC, a_client, a_guard, a_site
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import work_pb2
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_fetcher.guard.process import GuardConfig, running_guard
+from reelhaul_fetcher.disk.egress_usage_log import Spending
+from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.queue import MemoryQueue
 from reelhaul_fetcher.memory.world import MemoryGuard
-from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
+from reelhaul_fetcher.model.disk_limits import Marks
 from reelhaul_fetcher.model.egresses import Egresses, name_of
-from reelhaul_fetcher.model.room import Marks
 from reelhaul_fetcher.ports import Usage
-from reelhaul_fetcher.scratch import DiskScratch
-from reelhaul_fetcher.service.ending import ended
-from reelhaul_fetcher.service.presence import Presence
-from reelhaul_fetcher.service.probing import Probing, Question
-from reelhaul_fetcher.service.room import Room
+from reelhaul_fetcher.service.disk_space import Room
+from reelhaul_fetcher.service.egress_metering import MeteredGuard, ThriftyQueue
+from reelhaul_fetcher.service.heartbeat import Presence
+from reelhaul_fetcher.service.probe_cache import Probing, Question
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.spending import Spending
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.tasks import ended
 
 BLOCKED = ReelhaulError(ErrorReason.UPSTREAM_BLOCKED, "are you a robot?")
 GONE = ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")

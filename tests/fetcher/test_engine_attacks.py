@@ -16,7 +16,7 @@ from tests.sites import media
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model.orders import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

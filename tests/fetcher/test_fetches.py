@@ -23,15 +23,15 @@ from reelhaul.fetcher.v1.fetcher_service_pb2_grpc import (
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul.work.v1 import lease_pb2
+from reelhaul_fetcher.api.fetcher import FetcherServicer
+from reelhaul_fetcher.service.direct_fetch import Unqueued
 from reelhaul_fetcher.service.fetches import Fetches
-from reelhaul_fetcher.service.probing import Probing
+from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
-from reelhaul_fetcher.service.unqueued import Unqueued
-from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import channel, error_of
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.rpc.server import serving
 
 URL = "https://example.com/"
 SERVICE = pb.DESCRIPTOR.services_by_name["FetcherService"]

@@ -11,7 +11,7 @@ import pytest
 from tests.fetcher.guarding import CONNECTED, PUBLIC, Answer, Door, Site, a_client, a_guard, a_site, two_sites
 from tests.fetcher.test_guard_heads import SMUGGLED
 
-from reelhaul_fetcher.guard.dial import system_resolver
+from reelhaul_fetcher.guard.dialer import system_resolver
 
 NAMES = {
     "public.test": [PUBLIC],

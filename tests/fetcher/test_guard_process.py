@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 from tests.fetcher.guarding import PUBLIC, Answer, Site, a_client, a_site
 
-from reelhaul_fetcher.guard.passes import Pass, Refusal
-from reelhaul_fetcher.guard.process import Guard, GuardConfig, running_guard
+from reelhaul_fetcher.guard.session_state import Pass, Refusal
+from reelhaul_fetcher.guard.supervisor import Guard, GuardConfig, running_guard
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from tests.fetcher.guarding import CONNECTED, PUBLIC, Answer, Door, Site, a_client, a_guard, a_site
 
-from reelhaul_fetcher.guard.dial import Upstream
+from reelhaul_fetcher.guard.dialer import Upstream
 
 
 @dataclass

@@ -13,12 +13,12 @@ from tests.fetcher.conftest import Rig
 from tests.fetcher.guarding import PUBLIC, Site, a_site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.guard.process import GuardConfig
-from reelhaul_fetcher.guarding import GuardProcess
-from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.model.orders import ProbeOrder
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.model.engine_requests import ProbeOrder
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError
 
 no_curl = pytest.mark.skipif(find_spec("curl_cffi") is None, reason="curl_cffi is an extra")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from yt_dlp import YoutubeDL
 
-from reelhaul_fetcher.ytdlp.likely import Likely, patterns
+from reelhaul_fetcher.ytdlp.extractor_index import Likely, patterns
 
 # Of the examples that extractors bring, one in so many: all of them take a minute.
 _ONE_IN = 11

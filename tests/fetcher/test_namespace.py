@@ -18,12 +18,12 @@ from tests.fetcher.guarding import PUBLIC
 from tests.sites.site import Site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher import namespace as namespaces
-from reelhaul_fetcher.guard.process import GuardConfig
-from reelhaul_fetcher.guarding import GuardProcess
-from reelhaul_fetcher.namespace import Namespace, NoNamespace
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process import namespace as namespaces
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.namespace import Namespace, NoNamespace
 
 _TRIES = """
 import json, socket, sys

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reelhaul_fetcher.model.pace import SLOW, Pace
-from reelhaul_fetcher.model.spans import SMALLEST, Spans
+from reelhaul_fetcher.model.byte_ranges import SMALLEST, Spans
+from reelhaul_fetcher.model.connection_tuner import SLOW, Pace
 
 MB = 1_000_000
 

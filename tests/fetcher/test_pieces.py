@@ -16,9 +16,9 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul_fetcher.ytdlp.download.http_file import Arrival
+from reelhaul_fetcher.ytdlp.download.remote_file import Changed, Remote, part
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
-from reelhaul_fetcher.ytdlp.pieces import Arrival
-from reelhaul_fetcher.ytdlp.remote import Changed, Remote, part
 from reelhaul_runtime.errors import ReelhaulError
 
 # Five megabytes: four seconds over one of these connections.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from yt_dlp.networking.exceptions import TransportError
 
-from reelhaul_fetcher.ytdlp.piping import Pipe, pipe_of
+from reelhaul_fetcher.ytdlp.download.splice import Pipe, pipe_of
 
 _BODY = os.urandom(3 << 20)
 _LENGTH = f"Content-Length: {len(_BODY)}"

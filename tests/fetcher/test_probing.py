@@ -18,7 +18,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.app import running
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.world import MemoryGuard
-from reelhaul_fetcher.service.probing import Probing, Question
+from reelhaul_fetcher.service.probe_cache import Probing, Question
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import channel, error_of

@@ -14,10 +14,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 from tests.conftest import running_process
 
 from reelhaul.work.v1 import work_pb2
-from reelhaul_fetcher.bus import JetStreamQueue
-from reelhaul_fetcher.service.ending import ended
+from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_runtime import bus
 from reelhaul_runtime.broker import executable, free_port, listening, write_config
+from reelhaul_runtime.tasks import ended
 
 _ACK_WAIT_SECONDS = 30
 

@@ -13,7 +13,7 @@ from tests.sites.site import Site
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import TransportError
 
-from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.disk.workdir import DiskScratch
 from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
 
 _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"

@@ -11,8 +11,8 @@ from tests.fetcher.test_worker import JOB, House
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.room import Eviction, Marks, Use, evicted
-from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.model.disk_limits import Eviction, Marks, Use, evicted
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from reelhaul_fetcher.scratch import DiskScratch
+from reelhaul_fetcher.disk.workdir import DiskScratch
 
 
 def test_a_folder_is_private_and_goes(tmp_path: Path) -> None:

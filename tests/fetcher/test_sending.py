@@ -16,8 +16,8 @@ from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.clients import RemoteArtifacts
-from reelhaul_fetcher.model.orders import Product
+from reelhaul_fetcher.clients.storage import RemoteArtifacts
+from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import Stamp
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import channel

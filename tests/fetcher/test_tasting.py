@@ -15,9 +15,9 @@ from tests.fetcher.conftest import Heard, Rig
 from tests.sites.site import Site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media import running
-from reelhaul_fetcher.media.films import NotMedia, Unplayable
-from reelhaul_fetcher.media.tasting import Taster
+from reelhaul_fetcher.media import subprocess
+from reelhaul_fetcher.media.inspect import NotMedia, Unplayable
+from reelhaul_fetcher.media.inspector_client import Taster
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -33,9 +33,9 @@ def taster() -> Iterator[Taster]:
 @pytest.fixture
 def patience() -> Iterator[float]:
     """Little patience, for as long as the test."""
-    running.be_patient(0.5)
+    subprocess.be_patient(0.5)
     yield 0.5
-    running.be_patient(60)
+    subprocess.be_patient(60)
 
 
 def test_a_file_that_kills(taster: Taster, site: Site) -> None:

@@ -18,11 +18,11 @@ from tests.sites.youtube.site import YouTube
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.guard.process import GuardConfig
-from reelhaul_fetcher.guarding import GuardProcess
+from reelhaul_fetcher.clients.libretranslate import LibreTranslate
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.memory.world import MemoryTranslator
-from reelhaul_fetcher.translating import LibreTranslate
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

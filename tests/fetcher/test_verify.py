@@ -12,7 +12,7 @@ from tests.sites.site import Site
 from tests.sites.tools import run_ffmpeg
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media import tasting, verify
+from reelhaul_fetcher.media import inspector_client, verify
 from reelhaul_fetcher.media.verify import Promise
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -23,9 +23,9 @@ _WHOLE = Promise(_SECONDS, video=True, audio=True)
 @pytest.fixture(autouse=True)
 def taster() -> Iterator[None]:
     """A taster, as every child has one."""
-    tasting.begin()
+    inspector_client.begin()
     yield
-    tasting.end()
+    inspector_client.end()
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.convert.probes import admitted
+from reelhaul_fetcher.api.probes import admitted
 from reelhaul_fetcher.model import subtitles
-from reelhaul_fetcher.model.names import file_name
-from reelhaul_fetcher.ytdlp.failures import retry_after
+from reelhaul_fetcher.model.file_names import file_name
+from reelhaul_fetcher.ytdlp.errors import retry_after
 from reelhaul_runtime.errors import ReelhaulError
 
 Form = FormatSpec.Subtitles

@@ -17,17 +17,17 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
+from reelhaul_fetcher.disk.workdir import DiskScratch
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.leases import MemoryLeases
 from reelhaul_fetcher.memory.queue import MemoryDelivery, MemoryQueue
 from reelhaul_fetcher.memory.world import MemoryArtifacts, MemoryGuard
-from reelhaul_fetcher.model.orders import FetchOrder
-from reelhaul_fetcher.model.room import Marks
+from reelhaul_fetcher.model.disk_limits import Marks
+from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.ports import Usage
-from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
-from reelhaul_fetcher.service.fetching import Fetching, Limits
-from reelhaul_fetcher.service.room import Room
+from reelhaul_fetcher.service.disk_space import Room
+from reelhaul_fetcher.service.download import Fetching, Limits
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, from_status
 

@@ -25,7 +25,7 @@ from reelhaul_gateway.app import running
 from reelhaul_gateway.settings import Settings
 from reelhaul_runtime.errors import NotFound, Unavailable
 from reelhaul_runtime.identity import OpenDoor
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.rpc.server import serving
 
 TOKEN = "the suite's own"
 CONTENT = bytes(range(256)) * 8192

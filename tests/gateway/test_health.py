@@ -6,8 +6,8 @@ import asyncio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import model
+from reelhaul_gateway.health import Health
 from reelhaul_gateway.memory import MemoryCanary, MemoryCheckup
-from reelhaul_gateway.service import Health
 from reelhaul_runtime.errors import ReelhaulError
 
 

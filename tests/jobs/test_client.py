@@ -12,7 +12,7 @@ from tests.jobs.conftest import PATIENCE, eventually, serving
 from tests.jobs.worker import working
 from tests.relay import cutting, relaying
 
-from reelhaul.client import CallFailed, Client, JobFailed, _watching
+from reelhaul.client import CallFailed, Client, JobFailed, _watch
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
@@ -98,8 +98,8 @@ async def _until(stream, state) -> None:
 
 async def test_silent_connection(service, client, monkeypatch):
     """A connection that is open but dead is given up after three missed heartbeats."""
-    monkeypatch.setattr(_watching, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(_watching, "_SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(_watch, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(_watch, "_SILENCE_SECONDS", 1.5)
     job = await client.create(URL)
     async with relaying(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as far:
         stream = far.watch(job.name)

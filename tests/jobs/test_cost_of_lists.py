@@ -12,14 +12,14 @@ from sqlalchemy import Connection
 from tests.contracts.test_job_store import NOW, job
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs import pages
 from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parsing import parse
+from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports.jobs import Page, Query
-from reelhaul_jobs.store import SqlJobStore
+from reelhaul_jobs.store import listing
+from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -66,7 +66,7 @@ def cost(connection: Connection, query: Query) -> tuple[Page, int]:
     raw = connection.connection.driver_connection
     raw.set_progress_handler(count, 10)
     try:
-        return pages.page(connection, query), steps
+        return listing.page(connection, query), steps
     finally:
         raw.set_progress_handler(None, 0)
 

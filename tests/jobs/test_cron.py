@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reelhaul_jobs.schedules.cron import CronError, parsed
+from reelhaul_jobs.model.cron import CronError, parsed
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 

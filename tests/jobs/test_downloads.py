@@ -24,15 +24,15 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
-from reelhaul_jobs.downloads import blame, requests
-from reelhaul_jobs.downloads.answers import asked_quality
-from reelhaul_jobs.downloads.info import info
-from reelhaul_jobs.downloads.words import QUALITIES
+from reelhaul_jobs.api.downloads import error_fields, requests
+from reelhaul_jobs.api.downloads.choices import QUALITIES
+from reelhaul_jobs.api.downloads.info import info
+from reelhaul_jobs.api.downloads.responses import asked_quality
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import channel, error_of
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.rpc.server import serving
 
 URL = "https://videos.example/watch?v=1"
 DOWNLOADS = flat.DESCRIPTOR.services_by_name["DownloadService"]
@@ -302,7 +302,7 @@ def test_every_field_of_a_job_has_a_flat_name():
     unasked += ("expire_time", "new_entries_only", "counts", "_count", "etag", "name")
     for path in paths:
         if not any(word in path for word in unasked):
-            assert blame.flat_name(path) in flat_names, path
+            assert error_fields.flat_name(path) in flat_names, path
 
 
 def test_unknown_numbers_from_newer_services_pass():

@@ -18,8 +18,8 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, FinishRequest
-from reelhaul_fetcher.leasing import RemoteLeases
-from reelhaul_jobs.servicer.leases import LeaseServicer
+from reelhaul_fetcher.clients.jobs import RemoteLeases
+from reelhaul_jobs.api.leases import LeaseServicer
 from reelhaul_runtime import broker
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.rpc.channels import channel

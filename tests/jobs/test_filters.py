@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.filters.evaluate import holds
 from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.holding import holds
-from reelhaul_jobs.filters.parsing import parse
+from reelhaul_jobs.filters.parser import parse
 from reelhaul_runtime.errors import ReelhaulError
 
 JOB = {

@@ -12,16 +12,16 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.convert.forms import Birth, Forms
-from reelhaul_jobs.convert.jobs import proto_of, protos_of
-from reelhaul_jobs.model import ids, waits
+from reelhaul_jobs.api.convert.jobs import proto_of, protos_of
+from reelhaul_jobs.api.convert.template_cache import Birth, Forms
+from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.sites import site_of
 from reelhaul_jobs.service.jobs import Seen
 from reelhaul_runtime import identity
-from reelhaul_runtime.admission import urls
-from reelhaul_runtime.admission.findings import Findings
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.validation import urls
+from reelhaul_runtime.validation.violations import Findings
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=3)
@@ -52,7 +52,7 @@ def refused(forms: Forms, asked: job_pb2.Job) -> ReelhaulError:
 
 
 def shown(job: Job) -> job_pb2.Job:
-    return proto_of(Seen(job, waits.wait_of(job)))
+    return proto_of(Seen(job, wait_reason.wait_of(job)))
 
 
 @pytest.mark.parametrize("asked", ASKED)

@@ -9,10 +9,10 @@ import pytest
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import gates, leases, passages, queueing
-from reelhaul_jobs.model.gates import Gate
+from reelhaul_jobs.model import leases, queue_transitions, rate_limit, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.rate_limit import Gate
+from reelhaul_jobs.model.rate_limited_lease import Passage
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits, SiteNow, room, site_of
 from reelhaul_jobs.model.states import AttemptState, State
@@ -24,7 +24,7 @@ OPEN = Gate(site="a.example")
 
 
 def running(job_id: str = "j1", failures: dict[str, int] | None = None) -> Job:
-    job = queueing.admitted(
+    job = queue_transitions.admitted(
         Job(
             id=job_id,
             tenant="acme",
@@ -36,7 +36,7 @@ def running(job_id: str = "j1", failures: dict[str, int] | None = None) -> Job:
         )
     )
     claim = leases.Claim(attempt=1, worker="w", request_id="r", engine_version="", lease=MINUTE)
-    return passages.claimed(job, claim, Passage(gate=OPEN), LIMITS, NOW).job
+    return rate_limited_lease.claimed(job, claim, Passage(gate=OPEN), LIMITS, NOW).job
 
 
 def failed(reason: ErrorReason.ValueType, asked: timedelta | None = None) -> leases.Outcome:
@@ -47,7 +47,8 @@ def gate_after(gate: Gate, outcome: leases.Outcome, job_id: str = "j1", now: dat
     """The gate after *outcome* of the job's lease, without jitter."""
     passage = Passage(gate=gate)
     return (
-        passages.finished(running(job_id), 1, outcome, passage, LIMITS, now, lambda: 0.0).gate or passage.gate
+        rate_limited_lease.finished(running(job_id), 1, outcome, passage, LIMITS, now, lambda: 0.0).gate
+        or passage.gate
     )
 
 
@@ -81,7 +82,7 @@ def test_each_probe_that_fails_doubles_the_wait():
         gate = gate_after(gate, BLOCKED, f"j{number}", now)
         waits.append((gate.parked_until - now) / timedelta(seconds=1))
         now = gate.parked_until
-        gate = gates.passed(gate, f"j{number + 1}", now, LIMITS.delay)
+        gate = rate_limit.passed(gate, f"j{number + 1}", now, LIMITS.delay)
     assert waits == [30, 60, 120, 240, 480, 960, 1800, 1800, 1800]
     assert gate.parked_since == NOW
     opened = gate_after(gate, GOOD, "j9", now)
@@ -111,12 +112,14 @@ def test_probe_shuts_the_gate_behind_it():
     now = gate.parked_until
     assert room(SiteNow(site="a.example", gates=(gate,)), LIMITS, now) == 1
     assert room(SiteNow(site="a.example", gates=(gate,), published=1), LIMITS, now) == 0
-    probed = gates.passed(gate, "j1", now, LIMITS.delay)
+    probed = rate_limit.passed(gate, "j1", now, LIMITS.delay)
     assert room(SiteNow(site="a.example", gates=(probed,), leased=1), LIMITS, now + MINUTE) == 0
     renewal = leases.renewed(running(), 1, NOW, MINUTE)
-    silent = passages.renewed(renewal, media_pb2.Progress(), Passage(gate=probed))
+    silent = rate_limited_lease.renewed(renewal, media_pb2.Progress(), Passage(gate=probed))
     assert silent.gate is None
-    welcome = passages.renewed(renewal, media_pb2.Progress(downloaded_bytes=1), Passage(gate=probed))
+    welcome = rate_limited_lease.renewed(
+        renewal, media_pb2.Progress(downloaded_bytes=1), Passage(gate=probed)
+    )
     assert not welcome.gate.parked
 
 
@@ -125,7 +128,7 @@ def test_probe_shuts_the_gate_behind_it():
 )
 def test_probe_without_an_answer(outcome):
     """A probe that ends without a word of the site counts for nothing: the next may try, at its pace."""
-    probed = gates.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
+    probed = rate_limit.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
     after = gate_after(probed, outcome, "j1", NOW + MINUTE)
     assert after.parked
     assert after.opens(NOW + MINUTE + timedelta(seconds=1))
@@ -134,7 +137,7 @@ def test_probe_without_an_answer(outcome):
 
 def test_an_answer_about_the_media_opens_too():
     """A site that says "no such video" talks to us again."""
-    probed = gates.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
+    probed = rate_limit.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
     assert not gate_after(probed, failed(ErrorReason.MEDIA_NOT_FOUND), "j1", NOW + MINUTE).parked
 
 
@@ -154,7 +157,7 @@ def test_pace_rises_and_decays():
 
 def test_parking_is_not_charged():
     """Who meets the block is queued again, uncharged and behind the others, its attempt RELEASED."""
-    change = passages.finished(running(), 1, BLOCKED, Passage(gate=OPEN), LIMITS, NOW + MINUTE)
+    change = rate_limited_lease.finished(running(), 1, BLOCKED, Passage(gate=OPEN), LIMITS, NOW + MINUTE)
     job = change.job
     assert (job.state, job.charged, job.attempt, job.due) == (State.QUEUED, 0, 2, NOW + MINUTE)
     assert change.ended.state is AttemptState.RELEASED
@@ -162,19 +165,19 @@ def test_parking_is_not_charged():
 
 def test_parking_ends():
     """A job that parks its site again and again, or whose site wants days, fails and says why."""
-    often = running(failures={"UPSTREAM_BLOCKED": gates.MOST_PARKS - 1})
-    change = passages.finished(often, 1, BLOCKED, Passage(gate=OPEN), LIMITS, NOW)
+    often = running(failures={"UPSTREAM_BLOCKED": rate_limit.MOST_PARKS - 1})
+    change = rate_limited_lease.finished(often, 1, BLOCKED, Passage(gate=OPEN), LIMITS, NOW)
     assert (change.job.state, change.ended.state) == (State.FAILED, AttemptState.FAILED)
     days = failed(ErrorReason.UPSTREAM_THROTTLED, timedelta(days=3))
-    change = passages.finished(running(), 1, days, Passage(gate=OPEN), LIMITS, NOW)
+    change = rate_limited_lease.finished(running(), 1, days, Passage(gate=OPEN), LIMITS, NOW)
     assert change.job.state is State.FAILED
-    assert change.gate.parked_until == NOW + gates.LONGEST_WAIT
+    assert change.gate.parked_until == NOW + rate_limit.LONGEST_WAIT
 
 
 def test_full_site_refuses_a_claim():
     """A claim of a site that is full by now is refused, and its job queued as the next attempt."""
     job = replace(running(), state=State.QUEUED, charged=0)
     claim = leases.Claim(attempt=1, worker="w", request_id="r2", engine_version="", lease=MINUTE)
-    change = passages.claimed(job, claim, Passage(gate=OPEN, leased=2), SiteLimits(running=2), NOW)
+    change = rate_limited_lease.claimed(job, claim, Passage(gate=OPEN, leased=2), SiteLimits(running=2), NOW)
     assert change.refusal.reason.name == "NOT_DUE"
     assert (change.job.attempt, change.job.charged, change.job.state) == (2, 0, State.QUEUED)

@@ -14,15 +14,15 @@ from tests.jobs.conftest import PATIENCE
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.memory.bus import MemoryBus
 from reelhaul_jobs.memory.store import MemoryStore
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Lane, Priority, State
-from reelhaul_jobs.service.confirming import Confirmer
-from reelhaul_jobs.service.dispatching import Dispatcher
-from reelhaul_jobs.service.hub import Hub
-from reelhaul_jobs.service.loops import LEADING, Leader, Loop, run
-from reelhaul_jobs.service.news import News
-from reelhaul_jobs.service.sweeping import Sweeper
+from reelhaul_jobs.service.artifact_expiry_sync import Confirmer
+from reelhaul_jobs.service.dispatcher import Dispatcher
+from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.loop_runner import LEADING, Leader, Loop, run
+from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.reaper import Sweeper
 from reelhaul_runtime.errors import NotFound, Unavailable
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -53,7 +53,7 @@ class House:
             create_time=self.time,
             update_time=self.time,
         )
-        job = queueing.admitted(replace(plain, **fields))  # type: ignore[arg-type]
+        job = queue_transitions.admitted(replace(plain, **fields))  # type: ignore[arg-type]
         await self.store.add([job])
         return job
 
@@ -203,7 +203,7 @@ async def test_lapsed_cancel(house):
     """A job whose worker vanished while it was to stop is CANCELLED."""
     job = await house.add()
     await house.claim(job.id)
-    await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
+    await house.store.change(job.id, lambda j: queue_transitions.cancelling(j, house.time))
     await house.let_pass(2 * LEASE)
     assert (await house.store.get(job.id)).state is State.CANCELLED
 
@@ -309,17 +309,17 @@ async def test_deleted_job_is_purged(house):
     done = await succeed(house, await house.add())
     running = await house.claim((await house.add()).id)
     for job in (done, running):
-        await house.store.change(job.id, lambda j: queueing.deleted(j, house.time))
+        await house.store.change(job.id, lambda j: queue_transitions.deleted(j, house.time))
     await confirmer.step()
     assert shelf.deleted == ["artifacts/1"]
     with pytest.raises(NotFound):
-        await house.store.change(done.id, lambda j: queueing.deleted(j, house.time))
+        await house.store.change(done.id, lambda j: queue_transitions.deleted(j, house.time))
     cancelled = leases.Outcome(result=leases.Cancelled())
     await house.store.change(running.id, lambda j: leases.finished(j, 1, cancelled, house.time))
     house.time += timedelta(minutes=1)
     await confirmer.step()
     with pytest.raises(NotFound):
-        await house.store.change(running.id, lambda j: queueing.deleted(j, house.time))
+        await house.store.change(running.id, lambda j: queue_transitions.deleted(j, house.time))
 
 
 async def test_a_swallowed_cancellation_still_ends_the_loop(house):

@@ -27,7 +27,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import error_of
-from reelhaul_runtime.rpc.serving import serving as rpc_serving
+from reelhaul_runtime.rpc.server import serving as rpc_serving
 
 
 class Shelf(storage_service_pb2_grpc.StorageServiceServicer):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelhaul_jobs.model.picking import Held, Ready, picks, window
+from reelhaul_jobs.model.fair_scheduling import Held, Ready, picks, window
 from reelhaul_jobs.model.sites import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 

@@ -9,7 +9,7 @@ import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 from tests.jobs.conftest import PATIENCE
 
-from reelhaul_jobs.publishing import Message, Publisher
+from reelhaul_jobs.nats.publisher import Message, Publisher
 from reelhaul_runtime import bus
 
 

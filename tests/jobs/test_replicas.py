@@ -22,7 +22,7 @@ from tests.postgresql import fresh_database
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest, WatchJobsRequest
-from reelhaul_jobs.service.loops import LEADING
+from reelhaul_jobs.service.loop_runner import LEADING
 from reelhaul_jobs.settings import Settings
 from reelhaul_runtime import broker
 

@@ -13,13 +13,13 @@ from tests.jobs.test_neighbours import neighbours
 from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
-from reelhaul_jobs.model import queueing
+from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Expansion
 from reelhaul_jobs.model.states import Kind
-from reelhaul_jobs.service.cascading import Cascader
-from reelhaul_jobs.service.confirming import Confirmer
-from reelhaul_jobs.service.news import News
-from reelhaul_jobs.service.retiring import Retirer
+from reelhaul_jobs.service.artifact_expiry_sync import Confirmer
+from reelhaul_jobs.service.cascade_canceller import Cascader
+from reelhaul_jobs.service.expired_job_deleter import Retirer
+from reelhaul_jobs.service.notifier import News
 from reelhaul_runtime.errors import NotFound
 
 DAY = timedelta(days=1)
@@ -50,7 +50,7 @@ async def test_an_expired_job_goes_with_its_artifacts(house):
     await confirmer.step()
     assert shelf.deleted == ["artifacts/1"]
     with pytest.raises(NotFound):
-        await house.store.change(job.id, lambda found: queueing.deleted(found, house.time))
+        await house.store.change(job.id, lambda found: queue_transitions.deleted(found, house.time))
 
 
 async def test_a_live_job_never_expires(house):
@@ -65,7 +65,7 @@ async def test_in_small_steps(house):
     """Many that expire together go a hundred at a time."""
     for _ in range(150):
         job = await house.add()
-        await house.store.change(job.id, lambda found: queueing.cancelling(found, house.time))
+        await house.store.change(job.id, lambda found: queue_transitions.cancelling(found, house.time))
     house.time += 8 * DAY
     retirer = Retirer(house.store, house.store, house.now)
     assert await retirer.step()
@@ -79,7 +79,7 @@ async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(house):
     confirmer = Confirmer(house.store, Shelf(), house.now)
     parent = await house.add(kind=Kind.EXPANSION, expansion=Expansion())
     child = await house.add(parent=parent.id, position=1)
-    await house.store.change(parent.id, lambda found: queueing.deleted(found, house.time))
+    await house.store.change(parent.id, lambda found: queue_transitions.deleted(found, house.time))
     await confirmer.step()
     cascader = Cascader(house.store, house.store, news, house.now)
     while await cascader.step():
@@ -88,7 +88,7 @@ async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(house):
     house.time += timedelta(minutes=1)
     await confirmer.step()
     with pytest.raises(NotFound):
-        await house.store.change(parent.id, lambda found: queueing.deleted(found, house.time))
+        await house.store.change(parent.id, lambda found: queue_transitions.deleted(found, house.time))
 
 
 async def test_the_operator_says_how_long(settings):

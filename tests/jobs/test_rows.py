@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs import rows
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.states import Lane, Priority, State
+from reelhaul_jobs.store import rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 JOB = Job(

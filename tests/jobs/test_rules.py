@@ -11,11 +11,11 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_jobs import rows
 from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import NEXT, REOPENED, State
 from reelhaul_jobs.service.tokens import Place, Position, Tokens
+from reelhaul_jobs.store import rows
 from reelhaul_runtime.errors import ReelhaulError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -31,16 +31,15 @@ from reelhaul.jobs.v1.schedule_service_pb2 import (
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.bus import MemoryBus
+from reelhaul_jobs.memory.schedules import MemoryScheduleStore
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import job as model_job
-from reelhaul_jobs.model import queueing
+from reelhaul_jobs.model import queue_transitions, schedule
+from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
 from reelhaul_jobs.ports.jobs import Query
-from reelhaul_jobs.schedules import model
-from reelhaul_jobs.schedules.memory import MemoryScheduleStore
-from reelhaul_jobs.schedules.model import CatchUp, ScheduleState
-from reelhaul_jobs.schedules.service import Scheduler, begun
-from reelhaul_jobs.service.hub import Hub
-from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.schedules import Scheduler, begun
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.rpc.channels import channel
 
@@ -64,11 +63,11 @@ class House:
         if self.forbidden:
             raise ReelhaulError(ErrorReason.URL_FORBIDDEN, "not any more", metadata={"host": "v.example"})
 
-    async def add(self, **fields: object) -> model.Schedule:
+    async def add(self, **fields: object) -> schedule.Schedule:
         template = model_job.Job(
             id="", tenant="acme", url=URL, format=media_pb2.FormatSpec(), create_time=START, update_time=START
         )
-        plain = model.Schedule(
+        plain = schedule.Schedule(
             tenant="acme",
             id="hourly",
             cron="@hourly",
@@ -85,7 +84,7 @@ class House:
         page = await self.jobs.page(Query(tenant="acme", limit=1000, descending=False))
         return [job.create_time for job in page.jobs]
 
-    async def schedule(self) -> model.Schedule:
+    async def schedule(self) -> schedule.Schedule:
         return await self.schedules.get("acme", "hourly")
 
 
@@ -127,9 +126,9 @@ async def test_missed_times_are_caught_up_with_once(house):
 async def test_times_missed_in_a_pause(house, catch_up, number):
     """A resumed schedule treats what its pause cost as it was told to."""
     await house.add(catch_up=catch_up)
-    await house.schedules.change("acme", "hourly", lambda s: model.paused(s, house.time))
+    await house.schedules.change("acme", "hourly", lambda s: schedule.paused(s, house.time))
     assert await house.at(START + 5.5 * HOUR) == []
-    await house.schedules.change("acme", "hourly", lambda s: model.resumed(s, house.time))
+    await house.schedules.change("acme", "hourly", lambda s: schedule.resumed(s, house.time))
     assert len(await house.at(START + 5.6 * HOUR)) == number
     assert len(await house.at(START + 6 * HOUR)) == number + 1
 
@@ -143,7 +142,7 @@ async def test_no_second_job_while_one_is_live(house):
     assert left_out.last_error is not None
     assert "is live" in left_out.last_error.message
     assert left_out.failures == 0
-    await house.jobs.change(left_out.last_job, lambda job: queueing.cancelling(job, house.time))
+    await house.jobs.change(left_out.last_job, lambda job: queue_transitions.cancelling(job, house.time))
     assert len(await house.at(START + 3 * HOUR)) == 2
     assert (await house.schedule()).last_error is None
 
@@ -160,7 +159,7 @@ async def test_five_failed_runs_stop_it(house):
     assert stopped.last_error is not None
     assert stopped.last_error.message == "not any more"
     house.forbidden = False
-    await house.schedules.change("acme", "hourly", lambda s: model.resumed(s, house.time))
+    await house.schedules.change("acme", "hourly", lambda s: schedule.resumed(s, house.time))
     assert len(await house.at(START + 6 * HOUR)) == 1
     assert (await house.schedule()).failures == 0
 
@@ -174,7 +173,7 @@ async def test_the_end(house):
     assert ended.state is ScheduleState.DISABLED
     assert len(await house.at(START + 3 * HOUR)) == 2
     with pytest.raises(StateConflict):
-        model.resumed(ended, house.time)
+        schedule.resumed(ended, house.time)
 
 
 @pytest.fixture

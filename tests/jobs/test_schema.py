@@ -17,8 +17,8 @@ from tests.postgresql import fresh_database
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
-from reelhaul_jobs.store import SqlJobStore
-from reelhaul_jobs.tables import metadata
+from reelhaul_jobs.store.jobs import SqlJobStore
+from reelhaul_jobs.store.tables import metadata
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from tests.jobs.conftest import Broker
 
-from reelhaul_jobs import bus as job_bus
-from reelhaul_jobs.bus import PROGRESS, WORK, NatsJobBus
-from reelhaul_jobs.service.hub import Hub
+from reelhaul_jobs.nats import bus as job_bus
+from reelhaul_jobs.nats.bus import PROGRESS, WORK, NatsJobBus
+from reelhaul_jobs.service.event_hub import Hub
 from reelhaul_runtime import bus
 
 

@@ -12,16 +12,16 @@ from tests.jobs.conftest import PATIENCE
 from tests.jobs.test_loops import House
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.bus import Notice
-from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.notifier import News
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import messages as told
-from reelhaul_jobs.service.watching.messages import Heartbeat, Pace, Snapshot
-from reelhaul_jobs.service.watching.one import Watches
-from reelhaul_jobs.service.watching.topics import Topics
+from reelhaul_jobs.service.watch import messages as told
+from reelhaul_jobs.service.watch.job_stream import Watches
+from reelhaul_jobs.service.watch.messages import Heartbeat, Pace, Snapshot
+from reelhaul_jobs.service.watch.watched_jobs import Topics
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 
 FAST = Pace(progress=0.001, heartbeat=60)
@@ -92,7 +92,7 @@ async def test_states_are_never_dropped(house, watches):
     for epoch in range(1, 11):
         await house.claim(job.id)
         await move(house, job.id, lambda j, e=epoch: leases.finished(j, e, released, house.time))
-    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
     messages = [message async for message in stream]
     states = [message.body.state for message in messages if isinstance(message.body, Event)]
     assert states == [State.RUNNING, State.QUEUED] * 10 + [State.CANCELLED]
@@ -130,7 +130,7 @@ async def test_lost_notice(house, watches, monkeypatch):
     job = await house.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
-    await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
+    await house.store.change(job.id, lambda j: queue_transitions.cancelling(j, house.time))
     async with asyncio.timeout(PATIENCE):
         rest = [message.body async for message in stream]
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
@@ -141,7 +141,7 @@ async def test_deleted_job_says_a_last_word(house, watches):
     job = await house.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
-    await move(house, job.id, lambda j: queueing.deleted(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.deleted(j, house.time))
     async with asyncio.timeout(PATIENCE):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
@@ -213,7 +213,7 @@ async def test_watchers_share_one_reading(house, watches):
     house.store.get = counted
     waiting = [asyncio.create_task(anext(stream)) for stream in streams]
     await asyncio.sleep(0)
-    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
     changes = await asyncio.gather(*waiting)
     assert {message.body.state for message in changes} == {State.CANCELLED}
     assert len(reads) == 1
@@ -235,7 +235,7 @@ async def test_database_away(house, watches, monkeypatch):
 
     house.store.get = failing
     waiting = asyncio.create_task(anext(stream))
-    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
     await away.wait()
     house.store.get = get
     async with asyncio.timeout(PATIENCE):
@@ -248,8 +248,8 @@ async def test_retried_while_nobody_looked(house, watches):
     job = await house.add()
     stream = watches.watch(job.id, None, "", FAST)
     await anext(stream)
-    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
-    await move(house, job.id, lambda j: queueing.retried(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.retried(j, house.time))
     states = [(await anext(stream)).body.state for _ in range(2)]
     assert states == [State.CANCELLED, State.QUEUED]
     await stream.aclose()
@@ -322,7 +322,7 @@ async def test_crowd_leaves_others_their_turn(house, watches):
     for _ in range(3):
         await asyncio.sleep(0)
     assert 0 < len(told) < 250
-    await move(house, job.id, lambda j: queueing.cancelling(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
     async with asyncio.timeout(10):
         await asyncio.gather(*listening)
     for stream in streams:

@@ -12,14 +12,14 @@ from tests.jobs.test_watching import move
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parsing import parse
-from reelhaul_jobs.model import leases, queueing
+from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.notifier import News
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching import messages, queues
-from reelhaul_jobs.service.watching.feed import Feed
-from reelhaul_jobs.service.watching.many import Following, Followings
+from reelhaul_jobs.service.watch import conflating_queue, messages
+from reelhaul_jobs.service.watch.change_feed import Feed
+from reelhaul_jobs.service.watch.filter_stream import Following, Followings
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -47,7 +47,7 @@ async def claimed(house, job_id):
 
 
 async def cancelled(house, job_id):
-    return await move(house, job_id, lambda job: queueing.cancelling(job, house.time))
+    return await move(house, job_id, lambda job: queue_transitions.cancelling(job, house.time))
 
 
 async def told(stream, count: int = 1) -> list:
@@ -124,7 +124,7 @@ async def test_deleted_job(house, followings):
     job = await house.add()
     stream = followings.follow(asked(), "")
     await anext(stream)
-    await move(house, job.id, lambda j: queueing.deleted(j, house.time))
+    await move(house, job.id, lambda j: queue_transitions.deleted(j, house.time))
     (message,) = await told(stream)
     assert message.changed.job.delete_time is not None
     await stream.aclose()
@@ -180,7 +180,7 @@ async def test_old_position_is_a_reset(house, followings):
 
 async def test_slow_follower(house, followings, monkeypatch):
     """Who reads too slowly is told to list again; memory stays bounded, and others hear all."""
-    monkeypatch.setattr(queues, "_MOST_PENDING", 5)
+    monkeypatch.setattr(conflating_queue, "_MOST_PENDING", 5)
     added = [await house.add() for _ in range(10)]
     slow, quick = followings.follow(asked(), ""), followings.follow(asked(), "")
     await anext(slow)
@@ -202,7 +202,7 @@ async def test_lost_notice(house, followings, monkeypatch):
     stream = followings.follow(asked(), "")
     await anext(stream)
     house.time += timedelta(seconds=1)
-    await house.store.change(job.id, lambda j: queueing.cancelling(j, house.time))
+    await house.store.change(job.id, lambda j: queue_transitions.cancelling(j, house.time))
     assert jobs(await told(stream)) == [(job.id, State.CANCELLED)]
     await stream.aclose()
 
@@ -217,7 +217,7 @@ async def test_late_commit(house, followings, monkeypatch):
     house.time += timedelta(seconds=5)
     await cancelled(house, quick.id)
     await told(stream)
-    await house.store.change(slow.id, lambda j: queueing.cancelling(j, began + timedelta(seconds=1)))
+    await house.store.change(slow.id, lambda j: queue_transitions.cancelling(j, began + timedelta(seconds=1)))
     assert jobs(await told(stream)) == [(slow.id, State.CANCELLED)]
     await stream.aclose()
 
@@ -248,7 +248,7 @@ async def test_many_followers_leave_others_their_turn(house, followings, monkeyp
     streams = [followings.follow(asked(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
     for stream in streams:
         await anext(stream)
-    turns, offer = [0], queues.Queue.offer
+    turns, offer = [0], conflating_queue.Queue.offer
 
     def counted(queue, changed):
         turns[-1] += 1
@@ -259,7 +259,7 @@ async def test_many_followers_leave_others_their_turn(house, followings, monkeyp
             await asyncio.sleep(0)
             turns.append(0)
 
-    monkeypatch.setattr(queues.Queue, "offer", counted)
+    monkeypatch.setattr(conflating_queue.Queue, "offer", counted)
     waiting = asyncio.create_task(others())
     for job in made:
         await claimed(house, job.id)

@@ -11,8 +11,8 @@ from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_jobs.model.workforce import Presence, Shortage, shortage_of
-from reelhaul_jobs.service.roll import Roll
+from reelhaul_jobs.model.worker_status import Presence, Shortage, shortage_of
+from reelhaul_jobs.service.worker_registry import Roll
 
 MIDNIGHT = datetime(2030, 1, 2, tzinfo=UTC)
 

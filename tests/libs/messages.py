@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
-from reelhaul_transcoding.codec.kinds import INT_BOUNDS, is_map
+from reelhaul_transcoding.codec.field_types import INT_BOUNDS, is_map
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 # The range that json_format takes is narrower than the type's.

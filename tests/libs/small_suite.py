@@ -8,19 +8,22 @@ import sys
 from pathlib import Path
 
 from reelhaul_runtime import logs
-from reelhaul_runtime.up import ground, lines
-from reelhaul_runtime.up.keeper import Patience
-from reelhaul_runtime.up.parts import Part
+from reelhaul_runtime.up import data_dir, log_multiplexer
+from reelhaul_runtime.up.process_supervisor import Patience
 from reelhaul_runtime.up.suite import Suite
+from reelhaul_runtime.up.suite_processes import Part
 
-folder, style = ground.run_folder(Path(sys.argv[1])), sys.argv[2]
+folder, style = data_dir.run_folder(Path(sys.argv[1])), sys.argv[2]
 patience, parts = Patience(**json.loads(sys.argv[3])), [Part(**part) for part in json.loads(sys.argv[4])]
 
 
-async def main(told: lines.Lines) -> int:
+async def main(told: log_multiplexer.Lines) -> int:
     return await Suite(parts, folder, patience, told).run()
 
 
-with ground.locked(folder), lines.to_stderr("text" if style == "text" else "json", "INFO") as told:
-    logs.configure("up", "json", "INFO", stream=lines.Stream("up", told))
+with (
+    data_dir.locked(folder),
+    log_multiplexer.to_stderr("text" if style == "text" else "json", "INFO") as told,
+):
+    logs.configure("up", "json", "INFO", stream=log_multiplexer.Stream("up", told))
     sys.exit(asyncio.run(main(told)))

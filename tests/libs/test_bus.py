@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from reelhaul_runtime import broker, bus
-from reelhaul_runtime.up import ground
+from reelhaul_runtime.up import data_dir
 
 
 class Broker:
     """A nats-server of one test's own, to be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = ground.steady_port()
+        self.port = data_dir.steady_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._config = broker.write_config(folder, self.port)
         self._process: subprocess.Popen[bytes] | None = None

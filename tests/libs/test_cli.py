@@ -28,8 +28,8 @@ from tests.libs.small_gateway import (
     status,
 )
 
-from reelhaul.cli.bar import LiveBar
 from reelhaul.cli.commands import reelhaul
+from reelhaul.cli.progress_bar import LiveBar
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import Event

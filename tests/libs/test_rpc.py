@@ -23,7 +23,7 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc import channels
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.rpc.server import serving
 
 TOKEN = "the suite's own"
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
@@ -178,7 +178,7 @@ async def test_clients_deadline_holds(stub: Any):
 
 async def test_policys_deadline_holds(stub: Any, monkeypatch: pytest.MonkeyPatch):
     """A call without a deadline, or with a longer one, ends at its policy's."""
-    monkeypatch.setattr("reelhaul_runtime.rpc.door.max_deadline_of", lambda path: 0.1)
+    monkeypatch.setattr("reelhaul_runtime.rpc.interceptor.max_deadline_of", lambda path: 0.1)
     for timeout in (None, 60):
         with pytest.raises(aio.AioRpcError) as failure:
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/slow"), timeout=timeout)
@@ -433,7 +433,7 @@ def test_every_call_is_noted_in_the_log(caplog: pytest.LogCaptureFixture):
                     job_service_pb2.GetJobRequest(name="jobs/missing")
                 )
 
-    with caplog.at_level(logging.DEBUG, logger="reelhaul_runtime.rpc.door"):
+    with caplog.at_level(logging.DEBUG, logger="reelhaul_runtime.rpc.interceptor"):
         asyncio.run(one_call())
     (line,) = [record for record in caplog.records if record.getMessage() == "rpc"]
     assert vars(line)["rpc"] == "/reelhaul.jobs.v1.JobService/GetJob"

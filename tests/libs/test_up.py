@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from reelhaul_runtime.up import ground, procfs
+from reelhaul_runtime.up import data_dir, procfs
 
 HERE = Path(__file__).parent
 QUICK = {
@@ -51,7 +51,7 @@ class SmallSuite:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / "journal"
-        self.ports = {name: ground.steady_port() for name in "abc"}
+        self.ports = {name: data_dir.steady_port() for name in "abc"}
         self.process: subprocess.Popen[str] | None = None
 
     def start(

@@ -13,7 +13,7 @@ import pytest
 from tests.storage.conftest import Running, noise, refused
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
-from reelhaul_storage.disk.ahead import Ahead
+from reelhaul_storage.disk.prehash import Ahead
 
 _FILM = noise(1 << 20)
 _OTHER = noise(1 << 20)

@@ -23,12 +23,12 @@ from reelhaul_runtime import broker
 from reelhaul_runtime.identity import Caller, set_caller
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.sql import migrations
-from reelhaul_storage.catalogue.store import SqlCatalogue
+from reelhaul_storage.catalog.store import SqlCatalogue
 from reelhaul_storage.disk.blobs import Disk
-from reelhaul_storage.failures import BackendUnavailable, OffsetConflict
+from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import Artifact, Chunk, Draft, Expected, Upload
 from reelhaul_storage.service.artifacts import Artifacts
-from reelhaul_storage.service.sweep import Sweep
+from reelhaul_storage.service.garbage_collector import Sweep
 from reelhaul_storage.service.uploads import Uploads
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import click
 
 from reelhaul.cli.options import as_json_value, emit_json
-from reelhaul.cli.wording import printable, size, span, word
+from reelhaul.cli.text import printable, size, span, word
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import Event, Saved
@@ -42,7 +42,7 @@ def chosen(as_json: bool) -> Display:
     if as_json:
         return JsonLines()
     if sys.stdout.isatty():
-        from reelhaul.cli.bar import LiveBar
+        from reelhaul.cli.progress_bar import LiveBar
 
         return LiveBar()
     return PlainLines()

@@ -10,8 +10,8 @@ import click
 
 from reelhaul.cli import display as displays
 from reelhaul.cli.commands import FAILED, INTERRUPTED
+from reelhaul.cli.common import check_succeeded, followed, save_all
 from reelhaul.cli.display import Display
-from reelhaul.cli.endings import check_succeeded, followed, save_all
 from reelhaul.cli.options import client_command
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import CallFailed, Client

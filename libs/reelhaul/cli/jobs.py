@@ -11,10 +11,10 @@ import click
 
 from reelhaul.cli import display as displays
 from reelhaul.cli.commands import INTERRUPTED
+from reelhaul.cli.common import check_succeeded, followed, save_all
 from reelhaul.cli.display import numbers, status_name
-from reelhaul.cli.endings import check_succeeded, followed, save_all
 from reelhaul.cli.options import as_json_value, client_command, emit_json
-from reelhaul.cli.wording import printable, size
+from reelhaul.cli.text import printable, size
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import Client
 

@@ -11,6 +11,6 @@ Programs that speak JSON take ``reelhaul.rest``; what this leaves out, the stubs
 """
 
 from reelhaul.client._client import Client
-from reelhaul.client._failures import CallFailed, JobFailed, SaveFailed
+from reelhaul.client._errors import CallFailed, JobFailed, SaveFailed
 
 __all__ = ["CallFailed", "Client", "JobFailed", "SaveFailed"]

@@ -13,10 +13,10 @@ import grpc
 from google.protobuf import duration_pb2
 from grpc import aio
 
-from reelhaul.client import _saving, _watching
+from reelhaul.client import _download, _watch
+from reelhaul.client._backoff import answered
 from reelhaul.client._channels import opened
-from reelhaul.client._failures import JobFailed
-from reelhaul.client._patience import answered
+from reelhaul.client._errors import JobFailed
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
@@ -99,11 +99,11 @@ class Client:
                 name=name,
                 resume_token=token,
                 min_interval=_duration(min_interval),
-                heartbeat_interval=_watching.heartbeat(),
+                heartbeat_interval=_watch.heartbeat(),
             )
             return self._jobs.WatchJob(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        async for message in _watching.job_messages(opening, resume_token, self._patience):
+        async for message in _watch.job_messages(opening, resume_token, self._patience):
             yield message
 
     async def watch_all(
@@ -120,11 +120,11 @@ class Client:
 
         def opening(token: str) -> Any:
             request = job_service_pb2.WatchJobsRequest(
-                filter=filter, resume_token=token, heartbeat_interval=_watching.heartbeat()
+                filter=filter, resume_token=token, heartbeat_interval=_watch.heartbeat()
             )
             return self._jobs.WatchJobs(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        async for message in _watching.change_messages(opening, resume_token, self._patience):
+        async for message in _watch.change_messages(opening, resume_token, self._patience):
             yield message
 
     async def wait(self, name: str) -> job_pb2.Job:
@@ -136,7 +136,7 @@ class Client:
         return job
 
     async def download(
-        self, url: str, to: Path, *, received: _saving.Received = _saving.nothing, **wishes: Any
+        self, url: str, to: Path, *, received: _download.Received = _download.nothing, **wishes: Any
     ) -> Path:
         """Create a job for *url*, wait for it, and save its media; where that is. *wishes*: see create.
 
@@ -148,7 +148,7 @@ class Client:
         return await self.save(job.artifacts[0], to, received=received)
 
     async def save(
-        self, artifact: media_pb2.ArtifactInfo, to: Path, *, received: _saving.Received = _saving.nothing
+        self, artifact: media_pb2.ArtifactInfo, to: Path, *, received: _download.Received = _download.nothing
     ) -> Path:
         """Save a job's artifact as the file *to*, or into the folder *to*; where it is.
 
@@ -159,7 +159,7 @@ class Client:
         def opening(request: storage_service_pb2.ReadArtifactRequest) -> Any:
             return self._storage.ReadArtifact(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        return await _saving.save(opening, artifact, to, received, self._patience)
+        return await _download.save(opening, artifact, to, received, self._patience)
 
     async def _call(self, method: aio.UnaryUnaryMultiCallable[Any, job_pb2.Job], request: Any) -> job_pb2.Job:
         async def once() -> job_pb2.Job:

@@ -16,8 +16,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
-from reelhaul.rest import _failures, _saving, _watching
-from reelhaul.rest._failures import CallFailed
+from reelhaul.rest import _download, _errors, _watch
+from reelhaul.rest._errors import CallFailed
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -92,13 +92,13 @@ class Client:
         path = f"/api/v1/retry/{_segment(job_id)}"
         return self._call(download_pb2.Download(), "POST", path, body={}, headers=headers)
 
-    def watch(self, job_id: str, *, patience: float = 120) -> Iterator[_watching.Event]:
+    def watch(self, job_id: str, *, patience: float = 120) -> Iterator[_watch.Event]:
         """What happens to a download, a snapshot first, until it is completed or failed.
 
         A broken connection is taken up again where it was; *patience* is how many seconds
         without an answer it is tried for.
         """
-        return _watching.watch(self._http, _segment(job_id), patience)
+        return _watch.watch(self._http, _segment(job_id), patience)
 
     def save(
         self,
@@ -106,14 +106,14 @@ class Client:
         folder: Path,
         *,
         overwrite: bool = False,
-        received: _saving.Received = _saving.nothing,
-    ) -> _saving.Saved:
+        received: _download.Received = _download.nothing,
+    ) -> _download.Saved:
         """Save *file* into *folder*, verified; an interrupted one is taken up where it was.
 
         Another file of that name is kept, and ours numbered, unless *overwrite*. *received*
         is told the bytes there are so far. Raises SaveFailed too.
         """
-        return _saving.save(self._http, file, folder, overwrite, received)
+        return _download.save(self._http, file, folder, overwrite, received)
 
     def _call(
         self,
@@ -139,11 +139,11 @@ class Client:
             try:
                 response = self._http.send(request)
             except httpx.HTTPError as error:
-                failure = _failures.unreachable(self.server, error)
+                failure = _errors.unreachable(self.server, error)
             else:
                 if response.is_success:
                     return response
-                failure = _failures.of_response(response)
+                failure = _errors.of_response(response)
             if wait is None or not failure.transient:
                 break
             time.sleep(min(max(wait, failure.retry_seconds or 0), 5))

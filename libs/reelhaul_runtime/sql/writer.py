@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
-from reelhaul_runtime.sql.kept import Kept
+from reelhaul_runtime.sql.pinned_connection import Kept
 from reelhaul_runtime.sql.statements import run_text
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from reelhaul_runtime.settings import SuiteSettings, complaints
-from reelhaul_runtime.up import ground, probes, procfs, record
+from reelhaul_runtime.up import data_dir as ground
+from reelhaul_runtime.up import probes, procfs, suite_state
 from reelhaul_runtime.up.procfs import Memory
 
 OK, DEGRADED, REFUSED, NONE_RUNS = 0, 1, 2, 3
@@ -42,7 +43,7 @@ def main(*, as_json: bool) -> int:
         click.echo("\n".join(f"reelhaul: {line}" for line in complaints(error)), err=True)
         return REFUSED
     folder = data_dir / "run"
-    suite = record.read(folder) if ground.is_locked(folder) else None
+    suite = suite_state.read(folder) if ground.is_locked(folder) else None
     if suite is None:
         click.echo(
             json.dumps({"running": False}) if as_json else f"no suite runs on {data_dir}", err=not as_json
@@ -53,7 +54,7 @@ def main(*, as_json: bool) -> int:
     return OK if all(row.state == "SERVING" for row in rows) else DEGRADED
 
 
-async def rows_of(suite: record.Record) -> list[Row]:
+async def rows_of(suite: suite_state.Record) -> list[Row]:
     """A row for each part of *suite*, and the supervisor's own."""
     names = list(suite.addresses)
     ready = await asyncio.gather(
@@ -83,7 +84,7 @@ def _total(rows: list[Row]) -> Memory:
     return sum((Memory(row.rss_bytes, row.pss_bytes) for row in rows), Memory())
 
 
-def _as_json(suite: record.Record, rows: list[Row]) -> str:
+def _as_json(suite: suite_state.Record, rows: list[Row]) -> str:
     total = _total(rows)
     return json.dumps(
         {
@@ -95,7 +96,7 @@ def _as_json(suite: record.Record, rows: list[Row]) -> str:
     )
 
 
-def _as_table(suite: record.Record, rows: list[Row]) -> str:
+def _as_table(suite: suite_state.Record, rows: list[Row]) -> str:
     form = "{:<8} {:>8} {:<11} {:<28} {:>9} {:>8} {:>8}"
     lines = [form.format("SERVICE", "PID", "STATE", "ADDRESS", "UPTIME", "RSS MB", "PSS MB")]
     for row in rows:

@@ -18,9 +18,19 @@ from pydantic_settings import SettingsError
 
 from reelhaul_runtime import logs
 from reelhaul_runtime.settings import SuiteSettings, complaints
-from reelhaul_runtime.up import ground, lines, parts, probes, process, procfs, record
-from reelhaul_runtime.up.keeper import Keeper, Patience
-from reelhaul_runtime.up.parts import Part
+from reelhaul_runtime.up import (
+    data_dir,
+    log_multiplexer,
+    probes,
+    process,
+    procfs,
+    suite_state,
+)
+from reelhaul_runtime.up import (
+    suite_processes as parts,
+)
+from reelhaul_runtime.up.process_supervisor import Keeper, Patience
+from reelhaul_runtime.up.suite_processes import Part
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +50,20 @@ def main() -> int:
         for line in complaints(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
-    with lines.to_stderr("text" if _wants_text(settings) else "json", settings.log_level) as told:
-        logs.configure("up", "json", settings.log_level, stream=lines.Stream("up", told))
+    with log_multiplexer.to_stderr("text" if _wants_text(settings) else "json", settings.log_level) as told:
+        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.Stream("up", told))
         try:
             return _run(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}), told)
-        except (ground.GroundTaken, OSError) as error:
+        except (data_dir.GroundTaken, OSError) as error:
             click.echo(f"reelhaul: {error}", err=True)
             return FAILED
 
 
-def _run(settings: SuiteSettings, told: lines.Lines) -> int:
-    folder = ground.run_folder(settings.data_dir)
-    with ground.locked(folder):
+def _run(settings: SuiteSettings, told: log_multiplexer.Lines) -> int:
+    folder = data_dir.run_folder(settings.data_dir)
+    with data_dir.locked(folder):
         drain = settings.drain_seconds + _LAST_WORDS_SECONDS
-        ground.await_leftovers(record.left_in(folder), drain)
+        data_dir.await_leftovers(suite_state.left_in(folder), drain)
         settings = _with_ports(settings)
         patience = Patience(drain=drain)
         suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
@@ -68,7 +78,7 @@ class Suite:
         parts: Sequence[Part],
         folder: Path,
         patience: Patience,
-        told: lines.Lines,
+        told: log_multiplexer.Lines,
         *,
         nats_url: str = "",
     ) -> None:
@@ -95,7 +105,7 @@ class Suite:
         await asyncio.gather(*keeping)
         beside[1].cancel()
         process.end_orphans(())
-        record.remove(self._folder)
+        suite_state.remove(self._folder)
         return self._code
 
     def _on_signal(self) -> None:
@@ -119,9 +129,9 @@ class Suite:
     def _write_record(self) -> None:
         running = {k.part.name: k.process.pid for k in self._keepers if k.process is not None}
         health = {k.part.name: k.part.health for k in self._keepers}
-        told = record.Record(os.getpid(), self._ready_seconds, self._addresses, health, running)
+        told = suite_state.Record(os.getpid(), self._ready_seconds, self._addresses, health, running)
         try:
-            record.write(self._folder, told)
+            suite_state.write(self._folder, told)
         except OSError as error:
             log.error("suite.json cannot be written: %s", error)  # a full disk ends no service
 
@@ -161,19 +171,19 @@ async def _until_ready(part: Part) -> None:
 
 def _parts_of(settings: SuiteSettings, folder: Path) -> list[Part]:
     """What to run for *settings*: a broker too, unless they name one."""
-    token = settings.suite_token or ground.suite_token(folder)
+    token = settings.suite_token or data_dir.suite_token(folder)
     if settings.nats_url:
         return parts.services(settings, settings.nats_url, token)
-    nats = parts.nats(settings.data_dir / "nats", ground.steady_port())
+    nats = parts.nats(settings.data_dir / "nats", data_dir.steady_port())
     return [nats, *parts.services(settings, nats.address, token)]
 
 
 def _with_ports(settings: SuiteSettings) -> SuiteSettings:
     """*settings* with port 0 filled in. Raises GroundTaken, naming the setting, where a port is in use."""
-    chosen = {name: ground.with_port(getattr(settings, name)) for name in _ADDRESSES}
+    chosen = {name: data_dir.with_port(getattr(settings, name)) for name in _ADDRESSES}
     for name, address in chosen.items():
-        if not ground.is_free(address):
-            raise ground.GroundTaken(
+        if not data_dir.is_free(address):
+            raise data_dir.GroundTaken(
                 f"{address} is taken by another process: end that, or set REELHAUL_{name.upper()} to another"
             )
     return settings.model_copy(update=chosen)

@@ -9,9 +9,9 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from reelhaul_transcoding.codec import kinds, puts, structs, texts
-from reelhaul_transcoding.codec.puts import Fill
-from reelhaul_transcoding.codec.read import Reader, key_reader, scalar_reader
+from reelhaul_transcoding.codec import field_types, setters, structs, well_known
+from reelhaul_transcoding.codec.scalars import Reader, key_reader, scalar_reader
+from reelhaul_transcoding.codec.setters import Fill
 from reelhaul_transcoding.errors import FieldFault
 
 
@@ -61,7 +61,7 @@ class Decoder:
         return fill
 
     def _compile(self, kind: Descriptor) -> None:
-        if kind.full_name in kinds.WRAPPERS:
+        if kind.full_name in field_types.WRAPPERS:
             self._compiled[kind.full_name] = _wrapper(scalar_reader(kind.fields_by_name["value"]))
         elif kind.full_name in self._well_known:
             self._compiled[kind.full_name] = self._well_known[kind.full_name]
@@ -99,16 +99,26 @@ class Decoder:
         return fill
 
     def _put(self, field: FieldDescriptor) -> Fill:
-        if kinds.is_map(field):
-            key, value = kinds.entry_of(field)
+        if field_types.is_map(field):
+            key, value = field_types.entry_of(field)
             if value.message_type is not None:
-                return puts.put_message_map(field.name, key_reader(key), self.of(value.message_type), value)
-            return puts.put_map(field.name, key_reader(key), scalar_reader(value))
+                return setters.put_message_map(
+                    field.name, key_reader(key), self.of(value.message_type), value
+                )
+            return setters.put_map(field.name, key_reader(key), scalar_reader(value))
         if field.message_type is not None:
             fill = self.of(field.message_type)
-            return puts.put_messages(field, fill) if field.is_repeated else puts.put_message(field.name, fill)
+            return (
+                setters.put_messages(field, fill)
+                if field.is_repeated
+                else setters.put_message(field.name, fill)
+            )
         read = scalar_reader(field)
-        return puts.put_scalars(field.name, read) if field.is_repeated else puts.put_scalar(field.name, read)
+        return (
+            setters.put_scalars(field.name, read)
+            if field.is_repeated
+            else setters.put_scalar(field.name, read)
+        )
 
     def _any(self, message: Any, value: Any, path: str) -> None:
         if not isinstance(value, dict):
@@ -124,7 +134,7 @@ class Decoder:
             raise FieldFault(path, "names a type in @type that is not known here") from error
         inner = GetMessageClass(kind)()
         rest = {name: item for name, item in value.items() if name != "@type"}
-        if kind.full_name in kinds.WELL_KNOWN:
+        if kind.full_name in field_types.WELL_KNOWN:
             if rest.keys() != {"value"}:
                 raise FieldFault(path, "must hold its content in value")
             rest = rest["value"]
@@ -143,8 +153,8 @@ def _takes_null(field: FieldDescriptor) -> bool:
     if field.is_repeated:
         return False
     if field.message_type is not None:
-        return kinds.is_value(field)
-    return field.enum_type is not None and field.enum_type.full_name == kinds.NULL_VALUE
+        return field_types.is_value(field)
+    return field.enum_type is not None and field.enum_type.full_name == field_types.NULL_VALUE
 
 
 def _wrapper(read: Reader) -> Fill:
@@ -162,20 +172,20 @@ def _text(value: Any, path: str) -> str:
 
 def _timestamp(message: Any, value: Any, path: str) -> None:
     try:
-        message.seconds, message.nanos = texts.timestamp_of(_text(value, path))
+        message.seconds, message.nanos = well_known.timestamp_of(_text(value, path))
     except ValueError as error:
         raise FieldFault(path, str(error)) from error
 
 
 def _duration(message: Any, value: Any, path: str) -> None:
     try:
-        message.seconds, message.nanos = texts.duration_of(_text(value, path))
+        message.seconds, message.nanos = well_known.duration_of(_text(value, path))
     except ValueError as error:
         raise FieldFault(path, str(error)) from error
 
 
 def _mask(message: Any, value: Any, path: str) -> None:
     try:
-        message.paths.extend(texts.mask_of(_text(value, path), snake=False))
+        message.paths.extend(well_known.mask_of(_text(value, path), snake=False))
     except ValueError as error:
         raise FieldFault(path, str(error)) from error

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from reelhaul_transcoding.codec import kinds, structs, texts
+from reelhaul_transcoding.codec import field_types, structs, well_known
 
 #: A field's or message's value to what orjson takes.
 Converter = Callable[[Any], Any]
@@ -41,11 +41,11 @@ class Encoder:
         self._compiled: dict[str, Converter] = {}
         self._well_known: dict[str, Converter] = {
             "google.protobuf.Any": self._any,
-            "google.protobuf.Duration": lambda m: texts.duration_text(m.seconds, m.nanos),
-            "google.protobuf.FieldMask": lambda m: texts.mask_text(m.paths),
+            "google.protobuf.Duration": lambda m: well_known.duration_text(m.seconds, m.nanos),
+            "google.protobuf.FieldMask": lambda m: well_known.mask_text(m.paths),
             "google.protobuf.ListValue": structs.list_json,
             "google.protobuf.Struct": structs.struct_json,
-            "google.protobuf.Timestamp": lambda m: texts.timestamp_text(m.seconds, m.nanos),
+            "google.protobuf.Timestamp": lambda m: well_known.timestamp_text(m.seconds, m.nanos),
             "google.protobuf.Value": structs.json_of,
         }
 
@@ -72,7 +72,7 @@ class Encoder:
         return write
 
     def _compile(self, kind: Descriptor) -> None:
-        if kind.full_name in kinds.WRAPPERS:
+        if kind.full_name in field_types.WRAPPERS:
             convert = self._scalar(kind.fields_by_name["value"]) or _same
             self._compiled[kind.full_name] = lambda message: convert(message.value)
         elif kind.full_name in self._well_known:
@@ -88,8 +88,8 @@ class Encoder:
 
     def _put(self, field: FieldDescriptor, *, always: bool) -> _Put:
         name, attribute = self._name(field), field.name
-        if kinds.is_map(field):
-            key, value = kinds.entry_of(field)
+        if field_types.is_map(field):
+            key, value = field_types.entry_of(field)
             convert = self._converter(value) or _same
             return _put_map(name, attribute, _key_of(key), convert, always)
         if field.is_repeated:
@@ -109,14 +109,14 @@ class Encoder:
 
     def _scalar(self, field: FieldDescriptor) -> Converter | None:
         """How a scalar is written; None where it is written as it is."""
-        if field.type in kinds.WIDE:
+        if field.type in field_types.WIDE:
             return str
         if field.enum_type is not None:
             return self._enum(field.enum_type)
         return _CONVERTERS.get(field.type)
 
     def _enum(self, enum: EnumDescriptor) -> Converter | None:
-        if enum.full_name == kinds.NULL_VALUE:
+        if enum.full_name == field_types.NULL_VALUE:
             return lambda _: None
         if self._enum_numbers:
             return None
@@ -131,15 +131,19 @@ class Encoder:
             kind = self._pool.FindMessageTypeByName(url.rpartition("/")[2])
             inner = GetMessageClass(kind).FromString(message.value)
         except (KeyError, DecodeError):
-            return {"@type": url, "value": texts.bytes_text(message.value)}
+            return {"@type": url, "value": well_known.bytes_text(message.value)}
         told = self.of(kind)(inner)
-        return {"@type": url, "value": told} if kind.full_name in kinds.WELL_KNOWN else {"@type": url, **told}
+        return (
+            {"@type": url, "value": told}
+            if kind.full_name in field_types.WELL_KNOWN
+            else {"@type": url, **told}
+        )
 
 
 _CONVERTERS: dict[int, Converter] = {
-    FieldDescriptor.TYPE_BYTES: texts.bytes_text,
-    FieldDescriptor.TYPE_DOUBLE: texts.double_value,
-    FieldDescriptor.TYPE_FLOAT: texts.single_value,
+    FieldDescriptor.TYPE_BYTES: well_known.bytes_text,
+    FieldDescriptor.TYPE_DOUBLE: well_known.double_value,
+    FieldDescriptor.TYPE_FLOAT: well_known.single_value,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reelhaul_transcoding.codec import texts
+from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.errors import FieldFault
 
 
@@ -17,7 +17,7 @@ def json_of(value: Any) -> Any:
     if kind == "list_value":
         return list_json(value.list_value)
     if kind == "number_value":
-        return texts.double_value(value.number_value)
+        return well_known.double_value(value.number_value)
     return getattr(value, kind) if kind in ("string_value", "bool_value") else None
 
 
@@ -64,7 +64,7 @@ def _fill_list(target: Any, value: Any, path: str) -> None:
 
 def _number(value: float, path: str) -> float:
     try:
-        return texts.finite(float(value))
+        return well_known.finite(float(value))
     except (OverflowError, ValueError) as error:
         raise FieldFault(path, "a number is out of range") from error
 

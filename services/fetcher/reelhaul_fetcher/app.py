@@ -15,40 +15,41 @@ from datetime import UTC, datetime
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher import certificates, installed
-from reelhaul_fetcher import namespace as namespaces
-from reelhaul_fetcher.bus import JetStreamQueue
-from reelhaul_fetcher.clients import RemoteArtifacts
-from reelhaul_fetcher.cookies import CookieFolder
-from reelhaul_fetcher.guard.process import GuardConfig
-from reelhaul_fetcher.guarding import GuardProcess
-from reelhaul_fetcher.leasing import RemoteLeases
+from reelhaul_fetcher.api.fetcher import FetcherServicer
+from reelhaul_fetcher.clients.jobs import RemoteLeases
+from reelhaul_fetcher.clients.libretranslate import LibreTranslate, NoTranslator
+from reelhaul_fetcher.clients.storage import RemoteArtifacts
+from reelhaul_fetcher.disk.cookies import CookieFolder
+from reelhaul_fetcher.disk.egress_usage_log import Spending
+from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.metering import MeteredGuard, ThriftyQueue
 from reelhaul_fetcher.model.egresses import Egresses
+from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_fetcher.ports import Cookies, Translator
-from reelhaul_fetcher.scratch import DiskScratch
 from reelhaul_fetcher.service.attempt import Bench
-from reelhaul_fetcher.service.ending import ended
-from reelhaul_fetcher.service.fetching import Fetching, Limits
-from reelhaul_fetcher.service.presence import Presence
-from reelhaul_fetcher.service.probing import Probing
-from reelhaul_fetcher.service.room import Room
-from reelhaul_fetcher.service.signing import SignIn
+from reelhaul_fetcher.service.cookie_login import SignIn
+from reelhaul_fetcher.service.direct_fetch import Unqueued
+from reelhaul_fetcher.service.disk_space import Room
+from reelhaul_fetcher.service.download import Fetching, Limits
+from reelhaul_fetcher.service.egress_metering import MeteredGuard, ThriftyQueue
+from reelhaul_fetcher.service.heartbeat import Presence
+from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
-from reelhaul_fetcher.service.unqueued import Unqueued
 from reelhaul_fetcher.service.worker import Worker
-from reelhaul_fetcher.servicer import FetcherServicer
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.spending import Spending
-from reelhaul_fetcher.translating import LibreTranslate, NoTranslator
-from reelhaul_fetcher.ytdlp.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.surroundings import environment
+from reelhaul_fetcher.ytdlp import version
+from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates
+from reelhaul_fetcher.ytdlp.process import namespace as namespaces
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import channel
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.tasks import ended
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
 
 
 def _tell_age(engine: str) -> None:
-    age = installed.age(engine)
+    age = version.age(engine)
     told = {"engine": age.engine, "days": age.days, "floor": age.floor}
     if age.state == "ok":
         log.info("the engine's age", extra=told)

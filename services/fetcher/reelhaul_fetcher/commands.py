@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from reelhaul_fetcher.cookies import CookieFolder, Kept
+    from reelhaul_fetcher.disk.cookies import CookieFolder, Kept
 
 _KEY = "REELHAUL_FETCHER_COOKIES_KEY"
 _OUR_TENANT = "local"
@@ -72,7 +72,7 @@ def remove(name: str) -> None:
 
 
 def _folder() -> CookieFolder:
-    from reelhaul_fetcher.cookies import CookieFolder
+    from reelhaul_fetcher.disk.cookies import CookieFolder
     from reelhaul_fetcher.settings import Settings
 
     settings = Settings()
@@ -109,7 +109,7 @@ def version(as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from reelhaul_fetcher.installed import age
+    from reelhaul_fetcher.ytdlp.version import age
 
     found = age()
     if as_json:
@@ -129,7 +129,7 @@ def canary(urls: tuple[str, ...], engine: str | None, as_json: bool) -> None:
 
     Exits with 1 if the other one is worse at any URL; without another, if the present one fails at any.
     """
-    from reelhaul_fetcher.flying import flown
+    from reelhaul_fetcher.engine_trial_cli import flown
 
     try:
         raise SystemExit(flown(urls, engine, as_json=as_json))

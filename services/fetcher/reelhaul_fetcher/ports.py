@@ -14,7 +14,7 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, P
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import Jar
-from reelhaul_fetcher.model.orders import (
+from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
     FetchOrder,
     FetchReport,

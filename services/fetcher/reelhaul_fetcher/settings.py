@@ -11,10 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from reelhaul_fetcher.guard.dial import Upstream
-from reelhaul_fetcher.model.access import SPONSORBLOCK, Access
+from reelhaul_fetcher.guard.dialer import Upstream
+from reelhaul_fetcher.model.disk_limits import AGAIN, Marks
 from reelhaul_fetcher.model.egresses import STRAIGHT, name_of
-from reelhaul_fetcher.model.room import AGAIN, Marks
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
 from reelhaul_runtime.settings import SuiteSettings
 
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"

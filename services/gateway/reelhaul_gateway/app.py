@@ -10,14 +10,14 @@ from grpc import aio
 
 from reelhaul_gateway import files, probes
 from reelhaul_gateway.clients import GrpcCheckup, StorageCanary, raw_channel
-from reelhaul_gateway.edge import Edge
 from reelhaul_gateway.files import Files
-from reelhaul_gateway.listening import listening
+from reelhaul_gateway.health import Health
+from reelhaul_gateway.http_server import listening
+from reelhaul_gateway.middleware import Edge
 from reelhaul_gateway.probes import Probes
 from reelhaul_gateway.routes import SERVICES
-from reelhaul_gateway.service import Health
-from reelhaul_gateway.servicer import SystemServicer
 from reelhaul_gateway.settings import Settings
+from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import transcoder
 from reelhaul_gateway.upstreams import Named
 from reelhaul_runtime.rpc import channels

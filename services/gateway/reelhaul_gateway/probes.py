@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
-from reelhaul_gateway.service import Health
+from reelhaul_gateway.health import Health
 from reelhaul_transcoding.http import Receive, Scope, Send, respond
 
 PATHS = frozenset({"/healthz", "/readyz"})

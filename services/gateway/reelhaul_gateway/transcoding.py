@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.descriptor import MethodDescriptor
 
 from reelhaul.downloads.v1 import download_service_pb2
-from reelhaul_gateway.faults import described
+from reelhaul_gateway.error_reasons import described
 from reelhaul_gateway.routes import SERVICES
 from reelhaul_gateway.settings import Settings
 from reelhaul_runtime.rpc.policy import max_deadline_of

@@ -21,43 +21,43 @@ from reelhaul.jobs.v1 import (
     schedule_service_pb2_grpc,
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_jobs.bus import NatsJobBus
+from reelhaul_jobs.api.downloads.servicer import DownloadServicer
+from reelhaul_jobs.api.jobs import JobServicer
+from reelhaul_jobs.api.leases import LeaseServicer
+from reelhaul_jobs.api.schedules import ScheduleServicer
+from reelhaul_jobs.api.validation.schedules import check_again
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
-from reelhaul_jobs.downloads.servicer import DownloadServicer
-from reelhaul_jobs.move_store import SqlMoveStore
 from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
+from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.queue_store import SqlQueueStore
-from reelhaul_jobs.schedules.admission import check_again
-from reelhaul_jobs.schedules.service import Scheduler, Schedules
-from reelhaul_jobs.schedules.servicer import ScheduleServicer
-from reelhaul_jobs.schedules.store import SqlScheduleStore
+from reelhaul_jobs.service.artifact_expiry_sync import Confirmer
 from reelhaul_jobs.service.batches import Batches
-from reelhaul_jobs.service.cascading import Cascader
-from reelhaul_jobs.service.confirming import Confirmer
-from reelhaul_jobs.service.dispatching import Dispatcher
-from reelhaul_jobs.service.forgetting import Forgetter
-from reelhaul_jobs.service.hub import Hub
+from reelhaul_jobs.service.cascade_canceller import Cascader
+from reelhaul_jobs.service.dispatcher import Dispatcher
+from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.expired_job_deleter import Retirer
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
-from reelhaul_jobs.service.loops import Leader, Loop, run
-from reelhaul_jobs.service.news import News
-from reelhaul_jobs.service.retiring import Retirer
-from reelhaul_jobs.service.sweeping import Sweeper
+from reelhaul_jobs.service.loop_runner import Leader, Loop, run
+from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.reaper import Sweeper
+from reelhaul_jobs.service.retention_purger import Forgetter
+from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watching.feed import Feed
-from reelhaul_jobs.service.watching.many import Followings
-from reelhaul_jobs.service.watching.one import Watches
-from reelhaul_jobs.service.watching.topics import Topics
-from reelhaul_jobs.servicer.jobs import JobServicer
-from reelhaul_jobs.servicer.leases import LeaseServicer
+from reelhaul_jobs.service.watch.change_feed import Feed
+from reelhaul_jobs.service.watch.filter_stream import Followings
+from reelhaul_jobs.service.watch.job_stream import Watches
+from reelhaul_jobs.service.watch.watched_jobs import Topics
 from reelhaul_jobs.settings import Settings
-from reelhaul_jobs.store import SqlJobStore
+from reelhaul_jobs.store.jobs import SqlJobStore
+from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.schedules import SqlScheduleStore
+from reelhaul_jobs.store.state_events import SqlMoveStore
 from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import OpenDoor
 from reelhaul_runtime.rpc.channels import channel
-from reelhaul_runtime.rpc.serving import Servicer, serving
+from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database

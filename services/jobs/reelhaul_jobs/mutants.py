@@ -10,11 +10,11 @@ from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases
-from reelhaul_jobs.model.change import Change, Refusal
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.transition import Change, Refusal
 from reelhaul_jobs.service.leases import Leases, Receipt, Renewed
-from reelhaul_jobs.service.sweeping import Sweeper
+from reelhaul_jobs.service.reaper import Sweeper
 
 
 class UnfencedLeases(Leases):

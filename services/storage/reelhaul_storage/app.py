@@ -11,16 +11,16 @@ from urllib.parse import unquote, urlsplit
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul_runtime.identity import OpenDoor
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.page_tokens import Pages
+from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
-from reelhaul_storage.catalogue.store import COMPONENT, SqlCatalogue
+from reelhaul_storage.api.storage import StorageServicer
+from reelhaul_storage.catalog.store import COMPONENT, SqlCatalogue
 from reelhaul_storage.disk.blobs import Disk
-from reelhaul_storage.pages import Pages
 from reelhaul_storage.service.artifacts import Artifacts
-from reelhaul_storage.service.sweep import Sweep, sweeping
+from reelhaul_storage.service.garbage_collector import Sweep, sweeping
 from reelhaul_storage.service.uploads import Uploads
-from reelhaul_storage.servicer import StorageServicer
 from reelhaul_storage.settings import Settings
 
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name

@@ -10,7 +10,7 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.failures import EtagMismatch, Expired
+from reelhaul_storage.errors import EtagMismatch, Expired
 
 #: How long an unfinished write is kept after its last byte.
 UPLOAD_LIFE = timedelta(hours=24)

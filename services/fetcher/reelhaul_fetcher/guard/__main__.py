@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 
-from reelhaul_fetcher.guard.control import obey
+from reelhaul_fetcher.guard.rpc_server import obey
 
 
 def main() -> None:

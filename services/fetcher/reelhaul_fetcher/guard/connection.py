@@ -7,13 +7,13 @@ import time
 import traceback
 from collections.abc import Callable
 
-from reelhaul_fetcher.guard.account import NOBODY, Account
-from reelhaul_fetcher.guard.carrier import Carrier
-from reelhaul_fetcher.guard.dial import Dialer
+from reelhaul_fetcher.guard.buffered_socket import Wire
+from reelhaul_fetcher.guard.dialer import Dialer
 from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
-from reelhaul_fetcher.guard.http import answers
+from reelhaul_fetcher.guard.forwarder import Carrier
+from reelhaul_fetcher.guard.http import error_responses
 from reelhaul_fetcher.guard.http.requests import Request, parse_request
-from reelhaul_fetcher.guard.wire import Wire
+from reelhaul_fetcher.guard.session import NOBODY, Account
 
 
 class Connection:
@@ -64,16 +64,16 @@ class Connection:
             host = request.host
             carrier = self._admit(request)
             if carrier is None:
-                return await self._close_with(answers.who_are_you())
+                return await self._close_with(error_responses.who_are_you())
             return await carrier.carry(request)
         except Malformed as malformed:
             self._note(host, malformed.why)
-            return await self._close_with(answers.malformed(malformed.why))
+            return await self._close_with(error_responses.malformed(malformed.why))
         except Refused as refused:
             self._note(host, refused.why)
-            return await self._close_with(answers.refused(refused.why))
+            return await self._close_with(error_responses.refused(refused.why))
         except Unreachable as unreachable:
-            return await self._close_with(answers.failed(unreachable.why, unreachable.status))
+            return await self._close_with(error_responses.failed(unreachable.why, unreachable.status))
 
     def _admit(self, request: Request) -> Carrier | None:
         """The carrier for *request*, if it shows an open pass: the same one on all of a connection."""

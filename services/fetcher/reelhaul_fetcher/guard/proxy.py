@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reelhaul_fetcher.guard.account import Account
+from reelhaul_fetcher.guard.buffered_socket import Wire
 from reelhaul_fetcher.guard.connection import Connection
-from reelhaul_fetcher.guard.dial import Dialer, Upstream
-from reelhaul_fetcher.guard.wire import Wire
+from reelhaul_fetcher.guard.dialer import Dialer, Upstream
+from reelhaul_fetcher.guard.session import Account
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from reelhaul_fetcher.media import running
+from reelhaul_fetcher.media import subprocess as running
 
 #: It reads local files and nothing else, whatever the file says.
 LOCAL_ONLY = ("-protocol_whitelist", "file,pipe,crypto,data")

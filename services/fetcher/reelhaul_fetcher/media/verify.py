@@ -9,8 +9,8 @@ from google.protobuf import duration_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia
-from reelhaul_fetcher.media import tasting
-from reelhaul_fetcher.media.films import Inspection, NotMedia, Unplayable
+from reelhaul_fetcher.media import inspector_client
+from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -36,13 +36,13 @@ def verified(path: Path, promise: Promise, seen: Inspection | None = None) -> De
     if path.stat().st_size == 0:
         raise _failed("size", "the file is empty")
     try:
-        seen = seen or tasting.inspect(path)
+        seen = seen or inspector_client.inspect(path)
     except NotMedia as error:
         raise _failed("container", f"the file cannot be read: {error}") from error
     _check_streams(seen, promise)
     _check_duration(seen.duration, promise)
     try:
-        tasting.try_out(path)
+        inspector_client.try_out(path)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     return delivered(seen, path.suffix.lstrip("."))

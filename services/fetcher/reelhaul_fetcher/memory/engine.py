@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.orders import (
+from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
     FetchOrder,
     FetchReport,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul_fetcher.model.orders import Product
+from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import Stamp, Usage
 
 

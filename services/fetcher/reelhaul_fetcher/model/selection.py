@@ -8,7 +8,7 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs, expert
+from reelhaul_fetcher.model import codecs, selector_streams
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
@@ -35,7 +35,9 @@ def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] =
     if spec.media_kind == FormatSpec.SUBTITLES_ONLY:
         return [], []
     if spec.selector:
-        return expert.taken([s for s in playable if codecs.family(s.video_codec) not in barred], spec), []
+        return selector_streams.taken(
+            [s for s in playable if codecs.family(s.video_codec) not in barred], spec
+        ), []
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio_only(playable, spec)
     usable = [s for s in playable if codecs.family(s.video_codec) not in barred]

@@ -14,19 +14,19 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.room import Use
+from reelhaul_fetcher.model.disk_limits import Use
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
-from reelhaul_fetcher.service import asking, outcomes
-from reelhaul_fetcher.service.ending import ended
+from reelhaul_fetcher.service import lease_retry, outcomes
+from reelhaul_fetcher.service.disk_space import Room
+from reelhaul_fetcher.service.download import Fetching
 from reelhaul_fetcher.service.fetches import Fetches, Tracked
-from reelhaul_fetcher.service.fetching import Fetching
-from reelhaul_fetcher.service.keeping import Keeper, Stop
+from reelhaul_fetcher.service.lease_keeper import Keeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
-from reelhaul_fetcher.service.places import Place
-from reelhaul_fetcher.service.reporting import Reporter
-from reelhaul_fetcher.service.room import Room
+from reelhaul_fetcher.service.progress_reporter import Reporter
+from reelhaul_fetcher.service.slots import Place
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.tasks import ended
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Attempt:
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
         bench = self._bench
-        claimed = await asking.claim(bench.leases, self._claim(), bench.clock)
+        claimed = await lease_retry.claim(bench.leases, self._claim(), bench.clock)
         if claimed is None:
             await self._delivery.nak(timedelta(seconds=2))
             return
@@ -213,7 +213,7 @@ class Attempt:
         request.http_statuses.update(reporter.sightings.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
-        answer = await asking.finish(self._bench.leases, request, self._bench.worker)
+        answer = await lease_retry.finish(self._bench.leases, request, self._bench.worker)
         failpoints.reached("fetcher.ack.before")
         committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
         if committed:

@@ -9,13 +9,13 @@ from datetime import timedelta
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2
-from reelhaul_fetcher.model.room import evicted
+from reelhaul_fetcher.model.disk_limits import evicted
 from reelhaul_fetcher.ports import Delivery
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.attempt import Attempt, Bench
-from reelhaul_fetcher.service.ending import ended
-from reelhaul_fetcher.service.places import Place, Places
+from reelhaul_fetcher.service.slots import Place, Places
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
+from reelhaul_runtime.tasks import ended
 
 log = logging.getLogger(__name__)
 

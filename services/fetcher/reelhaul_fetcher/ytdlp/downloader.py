@@ -16,11 +16,11 @@ from yt_dlp.networking import Request, common
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import unsmuggle_url
 
-from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
-from reelhaul_fetcher.model.access import Access
-from reelhaul_fetcher.ytdlp import accessing
-from reelhaul_fetcher.ytdlp.likely import Likely
-from reelhaul_fetcher.ytdlp.resuming import Resuming
+from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
+from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.ytdlp import options as accessing
+from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
+from reelhaul_fetcher.ytdlp.extractor_index import Likely
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")

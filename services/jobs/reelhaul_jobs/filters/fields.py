@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.holding import Facts
-from reelhaul_jobs.filters.tree import Field, Kind
+from reelhaul_jobs.filters.ast import Field, Kind
+from reelhaul_jobs.filters.evaluate import Facts
 from reelhaul_jobs.model import retries, states
 from reelhaul_jobs.model.job import Job
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.picking import Ready
 from reelhaul_jobs.ports.bus import Notice
 
 

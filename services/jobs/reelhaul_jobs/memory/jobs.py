@@ -9,12 +9,12 @@ from itertools import count
 
 from reelhaul_jobs.memory import pages, tallies
 from reelhaul_jobs.memory.rows import Rows, exists, rank
-from reelhaul_jobs.model import change as changes
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
-from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.rate_limited_lease import Passage
 from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.model.transition import Change
 from reelhaul_jobs.ports.jobs import Page, Query, Request, Rule, RuleOfList, RuleOfMany, SiteKey, SiteRule
 from reelhaul_runtime.errors import NotFound, to_status
 

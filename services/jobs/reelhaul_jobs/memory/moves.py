@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reelhaul_jobs.memory.rows import Rows
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.moves import Move
+from reelhaul_jobs.ports.state_events import Move
 
 
 class MemoryMoveStore:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from reelhaul_jobs.filters.evaluate import holds
 from reelhaul_jobs.filters.fields import facts_of
-from reelhaul_jobs.filters.holding import holds
 from reelhaul_jobs.memory.rows import Rows
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.jobs import Page, Query

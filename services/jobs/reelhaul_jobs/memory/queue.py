@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from reelhaul_jobs.memory.rows import Rows, rank, ready_of
-from reelhaul_jobs.model.gates import WORKER_GONE
+from reelhaul_jobs.model.fair_scheduling import Held, Ready
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.picking import Held, Ready
+from reelhaul_jobs.model.rate_limit import WORKER_GONE
 from reelhaul_jobs.model.sites import SiteNow
 from reelhaul_jobs.model.states import Lane, State
 from reelhaul_jobs.ports.queue import Backlog, Look

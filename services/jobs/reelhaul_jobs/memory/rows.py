@@ -11,10 +11,10 @@ from datetime import datetime
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model.change import Change
-from reelhaul_jobs.model.gates import WORKER_GONE, Gate
+from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Attempt, Event, Job
-from reelhaul_jobs.model.picking import Ready
+from reelhaul_jobs.model.rate_limit import WORKER_GONE, Gate
+from reelhaul_jobs.model.transition import Change
 from reelhaul_jobs.ports.jobs import Request
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 

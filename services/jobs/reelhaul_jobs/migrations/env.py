@@ -1,6 +1,6 @@
 """Alembic asks here how to run the revisions."""
 
-from reelhaul_jobs.tables import metadata
+from reelhaul_jobs.store.tables import metadata
 from reelhaul_runtime.sql import migrations
 
 migrations.run(metadata)

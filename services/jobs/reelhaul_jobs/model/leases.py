@@ -11,12 +11,12 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import avoiding, change, gates, retries
-from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
-from reelhaul_jobs.model.expanding import described
+from reelhaul_jobs.model import rate_limit, retries, transition, worker_exclusion
 from reelhaul_jobs.model.job import Attempt, Ending, Job
-from reelhaul_jobs.model.queueing import cancelled, requeued
+from reelhaul_jobs.model.playlist_expansion import described
+from reelhaul_jobs.model.queue_transitions import cancelled, requeued
 from reelhaul_jobs.model.states import AttemptState, Lane, State
+from reelhaul_jobs.model.transition import Change, Refusal, RefusalReason
 from reelhaul_runtime import errors
 
 
@@ -85,20 +85,22 @@ def claimed(job: Job, claim: Claim, now: datetime) -> Change:
     if job.leased and job.attempt == claim.attempt:
         return _claimed_again(job, claim, now)
     if job.delete_time is not None:
-        return change.none(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
+        return transition.none(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
     if job.state.terminal or job.state is State.CANCELLING:
-        return change.none(job, Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}"))
+        return transition.none(
+            job, Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
+        )
     if job.state is State.PAUSED:
-        return change.none(job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job"))
+        return transition.none(job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job"))
     if job.attempt != claim.attempt or job.state is not State.QUEUED:
         told = f"attempt {claim.attempt} is not the present one, {job.attempt}"
-        return change.none(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
+        return transition.none(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
     if job.lane is Lane.LATER and job.due is not None and job.due > now:
         refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
         later = job.changed(now, attempt=job.attempt + 1)
         return Change(before=job, job=later, refusal=refusal)
-    if unfit := avoiding.refusal(job, claim.worker, now):
-        return change.none(job, unfit)
+    if unfit := worker_exclusion.refusal(job, claim.worker, now):
+        return transition.none(job, unfit)
     return _leased(job, claim, now)
 
 
@@ -113,7 +115,7 @@ def renewed(
 ) -> Change:
     """*job* with its lease prolonged. A lapsed lease that nobody took yet is still the worker's."""
     if refusal := _stale(job, epoch):
-        return change.none(job, refusal)
+        return transition.none(job, refusal)
     kept = job.but(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
         kept = kept.changed(now, media=media, expansion=described(job.expansion, media))
@@ -121,11 +123,11 @@ def renewed(
 
 
 def finished(
-    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: gates.Jitter = random.random
+    job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: rate_limit.Jitter = random.random
 ) -> Change:
     """*job* after its lease's outcome; refused for a stale epoch."""
     if refusal := _stale(job, epoch):
-        return change.none(job, refusal)
+        return transition.none(job, refusal)
     held = job.but(progress=outcome.progress or job.progress)
     if job.state is State.CANCELLING:
         return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
@@ -140,7 +142,7 @@ def finished(
                 return _done(job, after, state, outcome, error)
             after = _failed(held, error, bad.retry_after, now, jitter)
             if bad.avoid_worker:
-                after = avoiding.by_another(after)
+                after = worker_exclusion.by_another(after)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
             charged = max(0, job.charged - 1)
@@ -155,7 +157,7 @@ def finished(
 def lapsed(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Change:
     """*job* taken back from a worker that went silent; unchanged if its lease is live."""
     if not job.leased or job.due is None or job.due + grace > now:
-        return change.none(job)
+        return transition.none(job)
     if job.state is State.CANCELLING:
         return Change(before=job, job=cancelled(job, now), ended=Ending(state=AttemptState.LOST))
     error = retries.status_of(
@@ -172,7 +174,7 @@ def _claimed_again(job: Job, claim: Claim, now: datetime) -> Change:
     """A claim of an attempt that is leased: the same call again, another worker's, or too late."""
     live = job.due is not None and job.due > now
     if live and job.worker == claim.worker and job.claim_id == claim.request_id:
-        return change.none(job)
+        return transition.none(job)
     if live and job.due is not None:
         refusal = Refusal(
             reason=RefusalReason.LEASED,
@@ -180,7 +182,7 @@ def _claimed_again(job: Job, claim: Claim, now: datetime) -> Change:
             retry_delay=job.due - now,
             lease_expire_time=job.due,
         )
-        return change.none(job, refusal)
+        return transition.none(job, refusal)
     after = lapsed(job, now)
     reason = RefusalReason.ENDED if after.job.state.terminal else RefusalReason.SUPERSEDED
     return replace(after, refusal=Refusal(reason=reason, message="the lease lapsed; a later item follows"))
@@ -243,7 +245,7 @@ def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
 
 
 def _failed(
-    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: gates.Jitter
+    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: rate_limit.Jitter
 ) -> Job:
     reason = retries.reason_of(error)
     name = ErrorReason.Name(reason)
@@ -270,8 +272,8 @@ def _refused(job: Job, error: status_pb2.Status, asked: timedelta | None, now: d
     """
     name = ErrorReason.Name(retries.reason_of(error))
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    given_up = asked is not None and asked > gates.LONGEST_WAIT
-    if given_up or failures[name] >= gates.MOST_PARKS:
+    given_up = asked is not None and asked > rate_limit.LONGEST_WAIT
+    if given_up or failures[name] >= rate_limit.MOST_PARKS:
         return job.ended(State.FAILED, now, error=error, failures=failures)
     charged = max(0, job.charged - 1)
     return requeued(job, now, since=now, charged=charged, error=error, failures=failures)

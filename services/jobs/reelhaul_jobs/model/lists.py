@@ -9,7 +9,7 @@ from enum import Enum
 
 from google.rpc import status_pb2
 
-from reelhaul_jobs.filters.tree import Node
+from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
 

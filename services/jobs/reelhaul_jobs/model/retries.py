@@ -10,8 +10,8 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model.gates import LONGEST_WAIT, Jitter
 from reelhaul_jobs.model.job import RetryPolicy
+from reelhaul_jobs.model.rate_limit import LONGEST_WAIT, Jitter
 from reelhaul_runtime import errors
 
 

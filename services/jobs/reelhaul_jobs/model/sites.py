@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from reelhaul_jobs.model.gates import Gate
+from reelhaul_jobs.model.rate_limit import Gate
 
 #: As many as you like.
 UNLIMITED = 10**9

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.picking import Ready
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from reelhaul_jobs.filters.tree import Node
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
-from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.rate_limited_lease import Passage
 from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.transition import Change
 
 #: What becomes of a job as it is now. Pure: it may run again.
 Rule = Callable[[Job], Change]

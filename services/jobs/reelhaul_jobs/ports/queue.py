@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from reelhaul_jobs.model.fair_scheduling import Held, Ready
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.picking import Held, Ready
 from reelhaul_jobs.model.sites import UNLIMITED, SiteNow
 from reelhaul_jobs.model.states import Lane
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.tree import Any, Every, Node, Sign, Term
-from reelhaul_jobs.model import change as changes
-from reelhaul_jobs.model import queueing
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.filters.ast import Any, Every, Node, Sign, Term
+from reelhaul_jobs.model import queue_transitions
+from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.model.states import REOPENED, Kind
+from reelhaul_jobs.model.transition import Change
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore, Query, Request
 from reelhaul_jobs.service.jobs import Owner
-from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.notifier import News
 from reelhaul_runtime.errors import FieldInvalid, NotFound, ReelhaulError, Violation
 
 #: Jobs that one call may retry.
@@ -60,7 +60,9 @@ class Batches:
         for place, job in asked.jobs.items():
             if job.kind is not Kind.SINGLE:
                 raise FieldInvalid(f"requests[{place}].job.kind", "a batch holds no lists: expand each alone")
-        batch = Batch({place: queueing.admitted(job) for place, job in asked.jobs.items()}, asked.failed)
+        batch = Batch(
+            {place: queue_transitions.admitted(job) for place, job in asked.jobs.items()}, asked.failed
+        )
         kept = await (self._in_part(batch, request) if partly else self._whole(batch, request))
         await self._news.tell_all(list(kept.jobs.values()))
         return kept
@@ -87,7 +89,7 @@ class Batches:
         def rule(job: Job) -> Change:
             if job.delete_time is not None:
                 raise NotFound(job.name)
-            return changes.none(job) if job.state.terminal else queueing.cancelling(job, now)
+            return changes.none(job) if job.state.terminal else queue_transitions.cancelling(job, now)
 
         return await self._told(await self._store.change_many(job_ids, rule))
 
@@ -104,7 +106,7 @@ class Batches:
 
         def rule(job: Job) -> Change | None:
             gone = job.delete_time is not None or job.state not in REOPENED
-            return None if gone else queueing.retried(job, now)
+            return None if gone else queue_transitions.retried(job, now)
 
         done = await self._store.change_many([job.id for job in found.jobs], rule, request)
         return Retried(await self._told(done), found.more)

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import holding, prospects, queueing, waits, workforce
-from reelhaul_jobs.model.change import Change
+from reelhaul_jobs.model import preflight, queue_transitions, user_actions, wait_reason, worker_status
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
+from reelhaul_jobs.model.transition import Change
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore, Page, Query, Request, Rule
-from reelhaul_jobs.ports.neighbours import Probe
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.service.hub import Hub
-from reelhaul_jobs.service.news import News
+from reelhaul_jobs.ports.services import Probe
+from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.notifier import News
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
 
@@ -30,7 +30,7 @@ class Seen:
     """A job as its reader is told of it."""
 
     job: Job
-    wait: waits.Wait | None = None
+    wait: wait_reason.Wait | None = None
     estimate: media_pb2.Estimate | None = None
     #: Of an expansion: how many of its jobs are in which state; None: not counted.
     children: Mapping[State, int] | None = None
@@ -63,37 +63,39 @@ class Jobs:
         Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
         """
         failpoints.reached("jobs.create.before_commit")
-        (kept,) = await self._store.add([queueing.admitted(job)], request)
+        (kept,) = await self._store.add([queue_transitions.admitted(job)], request)
         failpoints.reached("jobs.create.after_commit")
         await self._news.tell_row(kept)
-        return Seen(kept, waits.wait_of(kept))
+        return Seen(kept, wait_reason.wait_of(kept))
 
     async def created(self, request: Request | None) -> Seen | None:
         """The job of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
         if request is None or (kept := await self._store.earlier(request)) is None:
             return None
-        return Seen(kept[0], waits.wait_of(kept[0]))
+        return Seen(kept[0], wait_reason.wait_of(kept[0]))
 
     async def forecast(self, job: Job) -> Seen:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         listed = job.expansion.max_entries if job.expansion else 0
         media, estimate = await self._probe.look(job.url, job.format, listed)
-        prospects.check(job.format, media, estimate)
-        would_be = replace(queueing.admitted(job), media=media)
-        return Seen(would_be, waits.wait_of(would_be), estimate)
+        preflight.check(job.format, media, estimate)
+        would_be = replace(queue_transitions.admitted(job), media=media)
+        return Seen(would_be, wait_reason.wait_of(would_be), estimate)
 
     async def get(self, job_id: str, owner: Owner) -> Seen:
         """The job with its newest progress, and why it waits. ``NotFound`` for others' jobs."""
         job = self.freshest(_owned(await self._store.get(job_id), owner))
         children = await self._store.children(job.id) if job.kind is Kind.EXPANSION else None
         if job.state is not State.QUEUED:
-            return Seen(job, waits.wait_of(job), children=children)
+            return Seen(job, wait_reason.wait_of(job), children=children)
         now = self._now()
         place = await self._store.place(job)
         slots, present = await self._queue.slots(now), self._hub.roll.present()
-        site = waits.wait_at(await self._queue.site(job.site, now), self._limits, now)
-        crew = waits.Crew(lives=slots > 0 or bool(present), short=workforce.shortage_of(present, slots))
-        return Seen(job, waits.wait_of(job, place=place, crew=crew, site=site), children=children)
+        site = wait_reason.wait_at(await self._queue.site(job.site, now), self._limits, now)
+        crew = wait_reason.Crew(
+            lives=slots > 0 or bool(present), short=worker_status.shortage_of(present, slots)
+        )
+        return Seen(job, wait_reason.wait_of(job, place=place, crew=crew, site=site), children=children)
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
@@ -106,13 +108,13 @@ class Jobs:
     async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> Seen:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: queueing.cancelling(job, self._now(), reason)
+            job_id, owner, etag, lambda job: queue_transitions.cancelling(job, self._now(), reason)
         )
 
     async def stop_recording(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
         """End its recording, and keep it. STATE_CONFLICT where nothing is recorded; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: holding.recording_stopped(job, self._now())
+            job_id, owner, etag, lambda job: user_actions.recording_stopped(job, self._now())
         )
 
     async def retry(
@@ -120,25 +122,27 @@ class Jobs:
     ) -> Seen:
         """Queue a FAILED or CANCELLED job again. STATE_CONFLICT for any other; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: queueing.retried(job, self._now()), request
+            job_id, owner, etag, lambda job: queue_transitions.retried(job, self._now()), request
         )
 
     async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
         """Hold the job until it is resumed. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
-        return await self._changed(job_id, owner, etag, lambda job: holding.paused(job, self._now()))
+        return await self._changed(job_id, owner, etag, lambda job: user_actions.paused(job, self._now()))
 
     async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
         """Let a held job go on. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
-        return await self._changed(job_id, owner, etag, lambda job: holding.resumed(job, self._now()))
+        return await self._changed(job_id, owner, etag, lambda job: user_actions.resumed(job, self._now()))
 
-    async def update(self, job_id: str, owner: Owner, update: holding.Update, *, etag: str = "") -> Seen:
+    async def update(self, job_id: str, owner: Owner, update: user_actions.Update, *, etag: str = "") -> Seen:
         """Change what *update* names. STATE_CONFLICT where it is too late for that; ETAG_MISMATCH."""
-        return await self._changed(job_id, owner, etag, lambda job: holding.updated(job, update, self._now()))
+        return await self._changed(
+            job_id, owner, etag, lambda job: user_actions.updated(job, update, self._now())
+        )
 
     async def delete(self, job_id: str, owner: Owner, *, etag: str = "", allow_missing: bool = False) -> None:
         """Remove the job, cancelling it first where it lives. Its artifacts follow. ETAG_MISMATCH."""
         try:
-            await self._changed(job_id, owner, etag, lambda job: queueing.deleted(job, self._now()))
+            await self._changed(job_id, owner, etag, lambda job: queue_transitions.deleted(job, self._now()))
         except NotFound:
             if not allow_missing:
                 raise
@@ -169,12 +173,12 @@ class Jobs:
             _owned(job, owner)
             if job.delete_time is not None:
                 raise NotFound(job.name)
-            queueing.check_etag(job, etag)
+            queue_transitions.check_etag(job, etag)
             return rule(job)
 
         change = await self._store.change(job_id, guarded, request)
         await self._news.tell(change)
-        return Seen(self.freshest(change.job), waits.wait_of(change.job))
+        return Seen(self.freshest(change.job), wait_reason.wait_of(change.job))
 
 
 def _owned(job: Job, owner: Owner) -> Job:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import expanding, leases, passages
-from reelhaul_jobs.model.change import Change, Refusal, RefusalReason
-from reelhaul_jobs.model.gates import Gate
+from reelhaul_jobs.model import leases, playlist_expansion, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.passages import Passage
+from reelhaul_jobs.model.rate_limit import Gate
+from reelhaul_jobs.model.rate_limited_lease import Passage
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Kind, State
+from reelhaul_jobs.model.transition import Change, Refusal, RefusalReason
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.service.news import News
+from reelhaul_jobs.service.notifier import News
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 
@@ -83,7 +83,7 @@ class Leases:
         await self._note(claim.worker, slots, (claim.egress, *claim.other_egresses))
 
         def rule(job: Job, passage: Passage) -> Change:
-            return passages.claimed(job, claim, passage, self._limits, self._now())
+            return rate_limited_lease.claimed(job, claim, passage, self._limits, self._now())
 
         counted = self._limits.any
         change = await self._change_at_site(
@@ -105,11 +105,11 @@ class Leases:
         """The lease prolonged, and whether to stop; or that it is gone. Each of *entries* is a job then."""
 
         def rule(job: Job, passage: Passage) -> Change:
-            return passages.renewed(self._renewed(job, epoch, progress, media), progress, passage)
+            return rate_limited_lease.renewed(self._renewed(job, epoch, progress, media), progress, passage)
 
         def growing(job: Job, seen: Set[tuple[str, str]]) -> Change:
             change = self._renewed(job, epoch, progress, media)
-            return change if change.refusal else expanding.grown(change, entries, seen, self._now())
+            return change if change.refusal else playlist_expansion.grown(change, entries, seen, self._now())
 
         if entries:
             change = await self._expand(job_id, entries, growing)
@@ -137,11 +137,11 @@ class Leases:
         """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
 
         def rule(job: Job, passage: Passage) -> Change:
-            change = passages.finished(job, epoch, outcome, passage, self._limits, self._now())
+            change = rate_limited_lease.finished(job, epoch, outcome, passage, self._limits, self._now())
             return _checked(change)
 
         failpoints.reached("jobs.finish.before_commit")
-        change = await self._change_at_site(job_id, lambda job: passages.key_of(job, outcome), rule)
+        change = await self._change_at_site(job_id, lambda job: rate_limited_lease.key_of(job, outcome), rule)
         failpoints.reached("jobs.finish.after_commit")
         if isinstance(change, Refusal):
             return change
@@ -165,7 +165,7 @@ class Leases:
         self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: RuleOfList
     ) -> Change | Refusal:
         try:
-            change = await self._store.expand(job_id, [expanding.media_id(e) for e in entries], rule)
+            change = await self._store.expand(job_id, [playlist_expansion.media_id(e) for e in entries], rule)
         except NotFound:
             return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
         await self._news.tell(change)

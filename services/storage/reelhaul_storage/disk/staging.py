@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from reelhaul_storage.digests import Hasher
-from reelhaul_storage.disk import durably
+from reelhaul_storage.disk import fsync
 
 # A hop to a thread costs as much as some 100 KiB of hashing: so go rarely, with much.
 _BATCH = 2 << 20
@@ -66,13 +66,13 @@ class StagedFile:
         self._going = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _sync(self) -> None:
-        with durably.told():
+        with fsync.told():
             os.fsync(self._opened)
 
     def _put(self, pieces: list[bytes]) -> None:
-        with durably.told():
+        with fsync.told():
             for piece in pieces:
-                durably.write_all(self._opened, piece)
+                fsync.write_all(self._opened, piece)
                 self.size += len(piece)
                 if self.hasher is not None:
                     self.hasher.update(piece)

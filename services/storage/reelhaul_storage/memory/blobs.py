@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests, Hasher
-from reelhaul_storage.failures import OffsetConflict
+from reelhaul_storage.errors import OffsetConflict
 
 _PIECE = 512 << 10
 

@@ -10,7 +10,7 @@ from typing import Any
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.failures import BackendUnavailable
+from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.model import Artifact, Query, Upload
 
 

@@ -10,10 +10,10 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import crc32c_more
-from reelhaul_storage.failures import Corrupt, RangeInvalid
+from reelhaul_storage.errors import Corrupt, RangeInvalid
 from reelhaul_storage.model import Artifact, Query
 from reelhaul_storage.ports import BlobStore, Catalogue
-from reelhaul_storage.service.sweep import Sweep
+from reelhaul_storage.service.garbage_collector import Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import EMPTY_SHA256, Digests
-from reelhaul_storage.failures import ChecksumMismatch, OffsetConflict
+from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict
+from reelhaul_storage.file_names import new_key
 from reelhaul_storage.model import (
     CLAIM_LIFE,
     UPLOAD_LIFE,
@@ -25,9 +26,8 @@ from reelhaul_storage.model import (
     Upload,
     artifact_of,
 )
-from reelhaul_storage.names import new_key
 from reelhaul_storage.ports import BlobStore, Catalogue
-from reelhaul_storage.service.intake import fit, take
+from reelhaul_storage.service.upload_writer import fit, take
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from reelhaul_fetcher.guard.errors import Malformed
-from reelhaul_fetcher.guard.http.answers import FAILURE_FIELD, REFUSAL_FIELD
+from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.guard.http.fields import (
     CHUNKED,
     UNTIL_CLOSE,

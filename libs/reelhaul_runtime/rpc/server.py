@@ -1,0 +1,128 @@
+"""Serving: a gRPC server with health, reflection and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from reelhaul_runtime.rpc.interceptor import Authenticator, Door
+
+log = logging.getLogger(__name__)
+
+#: One proto service: its generated ``add_…_to_server``, its servicer, its full name.
+Servicer = tuple[Callable[[Any, aio.Server], None], object, str]
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_OPTIONS: list[tuple[str, Any]] = [
+    # Two servers must never share a port unnoticed.
+    ("grpc.so_reuseport", 0),
+    # Streams idle between heartbeats: dead peers must be noticed, live ones not dropped.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+
+#: Raises, or takes longer than five seconds, where the thing it looks at does not work.
+Check = Callable[[], Awaitable[object]]
+
+
+@asynccontextmanager
+async def serving(
+    address: str,
+    servicers: Sequence[Servicer],
+    *,
+    authenticator: Authenticator,
+    checks: Mapping[str, Check] | None = None,
+    remarks: Mapping[str, Check] | None = None,
+    drain_seconds: float = 10.0,
+    draining: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[int]:
+    """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
+
+    Health v1: the empty name is liveness and looks inward only. *checks* look outward, by
+    component name (``jobs.database``), every second: each is served under its name, and
+    the proto services' names are readiness, SERVING while all checks pass. *remarks* are
+    served likewise, but neither does readiness hang on them nor are they logged. On leaving,
+    health turns NOT_SERVING, *draining* is awaited (end streams there), and calls in hand
+    are given *drain_seconds*.
+
+    Raises RuntimeError if the address is taken.
+    """
+    server = aio.server(interceptors=[Door(authenticator)], options=_OPTIONS)
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", _Unregistered(server)))
+    for add, servicer, _ in servicers:
+        add(servicer, cast("aio.Server", _Unregistered(server)))
+    names = [name for _, _, name in servicers]
+    reflection.enable_server_reflection(
+        [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
+    )
+    port = server.add_insecure_port(address)
+    await server.start()
+    await health.set("", _SERVING)
+    watching = asyncio.create_task(_follow(checks or {}, remarks or {}, health, names))
+    log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
+    try:
+        yield port
+    finally:
+        watching.cancel()
+        await health.enter_graceful_shutdown()
+        if draining is not None:
+            await draining()
+        await server.stop(drain_seconds)
+
+
+class _Unregistered:
+    """A server to which services are added without its methods being registered one by one.
+
+    grpc.aio waits for the next call of each registered method apart, and begins and ends all of
+    these waits at every call: with fifty methods that costs more than a call itself. What is not
+    registered is found by its path.
+    """
+
+    def __init__(self, server: aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Leave it at the generic ones."""
+
+
+async def _follow(
+    checks: Mapping[str, Check],
+    remarks: Mapping[str, Check],
+    health: health_aio.HealthServicer,
+    names: list[str],
+) -> None:
+    """Keep the health of each component at its check, and that of *names* at all of *checks*."""
+    looks = {**remarks, **checks}
+    while True:
+        passing = (_passes(name, check, logged=name in checks) for name, check in looks.items())
+        passed = dict(zip(looks, await asyncio.gather(*passing), strict=True))
+        whole = all(passed[name] for name in checks)
+        for name, good in [*passed.items(), *((name, whole) for name in names)]:
+            await health.set(name, _SERVING if good else _NOT_SERVING)
+        await asyncio.sleep(1 if whole else 0.1)
+
+
+async def _passes(component: str, check: Check, *, logged: bool) -> bool:
+    try:
+        async with asyncio.timeout(5):
+            await check()
+    except Exception as error:
+        if logged:
+            log.warning("check failed", extra={"component": component, "cause": repr(error)})
+        return False
+    return True

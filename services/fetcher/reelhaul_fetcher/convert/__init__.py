@@ -1,1 +1,0 @@
-"""Between FetcherService's messages and the model: bounds of what comes in."""

@@ -1,0 +1,1 @@
+"""Local disk: work directories, stored cookies and the egress usage log."""

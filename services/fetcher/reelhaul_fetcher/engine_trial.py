@@ -1,0 +1,202 @@
+"""The canary: another version of the engine, tried beside the present one before it is let near jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul_fetcher.guard.port_adapter import GuardProcess
+from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.media import tools
+from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder, Product, Sightings
+from reelhaul_fetcher.settings import Settings
+from reelhaul_fetcher.ytdlp.process import ca_bundle
+from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_runtime.errors import ReelhaulError, Unavailable
+
+#: So much of each video is fetched; what is smaller, wholly.
+SAMPLE_BYTES = 2 * 1024 * 1024
+
+_PATIENCE_SECONDS = 90.0
+_START_SECONDS = 30.0
+_PACKAGES = ("yt_dlp", "yt_dlp_ejs")
+_VERSION = re.compile(r"\d{4}\.\d{1,2}\.\d{1,2}(\.\w+)*")
+_WHERE = "import os, yt_dlp; print(os.path.dirname(os.path.dirname(os.path.abspath(yt_dlp.__file__))))"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one URL went with one engine. *reason* is empty where it went well."""
+
+    engine: str
+    url: str
+    reason: str = ""
+    seconds: float = 0.0
+    formats: int = 0
+    height: int = 0
+    received_bytes: int = 0
+
+    def worse_than(self, other: Outcome) -> bool:
+        """Whether *other* gets what this one does not: media, its tallest picture, most of its formats."""
+        if self.reason or other.reason:
+            return bool(self.reason) and not other.reason
+        return self.height < other.height or self.formats * 2 < other.formats
+
+
+class _Sample:
+    """Listens to a fetch until enough of it is there."""
+
+    def __init__(self) -> None:
+        self.sightings = Sightings()
+        self.received_bytes = 0
+        self.enough = asyncio.Event()
+        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
+
+    def recording(self) -> None:
+        """It ends like any other."""
+
+    def ready(self, product: Product) -> None:
+        """It is not kept."""
+
+    def media(self, media: MediaInfo) -> None:
+        """Known already."""
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """There are none."""
+
+    def progress(self, progress: Progress) -> None:
+        """*progress* is the newest."""
+        self.received_bytes = max(self.received_bytes, progress.downloaded_bytes)
+        if self.received_bytes >= SAMPLE_BYTES:
+            self.enough.set()
+
+
+class Trial:
+    """One engine before a guard."""
+
+    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, egress: str, place: Path) -> None:
+        self._engine, self._guard, self._egress, self._place = engine, guard, egress, place
+        self._name, self._number = place.name, 0
+
+    async def outcome(self, url: str) -> Outcome:
+        """What comes of a probe of *url* and of the beginning of a download."""
+        began, sample, media, reason = time.monotonic(), _Sample(), MediaInfo(), ""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                media = await self._probed(url)
+                await self._sampled(url, sample)
+        except ReelhaulError as error:
+            reason = f"{ErrorReason.Name(error.reason)}: {error.text}"
+        except TimeoutError:
+            reason = f"nothing after {_PATIENCE_SECONDS:.0f} s"
+        return Outcome(
+            self._engine.version or self._name,
+            url,
+            reason,
+            time.monotonic() - began,
+            len(media.formats),
+            max((stream.height for stream in media.formats), default=0),
+            sample.received_bytes,
+        )
+
+    async def _probed(self, url: str) -> MediaInfo:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._engine.warm()
+        except TimeoutError:
+            raise Unavailable("fetcher", "the engine does not get warm") from None
+        async with self._pass() as proxy_url:
+            return await self._engine.probe(ProbeOrder(url, proxy_url))
+
+    async def _sampled(self, url: str, sample: _Sample) -> None:
+        async with self._pass() as proxy_url:
+            folder = self._place / f"fetch-{self._number}"
+            folder.mkdir()
+            order = FetchOrder(url, FormatSpec(), folder, proxy_url)
+            fetch = asyncio.create_task(self._engine.fetch(order, sample))
+            enough = asyncio.create_task(sample.enough.wait())
+            try:
+                await asyncio.wait({fetch, enough}, return_when=asyncio.FIRST_COMPLETED)
+                if fetch.done():
+                    await fetch
+            finally:
+                for task in (fetch, enough):
+                    task.cancel()
+                await asyncio.wait({fetch, enough})
+
+    @asynccontextmanager
+    async def _pass(self) -> AsyncIterator[str]:
+        self._number += 1
+        name = f"{self._name}-{self._number}"
+        url = await self._guard.open(name, 0, self._egress)
+        try:
+            yield url
+        finally:
+            await self._guard.close(name)
+
+
+@asynccontextmanager
+async def trials(settings: Settings, place: Path, candidate: Path | None) -> AsyncIterator[list[Trial]]:
+    """The present engine, and that of *candidate* (a folder with its packages), before the same guard."""
+    networks = tuple(str(network) for network in settings.fetcher_allow_networks)
+    home = place / "home"
+    home.mkdir()
+    trusted = ca_bundle.bundle(settings.fetcher_ca_file, home)
+    plugins = bool(settings.fetcher_po_token_url)
+    present = environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
+    engines = {"present": present}
+    if candidate:
+        path = ":".join(filter(None, [str(candidate), present.get("PYTHONPATH")]))
+        engines["candidate"] = {**present, "PYTHONPATH": path}
+    async with AsyncExitStack() as stack:
+        config = GuardConfig(allow_networks=networks, egresses=settings.egresses)
+        guard = await stack.enter_async_context(GuardProcess.open_guard(config))
+        found = []
+        for name, surroundings in engines.items():
+            (place / name).mkdir()
+            opened = YtDlpEngine.open(surroundings, name, settings.access)
+            engine = await stack.enter_async_context(opened)
+            found.append(Trial(engine, guard, next(iter(settings.egresses)), place / name))
+        yield found
+
+
+def gathered(engine: str, place: Path) -> Path:
+    """A folder with nothing but the packages of *engine*: a version, a folder, or a Python that has it.
+
+    A version is downloaded. Raises ValueError where there is no such engine.
+    """
+    if _VERSION.fullmatch(engine):
+        return _downloaded(engine, place)
+    folder = Path(engine)
+    if folder.is_file():
+        done = subprocess.run([folder, "-c", _WHERE], capture_output=True, text=True, check=False)
+        folder = Path(done.stdout.strip() or "/nowhere")
+    if not (folder / "yt_dlp").is_dir():
+        raise ValueError(f"there is no yt-dlp in {engine}")
+    found = place / "engine"
+    found.mkdir()
+    for name in _PACKAGES:
+        # Alone: what else lies there must not come before our own.
+        if (folder / name).is_dir():
+            (found / name).symlink_to((folder / name).absolute())
+    return found
+
+
+def _downloaded(version: str, place: Path) -> Path:
+    found = place / "engine"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(found)]
+    done = subprocess.run([*pip, f"yt-dlp=={version}"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"yt-dlp {version} cannot be installed: {done.stderr.strip()[-300:]}")
+    return found

@@ -1,0 +1,1 @@
+"""NATS: work items, cancellation hints and progress."""

@@ -1,0 +1,1 @@
+"""Downloading streams: plain HTTP files, fragments, parallel ranges and safe resume."""

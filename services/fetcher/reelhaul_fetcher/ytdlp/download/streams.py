@@ -1,0 +1,139 @@
+"""Receiving media bytes: each stream into its own file, counted, limited, checked by length."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from yt_dlp.networking import HEADRequest
+from yt_dlp.networking.exceptions import RequestError
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import Progress
+from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.ytdlp.download.stream import brought, plain
+from reelhaul_fetcher.ytdlp.downloader import Downloader
+from reelhaul_fetcher.ytdlp.source import Source
+from reelhaul_runtime.errors import ReelhaulError
+
+Info = dict[str, Any]
+
+# Estimates from a bitrate are off by about this much; they alone refuse nothing nearer.
+_DOUBT = 1.3
+_USUAL_AUDIO_KBPS = 128
+
+
+class Meter:
+    """Hears yt-dlp's progress hook, from any thread."""
+
+    def __init__(self, gauge: Gauge, size_limit: int) -> None:
+        self._gauge, self._limit = gauge, size_limit
+        #: The part that is being received; "" while there is none, e.g. for subtitles.
+        self.part = ""
+
+    def hear(self, told: Info) -> None:
+        """yt-dlp's word of how far it is. Raises MEDIA_TOO_LARGE past the limit."""
+        received = int(told.get("downloaded_bytes") or 0)
+        if not self.part or not received:
+            return
+        self._gauge.receive(self.part, received, _fraction(told))
+        self._check()
+
+    def count(self, received: int, total: int | None) -> None:
+        """The part that is being received has *received* of *total* bytes. Raises MEDIA_TOO_LARGE."""
+        if self.part and received:
+            self._gauge.receive(self.part, received, received / total if total else None)
+            self._check()
+
+    def _check(self) -> None:
+        if self._limit and self._gauge.received > self._limit:
+            raise too_large(self._gauge.received, self._limit)
+
+
+def receive(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, meter: Meter) -> list[Path]:
+    """The files of the streams whose ids are *parts*, in their order.
+
+    Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, MEDIA_TOO_LARGE,
+    VERIFICATION_FAILED for a wrong length.
+    """
+    streams = [source.streams[part] for part in parts]
+    sizes = [_size(source.downloader, stream, len(parts) > 1) for stream in streams]
+    seconds = float(source.info.get("duration") or 0)
+    guesses = [_estimated(stream, seconds) for stream in streams]
+    _check_room(sizes, guesses if seconds else [], order.size_limit)
+    known = sum(size for size in sizes if size) if all(sizes) else None
+    gauge.plan(dict(zip(parts, sizes if known else guesses, strict=True)), known)
+    files: list[Path] = []
+    for part, size in zip(parts, sizes, strict=True):
+        meter.part = part
+        gauge.stage(Progress.DOWNLOADING, _detail(source.streams[part]))
+        hear = meter.count if known else partial(_heard, gauge, meter, order.size_limit)
+        files.append(brought(source, part, order.folder / f"stream{len(files)}", size, hear))
+        meter.part = ""
+    return files
+
+
+def _heard(gauge: Gauge, meter: Meter, limit: int, received: int, total: int | None) -> None:
+    """Count what came of the only part, whose length is told with its first byte."""
+    if total and not received:
+        _check_room([total], [], limit)
+        gauge.plan({meter.part: total}, total)
+    meter.count(received, total)
+
+
+def _size(downloader: Downloader, stream: Info, one_of_several: bool) -> int | None:
+    """Exact bytes of *stream*; None where neither the page nor the server tells, or it will in time."""
+    if stream.get("filesize"):
+        return int(stream["filesize"])
+    if not one_of_several or not plain(stream):
+        return None
+    headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
+    # Many servers refuse HEAD: then nothing is known, and nothing is wrong.
+    with suppress(RequestError, ValueError), downloader.unnoted():
+        answer = downloader.urlopen(HEADRequest(stream["url"], headers=headers))
+        answer.close()
+        return int(answer.headers.get("Content-Length", "")) or None
+    return None
+
+
+def _estimated(stream: Info, seconds: float) -> float | None:
+    """About how many bytes *stream* has, from its bitrate; bytes a second where *seconds* is 0.
+
+    None where its bitrate is not known: sound has one that is usual, pictures have not.
+    """
+    rate = stream.get("tbr") or (_USUAL_AUDIO_KBPS if stream.get("vcodec") == "none" else None)
+    return float(rate) * 125 * (seconds or 1.0) if rate else None
+
+
+def _check_room(sizes: list[int | None], guesses: list[float | None], limit: int) -> None:
+    exact = sum(size or 0 for size in sizes)
+    guessed = sum(guess or 0 for guess in guesses)
+    if limit and (exact > limit or guessed > limit * _DOUBT):
+        raise too_large(int(max(exact, guessed)), limit)
+
+
+def too_large(size: int, limit: int) -> ReelhaulError:
+    """The media passes the job's limit."""
+    return ReelhaulError(
+        ErrorReason.MEDIA_TOO_LARGE,
+        f"the media has {size} bytes or more; at most {limit} are allowed",
+        metadata={"sizeBytes": str(size), "limitBytes": str(limit)},
+    )
+
+
+def _fraction(told: Info) -> float | None:
+    """How far the part is, 0..1. yt-dlp's estimate of fragmented totals is wild: fragments are counted."""
+    count = told.get("fragment_count")
+    if count:
+        done = float(told.get("fragment_index") or 0)
+        return min(done / float(count), 1.0)
+    total = told.get("total_bytes")
+    return float(told["downloaded_bytes"]) / float(total) if total else None
+
+
+def _detail(stream: Info) -> str:
+    what = "audio" if stream.get("vcodec") == "none" else "video"
+    return f"{what} {stream['format_id']}"[:100]

@@ -1,0 +1,1 @@
+"""Processes: the zygote, its children, their sandbox and the protocol they speak."""

@@ -1,0 +1,131 @@
+"""A child of the warm parent: one order in, what is learnt and the end out, then death."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul_fetcher.media import inspector_client, subprocess
+from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.model.engine_requests import (
+    ExpandOrder,
+    FetchOrder,
+    Order,
+    ProbeOrder,
+    Product,
+    SitesOrder,
+)
+from reelhaul_fetcher.ytdlp import errors, fetch, playlist, probe, sites
+from reelhaul_fetcher.ytdlp.downloader import Answers
+from reelhaul_fetcher.ytdlp.process import protocol, sandbox
+from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
+
+
+class Line:
+    """Where a child tells the fetcher; from any thread."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._enough: Warned.Reason.ValueType = Warned.REASON_UNSPECIFIED
+
+    def progress(self, progress: Progress) -> None:
+        """Newest progress."""
+        self.say({"type": "progress", "progress": protocol.packed(progress)})
+
+    def media(self, media: MediaInfo) -> None:
+        """Metadata, once it is read."""
+        self.say({"type": "media", "media": protocol.packed(media)})
+
+    def ready(self, product: Product) -> None:
+        """The media's file is whole, though not tried yet."""
+        self.say({"type": "ready", **protocol.product_frame(product)})
+
+    def translated(self, texts: list[str], source: str, target: str) -> list[str]:
+        """*texts* of the language *source* in *target*, by the fetcher's translator.
+
+        Raises TRANSLATION_UNAVAILABLE.
+        """
+        self.say({"type": "translate", "texts": texts, "source": source, "target": target})
+        answer = protocol.read(self._stream)
+        if "status" in answer:
+            raise from_status(protocol.unpacked(status_pb2.Status, answer["status"]))
+        return [str(text) for text in answer["texts"]]
+
+    def recording(self) -> None:
+        """A recording begins. From now on the fetcher says one thing only: that it is enough."""
+        self.say({"type": "recording"})
+
+    def enough(self) -> Warned.Reason.ValueType:
+        """Why the recording is to end; REASON_UNSPECIFIED while it is not."""
+        with self._lock:
+            if not self._enough and select.select([self._stream], [], [], 0)[0]:
+                self._enough = protocol.read(self._stream)["enough"]
+        return self._enough
+
+    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """The next entries of a list."""
+        self.say({"type": "entries", "entries": [protocol.packed(entry) for entry in entries]})
+
+    def say(self, frame: protocol.Frame) -> None:
+        """Send *frame*. A fetcher that is gone ends this process."""
+        with self._lock:
+            try:
+                self._stream.sendall(protocol.framed(frame))
+            except OSError:
+                os._exit(1)
+
+
+def live(stream: socket.socket) -> None:
+    """Do the order that comes over *stream*; does not return."""
+    frame = protocol.read(stream)
+    order, access = protocol.order_of(frame), protocol.access_of(frame)
+    access = access.meant_for(order.url, order.cookies)
+    line, answers = Line(stream), Answers()
+    place = _Place()
+    try:
+        folder = order.folder if isinstance(order, FetchOrder) else Path("/")
+        limit = order.size_limit if isinstance(order, FetchOrder) else 0
+        ways = [access.po_token_url] if access.po_token_url else []
+        bounds = sandbox.Bounds(limit, order.cpu_seconds, order.memory_bytes)
+        inspector_client.bound(order.memory_bytes)
+        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.line())
+        end = _done(order, access, line, answers, place)
+    except BaseException as error:
+        end = _failed(errors.classified(error, answers, order.url, place.extractor))
+    line.say({**end, "statuses": answers.statuses})
+    os._exit(0)
+
+
+def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Place) -> protocol.Frame:
+    """*order*, carried out."""
+    match order:
+        case FetchOrder():
+            subprocess.be_patient(order.idle_seconds)
+            return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
+        case ProbeOrder():
+            return {"type": "done", "media": protocol.packed(probe.probe(order, access, answers))}
+        case ExpandOrder():
+            listed = playlist.expand(order, access, line, answers, place)
+            return {"type": "done", "media": protocol.packed(listed.media), "truncated": listed.truncated}
+        case SitesOrder():
+            return {"type": "done", "sites": [protocol.packed(site) for site in sites.known()]}
+
+
+class _Place:
+    """How far a fetch came, for telling of its failure."""
+
+    extractor = ""
+
+
+def _failed(error: ReelhaulError) -> dict[str, Any]:
+    return {"type": "failed", "status": protocol.packed(to_status(error))}

@@ -1,0 +1,149 @@
+"""The ways of a job outside of a lease: into the queue, through it, out of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model import retries, transition
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import REOPENED, Kind, Lane, State
+from reelhaul_jobs.model.transition import Change
+from reelhaul_runtime.errors import ReelhaulError, StateConflict
+
+
+def admitted(job: Job) -> Job:
+    """*job* in the lane that its schedule_time asks for."""
+    if job.schedule_time is not None and job.schedule_time > job.create_time:
+        return _in_lane(job, Lane.LATER, job.schedule_time)
+    return _in_lane(job, Lane.READY, job.rank(job.create_time))
+
+
+def requeued(
+    job: Job,
+    now: datetime,
+    *,
+    delay: timedelta = timedelta(0),
+    since: datetime | None = None,
+    **fields: Any,
+) -> Job:
+    """*job* back in the queue as its next attempt, to start when *delay* has passed.
+
+    It takes the place of one that waits *since* then; unset: since it was created.
+    """
+    lane, due = Lane.READY, job.rank(since or job.create_time)
+    if delay > timedelta(0):
+        lane, due = Lane.LATER, now + delay
+    return job.moved(State.QUEUED, now, attempt=job.attempt + 1, lane=lane, due=due, **fields)
+
+
+def due_now(job: Job, now: datetime) -> Change:
+    """*job* made ready, if it waited for a time that has come."""
+    if job.lane is not Lane.LATER or job.due is None or job.due > now:
+        return transition.none(job)
+    rank = job.rank(job.due)
+    if job.state is State.RETRYING:
+        return Change(before=job, job=job.moved(State.QUEUED, now, lane=Lane.READY, due=rank))
+    return Change(before=job, job=job.changed(now, lane=Lane.READY, due=rank))
+
+
+def republished(job: Job, now: datetime) -> Change:
+    """*job* to be published anew, its item being lost.
+
+    As its next attempt: JetStream would take the same one for a duplicate.
+    """
+    if job.lane is not Lane.PUBLISHED:
+        return transition.none(job)
+    rank = job.rank(job.create_time)
+    return Change(before=job, job=job.changed(now, attempt=job.attempt + 1, lane=Lane.READY, due=rank))
+
+
+def cancelling(job: Job, now: datetime, reason: str = "") -> Change:
+    """*job* on its way to CANCELLED, or there where nothing runs. As it is, where it is there already.
+
+    An expansion takes its jobs with it, also where it has ended itself.
+    """
+    if job.state in (State.CANCELLING, State.CANCELLED):
+        return transition.none(job)
+    if job.state.terminal and job.kind is Kind.EXPANSION:
+        return Change(before=job, job=job.but(cascade_time=now))
+    if job.state.terminal:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: too late to cancel")
+    error = retries.status_of(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
+    cascade = now if job.kind is Kind.EXPANSION else None
+    if job.state is State.RUNNING:
+        return Change(before=job, job=job.moved(State.CANCELLING, now, error=error, cascade_time=cascade))
+    return Change(before=job, job=job.ended(State.CANCELLED, now, error=error, cascade_time=cascade))
+
+
+def cancelled(job: Job, now: datetime) -> Job:
+    """A CANCELLING *job* whose worker let go."""
+    return job.ended(State.CANCELLED, now)
+
+
+def retried(job: Job, now: datetime) -> Change:
+    """A FAILED or CANCELLED *job* queued again, with a new series of attempts."""
+    if job.state not in REOPENED:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to retry")
+    after = job.moved(
+        State.QUEUED,
+        now,
+        REOPENED,
+        attempt=job.attempt + 1,
+        charged=0,
+        failures={},
+        lane=Lane.READY,
+        due=job.rank(now),
+        end_time=None,
+        # Its user's own expiry stays; the one that followed from its end does not.
+        expire_time=None if job.end_time and job.expire_time == job.end_time + job.ttl else job.expire_time,
+        error=None,
+        progress=None,
+        recording_stop_time=None,
+        cascade_time=None,
+    )
+    return Change(before=job, job=after)
+
+
+def check_etag(job: Job, etag: str) -> None:
+    """Raise ETAG_MISMATCH unless *etag* is empty or the job's present one."""
+    if etag and etag != job.etag:
+        raise ReelhaulError(
+            ErrorReason.ETAG_MISMATCH,
+            f"{job.name} has changed since: read it again",
+            metadata={"resource": job.name, "etag": job.etag},
+        )
+
+
+def _in_lane(job: Job, lane: Lane, due: datetime) -> Job:
+    return job.but(lane=lane, due=due)
+
+
+def deleted(job: Job, now: datetime) -> Change:
+    """*job* gone for callers; a live one is cancelled first."""
+    after = job if job.state.terminal else cancelling(job, now, "deleted by a user").job
+    return Change(before=job, job=after.changed(now, delete_time=now, confirm_time=now))
+
+
+def cancelled_with(job: Job, parent: Job, now: datetime) -> Change:
+    """*job* cancelled because the expansion that made it was; as it is, where it has ended."""
+    if job.state.terminal:
+        return transition.none(job)
+    return cancelling(job, now, f"cancelled with {parent.name}")
+
+
+def cascaded(job: Job, since: datetime | None) -> Change:
+    """An expansion whose jobs are cancelled, as was asked at *since*."""
+    if job.cascade_time is None or job.cascade_time != since:
+        return transition.none(job)
+    return Change(before=job, job=job.but(cascade_time=None))
+
+
+def expired(job: Job, now: datetime) -> Change:
+    """*job* gone, if it has ended and its time has passed."""
+    if not job.state.terminal or job.delete_time is not None:
+        return transition.none(job)
+    if job.expire_time is None or job.expire_time > now:
+        return transition.none(job)
+    return deleted(job, now)

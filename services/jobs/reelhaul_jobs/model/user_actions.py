@@ -1,0 +1,136 @@
+"""Pause, resume, end a recording, update: what a user may change of a job that is there already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from reelhaul.type.v1.media_pb2 import Progress
+from reelhaul_jobs.model import transition
+from reelhaul_jobs.model.job import Ending, Job
+from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
+from reelhaul_jobs.model.transition import Change
+from reelhaul_runtime.errors import StateConflict
+
+_GOING = frozenset({State.QUEUED, State.RETRYING, State.RUNNING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What a user wants to be otherwise; ``paths`` names which of the fields are meant."""
+
+    paths: frozenset[str]
+    priority: Priority = Priority.NORMAL
+    labels: dict[str, str] | None = None
+    schedule_time: datetime | None = None
+    expire_time: datetime | None = None
+    ttl: timedelta | None = None
+
+
+def paused(job: Job, now: datetime) -> Change:
+    """*job* held until it is resumed; as it is, where it is held already.
+
+    A worker that has it lost its lease with this: the epoch refuses what it says later.
+    """
+    if job.state is State.PAUSED:
+        return transition.none(job)
+    if job.state not in _GOING:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to pause")
+    if job.state is not State.RUNNING:
+        return Change(before=job, job=job.moved(State.PAUSED, now, lane=Lane.IDLE, due=None))
+    held = job.moved(State.PAUSED, now, lane=Lane.IDLE, due=None, charged=max(0, job.charged - 1))
+    return Change(before=job, job=held, ended=Ending(state=AttemptState.RELEASED))
+
+
+def resumed(job: Job, now: datetime) -> Change:
+    """A PAUSED *job* queued as its next attempt; as it is, where it goes on already."""
+    if job.state in _GOING:
+        return transition.none(job)
+    if job.state is not State.PAUSED:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to resume")
+    after = job.moved(State.QUEUED, now, attempt=job.attempt + 1, **_place(job, job.schedule_time, now))
+    return Change(before=job, job=after)
+
+
+def recording_stopped(job: Job, now: datetime) -> Change:
+    """*job* whose recording is to end, with what there is as its file; as it is, where that was asked before.
+
+    The wish stays with the job: who takes it up after its worker was lost is told as well.
+    """
+    if job.recording_stop_time is not None:
+        return transition.none(job)
+    stage = job.progress.stage if job.progress else Progress.STAGE_UNSPECIFIED
+    if job.state is State.RUNNING and stage == Progress.RECORDING:
+        return Change(before=job, job=job.changed(now, recording_stop_time=now))
+    raise StateConflict(job.name, job.state.name, f"{job.name} {_why_no_recording(job.state)}")
+
+
+def _why_no_recording(state: State) -> str:
+    if state.terminal:
+        return f"is {state.name}: its recording, if it was one, is over"
+    return f"is {state.name} and records nothing now; CancelJob ends it without a file"
+
+
+def updated(job: Job, update: Update, now: datetime) -> Change:
+    """*job* with what *update* says; as it is, where that is so already.
+
+    STATE_CONFLICT: more than labels and expiration of a terminal job; the time of one
+    whose attempt has begun.
+    """
+    fields: dict[str, Any] = _kept(job, update)
+    if "priority" in update.paths:
+        fields |= _prioritised(job, update.priority)
+    if "schedule_time" in update.paths:
+        fields |= _scheduled(job.but(**fields), update.schedule_time, now)
+    after = job.changed(now, **fields)
+    same = all(getattr(job, name) == value for name, value in fields.items())
+    return transition.none(job) if same else Change(before=job, job=after)
+
+
+def _kept(job: Job, update: Update) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if "labels" in update.paths:
+        fields["labels"] = update.labels or {}
+    if "expire_time" in update.paths:
+        fields["expire_time"] = update.expire_time
+    if "ttl" in update.paths and update.ttl is not None:
+        fields["ttl"] = update.ttl
+        fields["expire_time"] = job.end_time + update.ttl if job.end_time else None
+    if job.state.terminal and "expire_time" in fields:
+        fields["expire_time"] = fields["expire_time"] or (job.end_time or job.create_time) + job.ttl
+        if job.artifacts and fields["expire_time"] != job.expire_time:
+            # Storage keeps them until then; it is told until it has heard.
+            fields["confirm_time"] = job.end_time
+    return fields
+
+
+def _prioritised(job: Job, priority: Priority) -> dict[str, Any]:
+    if job.state.terminal and priority is not job.priority:
+        raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: it waits no more")
+    if job.lane is not Lane.READY or job.due is None:
+        return {"priority": priority}
+    waits_since = job.due + job.head_start(job.priority)
+    return {"priority": priority, "due": waits_since - job.head_start(priority)}
+
+
+def _scheduled(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]:
+    if time == job.schedule_time:
+        return {}
+    if job.state is State.PAUSED:
+        return {"schedule_time": time}
+    if job.state is State.RETRYING and job.due is not None:
+        return {"schedule_time": time, "due": max(job.due, time or job.due)}
+    if job.state is not State.QUEUED:
+        raise StateConflict(
+            job.name, job.state.name, f"{job.name} is {job.state.name}: too late to set its time"
+        )
+    # As its next attempt: the present one may be with a worker already.
+    return {"schedule_time": time, "attempt": job.attempt + 1, **_place(job, time, now)}
+
+
+def _place(job: Job, not_before: datetime | None, now: datetime) -> dict[str, Any]:
+    """Lane and due of a job that goes into the queue."""
+    if not_before is not None and not_before > now:
+        return {"lane": Lane.LATER, "due": not_before}
+    return {"lane": Lane.READY, "due": job.rank(job.create_time)}

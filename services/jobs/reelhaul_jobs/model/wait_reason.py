@@ -1,0 +1,124 @@
+"""Why a job does not run: the answer to "why is nothing happening"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import IntEnum
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.retries import reason_of
+from reelhaul_jobs.model.sites import SiteLimits, SiteNow, opens_at, room
+from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.model.worker_status import Presence, Shortage
+
+
+class WaitReason(IntEnum):
+    """Why; numbered as Wait.Reason."""
+
+    SCHEDULED = 1
+    IN_QUEUE = 2
+    BACKOFF = 3
+    SITE_BUSY = 4
+    SITE_PARKED = 5
+    PAUSED = 7
+    NO_WORKER = 8
+    DISK_FULL = 9
+    LIVE_NOT_BEGUN = 10
+    EGRESS_SPENT = 12
+
+
+# What a job says whose worker handed it back for this.
+_HANDED_BACK: Mapping[int | None, tuple[WaitReason, str]] = {
+    ErrorReason.WORKER_DISK_FULL: (WaitReason.DISK_FULL, "its worker ran short of disk space"),
+    ErrorReason.MEDIA_NOT_LIVE_YET: (
+        WaitReason.LIVE_NOT_BEGUN,
+        "the event has not begun",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Why, for how long at least, and how many are before it (0: not told)."""
+
+    reason: WaitReason
+    message: str
+    place: int = 0
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers: whether any lives, and the shortage for which none takes work."""
+
+    lives: bool = True
+    short: Presence | None = None
+
+
+def wait_of(job: Job, *, place: int = 0, crew: Crew = Crew(), site: Wait | None = None) -> Wait | None:
+    """Why *job* does not run; None where it runs or has ended.
+
+    *place* counts from 1 where it is known; *site* is what its site says, if it lets
+    nobody in now.
+    """
+    match job.state:
+        case State.RETRYING:
+            message = "the last attempt failed; the next one waits for its time"
+            return Wait(reason=WaitReason.BACKOFF, message=message, until=job.due)
+        case State.PAUSED:
+            return Wait(reason=WaitReason.PAUSED, message="paused by a user")
+        case State.QUEUED if job.lane is Lane.LATER:
+            return _later(job)
+        case State.QUEUED if not crew.lives:
+            return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", place=place)
+        case State.QUEUED if site is not None and job.lane is Lane.READY:
+            return replace(site, place=place)
+        case State.QUEUED if crew.short is not None:
+            return _short(crew.short, place)
+        case State.QUEUED:
+            return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", place=place)
+        case _:
+            return None
+
+
+def _short(worker: Presence, place: int) -> Wait:
+    """Why no worker takes work, of which *worker* is the first that will again."""
+    if worker.shortage is Shortage.DISK:
+        return Wait(reason=WaitReason.DISK_FULL, message="the fetchers are short of disk space", place=place)
+    message = "every egress has carried the bytes that it may today"
+    return Wait(reason=WaitReason.EGRESS_SPENT, message=message, place=place, until=worker.until)
+
+
+def _later(job: Job) -> Wait:
+    """Why *job* is not to start before its ``due``: its user said so, or the worker that handed it back."""
+    if job.due == job.schedule_time:
+        return Wait(reason=WaitReason.SCHEDULED, message="its time has not come", until=job.due)
+    return handed_back(job.error, job.due)
+
+
+def handed_back(error: status_pb2.Status | None, until: datetime | None = None) -> Wait:
+    """Why a job waits whose worker gave it back because of *error*."""
+    cause = reason_of(error) if error is not None else None
+    reason, message = _HANDED_BACK.get(cause, (WaitReason.IN_QUEUE, "waits for a free slot"))
+    return Wait(reason=reason, message=message, until=until)
+
+
+def wait_at(site: SiteNow, limits: SiteLimits, now: datetime) -> Wait | None:
+    """Why no job of *site* may start now; None if one may."""
+    if room(site, limits, now) > 0:
+        return None
+    until = opens_at(site, now)
+    parked = [gate for gate in site.gates if gate.parked]
+    if parked and len(parked) == len(site.gates):
+        refused = "; ".join(sorted({gate.reason for gate in parked}))
+        message = f"{site.site} refuses us ({refused}); one job asks it again from time to time"
+        return Wait(reason=WaitReason.SITE_PARKED, message=message, until=until)
+    if site.published + site.leased >= limits.most(site.site):
+        message = f"{site.site} has {limits.most(site.site)} jobs in hand: as many as it may"
+        return Wait(reason=WaitReason.SITE_BUSY, message=message)
+    return Wait(reason=WaitReason.SITE_BUSY, message=f"{site.site} is asked at a polite pace", until=until)

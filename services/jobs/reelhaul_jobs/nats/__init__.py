@@ -1,0 +1,1 @@
+"""NATS: JetStream work items, progress messages and notifications."""

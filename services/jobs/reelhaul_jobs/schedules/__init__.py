@@ -1,1 +1,0 @@
-"""Schedules: clocks that make jobs, and what they remember of the lists that they watch."""

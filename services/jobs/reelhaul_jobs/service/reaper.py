@@ -1,0 +1,112 @@
+"""The sweeper: finds jobs whose time has come, workers that went silent, items that were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from reelhaul_jobs.model import leases, queue_transitions, transition
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.service.dispatcher import look_again
+from reelhaul_jobs.service.notifier import News
+from reelhaul_runtime.errors import NotFound, Unavailable
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+# Longer than any rest between two steps.
+_NO_REST = timedelta(seconds=3)
+_FAR = timedelta(days=36500)
+
+
+class Sweeper:
+    """Makes sure that nothing is stuck, from rows alone."""
+
+    def __init__(
+        self, store: JobStore, queue: QueueStore, bus: JobBus, news: News, now: Clock, lease: timedelta
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._bus = bus
+        self._news = news
+        self._now = now
+        self._look_again = look_again(lease)
+        # A worker renews every third of its lease and may be late by a little.
+        self._grace = lease / 6
+        # While this service, or its database, was away nobody could renew: give all workers the time to.
+        self._time_to_renew = lease / 2
+        self._lapse_from = now() + self._time_to_renew
+        self._away_after = max(lease / 3, _NO_REST)
+        self._last_step, self._was_absent = now(), False
+
+    async def step(self) -> bool:
+        """Look after everything once. Whether there may be more to do at once."""
+        now = self._now()
+        self._note_absence(now)
+        found = await self._sweep(Lane.LATER, now, lambda job: queue_transitions.due_now(job, now))
+        if now >= self._lapse_from:
+            late = now - self._grace
+            found += await self._sweep(Lane.LEASED, late, lambda job: leases.lapsed(job, now, self._grace))
+        try:
+            found += await self._recover(now)
+        except Unavailable:
+            log.warning("the broker is away; its items are looked after later")
+        self._last_step = self._now()
+        return found >= _BATCH
+
+    def _note_absence(self, now: datetime) -> None:
+        """Let no lease lapse for a while if the last good step is so long ago that we were stopped since."""
+        absent = now - self._last_step > self._away_after
+        # Not twice in a row: a loop that is only slow must not keep dead workers' jobs for ever.
+        if absent and not self._was_absent:
+            self._lapse_from = now + self._time_to_renew
+        self._was_absent = absent
+
+    async def _recover(self, now: datetime) -> int:
+        """Give items that the broker lost back to the dispatcher."""
+        if await self._bus.ready():
+            log.warning("the work stream was made anew; all that was in it is published again")
+            total = 0
+            while found := await self._sweep(
+                Lane.PUBLISHED, now + _FAR, lambda job: queue_transitions.republished(job, now)
+            ):
+                total += found
+            return total
+        ids = await self._queue.due(Lane.PUBLISHED, now, _BATCH)
+        if not ids:
+            return 0
+        # An item waits where all workers are busy; only where some are missing was one lost.
+        held = await self._queue.count([Lane.PUBLISHED, Lane.LEASED])
+        if await self._bus.waiting() < held:
+            return await self._change(ids, lambda job: queue_transitions.republished(job, now))
+        await self._change(ids, lambda job: _looked_after(job, now + self._look_again))
+        return 0
+
+    async def _sweep(self, lane: Lane, before: datetime, rule: Callable[[Job], Change]) -> int:
+        return await self._change(await self._queue.due(lane, before, _BATCH), rule)
+
+    async def _change(self, ids: Sequence[str], rule: Callable[[Job], Change]) -> int:
+        """How many jobs *rule* changed."""
+        return sum(await asyncio.gather(*(self._change_one(job_id, rule) for job_id in ids)))
+
+    async def _change_one(self, job_id: str, rule: Callable[[Job], Change]) -> bool:
+        try:
+            made = await self._store.change(job_id, rule)
+        except NotFound:
+            return False
+        await self._news.tell(made)
+        return made.made
+
+
+def _looked_after(job: Job, again: datetime) -> Change:
+    if job.lane is not Lane.PUBLISHED:
+        return transition.none(job)
+    return Change(before=job, job=job.but(due=again))

@@ -1,0 +1,1 @@
+"""SQL: tables, row mapping and queries, one module per resource."""

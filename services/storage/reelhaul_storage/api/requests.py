@@ -1,0 +1,214 @@
+"""Protobuf -> model: what callers say, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from google.protobuf import message
+
+from reelhaul.storage.v1 import artifact_pb2
+from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul.type.v1 import media_pb2
+from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_storage.file_names import safe_file_name
+from reelhaul_storage.model import Chunk, Draft, Expected, Upload
+from reelhaul_storage.service.artifacts import Changes
+
+_MAX_CONTENT = 1 << 20
+_MAX_TTL = timedelta(days=3650)
+_JOB = re.compile(r"jobs/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+!#$&^-]{0,62}/[A-Za-z0-9][\w.+!#$&^-]{0,62}")
+_LANGUAGE = re.compile(r"[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8}){0,4}")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_CHANGEABLE = ("file_name", "labels", "expire_time", "ttl")
+
+
+def id_of(name: str, collection: str, field: str = "name") -> str:
+    """The id in a resource name ``<collection>/<uuid>``."""
+    found, _, id_ = name.partition("/")
+    try:
+        canonical = str(UUID(id_)) == id_
+    except ValueError:
+        canonical = False
+    if found != collection or not canonical:
+        raise FieldInvalid(field, f"must be {collection}/ and an id")
+    return id_
+
+
+def upload_of(request: pb.CreateUploadRequest, now: datetime, default_ttl: timedelta) -> Upload:
+    """What CreateUpload begins."""
+    if not request.upload.HasField("artifact"):
+        raise FieldInvalid("upload.artifact", "is required")
+    if request.upload.total_size < 0:
+        raise FieldInvalid("upload.total_size", "must not be negative")
+    return Upload(
+        id="",
+        draft=draft_of(request.upload.artifact, "upload.artifact", now, default_ttl),
+        create_time=now,
+        expire_time=now,
+        total_size=request.upload.total_size,
+        expected_sha256=_sha256(request.expected_checksums, "expected_checksums", required=False),
+        direct=request.upload.direct,
+        request_id=_request_id(request.request_id),
+        request_digest=_digest(request),
+    )
+
+
+def draft_of(artifact: artifact_pb2.Artifact, field: str, now: datetime, default_ttl: timedelta) -> Draft:
+    """What *artifact*, found in *field*, asks to become."""
+    _matches(_JOB, artifact.job, f"{field}.job", "must be jobs/ and an id")
+    _matches(_MEDIA_TYPE, artifact.media_type, f"{field}.media_type", "must be a media type like video/mp4")
+    _matches(_LANGUAGE, artifact.language_code, f"{field}.language_code", "must be a BCP-47 language")
+    if artifact.epoch < 0:
+        raise FieldInvalid(f"{field}.epoch", "must not be negative")
+    if len(artifact.tenant) > 128 or not artifact.tenant.isprintable():
+        raise FieldInvalid(f"{field}.tenant", "must have at most 128 printable characters")
+    return Draft(
+        tenant=artifact.tenant,
+        expire_time=_expire_time(artifact, field, now) or now + default_ttl,
+        file_name=safe_file_name(artifact.file_name),
+        media_type=artifact.media_type,
+        job=artifact.job,
+        epoch=artifact.epoch,
+        kind=artifact.kind,
+        language_code=artifact.language_code,
+        labels=_labels(artifact.labels, f"{field}.labels"),
+    )
+
+
+def changes_of(request: pb.UpdateArtifactRequest, now: datetime) -> Changes:
+    """What UpdateArtifact changes: what the mask names, else all that is set."""
+    artifact = request.artifact
+    if request.HasField("update_mask"):
+        paths = set(request.update_mask.paths)
+        paths = set(_CHANGEABLE) if paths == {"*"} else paths
+        unknown = sorted(paths.difference(_CHANGEABLE))
+        if unknown:
+            raise FieldInvalid("update_mask", f"{unknown[0][:64]} cannot be changed")
+    else:
+        paths = {name for name in _CHANGEABLE if _is_set(artifact, name)}
+    expiring = not paths.isdisjoint(("expire_time", "ttl"))
+    return Changes(
+        file_name=safe_file_name(artifact.file_name) if "file_name" in paths else None,
+        labels=_labels(artifact.labels, "artifact.labels") if "labels" in paths else None,
+        expire_time=_expire_time(artifact, "artifact", now) if expiring else None,
+    )
+
+
+def range_of(request: pb.ReadArtifactRequest) -> tuple[str, int, int]:
+    """Id, first byte and most bytes (0: all) that ReadArtifact asks for."""
+    for field in ("read_offset", "read_limit"):
+        if getattr(request, field) < 0:
+            raise FieldInvalid(field, "must not be negative")
+    return id_of(request.name, "artifacts"), request.read_offset, request.read_limit
+
+
+def ids_of(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
+    """The ids that BatchDeleteArtifacts names."""
+    if not 1 <= len(request.names) <= 1000:
+        raise FieldInvalid("names", "must be 1 to 1000 names")
+    return [id_of(name, "artifacts", f"names[{place}]") for place, name in enumerate(request.names)]
+
+
+def expected_of(checksums: media_pb2.Checksums, *, required: bool = True) -> Expected:
+    """What a finished write must be; whether its sha256 is *required*."""
+    crc32c = checksums.crc32c if checksums.HasField("crc32c") else None
+    return Expected(_sha256(checksums, "total_checksums", required=required), crc32c)
+
+
+async def chunks_of(
+    first: pb.WriteArtifactRequest, rest: AsyncIterator[pb.WriteArtifactRequest]
+) -> AsyncIterator[Chunk]:
+    """The chunks of a WriteArtifact stream."""
+    yield _chunk(first)
+    async for request in rest:
+        if request.WhichOneof("target"):
+            raise FieldInvalid("target", "belongs on the first message only")
+        yield _chunk(request)
+
+
+def digests_of(request: pb.FindArtifactsRequest) -> list[str]:
+    """The digests that FindArtifacts asks for, in hex."""
+    if not 1 <= len(request.sha256) <= 1000:
+        raise FieldInvalid("sha256", "must be 1 to 1000 digests")
+    if any(len(digest) != 32 for digest in request.sha256):
+        raise FieldInvalid("sha256", "must have 32 bytes each")
+    if not request.tenant:
+        raise FieldInvalid("tenant", "is required")
+    return [digest.hex() for digest in request.sha256]
+
+
+def _chunk(request: pb.WriteArtifactRequest) -> Chunk:
+    if request.write_offset < 0:
+        raise FieldInvalid("write_offset", "must not be negative")
+    if len(request.content) > _MAX_CONTENT:
+        raise FieldInvalid("content", "must have at most 1 MiB")
+    return Chunk(
+        offset=request.write_offset,
+        content=request.content,
+        crc32c=request.crc32c if request.HasField("crc32c") else None,
+        finish=expected_of(request.total_checksums) if request.finish_write else None,
+    )
+
+
+def _expire_time(artifact: artifact_pb2.Artifact, field: str, now: datetime) -> datetime | None:
+    """When *artifact* shall expire; None where that is not said."""
+    said = artifact.WhichOneof("expiration")
+    if said is None:
+        return None
+    try:
+        if said == "ttl":
+            when = now + artifact.ttl.ToTimedelta()
+        else:
+            when = artifact.expire_time.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise FieldInvalid(f"{field}.{said}", "is out of range") from None
+    if not now < when <= now + _MAX_TTL:
+        raise FieldInvalid(f"{field}.{said}", "must lie in the future, at most ten years ahead")
+    return when
+
+
+def _labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
+    if len(labels) > 64:
+        raise FieldInvalid(field, "must be at most 64")
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise FieldInvalid(field, f"key {key[:64]!r} must match {_LABEL_KEY.pattern}")
+        if len(value) > 256:
+            raise FieldInvalid(field, f"{key} must have at most 256 characters")
+    return dict(labels)
+
+
+def _sha256(checksums: media_pb2.Checksums, field: str, *, required: bool) -> str:
+    if len(checksums.sha256) != 32 and (required or checksums.sha256):
+        raise FieldInvalid(f"{field}.sha256", "must have 32 bytes")
+    return checksums.sha256.hex()
+
+
+def _request_id(request_id: str) -> str:
+    if not request_id:
+        return ""
+    try:
+        return str(UUID(request_id))
+    except ValueError:
+        raise FieldInvalid("request_id", "must be a UUID") from None
+
+
+def _digest(request: pb.CreateUploadRequest) -> str:
+    asked = pb.CreateUploadRequest()
+    asked.CopyFrom(request)
+    asked.ClearField("request_id")
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _is_set(told: message.Message, name: str) -> bool:
+    return any(field.name == name for field, _ in told.ListFields())
+
+
+def _matches(pattern: re.Pattern[str], text: str, field: str, rule: str) -> None:
+    if text and not pattern.fullmatch(text):
+        raise FieldInvalid(field, rule)

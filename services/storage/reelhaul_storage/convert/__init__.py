@@ -1,1 +1,0 @@
-"""Convert: protobuf <-> model, with the bounds of what callers may say."""
