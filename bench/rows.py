@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.sql import engines
 
@@ -29,7 +29,7 @@ _CHANGED = {
     "site": "'site-' || (n % {sites}) || '.example'",
     "create_time": "t.create_time + n",
     "due": "t.create_time + n",
-    "lane": str(int(Lane.READY)),
+    "lane": str(int(QueueStage.READY)),
     "schedule_time": "CAST(NULL AS BIGINT)",
 }
 _HEXADECIMAL = {"sqlite": "printf('%012x', n)", "postgresql": "lpad(to_hex(n), 12, '0')"}
@@ -41,7 +41,7 @@ _ENDED, _FAILED = 98, 5
 _OF_ENDED = {
     "state": f"CASE WHEN n % 100 < {_FAILED} THEN {int(State.FAILED)} ELSE {int(State.SUCCEEDED)} END",
     "error_reason": f"CASE WHEN n % 100 < {_FAILED} THEN 'MEDIA_NOT_FOUND' ELSE '' END",
-    "lane": str(int(Lane.IDLE)),
+    "lane": str(int(QueueStage.IDLE)),
     "due": "CAST(NULL AS BIGINT)",
     "update_time": _END,
     "start_time": "t.create_time + n",

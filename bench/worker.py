@@ -17,7 +17,7 @@ from bench.tally import Teller
 from reelhaul.type.v1 import media_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest
-from reelhaul_fetcher.clients.jobs import RemoteLeases
+from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_runtime import bus
 from reelhaul_runtime.rpc.channels import channel
 
@@ -29,7 +29,7 @@ _EXPIRES = 5.0
 class Worker:
     """So many slots, each filled from the broker as soon as it is free."""
 
-    def __init__(self, client: Client, leases: RemoteLeases, slots: int, hold: float) -> None:
+    def __init__(self, client: Client, leases: BatchingLeaseClient, slots: int, hold: float) -> None:
         self._client, self._leases, self._slots, self._hold = client, leases, slots, hold
         self._name = f"bench-{uuid.uuid4().hex[:8]}"
         self._teller = Teller()
@@ -110,7 +110,7 @@ async def main() -> None:
         bus.connected(asked.nats, "bench") as client,
         channel(asked.jobs, [service], suite_token=os.environ["REELHAUL_SUITE_TOKEN"]) as opened,
     ):
-        worker = Worker(client, RemoteLeases(opened), asked.slots, asked.hold)
+        worker = Worker(client, BatchingLeaseClient(opened), asked.slots, asked.hold)
         running = asyncio.create_task(worker.run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         await asyncio.wait([running])

@@ -36,7 +36,7 @@ class Caller:
             raise _insufficient(_level_name(required), self.level)
 
 
-class OpenDoor:
+class NoAuthentication:
     """REELHAUL_AUTH=none: everyone is the local tenant; the suite still proves itself.
 
     Where no suite token is configured (one service run by hand on loopback) internal

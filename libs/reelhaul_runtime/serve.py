@@ -91,7 +91,7 @@ async def _served(services: Sequence[service.Service], drain_seconds: float) -> 
     except Exception as error:
         what = f"{stop.starting} could not start" if stop.starting else "a service failed"
         trace = not stop.starting or log.isEnabledFor(logging.DEBUG)
-        log.error("%s: %s", what, _said(error), exc_info=trace)
+        log.error("%s: %s", what, log_settings_error(error), exc_info=trace)
         return FAILED
     return OK
 
@@ -144,7 +144,7 @@ def _migrate(names: Sequence[str]) -> int:
         except (ValidationError, SettingsError):
             raise
         except Exception as error:
-            log.error("%s could not migrate: %s", each.name, _said(error), exc_info=True)
+            log.error("%s could not migrate: %s", each.name, log_settings_error(error), exc_info=True)
             return FAILED
         click.echo(f"{each.name}: the schema is this build's")
     return OK
@@ -156,9 +156,9 @@ def _unknown(error: KeyError) -> int:
     return REFUSED
 
 
-def _said(error: BaseException) -> str:
+def log_settings_error(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):  # task groups wrap what went wrong
-        return "; ".join(_said(each) for each in error.exceptions)
+        return "; ".join(log_settings_error(each) for each in error.exceptions)
     return str(error) or type(error).__name__
 
 

@@ -8,7 +8,7 @@ from typing import Any
 _AGAIN_SECONDS = 0.2
 
 
-async def ended(task: asyncio.Task[Any]) -> None:
+async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
     """Cancel *task* and return when it is over; what it raised is dropped.
 
     Once is not enough: before Python 3.12 ``asyncio.wait_for``, which nats-py rests on, drops a

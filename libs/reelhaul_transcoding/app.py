@@ -13,7 +13,7 @@ from google.rpc import code_pb2, status_pb2
 from reelhaul_transcoding import headers as headers_
 from reelhaul_transcoding import status as status_
 from reelhaul_transcoding.bindings import Binding
-from reelhaul_transcoding.cancellation import Ending
+from reelhaul_transcoding.cancellation import CancelScope
 from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decode import Decoder
 from reelhaul_transcoding.codec.encode import Encoder
@@ -22,7 +22,7 @@ from reelhaul_transcoding.http import ClientGone, Header, Receive, Scope, Send, 
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routes import Match, Router
 from reelhaul_transcoding.rules import parsed, rules
-from reelhaul_transcoding.streams import Body, framing_for
+from reelhaul_transcoding.streams import StreamWriter, framing_for
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 from reelhaul_transcoding.websocket import serve_socket
 
@@ -44,7 +44,7 @@ class Transcoder:
         decoder = Decoder(unknown_fields=self.options.ignore_unknown_fields)
         self.statuses = status_.StatusWriter(encoders[False])
         self._router: Router[Target] = Router(self.options.unescape)
-        self._streams: set[Ending] = set()
+        self._streams: set[CancelScope] = set()
         self._draining = False
         for service, upstream in services:
             for rule in rules([service]):
@@ -93,23 +93,23 @@ class Transcoder:
             _timeout(headers, binding.timeout),
         )
 
-    def begin(self, ending: Ending) -> None:
+    def begin(self, ending: CancelScope) -> None:
         """Count a stream among those that ``drain`` ends. Raises Draining."""
         if self._draining:
             raise Draining
         self._streams.add(ending)
 
-    def finish(self, ending: Ending) -> None:
+    def finish(self, ending: CancelScope) -> None:
         """Forget a stream that ended."""
         self._streams.discard(ending)
 
-    def told(self, fault: Fault) -> status_pb2.Status:
+    def fault_status(self, fault: Fault) -> status_pb2.Status:
         """*fault* as a Status, with what the host tells of it."""
         return status_.status_of(fault, self.options.describe)
 
     async def refuse_fault(self, send: Send, fault: Fault) -> None:
         """Answer with *fault*."""
-        await self.refuse(send, self.told(fault), list(fault.headers), http_status=fault.http_status)
+        await self.refuse(send, self.fault_status(fault), list(fault.headers), http_status=fault.http_status)
 
     async def refuse(
         self,
@@ -149,7 +149,7 @@ class Transcoder:
     async def _unary(
         self, target: Target, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
-        async with Ending(receive):
+        async with CancelScope(receive):
             answer = await target.upstream.unary(call)
             content_type, body = target.binding.body(answer.message)
             body, extra = compressed(body, headers, self.options.compress_from_bytes)
@@ -162,8 +162,8 @@ class Transcoder:
     ) -> None:
         failure: status_pb2.Status | None = None
         framing = framing_for(target.binding, headers, self.statuses)
-        body = Body(send, framing, self.options.begin_after_seconds, self.options.ping_seconds)
-        ending = Ending(receive)
+        body = StreamWriter(send, framing, self.options.begin_after_seconds, self.options.ping_seconds)
+        ending = CancelScope(receive)
         try:
             self.begin(ending)
             async with ending, aclosing(target.upstream.stream(call)) as messages:  # type: ignore[type-var]
@@ -175,11 +175,13 @@ class Transcoder:
             body.close()
             self.finish(ending)
         if ending.reason == "draining":
-            failure = self.told(Draining())
+            failure = self.fault_status(Draining())
         if ending.reason != "gone":
             await self._ended(call, body, failure, send)
 
-    async def _ended(self, call: Call, body: Body, failure: status_pb2.Status | None, send: Send) -> None:
+    async def _ended(
+        self, call: Call, body: StreamWriter, failure: status_pb2.Status | None, send: Send
+    ) -> None:
         if failure is not None and not body.begun:
             await self.refuse(send, failure, [])
         elif not await body.finish(failure):

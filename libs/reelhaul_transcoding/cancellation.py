@@ -10,7 +10,7 @@ from reelhaul_transcoding.http import Receive
 Reason = Literal["", "gone", "draining"]
 
 
-class Ending:
+class CancelScope:
     """Cancels the task that it is entered in; its RPC is cancelled with it.
 
     With *receive*, a client that hangs up is such an end. On leaving the block the

@@ -35,7 +35,7 @@ class Framing(Protocol):
     ping: bytes
 
 
-class Lines:
+class NdjsonFraming:
     """NDJSON: ``{"result": …}`` a line, and at last ``{"error": …}`` where it failed."""
 
     content_type = _NDJSON
@@ -54,7 +54,7 @@ class Lines:
         return orjson.dumps({"error": self._statuses.value(status)}) + b"\n"
 
 
-class Events:
+class SseFraming:
     """Server-Sent Events; a failure is an event ``error``.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -78,7 +78,7 @@ class Events:
         return b"event: error\ndata: " + self._statuses.json(status) + b"\n\n"
 
 
-class Raw:
+class RawFraming:
     """The bytes of google.api.HttpBody; the first message gives the content type."""
 
     ping = b""
@@ -100,15 +100,15 @@ class Raw:
 def framing_for(binding: Binding, headers: Mapping[bytes, bytes], statuses: StatusWriter) -> Framing:
     """How *binding*'s messages are told to a client that sent *headers*."""
     if binding.raw_answer:
-        return Raw(binding)
+        return RawFraming(binding)
     return (
-        Events(binding, statuses)
+        SseFraming(binding, statuses)
         if _EVENTS in headers.get(b"accept", b"").lower()
-        else Lines(binding, statuses)
+        else NdjsonFraming(binding, statuses)
     )
 
 
-class Body:
+class StreamWriter:
     """The answer's body while it is written: begun late, pinged while nothing comes."""
 
     def __init__(self, send: Send, framing: Framing, begin_after: float, ping_every: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from google.rpc import code_pb2, status_pb2
 
-from reelhaul_transcoding.cancellation import Ending
+from reelhaul_transcoding.cancellation import CancelScope
 from reelhaul_transcoding.errors import Draining, Fault, NoRoute
 from reelhaul_transcoding.http import Receive, Scope, Send
 from reelhaul_transcoding.status import http_status_of
@@ -50,7 +50,7 @@ async def serve_socket(transcoder: Transcoder, scope: Scope, receive: Receive, s
         call = transcoder.call(match, scope, headers, b"")
         status = await _streamed(transcoder, match.target, call, receive, send)
     except Fault as fault:
-        status = transcoder.told(fault)
+        status = transcoder.fault_status(fault)
     if status is not None:
         await _close(transcoder, send, status)
 
@@ -59,7 +59,7 @@ async def _streamed(
     transcoder: Transcoder, target: Target, call: Call, receive: Receive, send: Send
 ) -> status_pb2.Status | None:
     """How the stream ended; None where the client left."""
-    ending = Ending(receive)
+    ending = CancelScope(receive)
     transcoder.begin(ending)
     try:
         async with ending, aclosing(target.upstream.stream(call)) as messages:  # type: ignore[type-var]
@@ -72,7 +72,7 @@ async def _streamed(
         transcoder.finish(ending)
     if ending.reason == "gone":
         return None
-    return transcoder.told(Draining()) if ending.reason == "draining" else status_pb2.Status()
+    return transcoder.fault_status(Draining()) if ending.reason == "draining" else status_pb2.Status()
 
 
 async def _close(transcoder: Transcoder, send: Send, status: status_pb2.Status) -> None:

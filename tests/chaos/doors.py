@@ -17,14 +17,14 @@ def main() -> None:
     """Serve as the command line says."""
     from reelhaul_jobs import app
     from reelhaul_runtime.__main__ import main as runtime
-    from reelhaul_runtime.identity import Caller, OpenDoor
+    from reelhaul_runtime.identity import Caller, NoAuthentication
 
-    class BelievingDoor(OpenDoor):
+    class BelievingDoor(NoAuthentication):
         async def identify(self, metadata: Mapping[str, str | bytes]) -> Caller:
             who = await super().identify(metadata)
             return replace(who, tenant=str(metadata.get(TENANT_KEY, who.tenant)))
 
-    app.OpenDoor = BelievingDoor  # type: ignore[misc]
+    app.NoAuthentication = BelievingDoor  # type: ignore[misc]
     runtime(prog_name="reelhaul")
 
 

@@ -17,14 +17,14 @@ from types import MappingProxyType
 from reelhaul_runtime import logs
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.up import data_dir, log_multiplexer, suite_processes, suite_state
-from reelhaul_runtime.up.process_supervisor import Patience
+from reelhaul_runtime.up.process_supervisor import RestartPolicy
 from reelhaul_runtime.up.suite import Suite
-from reelhaul_runtime.up.suite_processes import Part
+from reelhaul_runtime.up.suite_processes import SuiteProcess
 
 # Its callers say of which tenant they are.
 _BELIEVING = (sys.executable, "-P", str(Path(__file__).with_name("doors.py")), "serve", "jobs")
 # What dies every few seconds must be back sooner than that: longest_pause.
-_PATIENCE = Patience(longest_pause=0.4, between_questions=1.0, answer=4.0, misses=12)
+_PATIENCE = RestartPolicy(longest_pause=0.4, between_questions=1.0, answer=4.0, misses=12)
 
 
 def main() -> int:
@@ -39,9 +39,9 @@ def main() -> int:
             return asyncio.run(Suite(kept, folder, _PATIENCE, told).run())
 
 
-def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> Iterator[Part]:
+def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> Iterator[SuiteProcess]:
     """Broker and services, and beside them jobs-2 …, fetcher-2, fetcher-3 …"""
-    nats = suite_processes.nats(settings.data_dir / "nats", data_dir.steady_port())
+    nats = suite_processes.nats(settings.data_dir / "nats", data_dir.reserve_port())
     yield nats
     token = data_dir.suite_token(settings.data_dir / "run")
     for each in suite_processes.services(settings, nats.address, token):
@@ -62,7 +62,9 @@ def _distant(settings: SuiteSettings, replicas: Sequence[str]) -> dict[str, str]
     return elsewhere | ({"REELHAUL_JOBS_ADDRESS": replicas[-1]} if replicas else {})
 
 
-def _another(part: Part, number: int, address: str, more: Mapping[str, str] = MappingProxyType({})) -> Part:
+def _another(
+    part: SuiteProcess, number: int, address: str, more: Mapping[str, str] = MappingProxyType({})
+) -> SuiteProcess:
     own = {f"REELHAUL_{part.name.upper()}_ADDRESS": address}
     name = f"{part.name}-{number}"
     return replace(part, name=name, address=address, environment={**part.environment, **own, **more})

@@ -98,7 +98,7 @@ class _Run:
         self._asked, self._data, self._settings = asked, data, settings
         self._films, self._rows = shown, rows
         #: Where further replicas of jobs serve: at the same place at both starts.
-        self._replicas = [f"127.0.0.1:{data_dir.steady_port()}" for _ in range(1, asked.replicas["jobs"])]
+        self._replicas = [f"127.0.0.1:{data_dir.reserve_port()}" for _ in range(1, asked.replicas["jobs"])]
         self._outcome = Outcome()
         self._believed: set[str] = set()
 
@@ -182,7 +182,7 @@ class _Run:
 def _settings(asked: Asked, data: Path) -> dict[str, str]:
     names = ("gateway", "jobs", "fetcher", "storage")
     # The same at both starts: the clients come back to them.
-    addresses = {f"{name}_address": f"127.0.0.1:{data_dir.steady_port()}" for name in names}
+    addresses = {f"{name}_address": f"127.0.0.1:{data_dir.reserve_port()}" for name in names}
     return addresses | {
         "chaos": "1",
         "mutant": asked.mutant,

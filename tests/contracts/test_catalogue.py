@@ -20,7 +20,7 @@ from reelhaul_storage.catalog.store import SqlCatalogue
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.memory.catalogue import MemoryCatalogue
-from reelhaul_storage.model import Artifact, Draft, Query, Upload, artifact_of
+from reelhaul_storage.model import Artifact, NewArtifact, Query, Upload, artifact_of
 from reelhaul_storage.ports import Catalogue
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -57,7 +57,7 @@ def _content(n: int) -> Digests:
 
 def _upload(n: int, **draft: object) -> Upload:
     told = {"tenant": "one", "expire_time": NOW + HOUR, "labels": {"k": "ü"}} | draft
-    return Upload(_id(n), Draft(**told), NOW + timedelta(seconds=n), NOW + 24 * HOUR)
+    return Upload(_id(n), NewArtifact(**told), NOW + timedelta(seconds=n), NOW + 24 * HOUR)
 
 
 async def _make(catalogue: Catalogue, n: int, content: Digests | None = None, **draft: object) -> Artifact:

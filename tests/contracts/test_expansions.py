@@ -12,7 +12,7 @@ from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model.job import Expansion, Job
-from reelhaul_jobs.model.states import Kind, Lane, State
+from reelhaul_jobs.model.states import Kind, QueueStage, State
 from reelhaul_jobs.ports.jobs import Query
 
 __all__ = ["store"]
@@ -39,7 +39,7 @@ async def told(store, parent: Job, found: list[PlaylistEntry]):
 
     def rule(present, seen):
         change = leases.renewed(present, parent.epoch, NOW, LEASE)
-        return change if change.refusal else playlist_expansion.grown(change, found, seen, NOW)
+        return change if change.refusal else playlist_expansion.add_children(change, found, seen, NOW)
 
     return await store.expand(parent.id, [playlist_expansion.media_id(entry) for entry in found], rule)
 
@@ -58,7 +58,9 @@ async def test_each_entry_is_one_job(store):
         (1, "https://v.example/1"),
         (2, "https://v.example/2"),
     ]
-    assert {(one.format.max_height, one.batch_id, one.lane) for one in made} == {(720, parent.id, Lane.READY)}
+    assert {(one.format.max_height, one.batch_id, one.lane) for one in made} == {
+        (720, parent.id, QueueStage.READY)
+    }
     assert await store.children(parent.id) == {State.QUEUED: 2}
     assert [event.state for event in await store.events(made[0].id, after=0, limit=9)] == [State.QUEUED]
 
@@ -83,7 +85,7 @@ async def test_what_cannot_be_fetched_is_skipped(store):
 async def test_a_stale_worker_makes_no_jobs(store):
     """The epoch fences the making of jobs as it does all else."""
     parent = await held(store, a_list())
-    await store.change(parent.id, lambda j: leases.lapsed(j, NOW + 2 * LEASE))
+    await store.change(parent.id, lambda j: leases.expired(j, NOW + 2 * LEASE))
     change = await told(store, parent, entries(1))
     assert change.refusal is not None
     assert await children(store, parent) == []
@@ -95,14 +97,14 @@ async def test_a_cancelled_expansion_makes_no_more_jobs(store):
     await told(store, parent, entries(1, 2))
     await store.change(parent.id, lambda j: queue_transitions.cancelling(j, NOW))
     await told(store, parent, entries(3))
-    (waiting,) = await store.cascading(10)
-    living = await store.living(parent.id, 10)
+    (waiting,) = await store.list_cascade_cancellations(10)
+    living = await store.list_active_children(parent.id, 10)
     assert (waiting.id, len(living)) == (parent.id, 2)
     for child in living:
         await store.change(child, lambda j: queue_transitions.cancelled_with(j, waiting, NOW))
-    assert await store.living(parent.id, 10) == []
+    assert await store.list_active_children(parent.id, 10) == []
     await store.change(parent.id, lambda j: queue_transitions.cascaded(j, waiting.cascade_time))
-    assert await store.cascading(10) == []
+    assert await store.list_cascade_cancellations(10) == []
 
 
 async def test_filter_by_parent(store):

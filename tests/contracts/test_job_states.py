@@ -32,10 +32,10 @@ from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.states import NEXT, REOPENED, Lane, Priority, State
-from reelhaul_jobs.model.transition import Change, none
+from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, Priority, QueueStage, State
+from reelhaul_jobs.model.transition import Transition, no_change
 from reelhaul_jobs.model.user_actions import Update
-from reelhaul_jobs.ports.queue import Look
+from reelhaul_jobs.ports.queue import BacklogQuery
 from reelhaul_runtime.errors import NotFound, StateConflict
 from reelhaul_runtime.sql import migrations
 
@@ -158,7 +158,7 @@ class Walk(RuleBasedStateMachine):
         except StateConflict:
             assert self.known[job_id].state.terminal or self.known[job_id].state is State.CANCELLING
         else:
-            assert (change.job.state, change.job.lane) == (State.PAUSED, Lane.IDLE)
+            assert (change.job.state, change.job.lane) == (State.PAUSED, QueueStage.IDLE)
 
     def resume(self, job_id: str) -> None:
         if self.is_gone(job_id):
@@ -203,7 +203,8 @@ class Walk(RuleBasedStateMachine):
         there = [job_id for job_id in job_ids if not self.is_gone(job_id)]
         made = self.runner.run(
             self.store.change_many(
-                there, lambda j: none(j) if j.state.terminal else queue_transitions.cancelling(j, self.now)
+                there,
+                lambda j: no_change(j) if j.state.terminal else queue_transitions.cancelling(j, self.now),
             )
         )
         assert [change.job.id for change in made] == there
@@ -217,7 +218,7 @@ class Walk(RuleBasedStateMachine):
         try:
             self.change(job_id, lambda j: queue_transitions.retried(j, self.now), reopened=True)
         except StateConflict:
-            assert self.known[job_id].state not in REOPENED
+            assert self.known[job_id].state not in RETRY_TRANSITIONS
 
     @rule(seconds=st.sampled_from([1, 20, 40, 700]))
     def time_passes(self, seconds: int) -> None:
@@ -225,19 +226,22 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        for lane, after in ((Lane.LATER, queue_transitions.due_now), (Lane.LEASED, leases.lapsed)):
+        for lane, after in (
+            (QueueStage.LATER, queue_transitions.due_now),
+            (QueueStage.LEASED, leases.expired),
+        ):
             for job_id in self.runner.run(self.store.due(lane, self.now, 1000)):
                 self.change(job_id, lambda j, after=after: after(j, self.now))
 
     @rule()
     def publish(self) -> None:
-        backlog = self.runner.run(self.store.backlog(Look(limit=5), self.now))
-        picks = fair_scheduling.picks(backlog.ready, 5, held=backlog.held)
-        assert picks == self.runner.run(self.store.take(picks, self.now + LEASE, None))
+        backlog = self.runner.run(self.store.backlog(BacklogQuery(limit=5), self.now))
+        picks = fair_scheduling.select_fairly(backlog.ready, 5, held=backlog.held)
+        assert picks == self.runner.run(self.store.mark_published(picks, self.now + LEASE, None))
         for pick in picks:
             if pick.id in self.known:
                 self.known[pick.id] = self.runner.run(self.store.get(pick.id))
-                assert self.known[pick.id].lane is Lane.PUBLISHED
+                assert self.known[pick.id].lane is QueueStage.PUBLISHED
 
     @rule(job_id=jobs)
     def republish(self, job_id: str) -> None:
@@ -251,13 +255,13 @@ class Walk(RuleBasedStateMachine):
         """Whether callers do not see it any more."""
         return self.known[job_id].delete_time is not None
 
-    def change(self, job_id: str, after: Any, *, reopened: bool = False, touches: bool = False) -> Change:
+    def change(self, job_id: str, after: Any, *, reopened: bool = False, touches: bool = False) -> Transition:
         """What *after* made of the job, checked against the table; *touches*: also of one that has ended."""
-        change: Change = self.runner.run(self.store.change(job_id, after))
+        change: Transition = self.runner.run(self.store.change(job_id, after))
         self.check_road(change, reopened=reopened, touches=touches)
         return change
 
-    def check_road(self, change: Change, *, reopened: bool = False, touches: bool = False) -> None:
+    def check_road(self, change: Transition, *, reopened: bool = False, touches: bool = False) -> None:
         """The store has what *change* says, and it is one step on a road."""
         before, job_id = self.known[change.job.id], change.job.id
         assert change.before == before
@@ -265,14 +269,14 @@ class Walk(RuleBasedStateMachine):
         if not self.is_gone(job_id):
             assert self.runner.run(self.store.get(job_id)) == change.job
         if change.job.state is not before.state:
-            assert change.job.state in (REOPENED if reopened else NEXT)[before.state]
+            assert change.job.state in (RETRY_TRANSITIONS if reopened else TRANSITIONS)[before.state]
         assert before.revision <= change.job.revision <= before.revision + 1 + self.is_gone(job_id)
         assert change.job.epoch >= before.epoch
         assert change.job.charged <= change.job.retry.max_attempts
         if before.state.terminal and not reopened and not touches:
             assert change.job == before
 
-    def check_fence(self, change: Change, epoch: int) -> None:
+    def check_fence(self, change: Transition, epoch: int) -> None:
         """A stale epoch changed nothing."""
         if change.before.epoch != epoch or not change.before.leased:
             assert change.refusal is not None
@@ -293,7 +297,7 @@ class Walk(RuleBasedStateMachine):
                     self.finish((job_id, epoch), "succeeded")
         for job_id, known in self.known.items():
             assert known.state.terminal, known
-            assert known.lane is Lane.IDLE
+            assert known.lane is QueueStage.IDLE
             events = self.runner.run(self.store.events(job_id, after=0, limit=1000))
             assert [event.old_state for event in events] == [None, *(event.state for event in events[:-1])]
             attempts = self.runner.run(self.store.attempts(job_id, below=None, limit=1000))
@@ -359,7 +363,7 @@ def test_walk_in_postgresql() -> None:
 
 def test_walk_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk itself is good for something: without the fence it fails."""
-    fenced = leases._stale
+    fenced = leases.check_fence
     monkeypatch.setattr(leases, "_stale", lambda j, epoch: None if j.leased else fenced(j, epoch))
     with pytest.raises(AssertionError):
         walked(MemoryWalk, 200, Phase.generate)

@@ -16,14 +16,14 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, rate_limited_lease, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import Gate
-from reelhaul_jobs.model.rate_limited_lease import Passage
+from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits
-from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
-from reelhaul_jobs.model.transition import Change, RefusalReason, event_of
-from reelhaul_jobs.ports.jobs import Query, Request
-from reelhaul_jobs.ports.queue import Look
+from reelhaul_jobs.model.states import AttemptState, Priority, QueueStage, State
+from reelhaul_jobs.model.transition import RefusalReason, Transition, event_of
+from reelhaul_jobs.ports.jobs import IdempotencyKey, Query
+from reelhaul_jobs.ports.queue import BacklogQuery
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
@@ -88,8 +88,8 @@ def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> lease
     )
 
 
-def request(number: int = 1, digest: bytes = b"d") -> Request:
-    return Request("acme", "CreateJob", f"request-{number}", digest, NOW)
+def request(number: int = 1, digest: bytes = b"d") -> IdempotencyKey:
+    return IdempotencyKey("acme", "CreateJob", f"request-{number}", digest, NOW)
 
 
 async def test_add_then_get(store):
@@ -108,8 +108,8 @@ async def test_add_many_of_several_forms(store):
         job(3, tenant="other", priority=Priority.LOW, traceparent="00-1"),
         job(4, format=media_pb2.FormatSpec(max_height=144), expire_time=NOW + timedelta(days=400)),
         job(5, parent="p", position=2**31 - 1, batch_id="p"),
-        replace(job(6), state=State.RETRYING, lane=Lane.LATER, due=NOW, revision=4, charged=1),
-        replace(job(7), state=State.RETRYING, lane=Lane.LATER, due=NOW + LEASE, revision=4, charged=1),
+        replace(job(6), state=State.RETRYING, lane=QueueStage.LATER, due=NOW, revision=4, charged=1),
+        replace(job(7), state=State.RETRYING, lane=QueueStage.LATER, due=NOW + LEASE, revision=4, charged=1),
         job(8),
     ]
     await store.add(asked)
@@ -145,12 +145,12 @@ async def test_same_request_twice(store):
 
 async def test_earlier_request(store):
     """What a request made is found by it, as it is now; of a new one there is nothing."""
-    assert await store.earlier(request()) is None
+    assert await store.find_by_idempotency_key(request()) is None
     await store.add([job(1)], request())
     claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
-    assert [claimed] == list(await store.earlier(request()))
+    assert [claimed] == list(await store.find_by_idempotency_key(request()))
     with pytest.raises(ReelhaulError, match="another request"):
-        await store.earlier(request(digest=b"two"))
+        await store.find_by_idempotency_key(request(digest=b"two"))
 
 
 async def test_request_id_with_another_payload(store):
@@ -165,7 +165,7 @@ async def test_change_keeps_history(store):
     """Claim and finish leave an attempt and one event for each state."""
     await store.add([job(1)])
     claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
-    assert (claimed.state, claimed.epoch, claimed.lane) == (State.RUNNING, 1, Lane.LEASED)
+    assert (claimed.state, claimed.epoch, claimed.lane) == (State.RUNNING, 1, QueueStage.LEASED)
     outcome = leases.Outcome(
         result=leases.Succeeded(
             media=media_pb2.MediaInfo(title="A film"),
@@ -312,18 +312,18 @@ async def test_backlog_order(store):
         "old low": job(4, priority=Priority.LOW, create_time=NOW - timedelta(hours=3)),
     }
     await store.add(list(ids.values()))
-    backlog = await store.backlog(Look(limit=10), NOW)
+    backlog = await store.backlog(BacklogQuery(limit=10), NOW)
     names = {j.id: name for name, j in ids.items()}
     assert [names[ready.id] for ready in backlog.ready["acme"]] == ["old low", "high", "normal", "low"]
-    assert await store.place(ids["low"]) == 4
+    assert await store.queue_position(ids["low"]) == 4
 
 
 async def test_backlog_of_many_tenants(store):
     """Each tenant has its share of the backlog, and what is published counts as held."""
     await store.add([job(n, tenant=f"t{n % 3}") for n in range(9)])
-    picked = fair_scheduling.picks((await store.backlog(Look(limit=2), NOW)).ready, 3)
-    assert picked == list(await store.take(picked, NOW + timedelta(minutes=1), None))
-    backlog = await store.backlog(Look(limit=2, after_tenant="t0"), NOW)
+    picked = fair_scheduling.select_fairly((await store.backlog(BacklogQuery(limit=2), NOW)).ready, 3)
+    assert picked == list(await store.mark_published(picked, NOW + timedelta(minutes=1), None))
+    backlog = await store.backlog(BacklogQuery(limit=2, after_tenant="t0"), NOW)
     assert backlog.held.by_tenant == {"t0": 1, "t1": 1, "t2": 1}
     assert backlog.held.at_site["t0", SITE] == 1
     assert backlog.published == 3
@@ -336,22 +336,22 @@ async def test_backlog_leaves_full_sites_out(store):
     """A thousand jobs of a full site hide none of another, and order goes across sites."""
     full = [job(n, url="https://full.example/") for n in range(1, 1001)]
     await store.add([*full, job(2001), job(2002, url="https://www.third.example/"), job(2003)])
-    look = Look(limit=2, room=lambda site: 0 if site.site == "full.example" else 5)
+    look = BacklogQuery(limit=2, room=lambda site: 0 if site.site == "full.example" else 5)
     backlog = await store.backlog(look, NOW)
     assert [job(2001).id, job(2002).id] == [ready.id for ready in backlog.ready["acme"]]
     assert {"full.example", "videos.example", "third.example"} == set(backlog.sites)
-    assert await store.place(job(2002)) == 1002
+    assert await store.queue_position(job(2002)) == 1002
 
 
 async def test_take_marks_once(store):
     """Of two who want to publish the same job one may; a claimed or changed one is left alone."""
     await store.add([job(1), job(2), job(3)])
-    picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
+    picked = (await store.backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
     await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
     await store.change(job(2).id, lambda j: queue_transitions.cancelling(j, NOW))
-    answers = await asyncio.gather(*(store.take(picked, NOW, None) for _ in range(5)))
+    answers = await asyncio.gather(*(store.mark_published(picked, NOW, None) for _ in range(5)))
     assert [job(3).id] == [ready.id for answer in answers for ready in answer]
-    assert Lane.LEASED is (await store.get(job(1).id)).lane
+    assert QueueStage.LEASED is (await store.get(job(1).id)).lane
     (marked,) = await store.outstanding(5)
     assert (marked.id, marked.attempt) == (job(3).id, 1)
 
@@ -359,60 +359,62 @@ async def test_take_marks_once(store):
 async def test_take_needs_the_lead(store):
     """Who does not lead the dispatcher any more marks nothing."""
     await store.add([job(1)])
-    picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
-    await store.lead("dispatcher", "a", NOW, LEASE)
-    assert not await store.take(picked, NOW, "b")
-    assert picked == list(await store.take(picked, NOW, "a"))
+    picked = (await store.backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
+    await store.acquire_leadership("dispatcher", "a", NOW, LEASE)
+    assert not await store.mark_published(picked, NOW, "b")
+    assert picked == list(await store.mark_published(picked, NOW, "a"))
 
 
 async def test_put_back(store):
     """What could not be published is ready again, in its place; what was claimed meanwhile is not."""
     await store.add([job(1), job(2)])
-    picked = (await store.backlog(Look(limit=9), NOW)).ready["acme"]
-    await store.take(picked, NOW + timedelta(minutes=1), None)
+    picked = (await store.backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
+    await store.mark_published(picked, NOW + timedelta(minutes=1), None)
     await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
-    await store.put_back(picked)
-    assert Lane.LEASED is (await store.get(job(1).id)).lane
+    await store.mark_ready(picked)
+    assert QueueStage.LEASED is (await store.get(job(1).id)).lane
     assert job(2) == await store.get(job(2).id)
 
 
 async def test_site_counts(store):
     """A site tells how many of its jobs are published and leased, and how its gates stand."""
     await store.add([job(n) for n in range(1, 5)] + [job(9, url="https://other.example/")])
-    await store.take((await store.backlog(Look(limit=3), NOW)).ready["acme"], NOW, None)
+    await store.mark_published((await store.backlog(BacklogQuery(limit=3), NOW)).ready["acme"], NOW, None)
     await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
     site = await store.site(SITE, NOW)
-    assert (site.published, site.leased, site.gates) == (2, 1, (Gate(site=SITE),))
+    assert (site.published, site.leased, site.gates) == (2, 1, (SiteRateLimit(site=SITE),))
 
 
 async def test_gates_are_kept_with_the_change(store):
     """A change keeps the gate it made; a plain gate is forgotten; an old one in time."""
     await store.add([job(1)])
-    await store.seen("w1", 4, NOW, ["lon"])
-    parked = Gate(site=SITE, egress="lon", parked_until=NOW + LEASE, reason="UPSTREAM_BLOCKED", probe="j")
+    await store.record_worker_heartbeat("w1", 4, NOW, ["lon"])
+    parked = SiteRateLimit(
+        site=SITE, egress="lon", parked_until=NOW + LEASE, reason="UPSTREAM_BLOCKED", probe="j"
+    )
 
-    async def keep(gate: Gate | None) -> Passage:
+    async def keep(gate: SiteRateLimit | None) -> RateLimitView:
         seen = []
 
         def rule(found, passage):
             seen.append(passage)
-            return Change(before=found, job=found, gate=gate)
+            return Transition(before=found, job=found, gate=gate)
 
         await store.change_at_site(job(1).id, lambda _: (SITE, "lon"), rule, NOW, counted=True)
         return seen[-1]
 
-    assert (await keep(parked)).gate == Gate(site=SITE, egress="lon")
+    assert (await keep(parked)).gate == SiteRateLimit(site=SITE, egress="lon")
     assert (await keep(None)).gate == parked
     assert (await store.site(SITE, NOW)).gates == (parked,)
-    await store.seen("w2", 4, NOW, ["ams", "par"])
-    others = Gate(site=SITE, egress="ams"), Gate(site=SITE, egress="par")
+    await store.record_worker_heartbeat("w2", 4, NOW, ["ams", "par"])
+    others = SiteRateLimit(site=SITE, egress="ams"), SiteRateLimit(site=SITE, egress="par")
     assert (await keep(None)).others == others
     assert await store.slots(NOW) == 8
     await store.forget_gates(NOW)
-    assert (await keep(Gate(site=SITE, egress="lon"))).gate == parked
-    assert (await keep(replace(parked, delay=LEASE))).gate == Gate(site=SITE, egress="lon")
+    assert (await keep(SiteRateLimit(site=SITE, egress="lon"))).gate == parked
+    assert (await keep(replace(parked, delay=LEASE))).gate == SiteRateLimit(site=SITE, egress="lon")
     await store.forget_gates(NOW + timedelta(hours=1))
-    assert (await keep(None)).gate == Gate(site=SITE, egress="lon")
+    assert (await keep(None)).gate == SiteRateLimit(site=SITE, egress="lon")
 
 
 async def test_leased_jobs_of_a_site_are_counted(store):
@@ -424,7 +426,7 @@ async def test_leased_jobs_of_a_site_are_counted(store):
 
     def rule(found, passage):
         told.append(passage.leased)
-        return Change(before=found, job=found)
+        return Transition(before=found, job=found)
 
     for counted in (True, False):
         await store.change_at_site(job(3).id, lambda j: (j.site, ""), rule, NOW, counted=counted)
@@ -464,7 +466,7 @@ async def test_a_refused_change_at_a_site_harms_no_other(store):
         store.change_at_site(job(n).id, lambda j: (j.site, ""), rule, NOW, counted=True) for n in range(1, 5)
     ]
     done = await asyncio.gather(*asked, return_exceptions=True)
-    assert [type(each) for each in done] == [Change, StateConflict, Change, NotFound]
+    assert [type(each) for each in done] == [Transition, StateConflict, Transition, NotFound]
     assert [(await store.get(job(n).id)).epoch for n in range(1, 4)] == [1, 0, 1]
 
 
@@ -473,46 +475,46 @@ async def test_due(store):
     later = [job(n, schedule_time=NOW + timedelta(hours=1, minutes=-n)) for n in range(1, 4)]
     await store.add(later)
     before = NOW + timedelta(minutes=58)
-    assert [job(3).id, job(2).id] == list(await store.due(Lane.LATER, before, 5))
-    assert await store.count([Lane.LATER, Lane.LEASED]) == 3
+    assert [job(3).id, job(2).id] == list(await store.due(QueueStage.LATER, before, 5))
+    assert await store.count([QueueStage.LATER, QueueStage.LEASED]) == 3
 
 
 async def test_slots_of_live_workers(store):
     """Workers count while they are heard of."""
-    await store.seen("w1", 4, NOW)
-    await store.seen("w2", 8, NOW - timedelta(minutes=5))
+    await store.record_worker_heartbeat("w1", 4, NOW)
+    await store.record_worker_heartbeat("w2", 8, NOW - timedelta(minutes=5))
     assert await store.slots(NOW) == 4
-    await store.seen("w2", 8, NOW)
+    await store.record_worker_heartbeat("w2", 8, NOW)
     assert await store.slots(NOW) == 12
 
 
 async def test_unconfirmed(store):
     """Artifacts are to be confirmed until that is done, and not before their time."""
     await store.add([replace(job(1), confirm_time=NOW)])
-    assert [job(1).id] == [found.id for found in await store.unconfirmed(NOW, 5)]
-    await store.confirmed(job(1).id, NOW + timedelta(minutes=1))
-    assert list(await store.unconfirmed(NOW, 5)) == []
-    await store.confirmed(job(1).id, None)
-    assert list(await store.unconfirmed(NOW + timedelta(hours=1), 5)) == []
+    assert [job(1).id] == [found.id for found in await store.list_expiry_pending(NOW, 5)]
+    await store.mark_expiry_confirmed(job(1).id, NOW + timedelta(minutes=1))
+    assert list(await store.list_expiry_pending(NOW, 5)) == []
+    await store.mark_expiry_confirmed(job(1).id, None)
+    assert list(await store.list_expiry_pending(NOW + timedelta(hours=1), 5)) == []
 
 
 async def test_one_leader(store):
     """A loop has one leader; when it resigns or goes silent, another takes over."""
     lasting = timedelta(seconds=5)
-    answers = [await store.lead("sweeper", holder, NOW, lasting) for holder in ("a", "b", "a")]
+    answers = [await store.acquire_leadership("sweeper", holder, NOW, lasting) for holder in ("a", "b", "a")]
     assert answers == [True, False, True]
-    assert await store.lead("dispatcher", "b", NOW, lasting)
-    assert await store.lead("sweeper", "b", NOW + timedelta(seconds=6), lasting)
-    await store.resign("sweeper", "a")
-    assert not await store.lead("sweeper", "a", NOW + timedelta(seconds=7), lasting)
-    await store.resign("sweeper", "b")
-    assert await store.lead("sweeper", "a", NOW + timedelta(seconds=7), lasting)
+    assert await store.acquire_leadership("dispatcher", "b", NOW, lasting)
+    assert await store.acquire_leadership("sweeper", "b", NOW + timedelta(seconds=6), lasting)
+    await store.release_leadership("sweeper", "a")
+    assert not await store.acquire_leadership("sweeper", "a", NOW + timedelta(seconds=7), lasting)
+    await store.release_leadership("sweeper", "b")
+    assert await store.acquire_leadership("sweeper", "a", NOW + timedelta(seconds=7), lasting)
 
 
 async def test_forget(store):
     """Old events and requests go; the job stays."""
     await store.add([job(1)], request())
-    await store.forget(NOW + timedelta(days=1), NOW + timedelta(days=1))
+    await store.delete_old_records(NOW + timedelta(days=1), NOW + timedelta(days=1))
     assert list(await store.events(job(1).id, after=0, limit=5)) == []
     assert [job(2)] == list(await store.add([job(2)], request(digest=b"other")))
 
@@ -548,17 +550,19 @@ async def test_text_of_sites(store):
 
 async def test_one_probe_by_another_egress():
     """Of two replicas' workers, who both come by an egress that is shut, one passes as the other's probe."""
-    lon = Gate(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
+    lon = SiteRateLimit(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
     par, ams = replace(lon, egress="par"), replace(lon, egress="ams", parked_until=NOW)
     with fresh_database() as url:
         async with sql_store(url) as one, sql_store(url) as two:
-            await one.seen("w", 2, NOW, ("lon", "par", "ams"))
+            await one.record_worker_heartbeat("w", 2, NOW, ("lon", "par", "ams"))
             await one.add([job(1), job(2), job(3)])
             for gate in (lon, par, ams):
                 await one.change_at_site(
                     job(3).id,
                     lambda _, gate=gate: (SITE, gate.egress),
-                    lambda before, _, gate=gate: Change(before=before, job=before.but(), gate=gate),
+                    lambda before, _, gate=gate: Transition(
+                        before=before, job=before.replace_fields(), gate=gate
+                    ),
                     NOW,
                     counted=False,
                 )
@@ -569,10 +573,10 @@ async def test_one_probe_by_another_egress():
     assert sorted(change.began is not None for change in changes) == [False, True]
 
 
-async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.Event) -> Change:
+async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.Event) -> Transition:
     """A claim that could go by "ams"; it takes its time, lest the other one comes too late."""
 
-    def rule(before: Job, passage: Passage) -> Change:
+    def rule(before: Job, passage: RateLimitView) -> Transition:
         if not both.wait(0.5):
             both.set()
         asked = replace(claim(), egress=egress, other_egresses=("ams",))
@@ -583,17 +587,19 @@ async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.
 
 async def test_a_probe_in_the_same_go():
     """Claims that share a transaction see the gates that those before them have changed, by any egress."""
-    lon = Gate(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
+    lon = SiteRateLimit(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
     ams = replace(lon, egress="ams", parked_until=NOW)
     with fresh_database() as url:
         async with sql_store(url) as store:
-            await store.seen("w", 2, NOW, ("lon", "ams"))
+            await store.record_worker_heartbeat("w", 2, NOW, ("lon", "ams"))
             await store.add([job(n) for n in range(4)])
             for gate in (lon, ams):
                 await store.change_at_site(
                     job(0).id,
                     lambda _, gate=gate: (SITE, gate.egress),
-                    lambda before, _, gate=gate: Change(before=before, job=before.but(), gate=gate),
+                    lambda before, _, gate=gate: Transition(
+                        before=before, job=before.replace_fields(), gate=gate
+                    ),
                     NOW,
                     counted=False,
                 )

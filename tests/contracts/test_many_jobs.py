@@ -13,7 +13,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, queue_transitions
-from reelhaul_jobs.model.lists import Batch, Order, Range, Tally
+from reelhaul_jobs.model.lists import Batch, JobCounts, Order, Range
 from reelhaul_jobs.model.retries import reason_of, status_of
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
@@ -161,4 +161,4 @@ async def test_summary(store):
     narrow = await store.summary(replace(asked, where=where, step=None))
     assert (narrow.total.states, narrow.series) == ({State.FAILED: 2}, {})
     assert narrow.total.latency_p50 is None
-    assert (await store.summary(replace(asked, tenant="nobody"))).total == Tally()
+    assert (await store.summary(replace(asked, tenant="nobody"))).total == JobCounts()

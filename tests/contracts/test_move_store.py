@@ -15,9 +15,9 @@ from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import JobStore
-from reelhaul_jobs.ports.state_events import Move, MoveStore
+from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.store.jobs import SqlJobStore
-from reelhaul_jobs.store.state_events import SqlMoveStore
+from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -27,7 +27,7 @@ class Stores:
     """The same rows through both ports."""
 
     jobs: JobStore
-    moves: MoveStore
+    moves: StateEventStore
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -47,7 +47,7 @@ async def stores(request, tmp_path) -> AsyncIterator[Stores]:
 async def over(url: str) -> AsyncIterator[Stores]:
     await asyncio.to_thread(migrations.migrate_if_behind, url, "reelhaul_jobs")
     async with Database.open(url) as database:
-        yield Stores(SqlJobStore(database), SqlMoveStore(database))
+        yield Stores(SqlJobStore(database), SqlStateEventStore(database))
 
 
 async def test_moves_in_order(stores):
@@ -56,7 +56,7 @@ async def test_moves_in_order(stores):
     await stores.jobs.add([one, two])
     later = NOW + timedelta(seconds=10)
     await stores.jobs.change(one.id, lambda j: leases.claimed(j, claim(), later))
-    found = list(await stores.moves.moves(Move(NOW), 2))
+    found = list(await stores.moves.moves(StateEvent(NOW), 2))
     found += await stores.moves.moves(found[-1], 2)
     assert [(move.job_id, move.revision, move.left) for move in found] == [
         (one.id, 1, None),
@@ -71,7 +71,7 @@ async def test_moves_at_the_same_moment(stores):
     """Moves of one moment are paged through as well: none is passed over, none comes twice."""
     many = [job(number, create_time=NOW, update_time=NOW) for number in range(1, 8)]
     await stores.jobs.add(many)
-    after, found = Move(NOW - timedelta(seconds=1)), []
+    after, found = StateEvent(NOW - timedelta(seconds=1)), []
     while page := await stores.moves.moves(after, 3):
         found += [move.job_id for move in page]
         after = page[-1]
@@ -82,8 +82,8 @@ async def test_moves_of_some(stores):
     """Moves can be asked for of one tenant, or among some jobs."""
     one, two = job(1), job(2, tenant="other")
     await stores.jobs.add([one, two])
-    of_tenant = await stores.moves.moves(Move(NOW), 10, tenant="other")
-    among = await stores.moves.moves(Move(NOW), 10, among=[one.id, "none"])
+    of_tenant = await stores.moves.moves(StateEvent(NOW), 10, tenant="other")
+    among = await stores.moves.moves(StateEvent(NOW), 10, among=[one.id, "none"])
     assert [move.job_id for move in of_tenant] == [two.id]
     assert [move.job_id for move in among] == [one.id]
 

@@ -22,7 +22,7 @@ from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports.jobs import Query, Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey, Query
 from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError
@@ -65,8 +65,8 @@ def schedule(name: str = "nightly", **fields: object) -> Schedule:
     return replace(plain, **fields)  # type: ignore[arg-type]
 
 
-def request(number: int = 1, digest: bytes = b"d") -> Request:
-    return Request("acme", "RunSchedule", f"request-{number}", digest, NOW)
+def request(number: int = 1, digest: bytes = b"d") -> IdempotencyKey:
+    return IdempotencyKey("acme", "RunSchedule", f"request-{number}", digest, NOW)
 
 
 def running(present: Schedule, live: bool) -> Run:
@@ -190,7 +190,7 @@ async def expanded(stores, number: int, found: list[media_pb2.PlaylistEntry]) ->
 
     def rule(present, seen):
         change = leases.renewed(present, held.epoch, NOW, LEASE, media=media)
-        return playlist_expansion.grown(change, found, seen, NOW)
+        return playlist_expansion.add_children(change, found, seen, NOW)
 
     return (await stores.jobs.expand(asked.id, [playlist_expansion.media_id(e) for e in found], rule)).job
 

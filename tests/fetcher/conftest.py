@@ -21,10 +21,10 @@ from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
     FetchOrder,
     FetchReport,
+    HttpStatusCounts,
     ListReport,
     ProbeOrder,
     Product,
-    Sightings,
 )
 from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
@@ -35,7 +35,7 @@ class Heard:
     """What a fetch told while it ran."""
 
     def __init__(self) -> None:
-        self.sightings = Sightings()
+        self.sightings = HttpStatusCounts()
         self.seen: list[Progress] = []
         self.metadata: list[MediaInfo] = []
         self.pages: list[list[PlaylistEntry]] = []

@@ -14,7 +14,7 @@ from typing import Any
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream
 from reelhaul_fetcher.guard.proxy import Limits, Proxy
-from reelhaul_fetcher.guard.session import Account
+from reelhaul_fetcher.guard.session import ProxySession
 
 #: Stands for a public address in tests: it alone is let through.
 PUBLIC = "127.0.0.2"
@@ -194,7 +194,7 @@ class Door:
     pass_: str = "x:secret"
 
     @property
-    def account(self) -> Account:
+    def account(self) -> ProxySession:
         """The pass's account."""
         return self.proxy.accounts["x"]
 

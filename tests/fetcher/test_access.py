@@ -22,7 +22,7 @@ from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import options as accessing
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import environment
@@ -105,7 +105,7 @@ async def test_js_runtime(opened: Opened, youtube: YouTube) -> None:
 def test_tokens_of_proof_of_origin() -> None:
     """The provider's address is where bgutil's plugin looks for it."""
     access = Access(po_token_url="http://127.0.0.1:4416", player_clients=("mweb", "tv"))
-    with Downloader(Answers(), options("", access)) as downloader:
+    with Downloader(ResponseLog(), options("", access)) as downloader:
         youtube = downloader.get_info_extractor("Youtube")
         assert youtube._configuration_arg("player_client", casesense=True) == ["mweb", "tv"]
         assert youtube._configuration_arg("base_url", ie_key="youtubepot-bgutilhttp", casesense=True) == [
@@ -121,13 +121,14 @@ def test_nothing_is_set() -> None:
 _CAGED = """
 import socket, sys
 from pathlib import Path
-from reelhaul_fetcher.ytdlp import cage
+from reelhaul_fetcher.ytdlp.process import sandbox
 out = sys.__stdout__
 with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("127.0.0.1", 0)) as other:
     ways = [s.getsockname()[1] for s in (own, other)]
     place = Path(sys.argv[1])
     told = open(place / "told", "w")
-    cage.enter(place, "http://127.0.0.1:9", f"http://localhost:{ways[0]}", bounds=cage.Bounds(0, 60, 1 << 30))
+    bounds = sandbox.ResourceLimits(0, 60, 1 << 30)
+    sandbox.enter(place, "http://127.0.0.1:9", f"http://localhost:{ways[0]}", bounds=bounds)
     for port in ways:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()

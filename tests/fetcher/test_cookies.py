@@ -22,7 +22,7 @@ from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
 from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
-from reelhaul_fetcher.service.cookie_login import SignIn
+from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.probe_cache import Probing, Question
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
@@ -147,7 +147,7 @@ def test_what_is_read() -> None:
 def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
     """Where all cookies for the site have expired it is not asked at all; and that is remembered."""
     folder.add("ours", kept, [])
-    sign_in = SignIn(folder)
+    sign_in = SiteCookies(folder)
     if not expired:
         assert sign_in.text("ours", "acme", URL) == kept
         return
@@ -161,20 +161,20 @@ def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
 def test_refused(folder: CookieFolder) -> None:
     """A site that wants a sign-in all the same refuses them: known until it takes them, or others come."""
     folder.add("ours", text(LONG), [])
-    sign_in = SignIn(folder)
+    sign_in = SiteCookies(folder)
     for cause in ("login", "age", "cookies"):
-        told = sign_in.judged("ours", URL, login(cause))
+        told = sign_in.classify_cookie_failure("ours", URL, login(cause))
         assert told is not None
         assert told.reason == ErrorReason.COOKIES_REFUSED
         assert [kept.refused for kept in folder.kept()] == ["sign in"]
-        assert sign_in.judged("ours", URL, None) is None
+        assert sign_in.classify_cookie_failure("ours", URL, None) is None
         assert [kept.refused for kept in folder.kept()] == [""]
-    sign_in.judged("ours", URL, login("login"))
+    sign_in.classify_cookie_failure("ours", URL, login("login"))
     folder.add("ours", text(LONG), [])
     assert [kept.refused for kept in folder.kept()] == [""]
     for failure in (login("private"), login("members"), ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")):
-        assert sign_in.judged("ours", URL, failure) is failure
-    assert sign_in.judged("", URL, plain := login("login")) is plain
+        assert sign_in.classify_cookie_failure("ours", URL, failure) is failure
+    assert sign_in.classify_cookie_failure("", URL, plain := login("login")) is plain
 
 
 async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
@@ -199,7 +199,7 @@ async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolde
 async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
     """A worker that has done a job with those *cookies*."""
     house = House(tmp_path / "work")
-    house.worker._bench.fetching.signing = SignIn(folder)
+    house.worker._bench.fetching.signing = SiteCookies(folder)
     house.leases.specs[JOB].format.cookies = cookies
     async with house.working():
         house.give()
@@ -211,7 +211,7 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
     """An answer that cookies opened is kept for those who have the same ones only."""
     folder.add("ours", text(LONG), ["local"])
     engine = MemoryEngine()
-    probing = Probing(engine, MemoryGuard(), lambda: datetime.now(UTC), signing=SignIn(folder))
+    probing = Probing(engine, MemoryGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
     await probing.ask(Question(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
         await probing.ask(Question(URL, cookies="ours", tenant="other"))
@@ -264,4 +264,4 @@ def test_time_passes(folder: CookieFolder) -> None:
     folder.add("ours", text(LONG), [])
     later = datetime.fromtimestamp(LONG, UTC) + timedelta(seconds=1)
     with pytest.raises(ReelhaulError):
-        SignIn(folder, lambda: later).text("ours", "acme", URL)
+        SiteCookies(folder, lambda: later).text("ours", "acme", URL)

@@ -13,22 +13,22 @@ from tests.fetcher.guarding import PUBLIC, a_client, a_guard, a_site
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import work_pb2
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_fetcher.disk.egress_usage_log import Spending
-from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
+from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.queue import MemoryQueue
 from reelhaul_fetcher.memory.world import MemoryGuard
-from reelhaul_fetcher.model.disk_limits import Marks
+from reelhaul_fetcher.model.disk_limits import DiskThresholds
 from reelhaul_fetcher.model.egresses import Egresses, name_of
 from reelhaul_fetcher.ports import Usage
-from reelhaul_fetcher.service.disk_space import Room
-from reelhaul_fetcher.service.egress_metering import MeteredGuard, ThriftyQueue
-from reelhaul_fetcher.service.heartbeat import Presence
+from reelhaul_fetcher.service.disk_space import DiskMonitor
+from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
+from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing, Question
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 BLOCKED = ReelhaulError(ErrorReason.UPSTREAM_BLOCKED, "are you a robot?")
 GONE = ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")
@@ -55,15 +55,15 @@ def test_least_busy_first(clock: Clock) -> None:
     egresses = Egresses(("a", "b", "c"), now=clock)
     egresses.began("a")
     egresses.count("b", 5)
-    assert egresses.offered() == ["c", "b", "a"]
+    assert egresses.candidates() == ["c", "b", "a"]
     egresses.ended("a")
-    assert egresses.offered() == ["a", "c", "b"]
+    assert egresses.candidates() == ["a", "c", "b"]
 
 
 def test_blocked_egress_rests_at_that_site(clock: Clock) -> None:
     """A bot check sends the next fetch of the site another way, and no other site's."""
     egresses = Egresses(("a", "b"), now=clock)
-    egresses.noted(SITE, "a", BLOCKED)
+    egresses.record_result(SITE, "a", BLOCKED)
     assert egresses.choice(SITE) == "b"
     assert egresses.choice("b.example") == "a"
     clock.now += timedelta(seconds=31)
@@ -74,15 +74,15 @@ def test_rests_double_and_end(clock: Clock) -> None:
     """Each rest is twice the last one, half an hour at most; a welcome ends it; else it says nothing."""
     egresses = Egresses(("a", "b"), now=clock)
     for seconds in (30, 60, 120, 240, 480, 960, 1800, 1800):
-        egresses.noted(SITE, "a", BLOCKED)
-        egresses.noted(SITE, "a", BLOCKED)
+        egresses.record_result(SITE, "a", BLOCKED)
+        egresses.record_result(SITE, "a", BLOCKED)
         clock.now += timedelta(seconds=seconds - 1)
-        egresses.noted(SITE, "a", GONE)
+        egresses.record_result(SITE, "a", GONE)
         assert egresses.choice(SITE) == "b"
         clock.now += timedelta(seconds=1)
         assert egresses.choice(SITE) == "a"
-    egresses.noted(SITE, "a", BLOCKED)
-    egresses.noted(SITE, "a", None)
+    egresses.record_result(SITE, "a", BLOCKED)
+    egresses.record_result(SITE, "a", None)
     assert egresses.choice(SITE) == "a"
 
 
@@ -90,7 +90,7 @@ def test_the_site_names_the_wait(clock: Clock) -> None:
     """Retry-After is honoured where it is longer."""
     egresses = Egresses(("a", "b"), now=clock)
     slow = ReelhaulError(ErrorReason.UPSTREAM_THROTTLED, "slow", retry_delay=timedelta(hours=1))
-    egresses.noted(SITE, "a", slow)
+    egresses.record_result(SITE, "a", slow)
     clock.now += timedelta(minutes=59)
     assert egresses.choice(SITE) == "b"
 
@@ -98,9 +98,9 @@ def test_the_site_names_the_wait(clock: Clock) -> None:
 def test_all_rest(clock: Clock) -> None:
     """Where a site lets none in, the one that rests the shortest asks."""
     egresses = Egresses(("a", "b"), now=clock)
-    egresses.noted(SITE, "b", BLOCKED)
+    egresses.record_result(SITE, "b", BLOCKED)
     clock.now += timedelta(seconds=5)
-    egresses.noted(SITE, "a", BLOCKED)
+    egresses.record_result(SITE, "a", BLOCKED)
     assert egresses.choice(SITE) == "b"
 
 
@@ -108,18 +108,18 @@ def test_broken_egress_rests_everywhere(clock: Clock) -> None:
     """A proxy that is away, or does not know us, is offered to no job while another works."""
     egresses = Egresses(("a", "b"), now=clock)
     away = ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, "away", metadata={"host": SITE, "cause": "egress"})
-    egresses.noted(SITE, "a", away)
-    assert egresses.offered() == ["b"]
+    egresses.record_result(SITE, "a", away)
+    assert egresses.candidates() == ["b"]
     assert egresses.choice("b.example") == "b"
-    egresses.noted(SITE, "b", away)
-    assert egresses.offered() == ["a", "b"]
+    egresses.record_result(SITE, "b", away)
+    assert egresses.candidates() == ["a", "b"]
 
 
 def test_day_of_bytes(clock: Clock) -> None:
     """An egress over its budget is chosen by nobody until midnight; none left is a failure that may pass."""
     clock.now = clock.now.replace(hour=23)
     egresses = Egresses(("a", "b"), 100, clock, carried={"a": 100})
-    assert egresses.offered() == ["b"]
+    assert egresses.candidates() == ["b"]
     assert egresses.choice(SITE) == "b"
     egresses.count("b", 100)
     assert egresses.spent
@@ -127,7 +127,7 @@ def test_day_of_bytes(clock: Clock) -> None:
         egresses.choice(SITE)
     assert failure.value.reason == ErrorReason.UPSTREAM_UNAVAILABLE
     assert failure.value.metadata["cause"] == "egress"
-    assert egresses.offered() == ["a", "b"]
+    assert egresses.candidates() == ["a", "b"]
     clock.now += timedelta(hours=1)
     assert not egresses.spent
     assert egresses.carried("a") == 0
@@ -136,21 +136,21 @@ def test_day_of_bytes(clock: Clock) -> None:
 def test_budget_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
     """What was carried today is known after a restart; yesterday is not."""
     day = clock.now.date()
-    Spending(tmp_path).carried(day)
-    Spending(tmp_path).add(day, "a", 5)
-    Spending(tmp_path).add(day, "", 7)
-    Spending(tmp_path).add(day, "a", 5)
-    assert Spending(tmp_path).carried(day) == {"a": 10, "": 7}
-    assert Spending(tmp_path).carried(day + timedelta(days=1)) == {}
+    EgressUsageLog(tmp_path).carried(day)
+    EgressUsageLog(tmp_path).add(day, "a", 5)
+    EgressUsageLog(tmp_path).add(day, "", 7)
+    EgressUsageLog(tmp_path).add(day, "a", 5)
+    assert EgressUsageLog(tmp_path).carried(day) == {"a": 10, "": 7}
+    assert EgressUsageLog(tmp_path).carried(day + timedelta(days=1)) == {}
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) -> None:
     """Bytes in both directions count, once, while the fetch runs and when it has ended."""
-    inner, egresses, spending = MemoryGuard(), Egresses(("a", "b"), 1000, clock), Spending(tmp_path)
+    inner, egresses, spending = MemoryGuard(), Egresses(("a", "b"), 1000, clock), EgressUsageLog(tmp_path)
     guard = MeteredGuard(inner, egresses, spending)
     await guard.open("x", 0, "b")
-    assert egresses.offered() == ["a", "b"]
+    assert egresses.candidates() == ["a", "b"]
     for used in (Usage(300, (), 100), Usage(600, (), 150)):
         inner.used = used
         await guard.usage("x")
@@ -158,7 +158,7 @@ async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) 
     await guard.close("x")
     assert inner.egresses == ["b"]
     assert egresses.carried("b") == 1000
-    assert egresses.offered() == ["a"]
+    assert egresses.candidates() == ["a"]
     assert spending.carried(clock.now.date()) == {"b": 1000}
 
 
@@ -167,7 +167,7 @@ async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
     egresses = Egresses(("a",), 10, clock, carried={"a": 10})
     inner = MemoryQueue([])
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
-    asked = asyncio.create_task(ThriftyQueue(inner, egresses, look_seconds=0.01).next())
+    asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
     await asyncio.wait({asked}, timeout=0.1)
     assert not asked.done()
     clock.now += timedelta(days=1)
@@ -177,7 +177,7 @@ async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
 async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
     """An item that was waited for while there were bytes left goes back when there are none any more."""
     egresses, inner = Egresses(("a",), 10, clock), MemoryQueue([])
-    asked = asyncio.create_task(ThriftyQueue(inner, egresses, look_seconds=0.01).next())
+    asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
     await asyncio.wait({asked}, timeout=0.05)
     egresses.count("a", 10)
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
@@ -191,9 +191,9 @@ async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
 
 async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: Clock) -> None:
     """It says so once they are, until midnight; that it works again the next day; and that it goes."""
-    room, queue = Room(DiskScratch(tmp_path), Marks(0, 0)), MemoryQueue([])
+    room, queue = DiskMonitor(WorkDirs(tmp_path), DiskThresholds(0, 0)), MemoryQueue([])
     egresses = Egresses(("a",), 10, clock)
-    presence = Presence("w", lambda: 3, room, egresses, clock)
+    presence = WorkerHeartbeat("w", lambda: 3, room, egresses, clock)
     assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
     egresses.count("a", 10)
     saying = asyncio.create_task(presence.say(queue))
@@ -204,7 +204,7 @@ async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: 
     )
     clock.now += timedelta(days=1)
     assert presence.notice().shortage == WorkerNotice.SHORTAGE_UNSPECIFIED
-    await ended(saying)
+    await cancel_and_wait(saying)
     assert queue.said.get_nowait() == WorkerNotice(worker="w")
 
 

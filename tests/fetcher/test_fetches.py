@@ -24,12 +24,12 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.api.fetcher import FetcherServicer
-from reelhaul_fetcher.service.direct_fetch import Unqueued
+from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.fetches import Fetches
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import channel, error_of
 from reelhaul_runtime.rpc.server import serving
 
@@ -79,13 +79,13 @@ async def house(tmp_path: Path) -> AsyncIterator[Front]:
     """A house with one slot, its worker idle."""
     house = Front(tmp_path)
     probing = Probing(house.engine, house.guard, lambda: datetime.now(UTC))
-    unqueued = Unqueued(house.worker, house.bench)
+    unqueued = DirectFetches(house.worker, house.bench)
     servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker)
     served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(house.working())
         port = await stack.enter_async_context(
-            serving("127.0.0.1:0", [served], authenticator=OpenDoor("secret"), drain_seconds=1)
+            serving("127.0.0.1:0", [served], authenticator=NoAuthentication("secret"), drain_seconds=1)
         )
         address = f"127.0.0.1:{port}"
         ours = await stack.enter_async_context(channel(address, [SERVICE], suite_token="secret"))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelhaul.type.v1.media_pb2 import Progress
-from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.watchdog import Watchdog
 
 
@@ -22,7 +22,7 @@ class Clock:
 def test_weights_fixed_by_the_plan() -> None:
     """Two streams of 900 and 100 bytes: half of the first is 45 percent of the download."""
     told: list[Progress] = []
-    gauge = Gauge(told.append, Clock(), interval=-1)
+    gauge = ProgressTracker(told.append, Clock(), interval=-1)
     gauge.plan({"v": 900, "a": 100}, 1000)
     gauge.stage(Progress.DOWNLOADING, "video v")
     gauge.receive("v", 450)
@@ -33,7 +33,7 @@ def test_weights_fixed_by_the_plan() -> None:
 def test_unknown_stays_unknown() -> None:
     """Without a weight for each of several streams there are bytes, and no percent."""
     told: list[Progress] = []
-    gauge = Gauge(told.append, Clock(), interval=-1)
+    gauge = ProgressTracker(told.append, Clock(), interval=-1)
     gauge.plan({"v": None, "a": 100}, None)
     gauge.stage(Progress.DOWNLOADING)
     gauge.receive("v", 450)
@@ -46,7 +46,7 @@ def test_at_most_four_a_second() -> None:
     """Hundreds of fragments a second make four messages; a new stage is told at once."""
     told: list[Progress] = []
     clock = Clock()
-    gauge = Gauge(told.append, clock)
+    gauge = ProgressTracker(told.append, clock)
     gauge.plan({"v": 1000}, 1000)
     for received in range(1000):
         clock.now = received / 1000
@@ -72,7 +72,7 @@ _STAGES = [Progress.PROBING, Progress.DOWNLOADING, Progress.POSTPROCESSING, Prog
 def test_never_falls_and_never_ends(steps: list[tuple[str, float]], weights: dict[str, float | None]) -> None:
     """Whatever happens in whatever order, percent does not fall and is not 100."""
     told: list[Progress] = []
-    gauge = Gauge(told.append, Clock(), interval=-1)
+    gauge = ProgressTracker(told.append, Clock(), interval=-1)
     gauge.plan(weights, None)
     for step, value in steps:
         if step == "stage":

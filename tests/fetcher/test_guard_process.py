@@ -19,14 +19,14 @@ import pytest
 from tests.fetcher.guarding import PUBLIC, Answer, Site, a_client, a_site
 
 from reelhaul_fetcher.guard.session_state import Pass, Refusal
-from reelhaul_fetcher.guard.supervisor import Guard, GuardConfig, running_guard
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 
 
 @dataclass
 class World:
     """A guard in its own process, and a public site."""
 
-    guard: Guard
+    guard: GuardSupervisor
     site: Site
 
     async def get(self, way_out: Pass, path: str = "/", host: str = PUBLIC) -> Answer:
@@ -156,7 +156,7 @@ def test_no_orphan():
     """When the fetcher is killed outright its guard ends too, and its port is free."""
     program = textwrap.dedent("""
         import asyncio
-        from reelhaul_fetcher.guard.process import GuardConfig, running_guard
+        from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 
         async def main():
             async with running_guard(GuardConfig()) as guard:

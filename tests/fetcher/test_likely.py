@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from yt_dlp import YoutubeDL
 
-from reelhaul_fetcher.ytdlp.extractor_index import Likely, patterns
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, patterns
 
 # Of the examples that extractors bring, one in so many: all of them take a minute.
 _ONE_IN = 11
@@ -21,12 +21,12 @@ def extractors() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def likely(extractors: dict[str, Any]) -> Likely:
+def likely(extractors: dict[str, Any]) -> ExtractorIndex:
     """What is known of them."""
-    return Likely(patterns(extractors))
+    return ExtractorIndex(patterns(extractors))
 
 
-def test_the_same_extractor(extractors: dict[str, Any], likely: Likely) -> None:
+def test_the_same_extractor(extractors: dict[str, Any], likely: ExtractorIndex) -> None:
     """Of the examples that extractors bring of themselves, each goes to whom it went to."""
     examples = [
         example["url"]
@@ -48,7 +48,7 @@ def test_the_same_extractor(extractors: dict[str, Any], likely: Likely) -> None:
         ("https://media.example.com/film.mp4", "Generic"),
     ],
 )
-def test_the_usual(extractors: dict[str, Any], likely: Likely, url: str, name: str) -> None:
+def test_the_usual(extractors: dict[str, Any], likely: ExtractorIndex, url: str, name: str) -> None:
     """What everyone asks for is found, and few are asked."""
     few = likely.of(url)
     assert next(each for each in few if extractors[each].suitable(url)) == name

@@ -27,8 +27,8 @@ from reelhaul_fetcher.ytdlp.process.namespace import Namespace, NoNamespace
 
 _TRIES = """
 import json, socket, sys
-from reelhaul_fetcher.ytdlp import entering
-entering.enter(*map(int, sys.argv[1:3]))
+from reelhaul_fetcher.ytdlp.process import setns
+setns.enter(*map(int, sys.argv[1:3]))
 told = {}
 for place in json.loads(sys.argv[3]):
     try:

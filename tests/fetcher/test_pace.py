@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelhaul_fetcher.model.byte_ranges import SMALLEST, Spans
+from reelhaul_fetcher.model.byte_ranges import SMALLEST, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import SLOW, Pace
 
 MB = 1_000_000
@@ -57,7 +57,7 @@ def test_fewer_where_a_site_refuses():
 
 def test_spans_are_halved():
     """Who is free takes the second half of the largest; what is received counts once."""
-    spans = Spans()
+    spans = RangeAllocator()
     first = spans.take()
     assert first is not None
     assert spans.take() is None
@@ -76,7 +76,7 @@ def test_spans_are_halved():
 
 def test_what_is_given_back_is_taken_first():
     """A piece that failed goes to whoever is free next; nothing is lost on the way."""
-    spans = Spans()
+    spans = RangeAllocator()
     first = spans.take()
     assert first is not None
     first.stop = 4 * SMALLEST
@@ -95,7 +95,7 @@ def test_what_is_given_back_is_taken_first():
 @pytest.mark.parametrize(("moved", "counted"), [(0, 2), (SMALLEST, 1)])
 def test_failures_count_where_nothing_moves(moved: int, counted: int):
     """A connection that is cut again and again fails in the end, but not while it gets on."""
-    spans = Spans()
+    spans = RangeAllocator()
     span = spans.take()
     assert span is not None
     span.fail()

@@ -16,9 +16,9 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.ytdlp.download.http_file import Arrival
-from reelhaul_fetcher.ytdlp.download.remote_file import Changed, Remote, part
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.download.http_file import FileDownload
+from reelhaul_fetcher.ytdlp.download.remote_file import Remote, RemoteFileChanged, part
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_runtime.errors import ReelhaulError
 
 # Five megabytes: four seconds over one of these connections.
@@ -28,7 +28,7 @@ FILE, SLOW = "/media/1080.mp4", "rate=1400000"
 @pytest.fixture(scope="module")
 def downloader() -> Iterator[Downloader]:
     """yt-dlp, straight to the site."""
-    with Downloader(Answers(), options("")) as downloader:
+    with Downloader(ResponseLog(), options("")) as downloader:
         yield downloader
 
 
@@ -38,7 +38,9 @@ class Fetch:
     def __init__(self, downloader: Downloader, folder: Path, url: str, most: int = 8) -> None:
         self.path = folder / "file.mp4"
         self.told: list[tuple[int, int | None]] = []
-        self.arrival = Arrival(self.path, most, lambda received, total: self.told.append((received, total)))
+        self.arrival = FileDownload(
+            self.path, most, lambda received, total: self.told.append((received, total))
+        )
         self.arrival.receive(Remote(downloader, {"url": url}))
 
     @property
@@ -133,7 +135,7 @@ def test_a_piece_that_is_never_given(downloader: Downloader, site: Site, tmp_pat
     """Where a site gives no piece but the first, its refusal is told, and what came is kept for later."""
     url = site.url(f"{FILE}?token=never&parts=1&fail=403&reset=400000&{SLOW}")
     path = tmp_path / "file.mp4"
-    arrival = Arrival(path, 8, lambda *_: None)
+    arrival = FileDownload(path, 8, lambda *_: None)
     # The first connection would bring all of it by itself, if it were not cut.
     first = site.url(f"{FILE}?token=kept&reset=2000000&times=1")
     with pytest.raises(HTTPError) as refusal:
@@ -191,7 +193,9 @@ def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Pat
             raise ValueError("enough")
 
     with pytest.raises(ValueError, match="enough"):
-        Arrival(tmp_path / "file", 8, hear).receive(Remote(downloader, {"url": site.url(f"{FILE}?{SLOW}")}))
+        FileDownload(tmp_path / "file", 8, hear).receive(
+            Remote(downloader, {"url": site.url(f"{FILE}?{SLOW}")})
+        )
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -218,5 +222,5 @@ def test_ranges_that_make_no_sense(told: str) -> None:
     """A part that is empty, or ends behind the end, is none."""
     headers = {"Content-Range": told, "ETag": '"a"'}
     answer = Response(io.BytesIO(), "http://site.invalid/", headers, status=206)
-    with pytest.raises(Changed):
+    with pytest.raises(RemoteFileChanged):
         part(answer, 5 if told.startswith("bytes 5") else 0, None)

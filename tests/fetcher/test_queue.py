@@ -17,7 +17,7 @@ from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_runtime import bus
 from reelhaul_runtime.broker import executable, free_port, listening, write_config
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 _ACK_WAIT_SECONDS = 30
 
@@ -136,6 +136,6 @@ async def test_waiting_without_consumers_is_quiet(broker: Client) -> None:
         taking = asyncio.create_task(queue.next())
         await asyncio.sleep(1)
         asked = broker.stats["out_msgs"] - before
-        await ended(taking)
+        await cancel_and_wait(taking)
     assert asked < 30
     await broker.jetstream().add_stream(StreamConfig(name="WORK", subjects=["work.*.*"]))

@@ -13,8 +13,8 @@ from tests.sites.site import Site
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import TransportError
 
-from reelhaul_fetcher.disk.workdir import DiskScratch
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.disk.workdir import WorkDirs
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 
 _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
 
@@ -22,7 +22,7 @@ _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
 @pytest.fixture(scope="module")
 def downloader() -> Iterator[Downloader]:
     """yt-dlp, straight to the site."""
-    with Downloader(Answers(), options("")) as downloader:
+    with Downloader(ResponseLog(), options("")) as downloader:
         yield downloader
 
 
@@ -90,7 +90,7 @@ async def test_what_an_earlier_try_left(
     rig: Rig, site: Site, tmp_path: Path, path: str, left: dict[str, bytes]
 ) -> None:
     """Whatever a try that died left under the names of this one, nothing of it gets into the file."""
-    scratch = DiskScratch(tmp_path)
+    scratch = WorkDirs(tmp_path)
     folder = scratch.make("jobs/one", 1)
     for name, content in left.items():
         (folder / name).write_bytes(content)

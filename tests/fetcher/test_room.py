@@ -11,13 +11,13 @@ from tests.fetcher.test_worker import JOB, House
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.disk.workdir import DiskScratch
-from reelhaul_fetcher.model.disk_limits import Eviction, Marks, Use, evicted
+from reelhaul_fetcher.disk.workdir import WorkDirs
+from reelhaul_fetcher.model.disk_limits import DiskThresholds, Eviction, Use, evicted
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 
 OTHER = "jobs/018f0000-0000-7000-8000-000000000002"
-MARKS = Marks(pause=100, reserve=10)
+MARKS = DiskThresholds(pause=100, reserve=10)
 Released = lease_service_pb2.FinishRequest.Released
 
 
@@ -137,7 +137,7 @@ async def test_stored_in_vain(tmp_path: Path) -> None:
 
 def test_a_quota_counts_what_files_take(tmp_path: Path) -> None:
     """What may still be written is the disk's rest or the quota's, whichever is less."""
-    scratch = DiskScratch(tmp_path, quota_bytes=100_000, disk_free=lambda _: 70_000)
+    scratch = WorkDirs(tmp_path, quota_bytes=100_000, disk_free=lambda _: 70_000)
     assert scratch.free_bytes() == 70_000
     folder = scratch.make(JOB, 1)
     before = scratch.used_bytes(JOB, 1)

@@ -16,9 +16,9 @@ from reelhaul_fetcher.media import subprocess
 @pytest.fixture
 def patience() -> Iterator[float]:
     """Little patience, for as long as the test."""
-    subprocess.be_patient(0.5)
+    subprocess.set_idle_timeout(0.5)
     yield 0.5
-    subprocess.be_patient(60)
+    subprocess.set_idle_timeout(60)
 
 
 def test_one_that_is_stopped_ends(patience: float, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_one_that_is_stopped_ends(patience: float, tmp_path: Path) -> None:
 def test_one_that_works_in_silence_goes_on(patience: float) -> None:
     """A process that says nothing but works is left alone, for longer than the patience."""
     # Twice as patient as with the idle: on a busy machine it may be a while before it gets to work.
-    subprocess.be_patient(2 * patience)
+    subprocess.set_idle_timeout(2 * patience)
     busy = "import time; end = time.process_time() + 2.5\nwhile time.process_time() < end: pass"
     subprocess.run([sys.executable, "-c", busy], lambda _: None)
 

@@ -8,12 +8,12 @@ import stat
 import subprocess
 from pathlib import Path
 
-from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.disk.workdir import WorkDirs
 
 
 def test_a_folder_is_private_and_goes(tmp_path: Path) -> None:
     """A lease's folder is readable by us only, and removed whole."""
-    scratch = DiskScratch(tmp_path / "work")
+    scratch = WorkDirs(tmp_path / "work")
     folder = scratch.make("jobs/one", 3)
     assert (folder.name, stat.S_IMODE(os.stat(folder).st_mode)) == ("one-3", 0o700)
     (folder / "part").write_bytes(b"x")
@@ -23,7 +23,7 @@ def test_a_folder_is_private_and_goes(tmp_path: Path) -> None:
 
 def test_sweep_spares_the_living(tmp_path: Path) -> None:
     """Folders of dead fetchers are swept, also where their number lives on as another process."""
-    scratch = DiskScratch(tmp_path)
+    scratch = WorkDirs(tmp_path)
     ours = scratch.make("jobs/ours", 1)
     dead = scratch.make("jobs/dead", 1)
     with subprocess.Popen(["true"]) as gone:

@@ -9,8 +9,8 @@ import pytest
 
 _SEALED = """
 import ctypes, os, socket, sys, threading
-from reelhaul_fetcher.media import sealing
-if not sealing.seal():
+from reelhaul_fetcher.media import seccomp
+if not seccomp.install_filter():
     sys.exit("this kernel cannot")
 """
 

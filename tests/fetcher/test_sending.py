@@ -16,7 +16,7 @@ from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.clients.storage import RemoteArtifacts
+from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import Stamp
 from reelhaul_runtime.errors import ReelhaulError
@@ -151,7 +151,7 @@ async def _sent(link: Link, port: int, file: Path) -> bytes:
         channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", [_SERVICE], suite_token=_TOKEN) as linked,
         channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
     ):
-        artifacts = RemoteArtifacts(linked, file.parent / "not shared", patience=20)
+        artifacts = ArtifactUploader(linked, file.parent / "not shared", patience=20)
         info = await artifacts.store(product, _STAMP, lambda _: None)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         read = [part.content async for part in stub.ReadArtifact(pb.ReadArtifactRequest(name=info.name))]
@@ -184,7 +184,7 @@ async def test_cancelled_while_it_is_sent(port: int, tmp_path: Path):
     file.write_bytes(os.urandom(32 << 20))
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         half = asyncio.Event()
-        artifacts = RemoteArtifacts(direct, file.parent / "not shared")
+        artifacts = ArtifactUploader(direct, file.parent / "not shared")
 
         def told(sent: int) -> None:
             if sent > 8 << 20 and list(staging.iterdir()):
@@ -205,7 +205,7 @@ async def test_what_is_sent_is_counted(port: int, tmp_path: Path):
     file, told = tmp_path / "film.mp4", list[int]()
     file.write_bytes(os.urandom(4 << 20))
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        await RemoteArtifacts(direct, tmp_path / "not shared").store(_product(file), _STAMP, told.append)
+        await ArtifactUploader(direct, tmp_path / "not shared").store(_product(file), _STAMP, told.append)
     assert told == sorted(told)
     assert len(told) >= 8
     assert told[-1] == 4 << 20
@@ -216,7 +216,7 @@ async def test_discarded(port: int, tmp_path: Path):
     file = tmp_path / "film.mp4"
     file.write_bytes(b"a film")
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = RemoteArtifacts(direct, file.parent / "not shared")
+        artifacts = ArtifactUploader(direct, file.parent / "not shared")
         info = await artifacts.store(_product(file), _STAMP, lambda _: None)
         for _ in range(2):
             await artifacts.discard([info.name])
@@ -231,7 +231,7 @@ async def test_changed_after_it_was_hashed(port: int, tmp_path: Path):
     product = _product(file)
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
-        artifacts = RemoteArtifacts(direct, tmp_path / "not shared", patience=0)
+        artifacts = ArtifactUploader(direct, tmp_path / "not shared", patience=0)
         artifacts.announce(product, _STAMP)
         while not (await stub.ListUploads(pb.ListUploadsRequest())).uploads:
             pass
@@ -256,7 +256,7 @@ async def test_taken_over(port: int, tmp_path: Path, shared: Path, announced: bo
     """What storage can reach is not sent: it is taken over, and its digest is storage's word."""
     told = list[int]()
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts, product = RemoteArtifacts(direct, shared.parent), _product(shared / "film.mp4")
+        artifacts, product = ArtifactUploader(direct, shared.parent), _product(shared / "film.mp4")
         if announced:
             artifacts.announce(product, _STAMP)
         info = await artifacts.store(product, _STAMP, told.append)
@@ -274,7 +274,7 @@ async def test_announced_as_another(port: int, tmp_path: Path, shared: Path):
     film = _product(shared / "film.mp4")
     other = Product(film.path, media_pb2.ArtifactInfo(size_bytes=6, file_name="Other.mp4"))
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = RemoteArtifacts(direct, shared.parent)
+        artifacts = ArtifactUploader(direct, shared.parent)
         artifacts.announce(film, _STAMP)
         assert (await artifacts.store(other, _STAMP, lambda _: None)).file_name == "Other.mp4"
         await artifacts.withdraw(shared)
@@ -286,7 +286,7 @@ async def test_announced_as_another(port: int, tmp_path: Path, shared: Path):
 async def test_announced_and_withdrawn(port: int, tmp_path: Path, shared: Path, reached: bool):
     """A file that was announced and did not pass leaves nothing with storage, and is still there."""
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = RemoteArtifacts(direct, shared.parent if reached else tmp_path / "not shared")
+        artifacts = ArtifactUploader(direct, shared.parent if reached else tmp_path / "not shared")
         artifacts.announce(_product(shared / "film.mp4"), _STAMP)
         await artifacts.withdraw(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
@@ -300,7 +300,7 @@ async def test_thought_to_be_shared(port: int, tmp_path: Path):
     file = tmp_path / "film.mp4"
     file.write_bytes(b"a film")
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = RemoteArtifacts(direct, tmp_path)
+        artifacts = ArtifactUploader(direct, tmp_path)
         for _ in range(2):
             artifacts.announce(_product(file), _STAMP)
             info = await artifacts.store(_product(file), _STAMP, lambda _: None)
@@ -312,7 +312,7 @@ async def test_thought_to_be_shared(port: int, tmp_path: Path):
 async def test_announced_while_storage_is_away(tmp_path: Path, shared: Path):
     """To announce to a storage that is away costs nothing but what storing would cost."""
     async with channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
-        artifacts = RemoteArtifacts(nowhere, shared.parent, patience=0)
+        artifacts = ArtifactUploader(nowhere, shared.parent, patience=0)
         product = _product(shared / "film.mp4")
         artifacts.announce(product, _STAMP)
         with pytest.raises(ReelhaulError) as failure:

@@ -17,14 +17,14 @@ from tests.sites.site import Site
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media import subprocess
 from reelhaul_fetcher.media.inspect import NotMedia, Unplayable
-from reelhaul_fetcher.media.inspector_client import Taster
+from reelhaul_fetcher.media.inspector_client import InspectorProcess
 from reelhaul_runtime.errors import ReelhaulError
 
 
 @pytest.fixture
-def taster() -> Iterator[Taster]:
+def taster() -> Iterator[InspectorProcess]:
     """One, who is gone afterwards."""
-    found = Taster()
+    found = InspectorProcess()
     yield found
     found.dismiss()
     assert not psutil.pid_exists(found.pid)
@@ -33,12 +33,12 @@ def taster() -> Iterator[Taster]:
 @pytest.fixture
 def patience() -> Iterator[float]:
     """Little patience, for as long as the test."""
-    subprocess.be_patient(0.5)
+    subprocess.set_idle_timeout(0.5)
     yield 0.5
-    subprocess.be_patient(60)
+    subprocess.set_idle_timeout(60)
 
 
-def test_a_file_that_kills(taster: Taster, site: Site) -> None:
+def test_a_file_that_kills(taster: InspectorProcess, site: Site) -> None:
     """A taster that dies of a file is told as a fault of the file, and so is each later question."""
     film = site.media.file("/media/360.mp4")
     assert taster.inspect(film).height == 360
@@ -49,7 +49,7 @@ def test_a_file_that_kills(taster: Taster, site: Site) -> None:
         taster.inspect(film)
 
 
-def test_a_file_that_holds_up(taster: Taster, site: Site, patience: float) -> None:
+def test_a_file_that_holds_up(taster: InspectorProcess, site: Site, patience: float) -> None:
     """A taster that does nothing any more is killed when patience ends."""
     os.kill(taster.pid, signal.SIGSTOP)
     began = time.monotonic()
@@ -58,7 +58,7 @@ def test_a_file_that_holds_up(taster: Taster, site: Site, patience: float) -> No
     assert patience < time.monotonic() - began < 5
 
 
-def test_a_file_that_takes_over(taster: Taster, tmp_path: Path, site: Site) -> None:
+def test_a_file_that_takes_over(taster: InspectorProcess, tmp_path: Path, site: Site) -> None:
     """Who takes a taster over finds no descriptor but its line, and none that lets him write."""
     taster.inspect(site.media.file("/media/360.mp4"))
     held = {os.readlink(link) for link in Path(f"/proc/{taster.pid}/fd").iterdir()}
@@ -97,7 +97,7 @@ async def test_a_fetch_whose_taster_dies(rig: Rig, site: Site) -> None:
         "ffconcat version 1.0\nfile '{film}'\n",
     ],
 )
-def test_a_file_that_names_others(taster: Taster, tmp_path: Path, site: Site, text: str) -> None:
+def test_a_file_that_names_others(taster: InspectorProcess, tmp_path: Path, site: Site, text: str) -> None:
     """A list of other files is no media, whatever it calls itself: nothing else is opened for it."""
     fake = tmp_path / "fake.mp4"
     fake.write_text(text.format(film=site.media.file("/media/360.mp4")))

@@ -13,11 +13,11 @@ from tests.sites.tools import run_ffmpeg
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media import inspector_client, verify
-from reelhaul_fetcher.media.verify import Promise
+from reelhaul_fetcher.media.verify import Expected
 from reelhaul_runtime.errors import ReelhaulError
 
 _SECONDS = 8.0
-_WHOLE = Promise(_SECONDS, video=True, audio=True)
+_WHOLE = Expected(_SECONDS, video=True, audio=True)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def _as_it_is(film: Path) -> None:
         (_as_it_is, replace(_WHOLE, duration=8.4, slack=0.2), "duration"),
     ],
 )
-def test_not_as_promised(film: Path, spoil: Callable[[Path], None], promise: Promise, check: str) -> None:
+def test_not_as_promised(film: Path, spoil: Callable[[Path], None], promise: Expected, check: str) -> None:
     """A file that is not what was promised fails, and the check that it failed is named."""
     spoil(film)
     with pytest.raises(ReelhaulError) as failure:
@@ -130,7 +130,7 @@ def _made(path: Path, *codecs: str) -> Path:
 def test_whatever_codec(tmp_path: Path, name: str, codecs: tuple[str, ...], seen: tuple[str, str]) -> None:
     """Films in the codecs that sites have pass, and do not where they end before their header says so."""
     film = _made(tmp_path / name, *codecs)
-    promise = Promise(6, video=bool(seen[0]), audio=True)
+    promise = Expected(6, video=bool(seen[0]), audio=True)
     got = verify.verified(film, promise)
     assert (got.video_codec, got.audio_codec) == seen
     os.truncate(film, film.stat().st_size * 4 // 10)

@@ -17,17 +17,17 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.memory.leases import MemoryLeases
 from reelhaul_fetcher.memory.queue import MemoryDelivery, MemoryQueue
 from reelhaul_fetcher.memory.world import MemoryArtifacts, MemoryGuard
-from reelhaul_fetcher.model.disk_limits import Marks
+from reelhaul_fetcher.model.disk_limits import DiskThresholds
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.ports import Usage
-from reelhaul_fetcher.service.attempt import Bench
-from reelhaul_fetcher.service.disk_space import Room
-from reelhaul_fetcher.service.download import Fetching, Limits
+from reelhaul_fetcher.service.attempt import AttemptContext
+from reelhaul_fetcher.service.disk_space import DiskMonitor
+from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -44,10 +44,10 @@ class House:
         self.engine, self.guard, self.artifacts = MemoryEngine(), MemoryGuard(), MemoryArtifacts()
         #: Bytes free on its disk.
         self.free = 1 << 40
-        scratch = DiskScratch(place, disk_free=lambda _: self.free)
-        self.room = Room(scratch, Marks(pause=1000, reserve=100))
-        fetching = Fetching(self.engine, self.guard, self.artifacts, scratch, Limits(0, 60, 60))
-        self.bench = Bench(
+        scratch = WorkDirs(place, disk_free=lambda _: self.free)
+        self.room = DiskMonitor(scratch, DiskThresholds(pause=1000, reserve=100))
+        fetching = Downloader(self.engine, self.guard, self.artifacts, scratch, Limits(0, 60, 60))
+        self.bench = AttemptContext(
             self.leases, self.queue, fetching, self.room, "worker-1", self._slot, time.monotonic
         )
         self.worker = Worker(self.bench, slots, recordings)

@@ -24,7 +24,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_gateway.app import running
 from reelhaul_gateway.settings import Settings
 from reelhaul_runtime.errors import NotFound, Unavailable
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
 TOKEN = "the suite's own"
@@ -196,7 +196,7 @@ async def small_suite(**changed: Any) -> AsyncIterator[SmallSuite]:
                 serving(
                     "127.0.0.1:0",
                     [(add, servicer, full_name)],
-                    authenticator=OpenDoor(TOKEN),
+                    authenticator=NoAuthentication(TOKEN),
                     checks={f"{name}.database": _fine, f"{name}.nats": _fine, f"{name}.backend": _fine},
                     drain_seconds=0,
                 )

@@ -60,11 +60,11 @@ async def test_a_critical_part_brings_the_suite_down():
     """One without which jobs are still taken only degrades it."""
     checkup, canary = MemoryCheckup(), MemoryCanary()
     health = Health(checkup, canary)
-    assert model.verdict(await health.examine()) == model.SERVING
+    assert model.verdict(await health.full_check()) == model.SERVING
     checkup.statuses["fetcher.engine"] = model.NOT_SERVING
-    assert model.verdict(await health.examine()) == model.DEGRADED
+    assert model.verdict(await health.full_check()) == model.DEGRADED
     canary.failure = ReelhaulError(ErrorReason.ARTIFACT_CORRUPT, "other bytes", metadata={"resource": "x"})
-    findings = await health.examine()
+    findings = await health.full_check()
     assert model.verdict(findings) == model.NOT_SERVING
     assert findings[-1].message == "other bytes"
 

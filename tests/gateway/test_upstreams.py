@@ -9,7 +9,7 @@ import pytest
 from google.rpc import code_pb2, status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway.upstreams import Named
+from reelhaul_gateway.upstreams import ReasonedUpstream
 from reelhaul_runtime import errors
 from reelhaul_transcoding.upstream import UpstreamError
 
@@ -40,7 +40,7 @@ async def _told(upstream: Any, streamed: bool) -> status_pb2.Status:
 @pytest.mark.parametrize("code", [code_pb2.CANCELLED, code_pb2.UNAVAILABLE])
 async def test_a_server_that_leaves_does_not_answer(code: int, streamed: bool) -> None:
     """Whether it refuses the call or cancels it: nobody answered, and to ask again is right."""
-    told = await _told(Named("jobs", _Leaving(code)), streamed)
+    told = await _told(ReasonedUpstream("jobs", _Leaving(code)), streamed)
     assert told.code == code_pb2.UNAVAILABLE
     assert errors.from_status(told).reason == ErrorReason.SERVICE_UNAVAILABLE
     assert told.message == "jobs does not answer"
@@ -49,5 +49,5 @@ async def test_a_server_that_leaves_does_not_answer(code: int, streamed: bool) -
 async def test_what_a_service_says_itself_is_passed_on() -> None:
     """A failure with details is the service's own, whatever its code."""
     own = errors.to_status(errors.ReelhaulError(ErrorReason.REQUEST_CANCELLED, "stopped"))
-    told = await _told(Named("jobs", _Leaving(own.code, *own.details)), False)
+    told = await _told(ReasonedUpstream("jobs", _Leaving(own.code, *own.details)), False)
     assert (told.code, errors.from_status(told).reason) == (own.code, ErrorReason.REQUEST_CANCELLED)

@@ -10,7 +10,7 @@ from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.api.validation import admitted
+from reelhaul_jobs.api.validation import validate_and_normalize
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -26,7 +26,7 @@ def caller() -> None:
 
 def refused(job: Job) -> ReelhaulError:
     with pytest.raises(ReelhaulError) as failure:
-        admitted(job, NOW)
+        validate_and_normalize(job, NOW)
     return failure.value
 
 
@@ -52,7 +52,7 @@ def violated_format(**fields: object) -> set[str]:
 )
 def test_urls_of_http_are_admitted(url):
     """Loopback too: whether it may be fetched is for the guard's setting to say."""
-    assert url == admitted(Job(url=url), NOW).url
+    assert url == validate_and_normalize(Job(url=url), NOW).url
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_everything_wrong_is_told_at_once():
 
 def test_defaults_are_filled_in():
     """Whoever reads an admitted job finds what the server will do, not zeros."""
-    job = admitted(Job(url=URL, format=FormatSpec(subtitles=FormatSpec.Subtitles())), NOW)
+    job = validate_and_normalize(Job(url=URL, format=FormatSpec(subtitles=FormatSpec.Subtitles())), NOW)
     assert (job.priority, job.kind) == (Job.NORMAL, Job.SINGLE)
     assert job.retry_policy.max_attempts == 3
     assert timedelta(seconds=5) == job.retry_policy.min_backoff.ToTimedelta()
@@ -155,7 +155,7 @@ def test_defaults_do_not_replace_what_was_asked():
     """A short longest wait keeps the first wait within it."""
     job = Job(url=URL, priority=Job.HIGH)
     job.retry_policy.max_backoff.FromSeconds(2)
-    admitted_job = admitted(job, NOW)
+    admitted_job = validate_and_normalize(job, NOW)
     assert admitted_job.priority == Job.HIGH
     assert admitted_job.retry_policy.min_backoff.seconds == 2
 
@@ -164,7 +164,7 @@ def test_output_fields_are_ignored():
     """What only the server writes is cleared, at every depth, and the request is left as it was."""
     job = Job(url=URL, name="jobs/mine", state=Job.SUCCEEDED, tenant="other", kind=Job.EXPANSION)
     job.expansion.job_count = 7
-    clean = admitted(job, NOW)
+    clean = validate_and_normalize(job, NOW)
     assert (clean.name, clean.state, clean.tenant) == ("", Job.STATE_UNSPECIFIED, "")
     assert clean.expansion.job_count == 0
     assert clean.expansion.max_entries == 100
@@ -259,7 +259,7 @@ def test_languages_are_languages():
 def test_selector_needs_its_grant():
     """A caller below FULL_ACCESS is told which field needs which grant."""
     job = Job(url=URL, format=FormatSpec(selector="bv*+ba/b"))
-    assert admitted(job, NOW).format.selector == "bv*+ba/b"
+    assert validate_and_normalize(job, NOW).format.selector == "bv*+ba/b"
     identity.set_caller(identity.Caller("local", PermissionLevel.PERMISSION_LEVEL_ADMIN))
     error = refused(job)
     assert error.reason == ErrorReason.PERMISSION_INSUFFICIENT

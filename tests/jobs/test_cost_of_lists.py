@@ -16,7 +16,7 @@ from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.states import Lane, State
+from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.store import listing
 from reelhaul_jobs.store.jobs import SqlJobStore
@@ -40,7 +40,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]
 
 
 async def fill(url: str) -> None:
-    ended = {"state": State.SUCCEEDED, "lane": Lane.IDLE, "due": None}
+    ended = {"state": State.SUCCEEDED, "lane": QueueStage.IDLE, "due": None}
     async with Database.open(url) as database:
         store = SqlJobStore(database)
         for begin in range(0, JOBS, 1000):

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reelhaul_jobs.model.cron import CronError, parsed
+from reelhaul_jobs.model.cron import CronError, parse_cron
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def after(text: str, moment: datetime, zone: str = "") -> datetime | None:
-    return parsed(text, zone, NEW_YEAR).after(moment)
+    return parse_cron(text, zone, NEW_YEAR).after(moment)
 
 
 @pytest.mark.parametrize(
@@ -107,5 +107,5 @@ def test_every_half_hour_goes_on_through_a_clock_change() -> None:
 def test_what_is_wrong_is_said(text: str, zone: str, said: str) -> None:
     """Whoever writes a cron that is none learns why."""
     with pytest.raises(CronError) as failure:
-        parsed(text, zone, NEW_YEAR)
+        parse_cron(text, zone, NEW_YEAR)
     assert said in str(failure.value)

@@ -30,7 +30,7 @@ from reelhaul_jobs.api.downloads.info import info
 from reelhaul_jobs.api.downloads.responses import asked_quality
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import channel, error_of
 from reelhaul_runtime.rpc.server import serving
 
@@ -224,7 +224,7 @@ async def test_info_asks_the_fetcher(service, downloads):
 
     add = fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server
     servicer = (add, Fetcher(), FETCHER.full_name)
-    async with serving(service.settings.fetcher_address, [servicer], authenticator=OpenDoor(TOKEN)):
+    async with serving(service.settings.fetcher_address, [servicer], authenticator=NoAuthentication(TOKEN)):
         told = await downloads.GetInfo(flat.GetInfoRequest(url=URL, quality="720p"))
     assert told.title == "A film"
     assert told.qualities == ["720p"]
@@ -242,7 +242,7 @@ async def test_a_forecast_has_no_job(service, downloads):
 
     add = fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server
     servicer = (add, Fetcher(), FETCHER.full_name)
-    async with serving(service.settings.fetcher_address, [servicer], authenticator=OpenDoor(TOKEN)):
+    async with serving(service.settings.fetcher_address, [servicer], authenticator=NoAuthentication(TOKEN)):
         asked = flat.CreateDownloadRequest(url=URL, validate_only=True)
         told = await downloads.CreateDownload(asked)
     assert (told.title, told.job_id) == ("A film", "")

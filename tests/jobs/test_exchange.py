@@ -18,7 +18,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, FinishRequest
-from reelhaul_fetcher.clients.jobs import RemoteLeases
+from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_jobs.api.leases import LeaseServicer
 from reelhaul_runtime import broker
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
@@ -80,9 +80,9 @@ async def test_a_call_that_asks_nothing_is_refused(service):
 
 
 @asynccontextmanager
-async def worker_at(port: int) -> AsyncIterator[RemoteLeases]:
+async def worker_at(port: int) -> AsyncIterator[BatchingLeaseClient]:
     async with channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
-        yield RemoteLeases(opened)
+        yield BatchingLeaseClient(opened)
 
 
 async def test_a_fetcher_asks_together(settings, monkeypatch):

@@ -13,15 +13,15 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api.convert.jobs import proto_of, protos_of
-from reelhaul_jobs.api.convert.template_cache import Birth, Forms
+from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.sites import site_of
-from reelhaul_jobs.service.jobs import Seen
+from reelhaul_jobs.service.jobs import JobView
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.validation import urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=3)
@@ -41,18 +41,18 @@ def caller() -> None:
     identity.set_caller(identity.Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS))
 
 
-def made(forms: Forms, asked: job_pb2.Job, *, batch_id: str = "") -> Job:
-    return forms.job_of(asked, ids.new_id(LATER), Birth("local", LATER, "00-1-2-3", batch_id))
+def made(forms: JobTemplateCache, asked: job_pb2.Job, *, batch_id: str = "") -> Job:
+    return forms.job_of(asked, ids.new_id(LATER), NewJobContext("local", LATER, "00-1-2-3", batch_id))
 
 
-def refused(forms: Forms, asked: job_pb2.Job) -> ReelhaulError:
+def refused(forms: JobTemplateCache, asked: job_pb2.Job) -> ReelhaulError:
     with pytest.raises(ReelhaulError) as failure:
         made(forms, asked)
     return failure.value
 
 
 def shown(job: Job) -> job_pb2.Job:
-    return proto_of(Seen(job, wait_reason.wait_of(job)))
+    return proto_of(JobView(job, wait_reason.wait_of(job)))
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -65,7 +65,7 @@ def test_second_of_its_form(asked, batch_id):
     before.labels["other"] = "yes"
     before.schedule_time.FromDatetime(LATER + timedelta(days=1))
     before.expire_time.FromDatetime(LATER + timedelta(days=2))
-    warm, cold = Forms(timedelta(days=7)), Forms(timedelta(days=7))
+    warm, cold = JobTemplateCache(timedelta(days=7)), JobTemplateCache(timedelta(days=7))
     assert made(warm, before).site == "youtube.com"
     second, first = made(warm, asked, batch_id=batch_id), made(cold, asked, batch_id=batch_id)
     assert second.site == "videos.example"
@@ -87,18 +87,18 @@ def test_second_of_its_form(asked, batch_id):
 )
 def test_of_a_known_form_and_wrong(field, wrong):
     """That others of its form were fine excuses nothing of its own, and the answer is the same."""
-    forms = Forms(timedelta(days=7))
+    forms = JobTemplateCache(timedelta(days=7))
     made(forms, job_pb2.Job(url=URL))
     bad = job_pb2.Job(**{"url": URL, **wrong})
     for _ in range(2):
         error = refused(forms, bad)
         assert [v.field for v in error.violations] == [field]
-        assert str(error) == str(refused(Forms(timedelta(days=7)), bad))
+        assert str(error) == str(refused(JobTemplateCache(timedelta(days=7)), bad))
 
 
 def test_form_of_another_who_may_more():
     """What a caller with a grant was allowed is not for the next one, who has none."""
-    forms = Forms(timedelta(days=7))
+    forms = JobTemplateCache(timedelta(days=7))
     asked = job_pb2.Job(url=URL, format=FormatSpec(selector="best"))
     made(forms, asked)
     identity.set_caller(identity.Caller("local", PermissionLevel.PERMISSION_LEVEL_DOWNLOAD))
@@ -107,9 +107,9 @@ def test_form_of_another_who_may_more():
 
 def test_many_answers_are_those_of_each():
     """Jobs told together are told as each would be alone, alike or not."""
-    forms = Forms(timedelta(days=7))
+    forms = JobTemplateCache(timedelta(days=7))
     jobs = [made(forms, asked) for asked in [*ASKED, *ASKED[:2], ASKED[1]]]
-    jobs.insert(2, jobs[1].but(url="https://other.example/"))
+    jobs.insert(2, jobs[1].replace_fields(url="https://other.example/"))
     assert [shown(job) for job in jobs] == list(protos_of(jobs))
 
 
@@ -160,6 +160,6 @@ def test_site_is_of_the_host(url):
 )
 def test_plain_but_refused(url):
     """URLs that look plain are judged by their host as any other."""
-    findings = Findings()
+    findings = FieldViolations()
     urls.check(url, "url", findings)
     assert findings

@@ -11,8 +11,8 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import leases, queue_transitions, rate_limit, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import Gate
-from reelhaul_jobs.model.rate_limited_lease import Passage
+from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.retries import status_of
 from reelhaul_jobs.model.sites import SiteLimits, SiteNow, room, site_of
 from reelhaul_jobs.model.states import AttemptState, State
@@ -20,7 +20,7 @@ from reelhaul_jobs.model.states import AttemptState, State
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 LIMITS = SiteLimits(park=timedelta(seconds=30))
-OPEN = Gate(site="a.example")
+OPEN = SiteRateLimit(site="a.example")
 
 
 def running(job_id: str = "j1", failures: dict[str, int] | None = None) -> Job:
@@ -36,16 +36,18 @@ def running(job_id: str = "j1", failures: dict[str, int] | None = None) -> Job:
         )
     )
     claim = leases.Claim(attempt=1, worker="w", request_id="r", engine_version="", lease=MINUTE)
-    return rate_limited_lease.claimed(job, claim, Passage(gate=OPEN), LIMITS, NOW).job
+    return rate_limited_lease.claimed(job, claim, RateLimitView(gate=OPEN), LIMITS, NOW).job
 
 
 def failed(reason: ErrorReason.ValueType, asked: timedelta | None = None) -> leases.Outcome:
     return leases.Outcome(result=leases.Failed(error=status_of(reason, "no"), retry_after=asked))
 
 
-def gate_after(gate: Gate, outcome: leases.Outcome, job_id: str = "j1", now: datetime = NOW) -> Gate:
+def gate_after(
+    gate: SiteRateLimit, outcome: leases.Outcome, job_id: str = "j1", now: datetime = NOW
+) -> SiteRateLimit:
     """The gate after *outcome* of the job's lease, without jitter."""
-    passage = Passage(gate=gate)
+    passage = RateLimitView(gate=gate)
     return (
         rate_limited_lease.finished(running(job_id), 1, outcome, passage, LIMITS, now, lambda: 0.0).gate
         or passage.gate
@@ -115,10 +117,10 @@ def test_probe_shuts_the_gate_behind_it():
     probed = rate_limit.passed(gate, "j1", now, LIMITS.delay)
     assert room(SiteNow(site="a.example", gates=(probed,), leased=1), LIMITS, now + MINUTE) == 0
     renewal = leases.renewed(running(), 1, NOW, MINUTE)
-    silent = rate_limited_lease.renewed(renewal, media_pb2.Progress(), Passage(gate=probed))
+    silent = rate_limited_lease.renewed(renewal, media_pb2.Progress(), RateLimitView(gate=probed))
     assert silent.gate is None
     welcome = rate_limited_lease.renewed(
-        renewal, media_pb2.Progress(downloaded_bytes=1), Passage(gate=probed)
+        renewal, media_pb2.Progress(downloaded_bytes=1), RateLimitView(gate=probed)
     )
     assert not welcome.gate.parked
 
@@ -131,7 +133,7 @@ def test_probe_without_an_answer(outcome):
     probed = rate_limit.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
     after = gate_after(probed, outcome, "j1", NOW + MINUTE)
     assert after.parked
-    assert after.opens(NOW + MINUTE + timedelta(seconds=1))
+    assert after.admits(NOW + MINUTE + timedelta(seconds=1))
     assert after.cooldown == probed.cooldown
 
 
@@ -148,7 +150,7 @@ def test_pace_rises_and_decays():
     for seconds in (1, 2, 4):
         gate = gate_after(gate, complaint)
         assert gate.delay == timedelta(seconds=seconds)
-    assert not gate.opens(NOW)
+    assert not gate.admits(NOW)
     later = NOW + timedelta(hours=1)
     for _ in range(20):
         gate = gate_after(gate, GOOD, now=later)
@@ -157,7 +159,9 @@ def test_pace_rises_and_decays():
 
 def test_parking_is_not_charged():
     """Who meets the block is queued again, uncharged and behind the others, its attempt RELEASED."""
-    change = rate_limited_lease.finished(running(), 1, BLOCKED, Passage(gate=OPEN), LIMITS, NOW + MINUTE)
+    change = rate_limited_lease.finished(
+        running(), 1, BLOCKED, RateLimitView(gate=OPEN), LIMITS, NOW + MINUTE
+    )
     job = change.job
     assert (job.state, job.charged, job.attempt, job.due) == (State.QUEUED, 0, 2, NOW + MINUTE)
     assert change.ended.state is AttemptState.RELEASED
@@ -166,10 +170,10 @@ def test_parking_is_not_charged():
 def test_parking_ends():
     """A job that parks its site again and again, or whose site wants days, fails and says why."""
     often = running(failures={"UPSTREAM_BLOCKED": rate_limit.MOST_PARKS - 1})
-    change = rate_limited_lease.finished(often, 1, BLOCKED, Passage(gate=OPEN), LIMITS, NOW)
+    change = rate_limited_lease.finished(often, 1, BLOCKED, RateLimitView(gate=OPEN), LIMITS, NOW)
     assert (change.job.state, change.ended.state) == (State.FAILED, AttemptState.FAILED)
     days = failed(ErrorReason.UPSTREAM_THROTTLED, timedelta(days=3))
-    change = rate_limited_lease.finished(running(), 1, days, Passage(gate=OPEN), LIMITS, NOW)
+    change = rate_limited_lease.finished(running(), 1, days, RateLimitView(gate=OPEN), LIMITS, NOW)
     assert change.job.state is State.FAILED
     assert change.gate.parked_until == NOW + rate_limit.LONGEST_WAIT
 
@@ -178,6 +182,8 @@ def test_full_site_refuses_a_claim():
     """A claim of a site that is full by now is refused, and its job queued as the next attempt."""
     job = replace(running(), state=State.QUEUED, charged=0)
     claim = leases.Claim(attempt=1, worker="w", request_id="r2", engine_version="", lease=MINUTE)
-    change = rate_limited_lease.claimed(job, claim, Passage(gate=OPEN, leased=2), SiteLimits(running=2), NOW)
+    change = rate_limited_lease.claimed(
+        job, claim, RateLimitView(gate=OPEN, leased=2), SiteLimits(running=2), NOW
+    )
     assert change.refusal.reason.name == "NOT_DUE"
     assert (change.job.attempt, change.job.charged, change.job.state) == (2, 0, State.QUEUED)

@@ -16,13 +16,13 @@ from reelhaul_jobs.memory.bus import MemoryBus
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import Lane, Priority, State
-from reelhaul_jobs.service.artifact_expiry_sync import Confirmer
+from reelhaul_jobs.model.states import Priority, QueueStage, State
+from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.dispatcher import Dispatcher
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.loop_runner import LEADING, Leader, Loop, run
-from reelhaul_jobs.service.notifier import News
-from reelhaul_jobs.service.reaper import Sweeper
+from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.errors import NotFound, Unavailable
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -34,10 +34,10 @@ class House:
 
     def __init__(self) -> None:
         self.time = START
-        self.store, self.bus, self.hub = MemoryStore(), MemoryBus(), Hub()
+        self.store, self.bus, self.hub = MemoryStore(), MemoryBus(), EventHub()
         self.dispatcher = Dispatcher(self.store, self.bus, self.now, LEASE)
-        news = News(self.hub, self.bus)
-        self.sweeper = Sweeper(self.store, self.store, self.bus, news, self.now, LEASE)
+        news = ChangeNotifier(self.hub, self.bus)
+        self.sweeper = Reaper(self.store, self.store, self.bus, news, self.now, LEASE)
         self.made = 0
 
     def now(self) -> datetime:
@@ -89,7 +89,7 @@ async def test_window_is_bounded(house):
 
 async def test_window_follows_slots(house):
     """More live slots, more items in the broker."""
-    await house.store.seen("w1", 10, house.time)
+    await house.store.record_worker_heartbeat("w1", 10, house.time)
     for _ in range(50):
         await house.add()
     while await house.dispatcher.step():
@@ -151,7 +151,7 @@ async def test_lapsed_lease(house):
     house.time += LEASE
     await house.sweeper.step()
     after = await house.store.get(job.id)
-    assert (after.state, after.attempt, after.lane) == (State.QUEUED, 2, Lane.READY)
+    assert (after.state, after.attempt, after.lane) == (State.QUEUED, 2, QueueStage.READY)
     assert house.bus.changes[-1] == after
 
 
@@ -160,8 +160,8 @@ async def test_patience_after_a_restart(house):
     job = await house.add()
     await house.claim(job.id)
     house.time += timedelta(minutes=5)
-    news = News(house.hub, house.bus)
-    restarted = Sweeper(house.store, house.store, house.bus, news, house.now, LEASE)
+    news = ChangeNotifier(house.hub, house.bus)
+    restarted = Reaper(house.store, house.store, house.bus, news, house.now, LEASE)
     await restarted.step()
     assert (await house.store.get(job.id)).state is State.RUNNING
 
@@ -275,7 +275,7 @@ async def succeed(house: House, job: Job) -> Job:
 async def test_storage_is_told_until_it_knows(house):
     """Artifacts of a job that succeeded are kept as long as the job, even if storage was away."""
     shelf = Shelf()
-    confirmer = Confirmer(house.store, shelf, house.now)
+    confirmer = ArtifactExpirySync(house.store, shelf, house.now)
     job = await succeed(house, await house.add(ttl=timedelta(days=2)))
     shelf.away = True
     await confirmer.step()
@@ -291,7 +291,7 @@ async def test_storage_is_told_until_it_knows(house):
 async def test_one_job_finds_out_that_storage_is_away(house):
     """While storage is away it is asked once a step, not once for each job that has ended."""
     shelf = Shelf()
-    confirmer = Confirmer(house.store, shelf, house.now)
+    confirmer = ArtifactExpirySync(house.store, shelf, house.now)
     for _ in range(3):
         await succeed(house, await house.add())
     shelf.away = True
@@ -305,7 +305,7 @@ async def test_one_job_finds_out_that_storage_is_away(house):
 async def test_deleted_job_is_purged(house):
     """A deleted job's artifacts go, then its row; not before its worker let go."""
     shelf = Shelf()
-    confirmer = Confirmer(house.store, shelf, house.now)
+    confirmer = ArtifactExpirySync(house.store, shelf, house.now)
     done = await succeed(house, await house.add())
     running = await house.claim((await house.add()).id)
     for job in (done, running):
@@ -338,7 +338,7 @@ async def test_a_swallowed_cancellation_still_ends_the_loop(house):
     turning.cancel()
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait([turning])
-    assert await house.store.lead(loop.name, "another", house.now(), LEADING)
+    assert await house.store.acquire_leadership(loop.name, "another", house.now(), LEADING)
 
 
 async def test_a_lone_job_waits_for_no_company(house):
@@ -359,13 +359,13 @@ async def test_what_makes_room_rings_only_if_room_is_wanted(house):
     job = await house.add()
     for crowded in (False, True):
         await house.dispatcher.step()
-        assert house.hub.crowded is crowded
+        assert house.hub.dispatch_blocked is crowded
         house.hub.dispatch.clear()
         house.hub.row_changed(job.id, 2, ready=False)
         assert house.hub.dispatch.is_set() is crowded
         for _ in range(30):
             await house.add()
-    house.hub.crowded = False
+    house.hub.dispatch_blocked = False
     house.hub.dispatch.clear()
     house.hub.row_changed(job.id, 3)
     assert house.hub.dispatch.is_set()

@@ -25,7 +25,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import error_of
 from reelhaul_runtime.rpc.server import serving as rpc_serving
 
@@ -79,7 +79,7 @@ async def neighbours(settings, shelf: Shelf) -> AsyncIterator[None]:
         ),
     ]
     async with rpc_serving(
-        "127.0.0.1:0", servicers, authenticator=OpenDoor(TOKEN), drain_seconds=0.1
+        "127.0.0.1:0", servicers, authenticator=NoAuthentication(TOKEN), drain_seconds=0.1
     ) as port:
         address = f"127.0.0.1:{port}"
         told = settings.model_copy(update={"storage_address": address, "fetcher_address": address})

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelhaul_jobs.model.fair_scheduling import Held, Ready, picks, window
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready, select_fairly, window
 from reelhaul_jobs.model.sites import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
@@ -36,36 +36,36 @@ def backlogs(draw: st.DrawFn) -> dict[str, list[Ready]]:
 def test_who_holds_the_least_is_next():
     """Always one of the tenant that has the fewest in hand."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(3)] for tenant in "abc"}
-    picked = picks(backlog, 6, held=Held({"a": 2, "b": 1}))
+    picked = select_fairly(backlog, 6, held=InFlightCounts({"a": 2, "b": 1}))
     assert [job.id for job in picked] == ["c0000", "b0000", "c0001", "a0000", "b0001", "c0002"]
-    assert len(picks(backlog, 100)) == 9
-    assert picks(backlog, 0) == picks({}, 5) == []
+    assert len(select_fairly(backlog, 100)) == 9
+    assert select_fairly(backlog, 0) == select_fairly({}, 5) == []
 
 
 def test_weights():
     """A tenant of weight 3 gets three jobs for each of another."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(40)] for tenant in "ab"}
-    picked = Counter(job.tenant for job in picks(backlog, 40, weights={"a": 3.0}))
+    picked = Counter(job.tenant for job in select_fairly(backlog, 40, weights={"a": 3.0}))
     assert dict(picked) == {"a": 30, "b": 10}
 
 
 def test_full_site_holds_nothing_up():
     """A thousand jobs of a full site before it: the one of another site goes all the same."""
     backlog = {"a": [ready("a", "one", n) for n in range(1000)] + [ready("a", "two", 1000)]}
-    assert [job.id for job in picks(backlog, 5, rooms={"one": 0})] == ["a1000"]
+    assert [job.id for job in select_fairly(backlog, 5, rooms={"one": 0})] == ["a1000"]
 
 
 def test_seats_of_a_site_go_by_age():
     """Who holds much elsewhere still gets the one seat of a site, if it has waited longer for it."""
     backlog = {"a": [ready("a", "one", 0)], "b": [ready("b", "one", 1)]}
-    held = Held({"a": 10, "b": 0}, {("a", "two"): 10})
-    assert [job.id for job in picks(backlog, 5, held=held, rooms={"one": 1})] == ["a0000"]
+    held = InFlightCounts({"a": 10, "b": 0}, {("a", "two"): 10})
+    assert [job.id for job in select_fairly(backlog, 5, held=held, rooms={"one": 1})] == ["a0000"]
 
 
 @given(backlogs(), st.integers(0, 30), rooms)
 def test_limits_hold(backlog, room, rooms):
     """Never more than the window takes, nor more of a site than it has room; nothing twice."""
-    picked = picks(backlog, room, rooms=rooms)
+    picked = select_fairly(backlog, room, rooms=rooms)
     assert len(picked) <= room
     assert len({job.id for job in picked}) == len(picked)
     for site, number in Counter(job.site for job in picked).items():
@@ -77,13 +77,13 @@ def test_work_conserving(backlog, room, rooms):
     """What the window and the sites have room for is picked: no full site, no tenant blocks another."""
     asked = Counter(job.site for jobs in backlog.values() for job in jobs)
     possible = sum(min(number, rooms.get(site, UNLIMITED)) for site, number in asked.items())
-    assert len(picks(backlog, room, rooms=rooms)) == min(room, possible)
+    assert len(select_fairly(backlog, room, rooms=rooms)) == min(room, possible)
 
 
 @given(backlogs(), st.integers(0, 30), st.dictionaries(tenants, st.integers(0, 5)))
 def test_fair_within_one_job(backlog, room, by_tenant):
     """Nobody who still waits holds less, by more than one job, than one who was just given some."""
-    picked = Counter(job.tenant for job in picks(backlog, room, held=Held(by_tenant)))
+    picked = Counter(job.tenant for job in select_fairly(backlog, room, held=InFlightCounts(by_tenant)))
     has = {tenant: by_tenant.get(tenant, 0) + picked[tenant] for tenant in backlog}
     for waiting, jobs in backlog.items():
         if picked[waiting] < len(jobs):
@@ -93,7 +93,7 @@ def test_fair_within_one_job(backlog, room, by_tenant):
 @given(backlogs(), st.integers(0, 30), rooms)
 def test_order_of_each_tenant_at_each_site(backlog, room, rooms):
     """A tenant's jobs of one site go in their order."""
-    picked = picks(backlog, room, rooms=rooms)
+    picked = select_fairly(backlog, room, rooms=rooms)
     for tenant, jobs in backlog.items():
         for site in {job.site for job in jobs}:
             here = [job for job in jobs if job.site == site]
@@ -116,10 +116,10 @@ def test_nobody_starves(backlog, slots, limit, data):
             rivals.append(ready("rival", ("one", "two", "three")[number % 3], number))
             number += 1
         rooms = {site: limit - sum(job.site == site for job in running) for site in ("one", "two", "three")}
-        held = Held(
+        held = InFlightCounts(
             Counter(job.tenant for job in running), Counter((job.tenant, job.site) for job in running)
         )
-        for job in picks(waiting, slots - len(running), held=held, rooms=rooms):
+        for job in select_fairly(waiting, slots - len(running), held=held, rooms=rooms):
             waiting[job.tenant].remove(job)
             running.append(job)
         if running:

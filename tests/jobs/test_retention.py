@@ -16,10 +16,10 @@ from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Expansion
 from reelhaul_jobs.model.states import Kind
-from reelhaul_jobs.service.artifact_expiry_sync import Confirmer
-from reelhaul_jobs.service.cascade_canceller import Cascader
-from reelhaul_jobs.service.expired_job_deleter import Retirer
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
+from reelhaul_jobs.service.cascade_canceller import CascadeCanceller
+from reelhaul_jobs.service.expired_job_deleter import ExpiredJobDeleter
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound
 
 DAY = timedelta(days=1)
@@ -34,8 +34,8 @@ async def test_an_expired_job_goes_with_its_artifacts(house):
     """When its time has passed, a job is gone for callers, then its artifacts and its row; not before."""
     shelf = Shelf()
     retirer, confirmer = (
-        Retirer(house.store, house.store, house.now),
-        Confirmer(house.store, shelf, house.now),
+        ExpiredJobDeleter(house.store, house.store, house.now),
+        ArtifactExpirySync(house.store, shelf, house.now),
     )
     job = await succeed(house, await house.add(ttl=2 * DAY))
     await confirmer.step()
@@ -57,7 +57,7 @@ async def test_a_live_job_never_expires(house):
     """A job that has not ended is kept, whatever its caller said."""
     job = await house.add(expire_time=house.time + DAY)
     house.time += 9 * DAY
-    await Retirer(house.store, house.store, house.now).step()
+    await ExpiredJobDeleter(house.store, house.store, house.now).step()
     assert (await house.store.get(job.id)).id == job.id
 
 
@@ -67,7 +67,7 @@ async def test_in_small_steps(house):
         job = await house.add()
         await house.store.change(job.id, lambda found: queue_transitions.cancelling(found, house.time))
     house.time += 8 * DAY
-    retirer = Retirer(house.store, house.store, house.now)
+    retirer = ExpiredJobDeleter(house.store, house.store, house.now)
     assert await retirer.step()
     assert not await retirer.step()
     assert await house.store.expired(house.time, 10) == []
@@ -75,13 +75,13 @@ async def test_in_small_steps(house):
 
 async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(house):
     """The row that says that its jobs are to be cancelled is not purged before they are."""
-    news = News(house.hub, house.bus)
-    confirmer = Confirmer(house.store, Shelf(), house.now)
+    news = ChangeNotifier(house.hub, house.bus)
+    confirmer = ArtifactExpirySync(house.store, Shelf(), house.now)
     parent = await house.add(kind=Kind.EXPANSION, expansion=Expansion())
     child = await house.add(parent=parent.id, position=1)
     await house.store.change(parent.id, lambda found: queue_transitions.deleted(found, house.time))
     await confirmer.step()
-    cascader = Cascader(house.store, house.store, news, house.now)
+    cascader = CascadeCanceller(house.store, house.store, news, house.now)
     while await cascader.step():
         pass
     assert (await house.store.get(child.id)).state.terminal

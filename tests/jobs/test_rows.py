@@ -9,7 +9,7 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model.job import Expansion, Job
-from reelhaul_jobs.model.states import Lane, Priority, State
+from reelhaul_jobs.model.states import Priority, QueueStage, State
 from reelhaul_jobs.store import rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -32,7 +32,7 @@ OTHER = {
     "epoch": 3,
     "charged": 4,
     "revision": 5,
-    "lane": Lane.LEASED,
+    "lane": QueueStage.LEASED,
     "due": NOW,
     "worker": "w",
     "avoid_until": NOW,
@@ -75,17 +75,17 @@ FIXED = {
 def test_each_changed_column_is_written_and_no_other():
     """Whatever field of a job changes, the columns that hold it are written, and those alone."""
     assert {field.name for field in fields(Job)} == FIXED | OTHER.keys()
-    before = rows.changing_row_of(JOB)
+    before = rows.mutable_columns(JOB)
     for name, value in OTHER.items():
         changed = replace(JOB, **{name: value})  # type: ignore[arg-type]
-        after = rows.changing_row_of(changed)
-        assert rows.changed_row_of(JOB, changed) == {
+        after = rows.mutable_columns(changed)
+        assert rows.changed_columns(JOB, changed) == {
             column: told for column, told in after.items() if told != before[column]
         }
-    assert rows.changed_row_of(JOB, replace(JOB, **OTHER)).keys() == before.keys()  # type: ignore[arg-type]
+    assert rows.changed_columns(JOB, replace(JOB, **OTHER)).keys() == before.keys()  # type: ignore[arg-type]
 
 
 def test_what_is_equal_is_not_written():
     """An index of what stayed as it was is left alone."""
     same = replace(JOB, labels={}, format=media_pb2.FormatSpec(), failures={})
-    assert rows.changed_row_of(JOB, same) == {}
+    assert rows.changed_columns(JOB, same) == {}

@@ -13,7 +13,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
-from reelhaul_jobs.model.states import NEXT, REOPENED, State
+from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, State
 from reelhaul_jobs.service.tokens import Place, Position, Tokens
 from reelhaul_jobs.store import rows
 from reelhaul_runtime.errors import ReelhaulError
@@ -90,11 +90,11 @@ def test_roads_lead_to_an_end():
     for state in State:
         reached, frontier = {state}, {state}
         while frontier:
-            frontier = {n for s in frontier for n in NEXT[s]} - reached
+            frontier = {n for s in frontier for n in TRANSITIONS[s]} - reached
             reached |= frontier
         assert any(s.terminal for s in reached)
-    assert all(not NEXT[state] for state in State if state.terminal)
-    assert set(REOPENED) == {State.FAILED, State.CANCELLED}
+    assert all(not TRANSITIONS[state] for state in State if state.terminal)
+    assert set(RETRY_TRANSITIONS) == {State.FAILED, State.CANCELLED}
 
 
 def test_ids_sort_by_time():
@@ -135,7 +135,9 @@ def test_a_job_is_remade_from_its_row():
     now = datetime(2030, 1, 1, tzinfo=UTC)
     url = "https://www.videos.example/watch?v=1"
     job = Job(id=ids.new_id(now), tenant="t", url=url, format=FormatSpec(), create_time=now, update_time=now)
-    job = job.but(labels={"a": "b"}, failures={"NETWORK": 2}, due=now, expansion=Expansion(job_count=3))
+    job = job.replace_fields(
+        labels={"a": "b"}, failures={"NETWORK": 2}, due=now, expansion=Expansion(job_count=3)
+    )
     again = rows.job_of(rows.row_of(job))
     assert again == job
     assert again.site == "videos.example"

@@ -37,8 +37,8 @@ from reelhaul_jobs.model import job as model_job
 from reelhaul_jobs.model import queue_transitions, schedule
 from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
 from reelhaul_jobs.ports.jobs import Query
-from reelhaul_jobs.service.event_hub import Hub
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.schedules import Scheduler, begun
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.rpc.channels import channel
@@ -56,7 +56,7 @@ class House:
         self.jobs = MemoryStore()
         self.schedules = MemoryScheduleStore(self.jobs)
         self.forbidden = False
-        news = News(Hub(), MemoryBus())
+        news = ChangeNotifier(EventHub(), MemoryBus())
         self.scheduler = Scheduler(self.schedules, news, lambda: self.time, self.admit)
 
     def admit(self, job: model_job.Job) -> None:

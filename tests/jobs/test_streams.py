@@ -9,7 +9,7 @@ from tests.jobs.conftest import Broker
 
 from reelhaul_jobs.nats import bus as job_bus
 from reelhaul_jobs.nats.bus import PROGRESS, WORK, NatsJobBus
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime import bus
 
 
@@ -20,7 +20,7 @@ async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: Broker) -
         await stream.add_stream(replace(job_bus._PROGRESS, max_msgs=-1, max_age=60))
         await stream.add_stream(replace(job_bus._WORK, duplicate_window=60))
         await stream.publish("progress.one", b"1")
-        async with NatsJobBus.open(client, Hub(), timedelta(seconds=30)) as opened:
+        async with NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened:
             assert not await opened.ready()
             work, progress = await stream.stream_info(WORK), await stream.stream_info(PROGRESS)
             assert work.config.duplicate_window == 600
@@ -32,7 +32,7 @@ async def test_progress_is_bounded(nats_server: Broker) -> None:
     """The newest progress of each of the newest jobs is kept, and of no more than would be watched."""
     async with (
         bus.connected(f"nats://127.0.0.1:{nats_server.port}", "jobs") as client,
-        NatsJobBus.open(client, Hub(), timedelta(seconds=30)) as opened,
+        NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened,
     ):
         await opened.ready()
         for number in range(10_020):

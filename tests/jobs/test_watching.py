@@ -16,12 +16,12 @@ from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.bus import Notice
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch import messages as told
-from reelhaul_jobs.service.watch.job_stream import Watches
+from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_jobs.service.watch.messages import Heartbeat, Pace, Snapshot
-from reelhaul_jobs.service.watch.watched_jobs import Topics
+from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 
 FAST = Pace(progress=0.001, heartbeat=60)
@@ -33,14 +33,16 @@ def house() -> House:
 
 
 @pytest.fixture
-def watches(house) -> Watches:
+def watches(house) -> JobStreams:
     tokens = Tokens(b"k" * 32)
-    return Watches(Topics(house.store, house.bus, house.hub, tokens, house.now), house.hub, tokens, house.now)
+    return JobStreams(
+        WatchedJobs(house.store, house.bus, house.hub, tokens, house.now), house.hub, tokens, house.now
+    )
 
 
 async def move(house, job_id, rule):
     change = await house.store.change(job_id, rule)
-    await News(house.hub, house.bus).tell(change)
+    await ChangeNotifier(house.hub, house.bus).tell(change)
     return change.job
 
 

@@ -15,11 +15,11 @@ from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch import conflating_queue, messages
 from reelhaul_jobs.service.watch.change_feed import Feed
-from reelhaul_jobs.service.watch.filter_stream import Following, Followings
+from reelhaul_jobs.service.watch.filter_stream import FilterStreams, Following
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -29,9 +29,9 @@ def house() -> House:
 
 
 @pytest.fixture
-def followings(house) -> Followings:
+def followings(house) -> FilterStreams:
     feed = Feed(house.store, house.hub, house.now)
-    return Followings(feed, house.store, house.hub, Tokens(b"k" * 32), house.now)
+    return FilterStreams(feed, house.store, house.hub, Tokens(b"k" * 32), house.now)
 
 
 def asked(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> Following:
@@ -114,7 +114,7 @@ async def test_new_job(house, followings):
     stream = followings.follow(asked(), "")
     await anext(stream)
     job = await house.add()
-    await News(house.hub, house.bus).tell_row(job)
+    await ChangeNotifier(house.hub, house.bus).tell_row(job)
     assert jobs(await told(stream)) == [(job.id, State.QUEUED)]
     await stream.aclose()
 
@@ -139,7 +139,7 @@ async def test_resume(house, followings):
     house.time += timedelta(minutes=5)
     await claimed(house, job.id)
     await cancelled(house, ended.id)
-    elsewhere = Followings(
+    elsewhere = FilterStreams(
         Feed(house.store, house.hub, house.now), house.store, house.hub, Tokens(b"k" * 32), house.now
     )
     again = elsewhere.follow(asked(), first.resume_token)

@@ -11,8 +11,8 @@ from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_jobs.model.worker_status import Presence, Shortage, shortage_of
-from reelhaul_jobs.service.worker_registry import Roll
+from reelhaul_jobs.model.worker_status import Shortage, WorkerStatus, shortage_of
+from reelhaul_jobs.service.worker_registry import WorkerRegistry
 
 MIDNIGHT = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -82,10 +82,10 @@ async def test_a_notice_of_a_newer_worker_is_no_shortage(service):
 def test_who_is_silent_is_gone():
     """A worker that was not heard for thirty seconds is on the roll no more."""
     now = [0.0]
-    roll = Roll(lambda: now[0])
-    roll.heard(Presence("one", 2))
+    roll = WorkerRegistry(lambda: now[0])
+    roll.heard(WorkerStatus("one", 2))
     now[0] = 20
-    roll.heard(Presence("two", 2))
+    roll.heard(WorkerStatus("two", 2))
     now[0] = 31
     assert [each.worker for each in roll.present()] == ["two"]
 
@@ -93,6 +93,6 @@ def test_who_is_silent_is_gone():
 @pytest.mark.parametrize("other", [Shortage.DISK, Shortage.EGRESS])
 def test_the_shortage_that_ends_first_is_told(other: Shortage):
     """Of several shortages the one is told that may end first: space at any moment, a budget at its time."""
-    soon = Presence("soon", 1, other, MIDNIGHT if other is Shortage.EGRESS else None)
-    late = Presence("late", 1, Shortage.EGRESS, MIDNIGHT + timedelta(days=1))
+    soon = WorkerStatus("soon", 1, other, MIDNIGHT if other is Shortage.EGRESS else None)
+    late = WorkerStatus("late", 1, Shortage.EGRESS, MIDNIGHT + timedelta(days=1))
     assert shortage_of([late, soon], 2) is soon

@@ -9,15 +9,18 @@ from pathlib import Path
 
 from reelhaul_runtime import logs
 from reelhaul_runtime.up import data_dir, log_multiplexer
-from reelhaul_runtime.up.process_supervisor import Patience
+from reelhaul_runtime.up.process_supervisor import RestartPolicy
 from reelhaul_runtime.up.suite import Suite
-from reelhaul_runtime.up.suite_processes import Part
+from reelhaul_runtime.up.suite_processes import SuiteProcess
 
 folder, style = data_dir.run_folder(Path(sys.argv[1])), sys.argv[2]
-patience, parts = Patience(**json.loads(sys.argv[3])), [Part(**part) for part in json.loads(sys.argv[4])]
+patience, parts = (
+    RestartPolicy(**json.loads(sys.argv[3])),
+    [SuiteProcess(**part) for part in json.loads(sys.argv[4])],
+)
 
 
-async def main(told: log_multiplexer.Lines) -> int:
+async def main(told: log_multiplexer.LogRenderer) -> int:
     return await Suite(parts, folder, patience, told).run()
 
 

@@ -20,7 +20,7 @@ class Broker:
     """A nats-server of one test's own, to be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = data_dir.steady_port()
+        self.port = data_dir.reserve_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._config = broker.write_config(folder, self.port)
         self._process: subprocess.Popen[bytes] | None = None

@@ -21,7 +21,7 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.server import serving
 
@@ -85,7 +85,7 @@ async def served(jobs: Jobs, **options: Any) -> AsyncIterator[str]:
         (job_service_pb2_grpc.add_JobServiceServicer_to_server, jobs, JOBS.full_name),
         (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, Leases(), LEASES.full_name),
     ]
-    door = OpenDoor(TOKEN)
+    door = NoAuthentication(TOKEN)
     async with serving("127.0.0.1:0", servicers, authenticator=door, drain_seconds=1, **options) as port:
         yield f"127.0.0.1:{port}"
 
@@ -206,7 +206,7 @@ async def test_internal_calls_need_the_suites_credential(address: str):
 
 async def test_without_a_token_nothing_is_internal_to_strangers():
     """The suite is known by its token; an empty one in the request is no proof where one is set."""
-    door = OpenDoor(TOKEN)
+    door = NoAuthentication(TOKEN)
     assert (await door.identify({})).suite is False
     assert (await door.identify({identity.SUITE_TOKEN_KEY: ""})).suite is False
     assert (await door.identify({identity.SUITE_TOKEN_KEY: TOKEN.encode()})).suite is True
@@ -395,7 +395,7 @@ async def test_a_remark_leaves_readiness_alone():
 async def test_taken_port_is_refused(address: str):
     """A second server at the same address is refused, not silently given half of the calls."""
     with pytest.raises(RuntimeError):
-        async with serving(address, [], authenticator=OpenDoor("")):
+        async with serving(address, [], authenticator=NoAuthentication("")):
             pass
 
 

@@ -92,7 +92,7 @@ async def test_writes_of_a_kind_are_done_in_one_go(database: Database):
         return [Outcome(word.upper()) for word in words]
 
     asked = [f"w{n}" for n in range(100)]
-    answers = await asyncio.gather(*(database.write_with_others(insert, word) for word in asked))
+    answers = await asyncio.gather(*(database.write_batched(insert, word) for word in asked))
     assert answers == [word.upper() for word in asked]
     assert len(calls) <= 25
     assert await database.read(_words) == set(asked)
@@ -110,7 +110,7 @@ async def test_of_writes_done_together_one_may_fail(database: Database):
     await database.write(_insert("taken"))
     for asked in (["before", "refused", "after"], ["b", "taken", "refused", "a"], ["refused"]):
         outcomes = await asyncio.gather(
-            *(database.write_with_others(insert, word) for word in asked), return_exceptions=True
+            *(database.write_batched(insert, word) for word in asked), return_exceptions=True
         )
         kinds = {"refused": NotFound, "taken": IntegrityError}
         assert [type(outcome) for outcome in outcomes] == [kinds.get(word, str) for word in asked]

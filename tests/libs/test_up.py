@@ -51,7 +51,7 @@ class SmallSuite:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / "journal"
-        self.ports = {name: data_dir.steady_port() for name in "abc"}
+        self.ports = {name: data_dir.reserve_port() for name in "abc"}
         self.process: subprocess.Popen[str] | None = None
 
     def start(

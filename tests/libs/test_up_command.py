@@ -66,7 +66,7 @@ def test_refuses_a_wrong_setting_by_name(tmp_path: Path):
 def test_status_of_nothing(tmp_path: Path):
     """Where no suite runs, --status says so and exits with 3, a stale record or not."""
     ground.run_folder(tmp_path)
-    suite_state.write(tmp_path / "run", suite_state.Record(1, 1.0, {}, {}, {}))
+    suite_state.write(tmp_path / "run", suite_state.SuiteState(1, 1.0, {}, {}, {}))
     asked = command(tmp_path, "up", "--status", "--json")
     assert asked.returncode == 3
     assert json.loads(asked.stdout) == {"running": False}
@@ -75,7 +75,7 @@ def test_status_of_nothing(tmp_path: Path):
 def test_status_of_a_suite(tmp_path: Path, nats_url: str):
     """--status shows each part with its state, age and memory, children counted, and the sum."""
     folder = ground.run_folder(tmp_path)
-    suite = suite_state.Record(
+    suite = suite_state.SuiteState(
         os.getpid(), 1.5, {"nats": nats_url, "jobs": "127.0.0.1:1"}, {"jobs": ""}, {"nats": os.getpid()}
     )
     suite_state.write(folder, suite)
@@ -108,9 +108,9 @@ def test_waits_for_what_a_killed_supervisor_left(tmp_path: Path):
     folder = ground.run_folder(tmp_path)
     with subprocess.Popen(["sleep", "600"]) as left:
         try:
-            suite_state.write(folder, suite_state.Record(1, None, {}, {}, {"jobs": left.pid}))
+            suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": left.pid}))
             assert suite_state.left_in(folder) == [left.pid]
-            with pytest.raises(ground.GroundTaken, match=str(left.pid)):
+            with pytest.raises(ground.StartupConflict, match=str(left.pid)):
                 ground.await_leftovers([left.pid], seconds=0.1)
         finally:
             left.kill()
@@ -122,7 +122,7 @@ def test_reused_process_id_is_not_waited_for(tmp_path: Path):
     folder = ground.run_folder(tmp_path)
     with subprocess.Popen(["sleep", "600"]) as stranger:
         try:
-            suite_state.write(folder, suite_state.Record(1, None, {}, {}, {"jobs": stranger.pid}))
+            suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": stranger.pid}))
             an_hour_ago = time.time() - 3600
             os.utime(folder / "suite.json", (an_hour_ago, an_hour_ago))
             assert suite_state.left_in(folder) == []
@@ -141,7 +141,7 @@ def test_chosen_ports_are_out_of_the_way():
 
 def test_address_that_is_none():
     """An address without a port is refused in words."""
-    with pytest.raises(ground.GroundTaken, match="host:port"):
+    with pytest.raises(ground.StartupConflict, match="host:port"):
         ground.is_free("localhost")
 
 
@@ -160,8 +160,8 @@ def test_age_of_this_process():
 def told_by(lines_: list[bytes], style: Literal["json", "text"] = "json", **options: bool) -> str:
     """What a program reads when nats tells *lines_*."""
     reading, writing = os.pipe()
-    outlet = log_multiplexer.Outlet(writing)
-    told = log_multiplexer.Lines(outlet, style, "INFO", **options)
+    outlet = log_multiplexer.NonBlockingWriter(writing)
+    told = log_multiplexer.LogRenderer(outlet, style, "INFO", **options)
     for line in lines_:
         told.tell("nats", line)
     outlet.close()
@@ -198,8 +198,8 @@ def test_logs_cannot_steer_a_terminal():
 def test_reader_that_does_not_read_stops_nobody():
     """While nobody reads, lines are dropped rather than waited with; later it is told how many."""
     reading, writing = os.pipe()
-    outlet = log_multiplexer.Outlet(writing, held=10)
-    told = log_multiplexer.Lines(outlet, "json", "INFO")
+    outlet = log_multiplexer.NonBlockingWriter(writing, held=10)
+    told = log_multiplexer.LogRenderer(outlet, "json", "INFO")
     begun = time.monotonic()
     for _ in range(2000):
         told.tell("jobs", b"x" * 500)

@@ -26,7 +26,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2_grpc
 from reelhaul_runtime import bus
 from reelhaul_runtime.identity import OpenDoor
-from reelhaul_runtime.rpc.serving import serving
+from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import SuiteSettings
 

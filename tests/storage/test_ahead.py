@@ -13,7 +13,7 @@ import pytest
 from tests.storage.conftest import Running, noise, refused
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
-from reelhaul_storage.disk.prehash import Ahead
+from reelhaul_storage.disk.prehash import PrehashCache
 
 _FILM = noise(1 << 20)
 _OTHER = noise(1 << 20)
@@ -28,16 +28,16 @@ def shared(storage: Running) -> Path:
 
 
 @pytest.fixture
-def ahead(tmp_path: Path) -> Iterator[Ahead]:
+def ahead(tmp_path: Path) -> Iterator[PrehashCache]:
     """With one reader: what was begun first is read first."""
     (tmp_path / "film").write_bytes(_FILM)
     (tmp_path / "last").write_bytes(b"")
-    reading = Ahead(tmp_path, tmp_path.stat().st_dev, readers=1)
+    reading = PrehashCache(tmp_path, tmp_path.stat().st_dev, readers=1)
     yield reading
     reading.close()
 
 
-def _taken(ahead: Ahead, path: Path) -> str:
+def _taken(ahead: PrehashCache, path: Path) -> str:
     """The SHA-256 that is known of *path*, when it is taken over as what was begun; empty: none."""
     opened = os.open(path, os.O_RDONLY)
     try:
@@ -47,7 +47,7 @@ def _taken(ahead: Ahead, path: Path) -> str:
     return found.digests().sha256 if found else ""
 
 
-def _all_read(ahead: Ahead, folder: Path) -> None:
+def _all_read(ahead: PrehashCache, folder: Path) -> None:
     """Return once all is read that was begun: one reader reads in order."""
     ahead.begin("last", "last")
     while not _taken(ahead, folder / "last"):
@@ -131,7 +131,7 @@ async def test_announced_and_dropped(storage: Running, shared: Path):
     assert (shared / "film").read_bytes() == _FILM
 
 
-def test_read_ahead(ahead: Ahead, tmp_path: Path):
+def test_read_ahead(ahead: PrehashCache, tmp_path: Path):
     """What was read ahead and is as it was need not be read again."""
     ahead.begin("film", "film")
     _all_read(ahead, tmp_path)
@@ -156,7 +156,7 @@ def _replaced(film: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_overwritten, _appended, _replaced])
-def test_changed_since_it_was_read(ahead: Ahead, tmp_path: Path, change: Callable[[Path], None]):
+def test_changed_since_it_was_read(ahead: PrehashCache, tmp_path: Path, change: Callable[[Path], None]):
     """Of a file that was changed since, however its times were turned back, nothing is known."""
     ahead.begin("film", "film")
     _all_read(ahead, tmp_path)
@@ -164,7 +164,7 @@ def test_changed_since_it_was_read(ahead: Ahead, tmp_path: Path, change: Callabl
     assert not _taken(ahead, tmp_path / "film")
 
 
-def test_open_for_writing_while_it_is_read(ahead: Ahead, tmp_path: Path):
+def test_open_for_writing_while_it_is_read(ahead: PrehashCache, tmp_path: Path):
     """Of a file that somebody could have written to while it was read nothing is known."""
     with (tmp_path / "film").open("r+b"):
         ahead.begin("film", "film")
@@ -172,7 +172,7 @@ def test_open_for_writing_while_it_is_read(ahead: Ahead, tmp_path: Path):
     assert not _taken(ahead, tmp_path / "film")
 
 
-def test_open_for_writing_when_it_is_taken(ahead: Ahead, tmp_path: Path):
+def test_open_for_writing_when_it_is_taken(ahead: PrehashCache, tmp_path: Path):
     """Nor of one that somebody has open for writing in the end."""
     ahead.begin("film", "film")
     _all_read(ahead, tmp_path)

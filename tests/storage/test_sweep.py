@@ -26,7 +26,7 @@ from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalogue
 from reelhaul_storage.disk.blobs import Disk
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
-from reelhaul_storage.model import Artifact, Chunk, Draft, Expected, Upload
+from reelhaul_storage.model import Artifact, Chunk, Expected, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.garbage_collector import Sweep
 from reelhaul_storage.service.uploads import Uploads
@@ -55,7 +55,7 @@ class House:
 
     async def begin(self) -> str:
         now = self.clock()
-        upload = Upload("", Draft(tenant="one", expire_time=now + timedelta(days=1)), now, now)
+        upload = Upload("", NewArtifact(tenant="one", expire_time=now + timedelta(days=1)), now, now)
         return (await self.uploads.begin(upload)).upload.id
 
     async def write(self, upload: str, content: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import click
 
 from reelhaul.cli.options import as_json_value, emit_json
-from reelhaul.cli.text import printable, size, span, word
+from reelhaul.cli.text import format_bytes, format_duration, printable, word
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import Event, Saved
@@ -126,13 +126,13 @@ def numbers(progress: Download | WatchProgressResponse.Progress) -> str:
     if progress.HasField("progress_percent"):
         told.append(f"{progress.progress_percent:.0f}%")
     if progress.HasField("total_bytes"):
-        told.append(f"{size(progress.downloaded_bytes)} of {size(progress.total_bytes)}")
+        told.append(f"{format_bytes(progress.downloaded_bytes)} of {format_bytes(progress.total_bytes)}")
     elif progress.downloaded_bytes:
-        told.append(size(progress.downloaded_bytes))
+        told.append(format_bytes(progress.downloaded_bytes))
     if progress.speed:
-        told.append(f"{size(progress.speed)}/s")
+        told.append(f"{format_bytes(progress.speed)}/s")
     if progress.HasField("eta_seconds"):
-        told.append(f"{span(progress.eta_seconds)} left")
+        told.append(f"{format_duration(progress.eta_seconds)} left")
     return "  ".join(told)
 
 
@@ -144,7 +144,7 @@ def status_name(job: Download) -> str:
 
 def saved_line(saved: Saved) -> str:
     """One line on a file that is there."""
-    return printable(f"saved {saved.path}  {size(saved.size_bytes)}  sha256:{saved.sha256}")
+    return printable(f"saved {saved.path}  {format_bytes(saved.size_bytes)}  sha256:{saved.sha256}")
 
 
 def _status(job: Download) -> str:

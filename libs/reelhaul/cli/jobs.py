@@ -14,7 +14,7 @@ from reelhaul.cli.commands import INTERRUPTED
 from reelhaul.cli.common import check_succeeded, followed, save_all
 from reelhaul.cli.display import numbers, status_name
 from reelhaul.cli.options import as_json_value, client_command, emit_json
-from reelhaul.cli.text import printable, size
+from reelhaul.cli.text import format_bytes, printable
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import Client
 
@@ -152,7 +152,10 @@ def _show(job: Download, as_json: bool) -> None:
         "attempts": str(job.attempts or ""),
         "error": f"{job.error.reason}: {job.error.message}" if job.HasField("error") else "",
         **{f"warning {n}": text for n, text in enumerate(job.warnings, 1)},
-        **{f"file {n}": f"{f.name}  {size(f.size_bytes)}  {f.url}" for n, f in enumerate(job.files, 1)},
+        **{
+            f"file {n}": f"{f.name}  {format_bytes(f.size_bytes)}  {f.url}"
+            for n, f in enumerate(job.files, 1)
+        },
     }
     for name, text in told.items():
         if text.strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from reelhaul.cli.options import as_json_value, client_command, emit_json
-from reelhaul.cli.text import printable, size, span, word
+from reelhaul.cli.text import format_bytes, format_duration, printable, word
 from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
 from reelhaul.rest import Client
 from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack
@@ -37,7 +37,7 @@ def _about(info: GetInfoResponse) -> list[str]:
         "uploader": info.uploader,
         "url": info.url,
         "site": info.extractor,
-        "length": span(info.duration) if info.HasField("duration") else "",
+        "length": format_duration(info.duration) if info.HasField("duration") else "",
         "live": "" if info.live_status <= MediaInfo.NOT_LIVE else _live(info),
         "qualities": " ".join(info.qualities),
         "would take": _estimate(info) if info.HasField("estimate") else "",
@@ -54,14 +54,14 @@ def _estimate(info: GetInfoResponse) -> str:
     estimate = info.estimate
     told = [estimate.quality, estimate.format]
     if estimate.HasField("size_bytes"):
-        told.append(f"about {size(estimate.size_bytes)}")
+        told.append(f"about {format_bytes(estimate.size_bytes)}")
     return " ".join(filter(None, told))
 
 
 def _formats(info: GetInfoResponse) -> list[str]:
     rows = [("format", "container", "quality", "video", "audio", "size")] if info.formats else []
     for one in info.formats:
-        bytes_ = size(one.size_bytes) if one.HasField("size_bytes") else ""
+        bytes_ = format_bytes(one.size_bytes) if one.HasField("size_bytes") else ""
         rows.append((one.format_id, one.container, one.quality, one.video_codec, one.audio_codec, bytes_))
     widths = [max(len(row[place]) for row in rows) for place in range(6)] if rows else []
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from reelhaul.cli.display import described, saved_line
-from reelhaul.cli.text import printable, size
+from reelhaul.cli.text import format_bytes, printable
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.rest import Event, Saved
 
@@ -53,7 +53,7 @@ class LiveBar:
             f"saving {printable(file.name)}",
             count,
             file.size_bytes,
-            f"{size(count)} of {size(file.size_bytes)}",
+            f"{format_bytes(count)} of {format_bytes(file.size_bytes)}",
         )
 
     def saved(self, file: File, saved: Saved) -> None:

@@ -10,7 +10,7 @@ def printable(text: str) -> str:
     return "".join(" " if c in "\t\n" else c for c in text if not _steers(c))
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """A number of bytes, e.g. "3.4 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -19,7 +19,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time, e.g. "1:02:03" or "0:07"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

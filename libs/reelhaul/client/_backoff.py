@@ -18,7 +18,7 @@ T = TypeVar("T")
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 
 
-class Patience:
+class Backoff:
     """Waits between tries: 0.2 to 5 s with jitter, for *seconds* after the last good word."""
 
     def __init__(self, seconds: float) -> None:
@@ -26,7 +26,7 @@ class Patience:
         self._tries = 0
         self._heard = time.monotonic()
 
-    def heard(self) -> None:
+    def reset(self) -> None:
         """The server is there: the next break is a first one."""
         self._tries = 0
         self._heard = time.monotonic()
@@ -45,7 +45,7 @@ class Patience:
 
 async def answered(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     """What *call*, which may be repeated, answers. Raises CallFailed."""
-    patience = Patience(seconds)
+    patience = Backoff(seconds)
     while True:
         try:
             return await call()

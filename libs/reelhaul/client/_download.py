@@ -12,7 +12,7 @@ from typing import Any
 from grpc import aio
 
 from reelhaul.client import _errors
-from reelhaul.client._backoff import Patience
+from reelhaul.client._backoff import Backoff
 from reelhaul.client._errors import CallFailed, SaveFailed
 from reelhaul.storage.v1.storage_service_pb2 import ReadArtifactRequest, ReadArtifactResponse
 from reelhaul.type.v1 import media_pb2
@@ -66,18 +66,18 @@ async def _fetch(
     seconds: float,
 ) -> None:
     """Bring *part* to the full size, however often the connection breaks."""
-    patience, reading = Patience(seconds), _Reading(opening, artifact, part, received)
+    patience, reading = Backoff(seconds), _Reading(opening, artifact, part, received)
     while True:
         before = reading.size()
         if reading.whole():
             return
         try:
             await reading.go_on()
-            failure = _errors.broken("the stream ended too early")
+            failure = _errors.connection_lost("the stream ended too early")
         except CallFailed as error:
             failure = error
         if reading.size() > before:
-            patience.heard()
+            patience.reset()
         if failure.reason == "ETAG_MISMATCH" and reading.etag:
             # Its labels or its expiry changed; bytes never do under a name.
             reading.etag = ""
@@ -132,7 +132,7 @@ class _Reading:
                 out.flush()
                 await asyncio.to_thread(os.fsync, out.fileno())
         except TimeoutError:
-            raise _errors.broken("the stream fell silent") from None
+            raise _errors.connection_lost("the stream fell silent") from None
         except aio.AioRpcError as error:
             raise _errors.of_rpc(error) from error
         finally:

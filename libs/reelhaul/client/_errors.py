@@ -80,6 +80,6 @@ def of_rpc(error: aio.AioRpcError) -> CallFailed:
     return CallFailed(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
 
 
-def broken(text: str) -> CallFailed:
+def connection_lost(text: str) -> CallFailed:
     """The connection is of no use any more."""
     return CallFailed(status_pb2.Status(code=code_pb2.UNAVAILABLE, message=text))

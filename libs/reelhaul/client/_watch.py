@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 from grpc import aio
 
 from reelhaul.client import _errors
-from reelhaul.client._backoff import Patience
+from reelhaul.client._backoff import Backoff
 from reelhaul.client._errors import CallFailed
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 
@@ -70,16 +70,16 @@ async def change_messages(
 
 async def _messages(opening: Opening[M], token: str, seconds: float) -> AsyncIterator[M]:
     """What the stream tells, each once and in order, through as many connections as it takes."""
-    patience, given, sequence = Patience(seconds), token, 0
+    patience, given, sequence = Backoff(seconds), token, 0
     while True:
         try:
             async for message in _connection(opening(token)):
-                patience.heard()
+                patience.reset()
                 token = message.resume_token
                 if message.sequence > sequence or _again(message):
                     sequence = message.sequence
                     yield message
-            failure = _errors.broken("the stream ended too early")
+            failure = _errors.connection_lost("the stream ended too early")
         except CallFailed as error:
             failure = error
         if failure.reason == "RESUME_TOKEN_INVALID" and token != given:
@@ -100,14 +100,14 @@ async def _connection(call: aio.UnaryStreamCall[Any, M]) -> AsyncIterator[M]:
                 return
             yield message
     except TimeoutError:
-        raise _errors.broken("the stream fell silent") from None
+        raise _errors.connection_lost("the stream fell silent") from None
     except aio.AioRpcError as error:
         raise _errors.of_rpc(error) from error
     except asyncio.CancelledError:
         # grpc says so as well of a call that it ended itself.
         task = asyncio.current_task()
         if call.cancelled() and not (task and task.cancelling()):
-            raise _errors.broken("the stream was cut off") from None
+            raise _errors.connection_lost("the stream was cut off") from None
         raise
     finally:
         call.cancel()

@@ -53,7 +53,7 @@ async def channel(
         ("grpc.max_receive_message_length", 16 << 20),
     ]
     async with aio.insecure_channel(address, options) as opened:
-        yield cast("aio.Channel", _Mannered(opened, suite_token))
+        yield cast("aio.Channel", ChannelWithDefaults(opened, suite_token))
 
 
 def service_config(services: list[descriptor.ServiceDescriptor]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def error_of(error: aio.AioRpcError, service: str) -> errors.ReelhaulError:
 _NOT_FROM_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
-class _Mannered:
+class ChannelWithDefaults:
     """A channel whose calls bring what every call needs: deadline, credential, request id, trace.
 
     Not interceptors: with them grpc.aio runs each call in a task of its own, which costs more

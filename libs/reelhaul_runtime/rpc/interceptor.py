@@ -36,7 +36,7 @@ class Authenticator(Protocol):
         """The caller. Raises CREDENTIAL_MISSING or CREDENTIAL_INVALID."""
 
 
-class Door(aio.ServerInterceptor):
+class PolicyInterceptor(aio.ServerInterceptor):
     """Checks each call against its policy and answers failures with their status."""
 
     def __init__(self, authenticator: Authenticator) -> None:
@@ -64,7 +64,7 @@ class Door(aio.ServerInterceptor):
 
     def _single(self, path: str, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            async with _Told(path, context):
+            async with AbortWithStatus(path, context):
                 async with asyncio.timeout(_seconds_for(path, context)):
                     await self._admit(path, context)
                     return await _awaited(inner(request, context))
@@ -73,7 +73,7 @@ class Door(aio.ServerInterceptor):
 
     def _streaming(self, path: str, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with _Told(path, context):
+            async with AbortWithStatus(path, context):
                 async with asyncio.timeout(_seconds_for(path, context)):
                     await self._admit(path, context)
                     async for message in inner(request, context):
@@ -89,7 +89,7 @@ class Door(aio.ServerInterceptor):
         identity.set_caller(who)
 
 
-class _Told:
+class AbortWithStatus:
     """Ends the call with the status of whatever failure leaves the block."""
 
     def __init__(self, path: str, context: aio.ServicerContext[Any, Any]) -> None:
@@ -103,7 +103,7 @@ class _Told:
         self._note(error)
         if error is None or isinstance(error, aio.AbortError | asyncio.CancelledError | GeneratorExit):
             return
-        failure = named(self._path, error)
+        failure = to_public_error(self._path, error)
         status = errors.to_status(failure)
         await self._context.abort(_CODES[status.code], status.message, _trailers(failure, status))
 
@@ -132,7 +132,7 @@ def _trailers(
     return (details, ("grpc-retry-pushback-ms", "-1"))
 
 
-def named(path: str, error: BaseException) -> errors.ReelhaulError:
+def to_public_error(path: str, error: BaseException) -> errors.ReelhaulError:
     """*error*, of a call of *path*, as a failure that callers know; the log holds what they are not told."""
     failure = _named(path, error)
     if failure.reason == ErrorReason.INTERNAL_ERROR:

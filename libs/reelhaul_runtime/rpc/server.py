@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from reelhaul_runtime.rpc.interceptor import Authenticator, Door
+from reelhaul_runtime.rpc.interceptor import Authenticator, PolicyInterceptor
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,11 @@ async def serving(
 
     Raises RuntimeError if the address is taken.
     """
-    server = aio.server(interceptors=[Door(authenticator)], options=_OPTIONS)
+    server = aio.server(interceptors=[PolicyInterceptor(authenticator)], options=_OPTIONS)
     health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", _Unregistered(server)))
+    health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", GenericHandlersOnly(server)))
     for add, servicer, _ in servicers:
-        add(servicer, cast("aio.Server", _Unregistered(server)))
+        add(servicer, cast("aio.Server", GenericHandlersOnly(server)))
     names = [name for _, _, name in servicers]
     reflection.enable_server_reflection(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
@@ -73,7 +73,7 @@ async def serving(
     port = server.add_insecure_port(address)
     await server.start()
     await health.set("", _SERVING)
-    watching = asyncio.create_task(_follow(checks or {}, remarks or {}, health, names))
+    watching = asyncio.create_task(update_health(checks or {}, remarks or {}, health, names))
     log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
     try:
         yield port
@@ -85,7 +85,7 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-class _Unregistered:
+class GenericHandlersOnly:
     """A server to which services are added without its methods being registered one by one.
 
     grpc.aio waits for the next call of each registered method apart, and begins and ends all of
@@ -100,7 +100,7 @@ class _Unregistered:
         """Leave it at the generic ones."""
 
 
-async def _follow(
+async def update_health(
     checks: Mapping[str, Check],
     remarks: Mapping[str, Check],
     health: health_aio.HealthServicer,

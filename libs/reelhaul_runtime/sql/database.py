@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from reelhaul_runtime.errors import Unavailable
 from reelhaul_runtime.sql import engines
-from reelhaul_runtime.sql.writer import Together, Writer
+from reelhaul_runtime.sql.writer import BatchFunction, Writer
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Database:
             self._check_away(error)
             raise
 
-    async def write_with_others(self, together: Together, what: Any) -> Any:
+    async def write_batched(self, together: BatchFunction, what: Any) -> Any:
         """What *together* says of *what*, committed, as ``write``: those that ask for the same at the
         same time are done in one go, with a statement for all of them where one alone would need its own.
         """
@@ -131,6 +131,6 @@ class Database:
 
     def _check_away(self, error: Exception) -> None:
         """Raise SERVICE_UNAVAILABLE where *error* says that the database cannot serve now."""
-        if engines.is_away(error):
+        if engines.is_unavailable(error):
             log.warning("database is away", extra={"database": self._name, "cause": repr(error)})
             raise Unavailable(self._name, f"{self._name} does not answer") from error

@@ -96,7 +96,7 @@ def at_most(seconds: float, connection: Connection) -> Iterator[None]:
         raise ReelhaulError(ErrorReason.REQUEST_TIMED_OUT, text) from error
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Whether *error* says that the database cannot serve now, and later may."""
     if isinstance(error, PoolTimeout):
         return True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, Engine
 
 
-class Kept:
+class PinnedConnection:
     """A thread's connection, which it keeps while there is something to write.
 
     To take it from the pool for each transaction costs as much as a small write; and PostgreSQL

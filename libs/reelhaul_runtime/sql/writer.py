@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
-from reelhaul_runtime.sql.pinned_connection import Kept
+from reelhaul_runtime.sql.pinned_connection import PinnedConnection
 from reelhaul_runtime.sql.statements import run_text
 
 T = TypeVar("T")
@@ -44,15 +44,15 @@ class Outcome:
 
 #: Does what several have asked for in one go, and says what became of each, in their order. What it has
 #: an error for, it has left alone; if it raises, each is done by itself.
-Together = Callable[[Connection, Sequence[Any]], Sequence[Outcome]]
+BatchFunction = Callable[[Connection, Sequence[Any]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class QueuedWrite:
     op: Callable[[Connection], Any]
     answer: asyncio.Future[Any]
     #: Of a write that can be done with its like: how, and what *op* would do alone.
-    together: Together | None = None
+    together: BatchFunction | None = None
     what: Any = None
 
 
@@ -67,8 +67,8 @@ class Writer:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         # What one turn of the loop asks for is handed over at its end: the first would else go alone.
-        self._gathering: list[_Asked] = []
-        self._waiting: SimpleQueue[list[_Asked] | None] = SimpleQueue()
+        self._gathering: list[QueuedWrite] = []
+        self._waiting: SimpleQueue[list[QueuedWrite] | None] = SimpleQueue()
         self._unanswered = 0
         self._closed = False
         #: Transactions committed so far: the tests count how writes share them.
@@ -87,18 +87,18 @@ class Writer:
         A caller cancelled while waiting cannot know whether *op* took effect.
         OVERLOADED when too many writes wait already.
         """
-        value: T = await self._put(_Asked(op, self._loop.create_future()))
+        value: T = await self._put(QueuedWrite(op, self._loop.create_future()))
         return value
 
-    async def write_with_others(self, together: Together, what: Any) -> Any:
+    async def write_with_others(self, together: BatchFunction, what: Any) -> Any:
         """As ``write``, of what *together* does with *what* and with others that ask for the same."""
 
         def alone(connection: Connection) -> Any:
             return _value_of(together(connection, [what])[0])
 
-        return await self._put(_Asked(alone, self._loop.create_future(), together, what))
+        return await self._put(QueuedWrite(alone, self._loop.create_future(), together, what))
 
-    def _put(self, asked: _Asked) -> asyncio.Future[Any]:
+    def _put(self, asked: QueuedWrite) -> asyncio.Future[Any]:
         if self._closed:
             raise RuntimeError("the writer is closed")
         if self._unanswered >= _BACKLOG:
@@ -124,7 +124,7 @@ class Writer:
             await asyncio.to_thread(thread.join)
 
     def _work(self) -> None:
-        kept = Kept(self._engine)
+        kept = PinnedConnection(self._engine)
         try:
             while (first := self._next(kept)) is not None:
                 asked, ending = self._gathered(first)
@@ -138,13 +138,13 @@ class Writer:
         finally:
             kept.release()
 
-    def _next(self, kept: Kept) -> list[_Asked] | None:
+    def _next(self, kept: PinnedConnection) -> list[QueuedWrite] | None:
         with contextlib.suppress(Empty):
             return self._waiting.get(timeout=_KEPT_SECONDS)
         kept.release()
         return self._waiting.get()
 
-    def _gathered(self, first: list[_Asked]) -> tuple[list[_Asked], bool]:
+    def _gathered(self, first: list[QueuedWrite]) -> tuple[list[QueuedWrite], bool]:
         """What waits now, and whether the end was among it."""
         batch = list(first)
         with contextlib.suppress(Empty):
@@ -155,7 +155,7 @@ class Writer:
                 batch += asked
         return batch, False
 
-    def _settle(self, number: int, batch: list[_Asked], outcomes: list[Outcome]) -> None:
+    def _settle(self, number: int, batch: list[QueuedWrite], outcomes: list[Outcome]) -> None:
         self._unanswered -= number
         for asked, outcome in zip(batch, outcomes, strict=True):
             if asked.answer.done():
@@ -165,7 +165,7 @@ class Writer:
             else:
                 asked.answer.set_result(outcome.value)
 
-    def _commit(self, kept: Kept, batch: list[_Asked]) -> list[Outcome]:
+    def _commit(self, kept: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
         try:
             return self._together(kept, batch)
         except BaseException as error:  # it belongs to the callers, who wait for it
@@ -173,7 +173,7 @@ class Writer:
                 return [Outcome(error=error)] * len(batch)
         return [self._alone(kept, asked) for asked in batch]
 
-    def _together(self, kept: Kept, batch: list[_Asked]) -> list[Outcome]:
+    def _together(self, kept: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
         if len(batch) == 1:
             return [Outcome(self._once(kept, batch[0]))]
         try:
@@ -182,11 +182,11 @@ class Writer:
         except _OneFailedError:
             # It alone is to be undone, but savepoints cost too much to set them for those that succeed.
             with kept.begin() as connection:
-                outcomes = [_behind_savepoint(connection, asked.op) for asked in batch]
+                outcomes = [run_in_savepoint(connection, asked.op) for asked in batch]
         self.commits += 1
         return outcomes
 
-    def _alone(self, kept: Kept, asked: _Asked) -> Outcome:
+    def _alone(self, kept: PinnedConnection, asked: QueuedWrite) -> Outcome:
         for n in range(1, _TRIES + 1):
             try:
                 return Outcome(self._once(kept, asked))
@@ -196,7 +196,7 @@ class Writer:
             time.sleep(random.uniform(0, 0.005 * 2**n))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
-    def _once(self, kept: Kept, asked: _Asked) -> Any:
+    def _once(self, kept: PinnedConnection, asked: QueuedWrite) -> Any:
         with kept.begin() as connection:
             value = asked.op(connection)
         self.commits += 1
@@ -207,17 +207,17 @@ class _OneFailedError(Exception):
     """An operation raised: all that shared its transaction is undone, and done again."""
 
 
-def _all_done(connection: Connection, batch: list[_Asked]) -> list[Outcome]:
+def _all_done(connection: Connection, batch: list[QueuedWrite]) -> list[Outcome]:
     """Do all of *batch*, those that can be done together in one go."""
     outcomes: dict[int, Outcome] = {}
-    alike: dict[Together, list[int]] = {}
+    alike: dict[BatchFunction, list[int]] = {}
     for place, asked in enumerate(batch):
         if asked.together is not None:
             alike.setdefault(asked.together, []).append(place)
         else:
-            outcomes[place] = Outcome(_hopefully(asked.op, connection))
+            outcomes[place] = Outcome(run_or_fall_back(asked.op, connection))
     for together, places in alike.items():
-        told = _hopefully(together, connection, [batch[place].what for place in places])
+        told = run_or_fall_back(together, connection, [batch[place].what for place in places])
         outcomes.update(zip(places, told, strict=True))
     return [outcomes[place] for place in range(len(batch))]
 
@@ -228,7 +228,7 @@ def _value_of(outcome: Outcome) -> Any:
     return outcome.value
 
 
-def _hopefully(op: Callable[..., T], *asked: Any) -> T:
+def run_or_fall_back(op: Callable[..., T], *asked: Any) -> T:
     try:
         return op(*asked)
     except Exception as error:
@@ -237,7 +237,7 @@ def _hopefully(op: Callable[..., T], *asked: Any) -> T:
         raise _OneFailedError from error
 
 
-def _behind_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> Outcome:
+def run_in_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> Outcome:
     """What *op* came to. Raises only what has undone, or must undo, its neighbours as well."""
     # Not begin_nested(): it costs more than a small write itself.
     run_text(connection, "SAVEPOINT op")

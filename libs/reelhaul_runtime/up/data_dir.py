@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class GroundTaken(Exception):
+class StartupConflict(Exception):
     """The suite cannot start here; the text tells why and what to do."""
 
 
@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         if not _lock_within(handle, seconds=0.2):
             pid = os.pread(handle, 32, 0).decode().strip() or "?"
-            raise GroundTaken(
+            raise StartupConflict(
                 f"a suite runs on {folder.parent} already (pid {pid}):"
                 " stop it, or give this one another REELHAUL_DATA_DIR"
             )
@@ -77,7 +77,7 @@ def await_leftovers(pids: Iterable[int], seconds: float) -> None:
     end, left = time.monotonic() + seconds, sorted(pids)
     while left := [pid for pid in left if Path(f"/proc/{pid}").exists()]:
         if time.monotonic() >= end:
-            raise GroundTaken(f"processes of the last suite here still run: {left}; end them first")
+            raise StartupConflict(f"processes of the last suite here still run: {left}; end them first")
         time.sleep(0.05)
 
 
@@ -101,10 +101,10 @@ def suite_token(folder: Path) -> str:
 def with_port(address: str) -> str:
     """*address* (host:port), with port 0 replaced by a free one that stays ours over restarts."""
     host, _, port = address.rpartition(":")
-    return address if port != "0" else f"{host}:{steady_port()}"
+    return address if port != "0" else f"{host}:{reserve_port()}"
 
 
-def steady_port() -> int:
+def reserve_port() -> int:
     """A free loopback port that no outgoing connection is given.
 
     Below the kernel's range for those (from 32768): while a server restarts, a client
@@ -113,7 +113,7 @@ def steady_port() -> int:
     for port in random.sample(range(10_000, 32_000), 100):
         if is_free(f"127.0.0.1:{port}"):
             return port
-    raise GroundTaken("no free port on 127.0.0.1 below 32000")
+    raise StartupConflict("no free port on 127.0.0.1 below 32000")
 
 
 def is_free(address: str) -> bool:
@@ -123,7 +123,7 @@ def is_free(address: str) -> bool:
     try:
         found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, ValueError) as error:
-        raise GroundTaken(f"{address} is no host:port of this machine: {error}") from error
+        raise StartupConflict(f"{address} is no host:port of this machine: {error}") from error
     family, kind, protocol, _, target = found[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

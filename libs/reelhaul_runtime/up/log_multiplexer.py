@@ -34,7 +34,7 @@ _VISIBLE = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 _PLACED = frozenset({"time", "level", "service", "pid", "logger", "message", "exception"})
 
 
-class Outlet:
+class NonBlockingWriter:
     """Writes lines to a file descriptor and never keeps who tells them waiting.
 
     A terminal that is stopped, or a program that starts a suite and does not read what it
@@ -71,11 +71,11 @@ class Outlet:
                 readable = False
 
 
-class Lines:
+class LogRenderer:
     """The parts' lines, rendered for *out*."""
 
     def __init__(
-        self, out: Outlet, style: Literal["json", "text"], level: str, *, colour: bool = False
+        self, out: NonBlockingWriter, style: Literal["json", "text"], level: str, *, colour: bool = False
     ) -> None:
         self._out, self._style, self._colour = out, style, colour
         self._lost = 0
@@ -113,7 +113,7 @@ class Lines:
 class Stream:
     """A text stream whose lines are told as the part *name*'s: for the supervisor's own logs."""
 
-    def __init__(self, name: str, lines: Lines) -> None:
+    def __init__(self, name: str, lines: LogRenderer) -> None:
         self._name, self._lines = name, lines
 
     def write(self, text: str) -> int:
@@ -123,11 +123,11 @@ class Stream:
 
 
 @contextmanager
-def to_stderr(style: Literal["json", "text"], level: str) -> Iterator[Lines]:
+def to_stderr(style: Literal["json", "text"], level: str) -> Iterator[LogRenderer]:
     """Lines on standard error, coloured if that is a terminal."""
-    outlet = Outlet(sys.stderr.fileno())
+    outlet = NonBlockingWriter(sys.stderr.fileno())
     try:
-        yield Lines(outlet, style, level, colour=style == "text" and sys.stderr.isatty())
+        yield LogRenderer(outlet, style, level, colour=style == "text" and sys.stderr.isatty())
     finally:
         outlet.close()
 

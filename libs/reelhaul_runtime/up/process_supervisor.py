@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from reelhaul_runtime.up import probes
 from reelhaul_runtime.up.process import Process
-from reelhaul_runtime.up.suite_processes import Part
+from reelhaul_runtime.up.suite_processes import SuiteProcess
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RestartPolicy:
     """How long the supervisor waits for what; all in seconds."""
 
     #: Between a death and the next start; doubled at each, up to the longest.
@@ -34,13 +34,13 @@ class Patience:
     drain: float = 15.0
 
 
-class Keeper:
+class ProcessSupervisor:
     """Runs *part* until it is told to stop."""
 
     def __init__(
         self,
-        part: Part,
-        patience: Patience,
+        part: SuiteProcess,
+        patience: RestartPolicy,
         tell: Callable[[str, bytes], None],
         changed: Callable[[], None],
     ) -> None:

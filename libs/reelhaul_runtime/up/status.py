@@ -54,7 +54,7 @@ def main(*, as_json: bool) -> int:
     return OK if all(row.state == "SERVING" for row in rows) else DEGRADED
 
 
-async def rows_of(suite: suite_state.Record) -> list[Row]:
+async def rows_of(suite: suite_state.SuiteState) -> list[Row]:
     """A row for each part of *suite*, and the supervisor's own."""
     names = list(suite.addresses)
     ready = await asyncio.gather(
@@ -84,7 +84,7 @@ def _total(rows: list[Row]) -> Memory:
     return sum((Memory(row.rss_bytes, row.pss_bytes) for row in rows), Memory())
 
 
-def _as_json(suite: suite_state.Record, rows: list[Row]) -> str:
+def _as_json(suite: suite_state.SuiteState, rows: list[Row]) -> str:
     total = _total(rows)
     return json.dumps(
         {
@@ -96,7 +96,7 @@ def _as_json(suite: suite_state.Record, rows: list[Row]) -> str:
     )
 
 
-def _as_table(suite: suite_state.Record, rows: list[Row]) -> str:
+def _as_table(suite: suite_state.SuiteState, rows: list[Row]) -> str:
     form = "{:<8} {:>8} {:<11} {:<28} {:>9} {:>8} {:>8}"
     lines = [form.format("SERVICE", "PID", "STATE", "ADDRESS", "UPTIME", "RSS MB", "PSS MB")]
     for row in rows:

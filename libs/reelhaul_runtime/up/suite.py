@@ -29,8 +29,8 @@ from reelhaul_runtime.up import (
 from reelhaul_runtime.up import (
     suite_processes as parts,
 )
-from reelhaul_runtime.up.process_supervisor import Keeper, Patience
-from reelhaul_runtime.up.suite_processes import Part
+from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
+from reelhaul_runtime.up.suite_processes import SuiteProcess
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +54,18 @@ def main() -> int:
         logs.configure("up", "json", settings.log_level, stream=log_multiplexer.Stream("up", told))
         try:
             return _run(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}), told)
-        except (data_dir.GroundTaken, OSError) as error:
+        except (data_dir.StartupConflict, OSError) as error:
             click.echo(f"reelhaul: {error}", err=True)
             return FAILED
 
 
-def _run(settings: SuiteSettings, told: log_multiplexer.Lines) -> int:
+def _run(settings: SuiteSettings, told: log_multiplexer.LogRenderer) -> int:
     folder = data_dir.run_folder(settings.data_dir)
     with data_dir.locked(folder):
         drain = settings.drain_seconds + _LAST_WORDS_SECONDS
         data_dir.await_leftovers(suite_state.left_in(folder), drain)
         settings = _with_ports(settings)
-        patience = Patience(drain=drain)
+        patience = RestartPolicy(drain=drain)
         suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
         return asyncio.run(suite.run())
 
@@ -75,14 +75,14 @@ class Suite:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[SuiteProcess],
         folder: Path,
-        patience: Patience,
-        told: log_multiplexer.Lines,
+        patience: RestartPolicy,
+        told: log_multiplexer.LogRenderer,
         *,
         nats_url: str = "",
     ) -> None:
-        self._keepers = [Keeper(part, patience, told.tell, self._changed) for part in parts]
+        self._keepers = [ProcessSupervisor(part, patience, told.tell, self._changed) for part in parts]
         self._folder, self._patience = folder, patience
         self._addresses = {part.name: part.address for part in parts}
         if nats_url:
@@ -129,7 +129,7 @@ class Suite:
     def _write_record(self) -> None:
         running = {k.part.name: k.process.pid for k in self._keepers if k.process is not None}
         health = {k.part.name: k.part.health for k in self._keepers}
-        told = suite_state.Record(os.getpid(), self._ready_seconds, self._addresses, health, running)
+        told = suite_state.SuiteState(os.getpid(), self._ready_seconds, self._addresses, health, running)
         try:
             suite_state.write(self._folder, told)
         except OSError as error:
@@ -164,17 +164,17 @@ class Suite:
             process.end_orphans(k.process.pid for k in self._keepers if k.process is not None)
 
 
-async def _until_ready(part: Part) -> None:
+async def _until_ready(part: SuiteProcess) -> None:
     while not await probes.is_ready(part.address, part.health):  # noqa: ASYNC110 - another process has no Event
         await asyncio.sleep(0.05)
 
 
-def _parts_of(settings: SuiteSettings, folder: Path) -> list[Part]:
+def _parts_of(settings: SuiteSettings, folder: Path) -> list[SuiteProcess]:
     """What to run for *settings*: a broker too, unless they name one."""
     token = settings.suite_token or data_dir.suite_token(folder)
     if settings.nats_url:
         return parts.services(settings, settings.nats_url, token)
-    nats = parts.nats(settings.data_dir / "nats", data_dir.steady_port())
+    nats = parts.nats(settings.data_dir / "nats", data_dir.reserve_port())
     return [nats, *parts.services(settings, nats.address, token)]
 
 
@@ -183,7 +183,7 @@ def _with_ports(settings: SuiteSettings) -> SuiteSettings:
     chosen = {name: data_dir.with_port(getattr(settings, name)) for name in _ADDRESSES}
     for name, address in chosen.items():
         if not data_dir.is_free(address):
-            raise data_dir.GroundTaken(
+            raise data_dir.StartupConflict(
                 f"{address} is taken by another process: end that, or set REELHAUL_{name.upper()} to another"
             )
     return settings.model_copy(update=chosen)

@@ -12,7 +12,7 @@ from reelhaul_runtime.settings import SuiteSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SuiteProcess:
     """One process of the suite."""
 
     name: str
@@ -25,7 +25,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[Part]:
+def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[SuiteProcess]:
     """The four services, told where all of them are; each leans on those before it at most."""
     environment = {
         "REELHAUL_DATA_DIR": str(settings.data_dir),
@@ -39,10 +39,10 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[P
         "REELHAUL_LOG_FORMAT": "json",
     }
 
-    def part(name: str, address: str, health: str = "") -> Part:
+    def part(name: str, address: str, health: str = "") -> SuiteProcess:
         # -P: a file in the working directory must not pass for a module of ours.
         command = (sys.executable, "-P", "-m", "reelhaul_runtime", "serve", name)
-        return Part(name, command, address, health, environment)
+        return SuiteProcess(name, command, address, health, environment)
 
     return [
         part("storage", settings.storage_address, "reelhaul.storage.v1.StorageService"),
@@ -52,7 +52,7 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[P
     ]
 
 
-def nats(folder: Path, port: int) -> Part:
+def nats(folder: Path, port: int) -> SuiteProcess:
     """A broker of our own on loopback, with its streams in *folder*. FileNotFoundError without the wheel."""
     config = broker.write_config(folder, port)
-    return Part("nats", (broker.executable(), "-c", str(config)), f"nats://127.0.0.1:{port}")
+    return SuiteProcess("nats", (broker.executable(), "-c", str(config)), f"nats://127.0.0.1:{port}")

@@ -13,7 +13,7 @@ from reelhaul_runtime.up import procfs
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SuiteState:
     """A suite at one moment; rewritten at each start and end of a process."""
 
     #: The supervisor's.
@@ -28,7 +28,7 @@ class Record:
     processes: Mapping[str, int]
 
 
-def write(folder: Path, record: Record) -> None:
+def write(folder: Path, record: SuiteState) -> None:
     """Put *record* into *folder*, whole or not at all; for its owner only."""
     fresh = folder / "suite.json.new"
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -38,10 +38,10 @@ def write(folder: Path, record: Record) -> None:
     fresh.replace(folder / "suite.json")
 
 
-def read(folder: Path) -> Record | None:
+def read(folder: Path) -> SuiteState | None:
     """The record in *folder*, None where there is none."""
     try:
-        return Record(**json.loads((folder / "suite.json").read_text()))
+        return SuiteState(**json.loads((folder / "suite.json").read_text()))
     except FileNotFoundError:
         return None
 

@@ -14,7 +14,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import Grant, PermissionLevel
 from reelhaul_runtime.errors import ReelhaulError, Violation
 from reelhaul_runtime.identity import Caller
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _NOT_FOR_CALLERS = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IDENTIFIER}
 
@@ -39,7 +39,7 @@ def check_grants(message: Message, path: str, caller: Callable[[], Caller]) -> N
             check_grants(inner, f"{path}.{field.name}", caller)
 
 
-def check_enums(message: Message, path: str, findings: Findings) -> None:
+def check_enums(message: Message, path: str, findings: FieldViolations) -> None:
     """Find numbers that name no value of their enum; proto3 lets them through."""
     for field, value in message.ListFields():
         if field.enum_type is not None:

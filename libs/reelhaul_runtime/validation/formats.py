@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 # SponsorBlock's names for stretches, https://wiki.sponsor.ajay.app/w/Types
 _REMOVABLE = frozenset(
@@ -28,7 +28,7 @@ _VIDEO_FIELDS = ("max_height", "min_height", "container", "video_codecs", "max_f
 _AN_INSTANT = timedelta(microseconds=1)
 
 
-def check(spec: FormatSpec, path: str, findings: Findings) -> None:
+def check(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
     """Find what breaks a bound in *spec*, named below *path*."""
     _check_kind(spec, path, findings)
     _check_picture(spec, path, findings)
@@ -68,7 +68,7 @@ def fill(spec: FormatSpec) -> None:
         spec.sponsorblock.categories[:] = spec.sponsorblock.categories or ["sponsor"]
 
 
-def _check_kind(spec: FormatSpec, path: str, findings: Findings) -> None:
+def _check_kind(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
     """Find fields that the kind of output has no use for."""
     if spec.media_kind in (FormatSpec.AUDIO, FormatSpec.SUBTITLES_ONLY):
         kind = FormatSpec.MediaKind.Name(spec.media_kind)
@@ -86,7 +86,7 @@ def _check_kind(spec: FormatSpec, path: str, findings: Findings) -> None:
             findings.add(f"{path}.audio", "it must be unset where media_kind is SUBTITLES_ONLY")
 
 
-def _check_picture(spec: FormatSpec, path: str, findings: Findings) -> None:
+def _check_picture(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
     good = findings.between(f"{path}.max_height", spec.max_height, 144, 4320)
     good &= findings.between(f"{path}.min_height", spec.min_height, 144, 4320)
     if good and spec.max_height and spec.min_height > spec.max_height:
@@ -95,14 +95,14 @@ def _check_picture(spec: FormatSpec, path: str, findings: Findings) -> None:
     _check_repeated(spec.video_codecs, f"{path}.video_codecs", findings)
 
 
-def _check_audio(audio: FormatSpec.Audio, path: str, findings: Findings) -> None:
+def _check_audio(audio: FormatSpec.Audio, path: str, findings: FieldViolations) -> None:
     findings.between(f"{path}.bitrate_kbps", audio.bitrate_kbps, 32, 320)
     _check_languages(audio.languages, f"{path}.languages", findings)
     if "all" in audio.languages:
         findings.add(f"{path}.languages", '"all" is for subtitles')
 
 
-def _check_subtitles(wanted: FormatSpec.Subtitles, path: str, findings: Findings) -> None:
+def _check_subtitles(wanted: FormatSpec.Subtitles, path: str, findings: FieldViolations) -> None:
     _check_languages(wanted.languages, f"{path}.languages", findings)
     _check_repeated(wanted.formats, f"{path}.formats", findings)
     if wanted.translate_to and (
@@ -111,7 +111,7 @@ def _check_subtitles(wanted: FormatSpec.Subtitles, path: str, findings: Findings
         findings.add(f"{path}.translate_to", f"{wanted.translate_to[:40]!r} is no BCP-47 language")
 
 
-def _check_languages(languages: Iterable[str], path: str, findings: Findings) -> None:
+def _check_languages(languages: Iterable[str], path: str, findings: FieldViolations) -> None:
     asked = list(languages)
     if len(asked) > _MAX_LANGUAGES:
         findings.add(path, f"at most {_MAX_LANGUAGES} languages, not {len(asked)}")
@@ -123,7 +123,7 @@ def _check_languages(languages: Iterable[str], path: str, findings: Findings) ->
         findings.add(path, "a language stands in it twice")
 
 
-def _check_repeated(numbers: Iterable[int], path: str, findings: Findings) -> None:
+def _check_repeated(numbers: Iterable[int], path: str, findings: FieldViolations) -> None:
     asked = list(numbers)
     if 0 in asked:
         findings.add(path, "it holds the unspecified value")
@@ -131,7 +131,7 @@ def _check_repeated(numbers: Iterable[int], path: str, findings: Findings) -> No
         findings.add(path, "a value stands in it twice")
 
 
-def _check_clip(spec: FormatSpec, path: str, findings: Findings) -> None:
+def _check_clip(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
     if not spec.HasField("clip"):
         return
     clip, good = spec.clip, True
@@ -145,7 +145,7 @@ def _check_clip(spec: FormatSpec, path: str, findings: Findings) -> None:
         findings.add(f"{path}.clip", "live media cannot be cut: use live.max_duration")
 
 
-def _check_sponsorblock(block: FormatSpec.SponsorBlock, path: str, findings: Findings) -> None:
+def _check_sponsorblock(block: FormatSpec.SponsorBlock, path: str, findings: FieldViolations) -> None:
     if not block.mode:
         findings.add(f"{path}.mode", "it is required: MARK or REMOVE")
     known = _REMOVABLE if block.mode == FormatSpec.SponsorBlock.REMOVE else _MARKABLE

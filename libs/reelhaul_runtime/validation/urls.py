@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 MAX_LENGTH = 2048
 
@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
 
 
-def check(url: str, field: str, findings: Findings) -> None:
+def check(url: str, field: str, findings: FieldViolations) -> None:
     """Find what is wrong with *url*: URL_INVALID, or URL_FORBIDDEN where no setting could allow its host."""
     if not url:
         findings.add(field, "it is required")

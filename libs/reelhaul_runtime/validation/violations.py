@@ -15,7 +15,7 @@ _TOLD_IN_TEXT = 3
 _LONGEST = timedelta(days=3660)
 
 
-class Findings:
+class FieldViolations:
     """Violations of one request, in the order found; each method adds one where there is one."""
 
     def __init__(self) -> None:

@@ -16,25 +16,25 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.api.fetcher import FetcherServicer
-from reelhaul_fetcher.clients.jobs import RemoteLeases
+from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_fetcher.clients.libretranslate import LibreTranslate, NoTranslator
-from reelhaul_fetcher.clients.storage import RemoteArtifacts
+from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.disk.cookies import CookieFolder
-from reelhaul_fetcher.disk.egress_usage_log import Spending
-from reelhaul_fetcher.disk.workdir import DiskScratch
+from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
+from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.guard.port_adapter import GuardProcess
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_fetcher.ports import Cookies, Translator
-from reelhaul_fetcher.service.attempt import Bench
-from reelhaul_fetcher.service.cookie_login import SignIn
-from reelhaul_fetcher.service.direct_fetch import Unqueued
-from reelhaul_fetcher.service.disk_space import Room
-from reelhaul_fetcher.service.download import Fetching, Limits
-from reelhaul_fetcher.service.egress_metering import MeteredGuard, ThriftyQueue
-from reelhaul_fetcher.service.heartbeat import Presence
+from reelhaul_fetcher.service.attempt import AttemptContext
+from reelhaul_fetcher.service.cookie_login import SiteCookies
+from reelhaul_fetcher.service.direct_fetch import DirectFetches
+from reelhaul_fetcher.service.disk_space import DiskMonitor
+from reelhaul_fetcher.service.download import Downloader, Limits
+from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
+from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.worker import Worker
@@ -45,11 +45,11 @@ from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime import bus, logs
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +68,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         engine = await stack.enter_async_context(
             YtDlpEngine.open(_environment(settings), name, settings.access, translator, namespace)
         )
-        spending = Spending(settings.data_dir.absolute() / "run")
+        spending = EgressUsageLog(settings.data_dir.absolute() / "run")
         egresses = _egresses(settings, spending)
         door = namespace.listener if namespace else None
         inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings), door))
         guard = MeteredGuard(inner, egresses, spending)
-        scratch = DiskScratch(settings.work_dir, settings.fetcher_disk_quota_bytes)
+        scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
         jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
@@ -88,37 +88,37 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_cpu_seconds,
             settings.fetcher_memory_bytes,
         )
-        artifacts = RemoteArtifacts(storage, settings.adopt_dir)
-        signing = SignIn(_cookies(settings))
-        fetching = Fetching(engine, guard, artifacts, scratch, limits, egresses, signing)
+        artifacts = ArtifactUploader(storage, settings.adopt_dir)
+        signing = SiteCookies(_cookies(settings))
+        fetching = Downloader(engine, guard, artifacts, scratch, limits, egresses, signing)
 
-        room = Room(scratch, settings.marks)
+        room = DiskMonitor(scratch, settings.marks)
 
         def slot() -> lease_pb2.Slot:
             offer = worker.offer(settings.fetcher_pool, engine.version, room.free_bytes)
-            offer.egress, *others = egresses.offered()
+            offer.egress, *others = egresses.candidates()
             offer.other_egresses.extend(others)
             return offer
 
-        work = ThriftyQueue(queue, egresses)
-        bench = Bench(RemoteLeases(jobs), work, fetching, room, name, slot, time.monotonic)
+        work = BudgetedQueue(queue, egresses)
+        bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing, Sites(engine), Unqueued(worker, bench), worker)
-        presence = Presence(name, lambda: worker.slots, room, egresses, _utc_now)
+        servicer = FetcherServicer(probing, Sites(engine), DirectFetches(worker, bench), worker)
+        presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
-        stack.push_async_callback(ended, saying)
+        stack.push_async_callback(cancel_and_wait, saying)
         pulling = asyncio.create_task(_pull(engine, worker))
 
         async def drained() -> None:
-            await ended(pulling)
+            await cancel_and_wait(pulling)
             await worker.drain(settings.drain_seconds)
 
         yield await stack.enter_async_context(
             serving(
                 settings.fetcher_address,
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
-                authenticator=OpenDoor(token),
+                authenticator=NoAuthentication(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 # It answers probes all the same; jobs wait for space, or for another fetcher.
                 remarks={"fetcher.disk": room.check, "fetcher.work": worker.check},
@@ -179,7 +179,7 @@ def _cookies(settings: Settings) -> Cookies | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 
-def _egresses(settings: Settings, spending: Spending) -> Egresses:
+def _egresses(settings: Settings, spending: EgressUsageLog) -> Egresses:
     today = datetime.now(UTC).date()
     return Egresses(
         tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.carried(today)

@@ -129,9 +129,9 @@ def canary(urls: tuple[str, ...], engine: str | None, as_json: bool) -> None:
 
     Exits with 1 if the other one is worse at any URL; without another, if the present one fails at any.
     """
-    from reelhaul_fetcher.engine_trial_cli import flown
+    from reelhaul_fetcher.engine_trial_cli import run_trial
 
     try:
-        raise SystemExit(flown(urls, engine, as_json=as_json))
+        raise SystemExit(run_trial(urls, engine, as_json=as_json))
     except ValueError as error:
         raise click.ClickException(str(error)) from None

@@ -18,7 +18,7 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.guard.port_adapter import GuardProcess
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder, Product, Sightings
+from reelhaul_fetcher.model.engine_requests import FetchOrder, HttpStatusCounts, ProbeOrder, Product
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
@@ -58,7 +58,7 @@ class _Sample:
     """Listens to a fetch until enough of it is there."""
 
     def __init__(self) -> None:
-        self.sightings = Sightings()
+        self.sightings = HttpStatusCounts()
         self.received_bytes = 0
         self.enough = asyncio.Event()
         self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
@@ -171,7 +171,7 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
         yield found
 
 
-def gathered(engine: str, place: Path) -> Path:
+def collect_engine(engine: str, place: Path) -> Path:
     """A folder with nothing but the packages of *engine*: a version, a folder, or a Python that has it.
 
     A version is downloaded. Raises ValueError where there is no such engine.

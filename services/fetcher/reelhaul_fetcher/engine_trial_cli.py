@@ -11,20 +11,20 @@ from pathlib import Path
 
 import click
 
-from reelhaul_fetcher.engine_trial import Outcome, gathered, trials
+from reelhaul_fetcher.engine_trial import Outcome, collect_engine, trials
 from reelhaul_fetcher.settings import Settings
 
 _HEAD = ("engine", "seconds", "formats", "height", "MB", "outcome")
 
 
-def flown(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
+def run_trial(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
     """Try *urls* and show how it went; 1 where the other engine is worse, or the only one failed.
 
     Raises ValueError where there is no such engine.
     """
     with tempfile.TemporaryDirectory(prefix="reelhaul-canary-") as folder:
         place = Path(folder)
-        candidate = gathered(engine, place) if engine else None
+        candidate = collect_engine(engine, place) if engine else None
         worse = asyncio.run(_compared(urls, place, candidate, as_json=as_json))
     if not as_json:
         who, bad = ("the other engine", "is worse") if engine else ("the engine", "fails")

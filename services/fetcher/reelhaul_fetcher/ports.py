@@ -18,17 +18,17 @@ from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
     FetchOrder,
     FetchReport,
+    HttpStatusCounts,
     ListReport,
     ProbeOrder,
     Product,
-    Sightings,
 )
 
 
 class Listener(Protocol):
     """Who hears of a fetch while it runs. Called in the event loop; must not block."""
 
-    sightings: Sightings
+    sightings: HttpStatusCounts
     #: Set: a recording that has begun is to end now, and what it has is its file.
     enough: asyncio.Event
     #: Why that is: RECORDING_CUT or RECORDING_STOPPED.

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from reelhaul_fetcher.guard.dialer import Upstream
-from reelhaul_fetcher.model.disk_limits import AGAIN, Marks
+from reelhaul_fetcher.model.disk_limits import AGAIN, DiskThresholds
 from reelhaul_fetcher.model.egresses import STRAIGHT, name_of
 from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
 from reelhaul_runtime.settings import SuiteSettings
@@ -207,9 +207,9 @@ class Settings(SuiteSettings):
         return (self.fetcher_cookies_dir or self.data_dir / "cookies").absolute()
 
     @property
-    def marks(self) -> Marks:
+    def marks(self) -> DiskThresholds:
         """How much of the disk is left free."""
-        return Marks(pause=self.fetcher_disk_pause_bytes, reserve=self.fetcher_disk_reserve_bytes)
+        return DiskThresholds(pause=self.fetcher_disk_pause_bytes, reserve=self.fetcher_disk_reserve_bytes)
 
     @property
     def work_dir(self) -> Path:

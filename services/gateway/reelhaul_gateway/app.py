@@ -9,17 +9,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from grpc import aio
 
 from reelhaul_gateway import files, probes
-from reelhaul_gateway.clients import GrpcCheckup, StorageCanary, raw_channel
+from reelhaul_gateway.clients import GrpcCheckup, StorageHealthProbe, raw_channel
 from reelhaul_gateway.files import Files
 from reelhaul_gateway.health import Health
 from reelhaul_gateway.http_server import listening
-from reelhaul_gateway.middleware import Edge
+from reelhaul_gateway.middleware import RequestMiddleware
 from reelhaul_gateway.probes import Probes
 from reelhaul_gateway.routes import SERVICES
 from reelhaul_gateway.settings import Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import transcoder
-from reelhaul_gateway.upstreams import Named
+from reelhaul_gateway.upstreams import ReasonedUpstream
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_transcoding.app import Transcoder
@@ -40,12 +40,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         trusted = await stack.enter_async_context(
             channels.channel(settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token)
         )
-        health = Health(GrpcCheckup(opened), StorageCanary(trusted))
+        health = Health(GrpcCheckup(opened), StorageHealthProbe(trusted))
         system = SystemServicer(health, authenticates=settings.auth != "none")
         upstreams = _upstreams(opened, system)
         rest = transcoder(settings, upstreams)
         doors = _Doors(Probes(health), Files(upstreams["storage"], rest), rest)
-        app = Edge(doors, rest, open_to_all=settings.auth == "none")
+        app = RequestMiddleware(doors, rest, open_to_all=settings.auth == "none")
         port = await stack.enter_async_context(
             listening(
                 app,
@@ -88,7 +88,7 @@ def _addresses(settings: Settings) -> dict[str, str]:
 
 def _upstreams(opened: Mapping[str, aio.Channel], system: SystemServicer) -> dict[str, Upstream]:
     remote: dict[str, Upstream] = {
-        owner: Named(owner, GrpcUpstream(channel)) for owner, channel in opened.items()
+        owner: ReasonedUpstream(owner, GrpcUpstream(channel)) for owner, channel in opened.items()
     }
     return remote | {"gateway": system.upstream()}
 

@@ -66,14 +66,14 @@ class GrpcCheckup:
         return model.SERVING if serving else model.NOT_SERVING
 
 
-class StorageCanary:
+class StorageHealthProbe:
     """A small artifact that goes the way of all artifacts."""
 
     def __init__(self, channel: aio.Channel) -> None:
         # The channel carries the suite's token: uploads are for the suite alone.
         self._storage = storage_service_pb2_grpc.StorageServiceStub(channel)
 
-    async def sing(self) -> None:
+    async def probe(self) -> None:
         """See Canary.sing."""
         content = secrets.token_bytes(64)
         with channels.status_as_errors("storage"):

@@ -16,7 +16,7 @@ from reelhaul_gateway.transcoding import HEADERS
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc.policy import max_deadline_of
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.cancellation import Ending
+from reelhaul_transcoding.cancellation import CancelScope
 from reelhaul_transcoding.errors import Fault, FieldFault
 from reelhaul_transcoding.headers import Metadata
 from reelhaul_transcoding.http import Header, Receive, Scope, Send, respond
@@ -44,7 +44,7 @@ class Files:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            async with Ending(receive):
+            async with CancelScope(receive):
                 await self._answer(scope, send)
         except UpstreamError as error:
             await self._transcoder.refuse(send, error.status, HEADERS.headers(error.headers))

@@ -32,7 +32,7 @@ class Health:
         """Seconds since the gateway started."""
         return self._clock() - self._begun
 
-    async def glance(self) -> list[Finding]:
+    async def cached_status(self) -> list[Finding]:
         """How the services are, at most half a second ago."""
         async with self._looking:
             if self._clock() - self._glanced > _GLANCE_SECONDS:
@@ -42,13 +42,13 @@ class Health:
 
     async def ready(self) -> bool:
         """Whether requests should come here."""
-        findings = await self.glance()
+        findings = await self.cached_status()
         return not self.draining and all(finding.status == model.SERVING for finding in findings)
 
-    async def examine(self) -> list[Finding]:
+    async def full_check(self) -> list[Finding]:
         """How everything is, now, storage by a real write, read and delete."""
         asked = [self._found(part) for part in (*model.SERVICES, *model.PARTS)]
-        return list(await asyncio.gather(*asked, self._tried("storage.write", self._canary.sing)))
+        return list(await asyncio.gather(*asked, self._tried("storage.write", self._canary.probe)))
 
     async def _found(self, part: Part) -> Finding:
         begun = self._clock()

@@ -29,7 +29,7 @@ class MemoryCanary:
     def __init__(self) -> None:
         self.failure: ReelhaulError | None = None
 
-    async def sing(self) -> None:
+    async def probe(self) -> None:
         """See Canary.sing."""
         if self.failure is not None:
             raise self.failure

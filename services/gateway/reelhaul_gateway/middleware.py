@@ -34,7 +34,7 @@ _CLIENT_GONE = 499
 _PROBED = frozenset({"/healthz", "/readyz"})
 
 
-class Edge:
+class RequestMiddleware:
     """The outermost application."""
 
     def __init__(self, inner: Any, transcoder: Transcoder, *, open_to_all: bool) -> None:
@@ -44,7 +44,7 @@ class Edge:
         """Answer one request, whatever happens inside."""
         begun = time.perf_counter()
         request_id = _identified(scope)
-        telling = _Telling(send, request_id)
+        telling = RecordingSend(send, request_id)
         try:
             if complaint := self._complaint(scope):
                 await self._turn_away(scope, telling, complaint)
@@ -79,7 +79,7 @@ class Edge:
         await respond(send, 500, [], self._transcoder.statuses.json(status))
 
 
-class _Telling:
+class RecordingSend:
     """A ``send`` that adds our headers and remembers what was answered."""
 
     def __init__(self, send: Send, request_id: bytes) -> None:
@@ -119,7 +119,7 @@ def _identified(scope: Scope) -> bytes:
     return request_id
 
 
-def _note(scope: Scope, telling: _Telling, seconds: float) -> None:
+def _note(scope: Scope, telling: RecordingSend, seconds: float) -> None:
     """One line for the request. Queries are left out: they hold URLs and tokens."""
     level = logging.DEBUG if scope["path"] in _PROBED else logging.INFO
     if not access.isEnabledFor(level):

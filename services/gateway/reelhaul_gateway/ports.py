@@ -20,5 +20,5 @@ class Checkup(Protocol):
 class Canary(Protocol):
     """Tries storage as a fetcher and a client would."""
 
-    async def sing(self) -> None:
+    async def probe(self) -> None:
         """Write a small artifact, read it back, delete it. Raises ReelhaulError."""

@@ -28,7 +28,7 @@ class Probes:
 
     async def _readiness(self, send: Send) -> None:
         ready = await self._health.ready()
-        services = {finding.name: _word(finding.status) for finding in await self._health.glance()}
+        services = {finding.name: _word(finding.status) for finding in await self._health.cached_status()}
         told = {"status": "SERVING" if ready else "NOT_SERVING", "services": services}
         await respond(send, 200 if ready else 503, [], orjson.dumps(told))
 

@@ -31,7 +31,7 @@ class SystemServicer:
 
     async def check_health(self, request: pb.CheckHealthRequest, metadata: Metadata) -> Message:
         """CheckHealth: UNAVAILABLE where the suite is down."""
-        findings = await self._health.glance()
+        findings = await self._health.cached_status()
         status = model.verdict(findings)
         if status == model.NOT_SERVING:
             down = next(f for f in findings if f.critical and f.status == model.NOT_SERVING)
@@ -41,7 +41,7 @@ class SystemServicer:
 
     async def report_health(self, request: pb.ReportHealthRequest, metadata: Metadata) -> Message:
         """ReportHealth: OK also where something is down."""
-        findings = await self._health.examine()
+        findings = await self._health.full_check()
         return pb.ReportHealthResponse(
             status=model.verdict(findings),
             components=[_component(finding) for finding in findings],

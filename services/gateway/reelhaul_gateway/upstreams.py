@@ -11,7 +11,7 @@ from reelhaul_runtime import errors
 from reelhaul_transcoding.upstream import Answer, Call, Upstream, UpstreamError
 
 
-class Named:
+class ReasonedUpstream:
     """An upstream whose failures all carry a reason.
 
     Services answer with reasons of their own; what has none comes from gRPC on the way, and

@@ -27,35 +27,35 @@ from reelhaul_jobs.api.leases import LeaseServicer
 from reelhaul_jobs.api.schedules import ScheduleServicer
 from reelhaul_jobs.api.validation.schedules import check_again
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
-from reelhaul_jobs.mutants import BlindSweeper, UnfencedLeases
+from reelhaul_jobs.mutants import LeasesWithoutFencing, SweeperDisabled
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.service.artifact_expiry_sync import Confirmer
+from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.batches import Batches
-from reelhaul_jobs.service.cascade_canceller import Cascader
+from reelhaul_jobs.service.cascade_canceller import CascadeCanceller
 from reelhaul_jobs.service.dispatcher import Dispatcher
-from reelhaul_jobs.service.event_hub import Hub
-from reelhaul_jobs.service.expired_job_deleter import Retirer
+from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.expired_job_deleter import ExpiredJobDeleter
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leader, Loop, run
-from reelhaul_jobs.service.notifier import News
-from reelhaul_jobs.service.reaper import Sweeper
-from reelhaul_jobs.service.retention_purger import Forgetter
+from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.reaper import Reaper
+from reelhaul_jobs.service.retention_purger import RetentionPurger
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch.change_feed import Feed
-from reelhaul_jobs.service.watch.filter_stream import Followings
-from reelhaul_jobs.service.watch.job_stream import Watches
-from reelhaul_jobs.service.watch.watched_jobs import Topics
+from reelhaul_jobs.service.watch.filter_stream import FilterStreams
+from reelhaul_jobs.service.watch.job_stream import JobStreams
+from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
-from reelhaul_jobs.store.state_events import SqlMoveStore
+from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
@@ -86,20 +86,20 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
         storage, probe = await _neighbours(stack, settings)
-        store, queue, hub = SqlJobStore(database), SqlQueueStore(database), Hub()
+        store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        news, tokens = News(hub, bus), Tokens(await store.key("tokens"))
+        news, tokens = ChangeNotifier(hub, bus), Tokens(await store.key("tokens"))
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
-        watches = Watches(Topics(store, bus, hub, tokens, now), hub, tokens, now)
-        moves = SqlMoveStore(database)
-        followings = Followings(Feed(moves, hub, now), moves, hub, tokens, now)
+        watches = JobStreams(WatchedJobs(store, bus, hub, tokens, now), hub, tokens, now)
+        moves = SqlStateEventStore(database)
+        followings = FilterStreams(Feed(moves, hub, now), moves, hub, tokens, now)
         batches = Batches(store, news, now)
         job_servicer = JobServicer(jobs, batches, watches, followings, tokens, now, retention)
         downloads = DownloadServicer(job_servicer, probe)
-        held_by = UnfencedLeases if settings.mutant == "no-fence" else Leases
-        swept_by = BlindSweeper if settings.mutant == "no-sweeper" else Sweeper
+        held_by = LeasesWithoutFencing if settings.mutant == "no-fence" else Leases
+        swept_by = SweeperDisabled if settings.mutant == "no-sweeper" else Reaper
         lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
         scheduled = SqlScheduleStore(database)
         schedules = Schedules(scheduled, news, now, check_again)
@@ -109,11 +109,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch, dispatcher.taken_over),
             Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
-            Loop("confirmer", Confirmer(queue, storage, now).step, 1.0),
+            Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
             Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),
-            Loop("cascader", Cascader(store, queue, news, now).step, 0.5),
-            Loop("retirer", Retirer(store, queue, now).step, 5.0),
-            Loop("forgetter", Forgetter(queue, now).step, 600.0),
+            Loop("cascader", CascadeCanceller(store, queue, news, now).step, 0.5),
+            Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
+            Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
         ]
         await stack.enter_async_context(_turning(loops, queue, holder))
         servicers: list[Servicer] = [
@@ -138,7 +138,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.jobs_address,
                 servicers,
-                authenticator=OpenDoor(settings.suite_token),
+                authenticator=NoAuthentication(settings.suite_token),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 draining=drain,

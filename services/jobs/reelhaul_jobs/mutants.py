@@ -11,13 +11,13 @@ from datetime import datetime
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.model.transition import Change, Refusal
+from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.transition import Refusal, Transition
 from reelhaul_jobs.service.leases import Leases, Receipt, Renewed
-from reelhaul_jobs.service.reaper import Sweeper
+from reelhaul_jobs.service.reaper import Reaper
 
 
-class UnfencedLeases(Leases):
+class LeasesWithoutFencing(Leases):
     """``no-fence``: takes every epoch for the newest one."""
 
     async def renew(
@@ -39,11 +39,11 @@ class UnfencedLeases(Leases):
         return (await self._store.get(job_id)).epoch
 
 
-class BlindSweeper(Sweeper):
+class SweeperDisabled(Reaper):
     """``no-sweeper``: sees neither silent workers nor lost items."""
 
-    async def _sweep(self, lane: Lane, before: datetime, rule: Callable[[Job], Change]) -> int:
-        return 0 if lane is Lane.LEASED else await super()._sweep(lane, before, rule)
+    async def _sweep(self, lane: QueueStage, before: datetime, rule: Callable[[Job], Transition]) -> int:
+        return 0 if lane is QueueStage.LEASED else await super()._sweep(lane, before, rule)
 
     async def _recover(self, now: datetime) -> int:
         await self._bus.ready()

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import Pages
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -53,7 +53,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
             serving(
                 settings.storage_address,
                 [(storage_service_pb2_grpc.add_StorageServiceServicer_to_server, servicer, _SERVICE)],
-                authenticator=OpenDoor(settings.suite_token),
+                authenticator=NoAuthentication(settings.suite_token),
                 checks={COMPONENT: catalogue.ping, "storage.backend": blobs.check},
                 drain_seconds=settings.drain_seconds,
             )

@@ -19,7 +19,7 @@ CLAIM_LIFE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class NewArtifact:
     """What a write becomes: all of an artifact that its maker chooses."""
 
     tenant: str
@@ -70,12 +70,12 @@ class Artifact:
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
 
-    def be_visible_to(self, who: Caller) -> None:
+    def check_visible_to(self, who: Caller) -> None:
         """Raise RESOURCE_NOT_FOUND unless *who* may know of it."""
         if not who.suite and who.tenant != self.tenant:
             raise NotFound(self.name)
 
-    def be_alive(self, now: datetime) -> None:
+    def check_not_expired(self, now: datetime) -> None:
         """Raise ARTIFACT_EXPIRED where it is past its time."""
         if self.expire_time <= now:
             raise Expired(self.name, self.expire_time)
@@ -86,7 +86,7 @@ class Upload:
     """An unfinished write, or one that was finished as *artifact* a short time ago."""
 
     id: str
-    draft: Draft
+    draft: NewArtifact
     create_time: datetime
     expire_time: datetime
     total_size: int = 0
@@ -108,12 +108,12 @@ class Upload:
         """Its resource name."""
         return f"uploads/{self.id}"
 
-    def be_alive(self, now: datetime) -> None:
+    def check_not_expired(self, now: datetime) -> None:
         """Raise ARTIFACT_EXPIRED where it was dropped."""
         if self.expire_time <= now:
             raise Expired(self.name, self.expire_time)
 
-    def be_visible_to(self, who: Caller) -> None:
+    def check_visible_to(self, who: Caller) -> None:
         """Raise RESOURCE_NOT_FOUND unless *who* may know of it."""
         if not who.suite and who.tenant != self.draft.tenant:
             raise NotFound(self.name)

@@ -11,7 +11,7 @@ from reelhaul.fetcher.v1 import fetch_pb2, fetcher_service_pb2, fetcher_service_
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul_fetcher.api import fetches, pages, probes
 from reelhaul_fetcher.api.sites import page_of, sites_answer
-from reelhaul_fetcher.service.direct_fetch import Unqueued
+from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.fetches import Tracked
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
@@ -24,7 +24,7 @@ Told = TypeVar("Told", fetcher_service_pb2.ExecuteFetchResponse, fetcher_service
 class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     """All of FetcherService."""
 
-    def __init__(self, probing: Probing, sites: Sites, unqueued: Unqueued, worker: Worker) -> None:
+    def __init__(self, probing: Probing, sites: Sites, unqueued: DirectFetches, worker: Worker) -> None:
         self._probing, self._sites = probing, sites
         self._unqueued, self._fetches, self._worker = unqueued, unqueued.fetches, worker
 
@@ -80,7 +80,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     ) -> AsyncIterator[fetcher_service_pb2.DrainFetcherResponse]:
         """Take no more work; tell what is left of it. It goes on where the caller hangs up."""
         self._worker.begin_drain(fetches.grace_of(request))
-        async for left in self._worker.left():
+        async for left in self._worker.remaining():
             yield fetcher_service_pb2.DrainFetcherResponse(active_count=left)
 
     async def ListExtractors(

@@ -12,7 +12,7 @@ from reelhaul.work.v1 import lease_pb2
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.validation import fields, formats, urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _MAX_TENANT = 128
 _MAX_GRACE = timedelta(hours=12)
@@ -21,7 +21,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 def work_of(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
     """What *request* asks to be fetched, every default filled in. Raises as ``Findings.raise_any``."""
-    findings, asked = Findings(), Fetch()
+    findings, asked = FieldViolations(), Fetch()
     asked.CopyFrom(request.fetch)
     if asked.attempt:
         findings.add("fetch.attempt", "a fetch that is asked for directly serves none")
@@ -58,7 +58,7 @@ def grace_of(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
     """Seconds until unfinished work is handed back; None: however long it takes. Raises FIELD_INVALID."""
     if not request.HasField("grace"):
         return None
-    findings = Findings()
+    findings = FieldViolations()
     findings.duration("grace", request.grace, timedelta(0), _MAX_GRACE)
     findings.raise_any()
     return request.grace.ToTimedelta().total_seconds()

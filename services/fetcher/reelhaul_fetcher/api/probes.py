@@ -7,7 +7,7 @@ from reelhaul_fetcher.service.probe_cache import Probe, Question, estimate
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.validation import urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _MAX_ENTRIES = 1000
 _DEFAULT_ENTRIES = 50
@@ -44,7 +44,7 @@ def admitted(url: str) -> str:
 
     What it leads to, the guard judges.
     """
-    findings = Findings()
+    findings = FieldViolations()
     urls.check(url, "url", findings)
     findings.raise_any()
     return url

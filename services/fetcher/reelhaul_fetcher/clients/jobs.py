@@ -25,7 +25,7 @@ class _Asked:
     answer: asyncio.Future[ExchangeResponse.Answer]
 
 
-class RemoteLeases:
+class BatchingLeaseClient:
     """jobs' LeaseService as ``ports.Leases``.
 
     One call of claims and finishes is under way at a time; what is asked for meanwhile goes

@@ -44,7 +44,7 @@ class _Begun:
     upload: upload_pb2.Upload | None = None
 
 
-class RemoteArtifacts:
+class ArtifactUploader:
     """storage as ``ports.Artifacts``.
 
     It takes files over from the folder *shared* with it, and hashes them itself. Where it

@@ -11,7 +11,7 @@ from pathlib import Path
 _PREFIX = "egress-"
 
 
-class Spending:
+class EgressUsageLog:
     """A file a day in *place*, a line for each fetch; fetchers of one folder may share it."""
 
     def __init__(self, place: Path) -> None:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _LOCK = ".worker"
 
 
-class DiskScratch:
+class WorkDirs:
     """Folders ``<job>-<epoch>`` in one place, which other fetchers may share.
 
     All that lies in the place may take *quota_bytes* (0: what the disk has); *disk_free* says

@@ -10,14 +10,14 @@ import signal
 import socket
 import sys
 
-from reelhaul_fetcher.guard.rpc_server import obey
+from reelhaul_fetcher.guard.rpc_server import serve
 
 
 def main() -> None:
     """Serve until the channel closes."""
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     _settle()
-    asyncio.run(obey(channel, listener))
+    asyncio.run(serve(channel, listener))
 
 
 def _settle() -> None:

@@ -30,7 +30,7 @@ class Ended(OSError):
     """The other side has closed in the middle of a message."""
 
 
-class Wire:
+class BufferedSocket:
     """One end of a connection. *meter* counts its bytes, on the side that faces outward."""
 
     def __init__(self, sock: socket.socket, meter: Meter | None = None) -> None:
@@ -63,7 +63,7 @@ class Wire:
         self._start = end.end()
         return head
 
-    async def relay(self, to: Wire, length: int) -> None:
+    async def relay(self, to: BufferedSocket, length: int) -> None:
         """Pass a body of *length* (or CHUNKED, or UNTIL_CLOSE) on. Raises ``Ended`` if it is cut short."""
         if length == UNTIL_CLOSE:
             await self._relay_bytes(to, None)
@@ -127,7 +127,7 @@ class Wire:
         except OSError:
             return True
 
-    async def _relay_bytes(self, to: Wire, length: int | None) -> None:
+    async def _relay_bytes(self, to: BufferedSocket, length: int | None) -> None:
         passed = 0
         while length is None or passed < length:
             if self._start == self._end and passed >= splice.WORTHWHILE:
@@ -141,7 +141,7 @@ class Wire:
         if length is not None and passed < length:
             raise Ended("closed within a body")
 
-    async def _relay_bulk(self, to: Wire, length: int | None) -> int:
+    async def _relay_bulk(self, to: BufferedSocket, length: int | None) -> int:
         def moving(count: int) -> None:
             self.moved = to.moved = time.monotonic()
             if self._meter:
@@ -151,14 +151,14 @@ class Wire:
 
         return await splice.splice(self.socket, to.socket, length, moving)
 
-    async def _relay_chunks(self, to: Wire) -> None:
+    async def _relay_chunks(self, to: BufferedSocket) -> None:
         chunks = Chunks()
         while not chunks.done:
             if self._start == self._end and not await self.fill():
                 raise Ended("closed within a chunked body")
             await self._flush(to, chunks.feed(self._buffer, self._start, self._end))
 
-    async def _flush(self, to: Wire, end: int) -> None:
+    async def _flush(self, to: BufferedSocket, end: int) -> None:
         if end > self._start:
             start, self._start = self._start, end
             await to.send(self._view[start:end])

@@ -7,26 +7,28 @@ import time
 import traceback
 from collections.abc import Callable
 
-from reelhaul_fetcher.guard.buffered_socket import Wire
+from reelhaul_fetcher.guard.buffered_socket import BufferedSocket
 from reelhaul_fetcher.guard.dialer import Dialer
 from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
-from reelhaul_fetcher.guard.forwarder import Carrier
+from reelhaul_fetcher.guard.forwarder import Forwarder
 from reelhaul_fetcher.guard.http import error_responses
 from reelhaul_fetcher.guard.http.requests import Request, parse_request
-from reelhaul_fetcher.guard.session import NOBODY, Account
+from reelhaul_fetcher.guard.session import NULL_SESSION, ProxySession
 
 
 class Connection:
     """Takes requests from *client* until one side has enough. Passes are found through *account_of*."""
 
-    def __init__(self, client: Wire, dialer: Dialer, account_of: Callable[[str], Account | None]) -> None:
+    def __init__(
+        self, client: BufferedSocket, dialer: Dialer, account_of: Callable[[str], ProxySession | None]
+    ) -> None:
         #: Whose it is, from the first request that showed an open pass.
-        self.account: Account | None = None
+        self.account: ProxySession | None = None
         self.began = time.monotonic()
         self._client = client
         self._dialer = dialer
         self._account_of = account_of
-        self._carrier: Carrier | None = None
+        self._carrier: Forwarder | None = None
 
     @property
     def moved(self) -> float:
@@ -64,7 +66,7 @@ class Connection:
             host = request.host
             carrier = self._admit(request)
             if carrier is None:
-                return await self._close_with(error_responses.who_are_you())
+                return await self._close_with(error_responses.proxy_auth_required())
             return await carrier.carry(request)
         except Malformed as malformed:
             self._note(host, malformed.why)
@@ -75,11 +77,11 @@ class Connection:
         except Unreachable as unreachable:
             return await self._close_with(error_responses.failed(unreachable.why, unreachable.status))
 
-    def _admit(self, request: Request) -> Carrier | None:
+    def _admit(self, request: Request) -> Forwarder | None:
         """The carrier for *request*, if it shows an open pass: the same one on all of a connection."""
         name, secret = request.credentials()
         account = self._account_of(name)
-        if not (account or NOBODY).opens_with(secret) or account is None:
+        if not (account or NULL_SESSION).verify_secret(secret) or account is None:
             return None
         if self.account not in (None, account):
             return None
@@ -87,7 +89,7 @@ class Connection:
         assert task
         self.account = account
         account.enter(task)
-        self._carrier = self._carrier or Carrier(self._client, self._dialer, account)
+        self._carrier = self._carrier or Forwarder(self._client, self._dialer, account)
         return self._carrier
 
     def _note(self, host: str, why: str) -> None:

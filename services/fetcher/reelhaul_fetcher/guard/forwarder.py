@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
-from reelhaul_fetcher.guard.buffered_socket import Wire
+from reelhaul_fetcher.guard.buffered_socket import BufferedSocket
 from reelhaul_fetcher.guard.dialer import Dialer
 from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
 from reelhaul_fetcher.guard.http import error_responses
 from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE, values
 from reelhaul_fetcher.guard.http.requests import Request
 from reelhaul_fetcher.guard.http.responses import Response, parse_response
-from reelhaul_fetcher.guard.session import Account
+from reelhaul_fetcher.guard.session import ProxySession
 
 
-class Carrier:
+class Forwarder:
     """The way out of one client's connection; the way to the last site stays open between requests."""
 
-    def __init__(self, client: Wire, dialer: Dialer, account: Account) -> None:
+    def __init__(self, client: BufferedSocket, dialer: Dialer, account: ProxySession) -> None:
         #: Whether the client has got bytes of an answer that is not complete.
         self.answering = False
         self._client = client
         self._dialer = dialer
         self._account = account
-        self._site: Wire | None = None
+        self._site: BufferedSocket | None = None
         self._site_of = ("", 0)
 
     @property
@@ -61,13 +61,13 @@ class Carrier:
         await self._client.send(error_responses.CONNECTED)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pour(self._client, site))
-                both.create_task(_pour(site, self._client))
+                both.create_task(copy(self._client, site))
+                both.create_task(copy(site, self._client))
         except* (OSError, Refused):
             self._client.abort()
         return False
 
-    async def _through_upstream(self, site: Wire, request: Request) -> None:
+    async def _through_upstream(self, site: BufferedSocket, request: Request) -> None:
         assert self._account.upstream
         await site.send(request.connecting(self._account.upstream.authorization))
         response = await _response(site)
@@ -87,7 +87,7 @@ class Carrier:
         site, _ = await self._reach(request)
         return await self._ask(site, request)
 
-    async def _ask(self, site: Wire, request: Request) -> tuple[Response, bool]:
+    async def _ask(self, site: BufferedSocket, request: Request) -> tuple[Response, bool]:
         upstream = self._account.upstream
         whole = True
         try:
@@ -120,18 +120,18 @@ class Carrier:
             self.leave()
         return keep
 
-    async def _reach(self, request: Request) -> tuple[Wire, bool]:
+    async def _reach(self, request: Request) -> tuple[BufferedSocket, bool]:
         """A connection to the request's site, and whether it was used before."""
         place = (request.host, request.port)
         if self._site and self._site_of == place and not self._site.stale:
             return self._site, True
         self.leave()
-        self._site = Wire(await self._dialer.dial(*place, self._account.upstream), self._account)
+        self._site = BufferedSocket(await self._dialer.dial(*place, self._account.upstream), self._account)
         self._site_of = place
         return self._site, False
 
 
-async def _response(site: Wire) -> Response:
+async def _response(site: BufferedSocket) -> Response:
     """The next final answer. Raises ``Unreachable`` when there is none that can be read."""
     try:
         for _ in range(8):
@@ -148,7 +148,7 @@ async def _response(site: Wire) -> Response:
     raise Unreachable("closed")
 
 
-async def _pour(source: Wire, to: Wire) -> None:
+async def copy(source: BufferedSocket, to: BufferedSocket) -> None:
     await source.relay(to, UNTIL_CLOSE)
     to.finish()
 

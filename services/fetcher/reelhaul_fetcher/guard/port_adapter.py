@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from reelhaul_fetcher.guard import session_state
-from reelhaul_fetcher.guard.supervisor import Guard, GuardConfig, running_guard
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.ports import Usage
 
 
 class GuardProcess:
     """Passes of a guard that runs beside the fetcher."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: GuardSupervisor) -> None:
         self._guard = guard
 
     @classmethod

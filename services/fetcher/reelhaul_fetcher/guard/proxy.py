@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reelhaul_fetcher.guard.buffered_socket import Wire
+from reelhaul_fetcher.guard.buffered_socket import BufferedSocket
 from reelhaul_fetcher.guard.connection import Connection
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream
-from reelhaul_fetcher.guard.session import Account
+from reelhaul_fetcher.guard.session import ProxySession
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Proxy:
         self._listener = listener
         self._dialer = dialer
         self._limits = limits
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, ProxySession] = {}
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
     @property
-    def accounts(self) -> Mapping[str, Account]:
+    def accounts(self) -> Mapping[str, ProxySession]:
         """The open passes by name."""
         return self._accounts
 
@@ -67,9 +67,9 @@ class Proxy:
         if name in self._accounts:
             return
         upstream = self._egresses[egress]
-        account = Account(name, secret, byte_limit, self._limits.connections_per_pass, upstream)
+        account = ProxySession(name, secret, byte_limit, self._limits.connections_per_pass, upstream)
         if used:
-            account.carry(used)
+            account.restore_usage(used)
         if seconds:
             account.expiry = asyncio.get_running_loop().call_later(seconds, _expire, account)
         self._accounts[name] = account
@@ -103,7 +103,7 @@ class Proxy:
             if len(self._connections) >= self._limits.connections:
                 sock.close()
                 continue
-            connection = Connection(Wire(sock), self._dialer, self._accounts.get)
+            connection = Connection(BufferedSocket(sock), self._dialer, self._accounts.get)
             task = spawn(connection.serve())
             self._connections[task] = connection
             task.add_done_callback(self._forget)
@@ -124,6 +124,6 @@ class Proxy:
                     task.cancel()
 
 
-def _expire(account: Account) -> None:
+def _expire(account: ProxySession) -> None:
     account.refuse("", "time-budget")
     account.end("time-budget")

@@ -15,10 +15,10 @@ from typing import Any
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream, system_resolver
 from reelhaul_fetcher.guard.proxy import Limits, Proxy
-from reelhaul_fetcher.guard.session import Account
+from reelhaul_fetcher.guard.session import ProxySession
 
 
-async def obey(channel: socket.socket, listener: socket.socket) -> None:
+async def serve(channel: socket.socket, listener: socket.socket) -> None:
     """Run the proxy as ordered over *channel*, until it closes."""
     # A name service that hangs must not hold up other names: each look-up waits in a thread.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32, "resolve"))
@@ -64,7 +64,7 @@ def _done(proxy: Proxy, order: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _report(proxy: Proxy, writer: asyncio.StreamWriter) -> None:
     """Tell what passes use as they use it: should the guard die, its successor counts on from there."""
-    told: dict[Account, tuple[int, int, int]] = {}
+    told: dict[ProxySession, tuple[int, int, int]] = {}
     while True:
         await asyncio.sleep(0.25)
         now = {account: account.marks for account in proxy.accounts.values()}

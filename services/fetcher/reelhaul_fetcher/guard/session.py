@@ -12,7 +12,7 @@ from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.errors import Refused, Unreachable
 
 
-class Account:
+class ProxySession:
     """The guard's side of a pass. Its bytes count in both directions against one limit."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Account:
         self._connection_limit = connection_limit
         self._closed_for = ""
 
-    def opens_with(self, secret: str) -> bool:
+    def verify_secret(self, secret: str) -> bool:
         """Whether *secret* is this pass's, in a time that tells nothing about it."""
         return compare_digest(secret.encode(), self._secret.encode())
 
@@ -89,7 +89,7 @@ class Account:
             "refusal_count": self.refusal_count,
         }
 
-    def carry(self, used: Mapping[str, Any]) -> None:
+    def restore_usage(self, used: Mapping[str, Any]) -> None:
         """Go on from what an earlier guard counted for this pass."""
         self.ingress_bytes = used["ingress_bytes"]
         self.egress_bytes = used["egress_bytes"]
@@ -105,4 +105,4 @@ class Account:
 
 
 #: Compared with where no pass has the name that is shown, so that names cannot be found out by time.
-NOBODY = Account("", "-" * 43, 0, 0)
+NULL_SESSION = ProxySession("", "-" * 43, 0, 0)

@@ -42,7 +42,7 @@ class Usage:
     refusal_count: int = 0
 
 
-class OpenPass:
+class SessionState:
     """The fetcher's memory of an open pass: enough to open it again in the next guard."""
 
     def __init__(self, name: str, byte_limit: int, seconds: float, egress: str = "") -> None:

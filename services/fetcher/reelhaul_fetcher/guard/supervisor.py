@@ -14,7 +14,7 @@ from typing import Any
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import Channel, GuardAway
-from reelhaul_fetcher.guard.session_state import OpenPass, Pass, Usage
+from reelhaul_fetcher.guard.session_state import Pass, SessionState, Usage
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,16 @@ class GuardConfig:
 
 
 @asynccontextmanager
-async def running_guard(config: GuardConfig, door: socket.socket | None = None) -> AsyncIterator[Guard]:
+async def running_guard(
+    config: GuardConfig, door: socket.socket | None = None
+) -> AsyncIterator[GuardSupervisor]:
     """A guard that listens on *door*, or on a loopback port of its own; ends with the block.
 
     Raises ``GuardAway`` if it does not start.
     """
     # Held here, so that the port stays ours, and connections wait, while a dead guard is replaced.
     with door.dup() if door else socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        guard = Guard(config, listener)
+        guard = GuardSupervisor(config, listener)
         await guard._start()
         keeping = asyncio.create_task(guard._keep())
         try:
@@ -61,13 +63,13 @@ async def running_guard(config: GuardConfig, door: socket.socket | None = None) 
             await guard._stop()
 
 
-class Guard:
+class GuardSupervisor:
     """A guard that is kept running. Its address never changes. Made by ``running_guard``."""
 
     def __init__(self, config: GuardConfig, listener: socket.socket) -> None:
         self._config = config
         self._listener = listener
-        self._passes: dict[str, OpenPass] = {}
+        self._passes: dict[str, SessionState] = {}
         self._channel: Channel | None = None
         self._present = asyncio.Event()
 
@@ -87,7 +89,7 @@ class Guard:
             raise ValueError(f"there is no egress {egress!r}")
         if not _NAME.fullmatch(name) or name in self._passes:
             raise ValueError(f"{name!r} is open already, or is no name for a pass")
-        opened = self._passes[name] = OpenPass(name, byte_limit, seconds, egress)
+        opened = self._passes[name] = SessionState(name, byte_limit, seconds, egress)
         try:
             await self._let_through(opened)
         except BaseException:
@@ -104,14 +106,14 @@ class Guard:
         """What *name* has used so far. Raises KeyError when it is not open."""
         return await self._asked("usage", self._passes[name])
 
-    async def _asked(self, do: str, opened: OpenPass) -> Usage:
+    async def _asked(self, do: str, opened: SessionState) -> Usage:
         """The guard's answer; while it is away, what it last reported."""
         with suppress(GuardAway):
             if self._channel and (used := (await self._channel.order(do, {"name": opened.name}))["used"]):
                 opened.note(used)
         return opened.usage
 
-    async def _let_through(self, opened: OpenPass) -> None:
+    async def _let_through(self, opened: SessionState) -> None:
         """Return when the present guard, or the next one, knows *opened*."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):

@@ -56,7 +56,7 @@ class Inspection:
     audio_bitrate: int = 0
 
 
-class Film:
+class MediaFile:
     """An opened file; *descriptor* may be closed when it is. Raises NotMedia."""
 
     def __init__(self, descriptor: int) -> None:

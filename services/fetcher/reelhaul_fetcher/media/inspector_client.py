@@ -25,13 +25,13 @@ from reelhaul_fetcher.media import inspector_process, subprocess
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 
 # Of this process: a child has one.
-_present: Taster | None = None
+_present: InspectorProcess | None = None
 
 
 def begin() -> None:
     """Have a taster from now on. Only in a process of one thread, and before it learns anything."""
     global _present
-    _present = Taster()
+    _present = InspectorProcess()
 
 
 def end() -> None:
@@ -58,18 +58,18 @@ def inspect(path: Path) -> Inspection:
     return _ours().inspect(path)
 
 
-def try_out(path: Path) -> None:
+def decode_check(path: Path) -> None:
     """Decode the first and the last second of *path*. Raises Unplayable, also where the taster dies of it."""
     _ours().try_out(path)
 
 
-def _ours() -> Taster:
+def _ours() -> InspectorProcess:
     if _present is None:
         raise RuntimeError("there is no taster: tasting.begin() was not called")
     return _present
 
 
-class Taster:
+class InspectorProcess:
     """The process, seen from the one that asks."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import NoReturn
 
 from reelhaul_fetcher.media import seccomp
-from reelhaul_fetcher.media.inspect import Film, NotMedia, Unplayable
+from reelhaul_fetcher.media.inspect import MediaFile, NotMedia, Unplayable
 
 #: A question, or an answer, is no longer than this.
 MAX_MESSAGE = 16 * 1024
@@ -32,7 +32,7 @@ def live(line: socket.socket) -> NoReturn:
         for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
             resource.setrlimit(kind, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-        seccomp.seal()
+        seccomp.install_filter()
         _answer(line)
     finally:
         os._exit(1)
@@ -48,7 +48,7 @@ def _forget_all_but(descriptor: int) -> None:
 
 def _answer(line: socket.socket) -> None:
     """Answer until nobody asks any more."""
-    film: Film | None = None
+    film: MediaFile | None = None
     while True:
         question, descriptors, _, _ = socket.recv_fds(line, MAX_MESSAGE, 1)
         if not question:
@@ -56,7 +56,7 @@ def _answer(line: socket.socket) -> None:
         try:
             if descriptors:
                 film = None
-                film = Film(descriptors[0])
+                film = MediaFile(descriptors[0])
                 seen = film.inspection
                 answer = {**asdict(seen), "containers": sorted(seen.containers)}
             elif film is not None:

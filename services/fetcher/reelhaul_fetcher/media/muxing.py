@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.ffmpeg import LOCAL_ONLY
-from reelhaul_fetcher.model.cuts import Cut, Span
+from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.packaging import Package
 
 # What each container calls subtitles; one that is not here takes none.
@@ -22,7 +22,7 @@ _MUXER = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart",
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class SubtitleFile:
     """Subtitles to write into a container: SubRip, and their language in ISO 639-2."""
 
     path: Path
@@ -30,18 +30,18 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Trimmings:
+class EmbeddedExtras:
     """What goes into a container beside the streams, as far as it takes it."""
 
-    words: tuple[Words, ...] = ()
+    words: tuple[SubtitleFile, ...] = ()
     #: A JPEG.
     picture: Path | None = None
     #: Chapters as ffmpeg's metadata.
     chapters: Path | None = None
 
-    def fitting(self, extension: str) -> Trimmings:
+    def fitting(self, extension: str) -> EmbeddedExtras:
         """Those that a container of *extension* takes."""
-        return Trimmings(
+        return EmbeddedExtras(
             self.words if extension in _SUBTITLES else (),
             self.picture if extension in _PICTURES else None,
             self.chapters if extension in _CHAPTERS else None,
@@ -61,7 +61,7 @@ def pack(
     tell: Callable[[float], None],
     *,
     cut: Cut | None = None,
-    trimmings: Trimmings | None = None,
+    trimmings: EmbeddedExtras | None = None,
 ) -> None:
     """Make *output* of *inputs* (picture first), as far as *cut* keeps them. *tell* hears how far
     it is (0..1) where the *duration* of the result is known.
@@ -70,7 +70,7 @@ def pack(
     """
     spans = cut.spans if cut and cut.cuts else ()
     extension = output.suffix.lstrip(".")
-    fitting = (trimmings or Trimmings()).fitting(extension)
+    fitting = (trimmings or EmbeddedExtras()).fitting(extension)
     command = [*ffmpeg.QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
     # Copied sound is cut as it goes out: on its way in, it begins at whatever its file can seek to.
     late = spans[0] if len(spans) == 1 and not how.encodes else None
@@ -86,7 +86,7 @@ def pack(
     ffmpeg.run([*command, *options, *_MUXER.get(extension, ()), str(output)], duration, tell)
 
 
-def stretch(whole: Path, span: Span, output: Path, *, video: bool, audio: bool) -> None:
+def cut_range(whole: Path, span: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
     """Copy *span* of *whole* into *output*, from the key frame before it on. Raises FfmpegFailed."""
     maps = [*(["-map", "0:V:0"] if video else []), *(["-map", "0:a:0"] if audio else [])]
     command = [*ffmpeg.QUIET, "-y", *_within(span), *LOCAL_ONLY, "-i", str(whole), *maps, "-c", "copy"]
@@ -94,7 +94,7 @@ def stretch(whole: Path, span: Span, output: Path, *, video: bool, audio: bool) 
     ffmpeg.run([*command, *plain, *_MUXER.get(output.suffix.lstrip("."), ()), str(output)])
 
 
-def _within(span: Span | None) -> list[str]:
+def _within(span: TimeRange | None) -> list[str]:
     if span is None:
         return []
     length = [] if math.isinf(span.end) else ["-t", f"{span.end - span.start:.6f}"]
@@ -128,7 +128,7 @@ def _joined(inputs: int, spans: int, how: Package) -> list[str]:
 
 
 def _dressed(
-    trimmings: Trimmings, extension: str, opened: int, *, pictures: bool
+    trimmings: EmbeddedExtras, extension: str, opened: int, *, pictures: bool
 ) -> tuple[list[str], list[str]]:
     """Input options and output options for *trimmings*, after *opened* inputs."""
     files: list[str] = []

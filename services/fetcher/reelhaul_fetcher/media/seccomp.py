@@ -45,7 +45,7 @@ _CLONE3 = 435
 _FOREIGN = 0x40000000
 
 
-def seal() -> bool:
+def install_filter() -> bool:
     """Seal this process, and what threads it begins; False where machine or kernel cannot."""
     machine = platform.machine()
     if machine not in _MARKS:

@@ -28,7 +28,7 @@ class FfmpegFailed(Exception):
     """ffmpeg ended badly; the text is the last that it said."""
 
 
-def be_patient(seconds: float) -> None:
+def set_idle_timeout(seconds: float) -> None:
     """From now on, an ffmpeg of this process may do nothing for *seconds*."""
     global _patience
     _patience = seconds

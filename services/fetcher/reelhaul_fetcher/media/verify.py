@@ -15,7 +15,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Expected:
     """What a file must hold: seconds of play time (0: unknown), a picture, sound, a least height.
 
     *slack* is how many seconds it may be off; 0 means by as much as sites are wrong.
@@ -28,7 +28,7 @@ class Promise:
     slack: float = 0.0
 
 
-def verified(path: Path, promise: Promise, seen: Inspection | None = None) -> DeliveredMedia:
+def verified(path: Path, promise: Expected, seen: Inspection | None = None) -> DeliveredMedia:
     """What *path* delivers; *seen* saves a look where it was inspected as it is.
 
     Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height.
@@ -42,7 +42,7 @@ def verified(path: Path, promise: Promise, seen: Inspection | None = None) -> De
     _check_streams(seen, promise)
     _check_duration(seen.duration, promise)
     try:
-        inspector_client.try_out(path)
+        inspector_client.decode_check(path)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     return delivered(seen, path.suffix.lstrip("."))
@@ -68,7 +68,7 @@ def duration_of(seconds: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1000) * 1_000_000 % 10**9)
 
 
-def _check_streams(seen: Inspection, promise: Promise) -> None:
+def _check_streams(seen: Inspection, promise: Expected) -> None:
     if promise.video and not seen.video_codec:
         raise _failed("video", "the file holds no picture")
     if promise.audio and not seen.audio_codec:
@@ -81,7 +81,7 @@ def _check_streams(seen: Inspection, promise: Promise) -> None:
         )
 
 
-def _check_duration(real: float, promise: Promise) -> None:
+def _check_duration(real: float, promise: Expected) -> None:
     # A site's figure is whole seconds, a container's last frame lasts a while.
     slack = promise.slack or max(1.5, 0.02 * promise.duration)
     if promise.duration and abs(real - promise.duration) > slack:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import av
 
-from reelhaul_fetcher.media.inspect import Film
+from reelhaul_fetcher.media.inspect import MediaFile
 
 # Each makes its tables when it is first opened.
 _USUAL = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
@@ -25,7 +25,7 @@ def prepare() -> None:
         with open(descriptor, "wb", closefd=False) as file:
             _shoot(file)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        film = Film(descriptor)
+        film = MediaFile(descriptor)
         film.try_out()
         film.close()
     finally:

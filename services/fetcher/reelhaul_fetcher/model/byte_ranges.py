@@ -9,7 +9,7 @@ SMALLEST = 512 * 1024
 
 
 @dataclass(slots=True, eq=False)
-class Span:
+class ByteRange:
     """Bytes from ``start`` to before ``stop``; ``start`` moves as they come. No ``stop``: to the end."""
 
     start: int
@@ -31,12 +31,12 @@ class Span:
         return self.failures
 
 
-class Spans:
+class RangeAllocator:
     """A file in spans: taken by those who fetch them, or loose. Whoever is done halves another's."""
 
     def __init__(self) -> None:
-        self._loose = [Span(0, None)]
-        self._taken: list[Span] = []
+        self._loose = [ByteRange(0, None)]
+        self._taken: list[ByteRange] = []
         self.received = 0
 
     @property
@@ -54,7 +54,7 @@ class Spans:
         """Whether there is work for one more."""
         return bool(self._loose) or any(span.left >= 2 * SMALLEST for span in self._taken)
 
-    def take(self) -> Span | None:
+    def take(self) -> ByteRange | None:
         """A loose span, or the second half of the largest; None where it is not worth it."""
         if self._loose:
             span = self._loose.pop(0)
@@ -63,24 +63,24 @@ class Spans:
             if largest is None or largest.left < 2 * SMALLEST:
                 return None
             middle = largest.start + largest.left // 2
-            span = Span(middle, largest.stop)
+            span = ByteRange(middle, largest.stop)
             largest.stop = middle
         self._taken.append(span)
         return span
 
-    def advance(self, span: Span, count: int) -> None:
+    def advance(self, span: ByteRange, count: int) -> None:
         """*count* bytes of *span* have come; those past its end, taken by another meanwhile, do not count."""
         count = count if span.stop is None else min(count, span.left)
         span.start += count
         self.received += count
 
-    def give_back(self, span: Span) -> None:
+    def give_back(self, span: ByteRange) -> None:
         """Leave the rest of *span* to others, if there is a rest."""
         self._taken.remove(span)
         if span.stop is None or span.left:
             self._loose.append(span)
 
-    def rewind(self, span: Span) -> None:
+    def rewind(self, span: ByteRange) -> None:
         """The bytes of *span*, which is the whole file, are to come once more."""
         span.start = self.received = 0
 

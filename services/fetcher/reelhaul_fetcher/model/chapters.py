@@ -6,37 +6,38 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reelhaul.type.v1.media_pb2 import Chapter, MediaInfo
-from reelhaul_fetcher.model.cuts import Cut, Span
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.media_pb2 import MediaInfo
+from reelhaul_fetcher.model.cuts import Cut, TimeRange
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "=;#\\"} | {"\n": " ", "\r": " "})
 _MAX_TITLE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Chapter:
     """A named stretch, in seconds."""
 
     title: str
-    span: Span
+    span: TimeRange
 
 
-def of(media: MediaInfo) -> list[Mark]:
+def of(media: MediaInfo) -> list[Chapter]:
     """The chapters of *media*; the end of the last may be open."""
-    marks = [Mark(chapter.title, Span(*_ends(chapter))) for chapter in media.chapters]
+    marks = [Chapter(chapter.title, TimeRange(*_ends(chapter))) for chapter in media.chapters]
     starts = [*(mark.span.start for mark in marks[1:]), math.inf]
     return [
-        mark if mark.span.end > mark.span.start else Mark(mark.title, Span(mark.span.start, start))
+        mark if mark.span.end > mark.span.start else Chapter(mark.title, TimeRange(mark.span.start, start))
         for mark, start in zip(marks, starts, strict=bool(marks))
     ]
 
 
-def whole(title: str) -> Mark:
+def whole(title: str) -> Chapter:
     """All of the media as one chapter: what is below sponsored stretches where there is no other."""
-    return Mark(title, Span(0.0, math.inf))
+    return Chapter(title, TimeRange(0.0, math.inf))
 
 
-def overlaid(base: Sequence[Mark], over: Iterable[Mark]) -> list[Mark]:
+def overlaid(base: Sequence[Chapter], over: Iterable[Chapter]) -> list[Chapter]:
     """*base* with the marks *over* it: where one of them is, it replaces what is below."""
     below = list(base)
     above = sorted(over, key=lambda mark: mark.span.start)
@@ -45,14 +46,14 @@ def overlaid(base: Sequence[Mark], over: Iterable[Mark]) -> list[Mark]:
     return sorted([*below, *above], key=lambda mark: mark.span.start)
 
 
-def after(marks: Iterable[Mark], cut: Cut, duration: float) -> list[Mark]:
+def after(marks: Iterable[Chapter], cut: Cut, duration: float) -> list[Chapter]:
     """*marks* as they are after *cut*, within the *duration* of the result."""
     moved = ((mark.title, cut.moved(mark.span)) for mark in marks)
-    ended = (Mark(title, Span(span.start, min(span.end, duration))) for title, span in moved if span)
+    ended = (Chapter(title, TimeRange(span.start, min(span.end, duration))) for title, span in moved if span)
     return [mark for mark in ended if mark.span.end > mark.span.start]
 
 
-def ffmetadata(marks: Iterable[Mark]) -> str:
+def ffmetadata(marks: Iterable[Chapter]) -> str:
     """*marks* in the form that ffmpeg reads."""
     blocks = (
         f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={round(mark.span.start * 1000)}\n"
@@ -62,13 +63,13 @@ def ffmetadata(marks: Iterable[Mark]) -> str:
     return ";FFMETADATA1\n" + "".join(blocks)
 
 
-def _ends(chapter: Chapter) -> tuple[float, float]:
+def _ends(chapter: media_pb2.Chapter) -> tuple[float, float]:
     return chapter.start.ToTimedelta().total_seconds(), chapter.end.ToTimedelta().total_seconds()
 
 
-def _cleared(mark: Mark, gone: Span) -> list[Mark]:
+def _cleared(mark: Chapter, gone: TimeRange) -> list[Chapter]:
     """What is left of *mark* beside *gone*."""
     if gone.end <= mark.span.start or gone.start >= mark.span.end:
         return [mark]
-    parts = (Span(mark.span.start, gone.start), Span(gone.end, mark.span.end))
-    return [Mark(mark.title, part) for part in parts if part.end > part.start]
+    parts = (TimeRange(mark.span.start, gone.start), TimeRange(gone.end, mark.span.end))
+    return [Chapter(mark.title, part) for part in parts if part.end > part.start]

@@ -13,7 +13,7 @@ _SHORTEST = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """A stretch from *start* to *end*, in seconds."""
 
     start: float
@@ -24,7 +24,7 @@ class Span:
 class Cut:
     """The stretches to keep, in order and apart. The end of the last may be infinite: up to the end."""
 
-    spans: tuple[Span, ...] = (Span(0.0, math.inf),)
+    spans: tuple[TimeRange, ...] = (TimeRange(0.0, math.inf),)
 
     @property
     def length(self) -> float:
@@ -38,7 +38,7 @@ class Cut:
 
     def within(self, duration: float) -> Cut:
         """The same cut of media that last *duration* seconds; ``Cut()`` where all of them are kept."""
-        ended = (Span(span.start, min(span.end, duration)) for span in self.spans)
+        ended = (TimeRange(span.start, min(span.end, duration)) for span in self.spans)
         spans = tuple(span for span in ended if span.end - span.start >= _SHORTEST)
         whole = len(spans) == 1 and spans[0].start == 0 and spans[0].end >= duration - _SHORTEST
         return Cut() if whole else Cut(spans)
@@ -47,31 +47,31 @@ class Cut:
         """Where *moment* is afterwards; of one that is cut away, where the cut is."""
         return sum(max(0.0, min(moment, span.end) - span.start) for span in self.spans)
 
-    def moved(self, span: Span) -> Span | None:
+    def moved(self, span: TimeRange) -> TimeRange | None:
         """Where *span* is afterwards; None where nothing is left of it."""
-        after = Span(self.position(span.start), self.position(span.end))
+        after = TimeRange(self.position(span.start), self.position(span.end))
         return after if after.end - after.start >= _SHORTEST else None
 
 
-def cut(clip: Span | None, removed: Iterable[Span]) -> Cut:
+def cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
     """What stays of *clip*, or of everything, without *removed*. Nothing at all is no cut."""
-    left = [clip or Span(0.0, math.inf)]
+    left = [clip or TimeRange(0.0, math.inf)]
     for gone in sorted(removed, key=lambda span: span.start):
         left = [part for span in left for part in _without(span, gone)]
     return Cut(tuple(left)) if left else Cut((clip,) if clip else Cut().spans)
 
 
-def clip_of(spec: FormatSpec) -> Span | None:
+def clip_of(spec: FormatSpec) -> TimeRange | None:
     """The stretch that *spec* asks for; None where it asks for everything."""
     if not spec.HasField("clip"):
         return None
     start = spec.clip.start.ToTimedelta().total_seconds()
     end = spec.clip.end.ToTimedelta().total_seconds() if spec.clip.HasField("end") else math.inf
-    return Span(start, end)
+    return TimeRange(start, end)
 
 
-def _without(span: Span, gone: Span) -> list[Span]:
-    parts = [Span(span.start, min(span.end, gone.start)), Span(max(span.start, gone.end), span.end)]
+def _without(span: TimeRange, gone: TimeRange) -> list[TimeRange]:
+    parts = [TimeRange(span.start, min(span.end, gone.start)), TimeRange(max(span.start, gone.end), span.end)]
     if gone.end <= span.start or gone.start >= span.end:
         return [span]
     return [part for part in parts if part.end - part.start >= _SHORTEST]

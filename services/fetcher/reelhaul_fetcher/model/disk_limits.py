@@ -10,7 +10,7 @@ AGAIN = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class DiskThresholds:
     """Free bytes: below ``pause`` no work is taken, and ``reserve`` is what running work leaves."""
 
     pause: int = 0
@@ -37,7 +37,7 @@ class Eviction:
     own_fault: bool
 
 
-def evicted(free: int, uses: Sequence[Use], marks: Marks) -> list[Eviction]:
+def evicted(free: int, uses: Sequence[Use], marks: DiskThresholds) -> list[Eviction]:
     """Who of *uses* (the oldest first) must leave, that those who stay find what they need."""
     # What there would be if nobody worked: whoever needs more leaves for that, however old.
     all_room = free + sum(use.written for use in uses) - marks.reserve

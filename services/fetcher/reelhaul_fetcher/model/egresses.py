@@ -38,7 +38,7 @@ def name_of(url: str) -> str:
     return f"egress-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
-def house_of(url: str) -> str:
+def site_of(url: str) -> str:
     """What of *url* looks at our address: the host without the ends that one house has many of."""
     host = (urlsplit(url).hostname or "").rstrip(".").lower()
     for prefix in ("www.", "m.", "mobile."):
@@ -48,7 +48,7 @@ def house_of(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Cooldown:
     """An egress is not to be used at a site before then; *length* is how long this rest is."""
 
     until: datetime
@@ -70,7 +70,7 @@ class Egresses:
         self._day = now().date()
         self._carried: Counter[str] = Counter(carried or {})
         self._running: Counter[str] = Counter()
-        self._rests: dict[tuple[str, str], Rest] = {}
+        self._rests: dict[tuple[str, str], Cooldown] = {}
 
     @property
     def spent(self) -> bool:
@@ -89,7 +89,7 @@ class Egresses:
         """Bytes that *name* carried today."""
         return self._carried[name] if self.day else 0
 
-    def offered(self) -> list[str]:
+    def candidates(self) -> list[str]:
         """Those that a job may have, the least busy first. One at least: what runs may end."""
         fit = [name for name in self.names if self._within_budget(name)] or list(self.names)
         works = [name for name in fit if not self._resting(_EVERYWHERE, name)] or fit
@@ -125,7 +125,7 @@ class Egresses:
         if self.day:
             self._carried[name] += number
 
-    def noted(self, site: str, name: str, failure: ReelhaulError | None) -> None:
+    def record_result(self, site: str, name: str, failure: ReelhaulError | None) -> None:
         """How a fetch at *site* by *name* went.
 
         Where the site takes us for a robot or for too many, *name* rests there; one that does
@@ -145,7 +145,7 @@ class Egresses:
             # This fetch had begun before the rest did: it says nothing new.
             return
         length = min(before.length * 2, _LONGEST_REST) if before else _FIRST_REST
-        self._rests[key] = Rest(now + max(length, asked), length)
+        self._rests[key] = Cooldown(now + max(length, asked), length)
         if len(self._rests) > _MOST_RESTS:
             del self._rests[min(self._rests, key=lambda known: self._rests[known].until)]
 

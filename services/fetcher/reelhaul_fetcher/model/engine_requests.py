@@ -104,7 +104,7 @@ class FetchReport:
 
 
 @dataclass(slots=True)
-class Sightings:
+class HttpStatusCounts:
     """What was seen on the way, whether the fetch went well or not."""
 
     #: HTTP statuses that were not 2xx, and how often.

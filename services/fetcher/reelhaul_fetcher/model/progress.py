@@ -37,7 +37,7 @@ class _Part:
         return min(self.received / self.weight, 1.0) if self.weight else None
 
 
-class Gauge:
+class ProgressTracker:
     """Progress of one fetch. *tell* hears of it at most four times a second, and of each new stage.
 
     Safe to call from several threads: fragments arrive in many.

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model.cuts import Cut, Span
+from reelhaul_fetcher.model.cuts import Cut, TimeRange
 
 Format = FormatSpec.Subtitles.Format
 
@@ -64,7 +64,7 @@ def moved(cues: Iterable[Cue], cut: Cut) -> list[Cue]:
     """*cues* where they are after *cut*; without those of which nothing is left."""
     if not cut.cuts:
         return list(cues)
-    places = ((cue, cut.moved(Span(cue.start, cue.end))) for cue in cues)
+    places = ((cue, cut.moved(TimeRange(cue.start, cue.end))) for cue in cues)
     return [Cue(place.start, place.end, cue.text) for cue, place in places if place]
 
 

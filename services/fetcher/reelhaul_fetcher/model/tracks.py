@@ -18,7 +18,7 @@ _HEARD = "-orig"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SubtitleTrack:
     """A track offered: yt-dlp's *key* of it, whether people wrote it, and the *forms* it comes in."""
 
     key: str
@@ -31,17 +31,17 @@ class Source:
         return self.key.removesuffix(_HEARD)
 
 
-def pick(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, Source | None]]:
+def pick(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, SubtitleTrack | None]]:
     """Each language asked, and the track to take for it; None where none is offered."""
     written = {} if asked.kinds == asked.AUTO else dict(info.get("subtitles") or {})
     written.pop("live_chat", None)
     heard = {} if asked.kinds == asked.MANUAL else _heard(info)
     spoken = str(info.get("language") or "")
-    picked: dict[tuple[str, bool], tuple[str, Source | None]] = {}
+    picked: dict[tuple[str, bool], tuple[str, SubtitleTrack | None]] = {}
     for language in asked.languages or ["original"]:
         if language == "all":
-            found = [Source(key, True, forms) for key, forms in written.items()]
-            found += [Source(key, False, forms) for key, forms in heard.items()]
+            found = [SubtitleTrack(key, True, forms) for key, forms in written.items()]
+            found += [SubtitleTrack(key, False, forms) for key, forms in heard.items()]
         else:
             found = _matching(written, heard, language, spoken)
         for source in found[:_MAX_TRACKS]:
@@ -51,7 +51,7 @@ def pick(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, Source | No
     return list(picked.values())
 
 
-def site_translation(info: Info, source: Source, language: str) -> Source | None:
+def site_translation(info: Info, source: SubtitleTrack, language: str) -> SubtitleTrack | None:
     """The site's own translation of *source* into *language*; None where it has none."""
     offered: _Forms = info.get("automatic_captions") or {}
     for key, forms in offered.items():
@@ -61,7 +61,7 @@ def site_translation(info: Info, source: Source, language: str) -> Source | None
         ending = f"-{source.key}" if source.manual else ""
         target = key.removesuffix(ending)
         if key.endswith(ending) and same_language(target, language):
-            return Source(key, False, [_asking_for(target, key, form) for form in forms])
+            return SubtitleTrack(key, False, [_asking_for(target, key, form) for form in forms])
     return None
 
 
@@ -80,11 +80,11 @@ def _heard(info: Info) -> dict[str, list[Info]]:
     return {key: forms for key, forms in tracks.items() if not spoken or same_language(key, spoken)}
 
 
-def _matching(written: _Forms, heard: _Forms, language: str, spoken: str) -> list[Source]:
+def _matching(written: _Forms, heard: _Forms, language: str, spoken: str) -> list[SubtitleTrack]:
     """The one track for *language*, what people wrote before what was heard; or none."""
     for tracks, manual in ((written, True), (heard, False)):
         if (key := _match(tracks, language, spoken)) is not None:
-            return [Source(key, manual, tracks[key])]
+            return [SubtitleTrack(key, manual, tracks[key])]
     return []
 
 

@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from reelhaul.work.v1 import work_pb2
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class JetStreamDelivery:
             await self._message.in_progress()
 
 
-class Lane:
+class PullConsumer:
     """One durable consumer, pulled from one message at a time."""
 
     def __init__(self, client: Client, durable: str, wanted: Callable[[], bool]) -> None:
@@ -89,7 +89,7 @@ class Lane:
     async def close(self) -> None:
         """Stop waiting."""
         if self._waiting is not None:
-            await ended(self._waiting)
+            await cancel_and_wait(self._waiting)
 
     async def _wait(self) -> JetStreamDelivery | None:
         nanoseconds = round(_WAIT_SECONDS * 1e9)

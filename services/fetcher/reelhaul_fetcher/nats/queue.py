@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from reelhaul.work.v1 import work_pb2
-from reelhaul_fetcher.nats.consumer import RETRY_SECONDS, JetStreamDelivery, Lane
+from reelhaul_fetcher.nats.consumer import RETRY_SECONDS, JetStreamDelivery, PullConsumer
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ class JetStreamQueue:
 
     def __init__(self, client: Client, pool: str) -> None:
         self._client = client
-        self._lanes = [Lane(client, f"work-{prio}-{pool}", lambda: self._wanted) for prio in _PRIORITIES]
+        self._lanes = [
+            PullConsumer(client, f"work-{prio}-{pool}", lambda: self._wanted) for prio in _PRIORITIES
+        ]
         self._turns = itertools.count(1)
         self._wanted = False
 
@@ -61,7 +63,7 @@ class JetStreamQueue:
                 if (spare := lane.taken()) is not None:
                     await spare.nak(timedelta())
 
-    async def _pulled(self, order: list[Lane]) -> JetStreamDelivery | None:
+    async def _pulled(self, order: list[PullConsumer]) -> JetStreamDelivery | None:
         """The first message of the best lane that has one; None where a wait ended without."""
         if not any(lane.asked for lane in order):
             for lane in order:

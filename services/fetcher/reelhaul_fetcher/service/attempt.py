@@ -17,28 +17,28 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.disk_limits import Use
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
 from reelhaul_fetcher.service import lease_retry, outcomes
-from reelhaul_fetcher.service.disk_space import Room
-from reelhaul_fetcher.service.download import Fetching
+from reelhaul_fetcher.service.disk_space import DiskMonitor
+from reelhaul_fetcher.service.download import Downloader
 from reelhaul_fetcher.service.fetches import Fetches, Tracked
-from reelhaul_fetcher.service.lease_keeper import Keeper, Stop
+from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.progress_reporter import Reporter
-from reelhaul_fetcher.service.slots import Place
+from reelhaul_fetcher.service.slots import Slot
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Bench:
+class AttemptContext:
     """What every attempt of a worker works with."""
 
     leases: Leases
     queue: Queue
-    fetching: Fetching
-    room: Room
+    fetching: Downloader
+    room: DiskMonitor
     worker: str
     slot: Callable[[], lease_pb2.Slot]
     clock: Callable[[], float]
@@ -48,7 +48,9 @@ class Bench:
 class Attempt:
     """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
 
-    def __init__(self, bench: Bench, delivery: Delivery, place: Place, fetch: Tracked | None = None) -> None:
+    def __init__(
+        self, bench: AttemptContext, delivery: Delivery, place: Slot, fetch: Tracked | None = None
+    ) -> None:
         self._bench, self._delivery, self.place = bench, delivery, place
         #: How it shows to who asks this worker; None until the job is claimed.
         self.fetch = fetch
@@ -80,7 +82,9 @@ class Attempt:
         """Stop, for want of space: *own_fault* where the job alone is too large for this worker."""
         log.warning("evicted for want of disk space", extra={"job": self.job, "own_fault": own_fault})
         worker = self._bench.worker
-        self._stop(outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.crowded_out())
+        self._stop(
+            outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.released_for_disk()
+        )
 
     def use(self) -> Use:
         """What it takes of the disk. Blocks for a look at its folder."""
@@ -103,7 +107,7 @@ class Attempt:
             await self._delivery.nak(timedelta(seconds=2))
             return
         if not claimed.HasField("lease"):
-            await self._obey(claimed.refusal)
+            await self.settle_refusal(claimed.refusal)
             return
         lease = claimed.lease
         self.epoch = lease.epoch
@@ -113,7 +117,7 @@ class Attempt:
         outcome = await self._outcome(lease, reporter)
         if isinstance(outcome, lease_pb2.Refusal):
             log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
-            await self._obey(outcome)
+            await self.settle_refusal(outcome)
             return
         await self._finish(outcome, reporter)
 
@@ -143,7 +147,7 @@ class Attempt:
         self._work = asyncio.create_task(self._worked(lease, reporter))
         if self._stopped is not None:
             self._work.cancel()
-        keeper = Keeper(
+        keeper = LeaseKeeper(
             self._bench.leases,
             self._delivery,
             lease.epoch,
@@ -159,7 +163,7 @@ class Attempt:
         finally:
             # Once: what it cleans up is not to be cancelled as well.
             self._work.cancel()
-            await ended(keeping)
+            await cancel_and_wait(keeping)
             await asyncio.wait({self._work})
         if self._work.cancelled() and self._stopped is not None:
             return self._stopped
@@ -172,7 +176,7 @@ class Attempt:
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(seconds or None) as deadline:
-                done, self._usage = await self._bench.fetching.fetched(self.job, lease, reporter)
+                done, self._usage = await self._bench.fetching.download(self.job, lease, reporter)
                 return done
         except TimeoutError:
             if not deadline.expired():
@@ -190,7 +194,7 @@ class Attempt:
         full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
         # Its own folder is gone by now: who is short of space still was not filled by this job.
         if full and await self._bench.room.look():
-            return outcomes.crowded_out()
+            return outcomes.released_for_disk()
         return outcomes.failed(error, self.job, self._bench.worker)
 
     def _recording(self) -> None:
@@ -224,12 +228,12 @@ class Attempt:
         if answer is None:
             await self._delivery.nak(timedelta(seconds=30))
         elif answer.HasField("refusal"):
-            await self._obey(answer.refusal)
+            await self.settle_refusal(answer.refusal)
         else:
             log.info("finished", extra={"job": self.job, "as": request.WhichOneof("outcome")})
             await self._delivery.ack()
 
-    async def _obey(self, refusal: lease_pb2.Refusal) -> None:
+    async def settle_refusal(self, refusal: lease_pb2.Refusal) -> None:
         """Hand the item back where jobs says when; else it is dealt with."""
         if refusal.HasField("retry_delay"):
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())

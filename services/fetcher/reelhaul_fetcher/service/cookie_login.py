@@ -26,7 +26,7 @@ class NoCookies:
         """As ``ports.Cookies.noted``."""
 
 
-class SignIn:
+class SiteCookies:
     """Gives fetches their cookies. Without a name, nothing is done."""
 
     def __init__(
@@ -45,7 +45,9 @@ class SignIn:
             raise cookies.expired(name, host)
         return jar.text
 
-    def judged(self, name: str, url: str, failure: ReelhaulError | None) -> ReelhaulError | None:
+    def classify_cookie_failure(
+        self, name: str, url: str, failure: ReelhaulError | None
+    ) -> ReelhaulError | None:
         """*failure*, or COOKIES_REFUSED where that is what stands behind it."""
         if not name:
             return failure

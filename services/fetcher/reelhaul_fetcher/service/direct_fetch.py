@@ -13,10 +13,10 @@ from reelhaul.fetcher.v1.fetch_pb2 import Fetch
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.egresses import house_of
+from reelhaul_fetcher.model.egresses import site_of
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import Artifacts, Delivery, Queue, Stamp
-from reelhaul_fetcher.service.attempt import Attempt, Bench
+from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
 from reelhaul_fetcher.service.fetches import Tracked
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
@@ -29,10 +29,10 @@ _LEASE = timedelta(hours=1)
 _MOST_REQUESTS = 10_000
 
 
-class Unqueued:
+class DirectFetches:
     """Runs fetches on a worker's slots, as they are asked for."""
 
-    def __init__(self, worker: Worker, bench: Bench) -> None:
+    def __init__(self, worker: Worker, bench: AttemptContext) -> None:
         self._worker, self._bench = worker, bench
         #: Those that it began, among the others of the worker.
         self.fetches = bench.fetches
@@ -48,11 +48,11 @@ class Unqueued:
         digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
         if known := self._asked.get(request_id):
             return self._again(known, digest, request_id)
-        egress = self._bench.fetching.egresses.choice(house_of(spec.url))
+        egress = self._bench.fetching.egresses.choice(site_of(spec.url))
         place = self._worker.place()
         spec.attempt_deadline.FromTimedelta(DEADLINE)
-        fetch, leases = self.fetches.begin(spec), OwnLeases(spec, egress)
-        attempt = Attempt(self._alone(leases), OwnDelivery(fetch.name), place, fetch)
+        fetch, leases = self.fetches.begin(spec), LocalLeases(spec, egress)
+        attempt = Attempt(self._alone(leases), NullDelivery(fetch.name), place, fetch)
 
         def stop() -> None:
             leases.cancelled = True
@@ -86,18 +86,18 @@ class Unqueued:
             raise ReelhaulError(ErrorReason.REQUEST_ID_REUSED, text, metadata={"requestId": request_id})
         return self.fetches.get(name)
 
-    def _alone(self, leases: OwnLeases) -> Bench:
+    def _alone(self, leases: LocalLeases) -> AttemptContext:
         """What an attempt works with that concerns nobody but who watches it here."""
         fetching = self._bench.fetching
         return replace(
             self._bench,
             leases=leases,
-            queue=Unpublished(self._bench.queue),
-            fetching=replace(fetching, artifacts=OfNoJob(fetching.artifacts)),
+            queue=SilentQueue(self._bench.queue),
+            fetching=replace(fetching, artifacts=UnownedArtifacts(fetching.artifacts)),
         )
 
 
-class OwnLeases:
+class LocalLeases:
     """As ``ports.Leases``: the lease of one fetch, which is given, kept, and ended when it is cancelled."""
 
     def __init__(self, spec: lease_pb2.FetchSpec, egress: str) -> None:
@@ -120,7 +120,7 @@ class OwnLeases:
         return lease_service_pb2.FinishResponse(receipt=receipt)
 
 
-class OwnDelivery:
+class NullDelivery:
     """As ``ports.Delivery``: nobody waits for what becomes of it."""
 
     def __init__(self, fetch: str) -> None:
@@ -138,7 +138,7 @@ class OwnDelivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Unpublished:
+class SilentQueue:
     """A queue to which nothing is told: of such a fetch the suite knows nothing."""
 
     inner: Queue
@@ -159,7 +159,7 @@ class Unpublished:
 
 
 @dataclass(frozen=True, slots=True)
-class OfNoJob:
+class UnownedArtifacts:
     """Artifacts that are stored as nobody's result: their caller keeps them, or they expire."""
 
     inner: Artifacts

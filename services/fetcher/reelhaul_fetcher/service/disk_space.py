@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from reelhaul_fetcher.model.disk_limits import Marks
+from reelhaul_fetcher.model.disk_limits import DiskThresholds
 from reelhaul_fetcher.ports import Scratch
 from reelhaul_runtime.errors import Unavailable
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 
 
-class Room:
+class DiskMonitor:
     """How much of the disk is left, and whether that is enough to take work."""
 
-    def __init__(self, scratch: Scratch, marks: Marks) -> None:
+    def __init__(self, scratch: Scratch, marks: DiskThresholds) -> None:
         self._scratch = scratch
         self.marks = marks
         #: Bytes that attempts may still write, and whether work is not taken for want of them; as of

@@ -16,11 +16,11 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.egresses import Egresses, house_of
+from reelhaul_fetcher.model.egresses import Egresses, site_of
 from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
 from reelhaul_fetcher.model.watchdog import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
-from reelhaul_fetcher.service.cookie_login import SignIn
+from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.progress_reporter import Reporter
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -55,7 +55,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Fetching:
+class Downloader:
     """Turns a lease into stored artifacts."""
 
     engine: Engine
@@ -64,9 +64,9 @@ class Fetching:
     scratch: Scratch
     limits: Limits
     egresses: Egresses = field(default_factory=Egresses)
-    signing: SignIn = field(default_factory=SignIn)
+    signing: SiteCookies = field(default_factory=SiteCookies)
 
-    async def fetched(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
+    async def download(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
         if lease.spec.HasField("expansion"):
             return await self._expanded(job, lease, reporter)
@@ -98,7 +98,7 @@ class Fetching:
             )
             return self.engine.expand(order, reporter)
 
-        report, usage = await self._passed(job, lease, _LIST_BYTES, work, reporter)
+        report, usage = await self.with_proxy_pass(job, lease, _LIST_BYTES, work, reporter)
         await reporter.entries_taken()
         done = Succeeded(media=report.media)
         if report.truncated:
@@ -116,9 +116,9 @@ class Fetching:
             order = self._order(lease, folder, proxy_url, limit)
             return self.engine.fetch(replace(order, cookies=cookies), reporter)
 
-        return await self._passed(job, lease, limit + _PASS_ROOM if limit else 0, work, reporter)
+        return await self.with_proxy_pass(job, lease, limit + _PASS_ROOM if limit else 0, work, reporter)
 
-    async def _passed(
+    async def with_proxy_pass(
         self,
         job: str,
         lease: lease_pb2.Lease,
@@ -139,11 +139,11 @@ class Fetching:
             failure = error
         finally:
             usage = await asyncio.shield(self.guard.close(name))
-        self.egresses.noted(house_of(lease.spec.url), lease.egress, failure)
-        failure = self.signing.judged(lease.spec.format.cookies, lease.spec.url, failure)
+        self.egresses.record_result(site_of(lease.spec.url), lease.egress, failure)
+        failure = self.signing.classify_cookie_failure(lease.spec.format.cookies, lease.spec.url, failure)
         if report is None:
             assert failure is not None
-            raise by_guard(failure, usage) from failure
+            raise explain_guard_refusal(failure, usage) from failure
         return report, usage
 
     def _cookies(self, lease: lease_pb2.Lease) -> str:
@@ -204,7 +204,7 @@ class Fetching:
             reporter.uploading(done, total)
 
 
-def by_guard(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
+def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
     """*failure*, or what the guard refused, where that is what stands behind it."""
     if failure.reason not in _MAY_BE_THE_GUARD or not usage.refusals:
         return failure

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from reelhaul.work.v1 import work_pb2
-from reelhaul_fetcher.disk.egress_usage_log import Spending
+from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.ports import Delivery, Guard, Queue, Usage
 
@@ -21,7 +21,7 @@ _SPENT_DELAY = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
-class _Way:
+class PassUsage:
     egress: str
     counted: int = 0
 
@@ -29,14 +29,14 @@ class _Way:
 class MeteredGuard:
     """A guard whose passes are counted for the egress that they go by."""
 
-    def __init__(self, inner: Guard, egresses: Egresses, spending: Spending | None = None) -> None:
+    def __init__(self, inner: Guard, egresses: Egresses, spending: EgressUsageLog | None = None) -> None:
         self._inner, self._egresses, self._spending = inner, egresses, spending
-        self._ways: dict[str, _Way] = {}
+        self._ways: dict[str, PassUsage] = {}
 
     async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
         url = await self._inner.open(name, byte_limit, egress, seconds)
-        self._ways[name] = _Way(egress)
+        self._ways[name] = PassUsage(egress)
         self._egresses.began(egress)
         return url
 
@@ -66,7 +66,7 @@ class MeteredGuard:
             self._spending.add(self._egresses.day, way.egress, fresh)
 
 
-class ThriftyQueue:
+class BudgetedQueue:
     """A queue from which nothing is taken while every egress has carried what it may today."""
 
     def __init__(self, inner: Queue, egresses: Egresses, look_seconds: float = _LOOK_SECONDS) -> None:

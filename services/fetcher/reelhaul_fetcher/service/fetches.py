@@ -71,7 +71,7 @@ class Tracked:
         """It is over: with *outcome*, or stopped where there is none that counts."""
         fetch, self.stop = self._fetch, None
         if outcome is not None and outcome.HasField("released") and not fetch.attempt:
-            outcome = outcomes.of_no_queue(outcome.released)
+            outcome = outcomes.released_as_failure(outcome.released)
         fetch.state = Fetch.CANCELLED
         if outcome is not None and outcome.HasField("succeeded"):
             done = outcome.succeeded

@@ -10,20 +10,20 @@ from datetime import UTC, datetime, timedelta
 from reelhaul.work.v1.work_pb2 import WorkerNotice
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.ports import Queue
-from reelhaul_fetcher.service.disk_space import Room
+from reelhaul_fetcher.service.disk_space import DiskMonitor
 
 _LOOK_SECONDS = 1.0
 _SAID_AGAIN_SECONDS = 10.0
 
 
-class Presence:
+class WorkerHeartbeat:
     """What there is to say of *worker*, which has so many *slots* for work, none once it is drained."""
 
     def __init__(
         self,
         worker: str,
         slots: Callable[[], int],
-        room: Room,
+        room: DiskMonitor,
         egresses: Egresses,
         now: Callable[[], datetime],
     ) -> None:

@@ -21,7 +21,7 @@ Stop = Finish | lease_pb2.Refusal
 _ENTRIES = 500
 
 
-class Keeper:
+class LeaseKeeper:
     """Renews one lease; *stop* hears why the work under it is to end.
 
     *end_recording* hears that what is recorded is enough for its user, at every renewal from then on.

@@ -29,7 +29,7 @@ def drained() -> Finish:
     return Finish(released=Released(reason=Released.DRAIN))
 
 
-def crowded_out() -> Finish:
+def released_for_disk() -> Finish:
     """Back to the queue: the worker is short of space, through no fault of the job."""
     released = Released(reason=Released.DISK)
     released.retry_delay.FromTimedelta(_SPACE_WAIT)
@@ -43,7 +43,7 @@ def no_room_to_record() -> Finish:
     return Finish(released=released)
 
 
-def of_no_queue(released: Released) -> Finish:
+def released_as_failure(released: Released) -> Finish:
     """What *released* is to a fetch that no queue can bring again: a failure that says what to do."""
     reason, text = _UNQUEUED.get(
         released.reason, (ErrorReason.WORKER_LOST, "the worker gave it up: try again")

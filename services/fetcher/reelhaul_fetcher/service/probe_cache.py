@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
-from reelhaul_fetcher.model.egresses import Egresses, house_of
+from reelhaul_fetcher.model.egresses import Egresses, site_of
 from reelhaul_fetcher.model.engine_requests import ProbeOrder
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ports import Engine, Guard
-from reelhaul_fetcher.service.cookie_login import SignIn
-from reelhaul_fetcher.service.download import by_guard
+from reelhaul_fetcher.service.cookie_login import SiteCookies
+from reelhaul_fetcher.service.download import explain_guard_refusal
 from reelhaul_runtime.errors import ReelhaulError
 
 _KEPT_SECONDS = 180
@@ -57,10 +57,10 @@ class Probing:
         now: Callable[[], datetime],
         width: int = 4,
         egresses: Egresses | None = None,
-        signing: SignIn | None = None,
+        signing: SiteCookies | None = None,
     ) -> None:
         self._engine, self._guard, self._now = engine, guard, now
-        self._egresses, self._signing = egresses or Egresses(), signing or SignIn()
+        self._egresses, self._signing = egresses or Egresses(), signing or SiteCookies()
         self._width = asyncio.Semaphore(width)
         self._kept: OrderedDict[Question, Probe] = OrderedDict()
         self._asking: dict[Question, asyncio.Task[Probe]] = {}
@@ -92,7 +92,7 @@ class Probing:
     async def _ask(self, question: Question) -> Probe:
         async with self._width:
             name = f"probe-{uuid.uuid4()}"
-            at, site = self._now(), house_of(question.url)
+            at, site = self._now(), site_of(question.url)
             cookies = self._signing.text(question.cookies, question.tenant, question.url)
             egress = self._egresses.choice(site)
             failure: ReelhaulError | None = None
@@ -108,10 +108,10 @@ class Probing:
                 failure = _stalled(question.url)
             finally:
                 usage = await asyncio.shield(self._guard.close(name))
-            self._egresses.noted(site, egress, failure)
-            failure = self._signing.judged(question.cookies, question.url, failure)
+            self._egresses.record_result(site, egress, failure)
+            failure = self._signing.classify_cookie_failure(question.cookies, question.url, failure)
             if failure is not None:
-                raise by_guard(failure, usage) from failure
+                raise explain_guard_refusal(failure, usage) from failure
             assert media is not None
             return Probe(media, at)
 

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
-from reelhaul_fetcher.model.engine_requests import Product, Sightings
+from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
 from reelhaul_fetcher.model.progress import SHARES
 from reelhaul_fetcher.ports import Queue
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Reporter:
     def __init__(
         self, queue: Queue, job: str, epoch: int, attempt: int, eager: Callable[[], None] = lambda: None
     ) -> None:
-        self.sightings = Sightings()
+        self.sightings = HttpStatusCounts()
         #: Set: a recording is to end, with what it has.
         self.enough = asyncio.Event()
         self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
@@ -115,7 +115,7 @@ class Reporter:
         try:
             yield
         finally:
-            await ended(task)
+            await cancel_and_wait(task)
             if self._fresh.is_set():
                 await self._publish_one()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Places:
+class SlotPool:
     """What a worker may do at a time."""
 
     def __init__(self, slots: int, recordings: int) -> None:
@@ -14,18 +14,18 @@ class Places:
         self._left = asyncio.Event()
         self._recordings = recordings
 
-    async def some(self) -> None:
+    async def wait_free(self) -> None:
         """Return when a slot is free. It is nobody's yet: whoever takes first has it."""
         while not self._free:
             self._left.clear()
             await self._left.wait()
 
-    def take(self) -> Place | None:
+    def take(self) -> Slot | None:
         """A slot, if one is free."""
         if not self._free:
             return None
         self._free -= 1
-        return Place(self)
+        return Slot(self)
 
     def _slot_left(self) -> None:
         self._free += 1
@@ -40,10 +40,10 @@ class Places:
         self._recordings += 1
 
 
-class Place:
+class Slot:
     """One of them, from when it is taken until it is left."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: SlotPool) -> None:
         self._places = places
         #: Among the recordings, not in a slot.
         self.recording = False

@@ -12,10 +12,10 @@ from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.model.disk_limits import evicted
 from reelhaul_fetcher.ports import Delivery
 from reelhaul_fetcher.service import outcomes
-from reelhaul_fetcher.service.attempt import Attempt, Bench
-from reelhaul_fetcher.service.slots import Place, Places
+from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
+from reelhaul_fetcher.service.slots import Slot, SlotPool
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
-from reelhaul_runtime.tasks import ended
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ _AGAIN = timedelta(seconds=1)
 class Worker:
     """Pulls work into slots until it is drained."""
 
-    def __init__(self, bench: Bench, slots: int, recordings: int = 0) -> None:
-        self._bench, self._places = bench, Places(slots, recordings)
+    def __init__(self, bench: AttemptContext, slots: int, recordings: int = 0) -> None:
+        self._bench, self._places = bench, SlotPool(slots, recordings)
         self._running: dict[Attempt, asyncio.Task[None]] = {}
         self._turn = asyncio.Event()
         self._draining = asyncio.Event()
@@ -70,18 +70,18 @@ class Worker:
             if taking.done():
                 # It takes for ever: this raises what broke it.
                 taking.result()
-            await ended(taking)
+            await cancel_and_wait(taking)
             await asyncio.wait(watching)
         finally:
             for task in (taking, drained, *watching):
-                await ended(task)
+                await cancel_and_wait(task)
 
     async def check(self) -> None:
         """Return where it takes work. Raises Unavailable where it is drained."""
         if self._draining.is_set():
             raise Unavailable("fetcher", "drained: it takes no work until it is started anew")
 
-    def place(self) -> Place:
+    def place(self) -> Slot:
         """A slot for what no queue brought. Raises OVERLOADED where there is none to be had."""
         if self._draining.is_set():
             raise _overloaded("the worker is drained and takes no new work: ask another one")
@@ -106,7 +106,7 @@ class Worker:
         self._drains.add(task)
         task.add_done_callback(self._drains.discard)
 
-    async def left(self) -> AsyncIterator[int]:
+    async def remaining(self) -> AsyncIterator[int]:
         """How many run, now and whenever that changes, until none does."""
         while True:
             number, turn = len(self._running), self._turn
@@ -137,7 +137,7 @@ class Worker:
 
     async def _take(self) -> None:
         while True:
-            await self._places.some()
+            await self._places.wait_free()
             delivery = await self._next()
             place = None if self._draining.is_set() else self._places.take()
             if place is None:

@@ -13,12 +13,12 @@ from yt_dlp.utils import ISO639Utils, YoutubeDLError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media.muxing import Words
+from reelhaul_fetcher.media.muxing import SubtitleFile
 from reelhaul_fetcher.model import file_names, subtitles
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
 from reelhaul_fetcher.model.selection import same_language
-from reelhaul_fetcher.model.tracks import Source, pick, site_translation
+from reelhaul_fetcher.model.tracks import SubtitleTrack, pick, site_translation
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body, supported
 from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
@@ -37,14 +37,14 @@ class Captions:
     """Files of subtitles, those to be written into the video, and what is missing."""
 
     products: list[Product] = field(default_factory=list)
-    words: list[Words] = field(default_factory=list)
+    words: list[SubtitleFile] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class _Track:
     language: str
-    source: Source
+    source: SubtitleTrack
     cues: list[subtitles.Cue]
 
 
@@ -117,10 +117,10 @@ def _write(track: _Track, media: MediaInfo, order: FetchOrder, cut: Cut, told: C
     if asked.embed and cues:
         path = order.folder / f"embed{len(told.words)}.srt"
         path.write_text(subtitles.write(cues, FormatSpec.Subtitles.SRT), encoding="utf-8")
-        told.words.append(Words(path, _three_letters(track.language)))
+        told.words.append(SubtitleFile(path, _three_letters(track.language)))
 
 
-def _cues(downloader: Downloader, source: Source, folder: Path) -> list[subtitles.Cue]:
+def _cues(downloader: Downloader, source: SubtitleTrack, folder: Path) -> list[subtitles.Cue]:
     """The track's cues; none where no form of it can be fetched or read."""
     forms = [form for form in source.forms if form.get("ext") in _READABLE]
     for form in sorted(forms, key=lambda form: _READABLE.index(form["ext"])):

@@ -20,7 +20,7 @@ from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_F
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.ytdlp import options as accessing
 from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
-from reelhaul_fetcher.ytdlp.extractor_index import Likely
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -29,7 +29,7 @@ _SUPPORTED = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segme
 
 
 @dataclass(slots=True)
-class Answers:
+class ResponseLog:
     """What the network said to the requests of one run, where it was not yes."""
 
     statuses: dict[int, int] = field(default_factory=dict)
@@ -82,9 +82,9 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
     #: Extractor classes by key, filled once in the warm parent.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
     #: Which of them to ask, likewise.
-    likely: Likely | None = None
+    likely: ExtractorIndex | None = None
 
-    def __init__(self, answers: Answers, params: dict[str, Any]) -> None:
+    def __init__(self, answers: ResponseLog, params: dict[str, Any]) -> None:
         self._answers = answers
         self._unnoted = False
         self._resuming = Resuming(super().urlopen)
@@ -195,12 +195,12 @@ def supported(protocol: str) -> bool:
 def share_trust() -> None:
     """Read the certificates to trust once for all children: it takes as long as a small download."""
     common.make_ssl_context = functools.cache(common.make_ssl_context)
-    with Downloader(Answers(), options("")) as downloader:
+    with Downloader(ResponseLog(), options("")) as downloader:
         for handler in downloader._request_director.handlers.values():
             handler._make_sslcontext()
 
 
-def bar_ffmpeg() -> None:
+def disable_ffmpeg_downloader() -> None:
     """Keep yt-dlp from handing a URL to ffmpeg, as it does for what it cannot read itself."""
 
     @functools.wraps(FFmpegFD.real_download)

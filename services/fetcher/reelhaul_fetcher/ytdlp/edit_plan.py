@@ -10,7 +10,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.model import cuts
-from reelhaul_fetcher.model.chapters import Mark
+from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.ytdlp.downloader import Downloader
@@ -23,7 +23,7 @@ class Edit:
     """What stays of the media, sponsored stretches to be marked, and what is not known of them."""
 
     cut: cuts.Cut
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Chapter, ...] = ()
     warnings: tuple[Warned, ...] = ()
 
     @property

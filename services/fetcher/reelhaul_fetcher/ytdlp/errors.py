@@ -21,9 +21,9 @@ from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media.subprocess import FfmpegFailed
 from reelhaul_fetcher.ytdlp import error_patterns
-from reelhaul_fetcher.ytdlp.downloader import Answers
+from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.live.upcoming import not_yet
-from reelhaul_fetcher.ytdlp.process.sandbox import WayBarred
+from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
@@ -31,7 +31,7 @@ _ADVICE = r"; please report this issue|[.\n]\s*You might want to use|\. Use --|\
 _UPGRADE_URL = "https://github.com/yt-dlp/yt-dlp/releases"
 
 
-def classified(error: BaseException, answers: Answers, url: str, extractor: str) -> ReelhaulError:
+def classified(error: BaseException, answers: ResponseLog, url: str, extractor: str) -> ReelhaulError:
     """*error*, which ended the fetch of *url*, as one of our reasons."""
     links = list(chain(error))
     for link in links:
@@ -52,9 +52,9 @@ def classified(error: BaseException, answers: Answers, url: str, extractor: str)
 
 
 def _by_guard(
-    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: ResponseLog, facts: dict[str, str]
 ) -> ReelhaulError | None:
-    if any(isinstance(link, WayBarred) for link in links):
+    if any(isinstance(link, NetworkDenied) for link in links):
         return _failure(ErrorReason.URL_FORBIDDEN, "the page leads past the guard", facts)
     if answers.guard_failed:
         known = facts | {"cause": error_patterns.GUARD_CAUSES.get(answers.guard_failed, answers.guard_failed)}
@@ -70,7 +70,7 @@ def _by_guard(
 
 
 def _by_kind(
-    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: ResponseLog, facts: dict[str, str]
 ) -> ReelhaulError | None:
     for link in links:
         if isinstance(link, UnsupportedError):
@@ -91,7 +91,7 @@ def _by_kind(
 
 
 def _by_words(
-    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: ResponseLog, facts: dict[str, str]
 ) -> ReelhaulError | None:
     # HTTPError's own words ("HTTP Error 404: Not Found") are the status, not the site's.
     if any(isinstance(link, HTTPError) for link in links):
@@ -106,13 +106,13 @@ def _by_words(
     return None
 
 
-def _rotated(answers: Answers) -> bool:
+def _rotated(answers: ResponseLog) -> bool:
     """Whether yt-dlp saw the site take back the session, which it tells as a warning only."""
     return any("cookies are no longer valid" in warning for warning in answers.warnings)
 
 
 def _by_status(
-    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: ResponseLog, facts: dict[str, str]
 ) -> ReelhaulError | None:
     transport = any(isinstance(link, TransportError) for link in links)
     status = next((link.status for link in links if isinstance(link, HTTPError)), 0)
@@ -145,7 +145,7 @@ def _by_status(
 
 
 def _by_transport(
-    links: list[BaseException], text: str, answers: Answers, facts: dict[str, str]
+    links: list[BaseException], text: str, answers: ResponseLog, facts: dict[str, str]
 ) -> ReelhaulError | None:
     transport = any(isinstance(link, TransportError | ConnectionError | TimeoutError) for link in links)
     if not transport and not re.search(

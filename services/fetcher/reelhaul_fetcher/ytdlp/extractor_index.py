@@ -18,7 +18,7 @@ _LONGEST = 12
 Words = frozenset[str]
 
 
-class Likely:
+class ExtractorIndex:
     """Extractors by what must be in a URL for them to know it. *patterns* are theirs, in order of rank."""
 
     def __init__(self, patterns: Mapping[str, Iterable[str]]) -> None:

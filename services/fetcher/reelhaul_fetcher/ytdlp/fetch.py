@@ -12,17 +12,17 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec,
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import FetchOrder, FetchReport, Product
-from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.download import streams
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.edit_plan import edit
 from reelhaul_fetcher.ytdlp.info import format_of, media_of
 from reelhaul_fetcher.ytdlp.live import recorder
 from reelhaul_fetcher.ytdlp.live.upcoming import not_yet
-from reelhaul_fetcher.ytdlp.postprocess import Finished, Plan, finished
-from reelhaul_fetcher.ytdlp.sidecars import gathered
+from reelhaul_fetcher.ytdlp.postprocess import Finished, Plan, postprocess
+from reelhaul_fetcher.ytdlp.sidecars import fetch_sidecars
 from reelhaul_fetcher.ytdlp.source import Source, check_streams
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -57,9 +57,9 @@ class Place(Protocol):
     extractor: str
 
 
-def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place: Place) -> FetchReport:
+def fetch(order: FetchOrder, access: Access, line: Line, answers: ResponseLog, place: Place) -> FetchReport:
     """Do *order*. Raises whatever ends it; ``failures.classified`` tells what that means."""
-    gauge = Gauge(line.progress, time.monotonic)
+    gauge = ProgressTracker(line.progress, time.monotonic)
     gauge.stage(Stage.PROBING)
     meter = streams.Meter(gauge, order.size_limit)
     asked = options(
@@ -83,7 +83,7 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place
             offered = [stream for stream in offered if stream.protocol == "hls"]
         chosen, warnings = choose(offered, order.format, made.barred)
         # Before the media: what is required and missing should not cost gigabytes first.
-        beside = gathered(source, media, order, made.cut, gauge, _translating(line, gauge))
+        beside = fetch_sidecars(source, media, order, made.cut, gauge, _translating(line, gauge))
         products: list[Product] = []
         got = DeliveredMedia(duration=media.duration)
         if chosen:
@@ -99,19 +99,21 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: Answers, place
     )
 
 
-def _received(source: Source, plan: Plan, gauge: Gauge, meter: streams.Meter, line: Line) -> Finished:
+def _received(
+    source: Source, plan: Plan, gauge: ProgressTracker, meter: streams.Meter, line: Line
+) -> Finished:
     """What *plan* chose, received or recorded, finished."""
     parts = [stream.format_id for stream in plan.chosen]
     if not recorder.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
         if plan.order.stopped:
             raise recorder.lost()
-        return finished(streams.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
+        return postprocess(streams.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
     gauge.stage(Progress.RECORDING)
     line.recording()
     taken = recorder.record(source, parts, plan.order, gauge, line.enough)
     # A recording ends with a segment, which may be past the limit by as much.
     order = replace(plan.order, max_seconds=0.0)
-    done = finished(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge, line.ready)
+    done = postprocess(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge, line.ready)
     return replace(done, warnings=[*done.warnings, *taken.warnings])
 
 
@@ -134,7 +136,7 @@ def _admit(media: MediaInfo, order: FetchOrder) -> None:
         )
 
 
-def _translating(line: Line, gauge: Gauge) -> Translate:
+def _translating(line: Line, gauge: ProgressTracker) -> Translate:
     """The line's translator, told as waiting: no site is to be blamed for the time that it takes."""
 
     def translated(texts: list[str], source: str, target: str) -> list[str]:

@@ -12,7 +12,7 @@ from yt_dlp.utils import PlaylistEntries, sanitize_url, unsmuggle_url
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import ExpandOrder, ListReport
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.fetch import Place
 from reelhaul_fetcher.ytdlp.info import entry_of, formats_in, media_of
 
@@ -41,7 +41,7 @@ class Line(Protocol):
         """The next entries."""
 
 
-def expand(order: ExpandOrder, access: Access, line: Line, answers: Answers, place: Place) -> ListReport:
+def expand(order: ExpandOrder, access: Access, line: Line, answers: ResponseLog, place: Place) -> ListReport:
     """Page through *order*'s list. Raises whatever ends it; what was told before stands."""
     line.progress(Progress(stage=Progress.EXPANDING))
     asked = options(order.proxy_url, access, extract_flat=True, noplaylist=False, lazy_playlist=True)

@@ -12,11 +12,11 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import inspector_client, muxing, verify
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters, file_names
-from reelhaul_fetcher.model.chapters import Mark
+from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
 from reelhaul_fetcher.model.packaging import Package, package, recut
-from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.edit_plan import too_long
 from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
@@ -38,10 +38,10 @@ class Plan:
     media: MediaInfo
     chosen: list[Format]
     cut: Cut = field(default_factory=Cut)
-    words: tuple[muxing.Words, ...] = ()
+    words: tuple[muxing.SubtitleFile, ...] = ()
     picture: Path | None = None
     #: Sponsored stretches to be marked.
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Chapter, ...] = ()
     #: Seconds promised, where the site's own figure does not hold; 0: it holds.
     seconds: float = 0.0
 
@@ -60,7 +60,9 @@ class Finished:
     warnings: list[Warned]
 
 
-def finished(files: list[Path], plan: Plan, gauge: Gauge, ready: Callable[[Product], None]) -> Finished:
+def postprocess(
+    files: list[Path], plan: Plan, gauge: ProgressTracker, ready: Callable[[Product], None]
+) -> Finished:
     """What *plan* makes of *files*, checked; *ready* hears of the file before it is.
 
     Raises VERIFICATION_FAILED, FfmpegFailed.
@@ -92,7 +94,7 @@ def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, rea
     if cut.cuts:
         slack = _CUT_SLACK if plan.cut.spans[-1].end <= seconds else 0.0
         seconds = cut.length
-    promise = verify.Promise(seconds, bool(how.video), bool(how.audio), plan.spec.min_height, slack)
+    promise = verify.Expected(seconds, bool(how.video), bool(how.audio), plan.spec.min_height, slack)
     got = verify.verified(path, promise, seen)
     sound = plan.chosen[-1]
     got.format_ids.extend(stream.format_id for stream in plan.chosen)
@@ -106,7 +108,7 @@ def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, rea
     return got
 
 
-def _marks(plan: Plan, cut: Cut, length: float) -> tuple[list[Mark], list[Warned]]:
+def _marks(plan: Plan, cut: Cut, length: float) -> tuple[list[Chapter], list[Warned]]:
     """Chapters to be written into the result, and a warning where there should be some."""
     warnings = []
     own = chapters.of(plan.media) if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT) else []
@@ -125,12 +127,12 @@ def _packed(
     how: Package,
     plan: Plan,
     cut: Cut,
-    marks: list[Mark],
-    gauge: Gauge,
+    marks: list[Chapter],
+    gauge: ProgressTracker,
 ) -> Path:
     """The file in its container; the one received where it is that already, untouched."""
     described = _described(plan.order.folder, marks) if marks else None
-    trimmings = muxing.Trimmings(plan.words, plan.picture, described).fitting(how.extension)
+    trimmings = muxing.EmbeddedExtras(plan.words, plan.picture, described).fitting(how.extension)
     alone = len(files) == 1 and not how.encodes and files[0].suffix == f".{how.extension}"
     ready = alone and _AS_IT_IS.get(how.extension) in seen[0].containers
     if ready and bool(seen[0].video_codec) == bool(how.video) and not trimmings.any and not cut.cuts:
@@ -143,13 +145,15 @@ def _packed(
     return output
 
 
-def _described(folder: Path, marks: list[Mark]) -> Path:
+def _described(folder: Path, marks: list[Chapter]) -> Path:
     path = folder / "chapters.txt"
     path.write_text(chapters.ffmetadata(marks), encoding="utf-8")
     return path
 
 
-def _split(path: Path, how: Package, plan: Plan, cut: Cut, length: float, gauge: Gauge) -> list[Product]:
+def _split(
+    path: Path, how: Package, plan: Plan, cut: Cut, length: float, gauge: ProgressTracker
+) -> list[Product]:
     """One more file for each chapter, where that is asked."""
     if plan.spec.chapters != FormatSpec.SPLIT:
         return []
@@ -157,9 +161,9 @@ def _split(path: Path, how: Package, plan: Plan, cut: Cut, length: float, gauge:
     for number, mark in enumerate(chapters.after(chapters.of(plan.media), cut, length)[:_MAX_CHAPTERS], 1):
         gauge.stage(Progress.POSTPROCESSING, f"chapter {number}")
         output = plan.order.folder / f"chapter{number}.{how.extension}"
-        muxing.stretch(path, mark.span, output, video=bool(how.video), audio=bool(how.audio))
+        muxing.cut_range(path, mark.span, output, video=bool(how.video), audio=bool(how.audio))
         seconds = mark.span.end - mark.span.start
-        promise = verify.Promise(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
+        promise = verify.Expected(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
         verify.verified(output, promise)
         name = file_names.file_name(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
         products.append(product(output, ArtifactInfo.CHAPTER, name))

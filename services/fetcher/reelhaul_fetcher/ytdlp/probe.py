@@ -12,13 +12,13 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import ProbeOrder
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.errors import classified
 from reelhaul_fetcher.ytdlp.info import media_of
 from reelhaul_fetcher.ytdlp.source import check_streams
 
 
-def probe(order: ProbeOrder, access: Access, answers: Answers) -> MediaInfo:
+def probe(order: ProbeOrder, access: Access, answers: ResponseLog) -> MediaInfo:
     """What the site says of *order*'s URL; of a list its first entries, flat."""
     try:
         info = _read(order, access, answers)
@@ -34,7 +34,7 @@ def probe(order: ProbeOrder, access: Access, answers: Answers) -> MediaInfo:
     return media_of(info)
 
 
-def _read(order: ProbeOrder, access: Access, answers: Answers, **more: Any) -> dict[str, Any]:
+def _read(order: ProbeOrder, access: Access, answers: ResponseLog, **more: Any) -> dict[str, Any]:
     asked = options(
         order.proxy_url,
         access,

@@ -12,11 +12,11 @@ from yt_dlp.utils import YoutubeDLError
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg, subprocess
-from reelhaul_fetcher.media.muxing import Words
+from reelhaul_fetcher.media.muxing import SubtitleFile
 from reelhaul_fetcher.model import file_names
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
-from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.captions import Translate, captions
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
 from reelhaul_fetcher.ytdlp.products import product
@@ -30,13 +30,18 @@ class Extras:
     """What goes with the media, what of it goes into its file, and what is missing."""
 
     products: list[Product] = field(default_factory=list)
-    words: list[Words] = field(default_factory=list)
+    words: list[SubtitleFile] = field(default_factory=list)
     picture: Path | None = None
     warnings: list[Warned] = field(default_factory=list)
 
 
-def gathered(
-    source: Source, media: MediaInfo, order: FetchOrder, cut: Cut, gauge: Gauge, translate: Translate
+def fetch_sidecars(
+    source: Source,
+    media: MediaInfo,
+    order: FetchOrder,
+    cut: Cut,
+    gauge: ProgressTracker,
+    translate: Translate,
 ) -> Extras:
     """What *order* asks for, as it is after *cut*, and a warning for each that is missing.
 

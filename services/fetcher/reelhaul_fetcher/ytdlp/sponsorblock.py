@@ -13,8 +13,8 @@ from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.chapters import Mark
-from reelhaul_fetcher.model.cuts import Span
+from reelhaul_fetcher.model.chapters import Chapter
+from reelhaul_fetcher.model.cuts import TimeRange
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
 
 _MAX_ANSWER = 1024 * 1024
@@ -38,7 +38,7 @@ _TITLES = {
 class Stretches:
     """What was found: marks, and why there is none where that is so."""
 
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Chapter, ...] = ()
     warnings: tuple[Warned, ...] = ()
 
 
@@ -71,7 +71,7 @@ def stretches(
     return Stretches(tuple(marks)) if marks else _none("SponsorBlock knows nothing of this video")
 
 
-def _marks(found: list[dict[str, Any]], media: MediaInfo, wanted: set[str]) -> list[Mark]:
+def _marks(found: list[dict[str, Any]], media: MediaInfo, wanted: set[str]) -> list[Chapter]:
     seconds = media.duration.ToTimedelta().total_seconds()
     marks = []
     for video in found:
@@ -83,7 +83,7 @@ def _marks(found: list[dict[str, Any]], media: MediaInfo, wanted: set[str]) -> l
             stale = told.get("videoDuration") and seconds and abs(told["videoDuration"] - seconds) > 2
             if told["category"] in wanted and not stale and end >= start:
                 # A highlight is a point; a chapter has a length.
-                marks.append(Mark(_title(told), Span(start, end if end > start else start + 1.0)))
+                marks.append(Chapter(_title(told), TimeRange(start, end if end > start else start + 1.0)))
     return marks
 
 

@@ -14,17 +14,17 @@ from google.protobuf import empty_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul_jobs.api.convert import batches, listing, names, summaries, watches
 from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert.template_cache import Birth, Forms
+from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.api.convert.updates import update_of
 from reelhaul_jobs.api.validation.updates import paths_of
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.service.batches import Batches
-from reelhaul_jobs.service.jobs import Jobs, Owner, Seen
+from reelhaul_jobs.service.jobs import Jobs, JobView, Owner
 from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watch.filter_stream import Followings
-from reelhaul_jobs.service.watch.job_stream import Watches
+from reelhaul_jobs.service.watch.filter_stream import FilterStreams
+from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_jobs.service.watch.messages import Message
 from reelhaul_runtime import identity, logs
 from reelhaul_runtime.errors import ReelhaulError
@@ -37,8 +37,8 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self,
         jobs: Jobs,
         batches: Batches,
-        watching: Watches,
-        following: Followings,
+        watching: JobStreams,
+        following: FilterStreams,
         tokens: Tokens,
         now: Clock,
         retention: timedelta,
@@ -50,7 +50,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._tokens = tokens
         self._now = now
         self._retention = retention
-        self._forms = Forms(retention)
+        self._forms = JobTemplateCache(retention)
 
     async def CreateJob(
         self, request: job_service_pb2.CreateJobRequest, context: object = None
@@ -58,7 +58,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         now, tenant = self._now(), identity.caller().tenant
         once = to_jobs.request_of(request, "CreateJob", tenant, now)
         try:
-            birth = Birth(tenant, now, logs.traceparent.get())
+            birth = NewJobContext(tenant, now, logs.traceparent.get())
             job = self._forms.job_of(request.job, request.job_id or ids.new_id(now), birth)
         except ReelhaulError:
             # What was good once is so when it is repeated, though its schedule_time has passed since.
@@ -66,7 +66,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
                 raise
             return to_jobs.proto_of(seen)
         if request.validate_only:
-            return to_jobs.proto_of(await self._jobs.forecast(job))
+            return to_jobs.proto_of(await self._jobs.preflight(job))
         return to_jobs.proto_of(await self._jobs.create(job, once))
 
     async def GetJob(self, request: job_service_pb2.GetJobRequest, context: object = None) -> job_pb2.Job:
@@ -204,10 +204,10 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
             attempts=[to_jobs.attempt_of(attempt) for attempt in found[:size]], next_page_token=token
         )
 
-    def _seen(self, job: Job) -> Seen:
+    def _seen(self, job: Job) -> JobView:
         """*job* as its row and the bus tell, without its place in the queue."""
-        newest = self._jobs.freshest(job)
-        return Seen(newest, wait_reason.wait_of(newest))
+        newest = self._jobs.with_latest_progress(job)
+        return JobView(newest, wait_reason.wait_of(newest))
 
 
 def _owner() -> Owner:

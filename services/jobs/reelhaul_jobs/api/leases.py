@@ -9,7 +9,7 @@ from reelhaul_jobs.api.convert import leases as to_leases
 from reelhaul_jobs.api.convert import names
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_runtime.errors import to_status
-from reelhaul_runtime.rpc.interceptor import named
+from reelhaul_runtime.rpc.interceptor import to_public_error
 
 _EXCHANGE = "/reelhaul.work.v1.LeaseService/Exchange"
 
@@ -57,4 +57,6 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
                 return lease_service_pb2.ExchangeResponse.Answer(claim=await self.Claim(call.claim))
             return lease_service_pb2.ExchangeResponse.Answer(finish=await self.Finish(call.finish))
         except Exception as error:  # it concerns this one only
-            return lease_service_pb2.ExchangeResponse.Answer(error=to_status(named(_EXCHANGE, error)))
+            return lease_service_pb2.ExchangeResponse.Answer(
+                error=to_status(to_public_error(_EXCHANGE, error))
+            )

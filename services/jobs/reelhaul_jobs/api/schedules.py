@@ -13,7 +13,7 @@ from reelhaul_jobs.api.convert import schedules as convert
 from reelhaul_jobs.api.validation.schedules import admitted
 from reelhaul_jobs.model import wait_reason
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.service.jobs import Seen
+from reelhaul_jobs.service.jobs import JobView
 from reelhaul_jobs.service.schedules import Schedules, begun, check_etag
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_runtime import identity
@@ -87,4 +87,4 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         tenant = identity.caller().tenant
         once = to_jobs.request_of(request, "RunSchedule", tenant, self._now())
         job = await self._schedules.run(tenant, convert.bare_id(request.name), once)
-        return to_jobs.proto_of(Seen(job, wait_reason.wait_of(job)))
+        return to_jobs.proto_of(JobView(job, wait_reason.wait_of(job)))

@@ -12,10 +12,19 @@ from reelhaul_jobs.memory.rows import Rows, exists, rank
 from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
-from reelhaul_jobs.model.rate_limited_lease import Passage
-from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.model.transition import Change
-from reelhaul_jobs.ports.jobs import Page, Query, Request, Rule, RuleOfList, RuleOfMany, SiteKey, SiteRule
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
+from reelhaul_jobs.model.states import QueueStage, State
+from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.ports.jobs import (
+    IdempotencyKey,
+    Page,
+    Query,
+    Rule,
+    RuleOfList,
+    RuleOfMany,
+    SiteKey,
+    SiteRule,
+)
 from reelhaul_runtime.errors import NotFound, to_status
 
 
@@ -25,7 +34,7 @@ class MemoryJobStore:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
+    async def add(self, jobs: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
         """See JobStore.add."""
         if request is not None and (earlier := self._rows.replayed(request)) is not None:
             return earlier
@@ -39,7 +48,7 @@ class MemoryJobStore:
             self._rows.remember(request, [job.id for job in jobs])
         return jobs
 
-    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+    async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
         """See JobStore.add_batch."""
         key = (request.tenant, request.method, request.id) if request else None
         if request is not None and key is not None and (earlier := self._rows.replayed(request)) is not None:
@@ -56,7 +65,7 @@ class MemoryJobStore:
                 self._rows.failed[key] = failed
         return Batch(kept, failed)
 
-    async def earlier(self, request: Request) -> Sequence[Job] | None:
+    async def find_by_idempotency_key(self, request: IdempotencyKey) -> Sequence[Job] | None:
         """See JobStore.earlier."""
         return self._rows.replayed(request)
 
@@ -72,13 +81,13 @@ class MemoryJobStore:
         """See JobStore.page."""
         return pages.page(self._rows, query)
 
-    async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
+    async def change(self, job_id: str, rule: Rule, request: IdempotencyKey | None = None) -> Transition:
         """See JobStore.change."""
         if job_id not in self._rows.jobs:
             raise NotFound(f"jobs/{job_id}")
         job = self._rows.jobs[job_id]
         if request is not None and self._rows.replayed(request) is not None:
-            return changes.none(job)
+            return changes.no_change(job)
         change = rule(job)
         if request is not None:
             self._rows.remember(request, [job_id])
@@ -88,13 +97,13 @@ class MemoryJobStore:
 
     async def change_at_site(
         self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
-    ) -> Change:
+    ) -> Transition:
         """See JobStore.change_at_site."""
 
-        def at_site(job: Job) -> Change:
+        def at_site(job: Job) -> Transition:
             site, egress = key(job)
             leased = sum(
-                other.lane is Lane.LEASED and other.site == site for other in self._rows.jobs.values()
+                other.lane is QueueStage.LEASED and other.site == site for other in self._rows.jobs.values()
             )
             known = (site, egress) in self._rows.gates
             others = tuple(
@@ -102,7 +111,9 @@ class MemoryJobStore:
             )
             return rule(
                 job,
-                Passage(gate=self._rows.gate(site, egress), leased=leased if counted else 0, others=others),
+                RateLimitView(
+                    gate=self._rows.gate(site, egress), leased=leased if counted else 0, others=others
+                ),
             )
 
         change = await self.change(job_id, at_site)
@@ -118,11 +129,11 @@ class MemoryJobStore:
         return tallies.summary(self._rows, asked)
 
     async def change_many(
-        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
-    ) -> Sequence[Change]:
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None = None
+    ) -> Sequence[Transition]:
         """See JobStore.change_many."""
         if request is not None and (earlier := self._rows.replayed(request)) is not None:
-            return [changes.none(job) for job in earlier]
+            return [changes.no_change(job) for job in earlier]
         present = [self._rows.jobs[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._rows.jobs]
         found = [change for job in present if (change := rule(job)) is not None]
         if request is not None:
@@ -132,7 +143,7 @@ class MemoryJobStore:
                 self._rows.write(change)
         return found
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
         """See JobStore.expand."""
         if job_id not in self._rows.jobs:
             raise NotFound(f"jobs/{job_id}")
@@ -176,11 +187,11 @@ class MemoryJobStore:
         found = [self._rows.jobs[job_id] for job_id in job_ids if job_id in self._rows.jobs]
         return {job.id: job.revision for job in found if job.delete_time is None}
 
-    async def place(self, job: Job) -> int:
+    async def queue_position(self, job: Job) -> int:
         """See JobStore.place."""
-        if job.lane is not Lane.READY:
+        if job.lane is not QueueStage.READY:
             return 1
-        ready = [other for other in self._rows.jobs.values() if other.lane is Lane.READY]
+        ready = [other for other in self._rows.jobs.values() if other.lane is QueueStage.READY]
         before = [other for other in ready if other.tenant == job.tenant and rank(other) < rank(job)]
         return len(before) + 1
 

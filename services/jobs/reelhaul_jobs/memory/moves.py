@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reelhaul_jobs.memory.rows import Rows
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.state_events import Move
+from reelhaul_jobs.ports.state_events import StateEvent
 
 
 class MemoryMoveStore:
@@ -16,11 +16,11 @@ class MemoryMoveStore:
         self._rows = rows
 
     async def moves(
-        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
-    ) -> Sequence[Move]:
+        self, after: StateEvent, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[StateEvent]:
         """See MoveStore.moves."""
         found = [
-            Move(event.time, job.id, event.revision, event.old_state)
+            StateEvent(event.time, job.id, event.revision, event.old_state)
             for job in self._rows.jobs.values()
             if tenant in (None, job.tenant) and (among is None or job.id in among)
             for event in self._rows.events[job.id]

@@ -13,9 +13,9 @@ from google.rpc import status_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Attempt, Event, Job
-from reelhaul_jobs.model.rate_limit import WORKER_GONE, Gate
-from reelhaul_jobs.model.transition import Change
-from reelhaul_jobs.ports.jobs import Request
+from reelhaul_jobs.model.rate_limit import WORKER_GONE, SiteRateLimit
+from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 
@@ -26,23 +26,23 @@ class Rows:
         self.jobs: dict[str, Job] = {}
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.events: dict[str, list[Event]] = defaultdict(list)
-        self.requests: dict[tuple[str, str, str], tuple[Request, list[str]]] = {}
+        self.requests: dict[tuple[str, str, str], tuple[IdempotencyKey, list[str]]] = {}
         self.failed: dict[tuple[str, str, str], Mapping[int, status_pb2.Status]] = {}
         #: Extractor and id of the entries that each schedule has seen, by tenant and id.
         self.entries: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self.workers: dict[str, tuple[int, datetime]] = {}
         self.leaders: dict[str, tuple[str, datetime]] = {}
         self.egresses: dict[str, datetime] = {}
-        self.gates: dict[tuple[str, str], Gate] = {}
+        self.gates: dict[tuple[str, str], SiteRateLimit] = {}
         self.keys: dict[str, bytes] = defaultdict(lambda: secrets.token_bytes(32))
 
     def live(self, now: datetime) -> set[str]:
         """The egresses of the workers seen lately."""
         return {name for name, seen in self.egresses.items() if seen > now - WORKER_GONE}
 
-    def gate(self, site: str, egress: str) -> Gate:
+    def gate(self, site: str, egress: str) -> SiteRateLimit:
         """The gate of *egress* at *site*; a plain one where nothing is known of it."""
-        return self.gates.get((site, egress), Gate(site=site, egress=egress))
+        return self.gates.get((site, egress), SiteRateLimit(site=site, egress=egress))
 
     def get(self, job_id: str) -> Job:
         """The job, or ``NotFound``: also where it was deleted."""
@@ -56,11 +56,11 @@ class Rows:
         found = (job for job in self.jobs.values() if (job.tenant, job.schedule) == (tenant, schedule))
         return any(job.end_time is None for job in found)
 
-    def remember(self, request: Request, ids: list[str]) -> None:
+    def remember(self, request: IdempotencyKey, ids: list[str]) -> None:
         """Keep what *request* was answered with."""
         self.requests[request.tenant, request.method, request.id] = request, ids
 
-    def answered(self, request: Request) -> list[str] | None:
+    def answered(self, request: IdempotencyKey) -> list[str] | None:
         """Ids of what the same request was answered with before. REQUEST_ID_REUSED."""
         earlier = self.requests.get((request.tenant, request.method, request.id))
         if earlier is None:
@@ -73,7 +73,7 @@ class Rows:
             )
         return earlier[1]
 
-    def replayed(self, request: Request) -> list[Job] | None:
+    def replayed(self, request: IdempotencyKey) -> list[Job] | None:
         """The jobs that the same request was answered with before. REQUEST_ID_REUSED."""
         ids = self.answered(request)
         if ids is None:
@@ -87,7 +87,7 @@ class Rows:
         """Whether there is a job of that id that was not deleted."""
         return job_id in self.jobs and self.jobs[job_id].delete_time is None
 
-    def write(self, change: Change) -> None:
+    def write(self, change: Transition) -> None:
         """Keep what *change* made, with its event and attempt."""
         job = change.job
         self.jobs[job.id] = job

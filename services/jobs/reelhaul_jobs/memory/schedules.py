@@ -9,7 +9,7 @@ from datetime import datetime
 from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.schedule import Run, Schedule, ScheduleState
-from reelhaul_jobs.ports.jobs import Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import Rule, RunRule
 from reelhaul_runtime.errors import NotFound
 
@@ -21,7 +21,7 @@ class MemoryScheduleStore:
         self._jobs, self._rows = jobs, jobs.rows
         self._schedules: dict[tuple[str, str], Schedule] = {}
 
-    async def add(self, schedule: Schedule, request: Request | None = None) -> Schedule:
+    async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
         """See ScheduleStore.add."""
         if request is not None and (earlier := self._rows.answered(request)) is not None:
             return await self.get(schedule.tenant, earlier[0])
@@ -53,7 +53,9 @@ class MemoryScheduleStore:
         self._schedules[tenant, schedule_id] = after
         return after
 
-    async def run(self, tenant: str, schedule_id: str, rule: RunRule, request: Request | None = None) -> Run:
+    async def run(
+        self, tenant: str, schedule_id: str, rule: RunRule, request: IdempotencyKey | None = None
+    ) -> Run:
         """See ScheduleStore.run."""
         before = await self.get(tenant, schedule_id)
         if request is not None and (earlier := self._rows.answered(request)) is not None:

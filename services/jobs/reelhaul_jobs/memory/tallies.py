@@ -9,7 +9,7 @@ from reelhaul_jobs.filters.evaluate import holds
 from reelhaul_jobs.filters.fields import facts_of
 from reelhaul_jobs.memory.rows import Rows
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.lists import Range, Summary, Tally
+from reelhaul_jobs.model.lists import JobCounts, Range, Summary
 from reelhaul_jobs.model.states import State
 
 
@@ -31,8 +31,8 @@ def _in_range(job: Job, asked: Range) -> bool:
     return theirs and held and asked.start <= job.create_time < asked.end
 
 
-def _tally(rows: Rows, jobs: Sequence[Job]) -> Tally:
-    tally = Tally()
+def _tally(rows: Rows, jobs: Sequence[Job]) -> JobCounts:
+    tally = JobCounts()
     for job in jobs:
         tally.states[job.state] = tally.states.get(job.state, 0) + 1
         if job.state is State.FAILED:

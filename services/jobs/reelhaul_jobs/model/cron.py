@@ -55,7 +55,7 @@ class Cron:
             yield (local.replace(fold=0) if fixed else local).astimezone(UTC)
 
 
-def parsed(text: str, zone_name: str, since: datetime) -> Cron:
+def parse_cron(text: str, zone_name: str, since: datetime) -> Cron:
     """The cron that *text* says, in the zone of that name (IANA; empty: UTC). Raises CronError."""
     zone = zone_of(zone_name)
     if len(text) > _LONGEST:

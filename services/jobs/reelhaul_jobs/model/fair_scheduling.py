@@ -27,7 +27,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class InFlightCounts:
     """What is published and leased already."""
 
     by_tenant: Mapping[str, int] = field(default_factory=dict)
@@ -35,11 +35,11 @@ class Held:
     at_site: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
-def picks(
+def select_fairly(
     ready: Mapping[str, Sequence[Ready]],
     room: int,
     *,
-    held: Held | None = None,
+    held: InFlightCounts | None = None,
     rooms: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> list[Ready]:
@@ -48,8 +48,8 @@ def picks(
     *ready* has each tenant's jobs in their order, *rooms* how many more each site bears. A
     full site holds nothing up: the tenant's next job of another site goes instead.
     """
-    held, weights = held or Held(), weights or {}
-    seated = _seated(ready, held, rooms or {}, weights)
+    held, weights = held or InFlightCounts(), weights or {}
+    seated = apply_site_limits(ready, held, rooms or {}, weights)
     order = [
         (held.by_tenant.get(tenant, 0) / weights.get(tenant, 1.0), place, tenant, iter(jobs))
         for place, (tenant, jobs) in enumerate(seated.items())
@@ -77,9 +77,9 @@ def window(slots: int, drained: float, ceiling: int = 4096) -> int:
     return min(ceiling, max(waiting, int(drained / 2)))
 
 
-def _seated(
+def apply_site_limits(
     ready: Mapping[str, Sequence[Ready]],
-    held: Held,
+    held: InFlightCounts,
     rooms: Mapping[str, int],
     weights: Mapping[str, float],
 ) -> dict[str, list[Ready]]:
@@ -94,15 +94,15 @@ def _seated(
         if sum(len(jobs) for jobs in queues.values()) <= room:
             seats.update(job.id for jobs in queues.values() for job in jobs)
         else:
-            seats.update(job.id for job in _dealt(site, queues, room, held, weights))
+            seats.update(job.id for job in split_site_slots(site, queues, room, held, weights))
     return {tenant: [job for job in jobs if job.id in seats] for tenant, jobs in ready.items()}
 
 
-def _dealt(
+def split_site_slots(
     site: str,
     queues: Mapping[str, Sequence[Ready]],
     room: int,
-    held: Held,
+    held: InFlightCounts,
     weights: Mapping[str, float],
 ) -> Iterator[Ready]:
     """The *room* jobs of one site that get its seats.

@@ -13,7 +13,7 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model.sites import site_of
-from reelhaul_jobs.model.states import NEXT, AttemptState, Kind, Lane, Priority, State
+from reelhaul_jobs.model.states import TRANSITIONS, AttemptState, Kind, Priority, QueueStage, State
 from reelhaul_runtime.errors import StateConflict
 
 #: How much older a priority makes a waiting job: what an equal wait is worth.
@@ -89,7 +89,7 @@ class Job:
     charged: int = 0
     #: Counts changes of anything but progress.
     revision: int = 1
-    lane: Lane = Lane.READY
+    lane: QueueStage = QueueStage.READY
     due: datetime | None = None
     #: Who holds the lease, or held it last.
     worker: str = ""
@@ -125,7 +125,7 @@ class Job:
         return f"jobs/{self.id}"
 
     @property
-    def rest(self) -> tuple[Any, ...]:
+    def shared_fields(self) -> tuple[Any, ...]:
         """All of it but id and URL: jobs asked for together often differ in no more."""
         found: tuple[Any, ...] = _REST(self.__dict__)
         return found
@@ -136,7 +136,7 @@ class Job:
         return site_of(self.url)
 
     @classmethod
-    def remade(cls, site: str, fields: Mapping[str, Any]) -> Job:
+    def from_row(cls, site: str, fields: Mapping[str, Any]) -> Job:
         """A job of all its *fields*, and its *site*, as they were kept: they are not set one by one."""
         made = object.__new__(cls)
         made.__dict__.update(fields)
@@ -159,11 +159,11 @@ class Job:
         """When the next attempt may begin, while it is RETRYING."""
         return self.due if self.state is State.RETRYING else None
 
-    def changed(self, now: datetime, **fields: Any) -> Job:
+    def bump(self, now: datetime, **fields: Any) -> Job:
         """This job with *fields*, one revision on."""
-        return self.but(revision=self.revision + 1, update_time=now, **fields)
+        return self.replace_fields(revision=self.revision + 1, update_time=now, **fields)
 
-    def but(self, **fields: Any) -> Job:
+    def replace_fields(self, **fields: Any) -> Job:
         """This job with *fields*: as ``dataclasses.replace``, which sets all of its fifty one by one."""
         if not fields.keys() <= self.__dict__.keys():
             raise TypeError(f"a job has no {', '.join(sorted(fields.keys() - self.__dict__.keys()))}")
@@ -174,27 +174,29 @@ class Job:
             made.__dict__.pop("site", None)
         return made
 
-    def moved(
-        self, to: State, now: datetime, roads: Mapping[State, frozenset[State]] = NEXT, **fields: Any
+    def transition(
+        self, to: State, now: datetime, roads: Mapping[State, frozenset[State]] = TRANSITIONS, **fields: Any
     ) -> Job:
         """This job in its next state, or ``StateConflict`` if there is no such road."""
         if to not in roads.get(self.state, frozenset()):
             raise StateConflict(
                 self.name, self.state.name, f"{self.name} is {self.state.name}, cannot become {to.name}"
             )
-        return self.changed(now, state=to, **fields)
+        return self.bump(now, state=to, **fields)
 
     def ended(self, to: State, now: datetime, **fields: Any) -> Job:
         """This job in the terminal state *to*, with nothing left to do but to expire."""
         expire_time = self.expire_time or now + self.ttl
-        return self.moved(to, now, lane=Lane.IDLE, due=None, end_time=now, expire_time=expire_time, **fields)
+        return self.transition(
+            to, now, lane=QueueStage.IDLE, due=None, end_time=now, expire_time=expire_time, **fields
+        )
 
     def rank(self, since: datetime) -> datetime:
         """Its place among its tenant's ready jobs that waits since *since*: lower goes first."""
-        return since - self.head_start(self.priority)
+        return since - self.priority_offset(self.priority)
 
     @staticmethod
-    def head_start(priority: Priority) -> timedelta:
+    def priority_offset(priority: Priority) -> timedelta:
         """How much older *priority* makes a waiting job."""
         return _HEAD_START[priority]
 
@@ -229,7 +231,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class AttemptOutcome:
     """How the attempt that held a job's newest lease ended."""
 
     state: AttemptState

@@ -12,11 +12,11 @@ from google.rpc import status_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import rate_limit, retries, transition, worker_exclusion
-from reelhaul_jobs.model.job import Attempt, Ending, Job
+from reelhaul_jobs.model.job import Attempt, AttemptOutcome, Job
 from reelhaul_jobs.model.playlist_expansion import described
 from reelhaul_jobs.model.queue_transitions import cancelled, requeued
-from reelhaul_jobs.model.states import AttemptState, Lane, State
-from reelhaul_jobs.model.transition import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.states import AttemptState, QueueStage, State
+from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_runtime import errors
 
 
@@ -80,27 +80,29 @@ class Outcome:
     http_statuses: Mapping[int, int] = field(default_factory=dict)
 
 
-def claimed(job: Job, claim: Claim, now: datetime) -> Change:
+def claimed(job: Job, claim: Claim, now: datetime) -> Transition:
     """*job* leased to the worker, or the refusal that says what to do with the work item."""
     if job.leased and job.attempt == claim.attempt:
         return _claimed_again(job, claim, now)
     if job.delete_time is not None:
-        return transition.none(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
+        return transition.no_change(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
     if job.state.terminal or job.state is State.CANCELLING:
-        return transition.none(
+        return transition.no_change(
             job, Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
         )
     if job.state is State.PAUSED:
-        return transition.none(job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job"))
+        return transition.no_change(
+            job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
+        )
     if job.attempt != claim.attempt or job.state is not State.QUEUED:
         told = f"attempt {claim.attempt} is not the present one, {job.attempt}"
-        return transition.none(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
-    if job.lane is Lane.LATER and job.due is not None and job.due > now:
+        return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
+    if job.lane is QueueStage.LATER and job.due is not None and job.due > now:
         refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
-        later = job.changed(now, attempt=job.attempt + 1)
-        return Change(before=job, job=later, refusal=refusal)
+        later = job.bump(now, attempt=job.attempt + 1)
+        return Transition(before=job, job=later, refusal=refusal)
     if unfit := worker_exclusion.refusal(job, claim.worker, now):
-        return transition.none(job, unfit)
+        return transition.no_change(job, unfit)
     return _leased(job, claim, now)
 
 
@@ -112,23 +114,23 @@ def renewed(
     *,
     progress: media_pb2.Progress | None = None,
     media: media_pb2.MediaInfo | None = None,
-) -> Change:
+) -> Transition:
     """*job* with its lease prolonged. A lapsed lease that nobody took yet is still the worker's."""
-    if refusal := _stale(job, epoch):
-        return transition.none(job, refusal)
-    kept = job.but(due=now + lease, progress=progress or job.progress)
+    if refusal := check_fence(job, epoch):
+        return transition.no_change(job, refusal)
+    kept = job.replace_fields(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        kept = kept.changed(now, media=media, expansion=described(job.expansion, media))
-    return Change(before=job, job=kept)
+        kept = kept.bump(now, media=media, expansion=described(job.expansion, media))
+    return Transition(before=job, job=kept)
 
 
 def finished(
     job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: rate_limit.Jitter = random.random
-) -> Change:
+) -> Transition:
     """*job* after its lease's outcome; refused for a stale epoch."""
-    if refusal := _stale(job, epoch):
-        return transition.none(job, refusal)
-    held = job.but(progress=outcome.progress or job.progress)
+    if refusal := check_fence(job, epoch):
+        return transition.no_change(job, refusal)
+    held = job.replace_fields(progress=outcome.progress or job.progress)
     if job.state is State.CANCELLING:
         return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
     match outcome.result:
@@ -142,7 +144,7 @@ def finished(
                 return _done(job, after, state, outcome, error)
             after = _failed(held, error, bad.retry_after, now, jitter)
             if bad.avoid_worker:
-                after = worker_exclusion.by_another(after)
+                after = worker_exclusion.exclude_worker(after)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
             charged = max(0, job.charged - 1)
@@ -154,12 +156,12 @@ def finished(
             return _done(job, after, AttemptState.RELEASED, outcome)
 
 
-def lapsed(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Change:
+def expired(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transition:
     """*job* taken back from a worker that went silent; unchanged if its lease is live."""
     if not job.leased or job.due is None or job.due + grace > now:
-        return transition.none(job)
+        return transition.no_change(job)
     if job.state is State.CANCELLING:
-        return Change(before=job, job=cancelled(job, now), ended=Ending(state=AttemptState.LOST))
+        return Transition(before=job, job=cancelled(job, now), ended=AttemptOutcome(state=AttemptState.LOST))
     error = retries.status_of(
         ErrorReason.WORKER_LOST, f"worker {job.worker} went silent", {"worker": job.worker}
     )
@@ -167,14 +169,14 @@ def lapsed(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Change:
         after = job.ended(State.FAILED, now, error=error)
     else:
         after = requeued(job, now, error=error)
-    return Change(before=job, job=after, ended=Ending(state=AttemptState.LOST, error=error))
+    return Transition(before=job, job=after, ended=AttemptOutcome(state=AttemptState.LOST, error=error))
 
 
-def _claimed_again(job: Job, claim: Claim, now: datetime) -> Change:
+def _claimed_again(job: Job, claim: Claim, now: datetime) -> Transition:
     """A claim of an attempt that is leased: the same call again, another worker's, or too late."""
     live = job.due is not None and job.due > now
     if live and job.worker == claim.worker and job.claim_id == claim.request_id:
-        return transition.none(job)
+        return transition.no_change(job)
     if live and job.due is not None:
         refusal = Refusal(
             reason=RefusalReason.LEASED,
@@ -182,19 +184,19 @@ def _claimed_again(job: Job, claim: Claim, now: datetime) -> Change:
             retry_delay=job.due - now,
             lease_expire_time=job.due,
         )
-        return transition.none(job, refusal)
-    after = lapsed(job, now)
+        return transition.no_change(job, refusal)
+    after = expired(job, now)
     reason = RefusalReason.ENDED if after.job.state.terminal else RefusalReason.SUPERSEDED
     return replace(after, refusal=Refusal(reason=reason, message="the lease lapsed; a later item follows"))
 
 
-def _leased(job: Job, claim: Claim, now: datetime) -> Change:
-    after = job.moved(
+def _leased(job: Job, claim: Claim, now: datetime) -> Transition:
+    after = job.transition(
         State.RUNNING,
         now,
         epoch=job.epoch + 1,
         charged=job.charged + 1,
-        lane=Lane.LEASED,
+        lane=QueueStage.LEASED,
         due=now + claim.lease,
         worker=claim.worker,
         avoid_until=None,
@@ -211,10 +213,10 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Change:
         engine_version=claim.engine_version,
         start_time=now,
     )
-    return Change(before=job, job=after, began=attempt)
+    return Transition(before=job, job=after, began=attempt)
 
 
-def _stale(job: Job, epoch: int) -> Refusal | None:
+def check_fence(job: Job, epoch: int) -> Refusal | None:
     if job.leased and job.epoch == epoch:
         return None
     if job.epoch == epoch and job.state is State.PAUSED:
@@ -255,11 +257,11 @@ def _failed(
     )
     if wait is None:
         return job.ended(State.FAILED, now, error=error, failures=failures)
-    return job.moved(
+    return job.transition(
         State.RETRYING,
         now,
         attempt=job.attempt + 1,
-        lane=Lane.LATER,
+        lane=QueueStage.LATER,
         due=now + wait,
         error=error,
         failures=failures,
@@ -285,6 +287,6 @@ def _done(
     state: AttemptState,
     outcome: Outcome,
     error: status_pb2.Status | None = None,
-) -> Change:
-    ending = Ending(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
-    return Change(before=before, job=after, ended=ending)
+) -> Transition:
+    ending = AttemptOutcome(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
+    return Transition(before=before, job=after, ended=ending)

@@ -52,7 +52,7 @@ class Range:
 
 
 @dataclass(slots=True)
-class Tally:
+class JobCounts:
     """What was counted."""
 
     states: dict[State, int] = field(default_factory=dict)
@@ -69,5 +69,5 @@ class Tally:
 class Summary:
     """The whole range, and the buckets of it that hold any job, by their number from 0."""
 
-    total: Tally
-    series: Mapping[int, Tally]
+    total: JobCounts
+    series: Mapping[int, JobCounts]

@@ -12,16 +12,16 @@ from reelhaul_jobs.model import ids
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.queue_transitions import admitted
 from reelhaul_jobs.model.states import Kind, State
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.transition import Transition
 
 # What a key column takes; few sites have ids of more than 64 characters.
 _LONGEST_ID = 200
 _LONGEST_EXTRACTOR = 64
 
 
-def grown(
-    change: Change, entries: Sequence[media_pb2.PlaylistEntry], seen: Set[tuple[str, str]], now: datetime
-) -> Change:
+def add_children(
+    change: Transition, entries: Sequence[media_pb2.PlaylistEntry], seen: Set[tuple[str, str]], now: datetime
+) -> Transition:
     """A renewal with the jobs that *entries* become.
 
     Passed over is what is not beyond the positions taken, so that a repeated renewal makes
@@ -51,7 +51,7 @@ def grown(
     remembers = expansion.new_entries_only and job.schedule
     return replace(
         change,
-        job=job.changed(now, expansion=after),
+        job=job.bump(now, expansion=after),
         children=tuple(made),
         noted=tuple(noted) if remembers else (),
     )

@@ -38,7 +38,7 @@ _NONE = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class SiteRateLimit:
     """How one egress stands with one site. A gate of which nothing is known is open."""
 
     site: str
@@ -67,21 +67,21 @@ class Gate:
         """Whether it says nothing that needs to be remembered."""
         return not self.parked and self.delay == _NONE and self.next_start is None
 
-    def shut_until(self, now: datetime) -> datetime | None:
+    def blocked_until(self, now: datetime) -> datetime | None:
         """When the next job may pass; None if it may now."""
         times = [time for time in (self.parked_until, self.next_start) if time is not None and time > now]
         return max(times, default=None)
 
-    def opens(self, now: datetime) -> bool:
+    def admits(self, now: datetime) -> bool:
         """Whether a job may pass now."""
-        return self.shut_until(now) is None
+        return self.blocked_until(now) is None
 
     def open(self, now: datetime, delay: timedelta) -> bool:
         """Whether any number may pass now; *delay* is the least that every gate has."""
-        return not self.parked and max(self.delay, delay) == _NONE and self.opens(now)
+        return not self.parked and max(self.delay, delay) == _NONE and self.admits(now)
 
 
-def passed(gate: Gate, job_id: str, now: datetime, delay: timedelta) -> Gate:
+def passed(gate: SiteRateLimit, job_id: str, now: datetime, delay: timedelta) -> SiteRateLimit:
     """*gate*, which is not shut, after the job went through it; *delay* is the least between two."""
     wait = max(gate.delay, delay)
     next_start = now + wait if wait > _NONE else None
@@ -93,14 +93,14 @@ def passed(gate: Gate, job_id: str, now: datetime, delay: timedelta) -> Gate:
 
 
 def parked(
-    gate: Gate,
+    gate: SiteRateLimit,
     job_id: str,
     reason: str,
     asked: timedelta | None,
     now: datetime,
     first: timedelta,
     jitter: Jitter,
-) -> Gate:
+) -> SiteRateLimit:
     """*gate* after the site refused us for *reason*, and *asked* to be left alone for so long."""
     asked = min(asked or _NONE, LONGEST_WAIT)
     if gate.parked and gate.probe != job_id:
@@ -119,13 +119,13 @@ def parked(
     )
 
 
-def slowed(gate: Gate, now: datetime) -> Gate:
+def slowed(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
     """*gate* after the site asked to slow down."""
     delay = min(_SLOWEST, max(_SLOWED, gate.delay * 2))
     return replace(gate, delay=delay, next_start=now + delay)
 
 
-def hastened(gate: Gate) -> Gate:
+def speed_up(gate: SiteRateLimit) -> SiteRateLimit:
     """*gate* after a job went well: what a complaint doubled, successes take back little by little."""
     if gate.delay == _NONE:
         return gate
@@ -133,21 +133,21 @@ def hastened(gate: Gate) -> Gate:
     return replace(gate, delay=delay if delay >= _NO_DELAY_BELOW else _NONE)
 
 
-def opened(gate: Gate, job_id: str) -> Gate:
+def opened(gate: SiteRateLimit, job_id: str) -> SiteRateLimit:
     """*gate* after the site answered *job_id*: open again if that was the probe."""
     if not gate.parked or gate.probe != job_id:
         return gate
     return replace(gate, parked_until=None, parked_since=None, cooldown=_NONE, reason="", probe="")
 
 
-def unprobed(gate: Gate, job_id: str, now: datetime) -> Gate:
+def clear_probe(gate: SiteRateLimit, job_id: str, now: datetime) -> SiteRateLimit:
     """*gate* after *job_id*, if it was the probe, ended without a word of the site: the next may try."""
     if not gate.parked or gate.probe != job_id:
         return gate
     return replace(gate, parked_until=now, probe="")
 
 
-def cleared(gate: Gate, now: datetime) -> Gate:
+def cleared(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
     """*gate* without what needs no memory: a start that has passed, where none is to follow it slowly."""
     over = gate.delay == _NONE and gate.next_start is not None and gate.next_start <= now
     return replace(gate, next_start=None) if over else gate

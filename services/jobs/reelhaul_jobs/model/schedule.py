@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import ids, queue_transitions, retries
-from reelhaul_jobs.model.cron import Cron, parsed
+from reelhaul_jobs.model.cron import Cron, parse_cron
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Kind
 from reelhaul_runtime.errors import ReelhaulError, StateConflict, to_status
@@ -84,7 +84,7 @@ class Schedule:
     @property
     def clock(self) -> Cron:
         """Its times."""
-        return parsed(self.cron, self.time_zone, self.create_time)
+        return parse_cron(self.cron, self.time_zone, self.create_time)
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Its first time after *moment* and not after its end; None where there is none."""

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from reelhaul_jobs.model.rate_limit import Gate
+from reelhaul_jobs.model.rate_limit import SiteRateLimit
 
 #: As many as you like.
 UNLIMITED = 10**9
@@ -97,21 +97,21 @@ class SiteNow:
     site: str
     published: int = 0
     leased: int = 0
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[SiteRateLimit, ...] = ()
 
 
 def room(site: SiteNow, limits: SiteLimits, now: datetime) -> int:
     """How many more jobs of *site* may be published now."""
     left = limits.most(site.site) - site.published - site.leased
-    gates = site.gates or (Gate(site=site.site),)
+    gates = site.gates or (SiteRateLimit(site=site.site),)
     if not any(gate.open(now, limits.delay) for gate in gates):
         # One at each gate: a probe, or the next after its delay.
-        left = min(left, sum(gate.opens(now) for gate in gates) - site.published)
+        left = min(left, sum(gate.admits(now) for gate in gates) - site.published)
     return max(0, left)
 
 
 def opens_at(site: SiteNow, now: datetime) -> datetime | None:
     """When the first of its gates lets a job through again; None where one does now."""
-    times = [gate.shut_until(now) for gate in site.gates]
+    times = [gate.blocked_until(now) for gate in site.gates]
     shut = [time for time in times if time is not None]
     return min(shut) if shut and len(shut) == len(times) else None

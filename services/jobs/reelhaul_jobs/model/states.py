@@ -30,7 +30,7 @@ class State(IntEnum):
 
 
 #: The roads that a job goes by itself or by cancel.
-NEXT: Mapping[State, frozenset[State]] = {
+TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.PAUSED}),
     State.RUNNING: frozenset(
         {
@@ -51,7 +51,7 @@ NEXT: Mapping[State, frozenset[State]] = {
 }
 
 #: The roads that RetryJob opens, and nothing else does.
-REOPENED: Mapping[State, frozenset[State]] = {
+RETRY_TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FAILED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED}),
 }
@@ -59,7 +59,7 @@ REOPENED: Mapping[State, frozenset[State]] = {
 _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
-class Lane(IntEnum):
+class QueueStage(IntEnum):
     """What the loops have to do with a job next; ``Job.due`` says when."""
 
     #: Nothing: it is terminal or paused.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from reelhaul_jobs.model.job import Attempt, Ending, Event, Job
-from reelhaul_jobs.model.rate_limit import Gate
+from reelhaul_jobs.model.job import Attempt, AttemptOutcome, Event, Job
+from reelhaul_jobs.model.rate_limit import SiteRateLimit
 from reelhaul_jobs.model.states import State
 
 
@@ -38,7 +38,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Transition:
     """What a rule made of a job. Nothing is written where ``job`` is ``before``."""
 
     before: Job
@@ -46,14 +46,14 @@ class Change:
     #: The attempt that begins with this change.
     began: Attempt | None = None
     #: How the attempt of ``before``'s lease ended with this change.
-    ended: Ending | None = None
+    ended: AttemptOutcome | None = None
     refusal: Refusal | None = None
     #: Jobs that an expansion made with this change.
     children: tuple[Job, ...] = ()
     #: What its schedule remembers from now on: extractor and id of each entry.
     noted: tuple[tuple[str, str], ...] = ()
     #: The gate as it is from now on; None: as it was.
-    gate: Gate | None = None
+    gate: SiteRateLimit | None = None
 
     @property
     def made(self) -> bool:
@@ -76,9 +76,9 @@ class Change:
         return event_of(self.job, self.before)
 
 
-def none(job: Job, refusal: Refusal | None = None) -> Change:
+def no_change(job: Job, refusal: Refusal | None = None) -> Transition:
     """*job* stays as it is."""
-    return Change(before=job, job=job, refusal=refusal)
+    return Transition(before=job, job=job, refusal=refusal)
 
 
 def event_of(job: Job, before: Job | None) -> Event:

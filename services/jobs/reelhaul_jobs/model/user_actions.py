@@ -8,9 +8,9 @@ from typing import Any
 
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_jobs.model import transition
-from reelhaul_jobs.model.job import Ending, Job
-from reelhaul_jobs.model.states import AttemptState, Lane, Priority, State
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.job import AttemptOutcome, Job
+from reelhaul_jobs.model.states import AttemptState, Priority, QueueStage, State
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_runtime.errors import StateConflict
 
 _GOING = frozenset({State.QUEUED, State.RETRYING, State.RUNNING})
@@ -28,41 +28,41 @@ class Update:
     ttl: timedelta | None = None
 
 
-def paused(job: Job, now: datetime) -> Change:
+def paused(job: Job, now: datetime) -> Transition:
     """*job* held until it is resumed; as it is, where it is held already.
 
     A worker that has it lost its lease with this: the epoch refuses what it says later.
     """
     if job.state is State.PAUSED:
-        return transition.none(job)
+        return transition.no_change(job)
     if job.state not in _GOING:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to pause")
     if job.state is not State.RUNNING:
-        return Change(before=job, job=job.moved(State.PAUSED, now, lane=Lane.IDLE, due=None))
-    held = job.moved(State.PAUSED, now, lane=Lane.IDLE, due=None, charged=max(0, job.charged - 1))
-    return Change(before=job, job=held, ended=Ending(state=AttemptState.RELEASED))
+        return Transition(before=job, job=job.transition(State.PAUSED, now, lane=QueueStage.IDLE, due=None))
+    held = job.transition(State.PAUSED, now, lane=QueueStage.IDLE, due=None, charged=max(0, job.charged - 1))
+    return Transition(before=job, job=held, ended=AttemptOutcome(state=AttemptState.RELEASED))
 
 
-def resumed(job: Job, now: datetime) -> Change:
+def resumed(job: Job, now: datetime) -> Transition:
     """A PAUSED *job* queued as its next attempt; as it is, where it goes on already."""
     if job.state in _GOING:
-        return transition.none(job)
+        return transition.no_change(job)
     if job.state is not State.PAUSED:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to resume")
-    after = job.moved(State.QUEUED, now, attempt=job.attempt + 1, **_place(job, job.schedule_time, now))
-    return Change(before=job, job=after)
+    after = job.transition(State.QUEUED, now, attempt=job.attempt + 1, **_place(job, job.schedule_time, now))
+    return Transition(before=job, job=after)
 
 
-def recording_stopped(job: Job, now: datetime) -> Change:
+def recording_stopped(job: Job, now: datetime) -> Transition:
     """*job* whose recording is to end, with what there is as its file; as it is, where that was asked before.
 
     The wish stays with the job: who takes it up after its worker was lost is told as well.
     """
     if job.recording_stop_time is not None:
-        return transition.none(job)
+        return transition.no_change(job)
     stage = job.progress.stage if job.progress else Progress.STAGE_UNSPECIFIED
     if job.state is State.RUNNING and stage == Progress.RECORDING:
-        return Change(before=job, job=job.changed(now, recording_stop_time=now))
+        return Transition(before=job, job=job.bump(now, recording_stop_time=now))
     raise StateConflict(job.name, job.state.name, f"{job.name} {_why_no_recording(job.state)}")
 
 
@@ -72,7 +72,7 @@ def _why_no_recording(state: State) -> str:
     return f"is {state.name} and records nothing now; CancelJob ends it without a file"
 
 
-def updated(job: Job, update: Update, now: datetime) -> Change:
+def updated(job: Job, update: Update, now: datetime) -> Transition:
     """*job* with what *update* says; as it is, where that is so already.
 
     STATE_CONFLICT: more than labels and expiration of a terminal job; the time of one
@@ -82,10 +82,10 @@ def updated(job: Job, update: Update, now: datetime) -> Change:
     if "priority" in update.paths:
         fields |= _prioritised(job, update.priority)
     if "schedule_time" in update.paths:
-        fields |= _scheduled(job.but(**fields), update.schedule_time, now)
-    after = job.changed(now, **fields)
+        fields |= _scheduled(job.replace_fields(**fields), update.schedule_time, now)
+    after = job.bump(now, **fields)
     same = all(getattr(job, name) == value for name, value in fields.items())
-    return transition.none(job) if same else Change(before=job, job=after)
+    return transition.no_change(job) if same else Transition(before=job, job=after)
 
 
 def _kept(job: Job, update: Update) -> dict[str, Any]:
@@ -108,10 +108,10 @@ def _kept(job: Job, update: Update) -> dict[str, Any]:
 def _prioritised(job: Job, priority: Priority) -> dict[str, Any]:
     if job.state.terminal and priority is not job.priority:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: it waits no more")
-    if job.lane is not Lane.READY or job.due is None:
+    if job.lane is not QueueStage.READY or job.due is None:
         return {"priority": priority}
-    waits_since = job.due + job.head_start(job.priority)
-    return {"priority": priority, "due": waits_since - job.head_start(priority)}
+    waits_since = job.due + job.priority_offset(job.priority)
+    return {"priority": priority, "due": waits_since - job.priority_offset(priority)}
 
 
 def _scheduled(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]:
@@ -132,5 +132,5 @@ def _scheduled(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]
 def _place(job: Job, not_before: datetime | None, now: datetime) -> dict[str, Any]:
     """Lane and due of a job that goes into the queue."""
     if not_before is not None and not_before > now:
-        return {"lane": Lane.LATER, "due": not_before}
-    return {"lane": Lane.READY, "due": job.rank(job.create_time)}
+        return {"lane": QueueStage.LATER, "due": not_before}
+    return {"lane": QueueStage.READY, "due": job.rank(job.create_time)}

@@ -13,8 +13,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import reason_of
 from reelhaul_jobs.model.sites import SiteLimits, SiteNow, opens_at, room
-from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.model.worker_status import Presence, Shortage
+from reelhaul_jobs.model.states import QueueStage, State
+from reelhaul_jobs.model.worker_status import Shortage, WorkerStatus
 
 
 class WaitReason(IntEnum):
@@ -53,14 +53,16 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerAvailability:
     """The workers: whether any lives, and the shortage for which none takes work."""
 
     lives: bool = True
-    short: Presence | None = None
+    short: WorkerStatus | None = None
 
 
-def wait_of(job: Job, *, place: int = 0, crew: Crew = Crew(), site: Wait | None = None) -> Wait | None:
+def wait_of(
+    job: Job, *, place: int = 0, crew: WorkerAvailability = WorkerAvailability(), site: Wait | None = None
+) -> Wait | None:
     """Why *job* does not run; None where it runs or has ended.
 
     *place* counts from 1 where it is known; *site* is what its site says, if it lets
@@ -72,11 +74,11 @@ def wait_of(job: Job, *, place: int = 0, crew: Crew = Crew(), site: Wait | None 
             return Wait(reason=WaitReason.BACKOFF, message=message, until=job.due)
         case State.PAUSED:
             return Wait(reason=WaitReason.PAUSED, message="paused by a user")
-        case State.QUEUED if job.lane is Lane.LATER:
+        case State.QUEUED if job.lane is QueueStage.LATER:
             return _later(job)
         case State.QUEUED if not crew.lives:
             return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", place=place)
-        case State.QUEUED if site is not None and job.lane is Lane.READY:
+        case State.QUEUED if site is not None and job.lane is QueueStage.READY:
             return replace(site, place=place)
         case State.QUEUED if crew.short is not None:
             return _short(crew.short, place)
@@ -86,7 +88,7 @@ def wait_of(job: Job, *, place: int = 0, crew: Crew = Crew(), site: Wait | None 
             return None
 
 
-def _short(worker: Presence, place: int) -> Wait:
+def _short(worker: WorkerStatus, place: int) -> Wait:
     """Why no worker takes work, of which *worker* is the first that will again."""
     if worker.shortage is Shortage.DISK:
         return Wait(reason=WaitReason.DISK_FULL, message="the fetchers are short of disk space", place=place)

@@ -13,9 +13,9 @@ _TO_OTHERS = timedelta(seconds=2)
 _AVOIDED = timedelta(minutes=1)
 
 
-def by_another(job: Job) -> Job:
+def exclude_worker(job: Job) -> Job:
     """*job*, its next attempt not for the worker that held it, unless no other takes it in time."""
-    return job if job.due is None else job.but(avoid_until=job.due + _AVOIDED)
+    return job if job.due is None else job.replace_fields(avoid_until=job.due + _AVOIDED)
 
 
 def refusal(job: Job, worker: str, now: datetime) -> Refusal | None:

@@ -21,7 +21,7 @@ class Shortage(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class WorkerStatus:
     """A worker lives: its slots, and what it is short of, until when if that can be told."""
 
     worker: str
@@ -30,7 +30,7 @@ class Presence:
     until: datetime | None = None
 
 
-def shortage_of(present: Sequence[Presence], slots: int) -> Presence | None:
+def shortage_of(present: Sequence[WorkerStatus], slots: int) -> WorkerStatus | None:
     """Whose shortage ends first, where every worker has one; None where one takes work.
 
     *slots* are those of all live workers: also of such as say nothing of themselves.

@@ -19,11 +19,11 @@ from reelhaul.work.v1 import work_pb2
 from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority
-from reelhaul_jobs.model.worker_status import Presence, Shortage
+from reelhaul_jobs.model.worker_status import Shortage, WorkerStatus
 from reelhaul_jobs.nats import publisher as publishing
 from reelhaul_jobs.nats.publisher import Publisher
 from reelhaul_jobs.ports.bus import Notice
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class NatsJobBus:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: Client, hub: Hub, lease: timedelta, *, alone: bool = False
+        cls, client: Client, hub: EventHub, lease: timedelta, *, alone: bool = False
     ) -> AsyncIterator[NatsJobBus]:
         """The bus, with what comes over it put into *hub*, until the block ends.
 
@@ -102,7 +102,7 @@ class NatsJobBus:
         Progress is heard as it is published; who joins late asks the stream for the last.
         """
         heard = [
-            await client.subscribe("progress.*", cb=_into_hub(hub)),
+            await client.subscribe("progress.*", cb=on_progress(hub)),
             await client.subscribe("changes.*", cb=_changes_into_hub(hub)),
             await client.subscribe("workers.*", cb=_workers_into_hub(hub)),
         ]
@@ -111,7 +111,7 @@ class NatsJobBus:
                 yield cls(client, publisher, lease, alone=alone)
         finally:
             for subscription in heard:
-                await _quietly(subscription.unsubscribe())
+                await ignore_broker_errors(subscription.unsubscribe())
 
     async def ready(self) -> bool:
         """See JobBus.ready."""
@@ -162,7 +162,7 @@ class NatsJobBus:
         await self.waiting()
 
     async def _hint(self, subject: str, message: Message) -> None:
-        await _quietly(self._client.publish(subject, message.SerializeToString()))
+        await ignore_broker_errors(self._client.publish(subject, message.SerializeToString()))
 
     async def _stream(self, config: StreamConfig) -> bool:
         """Whether the stream had to be made. One that an earlier build made is given this one's bounds."""
@@ -204,7 +204,7 @@ def _message_of(job: Ready, now: datetime) -> publishing.Message:
     return publishing.Message(subject, item.SerializeToString(), f"{job.id}/{job.attempt}")
 
 
-def _into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
+def on_progress(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
     async def heard(message: Msg) -> None:
         if notice := _notice_of(message.data):
             hub.progressed(notice)
@@ -212,7 +212,7 @@ def _into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
     return heard
 
 
-def _changes_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
+def _changes_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
     async def heard(message: Msg) -> None:
         try:
             change = work_pb2.JobChange.FromString(message.data)
@@ -223,14 +223,14 @@ def _changes_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
     return heard
 
 
-def _workers_into_hub(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
+def _workers_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
     async def heard(message: Msg) -> None:
         with suppress(DecodeError):
             told = work_pb2.WorkerNotice.FromString(message.data)
             until = told.until.ToDatetime(UTC) if told.HasField("until") else None
             # What a newer worker is short of, this one cannot tell its users.
             shortage = _SHORTAGES.get(told.shortage, Shortage.NONE)
-            hub.roll.heard(Presence(told.worker, told.slot_count, shortage, until))
+            hub.roll.heard(WorkerStatus(told.worker, told.slot_count, shortage, until))
 
     return heard
 
@@ -246,7 +246,7 @@ def _notice_of(content: bytes) -> Notice | None:
     return Notice(told.job.removeprefix("jobs/"), told.epoch, told.sequence, told.progress)
 
 
-async def _quietly(hint: Awaitable[None]) -> None:
+async def ignore_broker_errors(hint: Awaitable[None]) -> None:
     try:
         await hint
     except _AWAY as error:

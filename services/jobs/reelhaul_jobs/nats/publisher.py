@@ -38,7 +38,7 @@ class Publisher:
         self._client, self._inbox = client, inbox
         self._number = 0
         #: Tokens of what is not acknowledged so far.
-        self._waiting: dict[str, _Batch] = {}
+        self._waiting: dict[str, PendingAcks] = {}
 
     @classmethod
     @asynccontextmanager
@@ -54,7 +54,7 @@ class Publisher:
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[bool]:
         """Of each of *messages* whether it is stored for sure. Never raises for want of a broker."""
-        batch = _Batch()
+        batch = PendingAcks()
         try:
             for message in messages:
                 await self._send(message, batch)
@@ -66,7 +66,7 @@ class Publisher:
             log.warning("items were not published", extra={"items": lost, "cause": batch.cause})
         return [message.id in batch.stored for message in messages]
 
-    async def _send(self, message: Message, batch: _Batch) -> None:
+    async def _send(self, message: Message, batch: PendingAcks) -> None:
         self._number += 1
         token = str(self._number)
         header = {"Nats-Msg-Id": message.id}
@@ -88,7 +88,7 @@ class Publisher:
             batch.settle(token, refusal)
 
 
-class _Batch:
+class PendingAcks:
     """Messages whose acknowledgements are waited for together."""
 
     def __init__(self) -> None:

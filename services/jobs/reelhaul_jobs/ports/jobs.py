@@ -10,28 +10,28 @@ from typing import Protocol
 from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
-from reelhaul_jobs.model.rate_limited_lease import Passage
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.transition import Transition
 
 #: What becomes of a job as it is now. Pure: it may run again.
-Rule = Callable[[Job], Change]
+Rule = Callable[[Job], Transition]
 
 #: The same for an expansion and its entries, told which of them its schedule has seen.
-RuleOfList = Callable[[Job, Set[tuple[str, str]]], Change]
+RuleOfList = Callable[[Job, Set[tuple[str, str]]], Transition]
 
 #: The same for one of many jobs; None leaves it as it is, and out of the answer.
-RuleOfMany = Callable[[Job], Change | None]
+RuleOfMany = Callable[[Job], Transition | None]
 
 #: As Rule, of a job that passes its site's gate.
-SiteRule = Callable[[Job, Passage], Change]
+SiteRule = Callable[[Job, RateLimitView], Transition]
 
 #: Site and egress whose gate a change is about.
 SiteKey = Callable[[Job], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class IdempotencyKey:
     """What makes a call idempotent: stored with its effect, in one transaction (AIP-155)."""
 
     tenant: str
@@ -72,14 +72,14 @@ class Page:
 class JobStore(Protocol):
     """Jobs, their attempts and events: the truth. What a call answered is on disk."""
 
-    async def add(self, jobs: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
+    async def add(self, jobs: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
         """Keep new *jobs* with their first events; the jobs kept.
 
         The same *request* again answers the first call's jobs as they are now. Raises
         RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
         """
 
-    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+    async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
         """Keep the jobs of *batch* with their first events; what became of it.
 
         A job whose id is taken joins the failed. The same *request* again answers the first
@@ -87,7 +87,7 @@ class JobStore(Protocol):
         Raises REQUEST_ID_REUSED.
         """
 
-    async def earlier(self, request: Request) -> Sequence[Job] | None:
+    async def find_by_idempotency_key(self, request: IdempotencyKey) -> Sequence[Job] | None:
         """The jobs, as they are now, of the first call with this *request*; None where there was none.
 
         Raises REQUEST_ID_REUSED.
@@ -105,7 +105,7 @@ class JobStore(Protocol):
     async def summary(self, asked: Range) -> Summary:
         """What became of the jobs of a stretch of time."""
 
-    async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
+    async def change(self, job_id: str, rule: Rule, request: IdempotencyKey | None = None) -> Transition:
         """What *rule* makes of the job, kept with its event and attempt, in one transaction.
 
         No other change comes between. What *rule* raises leaves all as it was. A repeated
@@ -115,22 +115,22 @@ class JobStore(Protocol):
 
     async def change_at_site(
         self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
-    ) -> Change:
+    ) -> Transition:
         """As ``change``, with the gate of (site, egress) that *key* names: it is kept with the change.
 
         Passage.leased is told only where *counted*.
         """
 
     async def change_many(
-        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
-    ) -> Sequence[Change]:
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None = None
+    ) -> Sequence[Transition]:
         """What *rule* makes of each of the jobs that has a row, kept in one transaction.
 
         Each is asked once, in the order given. What *rule* raises leaves all as they were. A
         repeated *request* answers the jobs that the first call answered, as they are.
         """
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
         """As ``change``, where the job may make others, which are kept with it.
 
         *rule* is told which of *media_ids* the job's schedule has seen, each with its
@@ -155,7 +155,7 @@ class JobStore(Protocol):
     async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
         """Revisions by id of those of at most 500 jobs that are there."""
 
-    async def place(self, job: Job) -> int:
+    async def queue_position(self, job: Job) -> int:
         """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
 
     async def key(self, name: str) -> bytes:

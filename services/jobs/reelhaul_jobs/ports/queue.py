@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from reelhaul_jobs.model.fair_scheduling import Held, Ready
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.sites import UNLIMITED, SiteNow
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.states import QueueStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class BacklogQuery:
     """What the dispatcher wants to see of the backlog."""
 
     #: Jobs of each tenant.
@@ -33,7 +33,7 @@ class Backlog:
 
     ready: Mapping[str, Sequence[Ready]] = field(default_factory=dict)
     #: What is published and leased.
-    held: Held = field(default_factory=Held)
+    held: InFlightCounts = field(default_factory=InFlightCounts)
     #: The sites that have ready jobs, of those looked at.
     sites: Mapping[str, SiteNow] = field(default_factory=dict)
     #: Published jobs in all: what of the window is used.
@@ -49,17 +49,19 @@ class Backlog:
 class QueueStore(Protocol):
     """The same rows, as the loops look at them."""
 
-    async def backlog(self, look: Look, now: datetime) -> Backlog:
+    async def backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
         """Ready jobs of a bounded number of tenants and sites; reads no more rows than it answers."""
 
-    async def take(self, jobs: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
+    async def mark_published(
+        self, jobs: Sequence[Ready], until: datetime, leader: str | None
+    ) -> Sequence[Ready]:
         """Mark these as published, to be looked after at *until*; those that still were ready, come back.
 
         None where *leader* does not lead the dispatcher any more: so what is in hand at a
         site never passes its limit, whoever believes to lead. None for a leader: not asked.
         """
 
-    async def put_back(self, jobs: Sequence[Ready]) -> None:
+    async def mark_ready(self, jobs: Sequence[Ready]) -> None:
         """These attempts did not get into JetStream after all: they are ready again, unless claimed."""
 
     async def outstanding(self, limit: int) -> Sequence[Ready]:
@@ -68,44 +70,46 @@ class QueueStore(Protocol):
     async def site(self, site: str, now: datetime) -> SiteNow:
         """How *site* stands."""
 
-    async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
+    async def due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         """Ids of jobs in *lane* (but READY) whose ``due`` is not after *before*, the longest due first."""
 
-    async def count(self, lanes: Sequence[Lane]) -> int:
+    async def count(self, lanes: Sequence[QueueStage]) -> int:
         """How many jobs are in *lanes*, which are none of READY and IDLE."""
 
-    async def seen(self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)) -> None:
+    async def record_worker_heartbeat(
+        self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)
+    ) -> None:
         """A live worker has so many slots, and may use these egresses, one at least."""
 
     async def slots(self, now: datetime) -> int:
         """Slots of the workers seen lately."""
 
-    async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
+    async def list_expiry_pending(self, now: datetime, limit: int) -> Sequence[Job]:
         """Jobs whose artifacts' expiry storage is to be told of now."""
 
-    async def cascading(self, limit: int) -> Sequence[Job]:
+    async def list_cascade_cancellations(self, limit: int) -> Sequence[Job]:
         """Expansions whose jobs are to be cancelled, the longest waiting first."""
 
-    async def living(self, parent: str, limit: int) -> Sequence[str]:
+    async def list_active_children(self, parent: str, limit: int) -> Sequence[str]:
         """Ids of jobs of the expansion *parent* that have not ended and are not being cancelled."""
 
     async def expired(self, now: datetime, limit: int) -> Sequence[str]:
         """Ids of ended jobs that are there and whose time has passed."""
 
-    async def confirmed(self, job_id: str, again: datetime | None) -> None:
+    async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         """Storage knows (None), or is to be told again at *again*."""
 
     async def purge(self, job_id: str) -> None:
         """Remove the job's row with its attempts and events. Purging nothing is not an error."""
 
-    async def forget(self, events_before: datetime, requests_before: datetime) -> None:
+    async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
         """Drop old events and request records."""
 
     async def forget_gates(self, before: datetime) -> None:
         """Drop gates at which nothing happened since *before*."""
 
-    async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
+    async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """Whether *holder* leads *loop* until *lasting* from now; one holder at a time."""
 
-    async def resign(self, loop: str, holder: str) -> None:
+    async def release_leadership(self, loop: str, holder: str) -> None:
         """*holder* leads *loop* no more."""

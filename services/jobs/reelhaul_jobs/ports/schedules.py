@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from reelhaul_jobs.model.schedule import Run, Schedule
-from reelhaul_jobs.ports.jobs import Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey
 
 #: What becomes of a schedule as it is now. Pure: it may run again.
 Rule = Callable[[Schedule], Schedule]
@@ -19,7 +19,7 @@ RunRule = Callable[[Schedule, bool], Run]
 class ScheduleStore(Protocol):
     """Schedules, each its tenant's own: another tenant's are not there."""
 
-    async def add(self, schedule: Schedule, request: Request | None = None) -> Schedule:
+    async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
         """Keep a new schedule. The same *request* again answers the first one as it is now.
 
         Raises RESOURCE_EXISTS, QUOTA_EXCEEDED above ``model.MOST``, REQUEST_ID_REUSED.
@@ -34,7 +34,9 @@ class ScheduleStore(Protocol):
     async def change(self, tenant: str, schedule_id: str, rule: Rule) -> Schedule:
         """What *rule* makes of it, kept. What *rule* raises leaves all as it was. ``NotFound``."""
 
-    async def run(self, tenant: str, schedule_id: str, rule: RunRule, request: Request | None = None) -> Run:
+    async def run(
+        self, tenant: str, schedule_id: str, rule: RunRule, request: IdempotencyKey | None = None
+    ) -> Run:
         """What *rule* makes of it, kept in one transaction with the job that it made. ``NotFound``.
 
         A repeated *request* answers the first one's job.

@@ -12,7 +12,7 @@ from reelhaul_jobs.model.states import State
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Move:
+class StateEvent:
     """That a job moved, in the order in which moves are read."""
 
     time: datetime
@@ -22,12 +22,12 @@ class Move:
     left: State | None = field(default=None, compare=False)
 
 
-class MoveStore(Protocol):
+class StateEventStore(Protocol):
     """The same rows, for those who follow many jobs."""
 
     async def moves(
-        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
-    ) -> Sequence[Move]:
+        self, after: StateEvent, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[StateEvent]:
         """Moves behind *after*, in order; only of a *tenant*, or only *among* at most 500 jobs.
 
         Times are those of the clocks that made the moves: one that is committed late comes

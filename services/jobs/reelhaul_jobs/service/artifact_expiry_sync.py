@@ -18,7 +18,7 @@ _BATCH = 50
 _AGAIN = timedelta(seconds=10)
 
 
-class Confirmer:
+class ArtifactExpirySync:
     """Follows the rows that say: storage has to be told."""
 
     def __init__(self, queue: QueueStore, storage: Storage, now: Clock) -> None:
@@ -28,7 +28,7 @@ class Confirmer:
 
     async def step(self) -> bool:
         """Tell storage of what is due. Whether there may be more to do at once."""
-        due = await self._queue.unconfirmed(self._now(), _BATCH)
+        due = await self._queue.list_expiry_pending(self._now(), _BATCH)
         try:
             # One goes ahead: while storage is away, it finds that out for all.
             told = [await self._tell(job) for job in due[:1]]
@@ -56,14 +56,14 @@ class Confirmer:
             log.warning("storage was not told", extra={"job": job.name, "cause": str(error)})
         finally:
             if not done:
-                await self._queue.confirmed(job.id, self._now() + _AGAIN)
+                await self._queue.mark_expiry_confirmed(job.id, self._now() + _AGAIN)
         return done
 
     async def _kept(self, job: Job) -> bool:
         assert job.expire_time is not None
         for artifact in job.artifacts:
             await self._storage.keep_until(artifact.name, job.expire_time)
-        await self._queue.confirmed(job.id, None)
+        await self._queue.mark_expiry_confirmed(job.id, None)
         return True
 
     async def _deleted(self, job: Job) -> bool:

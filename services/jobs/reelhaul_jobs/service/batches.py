@@ -13,18 +13,18 @@ from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
-from reelhaul_jobs.model.states import REOPENED, Kind
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.states import RETRY_TRANSITIONS, Kind
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.ports.jobs import JobStore, Query, Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Query
 from reelhaul_jobs.service.jobs import Owner
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import FieldInvalid, NotFound, ReelhaulError, Violation
 
 #: Jobs that one call may retry.
 MOST = 1000
 
-_REOPENED = Any(tuple(Term("state", Sign.EQUAL, int(state)) for state in REOPENED))
+_REOPENED = Any(tuple(Term("state", Sign.EQUAL, int(state)) for state in RETRY_TRANSITIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Retried:
 class Batches:
     """What one may do with many jobs at once, each call in one transaction."""
 
-    def __init__(self, store: JobStore, news: News, now: Clock) -> None:
+    def __init__(self, store: JobStore, news: ChangeNotifier, now: Clock) -> None:
         self._store = store
         self._news = news
         self._now = now
 
-    async def create(self, asked: Batch, request: Request | None, *, partly: bool) -> Batch:
+    async def create(self, asked: Batch, request: IdempotencyKey | None, *, partly: bool) -> Batch:
         """Admit the jobs of *asked*: on disk when this returns; what became of them.
 
         All or none, unless *partly*. Raises RESOURCE_EXISTS (an id is taken), FIELD_INVALID,
@@ -67,9 +67,9 @@ class Batches:
         await self._news.tell_all(list(kept.jobs.values()))
         return kept
 
-    async def created(self, request: Request | None) -> Batch | None:
+    async def created(self, request: IdempotencyKey | None) -> Batch | None:
         """The jobs of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
-        if request is None or (kept := await self._store.earlier(request)) is None:
+        if request is None or (kept := await self._store.find_by_idempotency_key(request)) is None:
             return None
         return Batch(dict(enumerate(kept)))
 
@@ -86,15 +86,15 @@ class Batches:
         now = self._now()
         await self.get(job_ids, owner)
 
-        def rule(job: Job) -> Change:
+        def rule(job: Job) -> Transition:
             if job.delete_time is not None:
                 raise NotFound(job.name)
-            return changes.none(job) if job.state.terminal else queue_transitions.cancelling(job, now)
+            return changes.no_change(job) if job.state.terminal else queue_transitions.cancelling(job, now)
 
         return await self._told(await self._store.change_many(job_ids, rule))
 
     async def retry(
-        self, wanted: Wanted, owner: Owner, request: Request | None, *, only_look: bool = False
+        self, wanted: Wanted, owner: Owner, request: IdempotencyKey | None, *, only_look: bool = False
     ) -> Retried:
         """Queue again what FAILED or was CANCELLED of *wanted*, or *only_look* what that would be.
 
@@ -104,8 +104,8 @@ class Batches:
         if only_look:
             return found
 
-        def rule(job: Job) -> Change | None:
-            gone = job.delete_time is not None or job.state not in REOPENED
+        def rule(job: Job) -> Transition | None:
+            gone = job.delete_time is not None or job.state not in RETRY_TRANSITIONS
             return None if gone else queue_transitions.retried(job, now)
 
         done = await self._store.change_many([job.id for job in found.jobs], rule, request)
@@ -114,18 +114,18 @@ class Batches:
     async def _retriable(self, wanted: Wanted, owner: Owner) -> Retried:
         if wanted.ids:
             present = await self.get(wanted.ids, owner)
-            return Retried([job for job in present if job.state in REOPENED])
+            return Retried([job for job in present if job.state in RETRY_TRANSITIONS])
         narrowed = _REOPENED if wanted.where is None else Every((wanted.where, _REOPENED))
         query = Query(tenant=owner, limit=MOST, descending=False, where=narrowed, total=0)
         page = await self._store.page(query)
         return Retried(page.jobs, page.more)
 
-    async def _told(self, done: Sequence[Change]) -> Sequence[Job]:
+    async def _told(self, done: Sequence[Transition]) -> Sequence[Job]:
         for change in done:
             await self._news.tell(change)
         return [change.job for change in done]
 
-    async def _whole(self, batch: Batch, request: Request | None) -> Batch:
+    async def _whole(self, batch: Batch, request: IdempotencyKey | None) -> Batch:
         jobs = list(batch.jobs.values())
         try:
             return Batch(dict(enumerate(await self._store.add(jobs, request))))
@@ -138,7 +138,7 @@ class Batches:
             text, told = f"{field}: {error.text}", error.metadata
             raise ReelhaulError(error.reason, text, metadata=told, violations=violations) from error
 
-    async def _in_part(self, batch: Batch, request: Request | None) -> Batch:
+    async def _in_part(self, batch: Batch, request: IdempotencyKey | None) -> Batch:
         kept = await self._store.add_batch(batch, request)
         if not kept.jobs:
             raise none_admitted(kept.failed[min(kept.failed)], len(kept.failed))

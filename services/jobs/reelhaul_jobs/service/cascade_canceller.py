@@ -10,17 +10,17 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound
 
 _PARENTS = 20
 _BATCH = 200
 
 
-class Cascader:
+class CascadeCanceller:
     """Follows the rows that say: its jobs are to be cancelled with it."""
 
-    def __init__(self, store: JobStore, queue: QueueStore, news: News, now: Clock) -> None:
+    def __init__(self, store: JobStore, queue: QueueStore, news: ChangeNotifier, now: Clock) -> None:
         self._store = store
         self._queue = queue
         self._news = news
@@ -28,13 +28,13 @@ class Cascader:
 
     async def step(self) -> bool:
         """Cancel some jobs of each such expansion. Whether there may be more to do at once."""
-        parents = await self._queue.cascading(_PARENTS)
+        parents = await self._queue.list_cascade_cancellations(_PARENTS)
         done = [await self._cascade(parent) for parent in parents]
         return not all(done) or len(parents) == _PARENTS
 
     async def _cascade(self, parent: Job) -> bool:
         """Whether none of *parent*'s jobs was left."""
-        ids = await self._queue.living(parent.id, _BATCH)
+        ids = await self._queue.list_active_children(parent.id, _BATCH)
         await asyncio.gather(*(self._cancel(job_id, parent) for job_id in ids))
         if not ids:
             # It makes no more: a list is paged through by a running job alone.

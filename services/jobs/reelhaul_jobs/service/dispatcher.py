@@ -12,14 +12,14 @@ from reelhaul_jobs.model import fair_scheduling, sites
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.ports.queue import Backlog, Look, QueueStore
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.ports.queue import Backlog, BacklogQuery, QueueStore
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime import failpoints
 
 log = logging.getLogger(__name__)
 
 
-def look_again(lease: timedelta) -> timedelta:
+def republish_delay(lease: timedelta) -> timedelta:
     """After how long a published item that nobody claimed is looked after again.
 
     By then JetStream has put an item whose worker died to another one.
@@ -50,17 +50,17 @@ class Dispatcher:
         weights: Mapping[str, float] | None = None,
         *,
         leader: str | None = None,
-        hub: Hub | None = None,
+        hub: EventHub | None = None,
     ) -> None:
         """*leader* is this replica's name in the lease; *hub* rings for the next step."""
         self._queue = queue
         self._bus = bus
         self._now = now
-        self._look_again = look_again(lease)
+        self._look_again = republish_delay(lease)
         self._limits = limits or SiteLimits()
         self._weights = weights or {}
         self._leader = leader
-        self._hub = hub or Hub()
+        self._hub = hub or EventHub()
         self._timer: asyncio.TimerHandle | None = None
         self._window = fair_scheduling.window(0, 0)
         self._drained = 0.0
@@ -73,25 +73,25 @@ class Dispatcher:
         """Publish what fits. Whether there may be more to do soon."""
         now = self._now()
         # Until this step knows better: what makes room meanwhile is not to be missed.
-        self._hub.crowded = True
+        self._hub.dispatch_blocked = True
         look = self._look(now)
         backlog = await self._queue.backlog(look, now)
         self._window = fair_scheduling.window(backlog.slots, self._rate(now))
         rooms = {name: sites.room(site, self._limits, now) for name, site in backlog.sites.items()}
         room = self._window - backlog.published
-        picks = fair_scheduling.picks(
+        picks = fair_scheduling.select_fairly(
             backlog.ready, room, held=backlog.held, rooms=rooms, weights=self._weights
         )
         if not picks:
             self._wake_when_open(backlog, now)
-            self._hub.crowded = bool(backlog.sites)
-            return self._turned(backlog) and room > 0
-        self._turned(backlog)
+            self._hub.dispatch_blocked = bool(backlog.sites)
+            return self.advance_cursor(backlog) and room > 0
+        self.advance_cursor(backlog)
         stored = await self._published(picks, now)
         self._drained += stored
-        self._hub.crowded = stored < len(picks) or _left_behind(look, backlog, len(picks), room)
+        self._hub.dispatch_blocked = stored < len(picks) or _left_behind(look, backlog, len(picks), room)
         # A window that was half empty is soon empty again; else what is claimed from it asks for the next.
-        return self._hub.crowded and stored == len(picks) and 2 * backlog.published < self._window
+        return self._hub.dispatch_blocked and stored == len(picks) and 2 * backlog.published < self._window
 
     async def taken_over(self) -> None:
         """Publish again what is marked as published: the leader before may not have come to it.
@@ -105,24 +105,24 @@ class Dispatcher:
 
     async def _published(self, picks: Sequence[fair_scheduling.Ready], now: datetime) -> int:
         """How many of *picks* are marked and stored; those that are not stored are ready again."""
-        taken = await self._queue.take(picks, now + self._look_again, self._leader)
+        taken = await self._queue.mark_published(picks, now + self._look_again, self._leader)
         failpoints.reached("jobs.dispatch.before_publish")
         stored = await self._bus.publish(taken, now)
         failpoints.reached("jobs.dispatch.after_publish")
         if len(stored) < len(taken):
             there = {job.id for job in stored}
-            await self._queue.put_back([job for job in taken if job.id not in there])
+            await self._queue.mark_ready([job for job in taken if job.id not in there])
         return len(stored)
 
-    def _look(self, now: datetime) -> Look:
-        return Look(
+    def _look(self, now: datetime) -> BacklogQuery:
+        return BacklogQuery(
             limit=self._window,
             room=lambda site: sites.room(site, self._limits, now),
             after_tenant=self._after_tenant,
             after_sites=self._after_sites,
         )
 
-    def _turned(self, backlog: Backlog) -> bool:
+    def advance_cursor(self, backlog: Backlog) -> bool:
         """Look behind this backlog next time. Whether there is something behind it not seen yet."""
         new_round = not self._after_tenant and not self._after_sites
         self._after_tenant, self._after_sites = backlog.last_tenant, backlog.last_sites
@@ -143,7 +143,7 @@ class Dispatcher:
             self._timer = asyncio.get_running_loop().call_later(wait, self._hub.dispatch.set)
 
 
-def _left_behind(look: Look, backlog: Backlog, picked: int, room: int) -> bool:
+def _left_behind(look: BacklogQuery, backlog: Backlog, picked: int, room: int) -> bool:
     """Whether jobs may be ready that were not among the *picked*."""
     if backlog.last_tenant or backlog.last_sites or picked >= room:
         return True

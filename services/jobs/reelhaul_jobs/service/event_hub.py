@@ -10,7 +10,7 @@ from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.ports.bus import Notice
-from reelhaul_jobs.service.worker_registry import Roll
+from reelhaul_jobs.service.worker_registry import WorkerRegistry
 from reelhaul_runtime.errors import ReelhaulError
 
 # Newest progress kept in hand; older ones are still on the bus.
@@ -41,7 +41,7 @@ class AllListener(Protocol):
         """Nothing more comes: the process drains."""
 
 
-class Hub:
+class EventHub:
     """Fans out what comes over the bus. Nobody here holds anybody up."""
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class Hub:
         self._watchers = 0
         self._closed = False
         #: The workers that were heard of lately.
-        self.roll = Roll()
+        self.roll = WorkerRegistry()
         #: Rings when there may be something to dispatch.
         self.dispatch = asyncio.Event()
         #: Ready jobs wait for room: any change may make some.
-        self.crowded = True
+        self.dispatch_blocked = True
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -99,7 +99,7 @@ class Hub:
 
     def row_changed(self, job_id: str, revision: int, tenant: str = "", *, ready: bool = True) -> None:
         """A row changed, here or at another replica. Unless *ready*, the job is none to dispatch."""
-        if ready or self.crowded:
+        if ready or self.dispatch_blocked:
             self.dispatch.set()
         if listener := self._listeners.get(job_id):
             listener.row_changed(revision)

@@ -14,7 +14,7 @@ from reelhaul_runtime.errors import NotFound
 _BATCH = 100
 
 
-class Retirer:
+class ExpiredJobDeleter:
     """Deletes what has expired, as its user could: the confirmer then removes artifacts and rows."""
 
     def __init__(self, store: JobStore, queue: QueueStore, now: Clock) -> None:

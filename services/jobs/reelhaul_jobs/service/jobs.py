@@ -11,13 +11,13 @@ from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.ports.jobs import JobStore, Page, Query, Request, Rule
+from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Page, Query, Rule
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Probe
-from reelhaul_jobs.service.event_hub import Hub
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
 
@@ -26,7 +26,7 @@ Owner = str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class JobView:
     """A job as its reader is told of it."""
 
     job: Job
@@ -43,8 +43,8 @@ class Jobs:
         self,
         store: JobStore,
         queue: QueueStore,
-        hub: Hub,
-        news: News,
+        hub: EventHub,
+        news: ChangeNotifier,
         probe: Probe,
         now: Clock,
         limits: SiteLimits | None = None,
@@ -57,7 +57,7 @@ class Jobs:
         self._now = now
         self._limits = limits or SiteLimits()
 
-    async def create(self, job: Job, request: Request | None) -> Seen:
+    async def create(self, job: Job, request: IdempotencyKey | None) -> JobView:
         """Admit *job*: on disk when this returns. The same request again is the same job.
 
         Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
@@ -66,36 +66,36 @@ class Jobs:
         (kept,) = await self._store.add([queue_transitions.admitted(job)], request)
         failpoints.reached("jobs.create.after_commit")
         await self._news.tell_row(kept)
-        return Seen(kept, wait_reason.wait_of(kept))
+        return JobView(kept, wait_reason.wait_of(kept))
 
-    async def created(self, request: Request | None) -> Seen | None:
+    async def created(self, request: IdempotencyKey | None) -> JobView | None:
         """The job of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
-        if request is None or (kept := await self._store.earlier(request)) is None:
+        if request is None or (kept := await self._store.find_by_idempotency_key(request)) is None:
             return None
-        return Seen(kept[0], wait_reason.wait_of(kept[0]))
+        return JobView(kept[0], wait_reason.wait_of(kept[0]))
 
-    async def forecast(self, job: Job) -> Seen:
+    async def preflight(self, job: Job) -> JobView:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         listed = job.expansion.max_entries if job.expansion else 0
         media, estimate = await self._probe.look(job.url, job.format, listed)
         preflight.check(job.format, media, estimate)
         would_be = replace(queue_transitions.admitted(job), media=media)
-        return Seen(would_be, wait_reason.wait_of(would_be), estimate)
+        return JobView(would_be, wait_reason.wait_of(would_be), estimate)
 
-    async def get(self, job_id: str, owner: Owner) -> Seen:
+    async def get(self, job_id: str, owner: Owner) -> JobView:
         """The job with its newest progress, and why it waits. ``NotFound`` for others' jobs."""
-        job = self.freshest(_owned(await self._store.get(job_id), owner))
+        job = self.with_latest_progress(_owned(await self._store.get(job_id), owner))
         children = await self._store.children(job.id) if job.kind is Kind.EXPANSION else None
         if job.state is not State.QUEUED:
-            return Seen(job, wait_reason.wait_of(job), children=children)
+            return JobView(job, wait_reason.wait_of(job), children=children)
         now = self._now()
-        place = await self._store.place(job)
+        place = await self._store.queue_position(job)
         slots, present = await self._queue.slots(now), self._hub.roll.present()
         site = wait_reason.wait_at(await self._queue.site(job.site, now), self._limits, now)
-        crew = wait_reason.Crew(
+        crew = wait_reason.WorkerAvailability(
             lives=slots > 0 or bool(present), short=worker_status.shortage_of(present, slots)
         )
-        return Seen(job, wait_reason.wait_of(job, place=place, crew=crew, site=site), children=children)
+        return JobView(job, wait_reason.wait_of(job, place=place, crew=crew, site=site), children=children)
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
@@ -105,35 +105,37 @@ class Jobs:
         """What became of the jobs of a stretch of time."""
         return await self._store.summary(asked)
 
-    async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> Seen:
+    async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> JobView:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
         return await self._changed(
             job_id, owner, etag, lambda job: queue_transitions.cancelling(job, self._now(), reason)
         )
 
-    async def stop_recording(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+    async def stop_recording(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """End its recording, and keep it. STATE_CONFLICT where nothing is recorded; ETAG_MISMATCH."""
         return await self._changed(
             job_id, owner, etag, lambda job: user_actions.recording_stopped(job, self._now())
         )
 
     async def retry(
-        self, job_id: str, owner: Owner, *, etag: str = "", request: Request | None = None
-    ) -> Seen:
+        self, job_id: str, owner: Owner, *, etag: str = "", request: IdempotencyKey | None = None
+    ) -> JobView:
         """Queue a FAILED or CANCELLED job again. STATE_CONFLICT for any other; ETAG_MISMATCH."""
         return await self._changed(
             job_id, owner, etag, lambda job: queue_transitions.retried(job, self._now()), request
         )
 
-    async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+    async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """Hold the job until it is resumed. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
         return await self._changed(job_id, owner, etag, lambda job: user_actions.paused(job, self._now()))
 
-    async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> Seen:
+    async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """Let a held job go on. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
         return await self._changed(job_id, owner, etag, lambda job: user_actions.resumed(job, self._now()))
 
-    async def update(self, job_id: str, owner: Owner, update: user_actions.Update, *, etag: str = "") -> Seen:
+    async def update(
+        self, job_id: str, owner: Owner, update: user_actions.Update, *, etag: str = ""
+    ) -> JobView:
         """Change what *update* names. STATE_CONFLICT where it is too late for that; ETAG_MISMATCH."""
         return await self._changed(
             job_id, owner, etag, lambda job: user_actions.updated(job, update, self._now())
@@ -159,17 +161,17 @@ class Jobs:
         _owned(await self._store.get(job_id), owner)
         return await self._store.attempts(job_id, below=below, limit=limit)
 
-    def freshest(self, job: Job) -> Job:
+    def with_latest_progress(self, job: Job) -> Job:
         """*job* with the newest progress of its lease, where the bus told a newer one than the row."""
         notice = self._hub.newest(job.id)
         if notice is None or not job.leased or notice.epoch != job.epoch:
             return job
-        return job.but(progress=notice.progress)
+        return job.replace_fields(progress=notice.progress)
 
     async def _changed(
-        self, job_id: str, owner: Owner, etag: str, rule: Rule, request: Request | None = None
-    ) -> Seen:
-        def guarded(job: Job) -> Change:
+        self, job_id: str, owner: Owner, etag: str, rule: Rule, request: IdempotencyKey | None = None
+    ) -> JobView:
+        def guarded(job: Job) -> Transition:
             _owned(job, owner)
             if job.delete_time is not None:
                 raise NotFound(job.name)
@@ -178,7 +180,7 @@ class Jobs:
 
         change = await self._store.change(job_id, guarded, request)
         await self._news.tell(change)
-        return Seen(self.freshest(change.job), wait_reason.wait_of(change.job))
+        return JobView(self.with_latest_progress(change.job), wait_reason.wait_of(change.job))
 
 
 def _owned(job: Job, owner: Owner) -> Job:

@@ -10,15 +10,15 @@ from datetime import datetime, timedelta
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, playlist_expansion, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import Gate
-from reelhaul_jobs.model.rate_limited_lease import Passage
+from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Kind, State
-from reelhaul_jobs.model.transition import Change, Refusal, RefusalReason
+from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 
@@ -64,7 +64,7 @@ class Leases:
         self,
         store: JobStore,
         queue: QueueStore,
-        news: News,
+        news: ChangeNotifier,
         now: Clock,
         duration: timedelta,
         limits: SiteLimits | None = None,
@@ -82,7 +82,7 @@ class Leases:
         """The job's lease, or why not."""
         await self._note(claim.worker, slots, (claim.egress, *claim.other_egresses))
 
-        def rule(job: Job, passage: Passage) -> Change:
+        def rule(job: Job, passage: RateLimitView) -> Transition:
             return rate_limited_lease.claimed(job, claim, passage, self._limits, self._now())
 
         counted = self._limits.any
@@ -104,12 +104,16 @@ class Leases:
     ) -> Renewed | Refusal:
         """The lease prolonged, and whether to stop; or that it is gone. Each of *entries* is a job then."""
 
-        def rule(job: Job, passage: Passage) -> Change:
+        def rule(job: Job, passage: RateLimitView) -> Transition:
             return rate_limited_lease.renewed(self._renewed(job, epoch, progress, media), progress, passage)
 
-        def growing(job: Job, seen: Set[tuple[str, str]]) -> Change:
+        def growing(job: Job, seen: Set[tuple[str, str]]) -> Transition:
             change = self._renewed(job, epoch, progress, media)
-            return change if change.refusal else playlist_expansion.grown(change, entries, seen, self._now())
+            return (
+                change
+                if change.refusal
+                else playlist_expansion.add_children(change, entries, seen, self._now())
+            )
 
         if entries:
             change = await self._expand(job_id, entries, growing)
@@ -130,13 +134,13 @@ class Leases:
         epoch: int,
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
-    ) -> Change:
+    ) -> Transition:
         return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
 
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
         """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
 
-        def rule(job: Job, passage: Passage) -> Change:
+        def rule(job: Job, passage: RateLimitView) -> Transition:
             change = rate_limited_lease.finished(job, epoch, outcome, passage, self._limits, self._now())
             return _checked(change)
 
@@ -152,7 +156,7 @@ class Leases:
 
     async def _change_at_site(
         self, job_id: str, key: SiteKey, rule: SiteRule, *, counted: bool = False
-    ) -> Change | Refusal:
+    ) -> Transition | Refusal:
         try:
             change = await self._store.change_at_site(job_id, key, rule, self._now(), counted=counted)
         except NotFound:
@@ -163,7 +167,7 @@ class Leases:
 
     async def _expand(
         self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: RuleOfList
-    ) -> Change | Refusal:
+    ) -> Transition | Refusal:
         try:
             change = await self._store.expand(job_id, [playlist_expansion.media_id(e) for e in entries], rule)
         except NotFound:
@@ -191,10 +195,10 @@ class Leases:
         if len(self._seen) > 1000:
             self._seen = {name: seen for name, seen in self._seen.items() if now - seen[2] < _SEEN_AGAIN}
         self._seen[worker] = *told, now
-        await self._queue.seen(worker, told[0], now, told[1])
+        await self._queue.record_worker_heartbeat(worker, told[0], now, told[1])
 
 
-def _checked(change: Change) -> Change:
+def _checked(change: Transition) -> Transition:
     """*change*, unless a job would have succeeded without what makes it a success."""
     job = change.job
     if change.made and job.state is State.SUCCEEDED and (job.kind is Kind.SINGLE) is not bool(job.artifacts):
@@ -202,12 +206,12 @@ def _checked(change: Change) -> Change:
     return change
 
 
-def _tell_of(gate: Gate | None) -> None:
+def _tell_of(gate: SiteRateLimit | None) -> None:
     if gate is not None and gate.parked and not gate.probe and gate.parked_until is not None:
         told = {"site": gate.site, "egress": gate.egress, "reason": gate.reason}
         log.warning("site parked", extra=told | {"until": gate.parked_until.isoformat()})
 
 
-def _refusal(change: Change) -> Refusal:
+def _refusal(change: Transition) -> Refusal:
     assert change.refusal is not None
     return change.refusal

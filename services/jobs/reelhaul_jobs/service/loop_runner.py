@@ -37,7 +37,7 @@ class Loop:
     rest: float
     bell: asyncio.Event | None = None
     #: What a new leader does first.
-    taken_over: Callable[[], Awaitable[None]] | None = None
+    on_leadership_gained: Callable[[], Awaitable[None]] | None = None
 
 
 class Leader:
@@ -57,7 +57,7 @@ class Leader:
         """Whether this replica may do the next step."""
         if time.monotonic() >= self._ask_at:
             led, self._leads = self._leads, False
-            self._leads = await self._queue.lead(self._loop, self._holder, self._now(), LEADING)
+            self._leads = await self._queue.acquire_leadership(self._loop, self._holder, self._now(), LEADING)
             self.new = self._leads and (self.new or not led)
             self._ask_at = time.monotonic() + LEADING.total_seconds() / 4
         return self._leads
@@ -65,7 +65,7 @@ class Leader:
     async def resign(self) -> None:
         """Let another replica lead at once."""
         if self._leads:
-            await self._queue.resign(self._loop, self._holder)
+            await self._queue.release_leadership(self._loop, self._holder)
 
 
 class _Pace:
@@ -109,8 +109,8 @@ async def _stepped(loop: Loop, leader: Leader) -> bool:
     try:
         if not await leader.leads():
             return False
-        if leader.new and loop.taken_over is not None:
-            await loop.taken_over()
+        if leader.new and loop.on_leadership_gained is not None:
+            await loop.on_leadership_gained()
         leader.new = False
         return await loop.step()
     except Unavailable as error:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.bus import JobBus
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 
 
-class News:
+class ChangeNotifier:
     """Says that rows changed. All of it may be lost: rows are the truth, and loops look again."""
 
-    def __init__(self, hub: Hub, bus: JobBus) -> None:
+    def __init__(self, hub: EventHub, bus: JobBus) -> None:
         self._hub = hub
         self._bus = bus
 
-    async def tell(self, change: Change) -> None:
+    async def tell(self, change: Transition) -> None:
         """Say what *change*, committed, means to others."""
         if change.job.revision == change.before.revision:
             return
@@ -35,5 +35,5 @@ class News:
         """Say that the row of *job* changed."""
         if job.state.terminal:
             self._hub.forget(job.id)
-        self._hub.row_changed(job.id, job.revision, job.tenant, ready=job.lane is Lane.READY)
+        self._hub.row_changed(job.id, job.revision, job.tenant, ready=job.lane is QueueStage.READY)
         await self._bus.changed(job)

@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 
 from reelhaul_jobs.model import leases, queue_transitions, transition
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.service.dispatcher import look_again
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.dispatcher import republish_delay
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, Unavailable
 
 log = logging.getLogger(__name__)
@@ -27,18 +27,24 @@ _NO_REST = timedelta(seconds=3)
 _FAR = timedelta(days=36500)
 
 
-class Sweeper:
+class Reaper:
     """Makes sure that nothing is stuck, from rows alone."""
 
     def __init__(
-        self, store: JobStore, queue: QueueStore, bus: JobBus, news: News, now: Clock, lease: timedelta
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        bus: JobBus,
+        news: ChangeNotifier,
+        now: Clock,
+        lease: timedelta,
     ) -> None:
         self._store = store
         self._queue = queue
         self._bus = bus
         self._news = news
         self._now = now
-        self._look_again = look_again(lease)
+        self._look_again = republish_delay(lease)
         # A worker renews every third of its lease and may be late by a little.
         self._grace = lease / 6
         # While this service, or its database, was away nobody could renew: give all workers the time to.
@@ -51,10 +57,12 @@ class Sweeper:
         """Look after everything once. Whether there may be more to do at once."""
         now = self._now()
         self._note_absence(now)
-        found = await self._sweep(Lane.LATER, now, lambda job: queue_transitions.due_now(job, now))
+        found = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.due_now(job, now))
         if now >= self._lapse_from:
             late = now - self._grace
-            found += await self._sweep(Lane.LEASED, late, lambda job: leases.lapsed(job, now, self._grace))
+            found += await self._sweep(
+                QueueStage.LEASED, late, lambda job: leases.expired(job, now, self._grace)
+            )
         try:
             found += await self._recover(now)
         except Unavailable:
@@ -76,28 +84,28 @@ class Sweeper:
             log.warning("the work stream was made anew; all that was in it is published again")
             total = 0
             while found := await self._sweep(
-                Lane.PUBLISHED, now + _FAR, lambda job: queue_transitions.republished(job, now)
+                QueueStage.PUBLISHED, now + _FAR, lambda job: queue_transitions.republished(job, now)
             ):
                 total += found
             return total
-        ids = await self._queue.due(Lane.PUBLISHED, now, _BATCH)
+        ids = await self._queue.due(QueueStage.PUBLISHED, now, _BATCH)
         if not ids:
             return 0
         # An item waits where all workers are busy; only where some are missing was one lost.
-        held = await self._queue.count([Lane.PUBLISHED, Lane.LEASED])
+        held = await self._queue.count([QueueStage.PUBLISHED, QueueStage.LEASED])
         if await self._bus.waiting() < held:
             return await self._change(ids, lambda job: queue_transitions.republished(job, now))
         await self._change(ids, lambda job: _looked_after(job, now + self._look_again))
         return 0
 
-    async def _sweep(self, lane: Lane, before: datetime, rule: Callable[[Job], Change]) -> int:
+    async def _sweep(self, lane: QueueStage, before: datetime, rule: Callable[[Job], Transition]) -> int:
         return await self._change(await self._queue.due(lane, before, _BATCH), rule)
 
-    async def _change(self, ids: Sequence[str], rule: Callable[[Job], Change]) -> int:
+    async def _change(self, ids: Sequence[str], rule: Callable[[Job], Transition]) -> int:
         """How many jobs *rule* changed."""
         return sum(await asyncio.gather(*(self._change_one(job_id, rule) for job_id in ids)))
 
-    async def _change_one(self, job_id: str, rule: Callable[[Job], Change]) -> bool:
+    async def _change_one(self, job_id: str, rule: Callable[[Job], Transition]) -> bool:
         try:
             made = await self._store.change(job_id, rule)
         except NotFound:
@@ -106,7 +114,7 @@ class Sweeper:
         return made.made
 
 
-def _looked_after(job: Job, again: datetime) -> Change:
-    if job.lane is not Lane.PUBLISHED:
-        return transition.none(job)
-    return Change(before=job, job=job.but(due=again))
+def _looked_after(job: Job, again: datetime) -> Transition:
+    if job.lane is not QueueStage.PUBLISHED:
+        return transition.no_change(job)
+    return Transition(before=job, job=job.replace_fields(due=again))

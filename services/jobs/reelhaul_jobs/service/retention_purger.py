@@ -18,7 +18,7 @@ GATES_KEPT = timedelta(days=1)
 _MARGIN = timedelta(hours=1)
 
 
-class Forgetter:
+class RetentionPurger:
     """Drops old events, old request ids and the gates of sites that nobody asks."""
 
     def __init__(self, queue: QueueStore, now: Clock) -> None:
@@ -28,6 +28,6 @@ class Forgetter:
     async def step(self) -> bool:
         """Drop what is old. There is never more to do at once."""
         now = self._now()
-        await self._queue.forget(now - EVENTS_KEPT - _MARGIN, now - REQUESTS_KEPT)
+        await self._queue.delete_old_records(now - EVENTS_KEPT - _MARGIN, now - REQUESTS_KEPT)
         await self._queue.forget_gates(now - GATES_KEPT)
         return False

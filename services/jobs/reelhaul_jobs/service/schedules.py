@@ -12,9 +12,9 @@ from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.schedule import Admit, Run, Schedule
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.ports.jobs import Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import ScheduleStore
-from reelhaul_jobs.service.notifier import News
+from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ _BATCH = 50
 class Schedules:
     """What one may do with one's schedules."""
 
-    def __init__(self, store: ScheduleStore, news: News, now: Clock, admit: Admit) -> None:
+    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: Admit) -> None:
         self._store = store
         self._news = news
         self._now = now
         self._admit = admit
 
-    async def create(self, schedule: Schedule, request: Request | None) -> Schedule:
+    async def create(self, schedule: Schedule, request: IdempotencyKey | None) -> Schedule:
         """Keep *schedule*. RESOURCE_EXISTS, QUOTA_EXCEEDED, REQUEST_ID_REUSED."""
         return await self._store.add(begun(schedule), request)
 
@@ -64,7 +64,7 @@ class Schedules:
         """Make jobs again. STATE_CONFLICT past its end_time."""
         return await self._store.change(tenant, schedule_id, lambda s: model.resumed(s, self._now()))
 
-    async def run(self, tenant: str, schedule_id: str, request: Request | None) -> Job:
+    async def run(self, tenant: str, schedule_id: str, request: IdempotencyKey | None) -> Job:
         """A job of it, now. STATE_CONFLICT where it would overlap."""
 
         def rule(schedule: Schedule, live: bool) -> Run:
@@ -79,7 +79,7 @@ class Schedules:
 class Scheduler:
     """The loop: makes the jobs whose time has come, each once, for a run moves its schedule on."""
 
-    def __init__(self, store: ScheduleStore, news: News, now: Clock, admit: Admit) -> None:
+    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: Admit) -> None:
         self._store = store
         self._news = news
         self._now = now

@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from reelhaul_jobs.model.worker_status import Presence
+from reelhaul_jobs.model.worker_status import WorkerStatus
 
 # They speak every ten seconds: two may be lost.
 _GONE_SECONDS = 30.0
 _MOST = 10_000
 
 
-class Roll:
+class WorkerRegistry:
     """Workers by what they said last, by a *clock* that only grows."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._heard: dict[str, tuple[Presence, float]] = {}
+        self._heard: dict[str, tuple[WorkerStatus, float]] = {}
 
-    def heard(self, presence: Presence) -> None:
+    def heard(self, presence: WorkerStatus) -> None:
         """A worker said so; without slots it leaves."""
         self._heard.pop(presence.worker, None)
         if presence.slots > 0:
@@ -27,7 +27,7 @@ class Roll:
         while len(self._heard) > _MOST:
             del self._heard[next(iter(self._heard))]
 
-    def present(self) -> Sequence[Presence]:
+    def present(self) -> Sequence[WorkerStatus]:
         """Those who live, as far as is known."""
         since = self._clock() - _GONE_SECONDS
         self._heard = {name: known for name, known in self._heard.items() if known[1] > since}

@@ -10,10 +10,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import Gate
-from reelhaul_jobs.model.rate_limited_lease import Passage
-from reelhaul_jobs.model.states import Lane
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
+from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import SiteKey, SiteRule
 from reelhaul_jobs.store import rate_limits, update
 from reelhaul_runtime.errors import NotFound, ReelhaulError
@@ -21,7 +21,7 @@ from reelhaul_runtime.sql.writer import Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LeaseUpdate:
     """What JobStore.change_at_site was asked for."""
 
     job_id: str
@@ -31,7 +31,7 @@ class Asked:
     counted: bool
 
 
-def changed(connection: Connection, asked: Sequence[Asked]) -> Sequence[Outcome]:
+def changed(connection: Connection, asked: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
     """What became of each of *asked*, done in their order."""
     outcomes: list[Outcome] = []
     for part in _without_repeats(asked):
@@ -39,9 +39,9 @@ def changed(connection: Connection, asked: Sequence[Asked]) -> Sequence[Outcome]
     return outcomes
 
 
-def _without_repeats(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+def _without_repeats(asked: Sequence[LeaseUpdate]) -> Iterator[list[LeaseUpdate]]:
     """*asked* in parts, in each of which no job comes twice: the second change sees the first."""
-    part: dict[str, Asked] = {}
+    part: dict[str, LeaseUpdate] = {}
     for one in asked:
         if one.job_id in part:
             yield list(part.values())
@@ -50,9 +50,9 @@ def _without_repeats(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
     yield list(part.values())
 
 
-def _changed(connection: Connection, asked: Sequence[Asked]) -> list[Outcome]:
-    found = update.to_change(connection, [one.job_id for one in asked])
-    sites = _Sites(connection, asked)
+def _changed(connection: Connection, asked: Sequence[LeaseUpdate]) -> list[Outcome]:
+    found = update.select_for_update(connection, [one.job_id for one in asked])
+    sites = RateLimitCache(connection, asked)
     outcomes = [_outcome(one, found.get(one.job_id), sites) for one in asked]
     update.write(connection, [o.value for o in outcomes if o.error is None and o.value.made])
     for gate in sites.changed.values():
@@ -60,7 +60,7 @@ def _changed(connection: Connection, asked: Sequence[Asked]) -> list[Outcome]:
     return outcomes
 
 
-def _outcome(one: Asked, job: Job | None, sites: _Sites) -> Outcome:
+def _outcome(one: LeaseUpdate, job: Job | None, sites: RateLimitCache) -> Outcome:
     if job is None:
         return Outcome(error=NotFound(f"jobs/{one.job_id}"))
     site, egress = one.key(job)
@@ -72,44 +72,44 @@ def _outcome(one: Asked, job: Job | None, sites: _Sites) -> Outcome:
     return Outcome(change)
 
 
-class _Sites:
+class RateLimitCache:
     """How sites stand, with what the changes before, not yet written, have made of them."""
 
-    def __init__(self, connection: Connection, asked: Sequence[Asked]) -> None:
+    def __init__(self, connection: Connection, asked: Sequence[LeaseUpdate]) -> None:
         self._connection = connection
         self._now = asked[0].now
-        self._any_gate = rate_limits.are_any(connection)
+        self._any_gate = rate_limits.any_exist(connection)
         self._leased: dict[str, int] = defaultdict(int)
         if any(one.counted for one in asked):
             self._leased.update(rate_limits.leased(connection))
-        self._passages: dict[tuple[str, str], Passage] = {}
+        self._passages: dict[tuple[str, str], RateLimitView] = {}
         #: Gates to be written.
-        self.changed: dict[tuple[str, str], Gate] = {}
+        self.changed: dict[tuple[str, str], SiteRateLimit] = {}
 
-    def passage(self, site: str, egress: str, *, counted: bool) -> Passage:
+    def passage(self, site: str, egress: str, *, counted: bool) -> RateLimitView:
         """How *site* stands for *egress*."""
         known = self._passages.get((site, egress))
         if known is None:
-            known = Passage(gate=Gate(site=site, egress=egress))
+            known = RateLimitView(gate=SiteRateLimit(site=site, egress=egress))
             if self._any_gate:
                 known = rate_limits.passage(self._connection, site, egress, self._now)
             for gate in self.changed.values():
-                known = _told(known, gate)
+                known = with_updated_limit(known, gate)
             self._passages[site, egress] = known
         return replace(known, leased=self._leased[site]) if counted else known
 
-    def note(self, change: Change) -> None:
+    def note(self, change: Transition) -> None:
         """*change* is going to be written."""
-        held = (change.job.lane is Lane.LEASED) - (change.before.lane is Lane.LEASED)
+        held = (change.job.lane is QueueStage.LEASED) - (change.before.lane is QueueStage.LEASED)
         self._leased[change.job.site] += held
         if (gate := change.gate) is not None:
             self.changed[gate.site, gate.egress] = gate
             # Also by another egress a site's gate is seen.
             for key, known in self._passages.items():
-                self._passages[key] = _told(known, gate)
+                self._passages[key] = with_updated_limit(known, gate)
 
 
-def _told(passage: Passage, gate: Gate) -> Passage:
+def with_updated_limit(passage: RateLimitView, gate: SiteRateLimit) -> RateLimitView:
     """*passage* where *gate* is what it has become, if it is one of its site's."""
     if gate.site != passage.gate.site:
         return passage

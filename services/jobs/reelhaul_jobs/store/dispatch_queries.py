@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select, update
 
-from reelhaul_jobs.model.fair_scheduling import Held, Ready
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready
 from reelhaul_jobs.model.sites import SiteNow
-from reelhaul_jobs.model.states import Lane, Priority
-from reelhaul_jobs.ports.queue import Backlog, Look
+from reelhaul_jobs.model.states import Priority, QueueStage
+from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import rate_limits, rows
-from reelhaul_jobs.store.tables import LOOKED_AFTER, jobs, leaders
+from reelhaul_jobs.store.tables import IN_FLIGHT, jobs, leaders
 from reelhaul_runtime.sql.statements import Statement
 
 #: The loop whose leader alone may mark jobs as published.
@@ -31,16 +31,16 @@ _FEWEST_SITES = 4
 _ANY = frozenset({""})
 
 
-def _written(lane: Lane) -> ColumnElement[int]:
+def _written(lane: QueueStage) -> ColumnElement[int]:
     """*lane* in the statement's text: with a bound value no database sees that a partial index fits."""
     return literal_column(str(int(lane)))
 
 
-READY = jobs.c.lane == _written(Lane.READY)
-_IN_HAND = and_(LOOKED_AFTER, jobs.c.lane.in_([_written(Lane.PUBLISHED), _written(Lane.LEASED)]))
+READY = jobs.c.lane == _written(QueueStage.READY)
+_IN_HAND = and_(IN_FLIGHT, jobs.c.lane.in_([_written(QueueStage.PUBLISHED), _written(QueueStage.LEASED)]))
 
 
-def _steps(column: Any, *conditions: Any) -> Statement:
+def distinct_by_skip_scan(column: Any, *conditions: Any) -> Statement:
     """A loose index scan: the distinct values of *column* behind ``after``, one seek for each."""
     first = select(func.min(column).label("value")).where(READY, column > bindparam("after"), *conditions)
     chain = first.cte("steps", recursive=True)
@@ -49,8 +49,8 @@ def _steps(column: Any, *conditions: Any) -> Statement:
     return Statement(select(chain.c.value).where(chain.c.value.is_not(None)).limit(bindparam("most")))
 
 
-_TENANTS_READY = _steps(jobs.c.tenant)
-SITES_READY = _steps(jobs.c.site, jobs.c.tenant == bindparam("of_tenant"))
+_TENANTS_READY = distinct_by_skip_scan(jobs.c.tenant)
+SITES_READY = distinct_by_skip_scan(jobs.c.site, jobs.c.tenant == bindparam("of_tenant"))
 
 _COLUMNS = (
     jobs.c.id,
@@ -78,19 +78,19 @@ _COUNTS_AT = Statement(
     .group_by(jobs.c.lane)
 )
 _OUTSTANDING = Statement(
-    select(*_COLUMNS).where(LOOKED_AFTER, jobs.c.lane == _written(Lane.PUBLISHED)).limit(bindparam("most"))
+    select(*_COLUMNS).where(IN_FLIGHT, jobs.c.lane == _written(QueueStage.PUBLISHED)).limit(bindparam("most"))
 )
 
 _STILL_READY = (
     select(jobs.c.id)
-    .where(jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.lane == int(Lane.READY))
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.lane == int(QueueStage.READY))
     # A row that another transaction is changing is left for the next look.
     .with_for_update(skip_locked=True)
 )
 _TAKE = (
     update(jobs)
     .where(jobs.c.id.in_(_STILL_READY.scalar_subquery()))
-    .values(lane=int(Lane.PUBLISHED), due=bindparam("until"))
+    .values(lane=int(QueueStage.PUBLISHED), due=bindparam("until"))
     .returning(jobs.c.id, jobs.c.attempt)
 )
 _PUT_BACK = Statement(
@@ -98,9 +98,9 @@ _PUT_BACK = Statement(
     .where(
         jobs.c.id == bindparam("job"),
         jobs.c.attempt == bindparam("of_attempt"),
-        jobs.c.lane == int(Lane.PUBLISHED),
+        jobs.c.lane == int(QueueStage.PUBLISHED),
     )
-    .values(lane=int(Lane.READY), due=bindparam("rank"))
+    .values(lane=int(QueueStage.READY), due=bindparam("rank"))
 )
 _LEADS = Statement(
     select(leaders.c.holder)
@@ -110,13 +110,15 @@ _LEADS = Statement(
 )
 
 
-def backlog(connection: Connection, look: Look, now: datetime) -> Backlog:
+def backlog(connection: Connection, look: BacklogQuery, now: datetime) -> Backlog:
     """See QueueStore.backlog; without the slots."""
     held, standing = _held(connection)
-    tenants = _turning(connection, _TENANTS_READY, look.after_tenant, _TENANTS)
+    tenants = next_window(connection, _TENANTS_READY, look.after_tenant, _TENANTS)
     share = max(_FEWEST_SITES, _SITES // max(1, len(tenants)))
     waiting = {
-        tenant: _turning(connection, SITES_READY, look.after_sites.get(tenant, ""), share, of_tenant=tenant)
+        tenant: next_window(
+            connection, SITES_READY, look.after_sites.get(tenant, ""), share, of_tenant=tenant
+        )
         for tenant in tenants
     }
     live = rate_limits.egresses(connection, now)
@@ -150,13 +152,13 @@ def site_now(connection: Connection, site: str, now: datetime) -> SiteNow:
     live = rate_limits.egresses(connection, now) or _ANY
     return SiteNow(
         site=site,
-        published=counts.get(int(Lane.PUBLISHED), 0),
-        leased=counts.get(int(Lane.LEASED), 0),
+        published=counts.get(int(QueueStage.PUBLISHED), 0),
+        leased=counts.get(int(QueueStage.LEASED), 0),
         gates=rate_limits.of_sites(connection, [site], live)[site],
     )
 
 
-def take(
+def mark_published(
     connection: Connection, ready: Sequence[Ready], until: datetime, leader: str | None
 ) -> Sequence[Ready]:
     """See QueueStore.take."""
@@ -167,7 +169,7 @@ def take(
     return [replace(job, attempt=taken[job.id]) for job in ready if job.id in taken]
 
 
-def put_back(connection: Connection, ready: Sequence[Ready]) -> None:
+def mark_ready(connection: Connection, ready: Sequence[Ready]) -> None:
     """See QueueStore.put_back."""
     told = [{"job": job.id, "of_attempt": job.attempt, "rank": rows.micros_or_none(job.due)} for job in ready]
     _PUT_BACK.run_many(connection, told)
@@ -178,7 +180,7 @@ def outstanding(connection: Connection, limit: int) -> Sequence[Ready]:
     return [_ready(row) for row in _OUTSTANDING.all(connection, {"most": limit})]
 
 
-def _held(connection: Connection) -> tuple[Held, dict[str, tuple[int, int]]]:
+def _held(connection: Connection) -> tuple[InFlightCounts, dict[str, tuple[int, int]]]:
     """What each tenant holds, and how many jobs of each site are published and leased."""
     by_tenant: dict[str, int] = defaultdict(int)
     at_site: dict[tuple[str, str], int] = defaultdict(int)
@@ -189,12 +191,12 @@ def _held(connection: Connection) -> tuple[Held, dict[str, tuple[int, int]]]:
         at_site[tenant, site] += number
         published, leased = standing[site]
         standing[site] = (
-            (published + number, leased) if lane == Lane.PUBLISHED else (published, leased + number)
+            (published + number, leased) if lane == QueueStage.PUBLISHED else (published, leased + number)
         )
-    return Held(dict(by_tenant), dict(at_site)), standing
+    return InFlightCounts(dict(by_tenant), dict(at_site)), standing
 
 
-def _turning(connection: Connection, steps: Statement, after: str, most: int, **of: str) -> list[str]:
+def next_window(connection: Connection, steps: Statement, after: str, most: int, **of: str) -> list[str]:
     """At most *most* values: those behind *after* first, then from the beginning."""
     found = steps.column(connection, {"after": after, "most": most, **of})
     if after and len(found) < most:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.ports.jobs import Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import request_ids
 from reelhaul_runtime.errors import ReelhaulError
@@ -35,19 +35,19 @@ _REQUEST = Statement(
 )
 
 
-class TwinCommitted(ReelhaulError):
+class ConcurrentDuplicate(ReelhaulError):
     """The same request, sent twice, was committed by another connection first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordedResponse:
     """Ids of the jobs that a request made or changed; of a batch in part, why the others failed."""
 
     ids: Sequence[str]
     failed: Mapping[int, status_pb2.Status] = field(default_factory=dict)
 
 
-def earlier(connection: Connection, request: Request | None) -> Answer | None:
+def recorded_response(connection: Connection, request: IdempotencyKey | None) -> RecordedResponse | None:
     """What the same request was answered before; None if it is new. REQUEST_ID_REUSED."""
     if request is None:
         return None
@@ -62,10 +62,10 @@ def earlier(connection: Connection, request: Request | None) -> Answer | None:
             metadata={"requestId": request.id},
         )
     kept = job_service_pb2.BatchCreateJobsResponse.FromString(found["failed"] or b"")
-    return Answer(json.loads(found["response"]), dict(kept.failed_requests))
+    return RecordedResponse(json.loads(found["response"]), dict(kept.failed_requests))
 
 
-def remember(connection: Connection, request: Request | None, answer: Answer) -> None:
+def record_response(connection: Connection, request: IdempotencyKey | None, answer: RecordedResponse) -> None:
     """Keep *answer* for the next time that *request* comes. TwinCommitted: run again."""
     if request is None:
         return
@@ -82,13 +82,15 @@ def remember(connection: Connection, request: Request | None, answer: Answer) ->
     added = connection.execute(insert_new(connection, request_ids).returning(request_ids.c.id), record)
     if added.first() is None:
         # Another replica committed the same request since this one looked: look again.
-        raise TwinCommitted(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on")
+        raise ConcurrentDuplicate(
+            ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on"
+        )
 
 
 async def written(database: Database, op: Callable[[Connection], T]) -> T:
     """What *op* returns, committed. One that lost a race against its own twin runs again."""
     for _ in range(_TWINS):
-        with suppress(TwinCommitted):
+        with suppress(ConcurrentDuplicate):
             return await database.write(op)
     return await database.write(op)
 

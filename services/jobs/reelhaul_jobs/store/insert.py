@@ -81,8 +81,8 @@ _EVENTS = {dialect: _insert(dialect, events, _OF_EVENT) for dialect in _EACH}
 
 def insert(connection: Connection, new: Sequence[Job]) -> None:
     """Write *new* jobs with their first events. IntegrityError where one is there."""
-    for alike in _by_form(new):
-        own = _own(alike)
+    for alike in group_for_insert(new):
+        own = varying_columns(alike)
         _JOBS[connection.dialect.name].run(connection, {"own": own, **_of_row(alike[0])})
         _EVENTS[connection.dialect.name].run(connection, {"own": own, **_of_event(alike[0])})
 
@@ -90,25 +90,25 @@ def insert(connection: Connection, new: Sequence[Job]) -> None:
 def insert_missing(connection: Connection, new: Sequence[Job]) -> set[str]:
     """Write those of *new* that are not there, with their first events: their ids."""
     added = set[str]()
-    for alike in _by_form(new):
-        told = {"own": _own(alike), **_of_row(alike[0])}
+    for alike in group_for_insert(new):
+        told = {"own": varying_columns(alike), **_of_row(alike[0])}
         added.update(_NEW_JOBS[connection.dialect.name].column(connection, told))
         if born := [job for job in alike if job.id in added]:
-            told = {"own": _own(born), **_of_event(born[0])}
+            told = {"own": varying_columns(born), **_of_event(born[0])}
             _EVENTS[connection.dialect.name].run(connection, told)
     return added
 
 
-def _by_form(new: Sequence[Job]) -> list[list[Job]]:
-    return [list(alike) for _, alike in groupby(new, key=_form)]
+def group_for_insert(new: Sequence[Job]) -> list[list[Job]]:
+    return [list(alike) for _, alike in groupby(new, key=insert_group_key)]
 
 
-def _form(job: Job) -> tuple[Any, ...]:
+def insert_group_key(job: Job) -> tuple[Any, ...]:
     """What two jobs must have in common to be written together; an event's time goes with the state."""
     return job.next_attempt_time, *_FORM(job.__dict__)
 
 
-def _own(alike: Sequence[Job]) -> str:
+def varying_columns(alike: Sequence[Job]) -> str:
     return json.dumps([_own_of(job) for job in alike], separators=(",", ":"))
 
 

@@ -21,9 +21,18 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, Range, Summary
-from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.model.transition import Change
-from reelhaul_jobs.ports.jobs import Page, Query, Request, Rule, RuleOfList, RuleOfMany, SiteKey, SiteRule
+from reelhaul_jobs.model.states import QueueStage, State
+from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.ports.jobs import (
+    IdempotencyKey,
+    Page,
+    Query,
+    Rule,
+    RuleOfList,
+    RuleOfMany,
+    SiteKey,
+    SiteRule,
+)
 from reelhaul_jobs.store import (
     batched_lease_updates,
     idempotency,
@@ -35,8 +44,8 @@ from reelhaul_jobs.store import (
     update,
 )
 from reelhaul_jobs.store.dispatch_queries import READY, SITES_READY
-from reelhaul_jobs.store.idempotency import Answer
-from reelhaul_jobs.store.tables import OF_A_LIST, attempts, events, jobs, keys
+from reelhaul_jobs.store.idempotency import RecordedResponse
+from reelhaul_jobs.store.tables import HAS_PARENT, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
@@ -48,7 +57,7 @@ _ONE = Statement(select(jobs).where(jobs.c.id == bindparam("job")))
 _MANY = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 _CHILDREN = Statement(
     select(jobs.c.state, func.count().label("jobs"))
-    .where(jobs.c.parent == bindparam("job"), OF_A_LIST, jobs.c.delete_time.is_(None))
+    .where(jobs.c.parent == bindparam("job"), HAS_PARENT, jobs.c.delete_time.is_(None))
     .group_by(jobs.c.state)
 )
 _ATTEMPTS = Statement(
@@ -95,11 +104,11 @@ class SqlJobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, new: Sequence[Job], request: Request | None = None) -> Sequence[Job]:
+    async def add(self, new: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
         """See JobStore.add."""
         try:
             if request is None:
-                await self._database.write_with_others(_add_all, new)
+                await self._database.write_batched(_add_all, new)
                 return new
             return await self._written(lambda connection: _add(connection, new, request))
         except ReelhaulError as error:
@@ -109,11 +118,11 @@ class SqlJobStore:
             taken = await self._database.read(lambda c: _many(c, ids, deleted=True))
             raise _exists(taken[0].id if taken else ids[0]) from error
 
-    async def add_batch(self, batch: Batch, request: Request | None = None) -> Batch:
+    async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
         """See JobStore.add_batch."""
         return await self._written(lambda connection: _add_batch(connection, batch, request))
 
-    async def earlier(self, request: Request) -> Sequence[Job] | None:
+    async def find_by_idempotency_key(self, request: IdempotencyKey) -> Sequence[Job] | None:
         """See JobStore.earlier."""
         return await self._database.read(lambda connection: _earlier(connection, request))
 
@@ -133,26 +142,26 @@ class SqlJobStore:
         """See JobStore.summary."""
         return await self._database.scan(lambda connection: summary.summary(connection, asked))
 
-    async def change(self, job_id: str, rule: Rule, request: Request | None = None) -> Change:
+    async def change(self, job_id: str, rule: Rule, request: IdempotencyKey | None = None) -> Transition:
         """See JobStore.change."""
         return await self._written(lambda connection: _change(connection, job_id, rule, request))
 
     async def change_at_site(
         self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
-    ) -> Change:
+    ) -> Transition:
         """See JobStore.change_at_site."""
 
-        asked = batched_lease_updates.Asked(job_id, key, rule, now, counted)
-        done: Change = await self._database.write_with_others(batched_lease_updates.changed, asked)
+        asked = batched_lease_updates.LeaseUpdate(job_id, key, rule, now, counted)
+        done: Transition = await self._database.write_batched(batched_lease_updates.changed, asked)
         return done
 
     async def change_many(
-        self, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None = None
-    ) -> Sequence[Change]:
+        self, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None = None
+    ) -> Sequence[Transition]:
         """See JobStore.change_many."""
         return await self._written(lambda connection: _change_many(connection, job_ids, rule, request))
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
         """See JobStore.expand."""
         return await self._database.write(lambda connection: _expand(connection, job_id, media_ids, rule))
 
@@ -193,7 +202,7 @@ class SqlJobStore:
         found = await self._database.read(lambda connection: connection.execute(_REVISIONS, asked).all())
         return {row.id: row.revision for row in found}
 
-    async def place(self, job: Job) -> int:
+    async def queue_position(self, job: Job) -> int:
         """See JobStore.place."""
         return await self._database.read(lambda connection: _place(connection, job))
 
@@ -214,15 +223,15 @@ def get_job(connection: Connection, job_id: str) -> Job:
     return rows.job_of(found)
 
 
-def _add(connection: Connection, new: Sequence[Job], request: Request | None) -> Sequence[Job]:
-    if (answer := idempotency.earlier(connection, request)) is not None:
+def _add(connection: Connection, new: Sequence[Job], request: IdempotencyKey | None) -> Sequence[Job]:
+    if (answer := idempotency.recorded_response(connection, request)) is not None:
         return _answered(connection, answer)
     try:
         insert.insert(connection, new)
     except IntegrityError as error:
         # Behind this write's own savepoint; only the id is unique here.
         raise _exists(new[0].id) from error
-    idempotency.remember(connection, request, Answer([job.id for job in new]))
+    idempotency.record_response(connection, request, RecordedResponse([job.id for job in new]))
     return new
 
 
@@ -236,8 +245,8 @@ def _add_all(connection: Connection, asked: Sequence[Sequence[Job]]) -> Sequence
     return [Outcome()] * len(asked)
 
 
-def _add_batch(connection: Connection, batch: Batch, request: Request | None) -> Batch:
-    if (answer := idempotency.earlier(connection, request)) is not None:
+def _add_batch(connection: Connection, batch: Batch, request: IdempotencyKey | None) -> Batch:
+    if (answer := idempotency.recorded_response(connection, request)) is not None:
         places = (place for place in count() if place not in answer.failed)
         at = dict(zip(answer.ids, places, strict=False))
         return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
@@ -248,16 +257,18 @@ def _add_batch(connection: Connection, batch: Batch, request: Request | None) ->
     taken = {p: to_status(_exists(job.id)) for p, job in batch.jobs.items() if job.id not in added}
     failed = {**batch.failed, **taken}
     if kept:
-        idempotency.remember(connection, request, Answer([job.id for job in kept.values()], failed))
+        idempotency.record_response(
+            connection, request, RecordedResponse([job.id for job in kept.values()], failed)
+        )
     return Batch(kept, failed)
 
 
-def _earlier(connection: Connection, request: Request) -> Sequence[Job] | None:
-    answer = idempotency.earlier(connection, request)
+def _earlier(connection: Connection, request: IdempotencyKey) -> Sequence[Job] | None:
+    answer = idempotency.recorded_response(connection, request)
     return None if answer is None else _answered(connection, answer)
 
 
-def _answered(connection: Connection, answer: Answer) -> Sequence[Job]:
+def _answered(connection: Connection, answer: RecordedResponse) -> Sequence[Job]:
     """The jobs of an earlier answer, as they are. ``NotFound`` where all were deleted."""
     found = _many(connection, answer.ids)
     if answer.ids and not found:
@@ -270,43 +281,43 @@ def _exists(job_id: str) -> ReelhaulError:
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, f"{name} exists", metadata={"resource": name})
 
 
-def _change(connection: Connection, job_id: str, rule: Rule, request: Request | None) -> Change:
+def _change(connection: Connection, job_id: str, rule: Rule, request: IdempotencyKey | None) -> Transition:
     job = _to_change(connection, job_id)
-    if idempotency.earlier(connection, request) is not None:
-        return changes.none(job)
+    if idempotency.recorded_response(connection, request) is not None:
+        return changes.no_change(job)
     change = rule(job)
-    idempotency.remember(connection, request, Answer([job_id]))
+    idempotency.record_response(connection, request, RecordedResponse([job_id]))
     if change.made:
         update.write(connection, [change])
     return change
 
 
 def _to_change(connection: Connection, job_id: str) -> Job:
-    found = update.to_change(connection, [job_id]).get(job_id)
+    found = update.select_for_update(connection, [job_id]).get(job_id)
     if found is None:
         raise NotFound(f"jobs/{job_id}")
     return found
 
 
-def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Change:
+def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
     job = _to_change(connection, job_id)
-    change = rule(job, schedule_seen_entries.of(connection, job, media_ids))
+    change = rule(job, schedule_seen_entries.list_seen_entries(connection, job, media_ids))
     if change.made:
         update.write(connection, [change])
     insert.insert(connection, change.children)
-    schedule_seen_entries.note(connection, job, change.noted)
+    schedule_seen_entries.add_seen_entries(connection, job, change.noted)
     return change
 
 
 def _change_many(
-    connection: Connection, job_ids: Sequence[str], rule: RuleOfMany, request: Request | None
-) -> Sequence[Change]:
-    if (answer := idempotency.earlier(connection, request)) is not None:
-        return [changes.none(job) for job in _answered(connection, answer)]
-    present = update.to_change(connection, job_ids)
+    connection: Connection, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None
+) -> Sequence[Transition]:
+    if (answer := idempotency.recorded_response(connection, request)) is not None:
+        return [changes.no_change(job) for job in _answered(connection, answer)]
+    present = update.select_for_update(connection, job_ids)
     asked = (rule(present[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in present)
     found = [change for change in asked if change is not None]
-    idempotency.remember(connection, request, Answer([change.job.id for change in found]))
+    idempotency.record_response(connection, request, RecordedResponse([change.job.id for change in found]))
     if made := [change for change in found if change.made]:
         update.write(connection, made)
     return found
@@ -320,7 +331,7 @@ def _many(connection: Connection, ids: Sequence[str], *, deleted: bool = False) 
 
 
 def _place(connection: Connection, job: Job) -> int:
-    if job.lane is not Lane.READY or job.due is None:
+    if job.lane is not QueueStage.READY or job.due is None:
         return 1
     asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
     sites = SITES_READY.column(connection, {"of_tenant": job.tenant, "after": "", "most": _SITES})

@@ -31,7 +31,7 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _bare(collection: str, name: str) -> str:
+def resource_id(collection: str, name: str) -> str:
     """What a column keeps of a resource's *name*; what is no name of that kind matches nothing."""
     return name.removeprefix(collection) if name.startswith(collection) else name and "-"
 
@@ -44,8 +44,8 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "url": (jobs.c.url, _as_it_is),
     "labels": (jobs.c.labels, _as_it_is),
     "batch_id": (jobs.c.batch_id, _as_it_is),
-    "parent_job": (jobs.c.parent, partial(_bare, "jobs/")),
-    "schedule": (jobs.c.schedule, partial(_bare, "schedules/")),
+    "parent_job": (jobs.c.parent, partial(resource_id, "jobs/")),
+    "schedule": (jobs.c.schedule, partial(resource_id, "schedules/")),
     "create_time": (jobs.c.create_time, rows.micros),
     "update_time": (jobs.c.update_time, rows.micros),
     "end_time": (jobs.c.end_order, rows.micros),
@@ -75,7 +75,7 @@ def page(connection: Connection, query: Query) -> Page:
         return Page([], False, 0)
     total = query.total
     if total is None:
-        total = _counted(connection, query, states)
+        total = bounded_count(connection, query, states)
     wanted, apart = _plan(query, states, total)
     if query.after is not None:
         key = tuple_(_ORDERED[query.order], jobs.c.id)
@@ -132,7 +132,7 @@ def _page(query: Query, wanted: list[Any], apart: Sequence[State]) -> Select[Any
     return select(jobs).where(jobs.c.id.in_(chosen)).order_by(*order)
 
 
-def _counted(connection: Connection, query: Query, states: Set[State]) -> int:
+def bounded_count(connection: Connection, query: Query, states: Set[State]) -> int:
     wanted = conditions(query.tenant, query.where)
     found = select(jobs.c.id).where(*wanted).limit(COUNTED)
     pinned_anywhere = any(pinned(query.where, field) for field in _PARTIAL)

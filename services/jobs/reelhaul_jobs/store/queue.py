@@ -15,10 +15,10 @@ from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.rate_limit import WORKER_GONE
 from reelhaul_jobs.model.sites import SiteNow
-from reelhaul_jobs.model.states import Lane, State
-from reelhaul_jobs.ports.queue import Backlog, Look
+from reelhaul_jobs.model.states import QueueStage, State
+from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import dispatch_queries, rate_limits, rows
-from reelhaul_jobs.store.tables import LOOKED_AFTER, OF_A_LIST, events, jobs, leaders, request_ids, workers
+from reelhaul_jobs.store.tables import HAS_PARENT, IN_FLIGHT, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
@@ -27,7 +27,7 @@ _SLOTS = Statement(
 )
 _DUE = (
     select(jobs.c.id)
-    .where(LOOKED_AFTER, jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
+    .where(IN_FLIGHT, jobs.c.lane == bindparam("of_lane"), jobs.c.due <= bindparam("before"))
     .order_by(jobs.c.due)
     .limit(bindparam("most"))
 )
@@ -47,7 +47,7 @@ _LIVING = (
     select(jobs.c.id)
     .where(
         jobs.c.parent == bindparam("job"),
-        OF_A_LIST,
+        HAS_PARENT,
         jobs.c.end_time.is_(None),
         jobs.c.state != int(State.CANCELLING),
     )
@@ -70,7 +70,7 @@ class SqlQueueStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def backlog(self, look: Look, now: datetime) -> Backlog:
+    async def backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
 
         def op(connection: Connection) -> Backlog:
@@ -79,15 +79,17 @@ class SqlQueueStore:
 
         return await self._database.read(op)
 
-    async def take(self, ready: Sequence[Ready], until: datetime, leader: str | None) -> Sequence[Ready]:
+    async def mark_published(
+        self, ready: Sequence[Ready], until: datetime, leader: str | None
+    ) -> Sequence[Ready]:
         """See QueueStore.take."""
         return await self._database.write(
-            lambda connection: dispatch_queries.take(connection, ready, until, leader)
+            lambda connection: dispatch_queries.mark_published(connection, ready, until, leader)
         )
 
-    async def put_back(self, ready: Sequence[Ready]) -> None:
+    async def mark_ready(self, ready: Sequence[Ready]) -> None:
         """See QueueStore.put_back."""
-        await self._database.write(lambda connection: dispatch_queries.put_back(connection, ready))
+        await self._database.write(lambda connection: dispatch_queries.mark_ready(connection, ready))
 
     async def outstanding(self, limit: int) -> Sequence[Ready]:
         """See QueueStore.outstanding."""
@@ -97,17 +99,19 @@ class SqlQueueStore:
         """See QueueStore.site."""
         return await self._database.read(lambda connection: dispatch_queries.site_now(connection, site, now))
 
-    async def due(self, lane: Lane, before: datetime, limit: int) -> Sequence[str]:
+    async def due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         """See QueueStore.due."""
         asked = {"of_lane": int(lane), "before": rows.micros(before), "most": limit}
         return await self._database.read(lambda connection: list(connection.execute(_DUE, asked).scalars()))
 
-    async def count(self, lanes: Sequence[Lane]) -> int:
+    async def count(self, lanes: Sequence[QueueStage]) -> int:
         """See QueueStore.count."""
-        statement = select(func.count()).where(LOOKED_AFTER, jobs.c.lane.in_([int(lane) for lane in lanes]))
+        statement = select(func.count()).where(IN_FLIGHT, jobs.c.lane.in_([int(lane) for lane in lanes]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
 
-    async def seen(self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)) -> None:
+    async def record_worker_heartbeat(
+        self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)
+    ) -> None:
         """See QueueStore.seen. Each further egress has a row of its own, without slots."""
         first, *others = egresses
         named = {worker: (slots, first)} | {f"{worker[:190]}/{egress}": (0, egress) for egress in others}
@@ -121,7 +125,7 @@ class SqlQueueStore:
         """See QueueStore.slots."""
         return await self._database.read(lambda connection: _slots(connection, now))
 
-    async def unconfirmed(self, now: datetime, limit: int) -> Sequence[Job]:
+    async def list_expiry_pending(self, now: datetime, limit: int) -> Sequence[Job]:
         """See QueueStore.unconfirmed."""
         asked = {"now": rows.micros(now), "most": limit}
         found = await self._database.read(
@@ -129,12 +133,12 @@ class SqlQueueStore:
         )
         return [rows.job_of(row) for row in found]
 
-    async def cascading(self, limit: int) -> Sequence[Job]:
+    async def list_cascade_cancellations(self, limit: int) -> Sequence[Job]:
         """See QueueStore.cascading."""
         found = await self._database.read(lambda c: list(c.execute(_CASCADING, {"most": limit}).mappings()))
         return [rows.job_of(row) for row in found]
 
-    async def living(self, parent: str, limit: int) -> Sequence[str]:
+    async def list_active_children(self, parent: str, limit: int) -> Sequence[str]:
         """See QueueStore.living."""
         asked = {"job": parent, "most": limit}
         return await self._database.read(
@@ -148,7 +152,7 @@ class SqlQueueStore:
             lambda connection: list(connection.execute(_EXPIRED, asked).scalars())
         )
 
-    async def confirmed(self, job_id: str, again: datetime | None) -> None:
+    async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         """See QueueStore.confirmed."""
         told = {"job": job_id, "again": None if again is None else rows.micros(again)}
         await self._database.write(lambda connection: _CONFIRMED.run(connection, told))
@@ -158,7 +162,7 @@ class SqlQueueStore:
         row = delete(jobs).where(jobs.c.id == job_id)
         await self._database.write(lambda connection: _executed(connection, row))
 
-    async def forget(self, events_before: datetime, requests_before: datetime) -> None:
+    async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
         """See QueueStore.forget."""
         old_events = delete(events).where(events.c.time < rows.micros(events_before))
         old_requests = delete(request_ids).where(request_ids.c.time < rows.micros(requests_before))
@@ -169,13 +173,13 @@ class SqlQueueStore:
         """See QueueStore.forget_gates."""
         await self._database.write(lambda connection: rate_limits.forget(connection, before))
 
-    async def lead(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
+    async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """See QueueStore.lead."""
         until = rows.micros(now + lasting)
         asked = {"loop": loop, "holder": holder, "until": until}
         return await self._database.write(lambda connection: _lead(connection, asked, rows.micros(now)))
 
-    async def resign(self, loop: str, holder: str) -> None:
+    async def release_leadership(self, loop: str, holder: str) -> None:
         """See QueueStore.resign."""
         held = delete(leaders).where(leaders.c.loop == loop, leaders.c.holder == holder)
         await self._database.write(lambda connection: _executed(connection, held))

@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reelhaul_jobs.model.rate_limit import WORKER_GONE, Gate
-from reelhaul_jobs.model.rate_limited_lease import Passage
-from reelhaul_jobs.model.states import Lane
+from reelhaul_jobs.model.rate_limit import WORKER_GONE, SiteRateLimit
+from reelhaul_jobs.model.rate_limited_lease import RateLimitView
+from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.store import rows
-from reelhaul_jobs.store.tables import LOOKED_AFTER, gates, jobs, workers
+from reelhaul_jobs.store.tables import IN_FLIGHT, gates, jobs, workers
 from reelhaul_runtime.sql.statements import Statement
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -30,13 +30,13 @@ _FORGET_ONE = Statement(
 _ANY = Statement(select(literal_column("1")).select_from(gates).limit(literal_column("1")))
 _LEASED = Statement(
     select(jobs.c.site, func.count().label("jobs"))
-    .where(LOOKED_AFTER, jobs.c.lane == literal_column(str(int(Lane.LEASED))))
+    .where(IN_FLIGHT, jobs.c.lane == literal_column(str(int(QueueStage.LEASED))))
     .group_by(jobs.c.site)
 )
 _EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_time > bindparam("since")))
 
 
-def are_any(connection: Connection) -> bool:
+def any_exist(connection: Connection) -> bool:
     """Whether there is a gate at all of which something is known."""
     return _ANY.first(connection, {}) is not None
 
@@ -46,19 +46,19 @@ def leased(connection: Connection) -> Mapping[str, int]:
     return {row["site"]: row["jobs"] for row in _LEASED.all(connection, {})}
 
 
-def passage(connection: Connection, site: str, egress: str, now: datetime) -> Passage:
+def passage(connection: Connection, site: str, egress: str, now: datetime) -> RateLimitView:
     """How *site* stands for *egress*, but for the jobs leased; locked until they are written."""
     known = {row["egress"]: _gate_of(row) for row in _OF_SITE.all(connection, {"of_site": site})}
     if egress not in known:
-        return Passage(gate=Gate(site=site, egress=egress))
+        return RateLimitView(gate=SiteRateLimit(site=site, egress=egress))
     live = egresses(connection, now) - {egress}
-    others = (known.get(name, Gate(site=site, egress=name)) for name in sorted(live))
-    return Passage(gate=known[egress], others=tuple(others))
+    others = (known.get(name, SiteRateLimit(site=site, egress=name)) for name in sorted(live))
+    return RateLimitView(gate=known[egress], others=tuple(others))
 
 
 def of_sites(
     connection: Connection, sites: Iterable[str], live: frozenset[str]
-) -> Mapping[str, tuple[Gate, ...]]:
+) -> Mapping[str, tuple[SiteRateLimit, ...]]:
     """The gates of *sites*, one for each *live* egress."""
     asked = sorted(set(sites))
     if not asked:
@@ -66,7 +66,9 @@ def of_sites(
     found = [_gate_of(row) for row in connection.execute(_OF_SITES, {"sites": asked}).mappings()]
     known = {(gate.site, gate.egress): gate for gate in found}
     return {
-        site: tuple(known.get((site, egress), Gate(site=site, egress=egress)) for egress in sorted(live))
+        site: tuple(
+            known.get((site, egress), SiteRateLimit(site=site, egress=egress)) for egress in sorted(live)
+        )
         for site in asked
     }
 
@@ -77,7 +79,7 @@ def egresses(connection: Connection, now: datetime) -> frozenset[str]:
     return frozenset(_EGRESSES.column(connection, {"since": since}))
 
 
-def write(connection: Connection, gate: Gate) -> None:
+def write(connection: Connection, gate: SiteRateLimit) -> None:
     """Keep *gate*; a plain one needs no row."""
     if gate.plain:
         _FORGET_ONE.run(connection, {"of_site": gate.site, "of_egress": gate.egress})
@@ -97,7 +99,7 @@ def forget(connection: Connection, before: datetime) -> None:
     connection.execute(delete(gates).where(passed, func.coalesce(gates.c.parked_until, 0) < moment))
 
 
-def _row_of(gate: Gate) -> dict[str, Any]:
+def _row_of(gate: SiteRateLimit) -> dict[str, Any]:
     return {
         "site": gate.site,
         "egress": gate.egress,
@@ -111,8 +113,8 @@ def _row_of(gate: Gate) -> dict[str, Any]:
     }
 
 
-def _gate_of(row: rows.Row) -> Gate:
-    return Gate(
+def _gate_of(row: rows.Row) -> SiteRateLimit:
+    return SiteRateLimit(
         site=row["site"],
         egress=row["egress"],
         delay=timedelta(microseconds=row["delay"]),

@@ -17,7 +17,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Attempt, Event, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.lists import NEVER
 from reelhaul_jobs.model.retries import reason_of
-from reelhaul_jobs.model.states import AttemptState, Kind, Lane, Priority, State
+from reelhaul_jobs.model.states import AttemptState, Kind, Priority, QueueStage, State
 
 M = TypeVar("M", bound=Message)
 
@@ -57,10 +57,10 @@ def row_of(job: Job) -> dict[str, Any]:
         "parent": job.parent,
         "position": job.position,
         "create_time": micros(job.create_time),
-    } | changing_row_of(job)
+    } | mutable_columns(job)
 
 
-def changing_row_of(job: Job) -> dict[str, Any]:
+def mutable_columns(job: Job) -> dict[str, Any]:
     """The columns of *job* that a change may touch."""
     return {
         "priority": int(job.priority),
@@ -97,9 +97,9 @@ def changing_row_of(job: Job) -> dict[str, Any]:
     }
 
 
-def changed_row_of(before: Job, job: Job) -> dict[str, Any]:
+def changed_columns(before: Job, job: Job) -> dict[str, Any]:
     """The columns in which *job* differs from *before*: an index of none of them is left alone."""
-    old, row = vars(before), changing_row_of(job)
+    old, row = vars(before), mutable_columns(job)
     changed = [
         name for name, value in vars(job).items() if value is not (was := old.get(name)) and value != was
     ]
@@ -139,7 +139,7 @@ def job_of(row: Row) -> Job:
         "ttl": timedelta(microseconds=row["ttl"]),
         "expansion": _expansion_of(row["expansion"]),
         "state": State(row["state"]),
-        "lane": Lane(row["lane"]),
+        "lane": QueueStage(row["lane"]),
         "failures": _mapping(row["failures"]),
         "progress": _parsed(media_pb2.Progress, row["progress"]),
         "error": _parsed(status_pb2.Status, row["error"]),
@@ -149,7 +149,7 @@ def job_of(row: Row) -> Job:
         "warnings": tuple(result.warnings),
         "recording_stop_time": _stop_time_of(result),
     }
-    return Job.remade(row["site"], fields)
+    return Job.from_row(row["site"], fields)
 
 
 _NO_RESULT = job_pb2.Job()

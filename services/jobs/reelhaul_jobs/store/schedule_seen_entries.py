@@ -28,7 +28,7 @@ _COUNTED = (
 )
 
 
-def of(connection: Connection, job: Job, media_ids: Sequence[str]) -> Set[tuple[str, str]]:
+def list_seen_entries(connection: Connection, job: Job, media_ids: Sequence[str]) -> Set[tuple[str, str]]:
     """Which of *media_ids* the schedule of *job* has seen, with their extractors."""
     if not _remembers(job):
         return frozenset()
@@ -37,7 +37,7 @@ def of(connection: Connection, job: Job, media_ids: Sequence[str]) -> Set[tuple[
     return {(row.extractor, row.media_id) for row in connection.execute(_SEEN, asked)}
 
 
-def note(connection: Connection, job: Job, entries: Sequence[tuple[str, str]]) -> None:
+def add_seen_entries(connection: Connection, job: Job, entries: Sequence[tuple[str, str]]) -> None:
     """Remember *entries* for the schedule of *job*, if it is still there."""
     whose = {"of_tenant": job.tenant, "of_schedule": job.schedule}
     if not entries or connection.execute(_SCHEDULE, whose).first() is None:

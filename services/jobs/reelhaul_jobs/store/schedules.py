@@ -11,11 +11,11 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.schedule import Run, Schedule
-from reelhaul_jobs.ports.jobs import Request
+from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import Rule, RunRule
 from reelhaul_jobs.store import idempotency, schedule_rows
 from reelhaul_jobs.store import insert as births_store
-from reelhaul_jobs.store.idempotency import Answer
+from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.jobs import get_job
 from reelhaul_jobs.store.rows import micros
 from reelhaul_jobs.store.tables import OF_A_SCHEDULE, jobs, schedules
@@ -51,7 +51,7 @@ class SqlScheduleStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, schedule: Schedule, request: Request | None = None) -> Schedule:
+    async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
         """See ScheduleStore.add."""
         return await idempotency.written(self._database, partial(_add, schedule=schedule, request=request))
 
@@ -73,17 +73,19 @@ class SqlScheduleStore:
 
         return await self._database.write(op)
 
-    async def run(self, tenant: str, schedule_id: str, rule: RunRule, request: Request | None = None) -> Run:
+    async def run(
+        self, tenant: str, schedule_id: str, rule: RunRule, request: IdempotencyKey | None = None
+    ) -> Run:
         """See ScheduleStore.run."""
 
         def op(connection: Connection) -> Run:
             before = _get(connection, tenant, schedule_id, lock=True)
-            if (answer := idempotency.earlier(connection, request)) is not None:
+            if (answer := idempotency.recorded_response(connection, request)) is not None:
                 return Run(before=before, after=before, job=get_job(connection, answer.ids[0]))
             run = rule(before, before.skip_overlapping and _live(connection, before))
             if run.job is not None:
                 births_store.insert(connection, [run.job])
-                idempotency.remember(connection, request, Answer([run.job.id]))
+                idempotency.record_response(connection, request, RecordedResponse([run.job.id]))
             _written(connection, before, run.after)
             return run
 
@@ -105,8 +107,8 @@ class SqlScheduleStore:
         return [(row.tenant, row.id) for row in found]
 
 
-def _add(connection: Connection, schedule: Schedule, request: Request | None) -> Schedule:
-    if (answer := idempotency.earlier(connection, request)) is not None:
+def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | None) -> Schedule:
+    if (answer := idempotency.recorded_response(connection, request)) is not None:
         return _get(connection, schedule.tenant, answer.ids[0])
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
     if connection.execute(_COUNT, key).scalar_one() >= model.MOST:
@@ -117,7 +119,7 @@ def _add(connection: Connection, schedule: Schedule, request: Request | None) ->
     )
     if added.first() is None:
         raise model.exists(schedule)
-    idempotency.remember(connection, request, Answer([schedule.id]))
+    idempotency.record_response(connection, request, RecordedResponse([schedule.id]))
     return schedule
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, select, tuple_
 
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports.state_events import Move
+from reelhaul_jobs.ports.state_events import StateEvent
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import events, jobs
 from reelhaul_runtime.sql.database import Database
@@ -29,15 +29,15 @@ _AMONG = _moves(events.c.job.in_(bindparam("jobs", expanding=True)))
 _ROWS = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 
 
-class SqlMoveStore:
+class SqlStateEventStore:
     """The MoveStore of ports, over one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def moves(
-        self, after: Move, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
-    ) -> Sequence[Move]:
+        self, after: StateEvent, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
+    ) -> Sequence[StateEvent]:
         """See MoveStore.moves."""
         asked: dict[str, Any] = {
             "time": rows.micros(after.time),
@@ -62,6 +62,6 @@ class SqlMoveStore:
         return [rows.job_of(row) for row in found]
 
 
-def _move_of(row: Any) -> Move:
+def _move_of(row: Any) -> StateEvent:
     left = None if row.old_state is None else State(row.old_state)
-    return Move(rows.time_of(row.time), row.job, row.revision, left)
+    return StateEvent(rows.time_of(row.time), row.job, row.revision, left)

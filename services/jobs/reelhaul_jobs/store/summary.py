@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal, literal_column, or_, select
 
-from reelhaul_jobs.model.lists import Range, Summary, Tally
+from reelhaul_jobs.model.lists import JobCounts, Range, Summary
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.store import listing, rows
 from reelhaul_jobs.store.tables import attempts, jobs
 
 _MICROSECOND = timedelta(microseconds=1)
-_Tallies = defaultdict[int, Tally]
+_Tallies = defaultdict[int, JobCounts]
 
 
 def summary(connection: Connection, asked: Range) -> Summary:
@@ -32,9 +32,11 @@ def summary(connection: Connection, asked: Range) -> Summary:
     return Summary(whole[0], _counted(connection, wanted, bucket))
 
 
-def _counted(connection: Connection, wanted: list[Any], bucket: ColumnElement[int]) -> Mapping[int, Tally]:
+def _counted(
+    connection: Connection, wanted: list[Any], bucket: ColumnElement[int]
+) -> Mapping[int, JobCounts]:
     """Tallies by *bucket*."""
-    tallies: _Tallies = defaultdict(Tally)
+    tallies: _Tallies = defaultdict(JobCounts)
     _count_states(connection, wanted, bucket, tallies)
     _sum_bytes(connection, wanted, bucket, tallies)
     _take_latencies(connection, wanted, bucket, tallies)

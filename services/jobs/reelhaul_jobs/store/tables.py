@@ -108,7 +108,7 @@ Index(
 )
 #: What the loops look after besides what is ready. Queries must say it in these words: neither
 #: database would see from a bound value that the partial index fits.
-LOOKED_AFTER = text("lane IN (1, 3, 4)")
+IN_FLIGHT = text("lane IN (1, 3, 4)")
 # With tenant and site, so that counting reads no rows.
 Index(
     "jobs_due",
@@ -116,8 +116,8 @@ Index(
     jobs.c.due,
     jobs.c.tenant,
     jobs.c.site,
-    sqlite_where=LOOKED_AFTER,
-    postgresql_where=LOOKED_AFTER,
+    sqlite_where=IN_FLIGHT,
+    postgresql_where=IN_FLIGHT,
 )
 Index(
     "jobs_unconfirmed",
@@ -183,7 +183,7 @@ _listed(
 )
 
 #: Written out where it is meant, so that the databases see that the partial indexes fit.
-OF_A_LIST = text("jobs.parent <> ''")
+HAS_PARENT = text("jobs.parent <> ''")
 OF_A_SCHEDULE = text("jobs.schedule <> ''")
 
 attempts = Table(

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Connection, String, any_, bindparam, column, func, insert, select, update
 
-from reelhaul_jobs.model.job import Ending, Job
-from reelhaul_jobs.model.transition import Change
+from reelhaul_jobs.model.job import AttemptOutcome, Job
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import attempts, events, jobs
 from reelhaul_runtime.sql.statements import Statement
@@ -35,14 +35,14 @@ _TO_CHANGE = {
 }
 
 
-def to_change(connection: Connection, ids: Sequence[str]) -> dict[str, Job]:
+def select_for_update(connection: Connection, ids: Sequence[str]) -> dict[str, Job]:
     """Those of the jobs that have a row, deleted ones too; no other change of them comes between."""
     dialect = connection.dialect.name
     asked = json.dumps(ids) if dialect == "sqlite" else list(ids)
     return {row["id"]: rows.job_of(row) for row in _TO_CHANGE[dialect].all(connection, {"jobs": asked})}
 
 
-def write(connection: Connection, made: Sequence[Change]) -> None:
+def write(connection: Connection, made: Sequence[Transition]) -> None:
     """Write *made*, with one statement for each kind of row and change, however many they are."""
     _write_jobs(connection, made)
     events_of = [rows.event_row_of(change.job.id, event) for change in made if (event := change.event)]
@@ -56,16 +56,16 @@ def write(connection: Connection, made: Sequence[Change]) -> None:
         statement.run_many(connection, values)
 
 
-def _write_jobs(connection: Connection, made: Sequence[Change]) -> None:
+def _write_jobs(connection: Connection, made: Sequence[Transition]) -> None:
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for change in made:
-        if changed := rows.changed_row_of(change.before, change.job):
+        if changed := rows.changed_columns(change.before, change.job):
             alike[tuple(changed)].append({"job": change.job.id, **changed})
     for values in alike.values():
         _CHANGE_JOB.run_many(connection, values)
 
 
-def _end_of(change: Change, ending: Ending) -> dict[str, Any]:
+def _end_of(change: Transition, ending: AttemptOutcome) -> dict[str, Any]:
     job = change.job
     return {
         "of_job": job.id,

@@ -15,7 +15,7 @@ from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.file_names import safe_file_name
-from reelhaul_storage.model import Chunk, Draft, Expected, Upload
+from reelhaul_storage.model import Chunk, Expected, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import Changes
 
 _MAX_CONTENT = 1 << 20
@@ -58,7 +58,9 @@ def upload_of(request: pb.CreateUploadRequest, now: datetime, default_ttl: timed
     )
 
 
-def draft_of(artifact: artifact_pb2.Artifact, field: str, now: datetime, default_ttl: timedelta) -> Draft:
+def draft_of(
+    artifact: artifact_pb2.Artifact, field: str, now: datetime, default_ttl: timedelta
+) -> NewArtifact:
     """What *artifact*, found in *field*, asks to become."""
     _matches(_JOB, artifact.job, f"{field}.job", "must be jobs/ and an id")
     _matches(_MEDIA_TYPE, artifact.media_type, f"{field}.media_type", "must be a media type like video/mp4")
@@ -67,7 +69,7 @@ def draft_of(artifact: artifact_pb2.Artifact, field: str, now: datetime, default
         raise FieldInvalid(f"{field}.epoch", "must not be negative")
     if len(artifact.tenant) > 128 or not artifact.tenant.isprintable():
         raise FieldInvalid(f"{field}.tenant", "must have at most 128 printable characters")
-    return Draft(
+    return NewArtifact(
         tenant=artifact.tenant,
         expire_time=_expire_time(artifact, field, now) or now + default_ttl,
         file_name=safe_file_name(artifact.file_name),

@@ -10,7 +10,7 @@ from reelhaul.storage.v1 import artifact_pb2, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_storage.model import Artifact
-from reelhaul_storage.service.uploads import Standing
+from reelhaul_storage.service.uploads import UploadStatus
 
 
 def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact:
@@ -37,7 +37,7 @@ def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact
     )
 
 
-def upload_to_proto(standing: Standing) -> upload_pb2.Upload:
+def upload_to_proto(standing: UploadStatus) -> upload_pb2.Upload:
     """An upload and how far it has come."""
     upload, draft = standing.upload, standing.upload.draft
     return upload_pb2.Upload(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Draft, Upload
+from reelhaul_storage.model import Artifact, NewArtifact, Upload
 
 
 def artifact_values(artifact: Artifact) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def upload_of_row(row: RowMapping) -> Upload:
     draft["expire_time"] = datetime.fromisoformat(draft["expire_time"])
     return Upload(
         id=row["id"],
-        draft=Draft(tenant=row["tenant"], **draft),
+        draft=NewArtifact(tenant=row["tenant"], **draft),
         create_time=row["create_time"],
         expire_time=row["expire_time"],
         total_size=row["total_size"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from reelhaul_storage.digests import Digests, Hasher
 from reelhaul_storage.disk import fsync
 from reelhaul_storage.disk.link_import import adopt
-from reelhaul_storage.disk.prehash import Ahead
+from reelhaul_storage.disk.prehash import PrehashCache
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 
 _HASHERS = 1024
@@ -35,11 +35,11 @@ class Files:
         for each in (self.staging, self.blobs):
             each.mkdir(parents=True, exist_ok=True, mode=0o750)
         fsync.sync_folder(folder)
-        self.ahead = Ahead(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
+        self.ahead = PrehashCache(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
 
     def begin(self, upload: str, offset: int) -> int:
         """The staged file, opened for appending at *offset* and locked."""
-        with fsync.told(BlockingIOError, FileNotFoundError):
+        with fsync.os_errors_as_unavailable(BlockingIOError, FileNotFoundError):
             self.have_room()
             try:
                 opened = fsync.lock(self.staging / upload, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -52,7 +52,7 @@ class Files:
 
     def staged_size(self, upload: str) -> int:
         """As BlobStore.staged_size."""
-        with fsync.told(FileNotFoundError), suppress(FileNotFoundError):
+        with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
             opened = os.open(self.staging / upload, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 size = os.fstat(opened).st_size
@@ -64,7 +64,7 @@ class Files:
 
     def digests(self, upload: str) -> Digests:
         """As BlobStore.digests."""
-        with fsync.told(FileNotFoundError), suppress(FileNotFoundError):
+        with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
             with self._alone(upload) as opened:
                 hasher = self._hashers.get(upload)
                 if hasher is None or hasher.size != os.fstat(opened).st_size:
@@ -78,7 +78,7 @@ class Files:
     def adopt(self, upload: str, path: str) -> None:
         """As BlobStore.adopt."""
         between = self.staging / f"{upload}.adopted"
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             self.have_room()
             hasher = adopt(self._adopt_from, path, between, partial(self.ahead.taken, upload))
             self._hashers.pop(upload, None)
@@ -89,7 +89,7 @@ class Files:
     def publish(self, upload: str, key: str, size: int) -> None:
         """As BlobStore.publish."""
         source, target = self.staging / upload, self.blobs / key
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             with self._alone(upload) as opened:
                 found = os.fstat(opened).st_size
                 if found != size:
@@ -117,19 +117,19 @@ class Files:
         """As BlobStore.discard."""
         self.ahead.forget(upload)
         self._hashers.pop(upload, None)
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             for name in (upload, f"{upload}.adopted"):
                 (self.staging / name).unlink(missing_ok=True)
 
     def size(self, key: str) -> int | None:
         """As BlobStore.size."""
-        with fsync.told(FileNotFoundError), suppress(FileNotFoundError):
+        with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
             return (self.blobs / key).stat().st_size
         return None
 
     def open(self, key: str) -> int:
         """The published file, opened for reading. KeyError if there is none."""
-        with fsync.told(FileNotFoundError):
+        with fsync.os_errors_as_unavailable(FileNotFoundError):
             try:
                 return os.open(self.blobs / key, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -137,13 +137,13 @@ class Files:
 
     def delete(self, key: str) -> None:
         """As BlobStore.delete."""
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             (self.blobs / key).unlink(missing_ok=True)
 
     def check(self) -> None:
         """As BlobStore.check."""
         probe = self.staging / f".probe-{os.getpid()}"
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             self.have_room()
             probe.write_bytes(b"reelhaul")
             if probe.read_bytes() != b"reelhaul":
@@ -174,7 +174,7 @@ class Files:
 def pieces_of(opened: int, offset: int, length: int) -> list[bytes]:
     """The next bytes from *offset* on, at most *length*; fewer, or none, at the end of the file."""
     end = offset + min(length, _READ_BATCH)
-    with fsync.told():
+    with fsync.os_errors_as_unavailable():
         return [os.pread(opened, min(_PIECE, end - at), at) for at in range(offset, end, _PIECE)]
 
 

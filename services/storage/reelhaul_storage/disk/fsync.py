@@ -18,7 +18,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def told(*but: type[OSError]) -> Iterator[None]:
+def os_errors_as_unavailable(*but: type[OSError]) -> Iterator[None]:
     """Tell what the disk refuses as STORAGE_UNAVAILABLE; *but* these, which mean something."""
     try:
         yield

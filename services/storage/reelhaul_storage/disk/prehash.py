@@ -54,7 +54,7 @@ class _Read:
         self.found.cancel()
 
 
-class Ahead:
+class PrehashCache:
     """Reads files in *folder*, at most *readers* at a time. Any thread may call it.
 
     Only those on *device*: from elsewhere they are copied, and hashed on the way.

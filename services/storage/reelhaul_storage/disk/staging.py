@@ -66,11 +66,11 @@ class StagedFile:
         self._going = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _sync(self) -> None:
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             os.fsync(self._opened)
 
     def _put(self, pieces: list[bytes]) -> None:
-        with fsync.told():
+        with fsync.os_errors_as_unavailable():
             for piece in pieces:
                 fsync.write_all(self._opened, piece)
                 self.size += len(piece)

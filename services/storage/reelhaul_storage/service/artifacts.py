@@ -51,8 +51,8 @@ class Artifacts:
     async def get(self, id: str) -> Artifact:  # noqa: A002
         """The artifact. RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
         artifact = await self._catalogue.artifact(id)
-        artifact.be_visible_to(caller())
-        artifact.be_alive(self._now())
+        artifact.check_visible_to(caller())
+        artifact.check_not_expired(self._now())
         return artifact
 
     async def read(
@@ -89,8 +89,8 @@ class Artifacts:
         now, who = self._now(), caller()
 
         def changed(artifact: Artifact) -> Artifact:
-            artifact.be_visible_to(who)
-            artifact.be_alive(now)
+            artifact.check_visible_to(who)
+            artifact.check_not_expired(now)
             artifact.match(etag)
             return changes.applied(artifact, now)
 
@@ -101,7 +101,7 @@ class Artifacts:
         who = caller()
 
         def check(artifact: Artifact) -> None:
-            artifact.be_visible_to(who)
+            artifact.check_visible_to(who)
             artifact.match(etag)
 
         try:
@@ -110,7 +110,7 @@ class Artifacts:
             if not allow_missing:
                 raise
         try:
-            await self._sweep.bury()
+            await self._sweep.delete_doomed_blobs()
         except ReelhaulError:
             return  # they are forgotten, as was asked; the next sweep removes the bytes
 

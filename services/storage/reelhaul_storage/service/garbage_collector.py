@@ -28,15 +28,15 @@ class Sweep:
         """Take away artifacts and uploads that are past their time, and blobs left by them."""
         now = self._now()
         while await self._catalogue.expire(now, _STEP) == _STEP:
-            await self.bury()
+            await self.delete_doomed_blobs()
         while gone := await self._catalogue.expired_uploads(now, _STEP):
             for upload in gone:
                 await self._blobs.discard(upload)
             await self._catalogue.remove_uploads(gone)
         await self._catalogue.doom_unused(now - _ORPHAN_AGE, now, _STEP)
-        await self.bury()
+        await self.delete_doomed_blobs()
 
-    async def bury(self) -> None:
+    async def delete_doomed_blobs(self) -> None:
         """Delete the bytes of doomed blobs."""
         while doomed := await self._catalogue.doomed(_STEP):
             for key in doomed:

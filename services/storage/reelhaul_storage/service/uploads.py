@@ -21,8 +21,8 @@ from reelhaul_storage.model import (
     UPLOAD_LIFE,
     Artifact,
     Chunk,
-    Draft,
     Expected,
+    NewArtifact,
     Upload,
     artifact_of,
 )
@@ -31,7 +31,7 @@ from reelhaul_storage.service.upload_writer import fit, take
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class UploadStatus:
     """How far an upload has come."""
 
     upload: Upload
@@ -52,7 +52,7 @@ class Uploads:
         self._max_bytes = max_bytes
         self._finishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def begin(self, upload: Upload, adopt_path: str = "") -> Standing:
+    async def begin(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
         """Begin *upload*; what it says of times, and its id, are filled in here.
 
         The file at *adopt_path* is read meanwhile, where there is one and its content is not stored.
@@ -66,11 +66,11 @@ class Uploads:
             self._blobs.look_ahead(standing.upload.id, adopt_path)
         return standing
 
-    async def get(self, id: str) -> Standing:  # noqa: A002
+    async def get(self, id: str) -> UploadStatus:  # noqa: A002
         """How far it has come. RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
         return await self._standing(await self._alive(id))
 
-    async def page(self, after: tuple[datetime, str] | None, limit: int) -> list[Standing]:
+    async def page(self, after: tuple[datetime, str] | None, limit: int) -> list[UploadStatus]:
         """Unfinished writes, the oldest first."""
         who = caller()
         found = await self._catalogue.uploads(None if who.suite else who.tenant, after, limit)
@@ -81,7 +81,7 @@ class Uploads:
         found = await self._catalogue.known_uploads([id])
         if not found:
             return
-        (await self._catalogue.upload(id)).be_visible_to(caller())
+        (await self._catalogue.upload(id)).check_visible_to(caller())
         await self._catalogue.remove_uploads([id])
         await self._blobs.discard(id)
 
@@ -99,7 +99,7 @@ class Uploads:
         await self._catalogue.keep_upload(id, self._now() + UPLOAD_LIFE)
         return persisted if finish is None else await self.finish(id, finish)
 
-    async def write_once(self, draft: Draft, chunks: AsyncIterator[Chunk]) -> Artifact:
+    async def write_once(self, draft: NewArtifact, chunks: AsyncIterator[Chunk]) -> Artifact:
         """Make an artifact of *chunks* in one go; nothing is left of one that breaks off."""
         now = self._now()
         upload = (await self.begin(Upload("", draft, now, now))).upload
@@ -166,10 +166,10 @@ class Uploads:
             raise OffsetConflict("the content was removed a moment ago: write it", 0)
         return made
 
-    async def _standing(self, upload: Upload) -> Standing:
+    async def _standing(self, upload: Upload) -> UploadStatus:
         size = await self._blobs.staged_size(upload.id)
         known = upload.artifact or await self._known(upload.draft.tenant, upload.expected_sha256)
-        return Standing(upload, size, bool(known))
+        return UploadStatus(upload, size, bool(known))
 
     async def _known(self, tenant: str, sha256: str) -> Artifact | None:
         """A living artifact of *tenant* whose bytes are *sha256*, and rest where they should."""
@@ -184,8 +184,8 @@ class Uploads:
 
     async def _alive(self, id: str) -> Upload:  # noqa: A002
         upload = await self._catalogue.upload(id)
-        upload.be_visible_to(caller())
-        upload.be_alive(self._now())
+        upload.check_visible_to(caller())
+        upload.check_not_expired(self._now())
         return upload
 
     def _become(
@@ -194,7 +194,7 @@ class Uploads:
         return artifact_of(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
 
 
-def _tenant(draft: Draft) -> str:
+def _tenant(draft: NewArtifact) -> str:
     who = caller()
     return draft.tenant if who.suite and draft.tenant else who.tenant
 

@@ -11,7 +11,7 @@ CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def who_are_you() -> bytes:
+def proxy_auth_required() -> bytes:
     """407: no open pass was shown."""
     challenge = 'Proxy-Authenticate: Basic realm="reelhaul"'
     return _answer(407, "Proxy Authentication Required", f"{REFUSAL_FIELD}: pass", challenge)

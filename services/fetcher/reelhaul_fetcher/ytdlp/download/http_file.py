@@ -10,22 +10,22 @@ from io import FileIO
 from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.model.byte_ranges import Spans
-from reelhaul_fetcher.ytdlp.download.parallel import Crew, Hear
-from reelhaul_fetcher.ytdlp.download.remote_file import Changed, Remote, Version
+from reelhaul_fetcher.model.byte_ranges import RangeAllocator
+from reelhaul_fetcher.ytdlp.download.parallel import Hear, ParallelDownload
+from reelhaul_fetcher.ytdlp.download.remote_file import Remote, RemoteFileChanged, Version
 from reelhaul_runtime.errors import ReelhaulError
 
 # Side by side, alone, and without asking for parts at all.
 _STARTS = 3
 
 
-class Arrival:
+class FileDownload:
     """The file at *path*, fetched over at most *most* connections, telling *hear*."""
 
     def __init__(self, path: Path, most: int, hear: Hear) -> None:
         self.path = path
         self._most, self._hear = most, hear
-        self._spans: Spans | None = None
+        self._spans: RangeAllocator | None = None
         self._version = Version()
 
     def receive(self, remote: Remote) -> None:
@@ -38,7 +38,7 @@ class Arrival:
                 remote.forget_ranges()
             try:
                 return self._received(remote, self._most if start == 0 else 1)
-            except Changed:
+            except RemoteFileChanged:
                 self.forget()
         text = "the file changed each time that it was fetched"
         raise ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "version"})
@@ -52,7 +52,7 @@ class Arrival:
             # Not the old one emptied: who still writes into that must not reach the new one.
             self.path.unlink(missing_ok=True)
         file = FileIO(self.path, "x+" if self._spans is None else "r+")
-        crew = Crew(remote, file, self._spans or Spans(), self._version, self._hear)
+        crew = ParallelDownload(remote, file, self._spans or RangeAllocator(), self._version, self._hear)
         try:
             crew.work(most)
         finally:

@@ -11,9 +11,9 @@ from io import FileIO
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError
 
-from reelhaul_fetcher.model.byte_ranges import Span, Spans
+from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import Pace
-from reelhaul_fetcher.ytdlp.download.remote_file import Opening, Remote, Version
+from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, Remote, Version
 from reelhaul_fetcher.ytdlp.download.writeback import Writeback
 
 #: Told of the bytes here, and of all that there are where that is known; what it raises is the end.
@@ -31,10 +31,12 @@ _BLOCK, _SMALLEST_BLOCK, _LARGEST_BLOCK = 64 * 1024, 16 * 1024, 256 * 1024
 _QUICK, _LONG = 0.002, 0.1
 
 
-class Crew:
+class ParallelDownload:
     """Fetches what is left in *spans* of the file at *remote* into *file*."""
 
-    def __init__(self, remote: Remote, file: FileIO, spans: Spans, version: Version, hear: Hear) -> None:
+    def __init__(
+        self, remote: Remote, file: FileIO, spans: RangeAllocator, version: Version, hear: Hear
+    ) -> None:
         self.spans, self.version = spans, version
         self._remote, self._file, self._hear = remote, file, hear
         #: What is here can be gone on from, and parts be asked for.
@@ -52,7 +54,7 @@ class Crew:
         with self._turn:
             try:
                 while not self.spans.complete and self._failure is None:
-                    self._staff()
+                    self.start_workers()
                     self._turn.wait(_TICK)
             finally:
                 # Who hangs in a read finds this afterwards, touches nothing more, and closes the file.
@@ -65,7 +67,7 @@ class Crew:
         if self._failure is not None:
             raise self._failure
 
-    def _staff(self) -> None:
+    def start_workers(self) -> None:
         """Have as many at work as are wanted."""
         wanted = self._pace.wanted(time.monotonic(), self.spans.received, self.spans.left)
         while self._working < wanted and self.spans.divisible and (self.resumable or not self._working):
@@ -76,7 +78,7 @@ class Crew:
 
     def _fetch_on(self) -> None:
         """Span after span, until there is none or one too many is at work."""
-        span: Span | None = None
+        span: ByteRange | None = None
         buffer = memoryview(bytearray(_LARGEST_BLOCK))
         try:
             while (span := self._next(span)) is not None:
@@ -96,7 +98,7 @@ class Crew:
                 self._file.close()
             self._turn.notify_all()
 
-    def _next(self, span: Span | None) -> Span | None:
+    def _next(self, span: ByteRange | None) -> ByteRange | None:
         """*span* where there is more of it, another one, or none."""
         with self._turn:
             if span is not None and not self._over:
@@ -107,7 +109,7 @@ class Crew:
                 return None
             return self.spans.take()
 
-    def _fetch(self, span: Span, buffer: memoryview) -> None:
+    def _fetch(self, span: ByteRange, buffer: memoryview) -> None:
         """What one request brings of *span*."""
         opening = self._opened(span)
         try:
@@ -128,7 +130,7 @@ class Crew:
         finally:
             opening.close()
 
-    def _opened(self, span: Span) -> Opening:
+    def _opened(self, span: ByteRange) -> OpenRange:
         if self.resumable:
             return self._remote.go_on(span.start, span.stop, self.version)
         # Begun, or begun once more: of what came before, nothing can be known to be of the same file.
@@ -143,13 +145,13 @@ class Crew:
         self._hear(0, span.stop)
         return opening
 
-    def _room(self, span: Span, opening: Opening, block: int) -> int:
+    def _room(self, span: ByteRange, opening: OpenRange, block: int) -> int:
         """How much to read next."""
         with self._turn:
             ends = [stop - span.start for stop in (span.stop, opening.stop) if stop is not None]
             return 0 if self._over else max(0, min(block, *ends)) if ends else block
 
-    def _keep(self, span: Span, count: int, put: Callable[[int, int, int], None]) -> bool:
+    def _keep(self, span: ByteRange, count: int, put: Callable[[int, int, int], None]) -> bool:
         """Have *count* bytes *put* into the file at their place; False where that is not wanted any more."""
         with self._turn:
             if self._over:
@@ -166,14 +168,14 @@ class Crew:
         self._hear(received, total)
         return True
 
-    def _ended(self, span: Span, opening: Opening) -> None:
+    def _ended(self, span: ByteRange, opening: OpenRange) -> None:
         """The answer is over. Raises IncompleteRead where more was promised."""
         if opening.stop is not None:
             raise IncompleteRead(partial=span.start, expected=opening.stop - span.start)
         with self._turn:
             span.stop = span.start
 
-    def _goes_on(self, span: Span, error: RequestError) -> bool:
+    def _goes_on(self, span: ByteRange, error: RequestError) -> bool:
         """Whether to try *span* again here, having waited. Raises *error* where that is no use."""
         status = error.status if isinstance(error, HTTPError) else 0
         for_good = bool(status) and status not in _PASSING

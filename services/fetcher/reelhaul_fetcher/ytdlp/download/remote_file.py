@@ -19,7 +19,7 @@ Info = dict[str, Any]
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*")
 
 
-class Changed(Exception):
+class RemoteFileChanged(Exception):
     """What the server sends is not, or not provably, of the file that was begun."""
 
 
@@ -42,7 +42,7 @@ class Version:
         return self.total == other.total and all(a == b for a, b in pairs if a and b)
 
 
-class Opening:
+class OpenRange:
     """An answer with bytes of the file, from the one that was asked for."""
 
     def __init__(self, answer: Response, version: Version, stop: int | None, *, partial: bool) -> None:
@@ -92,7 +92,7 @@ class Remote:
         self.chunk = int((stream.get("downloader_options") or {}).get("http_chunk_size") or 0)
         self._ranges = True
 
-    def begin(self) -> Opening:
+    def begin(self) -> OpenRange:
         """The file from its first byte. Raises what ``Downloader.urlopen`` does."""
         if self._ranges:
             try:
@@ -101,12 +101,12 @@ class Remote:
                 # An empty file has no byte to begin with, and some servers know no ranges at all.
                 if error.status != 416:
                     raise
-            except Changed:
+            except RemoteFileChanged:
                 pass
             self._ranges = False
         return self._opened(0, None, None, ranged=False)
 
-    def go_on(self, start: int, stop: int | None, version: Version) -> Opening:
+    def go_on(self, start: int, stop: int | None, version: Version) -> OpenRange:
         """*version* of the file from *start* to before *stop* or earlier. Raises Changed for another."""
         return self._opened(start, self._within_chunk(start, stop), version)
 
@@ -123,7 +123,7 @@ class Remote:
 
     def _opened(
         self, start: int, stop: int | None, version: Version | None, *, ranged: bool = True
-    ) -> Opening:
+    ) -> OpenRange:
         headers = dict(self._headers)
         if ranged:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
@@ -143,34 +143,34 @@ class Remote:
             raise
 
 
-def _good_to_begin(opening: Opening) -> Opening:
+def _good_to_begin(opening: OpenRange) -> OpenRange:
     """*opening*, unless it is a part after which the next cannot be asked for. Raises Changed."""
     if not opening.divisible and opening.stop != opening.version.total:
         opening.close()
-        raise Changed("a part of a file that cannot be known again")
+        raise RemoteFileChanged("a part of a file that cannot be known again")
     return opening
 
 
-def part(answer: Response, start: int, wanted: Version | None) -> Opening:
+def part(answer: Response, start: int, wanted: Version | None) -> OpenRange:
     """*answer* as a part that begins with byte *start*. Raises Changed where it is not one of *wanted*."""
     told = answer.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(told)
     if answer.status != 206 or not found or int(found[1]) != start or _is_coded(answer):
-        raise Changed(f"asked from byte {start}, answered with {answer.status} and {told!r}")
+        raise RemoteFileChanged(f"asked from byte {start}, answered with {answer.status} and {told!r}")
     stop = int(found[2]) + 1
     version = _version(answer, None if found[3] == "*" else int(found[3]))
     # An empty part would be asked for again and again.
     if not start < stop <= (version.total or stop) or _length(answer) not in (None, stop - start):
-        raise Changed(f"{told!r} makes no sense")
+        raise RemoteFileChanged(f"{told!r} makes no sense")
     if not (wanted is None or version.is_of(wanted)):
-        raise Changed(f"{told!r} of another file")
-    return Opening(answer, version, stop, partial=True)
+        raise RemoteFileChanged(f"{told!r} of another file")
+    return OpenRange(answer, version, stop, partial=True)
 
 
-def _whole(answer: Response) -> Opening:
+def _whole(answer: Response) -> OpenRange:
     # Of a coded body the length that is told is not the file's.
     total = None if _is_coded(answer) else _length(answer)
-    return Opening(answer, _version(answer, total), total, partial=False)
+    return OpenRange(answer, _version(answer, total), total, partial=False)
 
 
 def _length(answer: Response) -> int | None:

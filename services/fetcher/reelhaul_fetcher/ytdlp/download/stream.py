@@ -11,7 +11,7 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.ytdlp.download.http_file import Arrival
+from reelhaul_fetcher.ytdlp.download.http_file import FileDownload
 from reelhaul_fetcher.ytdlp.download.parallel import Hear
 from reelhaul_fetcher.ytdlp.download.remote_file import Remote
 from reelhaul_fetcher.ytdlp.downloader import Downloader, supported
@@ -28,14 +28,14 @@ _EXTENSIONS = frozenset(
 )
 
 
-def plain(stream: Info) -> bool:
+def is_plain_http(stream: Info) -> bool:
     """Whether *stream* is one file that a GET brings."""
     odd = any(stream.get(key) for key in ("fragments", "request_data", "impersonate"))
     a_part = "Range" in (stream.get("http_headers") or {})
     return stream.get("protocol") in ("http", "https") and not odd and not a_part
 
 
-def brought(source: Source, part: str, stem: Path, size: int | None, hear: Hear) -> Path:
+def download_stream(source: Source, part: str, stem: Path, size: int | None, hear: Hear) -> Path:
     """The file of stream *part*, its name *stem* and an extension; *hear* is told of a plain file's bytes.
 
     Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, VERIFICATION_FAILED where it
@@ -45,7 +45,7 @@ def brought(source: Source, part: str, stem: Path, size: int | None, hear: Hear)
     extension = str(before.get("ext"))
     # Numbered by us: a site's format id is data, and may hold anything.
     path = stem.with_suffix(f".{extension if extension in _EXTENSIONS else 'bin'}")
-    arrival = Arrival(path, source.downloader.params["concurrent_fragment_downloads"], hear)
+    arrival = FileDownload(path, source.downloader.params["concurrent_fragment_downloads"], hear)
     try:
         _fetch(source.downloader, {**source.info, **before}, arrival)
     except (DownloadError, RequestError) as error:
@@ -62,13 +62,13 @@ def brought(source: Source, part: str, stem: Path, size: int | None, hear: Hear)
     return path
 
 
-def _fetch(downloader: Downloader, stream: Info, arrival: Arrival) -> None:
+def _fetch(downloader: Downloader, stream: Info, arrival: FileDownload) -> None:
     protocol = str(stream.get("protocol") or "")
     if not supported(protocol):
         raise ReelhaulError(
             ErrorReason.FORMAT_UNAVAILABLE, f"streams that come by {protocol or 'this way'} are not fetched"
         )
-    if plain(stream):
+    if is_plain_http(stream):
         # What an advertisement is shown before is not handed out until it is over.
         time.sleep(max(0.0, float(stream.get("available_at") or 0) - time.time()))
         arrival.receive(Remote(downloader, stream))

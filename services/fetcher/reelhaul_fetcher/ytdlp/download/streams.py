@@ -13,8 +13,8 @@ from yt_dlp.networking.exceptions import RequestError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.model.engine_requests import FetchOrder
-from reelhaul_fetcher.model.progress import Gauge
-from reelhaul_fetcher.ytdlp.download.stream import brought, plain
+from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.ytdlp.download.stream import download_stream, is_plain_http
 from reelhaul_fetcher.ytdlp.downloader import Downloader
 from reelhaul_fetcher.ytdlp.source import Source
 from reelhaul_runtime.errors import ReelhaulError
@@ -29,7 +29,7 @@ _USUAL_AUDIO_KBPS = 128
 class Meter:
     """Hears yt-dlp's progress hook, from any thread."""
 
-    def __init__(self, gauge: Gauge, size_limit: int) -> None:
+    def __init__(self, gauge: ProgressTracker, size_limit: int) -> None:
         self._gauge, self._limit = gauge, size_limit
         #: The part that is being received; "" while there is none, e.g. for subtitles.
         self.part = ""
@@ -53,7 +53,9 @@ class Meter:
             raise too_large(self._gauge.received, self._limit)
 
 
-def receive(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, meter: Meter) -> list[Path]:
+def receive(
+    source: Source, parts: list[str], order: FetchOrder, gauge: ProgressTracker, meter: Meter
+) -> list[Path]:
     """The files of the streams whose ids are *parts*, in their order.
 
     Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, MEDIA_TOO_LARGE,
@@ -71,12 +73,12 @@ def receive(source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, m
         meter.part = part
         gauge.stage(Progress.DOWNLOADING, _detail(source.streams[part]))
         hear = meter.count if known else partial(_heard, gauge, meter, order.size_limit)
-        files.append(brought(source, part, order.folder / f"stream{len(files)}", size, hear))
+        files.append(download_stream(source, part, order.folder / f"stream{len(files)}", size, hear))
         meter.part = ""
     return files
 
 
-def _heard(gauge: Gauge, meter: Meter, limit: int, received: int, total: int | None) -> None:
+def _heard(gauge: ProgressTracker, meter: Meter, limit: int, received: int, total: int | None) -> None:
     """Count what came of the only part, whose length is told with its first byte."""
     if total and not received:
         _check_room([total], [], limit)
@@ -88,7 +90,7 @@ def _size(downloader: Downloader, stream: Info, one_of_several: bool) -> int | N
     """Exact bytes of *stream*; None where neither the page nor the server tells, or it will in time."""
     if stream.get("filesize"):
         return int(stream["filesize"])
-    if not one_of_several or not plain(stream):
+    if not one_of_several or not is_plain_http(stream):
         return None
     headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
     # Many servers refuse HEAD: then nothing is known, and nothing is wrong.

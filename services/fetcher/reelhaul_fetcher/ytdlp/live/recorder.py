@@ -13,9 +13,9 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.engine_requests import FetchOrder
-from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.live import stream as takes
-from reelhaul_fetcher.ytdlp.live.stream import Reason, Take
+from reelhaul_fetcher.ytdlp.live.stream import LiveStreamRecorder, Reason
 from reelhaul_fetcher.ytdlp.source import Source
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -48,7 +48,11 @@ def on_air(source: Source, part: str) -> bool:
 
 
 def record(
-    source: Source, parts: list[str], order: FetchOrder, gauge: Gauge, enough: Callable[[], Reason.ValueType]
+    source: Source,
+    parts: list[str],
+    order: FetchOrder,
+    gauge: ProgressTracker,
+    enough: Callable[[], Reason.ValueType],
 ) -> Recording:
     """Record the streams whose ids are *parts*, side by side, as long as *order* allows, or until *enough*.
 
@@ -57,13 +61,15 @@ def record(
     gauge.plan(dict.fromkeys(parts), None)
     files = [order.folder / f"stream{number}.ts" for number in range(len(parts))]
     running = [
-        Take(source.downloader, {**source.info, **source.streams[part]}, part, path, order, gauge, enough)
+        LiveStreamRecorder(
+            source.downloader, {**source.info, **source.streams[part]}, part, path, order, gauge, enough
+        )
         for part, path in zip(parts, files, strict=True)
     ]
     for take in running:
         take.all = running
     with ThreadPoolExecutor(len(running)) as pool:
-        ends = list(pool.map(Take.run, running))
+        ends = list(pool.map(LiveStreamRecorder.run, running))
     return Recording(files, min(take.seconds for take in running), max(ends))
 
 

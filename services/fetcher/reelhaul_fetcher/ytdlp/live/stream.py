@@ -15,7 +15,7 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model import playlists
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.model.playlists import Playlist, Segment
-from reelhaul_fetcher.model.progress import Gauge
+from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.streams import too_large
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
 from reelhaul_runtime.errors import ReelhaulError
@@ -37,7 +37,7 @@ _LOOK_SECONDS = 0.2
 _GONE = (404, 410)
 
 
-class Take:
+class LiveStreamRecorder:
     """One stream, from now to its end."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Take:
         part: str,
         path: Path,
         order: FetchOrder,
-        gauge: Gauge,
+        gauge: ProgressTracker,
         enough: Callable[[], Reason.ValueType],
     ) -> None:
         #: Play time that is kept, what is missing within it counted.

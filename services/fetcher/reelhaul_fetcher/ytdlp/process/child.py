@@ -25,12 +25,12 @@ from reelhaul_fetcher.model.engine_requests import (
     SitesOrder,
 )
 from reelhaul_fetcher.ytdlp import errors, fetch, playlist, probe, sites
-from reelhaul_fetcher.ytdlp.downloader import Answers
+from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
 
-class Line:
+class FetcherChannel:
     """Where a child tells the fetcher; from any thread."""
 
     def __init__(self, stream: socket.socket) -> None:
@@ -85,18 +85,18 @@ class Line:
                 os._exit(1)
 
 
-def live(stream: socket.socket) -> None:
+def run(stream: socket.socket) -> None:
     """Do the order that comes over *stream*; does not return."""
     frame = protocol.read(stream)
     order, access = protocol.order_of(frame), protocol.access_of(frame)
     access = access.meant_for(order.url, order.cookies)
-    line, answers = Line(stream), Answers()
-    place = _Place()
+    line, answers = FetcherChannel(stream), ResponseLog()
+    place = FetchContext()
     try:
         folder = order.folder if isinstance(order, FetchOrder) else Path("/")
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
-        bounds = sandbox.Bounds(limit, order.cpu_seconds, order.memory_bytes)
+        bounds = sandbox.ResourceLimits(limit, order.cpu_seconds, order.memory_bytes)
         inspector_client.bound(order.memory_bytes)
         sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.line())
         end = _done(order, access, line, answers, place)
@@ -106,11 +106,13 @@ def live(stream: socket.socket) -> None:
     os._exit(0)
 
 
-def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Place) -> protocol.Frame:
+def _done(
+    order: Order, access: Access, line: FetcherChannel, answers: ResponseLog, place: FetchContext
+) -> protocol.Frame:
     """*order*, carried out."""
     match order:
         case FetchOrder():
-            subprocess.be_patient(order.idle_seconds)
+            subprocess.set_idle_timeout(order.idle_seconds)
             return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
         case ProbeOrder():
             return {"type": "done", "media": protocol.packed(probe.probe(order, access, answers))}
@@ -121,7 +123,7 @@ def _done(order: Order, access: Access, line: Line, answers: Answers, place: _Pl
             return {"type": "done", "sites": [protocol.packed(site) for site in sites.known()]}
 
 
-class _Place:
+class FetchContext:
     """How far a fetch came, for telling of its failure."""
 
     extractor = ""

@@ -10,8 +10,14 @@ from yt_dlp.networking import Response
 
 from reelhaul_fetcher.media import ffmpeg, verify, warm_decoders
 from reelhaul_fetcher.ytdlp import fetch, playlist
-from reelhaul_fetcher.ytdlp.downloader import Answers, Downloader, bar_ffmpeg, options, share_trust
-from reelhaul_fetcher.ytdlp.extractor_index import Likely, patterns
+from reelhaul_fetcher.ytdlp.downloader import (
+    Downloader,
+    ResponseLog,
+    disable_ffmpeg_downloader,
+    options,
+    share_trust,
+)
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, patterns
 from reelhaul_fetcher.ytdlp.info import media_of
 from reelhaul_fetcher.ytdlp.process import child
 
@@ -35,12 +41,12 @@ class _Rehearsal(Downloader):
 
 def warm_up() -> str:
     """Load yt-dlp, all extractors and what a first extraction loads late; returns the engine's version."""
-    bar_ffmpeg()
+    disable_ffmpeg_downloader()
     share_trust()
-    with _Rehearsal(Answers(), options("")) as rehearsal:
+    with _Rehearsal(ResponseLog(), options("")) as rehearsal:
         Downloader.extractors = dict(rehearsal._ies)
         known = patterns(Downloader.extractors)
-        Downloader.likely = Likely(known)
+        Downloader.likely = ExtractorIndex(known)
         for name in filter(known.get, known):
             # Its expressions are compiled when it is first asked.
             Downloader.extractors[name].suitable("")

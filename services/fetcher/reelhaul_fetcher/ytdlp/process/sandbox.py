@@ -22,12 +22,12 @@ _libc = ctypes.CDLL(None)
 _ROOM_BYTES = 64 * 1024 * 1024
 
 
-class WayBarred(PermissionError):
+class NetworkDenied(PermissionError):
     """Something tried to reach the network past the guard."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ResourceLimits:
     """What a child may take, and each process that it begins: bytes of a file (0: any), CPU seconds,
     bytes of memory.
     """
@@ -38,7 +38,7 @@ class Bounds:
 
 
 def enter(
-    folder: Path, proxy_url: str, *more_ways: str, bounds: Bounds, within: socket.socket | None = None
+    folder: Path, proxy_url: str, *more_ways: str, bounds: ResourceLimits, within: socket.socket | None = None
 ) -> None:
     """Become a process that works in *folder*, with *proxy_url* as its only way out; not to be undone.
 
@@ -86,13 +86,13 @@ def _only_way_out(proxy_url: str, more_ways: Sequence[str], within: socket.socke
         if event == "socket.connect":
             address = arguments[1]
             if not (isinstance(address, tuple) and address[:2] in ways):
-                raise WayBarred(f"the only way out is the guard, not {address!r}")
+                raise NetworkDenied(f"the only way out is the guard, not {address!r}")
         elif event == "socket.getaddrinfo" and arguments[0] not in hosts:
-            raise WayBarred(f"names are resolved by the guard, not here: {arguments[0]!r}")
+            raise NetworkDenied(f"names are resolved by the guard, not here: {arguments[0]!r}")
         elif event == "socket.sendmsg" and arguments[0] is within and arguments[1] is None:
             return
         elif event in ("socket.sendto", "socket.sendmsg", "socket.bind"):
-            raise WayBarred(f"{event} is no way out")
+            raise NetworkDenied(f"{event} is no way out")
 
     sys.addaudithook(watch)
 

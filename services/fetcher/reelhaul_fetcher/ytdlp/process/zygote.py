@@ -25,7 +25,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MAX_MESSAGE = 4096
 
 
-class Parent:
+class Zygote:
     """Forks, stops and reaps. The children speak with the fetcher themselves."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -85,7 +85,7 @@ class Parent:
             if tastes:
                 # Before the order is read: a taster knows of nothing.
                 inspector_client.begin()
-            child.live(socket.socket(fileno=descriptor))
+            child.run(socket.socket(fileno=descriptor))
         finally:
             # No atexit, no flush of what the parent had buffered.
             os._exit(1)
@@ -155,7 +155,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"warm": version}).encode())
-    Parent(control).serve()
+    Zygote(control).serve()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from datetime import datetime
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api.convert import jobs as to_jobs
 from reelhaul_jobs.api.convert import names
-from reelhaul_jobs.api.convert.template_cache import Birth, Forms
+from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.api.validation.error_paths import at
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
@@ -27,7 +27,7 @@ _HEAVIEST = 3 * 1024 * 1024
 
 
 def batch_of(
-    request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime, forms: Forms
+    request: job_service_pb2.BatchCreateJobsRequest, tenant: str, now: datetime, forms: JobTemplateCache
 ) -> Batch:
     """The jobs that *request* asks for, of one batch_id.
 
@@ -35,7 +35,7 @@ def batch_of(
     return_partial_success all bad ones are among the failed.
     """
     _check_bounds(request)
-    birth, taken = Birth(tenant, now, logs.traceparent.get(), ids.new_id(now)), set[str]()
+    birth, taken = NewJobContext(tenant, now, logs.traceparent.get(), ids.new_id(now)), set[str]()
     jobs, failed = {}, {}
     # Ids that are made here sort as the requests do: so do the lists and the queue.
     fresh = ids.new_ids(now, len(request.requests))
@@ -94,7 +94,11 @@ def _check_bounds(request: job_service_pb2.BatchCreateJobsRequest) -> None:
 
 
 def _job_of(
-    one: job_service_pb2.CreateJobRequest, job_id: str, taken: set[str], forms: Forms, birth: Birth
+    one: job_service_pb2.CreateJobRequest,
+    job_id: str,
+    taken: set[str],
+    forms: JobTemplateCache,
+    birth: NewJobContext,
 ) -> Job:
     """The job that *one* of many requests asks for; its id joins the *taken*."""
     if one.request_id:

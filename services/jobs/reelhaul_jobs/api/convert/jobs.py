@@ -15,8 +15,8 @@ from reelhaul_jobs.api.convert import names
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Attempt, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import Kind, Priority, State
-from reelhaul_jobs.ports.jobs import Request
-from reelhaul_jobs.service.jobs import Seen
+from reelhaul_jobs.ports.jobs import IdempotencyKey
+from reelhaul_jobs.service.jobs import JobView
 
 _SHOW_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})
 
@@ -64,7 +64,7 @@ def job_of(
     )
 
 
-def request_of(request: Message, method: str, tenant: str, now: datetime) -> Request | None:
+def request_of(request: Message, method: str, tenant: str, now: datetime) -> IdempotencyKey | None:
     """What makes the call idempotent; None where the caller asked for no protection.
 
     *request* is one of those that have a request_id.
@@ -76,11 +76,11 @@ def request_of(request: Message, method: str, tenant: str, now: datetime) -> Req
     bare.CopyFrom(request)
     bare.ClearField("request_id")
     digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
-    return Request(tenant, method, request_id, digest, now)
+    return IdempotencyKey(tenant, method, request_id, digest, now)
 
 
 def proto_of(
-    seen: Seen, view: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
+    seen: JobView, view: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
 ) -> job_pb2.Job:
     """What callers see of a job."""
     job = seen.job
@@ -134,8 +134,8 @@ def protos_of(
     before: Job | None = None
     made = job_pb2.Job()
     for job in jobs:
-        if before is None or job.rest != before.rest:
-            made = proto_of(Seen(job, wait_reason.wait_of(job)), view)
+        if before is None or job.shared_fields != before.shared_fields:
+            made = proto_of(JobView(job, wait_reason.wait_of(job)), view)
         else:
             # Jobs asked for together are mostly alike, and most of the work is the same.
             alike, made = made, job_pb2.Job()
@@ -145,7 +145,7 @@ def protos_of(
         yield made
 
 
-def _expansion_of(seen: Seen) -> job_pb2.Expansion | None:
+def _expansion_of(seen: JobView) -> job_pb2.Expansion | None:
     expansion = seen.job.expansion
     if expansion is None:
         return None

@@ -28,7 +28,7 @@ from reelhaul_jobs.model.transition import Refusal
 from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.validation import urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _LONGEST_TEXT = 256
 _LONGEST_EGRESS = 64
@@ -73,7 +73,7 @@ def entries_of(request: RenewRequest) -> Sequence[media_pb2.PlaylistEntry]:
     if len(request.entries) > _MOST_ENTRIES:
         raise FieldInvalid("entries", f"at most {_MOST_ENTRIES}")
     for entry in request.entries:
-        findings = Findings()
+        findings = FieldViolations()
         urls.check(entry.url, "entries.url", findings)
         if findings or "\0" in entry.media_id:
             entry.ClearField("url")

@@ -16,7 +16,7 @@ from reelhaul_jobs.filters.fields import ADMIN_FIELDS, JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.ports.jobs import Page, Query
-from reelhaul_jobs.service.jobs import Owner, Seen
+from reelhaul_jobs.service.jobs import JobView, Owner
 from reelhaul_jobs.service.tokens import Place, Tokens
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 from reelhaul_runtime.identity import Caller
@@ -62,7 +62,7 @@ def answer_of(
     request: job_service_pb2.ListJobsRequest,
     query: Query,
     page: Page,
-    shown: Iterable[Seen],
+    shown: Iterable[JobView],
     token: tuple[Tokens, datetime],
 ) -> job_service_pb2.ListJobsResponse:
     """*page*, told as *shown*: fewer jobs than asked where they would be too heavy for one answer."""

@@ -8,7 +8,7 @@ from google.protobuf import timestamp_pb2
 
 from reelhaul.jobs.v1.job_service_pb2 import SummarizeJobsRequest, SummarizeJobsResponse
 from reelhaul_jobs.api.convert import listing, names
-from reelhaul_jobs.model.lists import Range, Summary, Tally
+from reelhaul_jobs.model.lists import JobCounts, Range, Summary
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import Caller
 
@@ -33,12 +33,12 @@ def answer_of(asked: Range, summary: Summary) -> SummarizeJobsResponse:
     answer = SummarizeJobsResponse(total=_bucket(asked.start, summary.total))
     if asked.step is not None:
         for number in range(-((asked.start - asked.end) // asked.step)):
-            tally = summary.series.get(number, Tally())
+            tally = summary.series.get(number, JobCounts())
             answer.series.append(_bucket(asked.start + number * asked.step, tally))
     return answer
 
 
-def _bucket(start: datetime, tally: Tally) -> SummarizeJobsResponse.Bucket:
+def _bucket(start: datetime, tally: JobCounts) -> SummarizeJobsResponse.Bucket:
     return SummarizeJobsResponse.Bucket(
         start_time=names.stamp(start),
         state_counts={state.name: jobs for state, jobs in tally.states.items()},

@@ -19,7 +19,7 @@ _LARGEST = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class NewJobContext:
     """What a new job is given and was not asked for."""
 
     tenant: str
@@ -28,7 +28,7 @@ class Birth:
     batch_id: str = ""
 
 
-class Forms:
+class JobTemplateCache:
     """Makes jobs of what callers ask for, and remembers the forms that it let pass.
 
     A form is all that was asked but a job's own URL, labels, and points in time.
@@ -40,20 +40,20 @@ class Forms:
         # Form, and what its caller may do -> a job made of it.
         self._known: OrderedDict[tuple[bytes, int], Job] = OrderedDict()
 
-    def job_of(self, asked: job_pb2.Job, job_id: str, birth: Birth) -> Job:
+    def job_of(self, asked: job_pb2.Job, job_id: str, birth: NewJobContext) -> Job:
         """The new job that *asked* is. Raises what ``admission.admitted`` does."""
         form = _form_of(asked)
         key = (form, identity.caller().level)
         known = self._known.get(key)
-        if known is not None and validation.own_is_good(asked, birth.now):
+        if known is not None and validation.varying_fields_valid(asked, birth.now):
             self._known.move_to_end(key)
-            return _like(known, asked, names.new_id(job_id), birth)
-        good = validation.admitted(asked, birth.now)
+            return from_template(known, asked, names.new_id(job_id), birth)
+        good = validation.validate_and_normalize(asked, birth.now)
         made = to_jobs.job_of(good, job_id, birth.tenant, birth.now, birth.traceparent, self._retention)
         if birth.batch_id:
-            made = made.but(batch_id=birth.batch_id)
+            made = made.replace_fields(batch_id=birth.batch_id)
         if len(form) <= _LARGEST:
-            self._known[key] = made.but(url="", labels={})
+            self._known[key] = made.replace_fields(url="", labels={})
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return made
@@ -70,8 +70,8 @@ def _form_of(asked: job_pb2.Job) -> bytes:
     return form.SerializeToString(deterministic=True)
 
 
-def _like(known: Job, asked: job_pb2.Job, job_id: str, birth: Birth) -> Job:
-    return known.but(
+def from_template(known: Job, asked: job_pb2.Job, job_id: str, birth: NewJobContext) -> Job:
+    return known.replace_fields(
         id=job_id,
         tenant=birth.tenant,
         url=asked.url,

@@ -19,9 +19,9 @@ from reelhaul_jobs.api.convert import jobs, listing, names
 from reelhaul_jobs.model import wait_reason
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.service.jobs import Seen
+from reelhaul_jobs.service.jobs import JobView
 from reelhaul_jobs.service.watch.conflating_queue import Changed
-from reelhaul_jobs.service.watch.filter_stream import Following, Told
+from reelhaul_jobs.service.watch.filter_stream import Following, StreamMessage
 from reelhaul_jobs.service.watch.messages import Heartbeat, Message, Pace, Snapshot
 from reelhaul_runtime.identity import Caller
 
@@ -58,7 +58,7 @@ def following_of(request: WatchJobsRequest, who: Caller) -> Following:
     return Following(owner=owner, where=where, text=request.filter, heartbeat=_silence(request))
 
 
-def change_bytes_of(told: Told) -> bytes:
+def change_bytes_of(told: StreamMessage) -> bytes:
     """One message of WatchJobs, serialised; its job once for all who are told of it."""
     form = b"" if told.changed is None else told.changed.forms.get("change")
     if form is None and told.changed is not None:
@@ -71,7 +71,7 @@ def _change(changed: Changed) -> WatchJobsResponse:
     job = changed.job
     if job.delete_time is not None:
         return WatchJobsResponse(job=job_pb2.Job(name=job.name), deleted=True)
-    shown = jobs.proto_of(Seen(job, wait_reason.wait_of(job)), JOB_VIEW_BASIC)
+    shown = jobs.proto_of(JobView(job, wait_reason.wait_of(job)), JOB_VIEW_BASIC)
     return WatchJobsResponse(job=shown)
 
 
@@ -84,7 +84,7 @@ def proto_of(message: Message) -> WatchJobResponse:
     )
     match message.body:
         case Snapshot() as whole:
-            job = jobs.proto_of(Seen(whole.job, wait_reason.wait_of(whole.job)))
+            job = jobs.proto_of(JobView(whole.job, wait_reason.wait_of(whole.job)))
             made.snapshot.MergeFrom(
                 WatchJobResponse.Snapshot(job=job, reset=whole.reset, terminal=whole.terminal)
             )

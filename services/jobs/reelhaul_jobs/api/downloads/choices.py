@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 V = TypeVar("V")
 
@@ -51,7 +51,7 @@ PRIORITIES = {"low": Job.LOW, "normal": Job.NORMAL, "high": Job.HIGH}
 ORDERS = {"newest": "create_time desc", "oldest": "create_time"}
 
 
-def meant(word: str, words: Mapping[str, V], field: str, findings: Findings) -> V | None:
+def parse_choice(word: str, words: Mapping[str, V], field: str, findings: FieldViolations) -> V | None:
     """What *word* stands for; None where it is empty, or no word, which is a finding."""
     if not word:
         return None

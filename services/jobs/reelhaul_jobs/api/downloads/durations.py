@@ -6,12 +6,12 @@ import math
 
 from google.protobuf import duration_pb2
 
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _LONGEST_SECONDS = 3660 * 86400.0
 
 
-def seconds(value: float, into: duration_pb2.Duration, field: str, findings: Findings) -> None:
+def seconds(value: float, into: duration_pb2.Duration, field: str, findings: FieldViolations) -> None:
     """Write *value* seconds to *into*; what is no length of time is a finding."""
     if not math.isfinite(value) or not 0 <= value <= _LONGEST_SECONDS:
         findings.add(field, f"{value:g} is no number of seconds")

@@ -54,7 +54,7 @@ _PREFIX = re.compile(r"^job\.(format\.)?")
 
 
 @contextmanager
-def told_flat() -> Iterator[None]:
+def with_flat_field_names() -> Iterator[None]:
     """Raise JobService's failures with the flat request's field names in them."""
     try:
         yield

@@ -14,14 +14,14 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api.downloads import choices, formats
 from reelhaul_jobs.api.downloads.durations import seconds
 from reelhaul_runtime.validation import urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _MOST_SKIPPED = 10_000
 
 
 def create(request: flat.CreateDownloadRequest) -> job_service_pb2.CreateJobRequest:
     """CreateDownload as CreateJob. Raises FIELD_INVALID with all words that are none."""
-    findings = Findings()
+    findings = FieldViolations()
     asked = job_service_pb2.CreateJobRequest(
         job=_job(request, findings), request_id=request.request_id, validate_only=request.validate_only
     )
@@ -31,8 +31,8 @@ def create(request: flat.CreateDownloadRequest) -> job_service_pb2.CreateJobRequ
 
 def listing(request: flat.ListDownloadsRequest) -> job_service_pb2.ListJobsRequest:
     """ListDownloads as ListJobs. Raises FIELD_INVALID."""
-    findings = Findings()
-    order = choices.meant(request.order, choices.ORDERS, "order", findings) or ""
+    findings = FieldViolations()
+    order = choices.parse_choice(request.order, choices.ORDERS, "order", findings) or ""
     if len(request.url_contains) > 200:
         findings.add("url_contains", f"at most 200 characters, not {len(request.url_contains)}")
     asked = job_service_pb2.ListJobsRequest(
@@ -53,7 +53,7 @@ def listing(request: flat.ListDownloadsRequest) -> job_service_pb2.ListJobsReque
 
 def probe(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest:
     """GetInfo as ProbeMedia. Raises FIELD_INVALID."""
-    findings = Findings()
+    findings = FieldViolations()
     urls.check(request.url, "url", findings)
     findings.between("max_entries", request.max_entries, 1, 1000)
     wanted = flat.CreateDownloadRequest(
@@ -71,7 +71,7 @@ def probe(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest
 
 def watch(request: flat.WatchProgressRequest) -> job_service_pb2.WatchJobRequest:
     """WatchProgress as WatchJob. Raises FIELD_INVALID."""
-    findings = Findings()
+    findings = FieldViolations()
     asked = job_service_pb2.WatchJobRequest(name=name(request.job_id), resume_token=request.resume_token)
     if request.min_interval_seconds:
         seconds(request.min_interval_seconds, asked.min_interval, "min_interval_seconds", findings)
@@ -86,11 +86,13 @@ def name(job_id: str) -> str:
     return job_id if job_id.startswith("jobs/") else f"jobs/{job_id}"
 
 
-def _job(request: flat.CreateDownloadRequest, findings: Findings) -> job_pb2.Job:
+def _job(request: flat.CreateDownloadRequest, findings: FieldViolations) -> job_pb2.Job:
     # Checked again with the job; here so that one answer tells of it and of the words.
     urls.check(request.url, "url", findings)
     job = job_pb2.Job(url=request.url, format=formats.spec(request, findings), labels=request.labels)
-    job.priority = choices.meant(request.priority, choices.PRIORITIES, "priority", findings) or job.priority
+    job.priority = (
+        choices.parse_choice(request.priority, choices.PRIORITIES, "priority", findings) or job.priority
+    )
     if request.HasField("schedule_time"):
         job.schedule_time.CopyFrom(request.schedule_time)
     if request.ttl_seconds:
@@ -103,7 +105,7 @@ def _job(request: flat.CreateDownloadRequest, findings: Findings) -> job_pb2.Job
     return job
 
 
-def _terms(request: flat.ListDownloadsRequest, findings: Findings) -> Sequence[str]:
+def _terms(request: flat.ListDownloadsRequest, findings: FieldViolations) -> Sequence[str]:
     """The terms of the filter that the fields of *request* make."""
     terms = []
     if request.status:
@@ -120,14 +122,14 @@ def _terms(request: flat.ListDownloadsRequest, findings: Findings) -> Sequence[s
     return terms
 
 
-def _state(number: int, findings: Findings) -> str:
+def _state(number: int, findings: FieldViolations) -> str:
     if not number or number not in Download.Status.values():
         findings.add("status", f"{number} is no status")
         return "QUEUED"
     return Download.Status.Name(Download.Status.ValueType(number))
 
 
-def _moment(value: timestamp_pb2.Timestamp, field: str, findings: Findings) -> str:
+def _moment(value: timestamp_pb2.Timestamp, field: str, findings: FieldViolations) -> str:
     try:
         return value.ToDatetime(UTC).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError):

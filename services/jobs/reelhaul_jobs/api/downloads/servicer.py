@@ -11,7 +11,7 @@ from reelhaul.downloads.v1.download_service_pb2_grpc import DownloadServiceServi
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api.downloads import batches, requests, responses, stats
-from reelhaul_jobs.api.downloads.error_fields import told_flat
+from reelhaul_jobs.api.downloads.error_fields import with_flat_field_names
 from reelhaul_jobs.api.downloads.info import info
 from reelhaul_jobs.api.downloads.streams import bytes_of
 from reelhaul_jobs.service.watch.messages import Message
@@ -75,19 +75,19 @@ class DownloadServicer(DownloadServiceServicer):
 
     async def CreateDownload(self, request: service.CreateDownloadRequest, context: Any) -> flat.Download:
         asked = requests.create(request)
-        with told_flat():
+        with with_flat_field_names():
             return responses.created(await self._jobs.CreateJob(asked, context), asked)
 
     async def GetDownload(self, request: service.GetDownloadRequest, context: Any) -> flat.Download:
         asked = job_service_pb2.GetJobRequest(name=requests.name(request.job_id))
-        with told_flat():
+        with with_flat_field_names():
             return responses.download(await self._jobs.GetJob(asked, context))
 
     async def ListDownloads(
         self, request: service.ListDownloadsRequest, context: Any
     ) -> service.ListDownloadsResponse:
         asked = requests.listing(request)
-        with told_flat():
+        with with_flat_field_names():
             page = await self._jobs.ListJobs(asked, context)
         return service.ListDownloadsResponse(
             jobs=[responses.download(job) for job in page.jobs],
@@ -98,24 +98,24 @@ class DownloadServicer(DownloadServiceServicer):
 
     async def GetInfo(self, request: service.GetInfoRequest, context: Any) -> service.GetInfoResponse:
         asked = requests.probe(request)
-        with told_flat():
+        with with_flat_field_names():
             return info(await self._media.probe(asked), asked.format)
 
     async def RetryDownload(self, request: service.RetryDownloadRequest, context: Any) -> flat.Download:
         asked = job_service_pb2.RetryJobRequest(
             name=requests.name(request.job_id), request_id=request.request_id
         )
-        with told_flat():
+        with with_flat_field_names():
             return responses.download(await self._jobs.RetryJob(asked, context))
 
     async def CancelDownload(self, request: service.CancelDownloadRequest, context: Any) -> flat.Download:
         asked = job_service_pb2.CancelJobRequest(name=requests.name(request.job_id), reason=request.reason)
-        with told_flat():
+        with with_flat_field_names():
             return responses.download(await self._jobs.CancelJob(asked, context))
 
     async def StopRecording(self, request: service.StopRecordingRequest, context: Any) -> flat.Download:
         asked = job_service_pb2.StopRecordingRequest(name=requests.name(request.job_id))
-        with told_flat():
+        with with_flat_field_names():
             return responses.download(await self._jobs.StopRecording(asked, context))
 
     async def BatchCreateDownloads(
@@ -129,19 +129,19 @@ class DownloadServicer(DownloadServiceServicer):
         self, request: service.DeleteDownloadRequest, context: Any
     ) -> service.DeleteDownloadResponse:
         asked = job_service_pb2.DeleteJobRequest(name=requests.name(request.job_id))
-        with told_flat():
+        with with_flat_field_names():
             await self._jobs.DeleteJob(asked, context)
         return service.DeleteDownloadResponse(job_id=request.job_id.removeprefix("jobs/"))
 
     async def GetStats(self, request: service.GetStatsRequest, context: Any) -> service.GetStatsResponse:
-        with told_flat():
+        with with_flat_field_names():
             past = await self._jobs.SummarizeJobs(stats.over_time(request), context)
             return stats.answer(past, await self._jobs.SummarizeJobs(stats.now(), context))
 
     async def WatchProgress(  # type: ignore[override]
         self, request: service.WatchProgressRequest, context: Any
     ) -> AsyncIterator[bytes]:
-        with told_flat():
+        with with_flat_field_names():
             async for message in self._jobs.watched(requests.watch(request)):
                 if told := bytes_of(request.job_id, message):
                     yield told

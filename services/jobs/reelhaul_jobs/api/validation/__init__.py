@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_runtime import identity
 from reelhaul_runtime.validation import fields, formats, urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _YEAR = timedelta(days=366)
 _HOUR = timedelta(hours=1)
 
 
-def admitted(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
+def validate_and_normalize(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     """*job* as it may be stored at *now*: checked, defaults filled in, OUTPUT_ONLY fields cleared.
 
     *job* itself is left as it is. Retention is not filled in: it is the server's to say.
@@ -31,7 +31,7 @@ def admitted(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     asked.CopyFrom(job)
     fields.clear_output(asked)
     fields.check_grants(asked, "job", identity.caller)
-    findings = Findings()
+    findings = FieldViolations()
     fields.check_enums(asked, "job", findings)
     urls.check(asked.url, "job.url", findings)
     formats.check(asked.format, "job.format", findings)
@@ -44,19 +44,19 @@ def admitted(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     return asked
 
 
-def own_is_good(job: job_pb2.Job, now: datetime) -> bool:
+def varying_fields_valid(job: job_pb2.Job, now: datetime) -> bool:
     """Whether there is nothing wrong with what a *job* seldom shares with others: URL, labels and times.
 
     ``admitted`` says what is wrong, if that is so.
     """
-    findings = Findings()
+    findings = FieldViolations()
     urls.check(job.url, "job.url", findings)
     check_labels(job, findings)
     check_times(job, now, findings)
     return not findings
 
 
-def check_labels(job: job_pb2.Job, findings: Findings) -> None:
+def check_labels(job: job_pb2.Job, findings: FieldViolations) -> None:
     """Find labels out of bounds."""
     if len(job.labels) > 64:
         findings.add("job.labels", f"at most 64 labels, not {len(job.labels)}")
@@ -68,7 +68,7 @@ def check_labels(job: job_pb2.Job, findings: Findings) -> None:
             findings.add(f"job.labels.{key}", f"at most 256 characters, not {len(value)}")
 
 
-def check_times(job: job_pb2.Job, now: datetime, findings: Findings) -> None:
+def check_times(job: job_pb2.Job, now: datetime, findings: FieldViolations) -> None:
     """Find times and durations out of bounds; the past is."""
     if job.HasField("schedule_time"):
         findings.time("job.schedule_time", job.schedule_time, not_before=now, not_after=now + _YEAR)
@@ -82,7 +82,7 @@ def check_times(job: job_pb2.Job, now: datetime, findings: Findings) -> None:
         findings.duration("job.ttl", job.ttl, timedelta(seconds=1), 10 * _YEAR)
 
 
-def _check_retries(policy: job_pb2.RetryPolicy, findings: Findings) -> None:
+def _check_retries(policy: job_pb2.RetryPolicy, findings: FieldViolations) -> None:
     day = timedelta(days=1)
     findings.between("job.retry_policy.max_attempts", policy.max_attempts, 1, 20)
     good = True
@@ -95,7 +95,7 @@ def _check_retries(policy: job_pb2.RetryPolicy, findings: Findings) -> None:
         findings.add("job.retry_policy.max_backoff", "it is shorter than min_backoff")
 
 
-def _check_expansion(job: job_pb2.Job, findings: Findings) -> None:
+def _check_expansion(job: job_pb2.Job, findings: FieldViolations) -> None:
     if not job.HasField("expansion"):
         return
     if job.kind != job_pb2.Job.EXPANSION:

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2
 from reelhaul_jobs.api import validation
 from reelhaul_jobs.api.validation.error_paths import renamed
-from reelhaul_jobs.model.cron import CronError, parsed, zone_of
+from reelhaul_jobs.model.cron import CronError, parse_cron, zone_of
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.validation import fields, urls
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 _FAR = timedelta(days=3660)
 
@@ -25,7 +25,7 @@ def admitted(asked: schedule_pb2.Schedule, now: datetime, since: datetime) -> sc
     schedule = schedule_pb2.Schedule()
     schedule.CopyFrom(asked)
     fields.clear_output(schedule)
-    findings = Findings()
+    findings = FieldViolations()
     fields.check_enums(schedule, "schedule", findings)
     _check_times(schedule, now, since, findings)
     if schedule.job_template.HasField("schedule_time"):
@@ -40,12 +40,14 @@ def admitted(asked: schedule_pb2.Schedule, now: datetime, since: datetime) -> sc
 
 def check_again(job: Job) -> None:
     """Raise URL_INVALID or URL_FORBIDDEN if *job*'s URL may not be fetched any more."""
-    findings = Findings()
+    findings = FieldViolations()
     urls.check(job.url, "job_template.url", findings)
     findings.raise_any()
 
 
-def _check_times(schedule: schedule_pb2.Schedule, now: datetime, since: datetime, findings: Findings) -> None:
+def _check_times(
+    schedule: schedule_pb2.Schedule, now: datetime, since: datetime, findings: FieldViolations
+) -> None:
     try:
         zone_of(schedule.time_zone)
     except CronError as error:
@@ -58,7 +60,7 @@ def _check_times(schedule: schedule_pb2.Schedule, now: datetime, since: datetime
         findings.add("schedule.cron", "it is required")
         return
     try:
-        first = parsed(schedule.cron, schedule.time_zone, since).after(now)
+        first = parse_cron(schedule.cron, schedule.time_zone, since).after(now)
     except CronError as error:
         findings.add("schedule.cron", str(error))
         return
@@ -78,7 +80,7 @@ def _template(schedule: schedule_pb2.Schedule, now: datetime) -> job_pb2.Job:
     if template.HasField("expansion"):
         template.expansion.ClearField("new_entries_only")
     try:
-        good = validation.admitted(template, now)
+        good = validation.validate_and_normalize(template, now)
     except ReelhaulError as error:
         raise renamed(error, _named_here) from error
     if new_only:

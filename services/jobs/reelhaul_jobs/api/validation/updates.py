@@ -7,7 +7,7 @@ from datetime import datetime
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api import validation
 from reelhaul_runtime.validation import fields
-from reelhaul_runtime.validation.violations import Findings
+from reelhaul_runtime.validation.violations import FieldViolations
 
 #: What may be changed of a job. An expiration is one choice of two: naming either means both.
 CHANGEABLE = frozenset({"priority", "labels", "schedule_time", "expire_time", "ttl"})
@@ -17,7 +17,7 @@ _NAMES = frozenset({"name", "etag"})
 
 def paths_of(request: job_service_pb2.UpdateJobRequest, now: datetime) -> frozenset[str]:
     """The fields to change, each within its bounds. FIELD_INVALID names all that are not."""
-    findings = Findings()
+    findings = FieldViolations()
     asked = job_pb2.Job()
     asked.CopyFrom(request.job)
     fields.clear_output(asked)

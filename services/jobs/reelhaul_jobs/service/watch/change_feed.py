@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.ports.state_events import Move, MoveStore
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.watch import messages
 from reelhaul_jobs.service.watch.conflating_queue import Changed, Queue, Wanted
 from reelhaul_runtime.errors import ReelhaulError
@@ -36,7 +36,7 @@ _OFFERED_AT_ONCE = 1_000
 class Feed:
     """Reads while anybody follows: at once what the bus tells of, and now and then all that moved."""
 
-    def __init__(self, store: MoveStore, hub: Hub, now: Clock) -> None:
+    def __init__(self, store: StateEventStore, hub: EventHub, now: Clock) -> None:
         self._store, self._hub, self._now = store, hub, now
         self._queues: set[Queue] = set()
         self._owners: dict[str | None, int] = defaultdict(int)
@@ -79,7 +79,7 @@ class Feed:
         for queue in self._queues:
             queue.close()
 
-    async def changed(self, moves: Iterable[Move], position: datetime) -> Sequence[Changed]:
+    async def changed(self, moves: Iterable[StateEvent], position: datetime) -> Sequence[Changed]:
         """The jobs of *moves* as they are now."""
         left: dict[str, set[State]] = defaultdict(set)
         for move in moves:
@@ -152,9 +152,9 @@ class Feed:
                 # Before the reading: what changes in the midst of it is to be read again.
                 del self._stirred[job_id]
             try:
-                moves = await self._store.moves(Move(began - LATENESS), AT_ONCE, among=job_ids)
+                moves = await self._store.moves(StateEvent(began - LATENESS), AT_ONCE, among=job_ids)
                 # Each is to be read, moved or not.
-                asked = [*moves, *(Move(began, job_id) for job_id in job_ids)]
+                asked = [*moves, *(StateEvent(began, job_id) for job_id in job_ids)]
                 await self._offer(await self.changed(asked, began))
             except ReelhaulError:
                 self._stirred |= dict.fromkeys(job_ids)
@@ -166,8 +166,8 @@ class Feed:
             news = [move for move in moves if move.revision > self._known.get(move.job_id, 0)]
             await self._offer(await self.changed(news, began))
 
-    async def _since(self, time: datetime) -> AsyncIterator[Sequence[Move]]:
-        after = Move(time)
+    async def _since(self, time: datetime) -> AsyncIterator[Sequence[StateEvent]]:
+        after = StateEvent(time)
         while moves := await self._store.moves(after, AT_ONCE):
             yield moves
             if len(moves) < AT_ONCE:

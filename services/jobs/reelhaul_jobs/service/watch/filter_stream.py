@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.filters.evaluate import holds
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.ports.state_events import Move, MoveStore
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.tokens import Position, Tokens
 from reelhaul_jobs.service.watch.change_feed import AT_ONCE, LATENESS, Feed
 from reelhaul_jobs.service.watch.conflating_queue import Changed, Queue
-from reelhaul_jobs.service.watch.messages import EVENTS_KEPT, LONGEST_SECONDS, ends_here
+from reelhaul_jobs.service.watch.messages import EVENTS_KEPT, LONGEST_SECONDS, stream_ended
 
 # Who comes back and missed more moves than this must list again.
 _MOST_MISSED = 2_000
@@ -47,7 +47,7 @@ class Following:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StreamMessage:
     """One message: a changed job, or a heartbeat (None); ``reset`` says that some were missed."""
 
     sequence: int
@@ -56,17 +56,17 @@ class Told:
     reset: bool = False
 
 
-class Followings:
+class FilterStreams:
     """Streams of what changes in many jobs."""
 
-    def __init__(self, feed: Feed, store: MoveStore, hub: Hub, tokens: Tokens, now: Clock) -> None:
+    def __init__(self, feed: Feed, store: StateEventStore, hub: EventHub, tokens: Tokens, now: Clock) -> None:
         self._feed = feed
         self._store = store
         self._hub = hub
         self._tokens = tokens
         self._now = now
 
-    async def follow(self, asked: Following, resume: str) -> AsyncIterator[Told]:
+    async def follow(self, asked: Following, resume: str) -> AsyncIterator[StreamMessage]:
         """What changes from *resume* on; empty: from now, which a first heartbeat says.
 
         It does not end by itself. Raises RESUME_TOKEN_INVALID, and OVERLOADED when the server drains.
@@ -84,7 +84,7 @@ class Followings:
                 async for told in self._on(asked, at, queue):
                     yield told
 
-    async def _on(self, asked: Following, at: _At, queue: Queue) -> AsyncIterator[Told]:
+    async def _on(self, asked: Following, at: _At, queue: Queue) -> AsyncIterator[StreamMessage]:
         clock = asyncio.get_running_loop().time
         begun = heard = clock()
         while True:
@@ -96,7 +96,7 @@ class Followings:
                 yield at.told(changed.position, changed)
                 heard = clock()
             if queue.closed or clock() - begun > LONGEST_SECONDS:
-                raise ends_here()
+                raise stream_ended()
             if clock() - heard >= asked.heartbeat:
                 heard = clock()
                 yield at.heartbeat(self._feed.position)
@@ -108,7 +108,7 @@ class Followings:
         """What changed since a position; None where that is not known, or too much."""
         if since + EVENTS_KEPT < self._now():
             return None
-        after, moves = Move(since - LATENESS), list[Move]()
+        after, moves = StateEvent(since - LATENESS), list[StateEvent]()
         while True:
             found = await self._store.moves(after, AT_ONCE, tenant=asked.owner)
             moves += found
@@ -135,15 +135,17 @@ class _At:
         self._sequence = position.sequence
         return position.time
 
-    def told(self, position: datetime, changed: Changed | None = None, *, reset: bool = False) -> Told:
+    def told(
+        self, position: datetime, changed: Changed | None = None, *, reset: bool = False
+    ) -> StreamMessage:
         """A message that counts."""
         # Of the clock, so that it grows from server to server as well.
         self._sequence = max(self._sequence + 1, (self._now() - _EPOCH) // timedelta(microseconds=1))
-        return Told(self._sequence, self._token(position), changed, reset)
+        return StreamMessage(self._sequence, self._token(position), changed, reset)
 
-    def heartbeat(self, position: datetime) -> Told:
+    def heartbeat(self, position: datetime) -> StreamMessage:
         """A message that repeats where it is."""
-        return Told(self._sequence, self._token(position))
+        return StreamMessage(self._sequence, self._token(position))
 
     def _token(self, position: datetime) -> str:
         return self._tokens.resume(self._purpose, Position(self._sequence, position))

@@ -12,10 +12,10 @@ from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.bus import JobBus, Notice
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.tokens import Position, Tokens
 from reelhaul_jobs.service.watch.messages import Message, Snapshot
-from reelhaul_jobs.service.watch.wakeup_group import Bells
+from reelhaul_jobs.service.watch.wakeup_group import WakeupGroup
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ class Topic:
     job: Job
 
     def __init__(
-        self, job_id: str, store: JobStore, bus: JobBus, hub: Hub, tokens: Tokens, now: Clock
+        self, job_id: str, store: JobStore, bus: JobBus, hub: EventHub, tokens: Tokens, now: Clock
     ) -> None:
         self._id = job_id
         self._store, self._bus, self._hub = store, bus, hub
         self._tokens, self._now = tokens, now
-        self.bells = Bells()
+        self.bells = WakeupGroup()
         #: Notices of progress that came: those between two looks were conflated.
         self.arrivals = 0
         #: When the newest of them came, by the loop's clock.
@@ -122,7 +122,7 @@ class Topic:
         if told and told[0] is job and told[1] is notice and told[2].sequence == sequence and not reset:
             return told[2]
         fresh = notice is not None and job.leased and notice.epoch == job.epoch
-        shown = job.but(progress=notice.progress) if fresh and notice else job
+        shown = job.replace_fields(progress=notice.progress) if fresh and notice else job
         message = self._message(sequence, Snapshot(shown, reset=reset, terminal=job.state.terminal))
         if not reset:
             self._snapshot = job, notice, message
@@ -180,7 +180,7 @@ def _gone(job: Job) -> Job:
     """A deleted job: its watchers get what was known of it as their last word."""
     if job.state.terminal:
         return job
-    return job.but(state=State.CANCELLED, revision=job.revision + 1)
+    return job.replace_fields(state=State.CANCELLED, revision=job.revision + 1)
 
 
 def _note(reading: asyncio.Task[None]) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.ports.clock import Clock
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.tokens import Position, Tokens
 from reelhaul_jobs.service.watch.job_snapshot_cache import Topic
@@ -20,17 +20,17 @@ from reelhaul_jobs.service.watch.messages import (
     Message,
     Pace,
     Snapshot,
-    ends_here,
+    stream_ended,
 )
-from reelhaul_jobs.service.watch.wakeup import Bell
-from reelhaul_jobs.service.watch.watched_jobs import Topics
+from reelhaul_jobs.service.watch.wakeup import Wakeup
+from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
 from reelhaul_runtime.errors import NotFound
 
 
-class Watches:
+class JobStreams:
     """Streams of what happens to a job."""
 
-    def __init__(self, topics: Topics, hub: Hub, tokens: Tokens, now: Clock) -> None:
+    def __init__(self, topics: WatchedJobs, hub: EventHub, tokens: Tokens, now: Clock) -> None:
         self._topics = topics
         self._hub = hub
         self._tokens = tokens
@@ -49,7 +49,7 @@ class Watches:
 
     @asynccontextmanager
     async def _watch(self, job_id: str, owner: Owner) -> AsyncIterator[_Watch]:
-        bell = Bell()
+        bell = Wakeup()
         with self._hub.admitted():
             async with self._topics.topic(job_id) as topic:
                 if owner is not None and topic.job.tenant != owner:
@@ -65,7 +65,7 @@ class Watches:
 class _Watch:
     """Where one watcher is. It holds no more than that: messages are the topic's."""
 
-    def __init__(self, topic: Topic, bell: Bell, now: Clock) -> None:
+    def __init__(self, topic: Topic, bell: Wakeup, now: Clock) -> None:
         self._topic = topic
         self._bell = bell
         self._now = now
@@ -114,7 +114,7 @@ class _Watch:
                 heard = now
                 yield Message(self._sequence, self._topic.token(self._sequence), self._now(), Heartbeat())
             if self._topic.ended or now - begun > LONGEST_SECONDS:
-                raise ends_here()
+                raise stream_ended()
             stirred = self._unseen() is not None
             await self._bell.wait(heard + pace.heartbeat, due - pace.leeway, stirred=stirred)
 

@@ -65,7 +65,7 @@ class Pace:
         return self.progress / 5
 
 
-def ends_here() -> ReelhaulError:
+def stream_ended() -> ReelhaulError:
     """How a stream ends that is not over: UNAVAILABLE, to be resumed."""
     return ReelhaulError(
         ErrorReason.OVERLOADED,

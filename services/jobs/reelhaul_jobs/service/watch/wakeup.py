@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Bell:
+class Wakeup:
     """One watcher's. Times are the loop's.
 
     A watcher costs a future for each wake and a timer for each silence, not for each message.
@@ -18,19 +18,19 @@ class Bell:
         self._alarm: asyncio.TimerHandle | None = None
         self._quiet = 0.0
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake the watcher, or keep it from falling asleep."""
         self._rung = True
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
 
-    def stir(self) -> None:
+    def notify_progress(self) -> None:
         """There is progress: wake the watcher, but not before its pace allows."""
         if self._sleeper is None:
             # It looks by itself before it sleeps.
             return
         if self._loop.time() >= self._quiet:
-            self.ring()
+            self.notify()
         else:
             self._ring_by(self._quiet)
 
@@ -65,4 +65,4 @@ class Bell:
 
     def _alarmed(self) -> None:
         self._alarm = None
-        self.ring()
+        self.notify()

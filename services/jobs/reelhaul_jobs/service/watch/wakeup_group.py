@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import asyncio
 
-from reelhaul_jobs.service.watch.wakeup import Bell
+from reelhaul_jobs.service.watch.wakeup import Wakeup
 
 # To tell so many takes a few milliseconds; no call to this server waits longer for a crowd.
 _AT_ONCE = 50
 
 
-class Bells:
+class WakeupGroup:
     """Wakes everyone; who is woken while a round goes on is so by the next one, not twice."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._bells: set[Bell] = set()
+        self._bells: set[Wakeup] = set()
         # Of the round that goes on: who is left, and whether it rings or only stirs.
-        self._left: list[Bell] = []
+        self._left: list[Wakeup] = []
         self._loud = False
         # Whether another round follows, and which.
         self._again = False
         self._again_loud = False
 
-    def add(self, bell: Bell) -> None:
+    def add(self, bell: Wakeup) -> None:
         """Wake one more from now on."""
         self._bells.add(bell)
 
-    def discard(self, bell: Bell) -> None:
+    def discard(self, bell: Wakeup) -> None:
         """Wake this one no more."""
         self._bells.discard(bell)
 
@@ -51,9 +51,9 @@ class Bells:
         del self._left[-_AT_ONCE:]
         for bell in some:
             if self._loud:
-                bell.ring()
+                bell.notify()
             else:
-                bell.stir()
+                bell.notify_progress()
         if self._left:
             self._loop.call_soon(self._wake_some)
         elif self._again:

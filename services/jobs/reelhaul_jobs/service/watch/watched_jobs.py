@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
-from reelhaul_jobs.service.event_hub import Hub
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch import messages
 from reelhaul_jobs.service.watch.job_snapshot_cache import Topic
@@ -30,10 +30,10 @@ class _Shared:
     watchers: int = 0
 
 
-class Topics:
+class WatchedJobs:
     """Opens a topic for the first who watches a job, and closes it with the last."""
 
-    def __init__(self, store: JobStore, bus: JobBus, hub: Hub, tokens: Tokens, now: Clock) -> None:
+    def __init__(self, store: JobStore, bus: JobBus, hub: EventHub, tokens: Tokens, now: Clock) -> None:
         self._store, self._bus, self._hub = store, bus, hub
         self._tokens, self._now = tokens, now
         self._shared: dict[str, _Shared] = {}
