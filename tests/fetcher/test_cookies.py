@@ -16,7 +16,7 @@ from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_fetcher.api.probes import question_of
+from reelhaul_fetcher.api.convert import question_of
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed

@@ -22,8 +22,8 @@ from reelhaul_fetcher.model.egresses import Egresses, name_of
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.worker import WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.tasks import cancel_and_wait
