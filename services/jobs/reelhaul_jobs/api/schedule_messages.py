@@ -10,8 +10,8 @@ from typing import cast
 from google.protobuf import field_mask_pb2
 
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2, schedule_service_pb2
-from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import messages as to_jobs
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.schedule import CatchUp, Schedule, ScheduleState
 from reelhaul_runtime.errors import FieldInvalid
@@ -49,7 +49,7 @@ def schedule_of(
         skip_overlapping=asked.skip_overlapping,
         new_entries_only=asked.new_entries_only,
         catch_up=CatchUp(asked.catch_up),
-        end_time=names.time(asked.end_time) if asked.HasField("end_time") else None,
+        end_time=fields.time(asked.end_time) if asked.HasField("end_time") else None,
         create_time=now,
         update_time=now,
     )
@@ -71,14 +71,14 @@ def proto_of(schedule: Schedule) -> schedule_pb2.Schedule:
         skip_overlapping=schedule.skip_overlapping,
         new_entries_only=schedule.new_entries_only,
         catch_up=cast("schedule_pb2.Schedule.CatchUp.ValueType", schedule.catch_up),
-        end_time=names.stamp(schedule.end_time),
+        end_time=fields.stamp(schedule.end_time),
         state=cast("schedule_pb2.Schedule.State.ValueType", schedule.state),
-        next_run_time=names.stamp(schedule.next_run_time) if runs else None,
+        next_run_time=fields.stamp(schedule.next_run_time) if runs else None,
         last_job=f"jobs/{schedule.last_job}" if schedule.last_job else "",
         last_error=schedule.last_error,
         seen_entry_count=schedule.seen_count,
-        create_time=names.stamp(schedule.create_time),
-        update_time=names.stamp(schedule.update_time),
+        create_time=fields.stamp(schedule.create_time),
+        update_time=fields.stamp(schedule.update_time),
         etag=schedule.etag,
     )
 
@@ -91,8 +91,8 @@ def template_proto_of(job: Job) -> job_pb2.Job:
         priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
         labels=job.labels,
         retry_policy=to_jobs.policy_of(job.retry),
-        attempt_deadline=names.duration(job.attempt_deadline),
-        ttl=names.duration(job.ttl),
+        attempt_deadline=fields.duration(job.attempt_deadline),
+        ttl=fields.duration(job.ttl),
         kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
     )
     if job.expansion is not None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from google.protobuf import timestamp_pb2
 
 from reelhaul.jobs.v1.job_service_pb2 import SummarizeJobsRequest, SummarizeJobsResponse
-from reelhaul_jobs.api.convert import listing, names
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import listing
 from reelhaul_jobs.model.lists import JobCounts, Range, Summary
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import Caller
@@ -40,12 +41,12 @@ def answer_of(asked: Range, summary: Summary) -> SummarizeJobsResponse:
 
 def _bucket(start: datetime, tally: JobCounts) -> SummarizeJobsResponse.Bucket:
     return SummarizeJobsResponse.Bucket(
-        start_time=names.stamp(start),
+        start_time=fields.stamp(start),
         state_counts={state.name: jobs for state, jobs in tally.states.items()},
         error_counts=tally.errors,
         downloaded_bytes=tally.downloaded_bytes,
-        latency_p50=None if tally.latency_p50 is None else names.duration(tally.latency_p50),
-        latency_p95=None if tally.latency_p95 is None else names.duration(tally.latency_p95),
+        latency_p50=None if tally.latency_p50 is None else fields.duration(tally.latency_p50),
+        latency_p95=None if tally.latency_p95 is None else fields.duration(tally.latency_p95),
     )
 
 

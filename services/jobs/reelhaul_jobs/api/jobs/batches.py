@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert import names
-from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
-from reelhaul_jobs.api.validation.error_paths import at
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.error_paths import at
+from reelhaul_jobs.api.jobs import messages as to_jobs
+from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import ids
@@ -63,7 +63,7 @@ def named(names_asked: Sequence[str]) -> list[str]:
     """The bare ids of 1..1000 names."""
     if not 1 <= len(names_asked) <= MOST_NAMED:
         raise FieldInvalid("names", f"1..{MOST_NAMED} of them, not {len(names_asked)}")
-    return [names.job_id(name, f"names[{place}]") for place, name in enumerate(names_asked)]
+    return [fields.job_id(name, f"names[{place}]") for place, name in enumerate(names_asked)]
 
 
 def retry_of(request: job_service_pb2.BatchRetryJobsRequest) -> Wanted:

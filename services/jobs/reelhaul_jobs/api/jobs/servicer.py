@@ -12,11 +12,12 @@ from datetime import timedelta
 from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
-from reelhaul_jobs.api.convert import batches, listing, names, summaries, watches
-from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
-from reelhaul_jobs.api.convert.updates import update_of
-from reelhaul_jobs.api.validation.updates import paths_of
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import batches, listing, streams, summaries
+from reelhaul_jobs.api.jobs import messages as to_jobs
+from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
+from reelhaul_jobs.api.jobs.update_validation import paths_of
+from reelhaul_jobs.api.jobs.updates import update_of
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.clock import Clock
@@ -70,7 +71,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         return to_jobs.proto_of(await self._jobs.create(job, once))
 
     async def GetJob(self, request: job_service_pb2.GetJobRequest, context: object = None) -> job_pb2.Job:
-        return to_jobs.proto_of(await self._jobs.get(names.job_id(request.name), _owner()))
+        return to_jobs.proto_of(await self._jobs.get(fields.job_id(request.name), _owner()))
 
     async def ListJobs(
         self, request: job_service_pb2.ListJobsRequest, context: object = None
@@ -90,42 +91,42 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     async def CancelJob(
         self, request: job_service_pb2.CancelJobRequest, context: object = None
     ) -> job_pb2.Job:
-        reason = names.text(request.reason, "reason", 500)
-        job_id = names.job_id(request.name)
+        reason = fields.text(request.reason, "reason", 500)
+        job_id = fields.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.cancel(job_id, _owner(), reason=reason, etag=request.etag))
 
     async def StopRecording(
         self, request: job_service_pb2.StopRecordingRequest, context: object = None
     ) -> job_pb2.Job:
-        job_id = names.job_id(request.name)
+        job_id = fields.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.stop_recording(job_id, _owner(), etag=request.etag))
 
     async def RetryJob(self, request: job_service_pb2.RetryJobRequest, context: object = None) -> job_pb2.Job:
-        job_id, tenant = names.job_id(request.name), identity.caller().tenant
+        job_id, tenant = fields.job_id(request.name), identity.caller().tenant
         once = to_jobs.request_of(request, "RetryJob", tenant, self._now())
         return to_jobs.proto_of(await self._jobs.retry(job_id, _owner(), etag=request.etag, request=once))
 
     async def PauseJob(self, request: job_service_pb2.PauseJobRequest, context: object = None) -> job_pb2.Job:
-        job_id = names.job_id(request.name)
+        job_id = fields.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.pause(job_id, _owner(), etag=request.etag))
 
     async def ResumeJob(
         self, request: job_service_pb2.ResumeJobRequest, context: object = None
     ) -> job_pb2.Job:
-        job_id = names.job_id(request.name)
+        job_id = fields.job_id(request.name)
         return to_jobs.proto_of(await self._jobs.resume(job_id, _owner(), etag=request.etag))
 
     async def UpdateJob(
         self, request: job_service_pb2.UpdateJobRequest, context: object = None
     ) -> job_pb2.Job:
-        job_id = names.job_id(request.job.name, "job.name")
+        job_id = fields.job_id(request.job.name, "job.name")
         update = update_of(request, paths_of(request, self._now()), self._retention)
         return to_jobs.proto_of(await self._jobs.update(job_id, _owner(), update, etag=request.job.etag))
 
     async def DeleteJob(
         self, request: job_service_pb2.DeleteJobRequest, context: object = None
     ) -> empty_pb2.Empty:
-        job_id = names.job_id(request.name)
+        job_id = fields.job_id(request.name)
         await self._jobs.delete(job_id, _owner(), etag=request.etag, allow_missing=request.allow_missing)
         return empty_pb2.Empty()
 
@@ -170,29 +171,29 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.WatchJobRequest, context: object = None
     ) -> AsyncIterator[bytes]:
         async for message in self.watched(request):
-            yield watches.bytes_of(message)
+            yield streams.bytes_of(message)
 
     def watched(self, request: job_service_pb2.WatchJobRequest) -> AsyncIterator[Message]:
         """The messages of WatchJob, not yet serialised."""
-        job_id, pace = names.job_id(request.name), watches.pace_of(request)
+        job_id, pace = fields.job_id(request.name), streams.pace_of(request)
         return self._watches.watch(job_id, _owner(), request.resume_token, pace)
 
     async def WatchJobs(  # type: ignore[override]
         self, request: job_service_pb2.WatchJobsRequest, context: object = None
     ) -> AsyncIterator[bytes]:
-        asked = watches.following_of(request, identity.caller())
+        asked = streams.following_of(request, identity.caller())
         async for told in self._followings.follow(asked, request.resume_token):
-            yield watches.change_bytes_of(told)
+            yield streams.change_bytes_of(told)
 
     async def GetAttempt(
         self, request: job_service_pb2.GetAttemptRequest, context: object = None
     ) -> job_pb2.Attempt:
-        return to_jobs.attempt_of(await self._jobs.attempt(*names.attempt(request.name), _owner()))
+        return to_jobs.attempt_of(await self._jobs.attempt(*fields.attempt(request.name), _owner()))
 
     async def ListAttempts(
         self, request: job_service_pb2.ListAttemptsRequest, context: object = None
     ) -> job_service_pb2.ListAttemptsResponse:
-        job_id, size = names.job_id(request.parent, "parent"), names.page_size(request.page_size)
+        job_id, size = fields.job_id(request.parent, "parent"), fields.page_size(request.page_size)
         below = listing.below(job_id, request.page_token, self._tokens, self._now())
         found = await self._jobs.attempts(job_id, _owner(), below=below, limit=size + 1)
         token = (

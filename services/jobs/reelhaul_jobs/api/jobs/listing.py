@@ -9,8 +9,8 @@ from datetime import datetime
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import messages as to_jobs
 from reelhaul_jobs.filters import ast
 from reelhaul_jobs.filters.fields import ADMIN_FIELDS, JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
@@ -35,11 +35,11 @@ def query_of(request: job_service_pb2.ListJobsRequest, who: Caller, tokens: Toke
         after, total = (place.time, str(uuid.UUID(bytes=place.key))), place.total
     return Query(
         tenant=owner,
-        limit=names.page_size(request.page_size),
+        limit=fields.page_size(request.page_size),
         order=order,
         descending=descending,
         after=after,
-        skip=names.between(request.skip, "skip", 0, 10_000),
+        skip=fields.between(request.skip, "skip", 0, 10_000),
         where=where,
         total=total,
     )

@@ -20,7 +20,7 @@ from reelhaul.work.v1.lease_service_pb2 import (
     RenewRequest,
     RenewResponse,
 )
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
@@ -47,11 +47,11 @@ def claim_of(request: ClaimRequest, lease: timedelta) -> leases.Claim:
     slot = request.slot
     return leases.Claim(
         attempt=request.attempt,
-        worker=names.text(request.worker, "worker", _LONGEST_TEXT, required=True),
-        request_id=names.text(request.request_id, "request_id", 64, required=True),
-        engine_version=names.text(slot.engine_version, "slot.engine_version", _LONGEST_TEXT),
+        worker=fields.text(request.worker, "worker", _LONGEST_TEXT, required=True),
+        request_id=fields.text(request.request_id, "request_id", 64, required=True),
+        engine_version=fields.text(slot.engine_version, "slot.engine_version", _LONGEST_TEXT),
         lease=lease,
-        egress=names.text(slot.egress, "slot.egress", _LONGEST_EGRESS),
+        egress=fields.text(slot.egress, "slot.egress", _LONGEST_EGRESS),
         other_egresses=_other_egresses(slot),
     )
 
@@ -60,7 +60,7 @@ def _other_egresses(slot: lease_pb2.Slot) -> tuple[str, ...]:
     if len(slot.other_egresses) > _MOST_EGRESSES:
         raise FieldInvalid("slot.other_egresses", f"at most {_MOST_EGRESSES}")
     field = "slot.other_egresses"
-    return tuple(names.text(name, field, _LONGEST_EGRESS, required=True) for name in slot.other_egresses)
+    return tuple(fields.text(name, field, _LONGEST_EGRESS, required=True) for name in slot.other_egresses)
 
 
 def media_of(request: RenewRequest) -> media_pb2.MediaInfo | None:
@@ -111,11 +111,11 @@ def claim_response(answer: Leased | Refusal) -> ClaimResponse:
     job = answer.job
     lease = lease_pb2.Lease(
         epoch=job.epoch,
-        lease_duration=names.duration(answer.duration),
+        lease_duration=fields.duration(answer.duration),
         spec=lease_pb2.FetchSpec(
             url=job.url,
             format=job.format,
-            attempt_deadline=names.duration(job.attempt_deadline),
+            attempt_deadline=fields.duration(job.attempt_deadline),
             tenant=job.tenant,
             labels=job.labels,
             traceparent=job.traceparent,
@@ -139,8 +139,8 @@ def renew_response(answer: Renewed | Refusal) -> RenewResponse:
     if isinstance(answer, Refusal):
         return RenewResponse(refusal=_refusal(answer))
     renewal = lease_pb2.Renewal(
-        lease_duration=names.duration(answer.duration),
-        lease_expire_time=names.stamp(answer.expire_time),
+        lease_duration=fields.duration(answer.duration),
+        lease_expire_time=fields.stamp(answer.expire_time),
         cancel_requested=answer.cancel_requested,
         stop_recording=answer.stop_recording,
     )
@@ -152,7 +152,7 @@ def finish_response(answer: Receipt | Refusal) -> FinishResponse:
     if isinstance(answer, Refusal):
         return FinishResponse(refusal=_refusal(answer))
     receipt = lease_pb2.Receipt(
-        commit_time=names.stamp(answer.time),
+        commit_time=fields.stamp(answer.time),
         revision=answer.revision,
         repeated_call=answer.repeated,
         cancelled=answer.cancelled,
@@ -205,8 +205,8 @@ def _failed(told: FinishRequest.Failed) -> leases.Failed:
     return leases.Failed(
         error=told.status,
         retry_after=asked,
-        site=names.text(hint.site, "failed.retry_hint.site", _LONGEST_SITE),
-        egress=names.text(hint.egress, "failed.retry_hint.egress", _LONGEST_EGRESS),
+        site=fields.text(hint.site, "failed.retry_hint.site", _LONGEST_SITE),
+        egress=fields.text(hint.egress, "failed.retry_hint.egress", _LONGEST_EGRESS),
         avoid_worker=hint.avoid_worker,
     )
 
@@ -242,7 +242,7 @@ def _hints(answer: Leased) -> lease_pb2.ResumeHints | None:
 def _refusal(refusal: Refusal) -> lease_pb2.Refusal:
     return lease_pb2.Refusal(
         reason=cast("lease_pb2.Refusal.Reason.ValueType", refusal.reason),
-        retry_delay=None if refusal.retry_delay is None else names.duration(refusal.retry_delay),
-        lease_expire_time=names.stamp(refusal.lease_expire_time),
+        retry_delay=None if refusal.retry_delay is None else fields.duration(refusal.retry_delay),
+        lease_expire_time=fields.stamp(refusal.lease_expire_time),
         message=refusal.message,
     )

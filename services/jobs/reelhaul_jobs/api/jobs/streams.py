@@ -15,7 +15,8 @@ from reelhaul.jobs.v1.job_service_pb2 import (
     WatchJobsRequest,
     WatchJobsResponse,
 )
-from reelhaul_jobs.api.convert import jobs, listing, names
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import listing, messages
 from reelhaul_jobs.model import wait_reason
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
@@ -71,7 +72,7 @@ def _change(changed: Changed) -> WatchJobsResponse:
     job = changed.job
     if job.delete_time is not None:
         return WatchJobsResponse(job=job_pb2.Job(name=job.name), deleted=True)
-    shown = jobs.proto_of(JobView(job, wait_reason.wait_of(job)), JOB_VIEW_BASIC)
+    shown = messages.proto_of(JobView(job, wait_reason.wait_of(job)), JOB_VIEW_BASIC)
     return WatchJobsResponse(job=shown)
 
 
@@ -80,11 +81,11 @@ def proto_of(message: Message) -> WatchJobResponse:
     made = WatchJobResponse(
         sequence=message.sequence,
         resume_token=message.resume_token,
-        event_time=names.stamp(message.time),
+        event_time=fields.stamp(message.time),
     )
     match message.body:
         case Snapshot() as whole:
-            job = jobs.proto_of(JobView(whole.job, wait_reason.wait_of(whole.job)))
+            job = messages.proto_of(JobView(whole.job, wait_reason.wait_of(whole.job)))
             made.snapshot.MergeFrom(
                 WatchJobResponse.Snapshot(job=job, reset=whole.reset, terminal=whole.terminal)
             )
@@ -103,9 +104,9 @@ def _state_change(event: Event) -> WatchJobResponse.StateChange:
         old_state=cast("job_pb2.Job.State.ValueType", event.old_state or 0),
         state=cast("job_pb2.Job.State.ValueType", event.state),
         attempt_count=event.charged,
-        error=jobs.error_of(event.state, event.error),
-        next_attempt_time=names.stamp(event.next_attempt_time),
-        wait=jobs.wait_of(_wait(event)),
+        error=messages.error_of(event.state, event.error),
+        next_attempt_time=fields.stamp(event.next_attempt_time),
+        wait=messages.wait_of(_wait(event)),
     )
 
 

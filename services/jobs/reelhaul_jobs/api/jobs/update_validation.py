@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.api import validation
+from reelhaul_jobs.api.jobs import validation
 from reelhaul_runtime.validation import fields
 from reelhaul_runtime.validation.violations import FieldViolations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2
-from reelhaul_jobs.api import validation
-from reelhaul_jobs.api.validation.error_paths import renamed
+from reelhaul_jobs.api.error_paths import renamed
+from reelhaul_jobs.api.jobs import validation
 from reelhaul_jobs.model.cron import CronError, parse_cron, zone_of
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime.errors import ReelhaulError

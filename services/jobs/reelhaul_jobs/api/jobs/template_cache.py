@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2
-from reelhaul_jobs.api import validation
-from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import messages as to_jobs
+from reelhaul_jobs.api.jobs import validation
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime import identity
 
@@ -47,7 +47,7 @@ class JobTemplateCache:
         known = self._known.get(key)
         if known is not None and validation.varying_fields_valid(asked, birth.now):
             self._known.move_to_end(key)
-            return from_template(known, asked, names.new_id(job_id), birth)
+            return from_template(known, asked, fields.new_id(job_id), birth)
         good = validation.validate_and_normalize(asked, birth.now)
         made = to_jobs.job_of(good, job_id, birth.tenant, birth.now, birth.traceparent, self._retention)
         if birth.batch_id:
@@ -76,8 +76,8 @@ def from_template(known: Job, asked: job_pb2.Job, job_id: str, birth: NewJobCont
         tenant=birth.tenant,
         url=asked.url,
         labels=dict(asked.labels),
-        schedule_time=names.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
-        expire_time=names.time(asked.expire_time) if asked.HasField("expire_time") else None,
+        schedule_time=fields.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
+        expire_time=fields.time(asked.expire_time) if asked.HasField("expire_time") else None,
         create_time=birth.now,
         update_time=birth.now,
         traceparent=birth.traceparent,

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Attempt, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import Kind, Priority, State
@@ -34,7 +34,7 @@ def job_of(
     *retention* is how long it is kept after its end where its caller does not say.
     """
     policy = asked.retry_policy
-    new = names.new_id(job_id) if job_id else ids.new_id(now)
+    new = fields.new_id(job_id) if job_id else ids.new_id(now)
     expansion = asked.expansion if asked.HasField("expansion") else None
     return Job(
         id=new,
@@ -46,7 +46,7 @@ def job_of(
         priority=Priority(asked.priority),
         kind=Kind(asked.kind),
         labels=dict(asked.labels),
-        schedule_time=names.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
+        schedule_time=fields.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
         retry=RetryPolicy(
             max_attempts=policy.max_attempts,
             min_backoff=policy.min_backoff.ToTimedelta(),
@@ -54,7 +54,7 @@ def job_of(
         ),
         attempt_deadline=asked.attempt_deadline.ToTimedelta(),
         ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else retention,
-        expire_time=names.time(asked.expire_time) if asked.HasField("expire_time") else None,
+        expire_time=fields.time(asked.expire_time) if asked.HasField("expire_time") else None,
         traceparent=traceparent[:64],
         # What it expands to is found, and may be cancelled, together.
         batch_id=new if expansion else "",
@@ -69,7 +69,7 @@ def request_of(request: Message, method: str, tenant: str, now: datetime) -> Ide
 
     *request* is one of those that have a request_id.
     """
-    request_id = names.request_id(request.request_id)  # type: ignore[attr-defined]
+    request_id = fields.request_id(request.request_id)  # type: ignore[attr-defined]
     if not request_id:
         return None
     bare = type(request)()
@@ -90,10 +90,10 @@ def proto_of(
         format=job.format,
         priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
         labels=job.labels,
-        schedule_time=names.stamp(job.schedule_time),
+        schedule_time=fields.stamp(job.schedule_time),
         retry_policy=policy_of(job.retry),
-        attempt_deadline=names.duration(job.attempt_deadline),
-        expire_time=names.stamp(job.expire_time or (job.end_time or job.create_time) + job.ttl),
+        attempt_deadline=fields.duration(job.attempt_deadline),
+        expire_time=fields.stamp(job.expire_time or (job.end_time or job.create_time) + job.ttl),
         kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
         state=cast("job_pb2.Job.State.ValueType", job.state),
         progress=job.progress,
@@ -101,18 +101,18 @@ def proto_of(
         media=job.media,
         artifacts=job.artifacts,
         attempt_count=job.charged,
-        next_attempt_time=names.stamp(job.next_attempt_time),
+        next_attempt_time=fields.stamp(job.next_attempt_time),
         tenant=job.tenant,
         batch_id=job.batch_id,
-        create_time=names.stamp(job.create_time),
-        update_time=names.stamp(job.update_time),
-        start_time=names.stamp(job.start_time),
-        end_time=names.stamp(job.end_time),
+        create_time=fields.stamp(job.create_time),
+        update_time=fields.stamp(job.update_time),
+        start_time=fields.stamp(job.start_time),
+        end_time=fields.stamp(job.end_time),
         revision=job.revision,
         etag=job.etag,
         got=job.got,
         warnings=job.warnings,
-        recording_stop_time=names.stamp(job.recording_stop_time),
+        recording_stop_time=fields.stamp(job.recording_stop_time),
         wait=wait_of(seen.wait),
         estimate=seen.estimate,
         expansion=_expansion_of(seen),
@@ -171,7 +171,7 @@ def wait_of(wait: wait_reason.Wait | None) -> job_pb2.Wait | None:
     return job_pb2.Wait(
         reason=cast("job_pb2.Wait.Reason.ValueType", wait.reason),
         position=wait.place,
-        until=names.stamp(wait.until),
+        until=fields.stamp(wait.until),
         message=wait.message,
     )
 
@@ -185,8 +185,8 @@ def attempt_of(attempt: Attempt) -> job_pb2.Attempt:
         engine_version=attempt.engine_version,
         error=attempt.error,
         downloaded_bytes=attempt.downloaded_bytes,
-        start_time=names.stamp(attempt.start_time),
-        end_time=names.stamp(attempt.end_time),
+        start_time=fields.stamp(attempt.start_time),
+        end_time=fields.stamp(attempt.end_time),
         epoch=attempt.epoch,
         http_statuses=attempt.http_statuses,
     )
@@ -196,6 +196,6 @@ def policy_of(policy: RetryPolicy) -> job_pb2.RetryPolicy:
     """How its failed attempts are repeated."""
     return job_pb2.RetryPolicy(
         max_attempts=policy.max_attempts,
-        min_backoff=names.duration(policy.min_backoff),
-        max_backoff=names.duration(policy.max_backoff),
+        min_backoff=fields.duration(policy.min_backoff),
+        max_backoff=fields.duration(policy.max_backoff),
     )

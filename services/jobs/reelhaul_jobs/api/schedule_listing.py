@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from reelhaul.jobs.v1 import schedule_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.api.convert import names
-from reelhaul_jobs.api.convert.schedules import proto_of
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.schedule_messages import proto_of
 from reelhaul_jobs.filters.ast import Field, Kind
 from reelhaul_jobs.filters.evaluate import Facts, holds
 from reelhaul_jobs.filters.parser import parse
@@ -33,7 +33,7 @@ def page_of(
     now: datetime,
 ) -> schedule_service_pb2.ListSchedulesResponse:
     """The page of *found* that *request* asks for. FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID."""
-    size, where = names.page_size(request.page_size), parse(request.filter, _FIELDS)
+    size, where = fields.page_size(request.page_size), parse(request.filter, _FIELDS)
     field, descending = _order_of(request.order_by)
     arguments = repr(("schedules", request.filter, request.order_by.split()))
     kept = [one for one in found if where is None or holds(where, _facts_of(one))]

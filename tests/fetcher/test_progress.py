@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelhaul.type.v1.media_pb2 import Progress
-from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.model.watchdog import Watchdog
+from reelhaul_fetcher.model.progress import ProgressTracker, Watchdog
 
 
 class Clock:

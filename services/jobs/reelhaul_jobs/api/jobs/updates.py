@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reelhaul.jobs.v1 import job_service_pb2
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.model.states import Priority
 from reelhaul_jobs.model.user_actions import Update
 
@@ -23,7 +23,7 @@ def update_of(
         paths=paths,
         priority=Priority(asked.priority or Priority.NORMAL),
         labels=dict(asked.labels),
-        schedule_time=names.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
-        expire_time=names.time(asked.expire_time) if at_time else None,
+        schedule_time=fields.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
+        expire_time=fields.time(asked.expire_time) if at_time else None,
         ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else retention,
     )
