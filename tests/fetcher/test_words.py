@@ -9,7 +9,7 @@ import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.api.probes import admitted
+from reelhaul_fetcher.api.convert import admitted
 from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.ytdlp.errors import retry_after
 from reelhaul_runtime.errors import ReelhaulError

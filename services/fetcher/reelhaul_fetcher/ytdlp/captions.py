@@ -19,7 +19,7 @@ from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
 from reelhaul_fetcher.model.selection import same_language
-from reelhaul_fetcher.model.tracks import SubtitleTrack, pick, site_translation
+from reelhaul_fetcher.model.subtitles import SubtitleTrack, pick, site_translation
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body, supported
 from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
