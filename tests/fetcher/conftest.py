@@ -35,28 +35,28 @@ class Heard:
     """What a fetch told while it ran."""
 
     def __init__(self) -> None:
-        self.sightings = HttpStatusCounts()
+        self.status_counts = HttpStatusCounts()
         self.seen: list[Progress] = []
         self.metadata: list[MediaInfo] = []
         self.pages: list[list[PlaylistEntry]] = []
         self.readied: list[Product] = []
-        self.enough = asyncio.Event()
-        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
         self.on_air = asyncio.Event()
 
-    def media(self, media: MediaInfo) -> None:
+    def on_media(self, media: MediaInfo) -> None:
         self.metadata.append(media)
 
-    def recording(self) -> None:
+    def on_recording(self) -> None:
         self.on_air.set()
 
-    def ready(self, product: Product) -> None:
+    def on_media_file(self, product: Product) -> None:
         self.readied.append(product)
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         self.pages.append(list(entries))
 
-    def progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         self.seen.append(progress)
 
 

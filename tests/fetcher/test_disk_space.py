@@ -113,7 +113,7 @@ async def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path) -> None:
     house.engine.failure = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the worker's disk is full")
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
         house.free = 50
         house.engine.go.set()
         await house.logged("ack")
@@ -127,7 +127,7 @@ async def test_stored_in_vain(tmp_path: Path) -> None:
     cancelled.receipt.cancelled = True
     for answer in (refused, cancelled):
         house = House(tmp_path)
-        house.leases.answer = answer
+        house.leases.finish_response = answer
         async with house.working():
             house.give()
             await house.logged("ack")
@@ -139,7 +139,7 @@ def test_a_quota_counts_what_files_take(tmp_path: Path) -> None:
     """What may still be written is the disk's rest or the quota's, whichever is less."""
     scratch = WorkDirs(tmp_path, quota_bytes=100_000, disk_free=lambda _: 70_000)
     assert scratch.free_bytes() == 70_000
-    folder = scratch.make(JOB, 1)
+    folder = scratch.create(JOB, 1)
     before = scratch.used_bytes(JOB, 1)
     (folder / "part").write_bytes(b"x" * 40_960)
     with (folder / "sparse").open("wb") as sparse:

@@ -150,9 +150,9 @@ async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) 
     await guard.open("x", 0, "b")
     assert egresses.candidates() == ["a", "b"]
     for used in (Usage(300, (), 100), Usage(600, (), 150)):
-        inner.used = used
+        inner.reported_usage = used
         await guard.usage("x")
-    inner.used = Usage(800, (), 200)
+    inner.reported_usage = Usage(800, (), 200)
     await guard.close("x")
     assert inner.egresses == ["b"]
     assert egresses.carried("b") == 1000
@@ -195,7 +195,7 @@ async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: 
     assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
     egresses.count("a", 10)
     saying = asyncio.create_task(presence.say(queue))
-    said = await asyncio.wait_for(queue.said.get(), 5)
+    said = await asyncio.wait_for(queue.worker_notices.get(), 5)
     assert (said.shortage, said.until.ToDatetime(UTC)) == (
         WorkerNotice.EGRESS,
         datetime(2026, 11, 23, tzinfo=UTC),
@@ -203,7 +203,7 @@ async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: 
     clock.now += timedelta(days=1)
     assert presence.notice().shortage == WorkerNotice.SHORTAGE_UNSPECIFIED
     await cancel_and_wait(saying)
-    assert queue.said.get_nowait() == WorkerNotice(worker="w")
+    assert queue.worker_notices.get_nowait() == WorkerNotice(worker="w")
 
 
 async def test_probes_go_another_way(clock: Clock) -> None:

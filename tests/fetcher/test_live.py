@@ -82,7 +82,7 @@ async def test_recording_until_it_is_enough(tube: Rig, youtube: YouTube) -> None
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     fetch = asyncio.create_task(tube.fetch(youtube.watch_url("livelong"), spec, heard))
     await asyncio.wait_for(heard.on_air.wait(), 20)
-    heard.enough.set()
+    heard.stop_recording.set()
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
@@ -91,11 +91,11 @@ async def test_recording_until_it_is_enough(tube: Rig, youtube: YouTube) -> None
 async def test_recording_until_its_user_has_enough(tube: Rig, youtube: YouTube) -> None:
     """Ended by its user, a recording says that it was by request."""
     heard = Heard()
-    heard.why_enough = Warned.RECORDING_STOPPED
+    heard.stop_reason = Warned.RECORDING_STOPPED
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     fetch = asyncio.create_task(tube.fetch(youtube.watch_url("livelong"), spec, heard))
     await asyncio.wait_for(heard.on_air.wait(), 20)
-    heard.enough.set()
+    heard.stop_recording.set()
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     (warning,) = report.warnings
@@ -106,7 +106,7 @@ async def test_far_behind_the_edge(tube: Rig, youtube: YouTube) -> None:
     """A recording from the beginning that has not caught up ends where it is: nobody waits for the rest."""
     url, heard = youtube.watch_url("livelong", copy=7), Heard()
     await tube.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
-    heard.enough.set()
+    heard.stop_recording.set()
     spec = FormatSpec(live=Live(mode=Live.RECORD, from_start=True), container=FormatSpec.MP4)
     report = await asyncio.wait_for(tube.fetch(url, spec, heard), 20)
     assert tools.probe(report.products[0].path).duration == pytest.approx(1, abs=0.5)

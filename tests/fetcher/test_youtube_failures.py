@@ -83,7 +83,7 @@ async def test_statuses_are_counted(tube: Rig, youtube: YouTube) -> None:
     """yt-dlp hides why the player was refused; the statuses seen are told all the same."""
     heard = Heard()
     await _fails(tube, youtube.watch_url("player429"), heard)
-    assert heard.sightings.http_statuses.get(429, 0) >= 2
+    assert heard.status_counts.http_statuses.get(429, 0) >= 2
 
 
 @pytest.mark.parametrize("name", ["expired", "expiring"])

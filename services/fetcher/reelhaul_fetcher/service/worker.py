@@ -13,7 +13,7 @@ from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.work_pb2 import WorkerNotice
 from reelhaul_fetcher.model.disk_limits import evicted
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Delivery, Queue
+from reelhaul_fetcher.ports import Delivery, WorkQueue
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
 from reelhaul_fetcher.service.disk_space import DiskMonitor
@@ -197,7 +197,7 @@ class Worker:
                 attempts[leaving.index].evict(own_fault=leaving.own_fault)
 
     async def _follow_hints(self) -> None:
-        async for hint in self._bench.queue.hints():
+        async for hint in self._bench.queue.stop_hints():
             for attempt in self._running:
                 if attempt.job == hint.job and attempt.epoch == (hint.epoch or attempt.epoch):
                     attempt.renew_now()
@@ -236,7 +236,7 @@ class WorkerHeartbeat:
             made.shortage = WorkerNotice.DISK
         return made
 
-    async def say(self, queue: Queue) -> None:
+    async def say(self, queue: WorkQueue) -> None:
         """Say it at each change and from time to time, until cancelled; then that it leaves."""
         said, last = WorkerNotice(), 0.0
         try:
@@ -244,7 +244,7 @@ class WorkerHeartbeat:
                 notice = self.notice()
                 if notice != said or time.monotonic() - last >= _SAID_AGAIN_SECONDS:
                     said, last = notice, time.monotonic()
-                    await queue.say(notice)
+                    await queue.publish_worker(notice)
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
-            await queue.say(WorkerNotice(worker=self._worker))
+            await queue.publish_worker(WorkerNotice(worker=self._worker))
