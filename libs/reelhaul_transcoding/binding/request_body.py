@@ -9,13 +9,13 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from reelhaul_transcoding.codec.decode import Decoder
-from reelhaul_transcoding.codec.parse import value_of
+from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.setters import Fill
+from reelhaul_transcoding.codec.strict_json import value_of
 from reelhaul_transcoding.errors import FieldFault, Unsupported
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.routes import RouteError
-from reelhaul_transcoding.rules import Rule
+from reelhaul_transcoding.routing.router import RouteError
+from reelhaul_transcoding.routing.rules import Rule
 
 _HTTP_BODY = "google.api.HttpBody"
 _JSON_TYPE = re.compile(

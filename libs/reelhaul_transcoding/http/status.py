@@ -8,7 +8,7 @@ import orjson
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from reelhaul_transcoding.codec.encode import Encoder
+from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.errors import Fault
 
 #: HTTP status by google.rpc.Code, as its comments say; all else is 500.

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from reelhaul_transcoding.errors import FieldFault, MethodNotAllowed, NoRoute
-from reelhaul_transcoding.percent import Unescape, decoded, decoded_but
-from reelhaul_transcoding.templates import MANY, ONE, Template, Variable, normalised
+from reelhaul_transcoding.routing.percent import Unescape, decoded, decoded_but
+from reelhaul_transcoding.routing.templates import MANY, ONE, Template, Variable, normalised
 
 Target = TypeVar("Target")
 

@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from reelhaul_transcoding.codec import field_types
+from reelhaul_transcoding.codec.text_scalars import Reader, reader_of
 from reelhaul_transcoding.errors import FieldFault
-from reelhaul_transcoding.text_scalars import Reader, reader_of
 
 # Messages that hold themselves allow paths of any length.
 _MAX_DEPTH = 32

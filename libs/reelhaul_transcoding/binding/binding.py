@@ -9,17 +9,17 @@ import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from reelhaul_transcoding import masks
-from reelhaul_transcoding.bodies import BodyReader
-from reelhaul_transcoding.codec.decode import Decoder
-from reelhaul_transcoding.codec.encode import Encoder
+from reelhaul_transcoding.binding import update_mask
+from reelhaul_transcoding.binding.field_path import FieldPath, resolved
+from reelhaul_transcoding.binding.query import Query
+from reelhaul_transcoding.binding.request_body import BodyReader
+from reelhaul_transcoding.codec.decoder import Decoder
+from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.errors import FieldFault
-from reelhaul_transcoding.fields import FieldPath, resolved
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.query import Query
-from reelhaul_transcoding.routes import RouteError
-from reelhaul_transcoding.rules import Rule
-from reelhaul_transcoding.templates import Template
+from reelhaul_transcoding.routing.router import RouteError
+from reelhaul_transcoding.routing.rules import Rule
+from reelhaul_transcoding.routing.templates import Template
 
 _HTTP_BODY = "google.api.HttpBody"
 JSON_TYPE = b"application/json"
@@ -57,7 +57,7 @@ class Binding:
         }
         self._last_event = self._text_field(options.event_id_field) if self.server_streaming else None
         self._event_id = _text_field(rule.method.output_type.fields_by_name.get(options.event_id_field))
-        self._mask = masks.mask_field(rule.method.input_type) if self._takes_mask else None
+        self._mask = update_mask.mask_field(rule.method.input_type) if self._takes_mask else None
         self._encode = self._encoder(encoder)
 
     def messages(
@@ -134,7 +134,7 @@ class Binding:
     def _fill_mask(self, request: Any, value: Any) -> None:
         assert self._mask is not None
         kind = self.rule.method.input_type.fields_by_name[self.rule.body].message_type
-        paths = masks.paths_of(kind, value) if kind is not None else []
+        paths = update_mask.paths_of(kind, value) if kind is not None else []
         bound = {path.name.removeprefix(f"{self.rule.body}.") for path in self._variables.values()}
         kept = [path for path in paths if path not in bound and path not in self._options.unmasked_fields]
         if kept:

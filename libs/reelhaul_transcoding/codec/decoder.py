@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from reelhaul_transcoding.codec import field_types, setters, structs, well_known
-from reelhaul_transcoding.codec.scalars import Reader, key_reader, scalar_reader
+from reelhaul_transcoding.codec.json_scalars import Reader, key_reader, scalar_reader
 from reelhaul_transcoding.codec.setters import Fill
 from reelhaul_transcoding.errors import FieldFault
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from reelhaul_transcoding import templates
-from reelhaul_transcoding.routes import RouteError
-from reelhaul_transcoding.templates import Template
+from reelhaul_transcoding.routing import templates
+from reelhaul_transcoding.routing.router import RouteError
+from reelhaul_transcoding.routing.templates import Template
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal, Self
 
-from reelhaul_transcoding.http import Receive
+from reelhaul_transcoding.http.asgi import Receive
 
 Reason = Literal["", "gone", "draining"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
+from reelhaul_transcoding.binding.field_path import FieldPath, covers, resolved
 from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.errors import FieldFault
-from reelhaul_transcoding.fields import FieldPath, covers, resolved
-from reelhaul_transcoding.percent import decoded
+from reelhaul_transcoding.routing.percent import decoded
 
 # More than any message has fields, less than what would keep the loop busy.
 _MAX_PARAMETERS = 1000

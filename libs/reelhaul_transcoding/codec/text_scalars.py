@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from reelhaul_transcoding.codec import structs, well_known
 from reelhaul_transcoding.codec.field_types import INT_BOUNDS, WRAPPERS
-from reelhaul_transcoding.codec.parse import value_of
+from reelhaul_transcoding.codec.strict_json import value_of
 
 #: Reads a text as a field's value. Raises ValueError.
 Reader = Callable[[str], Any]
