@@ -35,28 +35,28 @@ class FetchListener:
     """What a fetch told while it ran."""
 
     def __init__(self) -> None:
-        self.sightings = HttpStatusCounts()
+        self.status_counts = HttpStatusCounts()
         self.progress_updates: list[Progress] = []
         self.media_updates: list[MediaInfo] = []
         self.entry_pages: list[list[PlaylistEntry]] = []
         self.ready_products: list[Product] = []
-        self.enough = asyncio.Event()
-        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
         self.recording_started = asyncio.Event()
 
-    def media(self, media: MediaInfo) -> None:
+    def on_media(self, media: MediaInfo) -> None:
         self.media_updates.append(media)
 
-    def recording(self) -> None:
+    def on_recording(self) -> None:
         self.recording_started.set()
 
-    def ready(self, product: Product) -> None:
+    def on_media_file(self, product: Product) -> None:
         self.ready_products.append(product)
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         self.entry_pages.append(list(entries))
 
-    def progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         self.progress_updates.append(progress)
 
 

@@ -54,7 +54,7 @@ async def test_retry_after_is_handed_on(harness: Harness, site: Site) -> None:
     failure = await _fails(harness, site.url("/watch/jsonld?fail=429&retry_after=90"), listener)
     assert failure.retry_delay is not None
     assert failure.retry_delay.total_seconds() == 90
-    assert listener.sightings.http_statuses == {429: 1}
+    assert listener.status_counts.http_statuses == {429: 1}
 
 
 async def test_nothing_past_the_guard(harness: Harness, site: Site) -> None:

@@ -82,7 +82,7 @@ async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: Y
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
     await asyncio.wait_for(listener.recording_started.wait(), 20)
-    listener.enough.set()
+    listener.stop_recording.set()
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
@@ -91,11 +91,11 @@ async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: Y
 async def test_recording_until_its_user_has_enough(youtube_harness: Harness, youtube: YouTube) -> None:
     """Ended by its user, a recording says that it was by request."""
     listener = FetchListener()
-    listener.why_enough = Warned.RECORDING_STOPPED
+    listener.stop_reason = Warned.RECORDING_STOPPED
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
     await asyncio.wait_for(listener.recording_started.wait(), 20)
-    listener.enough.set()
+    listener.stop_recording.set()
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     (warning,) = report.warnings
@@ -106,7 +106,7 @@ async def test_far_behind_the_edge(youtube_harness: Harness, youtube: YouTube) -
     """A recording from the beginning that has not caught up ends where it is: nobody waits for the rest."""
     url, listener = youtube.watch_url("livelong", copy=7), FetchListener()
     await youtube_harness.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
-    listener.enough.set()
+    listener.stop_recording.set()
     spec = FormatSpec(live=Live(mode=Live.RECORD, from_start=True), container=FormatSpec.MP4)
     report = await asyncio.wait_for(youtube_harness.fetch(url, spec, listener), 20)
     assert tools.probe(report.products[0].path).duration == pytest.approx(1, abs=0.5)

@@ -91,9 +91,9 @@ async def test_what_an_earlier_try_left(
 ) -> None:
     """Whatever a try that died left under the names of this one, nothing of it gets into the file."""
     scratch = WorkDirs(tmp_path)
-    folder = scratch.make("jobs/one", 1)
+    folder = scratch.create("jobs/one", 1)
     for name, content in left.items():
         (folder / name).write_bytes(content)
-    report = await harness.fetch(site.url(path), folder=scratch.make("jobs/one", 1))
+    report = await harness.fetch(site.url(path), folder=scratch.create("jobs/one", 1))
     clean = await harness.fetch(site.url(path))
     assert sha256(clean.products[0]) == sha256(report.products[0])

@@ -87,7 +87,7 @@ async def test_statuses_are_counted(youtube_harness: Harness, youtube: YouTube) 
     """yt-dlp hides why the player was refused; the statuses seen are told all the same."""
     listener = FetchListener()
     await _fails(youtube_harness, youtube.watch_url("player429"), listener)
-    assert listener.sightings.http_statuses.get(429, 0) >= 2
+    assert listener.status_counts.http_statuses.get(429, 0) >= 2
 
 
 @pytest.mark.parametrize("name", ["expired", "expiring"])

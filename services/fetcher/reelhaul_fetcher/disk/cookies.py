@@ -40,7 +40,7 @@ class CookieFolder:
         self._place = place
         self._box = _box(keys)
 
-    def jar(self, name: str, tenant: str) -> Jar:
+    def get(self, name: str, tenant: str) -> Jar:
         """As ``ports.Cookies.jar``."""
         kept = self._kept(name) if NAME.fullmatch(name) else None
         if kept is None or kept.jar is None or not kept.jar.serves(tenant):
@@ -48,7 +48,7 @@ class CookieFolder:
             raise unknown(name)
         return kept.jar
 
-    def noted(self, name: str, refused: str) -> None:
+    def record_result(self, name: str, refused: str) -> None:
         """As ``ports.Cookies.noted``."""
         path = self._place / f"{name}{_REFUSED}"
         with suppress(OSError):
@@ -73,7 +73,7 @@ class CookieFolder:
         with open(descriptor, "wb") as file:
             file.write(self._box.encrypt(json.dumps(told).encode()))
         fresh.replace(path)
-        self.noted(name, "")
+        self.record_result(name, "")
         return jar
 
     def remove(self, name: str) -> bool:
@@ -81,7 +81,7 @@ class CookieFolder:
         if not NAME.fullmatch(name) or not (path := self._place / f"{name}{_SEALED}").exists():
             return False
         path.unlink()
-        self.noted(name, "")
+        self.record_result(name, "")
         return True
 
     def kept(self) -> list[Kept]:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Delivery, Guard, Queue, Usage
+from reelhaul_fetcher.ports import Delivery, Guard, Usage, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class MeteredGuard:
 class BudgetedQueue:
     """A queue from which nothing is taken while every egress has carried what it may today."""
 
-    def __init__(self, inner: Queue, egresses: Egresses, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, inner: WorkQueue, egresses: Egresses, look_seconds: float = _LOOK_SECONDS) -> None:
         self._inner, self._egresses, self._look_seconds = inner, egresses, look_seconds
 
     async def next(self) -> Delivery:
@@ -90,14 +90,14 @@ class BudgetedQueue:
             await asyncio.sleep(self._look_seconds)
         log.info("work is taken again: a new day's bytes")
 
-    def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+    def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
-        return self._inner.hints()
+        return self._inner.stop_hints()
 
-    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``."""
-        await self._inner.publish(notice)
+        await self._inner.publish_progress(notice)
 
-    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
         """As ``ports.Queue.say``."""
-        await self._inner.say(notice)
+        await self._inner.publish_worker(notice)
