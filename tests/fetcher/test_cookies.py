@@ -19,7 +19,7 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_fetcher.api.convert import question_of
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
-from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
+from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
 from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.probe_cache import Probing, Question
@@ -124,12 +124,12 @@ def test_first_line(folder: CookieFolder) -> None:
 
 def test_what_is_read() -> None:
     """HttpOnly lines count, years beyond the calendar too; 0 is the end of a session."""
-    found = parsed(
+    found = parse(
         f"#HttpOnly_.a.example\tTRUE\t/\tTRUE\t{10**14}\tn\tv\nb.example\tFALSE\t/\tTRUE\t0\tn\tv\n"
     )
-    assert [cookie.meant_for("www.a.example") for cookie in found] == [True, False]
-    assert [cookie.meant_for("a.example") for cookie in found] == [True, False]
-    assert [cookie.meant_for("www.b.example") for cookie in found] == [False, False]
+    assert [cookie.matches_host("www.a.example") for cookie in found] == [True, False]
+    assert [cookie.matches_host("a.example") for cookie in found] == [True, False]
+    assert [cookie.matches_host("www.b.example") for cookie in found] == [False, False]
     assert [cookie.expires is None for cookie in found] == [False, True]
 
 

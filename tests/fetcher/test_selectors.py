@@ -12,7 +12,7 @@ from tests.sites.youtube.site import YouTube
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model import selectors
-from reelhaul_fetcher.model.selection import choose
+from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -42,7 +42,7 @@ from reelhaul_runtime.errors import ReelhaulError
 )
 def test_what_is_taken(selector: str, taken: list[str]) -> None:
     """Each word and sign means what it means to yt-dlp; the picture comes first."""
-    streams, _ = choose(OFFERED, FormatSpec(selector=selector, max_height=144))
+    streams, _ = choose_formats(OFFERED, FormatSpec(selector=selector, max_height=144))
     assert taken == [stream.format_id for stream in streams]
 
 
@@ -71,7 +71,7 @@ def test_what_is_taken(selector: str, taken: list[str]) -> None:
 def test_what_is_refused(selector: str) -> None:
     """What is not served, and what takes nothing, is FORMAT_UNAVAILABLE with the selector in it."""
     with pytest.raises(ReelhaulError) as failure:
-        choose(OFFERED, FormatSpec(selector=selector or " "))
+        choose_formats(OFFERED, FormatSpec(selector=selector or " "))
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
     assert failure.value.metadata["selector"] == (selector or " ")
 
@@ -88,7 +88,7 @@ def test_no_selector_breaks_it(selector: str) -> None:
 
 def test_sound_by_selector() -> None:
     """For sound alone, what the selector takes is sound."""
-    streams, _ = choose(OFFERED, FormatSpec(selector="ba[acodec^=mp4a]", media_kind=FormatSpec.AUDIO))
+    streams, _ = choose_formats(OFFERED, FormatSpec(selector="ba[acodec^=mp4a]", media_kind=FormatSpec.AUDIO))
     assert [stream.format_id for stream in streams] == ["140"]
 
 

@@ -13,7 +13,7 @@ from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.cookies import Jar
+from reelhaul_fetcher.model.cookies import CookieJar
 from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
     FetchOrder,
@@ -121,7 +121,7 @@ class Guard(Protocol):
 class CookieStore(Protocol):
     """Cookies that the operator keeps, by name, for tenants."""
 
-    def get(self, name: str, tenant: str) -> Jar:
+    def get(self, name: str, tenant: str) -> CookieJar:
         """Those called *name*. Raises COOKIES_UNKNOWN where *tenant* has none such."""
 
     def record_result(self, name: str, refused: str) -> None:

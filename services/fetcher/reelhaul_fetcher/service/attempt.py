@@ -14,7 +14,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.disk_limits import Use
+from reelhaul_fetcher.model.disk_limits import DiskUsage
 from reelhaul_fetcher.ports import Delivery, Leases, Usage, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
@@ -86,13 +86,13 @@ class Attempt:
             outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.released_for_disk()
         )
 
-    def use(self) -> Use:
+    def use(self) -> DiskUsage:
         """What it takes of the disk. Blocks for a look at its folder."""
         written = self._bench.fetching.scratch.used_bytes(self.job, self.epoch)
         latest = self._reporter.latest if self._reporter else Progress()
         # Later stages make one file out of another; how large that is, nobody knows.
         coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
-        return Use(written, max(0, coming - written))
+        return DiskUsage(written, max(0, coming - written))
 
     def end_recording(self, why: Warned.Reason.ValueType = Warned.RECORDING_CUT) -> None:
         """If it records, that is enough: what there is becomes its file."""

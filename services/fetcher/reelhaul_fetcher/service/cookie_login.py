@@ -18,9 +18,9 @@ _THEIR_FAULT = ("login", "age", "cookies")
 class NoCookies:
     """As ``ports.Cookies``: none have been configured."""
 
-    def get(self, name: str, tenant: str) -> cookies.Jar:
+    def get(self, name: str, tenant: str) -> cookies.CookieJar:
         """As ``ports.Cookies.jar``."""
-        raise cookies.unknown(name)
+        raise cookies.cookies_unknown(name)
 
     def record_result(self, name: str, refused: str) -> None:
         """As ``ports.Cookies.noted``."""
@@ -40,9 +40,9 @@ class SiteCookies:
             return ""
         host = urlsplit(url).hostname or ""
         jar = self._kept.get(name, tenant)
-        if jar.expired(host, self._now()):
+        if jar.is_expired(host, self._now()):
             self._kept.record_result(name, "expired")
-            raise cookies.expired(name, host)
+            raise cookies.cookies_expired(name, host)
         return jar.text
 
     def classify_cookie_failure(
@@ -58,4 +58,4 @@ class SiteCookies:
         if failure.reason != ErrorReason.MEDIA_LOGIN_REQUIRED or cause not in _THEIR_FAULT:
             return failure
         self._kept.record_result(name, failure.text)
-        return cookies.refused(name, urlsplit(url).hostname or "", failure.text)
+        return cookies.cookies_refused(name, urlsplit(url).hostname or "", failure.text)

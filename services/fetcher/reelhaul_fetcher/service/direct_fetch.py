@@ -48,7 +48,7 @@ class DirectFetches:
         digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
         if known := self._asked.get(request_id):
             return self._again(known, digest, request_id)
-        egress = self._bench.fetching.egresses.choice(site_of(spec.url))
+        egress = self._bench.fetching.egresses.choose(site_of(spec.url))
         place = self._worker.place()
         spec.attempt_deadline.FromTimedelta(DEADLINE)
         fetch, leases = self.fetches.begin(spec), LocalLeases(spec, egress)

@@ -182,7 +182,7 @@ class Downloader:
             while not (await asyncio.wait({fetch}, timeout=patience / 6))[0]:
                 # The guard's count: yt-dlp tells of bytes only when a whole block is there.
                 received = (await self.guard.usage(name)).ingress_bytes
-                if watchdog.stalled(time.monotonic(), reporter.latest.stage, received):
+                if watchdog.is_stalled(time.monotonic(), reporter.latest.stage, received):
                     raise _stalled(url, patience, reporter.latest.stage)
             return fetch.result()
         finally:

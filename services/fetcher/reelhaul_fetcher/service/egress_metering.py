@@ -37,7 +37,7 @@ class MeteredGuard:
         """As ``ports.Guard.open``."""
         url = await self._inner.open(name, byte_limit, egress, seconds)
         self._ways[name] = PassUsage(egress)
-        self._egresses.began(egress)
+        self._egresses.begin(egress)
         return url
 
     async def usage(self, name: str) -> Usage:
@@ -54,14 +54,14 @@ class MeteredGuard:
             return used
         finally:
             if way := self._ways.pop(name, None):
-                self._egresses.ended(way.egress)
+                self._egresses.end(way.egress)
 
     def _count(self, name: str, used: Usage) -> None:
         way, carried = self._ways.get(name), used.ingress_bytes + used.egress_bytes
         if way is None or carried <= way.counted:
             return
         fresh, way.counted = carried - way.counted, carried
-        self._egresses.count(way.egress, fresh)
+        self._egresses.add_bytes(way.egress, fresh)
         if self._spending:
             self._spending.add(self._egresses.day, way.egress, fresh)
 
@@ -78,15 +78,15 @@ class BudgetedQueue:
             await self._enough()
             delivery = await self._inner.next()
             # It may have come after hours, in which the last of the bytes were used.
-            if not self._egresses.spent:
+            if not self._egresses.exhausted:
                 return delivery
             await delivery.nak(_SPENT_DELAY)
 
     async def _enough(self) -> None:
-        if not self._egresses.spent:
+        if not self._egresses.exhausted:
             return
         log.warning("no work is taken: every egress has carried what it may today")
-        while self._egresses.spent:  # noqa: ASYNC110 - midnight sets no event
+        while self._egresses.exhausted:  # noqa: ASYNC110 - midnight sets no event
             await asyncio.sleep(self._look_seconds)
         log.info("work is taken again: a new day's bytes")
 

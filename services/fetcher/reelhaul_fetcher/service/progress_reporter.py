@@ -11,7 +11,7 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
-from reelhaul_fetcher.model.progress import SHARES
+from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
 from reelhaul_fetcher.ports import WorkQueue
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -100,7 +100,7 @@ class ProgressReporter:
 
     def uploading(self, stored: int, total: int) -> None:
         """*stored* of *total* bytes are in storage."""
-        begin, end = SHARES[Progress.UPLOADING]
+        begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
         told = Progress()
         told.CopyFrom(self.latest)
         told.stage, told.detail, told.bytes_per_second = Progress.UPLOADING, "", 0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_fetcher.model.disk_limits import evicted
+from reelhaul_fetcher.model.disk_limits import choose_evictions
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.ports import Delivery, WorkQueue
 from reelhaul_fetcher.service import outcomes
@@ -193,7 +193,7 @@ class Worker:
             if not attempts or any(attempt.stopping for attempt in attempts):
                 continue
             uses = await asyncio.to_thread(lambda running: [each.use() for each in running], attempts)
-            for leaving in evicted(room.free_bytes, uses, room.marks):
+            for leaving in choose_evictions(room.free_bytes, uses, room.marks):
                 attempts[leaving.index].evict(own_fault=leaving.own_fault)
 
     async def _follow_hints(self) -> None:
@@ -228,7 +228,7 @@ class WorkerHeartbeat:
     def notice(self) -> WorkerNotice:
         """How it stands."""
         made = WorkerNotice(worker=self._worker, slot_count=self._slots())
-        if self._egresses.spent:
+        if self._egresses.exhausted:
             made.shortage = WorkerNotice.EGRESS
             tomorrow = self._now().astimezone(UTC) + timedelta(days=1)
             made.until.FromDatetime(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
