@@ -11,8 +11,8 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.api.convert.jobs import proto_of, protos_of
-from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
+from reelhaul_jobs.api.jobs.messages import proto_of, protos_of
+from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.service.jobs import JobView

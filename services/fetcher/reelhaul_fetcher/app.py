@@ -27,17 +27,16 @@ from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_fetcher.ports import Cookies, Translator
+from reelhaul_fetcher.ports import CookieStore, Translator
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
-from reelhaul_fetcher.service.worker import Worker
+from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates
@@ -175,7 +174,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     )
 
 
-def _cookies(settings: Settings) -> Cookies | None:
+def _cookies(settings: Settings) -> CookieStore | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 
