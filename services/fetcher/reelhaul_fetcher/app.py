@@ -27,7 +27,7 @@ from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_fetcher.ports import Cookies, Translator
+from reelhaul_fetcher.ports import CookieStore, Translator
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
@@ -177,7 +177,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     )
 
 
-def _cookies(settings: Settings) -> Cookies | None:
+def _cookies(settings: Settings) -> CookieStore | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 

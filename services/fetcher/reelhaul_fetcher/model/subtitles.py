@@ -11,7 +11,7 @@ from typing import Any
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
-from reelhaul_fetcher.model.selection import same_language
+from reelhaul_fetcher.model.selection import matches_language
 
 Format = FormatSpec.Subtitles.Format
 
@@ -38,7 +38,7 @@ class Cue:
     text: str
 
 
-def read(text: str, extension: str) -> list[Cue]:
+def parse(text: str, extension: str) -> list[Cue]:
     """The cues of a subtitle file. ValueError if it holds none that can be read."""
     cues = _read_json3(text) if extension == "json3" else _read_timed(text)
     if not cues:
@@ -46,7 +46,7 @@ def read(text: str, extension: str) -> list[Cue]:
     return cues
 
 
-def without_rolling(cues: Iterable[Cue]) -> list[Cue]:
+def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
     """*cues* of speech recognition without lines shown again while the next one rolls in."""
     shown: list[Cue] = []
     last = ""
@@ -62,15 +62,15 @@ def without_rolling(cues: Iterable[Cue]) -> list[Cue]:
     return shown
 
 
-def moved(cues: Iterable[Cue], cut: Cut) -> list[Cue]:
+def apply_cut(cues: Iterable[Cue], cut: Cut) -> list[Cue]:
     """*cues* where they are after *cut*; without those of which nothing is left."""
-    if not cut.cuts:
+    if not cut.removes_something:
         return list(cues)
-    places = ((cue, cut.moved(TimeRange(cue.start, cue.end))) for cue in cues)
+    places = ((cue, cut.map_range(TimeRange(cue.start, cue.end))) for cue in cues)
     return [Cue(place.start, place.end, cue.text) for cue, place in places if place]
 
 
-def write(cues: Iterable[Cue], asked: Format.ValueType) -> str:
+def render(cues: Iterable[Cue], asked: Format.ValueType) -> str:
     """*cues* as a file of the format *asked*."""
     writers = {Format.SRT: _srt, Format.VTT: _vtt, Format.TXT: _txt, Format.JSON: _json}
     return writers[asked](list(cues))
@@ -157,7 +157,7 @@ class SubtitleTrack:
 
     key: str
     manual: bool
-    forms: list[Info]
+    formats: list[Info]
 
     @property
     def language(self) -> str:
@@ -165,7 +165,7 @@ class SubtitleTrack:
         return self.key.removesuffix(_HEARD)
 
 
-def pick(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, SubtitleTrack | None]]:
+def select_tracks(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, SubtitleTrack | None]]:
     """Each language asked, and the track to take for it; None where none is offered."""
     written = {} if asked.kinds == asked.AUTO else dict(info.get("subtitles") or {})
     written.pop("live_chat", None)
@@ -185,7 +185,7 @@ def pick(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, SubtitleTra
     return list(picked.values())
 
 
-def site_translation(info: Info, source: SubtitleTrack, language: str) -> SubtitleTrack | None:
+def find_site_translation(info: Info, source: SubtitleTrack, language: str) -> SubtitleTrack | None:
     """The site's own translation of *source* into *language*; None where it has none."""
     offered: _Forms = info.get("automatic_captions") or {}
     for key, forms in offered.items():
@@ -194,7 +194,7 @@ def site_translation(info: Info, source: SubtitleTrack, language: str) -> Subtit
         # "de-en" is German, from the subtitles that people wrote in English.
         ending = f"-{source.key}" if source.manual else ""
         target = key.removesuffix(ending)
-        if key.endswith(ending) and same_language(target, language):
+        if key.endswith(ending) and matches_language(target, language):
             return SubtitleTrack(key, False, [_asking_for(target, key, form) for form in forms])
     return None
 
@@ -211,7 +211,7 @@ def _heard(info: Info) -> dict[str, list[Info]]:
     if originals:
         return originals
     spoken = str(info.get("language") or "")
-    return {key: forms for key, forms in tracks.items() if not spoken or same_language(key, spoken)}
+    return {key: forms for key, forms in tracks.items() if not spoken or matches_language(key, spoken)}
 
 
 def _matching(written: _Forms, heard: _Forms, language: str, spoken: str) -> list[SubtitleTrack]:
@@ -233,4 +233,4 @@ def _match(tracks: _Forms, language: str, spoken: str) -> str | None:
             return next(iter(tracks), None)
         language = spoken
     exact = [key for key in (language, f"{language}{_HEARD}") if key in tracks]
-    return next(iter(exact or [key for key in tracks if same_language(key, language)]), None)
+    return next(iter(exact or [key for key in tracks if matches_language(key, language)]), None)

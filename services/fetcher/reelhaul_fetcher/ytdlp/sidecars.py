@@ -49,7 +49,7 @@ def fetch_sidecars(
     """
     asked, told = order.format, Extras()
     if asked.HasField("subtitles") or asked.thumbnail:
-        gauge.stage(Progress.FETCHING_EXTRAS)
+        gauge.begin_stage(Progress.FETCHING_EXTRAS)
     if asked.HasField("subtitles"):
         found = captions(source.downloader, source.info, media, order, cut, translate)
         told = Extras(found.products, found.words, warnings=found.warnings)
