@@ -9,7 +9,8 @@ from pathlib import Path
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_fetcher.model.engine_requests import Product
-from reelhaul_fetcher.ports import Stamp, Usage
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import Stamp
 
 
 class MemoryArtifacts:

@@ -18,8 +18,9 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.egresses import Egresses, site_of
 from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
+from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.model.watchdog import Watchdog
-from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
+from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.progress_reporter import Reporter
 from reelhaul_runtime.errors import ReelhaulError

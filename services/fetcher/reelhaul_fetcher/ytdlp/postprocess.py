@@ -9,7 +9,7 @@ from pathlib import Path
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import inspector_client, muxing, verify
+from reelhaul_fetcher.media import inspector_client, muxer, verify
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters, file_names
 from reelhaul_fetcher.model.chapters import Chapter
@@ -38,7 +38,7 @@ class Plan:
     media: MediaInfo
     chosen: list[Format]
     cut: Cut = field(default_factory=Cut)
-    words: tuple[muxing.SubtitleFile, ...] = ()
+    words: tuple[muxer.SubtitleFile, ...] = ()
     picture: Path | None = None
     #: Sponsored stretches to be marked.
     marks: tuple[Chapter, ...] = ()
@@ -95,7 +95,7 @@ def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, rea
         slack = _CUT_SLACK if plan.cut.spans[-1].end <= seconds else 0.0
         seconds = cut.length
     promise = verify.Expected(seconds, bool(how.video), bool(how.audio), plan.spec.min_height, slack)
-    got = verify.verified(path, promise, seen)
+    got = verify.verify(path, promise, seen)
     sound = plan.chosen[-1]
     got.format_ids.extend(stream.format_id for stream in plan.chosen)
     got.transcoded = how.encodes
@@ -132,14 +132,14 @@ def _packed(
 ) -> Path:
     """The file in its container; the one received where it is that already, untouched."""
     described = _described(plan.order.folder, marks) if marks else None
-    trimmings = muxing.EmbeddedExtras(plan.words, plan.picture, described).fitting(how.extension)
+    trimmings = muxer.EmbeddedExtras(plan.words, plan.picture, described).supported_by(how.extension)
     alone = len(files) == 1 and not how.encodes and files[0].suffix == f".{how.extension}"
     ready = alone and _AS_IT_IS.get(how.extension) in seen[0].containers
     if ready and bool(seen[0].video_codec) == bool(how.video) and not trimmings.any and not cut.cuts:
         return files[0]
     output = plan.order.folder / f"result.{how.extension}"
     length = cut.length if cut.cuts else max(s.duration for s in seen)
-    muxing.pack(files, how, output, length, gauge.advance, cut=cut, trimmings=trimmings)
+    muxer.mux(files, how, output, length, gauge.advance, cut=cut, extras=trimmings)
     for path in files:
         path.unlink()
     return output
@@ -161,10 +161,10 @@ def _split(
     for number, mark in enumerate(chapters.after(chapters.of(plan.media), cut, length)[:_MAX_CHAPTERS], 1):
         gauge.stage(Progress.POSTPROCESSING, f"chapter {number}")
         output = plan.order.folder / f"chapter{number}.{how.extension}"
-        muxing.cut_range(path, mark.span, output, video=bool(how.video), audio=bool(how.audio))
+        muxer.cut_range(path, mark.span, output, video=bool(how.video), audio=bool(how.audio))
         seconds = mark.span.end - mark.span.start
         promise = verify.Expected(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
-        verify.verified(output, promise)
+        verify.verify(output, promise)
         name = file_names.file_name(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
         products.append(product(output, ArtifactInfo.CHAPTER, name))
     return products
