@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from tests.fetcher.conftest import Heard, Rig
+from tests.fetcher.conftest import FetchListener, Harness
 from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -27,17 +27,17 @@ from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime.errors import ReelhaulError
 
-Opened = Callable[[Access], AbstractAsyncContextManager[Rig]]
+Opened = Callable[[Access], AbstractAsyncContextManager[Harness]]
 
 COOKIES = "# Netscape HTTP Cookie File\n.youtube.com\tTRUE\t/\tTRUE\t4102444800\tLOGIN_INFO\tours\n"
 
 
 @pytest.fixture
 def opened(youtube: YouTube, tmp_path: Path) -> Opened:
-    """Opens a rig before YouTube whose engine has the access given."""
+    """Opens a harness before YouTube whose engine has the access given."""
 
     @asynccontextmanager
-    async def open_rig(access: Access) -> AsyncIterator[Rig]:
+    async def open_rig(access: Access) -> AsyncIterator[Harness]:
         for folder in ("home", "work"):
             (tmp_path / folder).mkdir()
         trusted = ca_bundle.bundle(youtube.ca_file, tmp_path)
@@ -47,7 +47,7 @@ def opened(youtube: YouTube, tmp_path: Path) -> Opened:
             YtDlpEngine.open(surroundings, "test-worker", access) as engine,
         ):
             await engine.warm()
-            yield Rig(engine, guard, tmp_path / "work")
+            yield Harness(engine, guard, tmp_path / "work")
 
     return open_rig
 
@@ -56,8 +56,8 @@ async def test_cookies_open_doors(opened: Opened, youtube: YouTube, tmp_path: Pa
     """With cookies a private video comes; the operator's file stays as it is, and no copy lies about."""
     cookies = tmp_path / "cookies.txt"
     cookies.write_text(COOKIES)
-    async with opened(Access(cookies_file=str(cookies))) as rig:
-        report = await rig.fetch(youtube.watch_url("private"), FormatSpec(max_height=360))
+    async with opened(Access(cookies_file=str(cookies))) as harness:
+        report = await harness.fetch(youtube.watch_url("private"), FormatSpec(max_height=360))
     assert report.got.height == 360
     assert cookies.read_text() == COOKIES
     left = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
@@ -72,32 +72,32 @@ def _holding(place: Path, what: bytes) -> list[Path]:
 async def test_cookies_of_one_fetch(opened: Opened, youtube: YouTube, tmp_path: Path) -> None:
     """A private video comes for the fetch that has cookies, which lie nowhere, and for no other."""
     url = youtube.watch_url("private")
-    async with opened(Access()) as rig:
+    async with opened(Access()) as harness:
         folder = tmp_path / "work/signed"
         folder.mkdir()
-        proxy = await rig.guard.open("signed", 0)
+        proxy = await harness.guard.open("signed", 0)
         order = FetchOrder(url, FormatSpec(max_height=360), folder, proxy, cookies=COOKIES)
-        report = await rig.engine.fetch(order, Heard())
+        report = await harness.engine.fetch(order, FetchListener())
         assert report.got.height == 360
         assert _holding(tmp_path, b"LOGIN_INFO") == []
         with pytest.raises(ReelhaulError) as failure:
-            await rig.fetch(url, FormatSpec(max_height=360))
+            await harness.fetch(url, FormatSpec(max_height=360))
     assert failure.value.reason == ErrorReason.MEDIA_LOGIN_REQUIRED
 
 
 async def test_player_clients(opened: Opened, youtube: YouTube) -> None:
     """YouTube is asked as the clients that were set: as one that is told no URLs, nothing comes."""
-    async with opened(Access(player_clients=("web",))) as rig:
+    async with opened(Access(player_clients=("web",))) as harness:
         with pytest.raises(ReelhaulError) as failure:
-            await rig.fetch(youtube.watch_url("plain360"), FormatSpec(max_height=360))
+            await harness.fetch(youtube.watch_url("plain360"), FormatSpec(max_height=360))
     assert failure.value.reason == ErrorReason.EXTRACTOR_FAILED
 
 
 async def test_js_runtime(opened: Opened, youtube: YouTube) -> None:
     """Riddles are solved by the program that was set: by one that is no deno, not at all."""
-    async with opened(Access(js_runtime="/bin/false")) as rig:
+    async with opened(Access(js_runtime="/bin/false")) as harness:
         with pytest.raises(ReelhaulError) as failure:
-            await rig.fetch(youtube.watch_url("signed", copy=9), FormatSpec(max_height=360))
+            await harness.fetch(youtube.watch_url("signed", copy=9), FormatSpec(max_height=360))
     assert failure.value.reason == ErrorReason.EXTRACTOR_FAILED
 
 

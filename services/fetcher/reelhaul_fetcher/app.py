@@ -26,17 +26,16 @@ from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_fetcher.ports import Cookies, Translator
+from reelhaul_fetcher.ports import CookieStore, Translator
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
-from reelhaul_fetcher.service.worker import Worker
+from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates
@@ -45,6 +44,7 @@ from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -103,7 +103,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing, Sites(engine), DirectFetches(worker, bench), worker)
+        servicer = FetcherServicer(
+            probing, Sites(engine), DirectFetches(worker, bench), worker, PageTokens(token)
+        )
         presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
         stack.push_async_callback(cancel_and_wait, saying)
@@ -174,7 +176,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     )
 
 
-def _cookies(settings: Settings) -> Cookies | None:
+def _cookies(settings: Settings) -> CookieStore | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 

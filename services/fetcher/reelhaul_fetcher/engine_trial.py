@@ -57,28 +57,28 @@ class _Sample:
     """Listens to a fetch until enough of it is there."""
 
     def __init__(self) -> None:
-        self.sightings = HttpStatusCounts()
+        self.status_counts = HttpStatusCounts()
         self.received_bytes = 0
-        self.enough = asyncio.Event()
-        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
 
-    def recording(self) -> None:
+    def on_recording(self) -> None:
         """It ends like any other."""
 
-    def ready(self, product: Product) -> None:
+    def on_media_file(self, product: Product) -> None:
         """It is not kept."""
 
-    def media(self, media: MediaInfo) -> None:
+    def on_media(self, media: MediaInfo) -> None:
         """Known already."""
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """There are none."""
 
-    def progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """*progress* is the newest."""
         self.received_bytes = max(self.received_bytes, progress.downloaded_bytes)
         if self.received_bytes >= SAMPLE_BYTES:
-            self.enough.set()
+            self.stop_recording.set()
 
 
 class Trial:
@@ -124,7 +124,7 @@ class Trial:
             folder.mkdir()
             order = FetchOrder(url, FormatSpec(), folder, proxy_url)
             fetch = asyncio.create_task(self._engine.fetch(order, sample))
-            enough = asyncio.create_task(sample.enough.wait())
+            enough = asyncio.create_task(sample.stop_recording.wait())
             try:
                 await asyncio.wait({fetch, enough}, return_when=asyncio.FIRST_COMPLETED)
                 if fetch.done():

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import selectors
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from reelhaul_runtime.parent_death import die_with_parent
+
 #: ffmpeg reads local files and nothing else, whatever the file says.
 LOCAL_ONLY = ("-protocol_whitelist", "file,pipe,crypto,data")
 #: The beginning of every command.
 QUIET = ("ffmpeg", "-hide_banner", "-nostdin", "-v", "error")
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 # Kept of stderr, from its end: a damaged file makes ffmpeg repeat the same message a million times.
 _STDERR_TAIL_BYTES = 4096
@@ -85,7 +82,7 @@ def run_process(command: list[str], on_line: Callable[[str], None]) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     ) as process:
         try:
             stderr = _read_output(process, on_line)
@@ -147,7 +144,3 @@ class IdleWatchdog:
         except OSError:
             return self._cpu_seconds
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -19,15 +19,17 @@ class Chapter:
     """A named stretch, in seconds."""
 
     title: str
-    span: TimeRange
+    time_range: TimeRange
 
 
-def of(media: MediaInfo) -> list[Chapter]:
+def from_media(media: MediaInfo) -> list[Chapter]:
     """The chapters of *media*; the end of the last may be open."""
     marks = [Chapter(chapter.title, TimeRange(*_ends(chapter))) for chapter in media.chapters]
-    starts = [*(mark.span.start for mark in marks[1:]), math.inf]
+    starts = [*(mark.time_range.start for mark in marks[1:]), math.inf]
     return [
-        mark if mark.span.end > mark.span.start else Chapter(mark.title, TimeRange(mark.span.start, start))
+        mark
+        if mark.time_range.end > mark.time_range.start
+        else Chapter(mark.title, TimeRange(mark.time_range.start, start))
         for mark, start in zip(marks, starts, strict=bool(marks))
     ]
 
@@ -37,27 +39,27 @@ def whole(title: str) -> Chapter:
     return Chapter(title, TimeRange(0.0, math.inf))
 
 
-def overlaid(base: Sequence[Chapter], over: Iterable[Chapter]) -> list[Chapter]:
+def overlay(base: Sequence[Chapter], over: Iterable[Chapter]) -> list[Chapter]:
     """*base* with the marks *over* it: where one of them is, it replaces what is below."""
     below = list(base)
-    above = sorted(over, key=lambda mark: mark.span.start)
+    above = sorted(over, key=lambda mark: mark.time_range.start)
     for mark in above:
-        below = [part for one in below for part in _cleared(one, mark.span)]
-    return sorted([*below, *above], key=lambda mark: mark.span.start)
+        below = [part for one in below for part in _cleared(one, mark.time_range)]
+    return sorted([*below, *above], key=lambda mark: mark.time_range.start)
 
 
-def after(marks: Iterable[Chapter], cut: Cut, duration: float) -> list[Chapter]:
+def apply_cut(marks: Iterable[Chapter], cut: Cut, duration: float) -> list[Chapter]:
     """*marks* as they are after *cut*, within the *duration* of the result."""
-    moved = ((mark.title, cut.moved(mark.span)) for mark in marks)
+    moved = ((mark.title, cut.map_range(mark.time_range)) for mark in marks)
     ended = (Chapter(title, TimeRange(span.start, min(span.end, duration))) for title, span in moved if span)
-    return [mark for mark in ended if mark.span.end > mark.span.start]
+    return [mark for mark in ended if mark.time_range.end > mark.time_range.start]
 
 
-def ffmetadata(marks: Iterable[Chapter]) -> str:
+def to_ffmetadata(marks: Iterable[Chapter]) -> str:
     """*marks* in the form that ffmpeg reads."""
     blocks = (
-        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={round(mark.span.start * 1000)}\n"
-        f"END={round(mark.span.end * 1000)}\ntitle={mark.title[:_MAX_TITLE].translate(_SPECIAL)}\n"
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={round(mark.time_range.start * 1000)}\n"
+        f"END={round(mark.time_range.end * 1000)}\ntitle={mark.title[:_MAX_TITLE].translate(_SPECIAL)}\n"
         for mark in marks
     )
     return ";FFMETADATA1\n" + "".join(blocks)
@@ -69,7 +71,7 @@ def _ends(chapter: media_pb2.Chapter) -> tuple[float, float]:
 
 def _cleared(mark: Chapter, gone: TimeRange) -> list[Chapter]:
     """What is left of *mark* beside *gone*."""
-    if gone.end <= mark.span.start or gone.start >= mark.span.end:
+    if gone.end <= mark.time_range.start or gone.start >= mark.time_range.end:
         return [mark]
-    parts = (TimeRange(mark.span.start, gone.start), TimeRange(gone.end, mark.span.end))
+    parts = (TimeRange(mark.time_range.start, gone.start), TimeRange(gone.end, mark.time_range.end))
     return [Chapter(mark.title, part) for part in parts if part.end > part.start]

@@ -56,11 +56,11 @@ def family(codec: str) -> str:
     return lower
 
 
-def plays(codec: str, container: Container.ValueType) -> bool:
+def is_playable(codec: str, container: Container.ValueType) -> bool:
     """Whether *codec* in *container* plays wherever *container* does. MKV takes everything."""
     return container not in _PLAYS or family(codec) in _PLAYS[container]
 
 
-def holds(codec: str, container: Container.ValueType) -> bool:
+def can_contain(codec: str, container: Container.ValueType) -> bool:
     """Whether *container* takes *codec* without encoding it anew."""
-    return plays(codec, container) or family(codec) in _HOLDS[container]
+    return is_playable(codec, container) or family(codec) in _HOLDS[container]

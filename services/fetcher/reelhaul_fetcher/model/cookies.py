@@ -28,37 +28,37 @@ class Cookie:
     domain: str
     expires: datetime | None
 
-    def meant_for(self, host: str) -> bool:
+    def matches_host(self, host: str) -> bool:
         """Whether it would be sent to *host*."""
         domain = self.domain.removeprefix(".")
         return host == domain or (self.domain.startswith(".") and host.endswith(f".{domain}"))
 
 
 @dataclass(frozen=True, slots=True)
-class Jar:
+class CookieJar:
     """Cookies kept under a name. Their text is a secret."""
 
     name: str
     text: str = field(repr=False)
     tenants: tuple[str, ...] = ()
 
-    def serves(self, tenant: str) -> bool:
+    def is_allowed_for(self, tenant: str) -> bool:
         """Whether *tenant* may use them; no tenant named is all of them."""
         return not self.tenants or tenant in self.tenants
 
-    def expired(self, host: str, now: datetime) -> bool:
+    def is_expired(self, host: str, now: datetime) -> bool:
         """Whether it has cookies for *host*, and none of them counts any more."""
-        there = [cookie for cookie in parsed(self.text) if cookie.meant_for(host)]
+        there = [cookie for cookie in parse(self.text) if cookie.matches_host(host)]
         return bool(there) and all(cookie.expires is not None and cookie.expires <= now for cookie in there)
 
 
-def normal(text: str) -> str:
+def with_header(text: str) -> str:
     """*text* as every reader takes it: with the first line that some tools leave out."""
     text = text.removeprefix("\ufeff")
     return text if re.match(r"#( Netscape)? HTTP Cookie File", text) else f"{_FIRST_LINE}\n{text}"
 
 
-def parsed(text: str) -> list[Cookie]:
+def parse(text: str) -> list[Cookie]:
     """The cookies of *text*. Raises ValueError, which shows no value, where it is no cookie file."""
     if len(text.encode()) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES} bytes")
@@ -74,19 +74,19 @@ def domains(cookies: Iterable[Cookie]) -> list[str]:
     return sorted({cookie.domain.removeprefix(".") for cookie in cookies})
 
 
-def unknown(name: str) -> ReelhaulError:
+def cookies_unknown(name: str) -> ReelhaulError:
     """That there are none of this name for this tenant: which of the two, it does not tell."""
     text = f"no cookies called {name!r} are kept for this tenant"
     return ReelhaulError(ErrorReason.COOKIES_UNKNOWN, text, metadata={"cookies": name})
 
 
-def expired(name: str, host: str) -> ReelhaulError:
+def cookies_expired(name: str, host: str) -> ReelhaulError:
     """That they have expired."""
     text = f"the cookies {name!r} for {host} have expired"
     return ReelhaulError(ErrorReason.COOKIES_EXPIRED, text, metadata={"cookies": name, "host": host})
 
 
-def refused(name: str, host: str, why: str) -> ReelhaulError:
+def cookies_refused(name: str, host: str, why: str) -> ReelhaulError:
     """That the site does not take them."""
     text = f"{host} does not take the cookies {name!r}: {why}"
     return ReelhaulError(ErrorReason.COOKIES_REFUSED, text, metadata={"cookies": name, "host": host})

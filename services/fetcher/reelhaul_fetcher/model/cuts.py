@@ -24,44 +24,44 @@ class TimeRange:
 class Cut:
     """The stretches to keep, in order and apart. The end of the last may be infinite: up to the end."""
 
-    spans: tuple[TimeRange, ...] = (TimeRange(0.0, math.inf),)
+    ranges: tuple[TimeRange, ...] = (TimeRange(0.0, math.inf),)
 
     @property
     def length(self) -> float:
         """Seconds that are kept; infinite where the end is open."""
-        return sum(span.end - span.start for span in self.spans)
+        return sum(span.end - span.start for span in self.ranges)
 
     @property
-    def cuts(self) -> bool:
+    def removes_something(self) -> bool:
         """Whether anything is cut away."""
         return self != Cut()
 
-    def within(self, duration: float) -> Cut:
+    def limited_to(self, duration: float) -> Cut:
         """The same cut of media that last *duration* seconds; ``Cut()`` where all of them are kept."""
-        ended = (TimeRange(span.start, min(span.end, duration)) for span in self.spans)
+        ended = (TimeRange(span.start, min(span.end, duration)) for span in self.ranges)
         spans = tuple(span for span in ended if span.end - span.start >= _SHORTEST)
         whole = len(spans) == 1 and spans[0].start == 0 and spans[0].end >= duration - _SHORTEST
         return Cut() if whole else Cut(spans)
 
-    def position(self, moment: float) -> float:
+    def map_time(self, moment: float) -> float:
         """Where *moment* is afterwards; of one that is cut away, where the cut is."""
-        return sum(max(0.0, min(moment, span.end) - span.start) for span in self.spans)
+        return sum(max(0.0, min(moment, span.end) - span.start) for span in self.ranges)
 
-    def moved(self, span: TimeRange) -> TimeRange | None:
+    def map_range(self, span: TimeRange) -> TimeRange | None:
         """Where *span* is afterwards; None where nothing is left of it."""
-        after = TimeRange(self.position(span.start), self.position(span.end))
+        after = TimeRange(self.map_time(span.start), self.map_time(span.end))
         return after if after.end - after.start >= _SHORTEST else None
 
 
-def cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
+def make_cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
     """What stays of *clip*, or of everything, without *removed*. Nothing at all is no cut."""
     left = [clip or TimeRange(0.0, math.inf)]
     for gone in sorted(removed, key=lambda span: span.start):
         left = [part for span in left for part in _without(span, gone)]
-    return Cut(tuple(left)) if left else Cut((clip,) if clip else Cut().spans)
+    return Cut(tuple(left)) if left else Cut((clip,) if clip else Cut().ranges)
 
 
-def clip_of(spec: FormatSpec) -> TimeRange | None:
+def clip_range(spec: FormatSpec) -> TimeRange | None:
     """The stretch that *spec* asks for; None where it asks for everything."""
     if not spec.HasField("clip"):
         return None

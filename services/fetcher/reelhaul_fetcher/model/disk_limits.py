@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Work is taken again at so many times the mark below which none is taken, or it would flicker.
-AGAIN = 1.25
+RESUME_FACTOR = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,13 @@ class DiskThresholds:
     pause: int = 0
     reserve: int = 0
 
-    def short(self, free: int, *, before: bool) -> bool:
+    def is_short(self, free: int, *, before: bool) -> bool:
         """Whether *free* bytes are too few to take work, having been so *before*."""
-        return free < (self.pause * AGAIN if before else self.pause)
+        return free < (self.pause * RESUME_FACTOR if before else self.pause)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class DiskUsage:
     """What an attempt takes of the disk: bytes that it wrote, and bytes to come as far as is known."""
 
     written: int = 0
@@ -37,7 +37,7 @@ class Eviction:
     own_fault: bool
 
 
-def evicted(free: int, uses: Sequence[Use], marks: DiskThresholds) -> list[Eviction]:
+def choose_evictions(free: int, uses: Sequence[DiskUsage], marks: DiskThresholds) -> list[Eviction]:
     """Who of *uses* (the oldest first) must leave, that those who stay find what they need."""
     # What there would be if nobody worked: whoever needs more leaves for that, however old.
     all_room = free + sum(use.written for use in uses) - marks.reserve

@@ -13,10 +13,10 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
 #: The ``cause`` of a failure that is the egress's own: its proxy is away, or does not know us.
-BROKEN = "egress"
+EGRESS_CAUSE = "egress"
 
 #: The name of the only egress of a fetcher without upstream proxies: straight out.
-STRAIGHT = ""
+DIRECT = ""
 
 # The first rest of an egress that a site refuses, and the longest; doubled each time that it still does.
 _FIRST_REST, _LONGEST_REST = timedelta(seconds=30), timedelta(minutes=30)
@@ -28,7 +28,7 @@ _MOST_RESTS = 1000
 _MOST_OFFERED = 16
 
 
-def name_of(url: str) -> str:
+def egress_name(url: str) -> str:
     """The name of the egress behind the proxy at *url*: the same at each start, and no secret.
 
     Proxies of one address are told apart by their users; the password has no part in it.
@@ -36,15 +36,6 @@ def name_of(url: str) -> str:
     parts = urlsplit(url)
     told = f"{unquote(parts.username or '')}@{(parts.hostname or '').lower()}:{parts.port or 80}"
     return f"egress-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-
-
-def site_of(url: str) -> str:
-    """What of *url* looks at our address: the host without the ends that one house has many of."""
-    host = (urlsplit(url).hostname or "").rstrip(".").lower()
-    for prefix in ("www.", "m.", "mobile."):
-        if host.startswith(prefix) and "." in host.removeprefix(prefix):
-            return host.removeprefix(prefix)
-    return host
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +51,7 @@ class Egresses:
 
     def __init__(
         self,
-        names: Sequence[str] = (STRAIGHT,),
+        names: Sequence[str] = (DIRECT,),
         daily_bytes: int = 0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         carried: Mapping[str, int] | None = None,
@@ -73,7 +64,7 @@ class Egresses:
         self._rests: dict[tuple[str, str], Cooldown] = {}
 
     @property
-    def spent(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether every egress has carried what it may today."""
         return not any(self._within_budget(name) for name in self.names)
 
@@ -85,7 +76,7 @@ class Egresses:
             self._carried.clear()
         return self._day
 
-    def carried(self, name: str) -> int:
+    def bytes_today(self, name: str) -> int:
         """Bytes that *name* carried today."""
         return self._carried[name] if self.day else 0
 
@@ -95,14 +86,14 @@ class Egresses:
         works = [name for name in fit if not self._resting(_EVERYWHERE, name)] or fit
         return sorted(works, key=self._load)[:_MOST_OFFERED]
 
-    def choice(self, site: str) -> str:
+    def choose(self, site: str) -> str:
         """The least busy of those that *site* lets in; where it lets none in, the one that rests shortest.
 
         Raises UPSTREAM_UNAVAILABLE where all have carried what they may today.
         """
-        if self.spent:
+        if self.exhausted:
             text = "every egress has carried what it may today"
-            known = {"host": site, "cause": BROKEN}
+            known = {"host": site, "cause": EGRESS_CAUSE}
             raise ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata=known)
         return min(
             (name for name in self.names if self._within_budget(name)),
@@ -112,15 +103,15 @@ class Egresses:
             ),
         )
 
-    def began(self, name: str) -> None:
+    def begin(self, name: str) -> None:
         """A fetch goes out by *name*."""
         self._running[name] += 1
 
-    def ended(self, name: str) -> None:
+    def end(self, name: str) -> None:
         """It does no more."""
         self._running[name] -= 1
 
-    def count(self, name: str, number: int) -> None:
+    def add_bytes(self, name: str, number: int) -> None:
         """*number* more bytes went by *name*."""
         if self.day:
             self._carried[name] += number
@@ -134,7 +125,7 @@ class Egresses:
         if failure is None:
             for known in ((site, name), (_EVERYWHERE, name)):
                 self._rests.pop(known, None)
-        elif failure.metadata.get("cause") == BROKEN:
+        elif failure.metadata.get("cause") == EGRESS_CAUSE:
             self._rest((_EVERYWHERE, name), timedelta())
         elif spec_of(failure.reason).parks_site:
             self._rest((site, name), min(failure.retry_delay or timedelta(), timedelta(days=1)))
@@ -154,7 +145,7 @@ class Egresses:
         return max(rest.until - self._now(), timedelta()) if rest else timedelta()
 
     def _load(self, name: str) -> tuple[int, int, str]:
-        return self._running[name], self.carried(name), name
+        return self._running[name], self.bytes_today(name), name
 
     def _within_budget(self, name: str) -> bool:
-        return not self._daily_bytes or self.carried(name) < self._daily_bytes
+        return not self._daily_bytes or self.bytes_today(name) < self._daily_bytes

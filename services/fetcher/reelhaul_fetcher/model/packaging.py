@@ -60,12 +60,12 @@ class Package:
     audio: tuple[str, ...] = ()
 
     @property
-    def encodes(self) -> bool:
+    def transcodes(self) -> bool:
         """Whether a stream is encoded anew: it takes long, and is told as a warning."""
         return any(arguments and arguments != ("copy",) for arguments in (self.video, self.audio))
 
 
-def recut(how: Package, transfer: str, *, joined: bool) -> Package:
+def plan_cut_package(how: Package, transfer: str, *, joined: bool) -> Package:
     """*how* where the picture is cut: encoded anew, to begin at any frame. *transfer* is libav's
     name of its curve. Sound is, beside a picture and where stretches are *joined*; else it is cut
     between its frames.
@@ -79,7 +79,7 @@ def recut(how: Package, transfer: str, *, joined: bool) -> Package:
     return replace(how, video=video, audio=audio)
 
 
-def package(video_codec: str, audio_codec: str, spec: FormatSpec) -> Package:
+def plan_package(video_codec: str, audio_codec: str, spec: FormatSpec) -> Package:
     """How to pack streams of these codecs (libav's names; empty: no such stream)."""
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio(audio_codec, spec.audio)
@@ -108,7 +108,7 @@ def _high_range(transfer: str, container: Container.ValueType) -> tuple[str, ...
 
 def _natural(video_codec: str, audio_codec: str) -> Container.ValueType:
     """MP4 where the streams fit, else MKV."""
-    fits = all(codecs.plays(codec, Container.MP4) for codec in (video_codec, audio_codec) if codec)
+    fits = all(codecs.is_playable(codec, Container.MP4) for codec in (video_codec, audio_codec) if codec)
     return Container.MP4 if fits else Container.MKV
 
 
@@ -117,7 +117,7 @@ def _fitted(
 ) -> tuple[str, ...]:
     if not codec:
         return ()
-    return ("copy",) if codecs.holds(codec, container) else encoders[container]
+    return ("copy",) if codecs.can_contain(codec, container) else encoders[container]
 
 
 def _audio(codec: str, asked: Audio) -> Package:

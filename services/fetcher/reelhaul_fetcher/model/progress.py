@@ -14,7 +14,7 @@ from reelhaul.type.v1.media_pb2 import Progress
 Stage = Progress.Stage
 
 #: Percent at which each stage begins and ends. Only Finish makes 100.
-SHARES: dict[Stage.ValueType, tuple[float, float]] = {
+STAGE_PERCENTAGES: dict[Stage.ValueType, tuple[float, float]] = {
     Stage.DOWNLOADING: (2.0, 85.0),
     Stage.POSTPROCESSING: (85.0, 92.0),
     Stage.VERIFYING: (92.0, 94.0),
@@ -62,26 +62,26 @@ class ProgressTracker:
         """Bytes received so far, over all parts."""
         return sum(part.received for part in self._parts.values())
 
-    def stage(self, stage: Stage.ValueType, detail: str = "") -> None:
+    def begin_stage(self, stage: Stage.ValueType, detail: str = "") -> None:
         """Begin *stage*."""
         with self._lock:
             self._stage, self._detail, self._within = stage, detail, 0.0
             self._say(at_once=True)
 
-    def plan(self, weights: Mapping[str, float | None], total_bytes: int | None) -> None:
+    def set_plan(self, weights: Mapping[str, float | None], total_bytes: int | None) -> None:
         """Fix what each part weighs (bytes, or None where unknown) and all bytes to come."""
         with self._lock:
             self._parts = {part: _Part(weight) for part, weight in weights.items()}
             self._total_bytes = total_bytes
 
-    def receive(self, part: str, received: int, fraction: float | None = None) -> None:
+    def update_part(self, part: str, received: int, fraction: float | None = None) -> None:
         """*part* has *received* bytes, which is *fraction* of it where that is known better."""
         with self._lock:
             known = self._parts.setdefault(part, _Part(None))
             known.received, known.fraction = max(received, known.received), fraction
             self._say()
 
-    def advance(self, fraction: float) -> None:
+    def update_stage(self, fraction: float) -> None:
         """The present stage is done to *fraction*."""
         with self._lock:
             self._within = min(max(fraction, self._within), 1.0)
@@ -108,9 +108,9 @@ class ProgressTracker:
         return told
 
     def _share(self) -> float | None:
-        if self._stage not in SHARES:
+        if self._stage not in STAGE_PERCENTAGES:
             return self._percent
-        begin, end = SHARES[self._stage]
+        begin, end = STAGE_PERCENTAGES[self._stage]
         within = self._downloaded() if self._stage == Stage.DOWNLOADING else self._within
         return None if within is None else begin + (end - begin) * within
 
@@ -137,3 +137,36 @@ class ProgressTracker:
             self._marks.popleft()
         began, before = self._marks[0]
         return int((self.received - before) / (now - began)) if now > began else 0
+
+
+# Stages whose bytes come from a site; in the others the machine works for itself.
+_FROM_SITE = frozenset(
+    {
+        Progress.STAGE_UNSPECIFIED,
+        Progress.PROBING,
+        Progress.EXPANDING,
+        Progress.FETCHING_EXTRAS,
+        Progress.DOWNLOADING,
+        Progress.RECORDING,
+    }
+)
+# Less than this in each second of the whole patience is no download.
+_TRICKLE_BYTES = 1024
+
+
+class Watchdog:
+    """Told of bytes from time to time, says whether they came too slowly for *patience* seconds."""
+
+    def __init__(self, patience: float, now: float) -> None:
+        self._patience = patience
+        self._since, self._before = now, 0
+        self._stage: Progress.Stage.ValueType = Progress.STAGE_UNSPECIFIED
+
+    def is_stalled(self, now: float, stage: Progress.Stage.ValueType, received: int) -> bool:
+        """Whether *stage* has stalled, *received* bytes having come in all."""
+        waited = now - self._since
+        moved = received - self._before >= _TRICKLE_BYTES * max(waited, 1.0)
+        if stage != self._stage or stage not in _FROM_SITE or moved:
+            self._since, self._before, self._stage = now, received, stage
+            return False
+        return waited > self._patience

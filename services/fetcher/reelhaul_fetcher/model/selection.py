@@ -20,7 +20,9 @@ _UNTOLD = 10_000
 _PROTOCOLS = ("hls", "dash", "https")
 
 
-def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] = frozenset()) -> Choice:
+def choose_formats(
+    offered: Sequence[Format], spec: FormatSpec, excluded_codecs: frozenset[str] = frozenset()
+) -> Choice:
     """The streams to take, video first, and the wishes that they do not meet.
 
     *offered* is worst first: of equals the last is taken. Pictures in codecs that are *barred*
@@ -36,17 +38,19 @@ def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] =
         return [], []
     if spec.selector:
         return selector_streams.taken(
-            [s for s in playable if codecs.family(s.video_codec) not in barred], spec
+            [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs], spec
         ), []
     if spec.media_kind == FormatSpec.AUDIO:
         return _audio_only(playable, spec)
-    usable = [s for s in playable if codecs.family(s.video_codec) not in barred]
+    usable = [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs]
     if any(s.video_codec for s in playable) and not any(s.video_codec for s in usable):
-        raise _unavailable(f"streams in {', '.join(sorted(barred))} can be fetched here, but not cut")
+        raise _unavailable(
+            f"streams in {', '.join(sorted(excluded_codecs))} can be fetched here, but not cut"
+        )
     return _video(usable, spec)
 
 
-def height_of(stream: Format) -> int:
+def display_height(stream: Format) -> int:
     """The picture's height as people count it: the shorter side of a portrait; 0 where unknown."""
     return min(stream.width, stream.height) if stream.width and stream.height else stream.height
 
@@ -60,7 +64,7 @@ def _audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
         best, warnings = _best_audio(apart, spec, codecs.Container.CONTAINER_UNSPECIFIED)
         return [best], warnings
     # Sound alone is wanted: the smallest picture costs least.
-    return [min(sounding, key=lambda s: (height_of(s) or _UNTOLD, s.bitrate_bps))], []
+    return [min(sounding, key=lambda s: (display_height(s) or _UNTOLD, s.bitrate_bps))], []
 
 
 def _video(offered: list[Format], spec: FormatSpec) -> Choice:
@@ -81,8 +85,8 @@ def _allowed(pictures: list[Format], spec: FormatSpec) -> list[Format]:
     """The pictures that meet what is no preference: heights, frame rate, dynamic range."""
     rate = spec.max_frame_rate + 0.5
     rules: list[tuple[str, Callable[[Format], bool]]] = [
-        (f"at most {spec.max_height} pixels high", lambda s: height_of(s) <= spec.max_height),
-        (f"at least {spec.min_height} pixels high", lambda s: height_of(s) >= spec.min_height),
+        (f"at most {spec.max_height} pixels high", lambda s: display_height(s) <= spec.max_height),
+        (f"at least {spec.min_height} pixels high", lambda s: display_height(s) >= spec.min_height),
         (
             f"at most {spec.max_frame_rate} frames a second",
             lambda s: s.frame_rate <= rate,
@@ -98,7 +102,7 @@ def _allowed(pictures: list[Format], spec: FormatSpec) -> list[Format]:
     left = pictures
     for wanted, (words, rule) in zip(asked, rules, strict=True):
         # A height that the site does not tell is judged from the file, after the download.
-        kept = [s for s in left if rule(s) or (not height_of(s) and "pixels" in words)]
+        kept = [s for s in left if rule(s) or (not display_height(s) and "pixels" in words)]
         if wanted and not kept:
             raise _unavailable(f"no stream offered is {words}")
         left = kept if wanted else left
@@ -116,11 +120,11 @@ def _picture_rank(spec: FormatSpec, *, silent: bool) -> Callable[[Format], Any]:
         name = codecs.family(stream.video_codec)
         return (
             # What the site does not tell is no small picture for sure.
-            -(height_of(stream) or _UNTOLD) if spec.smallest else height_of(stream),
+            -(display_height(stream) or _UNTOLD) if spec.smallest else display_height(stream),
             better * round(stream.frame_rate),
             bool(stream.dynamic_range) == wants_hdr,
             _place(name, liked),
-            codecs.plays(name, container) + codecs.holds(name, container),
+            codecs.is_playable(name, container) + codecs.can_contain(name, container),
             _place(name, codecs.EFFICIENCY),
             bool(stream.audio_codec) != silent,
             better * stream.bitrate_bps,
@@ -158,7 +162,13 @@ def _sound_rank(
             (len(languages) - place for place, like in enumerate(languages) if _speaks(stream, like)), 0
         )
         name = codecs.family(stream.audio_codec)
-        return (language, original, name == asked, codecs.plays(name, container), better * stream.bitrate_bps)
+        return (
+            language,
+            original,
+            name == asked,
+            codecs.is_playable(name, container),
+            better * stream.bitrate_bps,
+        )
 
     return rank
 
@@ -166,10 +176,10 @@ def _sound_rank(
 def _speaks(stream: Format, language: str) -> bool:
     if language == "original":
         return stream.original_audio
-    return same_language(stream.language_code, language)
+    return matches_language(stream.language_code, language)
 
 
-def same_language(offered: str, asked: str) -> bool:
+def matches_language(offered: str, asked: str) -> bool:
     """Whether *offered* is *asked* or a kind of it: "en-GB" is a kind of "en"."""
     one, other = offered.lower().replace("_", "-"), asked.lower().replace("_", "-")
     return bool(one) and (one == other or one.startswith(other + "-"))
@@ -177,7 +187,7 @@ def same_language(offered: str, asked: str) -> bool:
 
 def _picture_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:
     warnings = []
-    height = height_of(video)
+    height = display_height(video)
     if spec.max_height and height and height < spec.max_height:
         text = f"the tallest picture offered up to {spec.max_height} is {height}"
         warnings.append(media_pb2.Warning(reason=media_pb2.Warning.HEIGHT_BELOW_ASKED, message=text))

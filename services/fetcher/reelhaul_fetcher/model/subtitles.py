@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
+from reelhaul_fetcher.model.selection import matches_language
 
 Format = FormatSpec.Subtitles.Format
 
@@ -36,7 +38,7 @@ class Cue:
     text: str
 
 
-def read(text: str, extension: str) -> list[Cue]:
+def parse(text: str, extension: str) -> list[Cue]:
     """The cues of a subtitle file. ValueError if it holds none that can be read."""
     cues = _read_json3(text) if extension == "json3" else _read_timed(text)
     if not cues:
@@ -44,7 +46,7 @@ def read(text: str, extension: str) -> list[Cue]:
     return cues
 
 
-def without_rolling(cues: Iterable[Cue]) -> list[Cue]:
+def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
     """*cues* of speech recognition without lines shown again while the next one rolls in."""
     shown: list[Cue] = []
     last = ""
@@ -60,15 +62,15 @@ def without_rolling(cues: Iterable[Cue]) -> list[Cue]:
     return shown
 
 
-def moved(cues: Iterable[Cue], cut: Cut) -> list[Cue]:
+def apply_cut(cues: Iterable[Cue], cut: Cut) -> list[Cue]:
     """*cues* where they are after *cut*; without those of which nothing is left."""
-    if not cut.cuts:
+    if not cut.removes_something:
         return list(cues)
-    places = ((cue, cut.moved(TimeRange(cue.start, cue.end))) for cue in cues)
+    places = ((cue, cut.map_range(TimeRange(cue.start, cue.end))) for cue in cues)
     return [Cue(place.start, place.end, cue.text) for cue, place in places if place]
 
 
-def write(cues: Iterable[Cue], asked: Format.ValueType) -> str:
+def render(cues: Iterable[Cue], asked: Format.ValueType) -> str:
     """*cues* as a file of the format *asked*."""
     writers = {Format.SRT: _srt, Format.VTT: _vtt, Format.TXT: _txt, Format.JSON: _json}
     return writers[asked](list(cues))
@@ -139,3 +141,96 @@ def _txt(cues: list[Cue]) -> str:
 def _json(cues: list[Cue]) -> str:
     told = [{"start": round(c.start, 3), "end": round(c.end, 3), "text": c.text} for c in cues]
     return json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+
+
+Info = dict[str, Any]
+_Forms = Mapping[str, list[Info]]
+
+# Each is fetched and becomes up to four files.
+_MAX_TRACKS = 60
+_HEARD = "-orig"
+
+
+@dataclass(frozen=True, slots=True)
+class SubtitleTrack:
+    """A track offered: yt-dlp's *key* of it, whether people wrote it, and the *forms* it comes in."""
+
+    key: str
+    manual: bool
+    formats: list[Info]
+
+    @property
+    def language(self) -> str:
+        """Its language as BCP-47."""
+        return self.key.removesuffix(_HEARD)
+
+
+def select_tracks(info: Info, asked: FormatSpec.Subtitles) -> list[tuple[str, SubtitleTrack | None]]:
+    """Each language asked, and the track to take for it; None where none is offered."""
+    written = {} if asked.kinds == asked.AUTO else dict(info.get("subtitles") or {})
+    written.pop("live_chat", None)
+    heard = {} if asked.kinds == asked.MANUAL else _heard(info)
+    spoken = str(info.get("language") or "")
+    picked: dict[tuple[str, bool], tuple[str, SubtitleTrack | None]] = {}
+    for language in asked.languages or ["original"]:
+        if language == "all":
+            found = [SubtitleTrack(key, True, forms) for key, forms in written.items()]
+            found += [SubtitleTrack(key, False, forms) for key, forms in heard.items()]
+        else:
+            found = _matching(written, heard, language, spoken)
+        for source in found[:_MAX_TRACKS]:
+            picked.setdefault((source.key, source.manual), (source.language, source))
+        if not found:
+            picked.setdefault((language, False), (language, None))
+    return list(picked.values())
+
+
+def find_site_translation(info: Info, source: SubtitleTrack, language: str) -> SubtitleTrack | None:
+    """The site's own translation of *source* into *language*; None where it has none."""
+    offered: _Forms = info.get("automatic_captions") or {}
+    for key, forms in offered.items():
+        if key.endswith(_HEARD):
+            continue
+        # "de-en" is German, from the subtitles that people wrote in English.
+        ending = f"-{source.key}" if source.manual else ""
+        target = key.removesuffix(ending)
+        if key.endswith(ending) and matches_language(target, language):
+            return SubtitleTrack(key, False, [_asking_for(target, key, form) for form in forms])
+    return None
+
+
+def _asking_for(target: str, key: str, form: Info) -> Info:
+    """*form* with the language that YouTube knows in its URL, not yt-dlp's key of it."""
+    return {**form, "url": str(form.get("url") or "").replace(f"tlang={key}", f"tlang={target}")}
+
+
+def _heard(info: Info) -> dict[str, list[Info]]:
+    """Tracks of speech recognition; without those that the site's machine translated."""
+    tracks: _Forms = info.get("automatic_captions") or {}
+    originals = {key: forms for key, forms in tracks.items() if key.endswith(_HEARD)}
+    if originals:
+        return originals
+    spoken = str(info.get("language") or "")
+    return {key: forms for key, forms in tracks.items() if not spoken or matches_language(key, spoken)}
+
+
+def _matching(written: _Forms, heard: _Forms, language: str, spoken: str) -> list[SubtitleTrack]:
+    """The one track for *language*, what people wrote before what was heard; or none."""
+    for tracks, manual in ((written, True), (heard, False)):
+        if (key := _match(tracks, language, spoken)) is not None:
+            return [SubtitleTrack(key, manual, tracks[key])]
+    return []
+
+
+def _match(tracks: _Forms, language: str, spoken: str) -> str | None:
+    """The track for *language*; the exact one before a kind of it."""
+    if language == "original":
+        originals = [key for key in tracks if key.endswith(_HEARD)]
+        if originals or (len(tracks) == 1 and not spoken):
+            return (originals or list(tracks))[0]
+        if not spoken:
+            # Nothing tells which is spoken; sites put their own first.
+            return next(iter(tracks), None)
+        language = spoken
+    exact = [key for key in (language, f"{language}{_HEARD}") if key in tracks]
+    return next(iter(exact or [key for key in tracks if matches_language(key, language)]), None)

@@ -39,13 +39,13 @@ class Meter:
         received = int(told.get("downloaded_bytes") or 0)
         if not self.part or not received:
             return
-        self._gauge.receive(self.part, received, _fraction(told))
+        self._gauge.update_part(self.part, received, _fraction(told))
         self._check()
 
     def count(self, received: int, total: int | None) -> None:
         """The part that is being received has *received* of *total* bytes. Raises MEDIA_TOO_LARGE."""
         if self.part and received:
-            self._gauge.receive(self.part, received, received / total if total else None)
+            self._gauge.update_part(self.part, received, received / total if total else None)
             self._check()
 
     def _check(self) -> None:
@@ -67,11 +67,11 @@ def receive(
     guesses = [_estimated(stream, seconds) for stream in streams]
     _check_room(sizes, guesses if seconds else [], order.size_limit)
     known = sum(size for size in sizes if size) if all(sizes) else None
-    gauge.plan(dict(zip(parts, sizes if known else guesses, strict=True)), known)
+    gauge.set_plan(dict(zip(parts, sizes if known else guesses, strict=True)), known)
     files: list[Path] = []
     for part, size in zip(parts, sizes, strict=True):
         meter.part = part
-        gauge.stage(Progress.DOWNLOADING, _detail(source.streams[part]))
+        gauge.begin_stage(Progress.DOWNLOADING, _detail(source.streams[part]))
         hear = meter.count if known else partial(_heard, gauge, meter, order.size_limit)
         files.append(download_stream(source, part, order.folder / f"stream{len(files)}", size, hear))
         meter.part = ""
@@ -82,7 +82,7 @@ def _heard(gauge: ProgressTracker, meter: Meter, limit: int, received: int, tota
     """Count what came of the only part, whose length is told with its first byte."""
     if total and not received:
         _check_room([total], [], limit)
-        gauge.plan({meter.part: total}, total)
+        gauge.set_plan({meter.part: total}, total)
     meter.count(received, total)
 
 

@@ -58,7 +58,7 @@ def record(
 
     Raises FORMAT_UNAVAILABLE for what cannot be recorded, MEDIA_TOO_LARGE.
     """
-    gauge.plan(dict.fromkeys(parts), None)
+    gauge.set_plan(dict.fromkeys(parts), None)
     files = [order.folder / f"stream{number}.ts" for number in range(len(parts))]
     running = [
         LiveStreamRecorder(

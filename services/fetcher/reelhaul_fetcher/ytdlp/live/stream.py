@@ -146,7 +146,7 @@ class LiveStreamRecorder:
             return False
         file.write(content)
         self._received += len(content)
-        self._gauge.receive(self._part, self._received)
+        self._gauge.update_part(self._part, self._received)
         if self._order.size_limit and self._gauge.received > self._order.size_limit:
             raise too_large(self._gauge.received, self._order.size_limit)
         return True
