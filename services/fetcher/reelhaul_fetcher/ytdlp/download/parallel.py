@@ -11,6 +11,7 @@ from io import FileIO
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError
 
+from reelhaul.backoff import exponential_delay
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import Pace
 from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, Remote, Version
@@ -203,7 +204,7 @@ def _pause(tries: int, error: RequestError) -> float:
     """Seconds to wait after *tries* failures, the last of them *error*."""
     asked = error.response.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
     least = float(asked) if asked.isdecimal() else 0.0
-    return min(max(0.1 * 2.0**tries, least), _LONGEST_PAUSE)
+    return min(max(exponential_delay(tries, 0.1, _LONGEST_PAUSE), least), _LONGEST_PAUSE)
 
 
 def _fitting(block: int, seconds: float) -> int:
