@@ -44,6 +44,7 @@ from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import bundle, environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -102,7 +103,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing, Sites(engine), DirectFetches(worker, bench), worker)
+        servicer = FetcherServicer(
+            probing, Sites(engine), DirectFetches(worker, bench), worker, PageTokens(token)
+        )
         presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
         stack.push_async_callback(cancel_and_wait, saying)
