@@ -30,6 +30,7 @@ from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel, error_of
 from reelhaul_runtime.rpc.server import serving
 
@@ -80,7 +81,7 @@ async def house(tmp_path: Path) -> AsyncIterator[Front]:
     house = Front(tmp_path)
     probing = Probing(house.engine, house.guard, lambda: datetime.now(UTC))
     unqueued = DirectFetches(house.worker, house.bench)
-    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker)
+    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker, PageTokens("secret"))
     served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(house.working())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Harness
 from tests.fetcher.test_selection import OFFERED
 from tests.sites.youtube.site import YouTube
 
@@ -93,9 +93,9 @@ def test_sound_by_selector() -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_selector_against_youtube(tube: Rig, youtube: YouTube) -> None:
+async def test_selector_against_youtube(youtube_harness: Harness, youtube: YouTube) -> None:
     """The selector's streams are what is delivered, in the container asked."""
     spec = FormatSpec(selector="bv[height<=480][vcodec^=avc]+ba[ext=webm]", container=FormatSpec.MKV)
-    report = await tube.fetch(youtube.watch_url("plain1080"), spec)
+    report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
     assert list(report.got.format_ids) == ["135", "251"]
     assert (report.got.height, report.got.container, report.got.audio_codec) == (480, "mkv", "opus")

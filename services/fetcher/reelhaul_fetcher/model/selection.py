@@ -8,7 +8,7 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs, selector_streams
+from reelhaul_fetcher.model import codecs, selectors
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
@@ -37,9 +37,7 @@ def choose_formats(
     if spec.media_kind == FormatSpec.SUBTITLES_ONLY:
         return [], []
     if spec.selector:
-        return selector_streams.taken(
-            [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs], spec
-        ), []
+        return taken([s for s in playable if codecs.family(s.video_codec) not in excluded_codecs], spec), []
     if spec.media_kind == FormatSpec.AUDIO:
         return _choose_audio_only(playable, spec)
     usable = [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs]
@@ -212,3 +210,25 @@ def _preference(name: str, preferred: Sequence[str]) -> int:
 
 def _unavailable(text: str) -> ReelhaulError:
     return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
+
+
+def taken(offered: list[Format], spec: FormatSpec) -> list[Format]:
+    """What the selector of *spec* takes, which overrides all wishes but what kind of file it is.
+
+    Raises FORMAT_UNAVAILABLE.
+    """
+    wants_sound = spec.media_kind == FormatSpec.AUDIO
+    try:
+        chosen = selectors.parsed(spec.selector)(offered)
+    except selectors.NotUnderstood as error:
+        raise _unselected(spec.selector, f"the selector is not served: {error}") from None
+    if not chosen:
+        raise _unselected(spec.selector, "the selector takes none of the streams offered")
+    kind = "sound" if wants_sound else "picture"
+    if not any(s.audio_codec if wants_sound else s.video_codec for s in chosen):
+        raise _unselected(spec.selector, f"the selector takes no {kind}")
+    return [s for s in chosen if s.audio_codec] if wants_sound else chosen
+
+
+def _unselected(selector: str, text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text, metadata={"selector": selector})

@@ -12,7 +12,7 @@ from google.protobuf import empty_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_runtime.page_tokens import Pages
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
@@ -30,7 +30,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self,
         uploads: Uploads,
         artifacts: Artifacts,
-        pages: Pages,
+        page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
         backend: str,
@@ -38,7 +38,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
-        self._pages = pages
+        self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
         self._default_ttl = default_ttl
@@ -55,12 +55,13 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
 
     async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:
         """Unfinished writes."""
-        limit, after = queries.page_size(request.page_size), self._pages.place(request.page_token, _UPLOADS)
-        page = await self._uploads.page(after, limit + 1)  # type: ignore[arg-type]
+        limit = queries.page_size(request.page_size)
+        after = self._page_tokens.read(_UPLOADS, request.page_token)
+        page = await self._uploads.page(after, limit + 1)
         told = pb.ListUploadsResponse(uploads=map(responses.upload_to_proto, page[:limit]))
         if len(page) > limit:
             last = page[limit - 1].upload
-            told.next_page_token = self._pages.token((last.create_time, last.id), _UPLOADS)
+            told.next_page_token = self._page_tokens.create(_UPLOADS, last.create_time, last.id)
         return told
 
     async def DeleteUpload(self, request: pb.DeleteUploadRequest, context: Any) -> empty_pb2.Empty:
@@ -123,10 +124,10 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         """Artifacts, by filter."""
         limit, arguments = queries.page_size(request.page_size), f"{request.filter}\0{request.order_by}"
         query = queries.query_of(request, limit + 1)
-        page = await self._artifacts.page(query, self._pages.place(request.page_token, arguments))
+        page = await self._artifacts.page(query, self._page_tokens.read(arguments, request.page_token))
         told = pb.ListArtifactsResponse(artifacts=map(self._told, page[:limit]))
         if len(page) > limit:
-            told.next_page_token = self._pages.token(query.place_of(page[limit - 1]), arguments)
+            told.next_page_token = self._page_tokens.create(arguments, *query.place_of(page[limit - 1]))
         return told
 
     async def UpdateArtifact(self, request: pb.UpdateArtifactRequest, context: Any) -> artifact_pb2.Artifact:
