@@ -16,10 +16,10 @@ from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.api.storage import StorageServicer
-from reelhaul_storage.catalog.store import COMPONENT, SqlCatalogue
-from reelhaul_storage.disk.blobs import Disk
+from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
+from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.service.artifacts import Artifacts
-from reelhaul_storage.service.garbage_collector import Sweep, sweeping
+from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
 
@@ -36,9 +36,9 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     """The storage service, from its first connection to its last goodbye; yields its port."""
     await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_storage")
     async with AsyncExitStack() as stack:
-        catalogue = await stack.enter_async_context(SqlCatalogue.open(settings.database_url))
+        catalogue = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_blobs(settings))
-        sweep = Sweep(catalogue, blobs, now)
+        sweep = GarbageCollector(catalogue, blobs, now)
         # Abstract to mypy alone: what is left out answers METHOD_UNSUPPORTED.
         servicer = StorageServicer(  # type: ignore[abstract]
             Uploads(catalogue, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
@@ -60,19 +60,19 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
 
 
-def _blobs(settings: Settings) -> AbstractAsyncContextManager[Disk]:
+def _blobs(settings: Settings) -> AbstractAsyncContextManager[DiskBlobStore]:
     url = urlsplit(settings.url)
     if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
         raise ValueError(
             f"REELHAUL_STORAGE_URL={settings.url} is not served by this build: use file:///folder"
         )
     reserve = settings.storage_reserve_bytes
-    return Disk.open(Path(unquote(url.path)), adopt_from=settings.adopt_dir, reserve=reserve)
+    return DiskBlobStore.open(Path(unquote(url.path)), adopt_from=settings.adopt_dir, reserve=reserve)
 
 
 @asynccontextmanager
-async def _in_background(sweep: Sweep, seconds: float) -> AsyncIterator[None]:
-    task = asyncio.create_task(sweeping(sweep, seconds))
+async def _in_background(sweep: GarbageCollector, seconds: float) -> AsyncIterator[None]:
+    task = asyncio.create_task(collect_garbage_forever(sweep, seconds))
     try:
         yield
     finally:

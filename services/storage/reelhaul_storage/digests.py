@@ -45,7 +45,7 @@ def crc32c(content: bytes) -> int:
     return value
 
 
-def crc32c_more(begun: int, content: bytes) -> int:
+def extend_crc32c(begun: int, content: bytes) -> int:
     """CRC32C of something whose CRC32C is *begun*, followed by *content*."""
     value: int = google_crc32c.extend(begun, content)
     return value

@@ -13,9 +13,9 @@ from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import EtagMismatch, Expired
 
 #: How long an unfinished write is kept after its last byte.
-UPLOAD_LIFE = timedelta(hours=24)
+UPLOAD_LIFETIME = timedelta(hours=24)
 #: How long a publisher may take between claiming a blob and committing its artifact.
-CLAIM_LIFE = timedelta(hours=1)
+CLAIM_LIFETIME = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Artifact:
         """Strong, quoted: of the content and of all that can be changed."""
         return f'"{self.content.sha256[:16]}-{self.revision}"'
 
-    def match(self, etag: str) -> None:
+    def check_etag(self, etag: str) -> None:
         """Raise ETAG_MISMATCH unless *etag* is empty or the present one."""
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
@@ -97,11 +97,11 @@ class Upload:
     #: Tells a repeated request from another one under the same request_id.
     request_digest: str = ""
     #: The id of what it became, or empty.
-    artifact: str = ""
+    artifact_id: str = ""
     #: Checked content on its way to rest under *key*, or resting there: what is left of a
     #: finish that broke off. None and empty where there was none.
-    claimed: Digests | None = None
-    key: str = ""
+    claimed_content: Digests | None = None
+    claimed_key: str = ""
 
     @property
     def name(self) -> str:
@@ -120,13 +120,13 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedChecksums:
     """What the maker of content says that it is. An empty sha256 and a crc32c of None are unsaid."""
 
     sha256: str = ""
     crc32c: int | None = None
 
-    def holds_for(self, content: Digests) -> bool:
+    def match(self, content: Digests) -> bool:
         """Whether *content* is what was meant."""
         return self.sha256 in ("", content.sha256) and self.crc32c in (None, content.crc32c)
 
@@ -138,7 +138,7 @@ class Chunk:
     offset: int
     content: bytes
     crc32c: int | None = None
-    finish: Expected | None = None
+    finish: ExpectedChecksums | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,14 @@ class Query:
     descending: bool = True
     after: tuple[datetime | int, str] | None = None
 
-    def place_of(self, artifact: Artifact) -> tuple[datetime | int, str]:
+    def cursor(self, artifact: Artifact) -> tuple[datetime | int, str]:
         """Where *artifact* stands in this order."""
         value: datetime | int
         value = artifact.content.size if self.order == "size" else getattr(artifact, self.order)
         return value, artifact.id
 
 
-def artifact_of(
+def build_artifact(
     upload: Upload,
     content: Digests,
     key: str,

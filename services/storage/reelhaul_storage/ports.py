@@ -11,7 +11,7 @@ from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import Artifact, Query, Upload
 
 
-class Staged(Protocol):
+class StagedWriter(Protocol):
     """An open write: the only one of its upload."""
 
     async def write(self, content: bytes) -> None:
@@ -31,7 +31,7 @@ class BlobStore(Protocol):
     def backend(self) -> str:
         """What Artifact.backend says: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[Staged]:
+    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
         """Write on from *offset*.
 
         WRITE_OFFSET_CONFLICT unless exactly that many bytes are staged, or while another
@@ -41,10 +41,10 @@ class BlobStore(Protocol):
     async def staged_size(self, upload: str) -> int:
         """Bytes of *upload* that are safe on disk; 0 where there is none such."""
 
-    async def digests(self, upload: str) -> Digests:
+    async def hash_staged(self, upload: str) -> Digests:
         """Of all that is staged; of nothing where nothing is."""
 
-    def look_ahead(self, upload: str, path: str) -> None:
+    def prehash(self, upload: str, path: str) -> None:
         """*upload* is going to adopt the file at *path*: read it, so that its digests are known then.
 
         Returns at once, takes nothing and never fails; ``discard`` ends it. A file that is not
@@ -80,17 +80,17 @@ class BlobStore(Protocol):
     async def delete(self, key: str) -> None:
         """Forget *key*; forgetting what was never there is no error."""
 
-    def staged(self, before: datetime) -> AsyncIterator[str]:
+    def list_staged(self, before: datetime) -> AsyncIterator[str]:
         """Uploads with something staged that was last written *before*."""
 
-    def keys(self, before: datetime) -> AsyncIterator[str]:
+    def list_keys(self, before: datetime) -> AsyncIterator[str]:
         """Keys that were published *before*."""
 
     async def check(self) -> None:
         """Return if bytes can be written and read now."""
 
 
-class Catalogue(Protocol):
+class Catalog(Protocol):
     """What there is: artifacts, uploads, and which bytes they mean.
 
     Each method is one transaction. A blob that the last artifact left is *doomed*: its
@@ -101,74 +101,78 @@ class Catalogue(Protocol):
         """Remember *upload*. The one made before under the same tenant and request_id is
         returned in its place; REQUEST_ID_REUSED if that was another request."""
 
-    async def upload(self, id: str) -> Upload:  # noqa: A002
+    async def get_upload(self, id: str) -> Upload:  # noqa: A002
         """RESOURCE_NOT_FOUND if there is none such."""
 
-    async def uploads(
+    async def list_uploads(
         self, tenant: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> list[Upload]:
         """Unfinished ones, the oldest first, those past (create_time, id) *after*."""
 
-    async def keep_upload(self, id: str, until: datetime) -> None:  # noqa: A002
+    async def extend_upload(self, id: str, until: datetime) -> None:  # noqa: A002
         """Put off its end; nothing where it is gone."""
 
-    async def remove_uploads(self, ids: Iterable[str]) -> None:
+    async def delete_uploads(self, ids: Iterable[str]) -> None:
         """Forget them; those gone already are no error."""
 
-    async def claim(self, upload: str, content: Digests, key: str, now: datetime, until: datetime) -> str:
+    async def claim_blob(
+        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+    ) -> str:
         """The key for *content* of *upload*: the one it rests under, else *key*, now taken.
 
         No deletion dooms it before *until*, or before ``finish``.
         """
 
-    async def finish(self, upload: str, artifact: Artifact) -> Artifact:
+    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
         """Make *artifact* of the upload, its bytes being safe under its key.
 
         The one that the upload became before, if it did. STORAGE_UNAVAILABLE where the
         claim had lapsed and the bytes are gone: write them again.
         """
 
-    async def finish_known(
+    async def finish_from_stored(
         self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
     ) -> Artifact | None:
         """As claim and finish in one, without bytes: *make* is given what the upload's
         tenant has stored under *sha256*. None if that is nothing."""
 
-    async def artifact(self, id: str) -> Artifact:  # noqa: A002
+    async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         """RESOURCE_NOT_FOUND if there is none such."""
 
-    async def artifacts(self, query: Query) -> list[Artifact]:
+    async def list_artifacts(self, query: Query) -> list[Artifact]:
         """What *query* asks for."""
 
-    async def find(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
+    async def find_by_sha256(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
         """Digest -> id of an artifact of *tenant* that has this content and is alive."""
 
-    async def change(self, id: str, change: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
+    async def update_artifact(self, id: str, change: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
         """Put in its place what *change* makes of the present one; what it raises undoes all."""
 
-    async def remove(self, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime) -> None:
+    async def delete_artifacts(
+        self, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime
+    ) -> None:
         """Forget them all, or none where one is missing (RESOURCE_NOT_FOUND) or *check* raises.
 
         Blobs that nothing means any more are doomed.
         """
 
-    async def expired_uploads(self, now: datetime, limit: int) -> list[str]:
+    async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         """Uploads past their time."""
 
-    async def expire(self, now: datetime, limit: int) -> int:
+    async def delete_expired_artifacts(self, now: datetime, limit: int) -> int:
         """Forget artifacts past their time, at most *limit*; how many they were."""
 
-    async def doom_unused(self, before: datetime, now: datetime, limit: int) -> None:
+    async def doom_unused_blobs(self, before: datetime, now: datetime, limit: int) -> None:
         """Doom blobs claimed *before* and used by nothing: their writer died."""
 
-    async def doomed(self, limit: int) -> list[str]:
+    async def list_doomed_keys(self, limit: int) -> list[str]:
         """Keys whose bytes may be deleted."""
 
-    async def forget(self, keys: Iterable[str]) -> None:
+    async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         """Their bytes are deleted."""
 
-    async def known_keys(self, keys: Iterable[str]) -> set[str]:
+    async def find_known_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of *keys* that are catalogued, doomed or not."""
 
-    async def known_uploads(self, ids: Iterable[str]) -> set[str]:
+    async def find_unfinished_uploads(self, ids: Iterable[str]) -> set[str]:
         """Those of *ids* that are catalogued and not finished."""

@@ -21,7 +21,7 @@ _COLUMNS = {"size_bytes": "size"}
 _ORDERS = {"create_time": "create_time", "expire_time": "expire_time", "size_bytes": "size"}
 
 
-def query_of(request: pb.ListArtifactsRequest, limit: int) -> Query:
+def query_from_proto(request: pb.ListArtifactsRequest, limit: int) -> Query:
     """What *request* asks for, with *limit* artifacts at most. FILTER_INVALID, ORDER_BY_INVALID."""
     terms = dict(_terms(request.filter))
     tenant = terms.pop("tenant", None)
@@ -35,7 +35,7 @@ def query_of(request: pb.ListArtifactsRequest, limit: int) -> Query:
     )
 
 
-def page_size(asked: int) -> int:
+def page_size_from_proto(asked: int) -> int:
     """How many are told on one page: 0 means 50, and none has more than 1000."""
     if asked < 0:
         raise FieldInvalid("page_size", "must not be negative")

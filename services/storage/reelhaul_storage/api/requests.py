@@ -15,8 +15,8 @@ from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.file_names import safe_file_name
-from reelhaul_storage.model import Chunk, Expected, NewArtifact, Upload
-from reelhaul_storage.service.artifacts import Changes
+from reelhaul_storage.model import Chunk, ExpectedChecksums, NewArtifact, Upload
+from reelhaul_storage.service.artifacts import ArtifactChanges
 
 _MAX_CONTENT = 1 << 20
 _MAX_TTL = timedelta(days=3650)
@@ -27,7 +27,7 @@ _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _CHANGEABLE = ("file_name", "labels", "expire_time", "ttl")
 
 
-def id_of(name: str, collection: str, field: str = "name") -> str:
+def parse_name(name: str, collection: str, field: str = "name") -> str:
     """The id in a resource name ``<collection>/<uuid>``."""
     found, _, id_ = name.partition("/")
     try:
@@ -39,7 +39,7 @@ def id_of(name: str, collection: str, field: str = "name") -> str:
     return id_
 
 
-def upload_of(request: pb.CreateUploadRequest, now: datetime, default_ttl: timedelta) -> Upload:
+def upload_from_proto(request: pb.CreateUploadRequest, now: datetime, default_ttl: timedelta) -> Upload:
     """What CreateUpload begins."""
     if not request.upload.HasField("artifact"):
         raise FieldInvalid("upload.artifact", "is required")
@@ -47,7 +47,7 @@ def upload_of(request: pb.CreateUploadRequest, now: datetime, default_ttl: timed
         raise FieldInvalid("upload.total_size", "must not be negative")
     return Upload(
         id="",
-        draft=draft_of(request.upload.artifact, "upload.artifact", now, default_ttl),
+        draft=new_artifact_from_proto(request.upload.artifact, "upload.artifact", now, default_ttl),
         create_time=now,
         expire_time=now,
         total_size=request.upload.total_size,
@@ -58,7 +58,7 @@ def upload_of(request: pb.CreateUploadRequest, now: datetime, default_ttl: timed
     )
 
 
-def draft_of(
+def new_artifact_from_proto(
     artifact: artifact_pb2.Artifact, field: str, now: datetime, default_ttl: timedelta
 ) -> NewArtifact:
     """What *artifact*, found in *field*, asks to become."""
@@ -82,7 +82,7 @@ def draft_of(
     )
 
 
-def changes_of(request: pb.UpdateArtifactRequest, now: datetime) -> Changes:
+def changes_from_proto(request: pb.UpdateArtifactRequest, now: datetime) -> ArtifactChanges:
     """What UpdateArtifact changes: what the mask names, else all that is set."""
     artifact = request.artifact
     if request.HasField("update_mask"):
@@ -94,35 +94,35 @@ def changes_of(request: pb.UpdateArtifactRequest, now: datetime) -> Changes:
     else:
         paths = {name for name in _CHANGEABLE if _is_set(artifact, name)}
     expiring = not paths.isdisjoint(("expire_time", "ttl"))
-    return Changes(
+    return ArtifactChanges(
         file_name=safe_file_name(artifact.file_name) if "file_name" in paths else None,
         labels=_labels(artifact.labels, "artifact.labels") if "labels" in paths else None,
         expire_time=_expire_time(artifact, "artifact", now) if expiring else None,
     )
 
 
-def range_of(request: pb.ReadArtifactRequest) -> tuple[str, int, int]:
+def range_from_proto(request: pb.ReadArtifactRequest) -> tuple[str, int, int]:
     """Id, first byte and most bytes (0: all) that ReadArtifact asks for."""
     for field in ("read_offset", "read_limit"):
         if getattr(request, field) < 0:
             raise FieldInvalid(field, "must not be negative")
-    return id_of(request.name, "artifacts"), request.read_offset, request.read_limit
+    return parse_name(request.name, "artifacts"), request.read_offset, request.read_limit
 
 
-def ids_of(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
+def ids_from_proto(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
     """The ids that BatchDeleteArtifacts names."""
     if not 1 <= len(request.names) <= 1000:
         raise FieldInvalid("names", "must be 1 to 1000 names")
-    return [id_of(name, "artifacts", f"names[{place}]") for place, name in enumerate(request.names)]
+    return [parse_name(name, "artifacts", f"names[{place}]") for place, name in enumerate(request.names)]
 
 
-def expected_of(checksums: media_pb2.Checksums, *, required: bool = True) -> Expected:
+def checksums_from_proto(checksums: media_pb2.Checksums, *, required: bool = True) -> ExpectedChecksums:
     """What a finished write must be; whether its sha256 is *required*."""
     crc32c = checksums.crc32c if checksums.HasField("crc32c") else None
-    return Expected(_sha256(checksums, "total_checksums", required=required), crc32c)
+    return ExpectedChecksums(_sha256(checksums, "total_checksums", required=required), crc32c)
 
 
-async def chunks_of(
+async def chunks_from_proto(
     first: pb.WriteArtifactRequest, rest: AsyncIterator[pb.WriteArtifactRequest]
 ) -> AsyncIterator[Chunk]:
     """The chunks of a WriteArtifact stream."""
@@ -133,7 +133,7 @@ async def chunks_of(
         yield _chunk(request)
 
 
-def digests_of(request: pb.FindArtifactsRequest) -> list[str]:
+def sha256_from_proto(request: pb.FindArtifactsRequest) -> list[str]:
     """The digests that FindArtifacts asks for, in hex."""
     if not 1 <= len(request.sha256) <= 1000:
         raise FieldInvalid("sha256", "must be 1 to 1000 digests")
@@ -153,7 +153,7 @@ def _chunk(request: pb.WriteArtifactRequest) -> Chunk:
         offset=request.write_offset,
         content=request.content,
         crc32c=request.crc32c if request.HasField("crc32c") else None,
-        finish=expected_of(request.total_checksums) if request.finish_write else None,
+        finish=checksums_from_proto(request.total_checksums) if request.finish_write else None,
     )
 
 

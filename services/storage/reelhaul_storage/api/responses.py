@@ -43,7 +43,7 @@ def upload_to_proto(standing: UploadStatus) -> upload_pb2.Upload:
     return upload_pb2.Upload(
         name=upload.name,
         artifact=artifact_pb2.Artifact(
-            name=f"artifacts/{upload.artifact}" if upload.artifact else "",
+            name=f"artifacts/{upload.artifact_id}" if upload.artifact_id else "",
             file_name=draft.file_name,
             media_type=draft.media_type,
             job=draft.job,
@@ -62,7 +62,7 @@ def upload_to_proto(standing: UploadStatus) -> upload_pb2.Upload:
     )
 
 
-def written_to_proto(written: Artifact | int, backend: str) -> pb.WriteArtifactResponse:
+def write_result_to_proto(written: Artifact | int, backend: str) -> pb.WriteArtifactResponse:
     """How a write stands: the artifact, or the bytes that are safe."""
     if isinstance(written, Artifact):
         return pb.WriteArtifactResponse(artifact=artifact_to_proto(written, backend))

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
 
 from reelhaul_runtime.errors import NotFound
-from reelhaul_storage.catalog.rows import artifact_of_row, artifact_values
+from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
 from reelhaul_storage.model import Artifact, Query
 
@@ -19,7 +19,7 @@ def read(connection: Connection, id: str) -> Artifact:  # noqa: A002
     row = connection.execute(select(artifacts).where(artifacts.c.id == id)).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
-    return artifact_of_row(row)
+    return artifact_from_row(row)
 
 
 def page(connection: Connection, query: Query) -> list[Artifact]:
@@ -36,7 +36,7 @@ def page(connection: Connection, query: Query) -> list[Artifact]:
         asked = asked.where(or_(further[0], and_(order == place, further[1])))
     by = (order.desc(), last.desc()) if query.descending else (order, last)
     rows = connection.execute(asked.order_by(*by).limit(query.limit)).mappings()
-    return [artifact_of_row(row) for row in rows]
+    return [artifact_from_row(row) for row in rows]
 
 
 def find(connection: Connection, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
@@ -52,7 +52,7 @@ def change(connection: Connection, id: str, make: Callable[[Artifact], Artifact]
     row = connection.execute(locked).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
-    changed = make(artifact_of_row(row))
+    changed = make(artifact_from_row(row))
     connection.execute(update(artifacts).where(artifacts.c.id == id).values(artifact_values(changed)))
     return changed
 
@@ -63,7 +63,7 @@ def remove(
     """As Catalogue.remove."""
     wanted = list(dict.fromkeys(ids))
     locked = select(artifacts).where(artifacts.c.id.in_(wanted)).order_by(artifacts.c.id).with_for_update()
-    found = {row["id"]: artifact_of_row(row) for row in connection.execute(locked).mappings()}
+    found = {row["id"]: artifact_from_row(row) for row in connection.execute(locked).mappings()}
     for id_ in wanted:
         if id_ not in found:
             raise NotFound(f"artifacts/{id_}")

@@ -20,7 +20,7 @@ def artifact_values(artifact: Artifact) -> dict[str, Any]:
     return values | {"labels": dict(artifact.labels), "kind": int(artifact.kind)}
 
 
-def artifact_of_row(row: RowMapping) -> Artifact:
+def artifact_from_row(row: RowMapping) -> Artifact:
     """The artifact that *row* of ``artifacts`` tells of."""
     values = dict(row)
     content = Digests(values.pop("size"), values.pop("sha256"), values.pop("crc32c"))
@@ -43,11 +43,11 @@ def upload_values(upload: Upload) -> dict[str, Any]:
         "request_id": upload.request_id or None,
         "request_digest": upload.request_digest,
         "claimed_key": "",
-        "artifact": upload.artifact,
+        "artifact": upload.artifact_id,
     }
 
 
-def upload_of_row(row: RowMapping) -> Upload:
+def upload_from_row(row: RowMapping) -> Upload:
     """The upload that *row* of ``uploads``, joined with its claimed blob, tells of."""
     draft = dict(row["draft"])
     draft["expire_time"] = datetime.fromisoformat(draft["expire_time"])
@@ -61,7 +61,7 @@ def upload_of_row(row: RowMapping) -> Upload:
         direct=row["direct"],
         request_id=row["request_id"] or "",
         request_digest=row["request_digest"],
-        artifact=row["artifact"],
-        claimed=Digests(row["size"], row["sha256"], row["crc32c"]) if row["key"] else None,
-        key=row["key"] or "",
+        artifact_id=row["artifact"],
+        claimed_content=Digests(row["size"], row["sha256"], row["crc32c"]) if row["key"] else None,
+        claimed_key=row["key"] or "",
     )

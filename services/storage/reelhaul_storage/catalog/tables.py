@@ -23,7 +23,7 @@ from sqlalchemy import (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcMicroseconds(TypeDecorator[datetime]):
     """A time in UTC, kept as whole microseconds since 1970: exact and ordered on any database."""
 
     impl = BigInteger
@@ -55,7 +55,7 @@ blobs = Table(
     Column("sha256", String(64), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("crc32c", BigInteger, nullable=False),
-    Column("create_time", Moment, nullable=False),
+    Column("create_time", UtcMicroseconds, nullable=False),
 )
 
 #: Keys that nothing means any more and whose bytes may still be there.
@@ -63,7 +63,7 @@ doomed = Table(
     "doomed",
     metadata,
     Column("key", String(128), primary_key=True),
-    Column("doom_time", Moment, nullable=False),
+    Column("doom_time", UtcMicroseconds, nullable=False),
 )
 
 artifacts = Table(
@@ -83,10 +83,10 @@ artifacts = Table(
     Column("kind", Integer, nullable=False),
     Column("language_code", String(35), nullable=False),
     Column("labels", JSON, nullable=False),
-    Column("create_time", Moment, nullable=False),
-    Column("update_time", Moment, nullable=False),
-    Column("expire_time", Moment, nullable=False, index=True),
-    Column("verify_time", Moment, nullable=False),
+    Column("create_time", UtcMicroseconds, nullable=False),
+    Column("update_time", UtcMicroseconds, nullable=False),
+    Column("expire_time", UtcMicroseconds, nullable=False, index=True),
+    Column("verify_time", UtcMicroseconds, nullable=False),
     Column("revision", Integer, nullable=False),
     Index(None, "tenant", "create_time", "id"),
     Index(None, "tenant", "expire_time", "id"),
@@ -103,14 +103,14 @@ uploads = Table(
     Column("total_size", BigInteger, nullable=False),
     Column("expected_sha256", String(64), nullable=False),
     Column("direct", Boolean, nullable=False),
-    Column("create_time", Moment, nullable=False),
-    Column("expire_time", Moment, nullable=False, index=True),
+    Column("create_time", UtcMicroseconds, nullable=False),
+    Column("expire_time", UtcMicroseconds, nullable=False, index=True),
     # NULL, not empty, where there is none: so that many may have none.
     Column("request_id", String(36)),
     Column("request_digest", String(64), nullable=False),
     # The blob that it is about to make an artifact of, and until when none may doom that.
     Column("claimed_key", String(128), nullable=False, index=True),
-    Column("claimed_until", Moment),
+    Column("claimed_until", UtcMicroseconds),
     Column("artifact", String(36), nullable=False),
     Index(None, "create_time", "id"),
     Index("uq_uploads_tenant_request_id", "tenant", "request_id", unique=True),

@@ -11,8 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import NotFound, ReelhaulError
-from reelhaul_storage.catalog.rows import artifact_of_row, artifact_values, upload_of_row, upload_values
-from reelhaul_storage.catalog.tables import Moment, artifacts, blobs, uploads
+from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values, upload_from_row, upload_values
+from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, uploads
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.model import Artifact, Upload
@@ -32,7 +32,7 @@ def read(connection: Connection, id: str) -> Upload:  # noqa: A002
     row = connection.execute(_select().where(uploads.c.id == id)).mappings().first()
     if row is None:
         raise NotFound(f"uploads/{id}")
-    return upload_of_row(row)
+    return upload_from_row(row)
 
 
 def page(
@@ -44,9 +44,9 @@ def page(
         asked = asked.where(uploads.c.tenant == tenant)
     order = tuple_(uploads.c.create_time, uploads.c.id)
     if after is not None:
-        asked = asked.where(order > tuple_(*after, types=[Moment, uploads.c.id.type]))
+        asked = asked.where(order > tuple_(*after, types=[UtcMicroseconds, uploads.c.id.type]))
     asked = asked.order_by(uploads.c.create_time, uploads.c.id).limit(limit)
-    return [upload_of_row(row) for row in connection.execute(asked).mappings()]
+    return [upload_from_row(row) for row in connection.execute(asked).mappings()]
 
 
 def keep(connection: Connection, id: str, until: datetime) -> None:  # noqa: A002
@@ -139,14 +139,14 @@ def _by_request(connection: Connection, upload: Upload) -> Upload:
             "the request_id was used with another request",
             metadata={"requestId": upload.request_id},
         )
-    return upload_of_row(row)
+    return upload_from_row(row)
 
 
 def _artifact(connection: Connection, id: str) -> Artifact:  # noqa: A002
     row = connection.execute(select(artifacts).where(artifacts.c.id == id)).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
-    return artifact_of_row(row)
+    return artifact_from_row(row)
 
 
 def _insert_if_new(connection: Connection, table: Table, values: dict[str, Any], unique: list[str]) -> bool:

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.disk.files import Files, files_before, pieces_of
-from reelhaul_storage.disk.staging import StagedFile, after
+from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
+from reelhaul_storage.disk.staging import StagedFile, call_when_done
 
 T = TypeVar("T")
 
 _THREADS = 16
 
 
-class Disk:
+class DiskBlobStore:
     """Bytes in files below one folder. Several processes may share it."""
 
     def __init__(self, files: Files, threads: ThreadPoolExecutor) -> None:
@@ -33,7 +33,7 @@ class Disk:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, adopt_from: Path, reserve: int = 0) -> AsyncIterator[Disk]:
+    async def open(cls, folder: Path, *, adopt_from: Path, reserve: int = 0) -> AsyncIterator[DiskBlobStore]:
         """The store in *folder*, made where it is missing.
 
         It takes files over from *adopt_from*, and takes nothing new while the disk has
@@ -44,7 +44,7 @@ class Disk:
             try:
                 yield cls(files, threads)
             finally:
-                files.ahead.close()
+                files.prehashes.close()
 
     @property
     def backend(self) -> str:
@@ -54,12 +54,12 @@ class Disk:
     @asynccontextmanager
     async def stage(self, upload: str, offset: int) -> AsyncIterator[StagedFile]:
         """As BlobStore.stage."""
-        opened = await self._opened(self._files.begin, upload, offset)
-        staged = StagedFile(opened, offset, self._files.hasher(upload, offset), self._threads)
+        opened = await self._opened(self._files.open_for_append, upload, offset)
+        staged = StagedFile(opened, offset, self._files.take_hasher(upload, offset), self._threads)
 
         def left() -> None:
             if staged.hasher is not None and staged.hasher.size == os.fstat(opened).st_size:
-                self._files.keep(upload, staged.hasher)
+                self._files.keep_hasher(upload, staged.hasher)
             os.close(opened)
 
         try:
@@ -72,13 +72,13 @@ class Disk:
         """As BlobStore.staged_size."""
         return await self._run(self._files.staged_size, upload)
 
-    async def digests(self, upload: str) -> Digests:
+    async def hash_staged(self, upload: str) -> Digests:
         """As BlobStore.digests; reads only what this process did not write itself."""
-        return await self._run(self._files.digests, upload)
+        return await self._run(self._files.hash_staged, upload)
 
-    def look_ahead(self, upload: str, path: str) -> None:
+    def prehash(self, upload: str, path: str) -> None:
         """As BlobStore.look_ahead: in a thread."""
-        self._files.ahead.begin(upload, path)
+        self._files.prehashes.start(upload, path)
 
     async def adopt(self, upload: str, path: str) -> None:
         """As BlobStore.adopt: a link where the shared folder is on the same filesystem."""
@@ -103,7 +103,7 @@ class Disk:
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """As BlobStore.read; reads ahead while the reader works."""
         opened = await self._opened(self._files.open, key)
-        ahead = asyncio.ensure_future(self._run(pieces_of, opened, offset, length))
+        ahead = asyncio.ensure_future(self._run(read_pieces, opened, offset, length))
         try:
             while length:
                 pieces = await asyncio.shield(ahead)
@@ -111,22 +111,22 @@ class Disk:
                 if not taken:
                     raise EOFError(key)
                 offset, length = offset + taken, length - taken
-                ahead = asyncio.ensure_future(self._run(pieces_of, opened, offset, length))
+                ahead = asyncio.ensure_future(self._run(read_pieces, opened, offset, length))
                 for piece in pieces:
                     yield piece
         finally:
             # Not before: the file's number may be another's the moment it is closed.
-            after(ahead, lambda: os.close(opened))
+            call_when_done(ahead, lambda: os.close(opened))
 
-    async def staged(self, before: datetime) -> AsyncIterator[str]:
+    async def list_staged(self, before: datetime) -> AsyncIterator[str]:
         """As BlobStore.staged."""
-        for path in await self._run(files_before, self._files.staging, before):
+        for path in await self._run(list_files_before, self._files.staging, before):
             yield path.name.partition(".")[0]
 
-    async def keys(self, before: datetime) -> AsyncIterator[str]:
+    async def list_keys(self, before: datetime) -> AsyncIterator[str]:
         """As BlobStore.keys; one folder of 256 at a time."""
         for folder in await self._run(lambda: sorted(self._files.blobs.iterdir())):
-            for path in await self._run(files_before, folder, before):
+            for path in await self._run(list_files_before, folder, before):
                 yield str(path.relative_to(self._files.blobs))
 
     async def check(self) -> None:
@@ -139,7 +139,7 @@ class Disk:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            after(opening, lambda: None if opening.exception() else os.close(opening.result()))
+            call_when_done(opening, lambda: None if opening.exception() else os.close(opening.result()))
             raise
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:

@@ -35,12 +35,12 @@ class Files:
         for each in (self.staging, self.blobs):
             each.mkdir(parents=True, exist_ok=True, mode=0o750)
         fsync.sync_folder(folder)
-        self.ahead = PrehashCache(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
+        self.prehashes = PrehashCache(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
 
-    def begin(self, upload: str, offset: int) -> int:
+    def open_for_append(self, upload: str, offset: int) -> int:
         """The staged file, opened for appending at *offset* and locked."""
         with fsync.os_errors_as_unavailable(BlockingIOError, FileNotFoundError):
-            self.have_room()
+            self.check_free_space()
             try:
                 opened = fsync.lock(self.staging / upload, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             except (BlockingIOError, FileNotFoundError) as error:
@@ -62,7 +62,7 @@ class Files:
             return size
         return 0
 
-    def digests(self, upload: str) -> Digests:
+    def hash_staged(self, upload: str) -> Digests:
         """As BlobStore.digests."""
         with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
             with self._alone(upload) as opened:
@@ -71,7 +71,7 @@ class Files:
                     hasher = Hasher()
                     while piece := os.read(opened, _BUFFER):
                         hasher.update(piece)
-                    self.keep(upload, hasher)
+                    self.keep_hasher(upload, hasher)
             return hasher.digests()
         return Hasher().digests()
 
@@ -79,12 +79,12 @@ class Files:
         """As BlobStore.adopt."""
         between = self.staging / f"{upload}.adopted"
         with fsync.os_errors_as_unavailable():
-            self.have_room()
-            hasher = adopt(self._adopt_from, path, between, partial(self.ahead.taken, upload))
+            self.check_free_space()
+            hasher = adopt(self._adopt_from, path, between, partial(self.prehashes.take, upload))
             self._hashers.pop(upload, None)
             between.replace(self.staging / upload)
         if hasher is not None:
-            self.keep(upload, hasher)
+            self.keep_hasher(upload, hasher)
 
     def publish(self, upload: str, key: str, size: int) -> None:
         """As BlobStore.publish."""
@@ -115,7 +115,7 @@ class Files:
 
     def discard(self, upload: str) -> None:
         """As BlobStore.discard."""
-        self.ahead.forget(upload)
+        self.prehashes.forget(upload)
         self._hashers.pop(upload, None)
         with fsync.os_errors_as_unavailable():
             for name in (upload, f"{upload}.adopted"):
@@ -144,26 +144,26 @@ class Files:
         """As BlobStore.check."""
         probe = self.staging / f".probe-{os.getpid()}"
         with fsync.os_errors_as_unavailable():
-            self.have_room()
+            self.check_free_space()
             probe.write_bytes(b"reelhaul")
             if probe.read_bytes() != b"reelhaul":
                 raise BackendUnavailable("local", "the disk does not hold what is written to it")
             probe.unlink()
 
-    def have_room(self) -> None:
+    def check_free_space(self) -> None:
         """Raise STORAGE_UNAVAILABLE where only the reserve is left."""
         room = os.statvfs(self.staging)
         if room.f_bavail * room.f_frsize < self._reserve:
             raise BackendUnavailable("local", "the disk is full: only the reserve is left")
 
-    def hasher(self, upload: str, size: int) -> Hasher | None:
+    def take_hasher(self, upload: str, size: int) -> Hasher | None:
         """What goes on hashing *upload* after *size* bytes; None where nobody knows them."""
         kept = self._hashers.pop(upload, None)
         if kept is not None and kept.size == size:
             return kept
         return None if size else Hasher()
 
-    def keep(self, upload: str, hasher: Hasher) -> None:
+    def keep_hasher(self, upload: str, hasher: Hasher) -> None:
         """Remember what hashed *upload*, for the next who asks."""
         self._hashers[upload] = hasher
         while len(self._hashers) > _HASHERS:
@@ -171,14 +171,14 @@ class Files:
                 self._hashers.popitem(last=False)
 
 
-def pieces_of(opened: int, offset: int, length: int) -> list[bytes]:
+def read_pieces(opened: int, offset: int, length: int) -> list[bytes]:
     """The next bytes from *offset* on, at most *length*; fewer, or none, at the end of the file."""
     end = offset + min(length, _READ_BATCH)
     with fsync.os_errors_as_unavailable():
         return [os.pread(opened, min(_PIECE, end - at), at) for at in range(offset, end, _PIECE)]
 
 
-def files_before(folder: Path, before: datetime) -> list[Path]:
+def list_files_before(folder: Path, before: datetime) -> list[Path]:
     """Files below *folder* that were last written *before*; hidden ones are not ours to tell of."""
     found = []
     for path in folder.rglob("*"):

@@ -27,7 +27,7 @@ def adopt(folder: Path, path: str, target: Path, known: Callable[[int], Hasher |
     the way. Nobody writes to the file afterwards: it is read-only, and one that is still open
     for writing is refused. FIELD_INVALID as BlobStore.adopt says.
     """
-    with opened_below(folder, path) as (parent, name, source):
+    with open_below(folder, path) as (parent, name, source):
         if not stat.S_ISREG(os.fstat(source).st_mode):
             raise FieldInvalid(_FIELD, "is no plain file")
         target.unlink(missing_ok=True)
@@ -47,7 +47,7 @@ def adopt(folder: Path, path: str, target: Path, known: Callable[[int], Hasher |
 
 
 @contextmanager
-def opened_below(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
+def open_below(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
     """The folder of the file at *path*, its name there, and the file opened for reading.
 
     Each step is opened below the one before and follows no link, so that nothing that
@@ -90,7 +90,7 @@ def _step(part: str, flags: int, parent: int | None) -> int:
         raise
 
 
-def unwritten(opened: int) -> bool:
+def has_no_writers(opened: int) -> bool:
     """Whether nobody has the file open for writing, for certain: False where that cannot be told."""
     try:
         return _lease(opened)

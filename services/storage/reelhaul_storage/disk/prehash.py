@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Hasher
-from reelhaul_storage.disk.link_import import opened_below, unwritten
+from reelhaul_storage.disk.link_import import has_no_writers, open_below
 
 _BUFFER = 1 << 20
 _MOST = 256
@@ -65,7 +65,7 @@ class PrehashCache:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="ahead")
         self._reads: OrderedDict[str, _Read] = OrderedDict()
 
-    def begin(self, upload: str, path: str) -> None:
+    def start(self, upload: str, path: str) -> None:
         """Read the file at *path*, which *upload* is to take over. Returns at once, and never fails."""
         if upload in self._reads:
             return
@@ -74,7 +74,7 @@ class PrehashCache:
         while len(self._reads) > _MOST:
             self._reads.popitem(last=False)[1].stop()
 
-    def taken(self, upload: str, opened: int) -> Hasher | None:
+    def take(self, upload: str, opened: int) -> Hasher | None:
         """What hashed the file *opened* for *upload*, once all is read; None where it is not that any more.
 
         Blocks while it is being read. What was not begun by now is not read at all.
@@ -84,7 +84,7 @@ class PrehashCache:
             return None
         found = read.found.result()
         # In this order: who still writes is refused, and who has ended has left a trace.
-        if found is None or not unwritten(opened) or found[0] != _State.of(opened):
+        if found is None or not has_no_writers(opened) or found[0] != _State.of(opened):
             return None
         return found[1]
 
@@ -102,10 +102,10 @@ class PrehashCache:
     def _read(self, path: str, over: threading.Event) -> tuple[_State, Hasher] | None:
         """What hashed the file, and the state that it was in before; None where that would prove nothing."""
         try:
-            with opened_below(self._folder, path) as (_, _, source):
+            with open_below(self._folder, path) as (_, _, source):
                 state = _State.of(source)
                 ours = stat.S_ISREG(os.fstat(source).st_mode) and state.device == self._device
-                if not ours or not unwritten(source) or not _past(state.changed):
+                if not ours or not has_no_writers(source) or not _past(state.changed):
                     return None
                 hasher = Hasher()
                 while not over.is_set() and (piece := os.read(source, _BUFFER)):

@@ -49,7 +49,7 @@ class StagedFile:
         if self._going is None or self._going.done():
             left()
         else:
-            after(self._going, left)
+            call_when_done(self._going, left)
 
     async def _settled(self) -> None:
         """Return when no thread touches the file; raises what failed there."""
@@ -78,7 +78,7 @@ class StagedFile:
                     self.hasher.update(piece)
 
 
-def after(work: asyncio.Future[Any], left: Callable[[], None]) -> None:
+def call_when_done(work: asyncio.Future[Any], left: Callable[[], None]) -> None:
     """Call *left* once *work* has ended, however it did."""
 
     def ended(_: asyncio.Future[Any]) -> None:

@@ -9,22 +9,22 @@ from datetime import datetime
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.identity import caller
-from reelhaul_storage.digests import crc32c_more
+from reelhaul_storage.digests import extend_crc32c
 from reelhaul_storage.errors import Corrupt, RangeInvalid
 from reelhaul_storage.model import Artifact, Query
-from reelhaul_storage.ports import BlobStore, Catalogue
-from reelhaul_storage.service.garbage_collector import Sweep
+from reelhaul_storage.ports import BlobStore, Catalog
+from reelhaul_storage.service.garbage_collector import GarbageCollector
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ArtifactChanges:
     """What to change; None leaves as it is."""
 
     file_name: str | None = None
     labels: Mapping[str, str] | None = None
     expire_time: datetime | None = None
 
-    def applied(self, artifact: Artifact, now: datetime) -> Artifact:
+    def apply(self, artifact: Artifact, now: datetime) -> Artifact:
         """*artifact* with these changes; itself where they change nothing."""
         changed = replace(
             artifact,
@@ -41,7 +41,7 @@ class Artifacts:
     """Stored files. A caller sees those of its tenant; the suite sees all."""
 
     def __init__(
-        self, catalogue: Catalogue, blobs: BlobStore, sweep: Sweep, now: Callable[[], datetime]
+        self, catalogue: Catalog, blobs: BlobStore, sweep: GarbageCollector, now: Callable[[], datetime]
     ) -> None:
         self._catalogue = catalogue
         self._blobs = blobs
@@ -50,7 +50,7 @@ class Artifacts:
 
     async def get(self, id: str) -> Artifact:  # noqa: A002
         """The artifact. RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
-        artifact = await self._catalogue.artifact(id)
+        artifact = await self._catalogue.get_artifact(id)
         artifact.check_visible_to(caller())
         artifact.check_not_expired(self._now())
         return artifact
@@ -68,44 +68,44 @@ class Artifacts:
         all is read, at the latest before the last.
         """
         artifact = await self.get(id)
-        artifact.match(etag)
+        artifact.check_etag(etag)
         size = artifact.content.size
         if offset > size or offset == size > 0:
             raise RangeInvalid(size)
         length = min(limit or size, size - offset)
         return artifact, self._checked(artifact, offset, length)
 
-    async def page(self, query: Query, after: tuple[datetime | int, str] | None) -> list[Artifact]:
+    async def list_artifacts(self, query: Query, after: tuple[datetime | int, str] | None) -> list[Artifact]:
         """What *query* asks for past *after*, among what the caller may see."""
         who, query = caller(), replace(query, after=after)
         if not who.suite:
             admin = who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
             tenant = query.tenant if admin and query.tenant is not None else who.tenant
             query = replace(query, tenant=tenant)
-        return await self._catalogue.artifacts(query)
+        return await self._catalogue.list_artifacts(query)
 
-    async def change(self, id: str, etag: str, changes: Changes) -> Artifact:  # noqa: A002
+    async def update(self, id: str, etag: str, changes: ArtifactChanges) -> Artifact:  # noqa: A002
         """The artifact with *changes*. ETAG_MISMATCH, ARTIFACT_EXPIRED."""
         now, who = self._now(), caller()
 
         def changed(artifact: Artifact) -> Artifact:
             artifact.check_visible_to(who)
             artifact.check_not_expired(now)
-            artifact.match(etag)
-            return changes.applied(artifact, now)
+            artifact.check_etag(etag)
+            return changes.apply(artifact, now)
 
-        return await self._catalogue.change(id, changed)
+        return await self._catalogue.update_artifact(id, changed)
 
-    async def remove(self, ids: list[str], etag: str = "", *, allow_missing: bool = False) -> None:
+    async def delete(self, ids: list[str], etag: str = "", *, allow_missing: bool = False) -> None:
         """Forget all of *ids*, or none where one is missing; bytes go with their last artifact."""
         who = caller()
 
         def check(artifact: Artifact) -> None:
             artifact.check_visible_to(who)
-            artifact.match(etag)
+            artifact.check_etag(etag)
 
         try:
-            await self._catalogue.remove(ids, check, self._now())
+            await self._catalogue.delete_artifacts(ids, check, self._now())
         except NotFound:
             if not allow_missing:
                 raise
@@ -116,14 +116,14 @@ class Artifacts:
 
     async def find(self, tenant: str, sha256: list[str]) -> dict[str, str]:
         """Digest -> name of a living artifact of *tenant* with that content."""
-        found = await self._catalogue.find(tenant, sha256, self._now())
+        found = await self._catalogue.find_by_sha256(tenant, sha256, self._now())
         return {digest: f"artifacts/{id_}" for digest, id_ in found.items()}
 
     async def _checked(self, artifact: Artifact, offset: int, length: int) -> AsyncIterator[bytes]:
         seen, crc32c, size = 0, 0, artifact.content.size
         try:
             async for piece in self._blobs.read(artifact.key, offset, length):
-                crc32c, seen = crc32c_more(crc32c, piece), seen + len(piece)
+                crc32c, seen = extend_crc32c(crc32c, piece), seen + len(piece)
                 if seen == size and crc32c != artifact.content.crc32c:
                     raise Corrupt(artifact.name)
                 yield piece

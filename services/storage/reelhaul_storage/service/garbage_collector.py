@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
-from reelhaul_storage.ports import BlobStore, Catalogue
+from reelhaul_storage.ports import BlobStore, Catalog
 
 log = logging.getLogger(__name__)
 
@@ -16,54 +16,54 @@ _STEP = 200
 _ORPHAN_AGE = timedelta(hours=1)
 
 
-class Sweep:
+class GarbageCollector:
     """Each method is one step that may be repeated, and run beside itself on other replicas."""
 
-    def __init__(self, catalogue: Catalogue, blobs: BlobStore, now: Callable[[], datetime]) -> None:
+    def __init__(self, catalogue: Catalog, blobs: BlobStore, now: Callable[[], datetime]) -> None:
         self._catalogue = catalogue
         self._blobs = blobs
         self._now = now
 
-    async def expired(self) -> None:
+    async def delete_expired(self) -> None:
         """Take away artifacts and uploads that are past their time, and blobs left by them."""
         now = self._now()
-        while await self._catalogue.expire(now, _STEP) == _STEP:
+        while await self._catalogue.delete_expired_artifacts(now, _STEP) == _STEP:
             await self.delete_doomed_blobs()
-        while gone := await self._catalogue.expired_uploads(now, _STEP):
+        while gone := await self._catalogue.list_expired_uploads(now, _STEP):
             for upload in gone:
                 await self._blobs.discard(upload)
-            await self._catalogue.remove_uploads(gone)
-        await self._catalogue.doom_unused(now - _ORPHAN_AGE, now, _STEP)
+            await self._catalogue.delete_uploads(gone)
+        await self._catalogue.doom_unused_blobs(now - _ORPHAN_AGE, now, _STEP)
         await self.delete_doomed_blobs()
 
     async def delete_doomed_blobs(self) -> None:
         """Delete the bytes of doomed blobs."""
-        while doomed := await self._catalogue.doomed(_STEP):
+        while doomed := await self._catalogue.list_doomed_keys(_STEP):
             for key in doomed:
                 await self._blobs.delete(key)
-            await self._catalogue.forget(doomed)
+            await self._catalogue.delete_doomed_keys(doomed)
 
-    async def orphans(self) -> None:
+    async def delete_orphans(self) -> None:
         """Delete bytes that the catalogue does not know: walks through all there are."""
         before = self._now() - _ORPHAN_AGE
-        async for ids in _in_steps(self._blobs.staged(before)):
-            for upload in ids - await self._catalogue.known_uploads(ids):
+        async for ids in _in_steps(self._blobs.list_staged(before)):
+            for upload in ids - await self._catalogue.find_unfinished_uploads(ids):
                 log.info("orphan removed", extra={"upload": upload})
                 await self._blobs.discard(upload)
-        async for keys in _in_steps(self._blobs.keys(before)):
-            for key in keys - await self._catalogue.known_keys(keys):
+        async for keys in _in_steps(self._blobs.list_keys(before)):
+            for key in keys - await self._catalogue.find_known_keys(keys):
                 log.info("orphan removed", extra={"key": key})
                 await self._blobs.delete(key)
 
 
-async def sweeping(sweep: Sweep, seconds: float) -> None:
+async def collect_garbage_forever(sweep: GarbageCollector, seconds: float) -> None:
     """Sweep every *seconds*, the whole store every hour, until cancelled. Failures are told and outlived."""
     orphans_due = 0.0
     while True:
         try:
-            await sweep.expired()
+            await sweep.delete_expired()
             if asyncio.get_running_loop().time() >= orphans_due:
-                await sweep.orphans()
+                await sweep.delete_orphans()
                 orphans_due = asyncio.get_running_loop().time() + 3600
         except Exception as error:
             log.warning("sweep broke off; it comes again", extra={"cause": repr(error)})

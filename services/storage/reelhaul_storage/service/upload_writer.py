@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict, TooLarge
-from reelhaul_storage.model import Chunk, Expected, Upload
-from reelhaul_storage.ports import BlobStore, Staged
+from reelhaul_storage.model import Chunk, ExpectedChecksums, Upload
+from reelhaul_storage.ports import BlobStore, StagedWriter
 
 #: Seconds that a writer may say nothing: another one waits for the upload.
 _IDLE_SECONDS = 60
 
 
-async def take(
+async def write_chunks(
     blobs: BlobStore, upload: Upload, chunks: AsyncIterator[Chunk], max_bytes: int
-) -> tuple[int, Expected | None]:
+) -> tuple[int, ExpectedChecksums | None]:
     """Stage *chunks*: the bytes now safe, and what to finish with, where the last one says so.
 
     Where a chunk is refused, those before it are safe all the same.
@@ -29,7 +29,7 @@ async def take(
         size = first.offset
         chunk: Chunk | None = first
         while chunk is not None:
-            fit(size + len(chunk.content), max_bytes)
+            check_size(size + len(chunk.content), max_bytes)
             await _belong(upload, staged, chunk, size)
             await staged.write(chunk.content)
             size += len(chunk.content)
@@ -39,13 +39,13 @@ async def take(
         return await staged.persist(), None
 
 
-def fit(size: int, max_bytes: int) -> None:
+def check_size(size: int, max_bytes: int) -> None:
     """Raise MEDIA_TOO_LARGE where *size* is more than one artifact may have."""
     if size > max_bytes:
         raise TooLarge(size, max_bytes)
 
 
-async def _belong(upload: Upload, staged: Staged, chunk: Chunk, size: int) -> None:
+async def _belong(upload: Upload, staged: StagedWriter, chunk: Chunk, size: int) -> None:
     """Raise unless *chunk* goes on at *size*, whole, and not past the end that was announced."""
     if upload.total_size and size + len(chunk.content) > upload.total_size:
         raise FieldInvalid("content", f"leads past the {upload.total_size} bytes that were announced")
