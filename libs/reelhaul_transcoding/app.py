@@ -10,18 +10,27 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import code_pb2, status_pb2
 
-from reelhaul_transcoding import headers as headers_
-from reelhaul_transcoding import status as status_
-from reelhaul_transcoding.bindings import Binding
-from reelhaul_transcoding.cancellation import CancelScope
+from reelhaul_transcoding.binding.binding import Binding
 from reelhaul_transcoding.codec import well_known
-from reelhaul_transcoding.codec.decode import Decoder
-from reelhaul_transcoding.codec.encode import Encoder
+from reelhaul_transcoding.codec.decoder import Decoder
+from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.errors import Draining, Fault, FieldFault, MethodNotAllowed
-from reelhaul_transcoding.http import ClientGone, Header, Receive, Scope, Send, body_of, compressed, respond
+from reelhaul_transcoding.http import headers as headers_
+from reelhaul_transcoding.http import status as status_
+from reelhaul_transcoding.http.asgi import (
+    ClientGone,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    body_of,
+    compressed,
+    respond,
+)
+from reelhaul_transcoding.http.cancellation import CancelScope
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.routes import Match, Router
-from reelhaul_transcoding.rules import parsed, rules
+from reelhaul_transcoding.routing.router import Match, Router
+from reelhaul_transcoding.routing.rules import parsed, rules
 from reelhaul_transcoding.streams import StreamWriter, framing_for
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 from reelhaul_transcoding.websocket import serve_socket

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import MethodDescriptor
 
-from reelhaul_transcoding.headers import HeaderPolicy
-from reelhaul_transcoding.percent import Unescape
-from reelhaul_transcoding.status import Describe
+from reelhaul_transcoding.http.headers import HeaderPolicy
+from reelhaul_transcoding.http.status import Describe
+from reelhaul_transcoding.routing.percent import Unescape
 
 _DEFAULT_TIMEOUT_SECONDS = 30.0
 

@@ -13,9 +13,9 @@ from typing import Protocol
 import orjson
 from google.rpc import status_pb2
 
-from reelhaul_transcoding.bindings import Binding
-from reelhaul_transcoding.http import Header, Send
-from reelhaul_transcoding.status import StatusWriter
+from reelhaul_transcoding.binding.binding import Binding
+from reelhaul_transcoding.http.asgi import Header, Send
+from reelhaul_transcoding.http.status import StatusWriter
 
 _NDJSON, _EVENTS = b"application/x-ndjson", b"text/event-stream"
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from reelhaul_transcoding.headers import Metadata
+from reelhaul_transcoding.http.headers import Metadata
 
 _DETAILS_KEY = "grpc-status-details-bin"
 

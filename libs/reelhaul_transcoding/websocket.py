@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from google.rpc import code_pb2, status_pb2
 
-from reelhaul_transcoding.cancellation import CancelScope
 from reelhaul_transcoding.errors import Draining, Fault, NoRoute
-from reelhaul_transcoding.http import Receive, Scope, Send
-from reelhaul_transcoding.status import http_status_of
+from reelhaul_transcoding.http.asgi import Receive, Scope, Send
+from reelhaul_transcoding.http.cancellation import CancelScope
+from reelhaul_transcoding.http.status import http_status_of
 from reelhaul_transcoding.upstream import UpstreamError
 
 if TYPE_CHECKING:

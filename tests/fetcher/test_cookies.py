@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
+from tests.fetcher.fakes import FakeEngine, FakeGuard
 from tests.fetcher.test_worker import JOB, House
 
 from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_fetcher.api.probes import question_of
+from reelhaul_fetcher.api.convert import question_of
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
-from reelhaul_fetcher.memory.engine import MemoryEngine
-from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
 from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
 from reelhaul_fetcher.service.cookie_login import SiteCookies
@@ -210,8 +209,8 @@ async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
 async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
     """An answer that cookies opened is kept for those who have the same ones only."""
     folder.add("ours", text(LONG), ["local"])
-    engine = MemoryEngine()
-    probing = Probing(engine, MemoryGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
+    engine = FakeEngine()
+    probing = Probing(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
     await probing.ask(Question(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
         await probing.ask(Question(URL, cookies="ours", tenant="other"))

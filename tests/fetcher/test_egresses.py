@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tests.fetcher.fakes import FakeEngine, FakeGuard, FakeQueue
 from tests.fetcher.guarding import PUBLIC, a_client, a_guard, a_site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -16,16 +17,13 @@ from reelhaul.work.v1.work_pb2 import WorkerNotice
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
-from reelhaul_fetcher.memory.engine import MemoryEngine
-from reelhaul_fetcher.memory.queue import MemoryQueue
-from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.model.disk_limits import DiskThresholds
 from reelhaul_fetcher.model.egresses import Egresses, name_of
 from reelhaul_fetcher.ports import Usage
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.worker import WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -147,7 +145,7 @@ def test_budget_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
 
 async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) -> None:
     """Bytes in both directions count, once, while the fetch runs and when it has ended."""
-    inner, egresses, spending = MemoryGuard(), Egresses(("a", "b"), 1000, clock), EgressUsageLog(tmp_path)
+    inner, egresses, spending = FakeGuard(), Egresses(("a", "b"), 1000, clock), EgressUsageLog(tmp_path)
     guard = MeteredGuard(inner, egresses, spending)
     await guard.open("x", 0, "b")
     assert egresses.candidates() == ["a", "b"]
@@ -165,7 +163,7 @@ async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) 
 async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
     """While all egresses are spent, work stays in the queue, for another fetcher or for tomorrow."""
     egresses = Egresses(("a",), 10, clock, carried={"a": 10})
-    inner = MemoryQueue([])
+    inner = FakeQueue([])
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
     asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
     await asyncio.wait({asked}, timeout=0.1)
@@ -176,7 +174,7 @@ async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
 
 async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
     """An item that was waited for while there were bytes left goes back when there are none any more."""
-    egresses, inner = Egresses(("a",), 10, clock), MemoryQueue([])
+    egresses, inner = Egresses(("a",), 10, clock), FakeQueue([])
     asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
     await asyncio.wait({asked}, timeout=0.05)
     egresses.count("a", 10)
@@ -191,7 +189,7 @@ async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
 
 async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: Clock) -> None:
     """It says so once they are, until midnight; that it works again the next day; and that it goes."""
-    room, queue = DiskMonitor(WorkDirs(tmp_path), DiskThresholds(0, 0)), MemoryQueue([])
+    room, queue = DiskMonitor(WorkDirs(tmp_path), DiskThresholds(0, 0)), FakeQueue([])
     egresses = Egresses(("a",), 10, clock)
     presence = WorkerHeartbeat("w", lambda: 3, room, egresses, clock)
     assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
@@ -210,7 +208,7 @@ async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: 
 
 async def test_probes_go_another_way(clock: Clock) -> None:
     """A probe that meets a bot check makes the next one go out by another egress."""
-    engine, guard = MemoryEngine(), MemoryGuard()
+    engine, guard = FakeEngine(), FakeGuard()
     engine.failure = BLOCKED
     probing = Probing(engine, guard, clock, egresses=Egresses(("a", "b"), now=clock))
     with pytest.raises(ReelhaulError):

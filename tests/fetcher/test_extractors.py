@@ -10,13 +10,13 @@ import grpc
 import pytest
 import pytest_asyncio
 from grpc import aio
+from tests.fetcher.fakes import FakeEngine
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.fetcher.v1.fetcher_service_pb2 import GetExtractorRequest, ListExtractorsRequest
 from reelhaul.fetcher.v1.fetcher_service_pb2_grpc import FetcherServiceStub
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.app import running
-from reelhaul_fetcher.memory.engine import MemoryEngine
 from reelhaul_fetcher.model.hosts import hosts_of
 from reelhaul_fetcher.service.sites import Page, Sites
 from reelhaul_fetcher.settings import Settings
@@ -60,7 +60,7 @@ async def test_a_pattern_of_a_million_ways_ends() -> None:
 
 async def test_sites_are_listed_once() -> None:
     """Who asks at the same time waits for one listing; the next one finds it there."""
-    engine = MemoryEngine()
+    engine = FakeEngine()
     engine.known = [Extractor(name=f"extractors/{name}") for name in ("b", "A", "c")]
     sites = Sites(engine)
     pages = await asyncio.gather(*(sites.page(Page(2)) for _ in range(5)))

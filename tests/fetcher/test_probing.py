@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from grpc import aio
+from tests.fetcher.fakes import FakeEngine, FakeGuard
 from tests.sites.site import Site
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.app import running
-from reelhaul_fetcher.memory.engine import MemoryEngine
-from reelhaul_fetcher.memory.world import MemoryGuard
 from reelhaul_fetcher.service.probe_cache import Probing, Question
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
@@ -32,8 +31,8 @@ PAGE = Question("https://example.com/")
 async def test_equal_questions_are_one() -> None:
     """Ten who ask at once, one question; later ones take the kept answer, until it is old."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    engine = MemoryEngine()
-    probing = Probing(engine, MemoryGuard(), lambda: now)
+    engine = FakeEngine()
+    probing = Probing(engine, FakeGuard(), lambda: now)
     answers = await asyncio.gather(*(probing.ask(PAGE) for _ in range(10)))
     assert {"A video"} == {answer.media.title for answer in answers}
     await probing.ask(PAGE)
@@ -46,7 +45,7 @@ async def test_equal_questions_are_one() -> None:
 
 async def test_failures_are_not_kept() -> None:
     """A site that failed is asked again; its pass is given back."""
-    engine, guard = MemoryEngine(), MemoryGuard()
+    engine, guard = FakeEngine(), FakeGuard()
     probing = Probing(engine, guard, lambda: datetime.now(UTC))
     engine.failure = ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
     with pytest.raises(ReelhaulError):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.fetcher.conftest import Rig
+from tests.fetcher.fakes import FakeTranslator
 from tests.sites.site import Site
 from tests.sites.youtube.site import YouTube
 
@@ -21,7 +22,6 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.clients.libretranslate import LibreTranslate
 from reelhaul_fetcher.guard.port_adapter import GuardProcess
 from reelhaul_fetcher.guard.supervisor import GuardConfig
-from reelhaul_fetcher.memory.world import MemoryTranslator
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -77,7 +77,7 @@ async def polyglot(
     """A rig that has a translator."""
     async with (
         GuardProcess.open_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
-        YtDlpEngine.open(engine_environment, "test-worker", translator=MemoryTranslator()) as engine,
+        YtDlpEngine.open(engine_environment, "test-worker", translator=FakeTranslator()) as engine,
     ):
         await engine.warm()
         yield Rig(engine, guard, tmp_path_factory.mktemp("work"))

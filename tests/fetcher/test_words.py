@@ -1,4 +1,4 @@
-"""Pure words: file names, subtitles, Retry-After, admission of URLs."""
+"""Pure words: subtitles, Retry-After, admission of URLs."""
 
 from __future__ import annotations
 
@@ -6,49 +6,15 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.api.probes import admitted
+from reelhaul_fetcher.api.convert import admitted
 from reelhaul_fetcher.model import subtitles
-from reelhaul_fetcher.model.file_names import file_name
 from reelhaul_fetcher.ytdlp.errors import retry_after
 from reelhaul_runtime.errors import ReelhaulError
 
 Form = FormatSpec.Subtitles
-
-
-@pytest.mark.parametrize(
-    ("title", "name"),
-    [
-        ("A video", "A video.mp4"),
-        ("../../etc/passwd", "_.._etc_passwd.mp4"),
-        ("a/b\\c:d*e", "a_b_c_d_e.mp4"),
-        ("$(rm -rf ~)", "$(rm -rf ~).mp4"),
-        ("evil\u202e4pm.exe", "evil4pm.exe.mp4"),
-        ("tabs\tand\nlines", "tabs and lines.mp4"),
-        ("cafe\u0301", "caf\u00e9.mp4"),
-        ("CON", "video_CON.mp4"),
-        ("...", "video.mp4"),
-        ("", "video.mp4"),
-        ("ü" * 300, "ü" * 98 + ".mp4"),
-    ],
-)
-def test_file_names(title: str, name: str) -> None:
-    """A hostile title becomes a name that is safe everywhere."""
-    assert name == file_name(title, "mp4")
-
-
-@given(st.text())
-def test_no_title_makes_an_unsafe_name(title: str) -> None:
-    """No title gives separators, controls, a leading dot, or more than 200 bytes."""
-    name = file_name(title, "srt", infix="en")
-    assert name.endswith(".en.srt")
-    assert len(name.encode()) <= 200
-    assert not name.startswith(".")
-    assert not set(name) & set('/\\:*?"<>|\x00\n')
 
 
 VTT = """WEBVTT

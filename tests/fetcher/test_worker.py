@@ -11,6 +11,14 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import duration_pb2
+from tests.fetcher.fakes import (
+    FakeArtifacts,
+    FakeDelivery,
+    FakeEngine,
+    FakeGuard,
+    FakeLeases,
+    FakeQueue,
+)
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -18,10 +26,6 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.disk.workdir import WorkDirs
-from reelhaul_fetcher.memory.engine import MemoryEngine
-from reelhaul_fetcher.memory.leases import MemoryLeases
-from reelhaul_fetcher.memory.queue import MemoryDelivery, MemoryQueue
-from reelhaul_fetcher.memory.world import MemoryArtifacts, MemoryGuard
 from reelhaul_fetcher.model.disk_limits import DiskThresholds
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.ports import Usage
@@ -40,8 +44,8 @@ class House:
     def __init__(self, place: Path, lease_seconds: float = 30.0, slots: int = 1, recordings: int = 1) -> None:
         self.log: list[str] = []
         self.place = place
-        self.queue, self.leases = MemoryQueue(self.log), MemoryLeases(self.log, lease_seconds)
-        self.engine, self.guard, self.artifacts = MemoryEngine(), MemoryGuard(), MemoryArtifacts()
+        self.queue, self.leases = FakeQueue(self.log), FakeLeases(self.log, lease_seconds)
+        self.engine, self.guard, self.artifacts = FakeEngine(), FakeGuard(), FakeArtifacts()
         #: Bytes free on its disk.
         self.free = 1 << 40
         scratch = WorkDirs(place, disk_free=lambda _: self.free)
@@ -206,7 +210,7 @@ class DeafOnce:
 async def test_a_publisher_that_drops_its_cancellation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt ends also where the broker's client swallows that nothing is to be published any more."""
     deaf = DeafOnce()
-    monkeypatch.setattr(MemoryQueue, "publish", lambda *_: deaf.wait())
+    monkeypatch.setattr(FakeQueue, "publish", lambda *_: deaf.wait())
     house.engine.go.clear()
     async with house.working():
         house.give()
@@ -220,7 +224,7 @@ async def test_a_publisher_that_drops_its_cancellation(house: House, monkeypatch
 async def test_a_renewal_that_drops_its_cancellation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt ends also where the broker's client swallows that its lease is not renewed any more."""
     house, deaf = House(tmp_path, lease_seconds=0.06), DeafOnce()
-    monkeypatch.setattr(MemoryDelivery, "in_progress", lambda *_: deaf.wait())
+    monkeypatch.setattr(FakeDelivery, "in_progress", lambda *_: deaf.wait())
     house.engine.go.clear()
     async with house.working():
         house.give()

@@ -10,7 +10,7 @@ from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.api.validation import validate_and_normalize
+from reelhaul_jobs.api.jobs.validation import validate_and_normalize
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 

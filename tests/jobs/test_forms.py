@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,11 +11,10 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.api.convert.jobs import proto_of, protos_of
-from reelhaul_jobs.api.convert.template_cache import JobTemplateCache, NewJobContext
+from reelhaul_jobs.api.jobs.messages import proto_of, protos_of
+from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.sites import site_of
 from reelhaul_jobs.service.jobs import JobView
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
@@ -119,28 +117,6 @@ def test_ids_of_a_batch():
     assert made == sorted(set(made))
     assert all(len(one) == 36 and one[14] == "7" and one[19] in "89ab" for one in made)
     assert {one[:13] for one in made} == {ids.new_id(NOW)[:13]}
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        URL,
-        "https://WWW.Videos.Example./x",
-        "http://videos.example",
-        "http://videos.example?x",
-        "http://videos.example#x",
-        "http://videos.example:8080/x",
-        "https://m.youtube.com/watch?v=1",
-        "http://[::1]:80/x",
-        "http://10.0.0.1/x",
-        "https://user@videos.example/x",
-        "https://пример.example/",
-    ],
-)
-def test_site_is_of_the_host(url):
-    """The site of a URL is that of the host which the parser sees."""
-    host = urlsplit(url).hostname
-    assert site_of(url) == site_of(f"https://[{host}]/" if ":" in str(host) else f"https://{host}/")
 
 
 @pytest.mark.parametrize(

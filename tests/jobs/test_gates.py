@@ -14,7 +14,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.rate_limit import SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.sites import SiteLimits, SiteNow, room, site_of
+from reelhaul_jobs.model.sites import SiteLimits, SiteNow, room
 from reelhaul_jobs.model.states import AttemptState, State
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -56,25 +56,6 @@ def gate_after(
 
 BLOCKED = failed(ErrorReason.UPSTREAM_BLOCKED)
 GOOD = leases.Outcome(result=leases.Succeeded(media=media_pb2.MediaInfo()))
-
-
-@pytest.mark.parametrize(
-    ("url", "site"),
-    [
-        ("https://www.youtube.com/watch?v=1", "youtube.com"),
-        ("https://youtu.be/1", "youtube.com"),
-        ("https://music.youtube.com/watch?v=1", "youtube.com"),
-        ("https://M.Videos.example:8443/", "videos.example"),
-        ("https://cdn.videos.example/", "cdn.videos.example"),
-        ("https://notyoutube.com/", "notyoutube.com"),
-        ("http://127.0.0.2:9/", "127.0.0.2"),
-        ("http://[::1]/", "::1"),
-        ("https://m.tv/", "m.tv"),
-    ],
-)
-def test_site_of(url, site):
-    """Hosts of one house are one site; another host is its own, but for www and the like."""
-    assert site_of(url) == site
 
 
 def test_each_probe_that_fails_doubles_the_wait():

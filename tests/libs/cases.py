@@ -14,19 +14,20 @@ from typing import Any
 from google.rpc import status_pb2
 from tests.libs import asgi, lab
 
-from reelhaul_transcoding import masks, templates
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.codec.decode import Decoder
-from reelhaul_transcoding.codec.encode import Encoder
-from reelhaul_transcoding.codec.parse import value_of
+from reelhaul_transcoding.binding.query import Query
+from reelhaul_transcoding.binding.update_mask import paths_of
+from reelhaul_transcoding.codec.decoder import Decoder
+from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.codec.strict_json import value_of
 from reelhaul_transcoding.errors import Fault
-from reelhaul_transcoding.headers import HeaderPolicy, timeout_of
 from reelhaul_transcoding.health import http_status_of_health
+from reelhaul_transcoding.http.headers import HeaderPolicy, timeout_of
+from reelhaul_transcoding.http.status import StatusWriter, http_status_of
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.percent import Unescape
-from reelhaul_transcoding.query import Query
-from reelhaul_transcoding.routes import RouteError, Router
-from reelhaul_transcoding.status import StatusWriter, http_status_of
+from reelhaul_transcoding.routing import templates
+from reelhaul_transcoding.routing.percent import Unescape
+from reelhaul_transcoding.routing.router import RouteError, Router
 from reelhaul_transcoding.upstream import Upstream
 
 STRICT = Options(ignore_unknown_fields=False)
@@ -156,7 +157,7 @@ def update_mask(vector: dict[str, Any]) -> None:
         with refused():
             Decoder(unknown_fields=False).of(kind.DESCRIPTOR)(kind(), value, "")
         return
-    assert (got := masks.paths_of(kind.DESCRIPTOR, value)) == vector["expect"]["paths"], got
+    assert (got := paths_of(kind.DESCRIPTOR, value)) == vector["expect"]["paths"], got
 
 
 def grpc_timeout(vector: dict[str, Any]) -> None:

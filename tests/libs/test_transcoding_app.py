@@ -14,7 +14,7 @@ from tests.libs.lab import Mirror, Recorded
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.errors import Kind
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.routes import RouteError
+from reelhaul_transcoding.routing.router import RouteError
 from reelhaul_transcoding.upstream import Answer
 
 JSON = {"content-type": "application/json"}

@@ -14,9 +14,9 @@ from tests.libs.messages import messages
 
 from reelhaul.downloads.v1 import download_pb2
 from reelhaul.jobs.v1 import job_pb2
-from reelhaul_transcoding.codec.decode import Decoder
-from reelhaul_transcoding.codec.encode import Encoder
-from reelhaul_transcoding.codec.parse import value_of
+from reelhaul_transcoding.codec.decoder import Decoder
+from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.codec.strict_json import value_of
 from reelhaul_transcoding.errors import Fault
 
 ALL = lab.message("lab.v1.All")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelhaul_transcoding.errors import Fault, MethodNotAllowed, NoRoute
-from reelhaul_transcoding.routes import RouteError, Router
-from reelhaul_transcoding.templates import MANY, ONE, TemplateError, parsed
+from reelhaul_transcoding.routing.router import RouteError, Router
+from reelhaul_transcoding.routing.templates import MANY, ONE, TemplateError, parsed
 
 _WORD = st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True)
 _SEGMENTS = st.lists(_WORD | st.just(ONE), min_size=1, max_size=4)

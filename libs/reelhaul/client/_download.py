@@ -11,6 +11,7 @@ from typing import Any
 
 from grpc import aio
 
+from reelhaul import file_names
 from reelhaul.client import _errors
 from reelhaul.client._backoff import Backoff
 from reelhaul.client._errors import CallFailed, SaveFailed
@@ -142,7 +143,7 @@ class _Reading:
 def _place(artifact: media_pb2.ArtifactInfo, to: Path) -> Path:
     if not to.is_dir():
         return to
-    return to / (Path(artifact.file_name).name or artifact.name.rpartition("/")[2])
+    return to / file_names.sanitize_untrusted(artifact.file_name or artifact.name.rpartition("/")[2])
 
 
 def _problem(part: Path, size: int, digest: str) -> str:

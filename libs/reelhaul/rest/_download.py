@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 
+from reelhaul import file_names
 from reelhaul.downloads.v1.download_pb2 import File
-from reelhaul.rest import _errors, _file_names
+from reelhaul.rest import _errors
 from reelhaul.rest._errors import CallFailed, SaveFailed
 
 #: Told the bytes of a file that are there so far.
@@ -39,7 +40,7 @@ def nothing(count: int) -> None:
 def save(http: httpx.Client, file: File, folder: Path, overwrite: bool, received: Received) -> Saved:
     """See Client.save."""
     size, digest = int(file.size_bytes), file.sha256.lower()
-    wanted = folder / _file_names.safe(file.name)
+    wanted = folder / file_names.sanitize_untrusted(file.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite and _is(wanted, size, digest):
@@ -130,7 +131,7 @@ def _publish(part: Path, wanted: Path, overwrite: bool) -> Path:
     """Give *part* its name in one step, so that no one ever sees half a file under it."""
     if overwrite:
         return part.replace(wanted)
-    for path in _file_names.numbered(wanted):
+    for path in file_names.numbered(wanted):
         try:
             os.link(part, path)
         except FileExistsError:

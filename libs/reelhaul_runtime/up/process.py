@@ -9,10 +9,11 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 
+from reelhaul_runtime.parent_death import die_with_parent
 from reelhaul_runtime.up import procfs
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINE_BYTES = 64 * 1024
 
@@ -38,8 +39,7 @@ class Process:
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,
-                # Safe here though threads exist: it calls nothing but prctl and getppid.
-                preexec_fn=_dies_with(os.getpid()),
+                preexec_fn=partial(die_with_parent, signal.SIGTERM, parent=os.getpid()),
             )
         except BaseException:
             os.close(reading)
@@ -94,15 +94,6 @@ def end_orphans(ours: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-
-
-def _dies_with(parent: int) -> Callable[[], None]:
-    def ask_kernel() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)  # it died before we could ask
-
-    return ask_kernel
 
 
 async def _read_lines(handle: int, tell: Callable[[bytes], None]) -> None:

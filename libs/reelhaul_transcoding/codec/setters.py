@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from reelhaul_transcoding.codec import field_types
-from reelhaul_transcoding.codec.scalars import Reader
+from reelhaul_transcoding.codec.json_scalars import Reader
 from reelhaul_transcoding.errors import FieldFault
 
 #: Fills a message from a parsed value; the path is that of the message. Raises FieldFault.

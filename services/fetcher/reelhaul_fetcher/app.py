@@ -34,10 +34,9 @@ from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.heartbeat import WorkerHeartbeat
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
-from reelhaul_fetcher.service.worker import Worker
+from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates

@@ -23,7 +23,7 @@ from reelhaul_gateway.upstreams import ReasonedUpstream
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.http import Receive, Scope, Send
+from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.upstream import GrpcUpstream, Upstream
 
 log = logging.getLogger(__name__)

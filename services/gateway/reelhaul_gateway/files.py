@@ -16,11 +16,11 @@ from reelhaul_gateway.transcoding import HEADERS
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc.policy import max_deadline_of
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.cancellation import CancelScope
 from reelhaul_transcoding.errors import Fault, FieldFault
-from reelhaul_transcoding.headers import Metadata
-from reelhaul_transcoding.http import Header, Receive, Scope, Send, respond
-from reelhaul_transcoding.percent import decoded
+from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, respond
+from reelhaul_transcoding.http.cancellation import CancelScope
+from reelhaul_transcoding.http.headers import Metadata
+from reelhaul_transcoding.routing.percent import decoded
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 
 PATH = re.compile(rb"/v1/artifacts/([^/:]+):download")

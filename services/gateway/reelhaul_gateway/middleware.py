@@ -15,8 +15,8 @@ from reelhaul_gateway.error_reasons import described
 from reelhaul_runtime import logs
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.errors import Fault, FieldFault, Kind
-from reelhaul_transcoding.http import Header, Receive, Scope, Send, respond
-from reelhaul_transcoding.status import status_of
+from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, respond
+from reelhaul_transcoding.http.status import status_of
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("reelhaul_gateway.access")

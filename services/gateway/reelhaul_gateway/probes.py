@@ -6,7 +6,7 @@ import orjson
 
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul_gateway.health import Health
-from reelhaul_transcoding.http import Receive, Scope, Send, respond
+from reelhaul_transcoding.http.asgi import Receive, Scope, Send, respond
 
 PATHS = frozenset({"/healthz", "/readyz"})
 

@@ -10,7 +10,7 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2, webhook_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.system.v1 import system_service_pb2
-from reelhaul_transcoding.rules import rules
+from reelhaul_transcoding.routing.rules import rules
 
 _FILES = {
     "jobs": (

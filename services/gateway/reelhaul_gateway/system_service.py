@@ -14,7 +14,7 @@ from reelhaul_gateway import model
 from reelhaul_gateway.health import Health
 from reelhaul_gateway.routes import SERVICES
 from reelhaul_runtime import errors
-from reelhaul_transcoding.headers import Metadata
+from reelhaul_transcoding.http.headers import Metadata
 from reelhaul_transcoding.upstream import Handler, InProcess, UpstreamError
 
 _PATH = "/reelhaul.system.v1.SystemService/"

@@ -12,7 +12,7 @@ from reelhaul_gateway.routes import SERVICES
 from reelhaul_gateway.settings import Settings
 from reelhaul_runtime.rpc.policy import max_deadline_of
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.headers import HeaderPolicy
+from reelhaul_transcoding.http.headers import HeaderPolicy
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.upstream import Upstream
 

@@ -22,10 +22,10 @@ from reelhaul.jobs.v1 import (
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
-from reelhaul_jobs.api.jobs import JobServicer
+from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases import LeaseServicer
+from reelhaul_jobs.api.schedule_validation import check_again
 from reelhaul_jobs.api.schedules import ScheduleServicer
-from reelhaul_jobs.api.validation.schedules import check_again
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.mutants import LeasesWithoutFencing, SweeperDisabled
 from reelhaul_jobs.nats.bus import NatsJobBus

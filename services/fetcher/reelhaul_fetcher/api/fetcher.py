@@ -9,8 +9,8 @@ from grpc import aio
 
 from reelhaul.fetcher.v1 import fetch_pb2, fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul_fetcher.api import fetches, pages, probes
-from reelhaul_fetcher.api.sites import page_of, sites_answer
+from reelhaul_fetcher.api import convert
+from reelhaul_fetcher.api.convert import page_of, sites_answer
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.fetches import Tracked
 from reelhaul_fetcher.service.probe_cache import Probing
@@ -34,14 +34,14 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         context: Context,
     ) -> fetcher_service_pb2.ProbeMediaResponse:
         """Metadata of a URL, and what a job would take."""
-        probe = await self._probing.ask(probes.question_of(request), fresh=request.bypass_cache)
-        return probes.answer_of(probe, request)
+        probe = await self._probing.ask(convert.question_of(request), fresh=request.bypass_cache)
+        return convert.answer_of(probe, request)
 
     async def ExecuteFetch(
         self, request: fetcher_service_pb2.ExecuteFetchRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.ExecuteFetchResponse]:
         """Begin a fetch, or join it; it does not end with the call."""
-        spec, request_id = fetches.work_of(request), fetches.request_id_of(request)
+        spec, request_id = convert.work_of(request), convert.request_id_of(request)
         fetch = self._unqueued.execute(spec, request_id)
         async for message in _told(fetch, fetcher_service_pb2.ExecuteFetchResponse):
             yield message
@@ -50,7 +50,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.WatchFetchRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.WatchFetchResponse]:
         """Join a fetch."""
-        fetch = self._fetches.get(fetches.fetch_name(request.name))
+        fetch = self._fetches.get(convert.fetch_name(request.name))
         async for message in _told(fetch, fetcher_service_pb2.WatchFetchResponse):
             yield message
 
@@ -58,13 +58,13 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.GetFetchRequest, context: Context
     ) -> fetch_pb2.Fetch:
         """One fetch."""
-        return self._fetches.get(fetches.fetch_name(request.name)).snapshot()
+        return self._fetches.get(convert.fetch_name(request.name)).snapshot()
 
     async def ListFetches(
         self, request: fetcher_service_pb2.ListFetchesRequest, context: Context
     ) -> fetcher_service_pb2.ListFetchesResponse:
         """The fetches of this worker."""
-        page, following = self._fetches.page(pages.page_size(request.page_size), request.page_token)
+        page, following = self._fetches.page(convert.page_size(request.page_size), request.page_token)
         return fetcher_service_pb2.ListFetchesResponse(
             fetches=[fetch.snapshot() for fetch in page], next_page_token=following
         )
@@ -73,13 +73,13 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.CancelFetchRequest, context: Context
     ) -> fetch_pb2.Fetch:
         """Stop a fetch; return when its files are gone."""
-        return await self._unqueued.cancel(fetches.fetch_name(request.name))
+        return await self._unqueued.cancel(convert.fetch_name(request.name))
 
     async def DrainFetcher(
         self, request: fetcher_service_pb2.DrainFetcherRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.DrainFetcherResponse]:
         """Take no more work; tell what is left of it. It goes on where the caller hangs up."""
-        self._worker.begin_drain(fetches.grace_of(request))
+        self._worker.begin_drain(convert.grace_of(request))
         async for left in self._worker.remaining():
             yield fetcher_service_pb2.DrainFetcherResponse(active_count=left)
 

@@ -11,6 +11,7 @@ import socket
 import sys
 
 from reelhaul_fetcher.guard.rpc_server import serve
+from reelhaul_runtime.parent_death import die_with_parent
 
 
 def main() -> None:
@@ -28,12 +29,10 @@ def _settle() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # A core file would hold what users fetch.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    die_with_parent()
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 if __name__ == "__main__":

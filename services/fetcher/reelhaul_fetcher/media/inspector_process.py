@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import socket
 from dataclasses import asdict
 from typing import NoReturn
 
 from reelhaul_fetcher.media import seccomp
 from reelhaul_fetcher.media.inspect import MediaFile, NotMedia, Unplayable
+from reelhaul_runtime.parent_death import die_with_parent
 
 #: A question, or an answer, is no longer than this.
 MAX_MESSAGE = 16 * 1024
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 # Of CPU, for all files of one order: a second of the largest pictures takes seconds.
 _CPU_SECONDS = 600
@@ -27,7 +23,7 @@ _CPU_SECONDS = 600
 def live(line: socket.socket) -> NoReturn:
     """Answer what is asked over *line* until nobody asks any more, and die."""
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         _forget_all_but(line.fileno())
         for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
             resource.setrlimit(kind, (0, 0))

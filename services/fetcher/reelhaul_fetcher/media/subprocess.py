@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+from reelhaul_runtime.parent_death import die_with_parent
 
 # Its last words; a damaged file makes it say the same a million times.
 _WORDS = 4096
@@ -46,7 +43,7 @@ def run(command: list[str], hear: Callable[[str], None]) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     ) as process:
         try:
             said = _followed(process, hear)
@@ -106,7 +103,3 @@ class Watch:
         except OSError:
             return self._worked
         return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -38,15 +38,6 @@ def name_of(url: str) -> str:
     return f"egress-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
-def site_of(url: str) -> str:
-    """What of *url* looks at our address: the host without the ends that one house has many of."""
-    host = (urlsplit(url).hostname or "").rstrip(".").lower()
-    for prefix in ("www.", "m.", "mobile."):
-        if host.startswith(prefix) and "." in host.removeprefix(prefix):
-            return host.removeprefix(prefix)
-    return host
-
-
 @dataclass(frozen=True, slots=True)
 class Cooldown:
     """An egress is not to be used at a site before then; *length* is how long this rest is."""

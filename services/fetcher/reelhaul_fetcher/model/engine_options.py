@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from reelhaul_fetcher.model.egresses import site_of
+from reelhaul_runtime.sites import host_of
 
 #: The public service of SponsorBlock's users.
 SPONSORBLOCK = "https://sponsor.ajay.app"
@@ -36,7 +36,7 @@ class Access:
 
     def meant_for(self, url: str, cookies: str) -> Access:
         """What of this holds for a fetch of *url* with *cookies*."""
-        host = site_of(url)
+        host = host_of(url)
         sites = [site for site in self.impersonate if host == site or host.endswith(f".{site}")]
         browser = self.impersonate[max(sites, key=len)] if sites else ""
         return replace(self, cookies=cookies, browser=browser)

@@ -16,7 +16,7 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.disk_limits import Use
 from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
-from reelhaul_fetcher.service import lease_retry, outcomes
+from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader
 from reelhaul_fetcher.service.fetches import Fetches, Tracked
@@ -102,7 +102,7 @@ class Attempt:
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
         bench = self._bench
-        claimed = await lease_retry.claim(bench.leases, self._claim(), bench.clock)
+        claimed = await lease_keeper.claim(bench.leases, self._claim(), bench.clock)
         if claimed is None:
             await self._delivery.nak(timedelta(seconds=2))
             return
@@ -217,7 +217,7 @@ class Attempt:
         request.http_statuses.update(reporter.sightings.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
-        answer = await lease_retry.finish(self._bench.leases, request, self._bench.worker)
+        answer = await lease_keeper.finish(self._bench.leases, request, self._bench.worker)
         failpoints.reached("fetcher.ack.before")
         committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
         if committed:

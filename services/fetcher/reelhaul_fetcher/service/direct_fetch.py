@@ -13,13 +13,13 @@ from reelhaul.fetcher.v1.fetch_pb2 import Fetch
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.egresses import site_of
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import Artifacts, Delivery, Queue, Stamp
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
 from reelhaul_fetcher.service.fetches import Tracked
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
+from reelhaul_runtime.sites import site_of
 
 #: As long as a job's attempt may run at most.
 DEADLINE = timedelta(hours=12)

@@ -16,13 +16,14 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.egresses import Egresses, site_of
+from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
-from reelhaul_fetcher.model.watchdog import Watchdog
+from reelhaul_fetcher.model.progress import Watchdog
 from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.progress_reporter import Reporter
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.sites import site_of
 
 T = TypeVar("T")
 Succeeded = lease_service_pb2.FinishRequest.Succeeded

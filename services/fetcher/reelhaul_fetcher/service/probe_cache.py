@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
-from reelhaul_fetcher.model.egresses import Egresses, site_of
+from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ProbeOrder
 from reelhaul_fetcher.model.selection import choose
 from reelhaul_fetcher.ports import Engine, Guard
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.download import explain_guard_refusal
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.sites import site_of
 
 _KEPT_SECONDS = 180
 _LONGEST_SECONDS = 60

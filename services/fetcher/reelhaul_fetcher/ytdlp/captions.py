@@ -10,15 +10,16 @@ from typing import Any
 from yt_dlp.networking import Request
 from yt_dlp.utils import ISO639Utils, YoutubeDLError
 
+from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media.muxing import SubtitleFile
-from reelhaul_fetcher.model import file_names, subtitles
+from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
 from reelhaul_fetcher.model.selection import same_language
-from reelhaul_fetcher.model.tracks import SubtitleTrack, pick, site_translation
+from reelhaul_fetcher.model.subtitles import SubtitleTrack, pick, site_translation
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body, supported
 from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
@@ -108,9 +109,9 @@ def _write(track: _Track, media: MediaInfo, order: FetchOrder, cut: Cut, told: C
     taken = {made.info.file_name for made in told.products}
     for form in asked.formats or [FormatSpec.Subtitles.SRT]:
         extension = subtitles.EXTENSION[form]
-        name = file_names.file_name(media.title, extension, infix=_safe(track.language))
+        name = file_names.from_title(media.title, extension, infix=_safe(track.language))
         if name in taken:
-            name = file_names.file_name(media.title, extension, infix=f"{_safe(track.language)}.auto")
+            name = file_names.from_title(media.title, extension, infix=f"{_safe(track.language)}.auto")
         path = order.folder / f"subtitle{len(told.products)}.{extension}"
         path.write_text(subtitles.write(cues, form), encoding="utf-8")
         told.products.append(product(path, ArtifactInfo.SUBTITLE, name, track.language))

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import inspector_client, muxing, verify
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
-from reelhaul_fetcher.model import chapters, file_names
+from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
@@ -80,7 +81,7 @@ def postprocess(
     path = _packed(files, seen, how, plan, cut, marks, gauge)
     gauge.stage(Progress.VERIFYING)
     kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    whole = product(path, kind, file_names.file_name(plan.media.title, how.extension))
+    whole = product(path, kind, file_names.from_title(plan.media.title, how.extension))
     ready(whole)
     got = _verified(path, seen[0] if path == files[0] else None, how, plan, real)
     warnings = [*lacking, *_transcoded(fitted, plan.spec)]
@@ -165,7 +166,7 @@ def _split(
         seconds = mark.span.end - mark.span.start
         promise = verify.Expected(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
         verify.verified(output, promise)
-        name = file_names.file_name(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
+        name = file_names.from_title(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
         products.append(product(output, ArtifactInfo.CHAPTER, name))
     return products
 

@@ -5,8 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul_fetcher.model import file_names
 from reelhaul_fetcher.model.engine_requests import Product
+
+# IANA media types by extension: also the list of the extensions that we produce.
+_MEDIA_TYPES = {
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "mp3": "audio/mpeg",
+    "m4a": "audio/mp4",
+    "opus": "audio/ogg",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "txt": "text/plain",
+    "json": "application/json",
+    "jpg": "image/jpeg",
+}
 
 
 def product(path: Path, kind: ArtifactInfo.Kind.ValueType, file_name: str, language: str = "") -> Product:
@@ -14,7 +31,7 @@ def product(path: Path, kind: ArtifactInfo.Kind.ValueType, file_name: str, langu
     info = ArtifactInfo(
         kind=kind,
         file_name=file_name,
-        media_type=file_names.MEDIA_TYPES[path.suffix.lstrip(".")],
+        media_type=_MEDIA_TYPES[path.suffix.lstrip(".")],
         size_bytes=path.stat().st_size,
         language_code=language,
     )

@@ -9,11 +9,11 @@ from google.protobuf import json_format
 from yt_dlp.networking import Request
 from yt_dlp.utils import YoutubeDLError
 
+from reelhaul import file_names
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg, subprocess
 from reelhaul_fetcher.media.muxing import SubtitleFile
-from reelhaul_fetcher.model import file_names
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
@@ -77,11 +77,11 @@ def _thumbnail(downloader: Downloader, media: MediaInfo, folder: Path) -> Produc
         return None
     finally:
         raw.unlink(missing_ok=True)
-    return product(picture, ArtifactInfo.THUMBNAIL, file_names.file_name(media.title, "jpg"))
+    return product(picture, ArtifactInfo.THUMBNAIL, file_names.from_title(media.title, "jpg"))
 
 
 def _metadata(media: MediaInfo, folder: Path) -> Product:
     """*media* as JSON in *folder*."""
     path = folder / "info.json"
     path.write_text(json_format.MessageToJson(media, ensure_ascii=False), encoding="utf-8")
-    return product(path, ArtifactInfo.INFO, file_names.file_name(media.title, "json", infix="info"))
+    return product(path, ArtifactInfo.INFO, file_names.from_title(media.title, "json", infix="info"))

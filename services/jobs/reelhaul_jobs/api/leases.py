@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_jobs.api.convert import leases as to_leases
-from reelhaul_jobs.api.convert import names
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api import lease_messages as to_leases
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_runtime.errors import to_status
 from reelhaul_runtime.rpc.interceptor import to_public_error
@@ -23,14 +23,14 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     async def Claim(
         self, request: lease_service_pb2.ClaimRequest, context: object = None
     ) -> lease_service_pb2.ClaimResponse:
-        job_id, slots = names.job_id(request.job, "job"), min(max(request.slot.slot_count, 1), 4096)
+        job_id, slots = fields.job_id(request.job, "job"), min(max(request.slot.slot_count, 1), 4096)
         claim = to_leases.claim_of(request, self._leases.duration)
         return to_leases.claim_response(await self._leases.claim(job_id, claim, slots))
 
     async def Renew(
         self, request: lease_service_pb2.RenewRequest, context: object = None
     ) -> lease_service_pb2.RenewResponse:
-        job_id, media = names.job_id(request.job, "job"), to_leases.media_of(request)
+        job_id, media = fields.job_id(request.job, "job"), to_leases.media_of(request)
         progress, entries = to_leases.progress_of(request), to_leases.entries_of(request)
         return to_leases.renew_response(
             await self._leases.renew(job_id, request.epoch, progress, media, entries)
@@ -39,7 +39,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     async def Finish(
         self, request: lease_service_pb2.FinishRequest, context: object = None
     ) -> lease_service_pb2.FinishResponse:
-        job_id, outcome = names.job_id(request.job, "job"), to_leases.outcome_of(request)
+        job_id, outcome = fields.job_id(request.job, "job"), to_leases.outcome_of(request)
         return to_leases.finish_response(await self._leases.finish(job_id, request.epoch, outcome))
 
     async def Exchange(

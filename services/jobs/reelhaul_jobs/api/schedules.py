@@ -7,10 +7,10 @@ from datetime import timedelta
 from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2, schedule_service_pb2, schedule_service_pb2_grpc
-from reelhaul_jobs.api.convert import jobs as to_jobs
-from reelhaul_jobs.api.convert import schedule_listing
-from reelhaul_jobs.api.convert import schedules as convert
-from reelhaul_jobs.api.validation.schedules import admitted
+from reelhaul_jobs.api import schedule_listing
+from reelhaul_jobs.api import schedule_messages as convert
+from reelhaul_jobs.api.jobs import messages as to_jobs
+from reelhaul_jobs.api.schedule_validation import admitted
 from reelhaul_jobs.model import wait_reason
 from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.service.jobs import JobView

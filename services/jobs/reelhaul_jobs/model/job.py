@@ -12,9 +12,9 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model.sites import site_of
 from reelhaul_jobs.model.states import TRANSITIONS, AttemptState, Kind, Priority, QueueStage, State
 from reelhaul_runtime.errors import StateConflict
+from reelhaul_runtime.sites import site_of
 
 #: How much older a priority makes a waiting job: what an equal wait is worth.
 _HEAD_START: Mapping[Priority, timedelta] = {

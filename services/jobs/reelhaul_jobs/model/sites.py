@@ -2,70 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
-from urllib.parse import urlsplit
 
 from reelhaul_jobs.model.rate_limit import SiteRateLimit
 
 #: As many as you like.
 UNLIMITED = 10**9
-
-#: Hosts of one house: what throttles us at one of them throttles us at all.
-_HOUSES: Mapping[str, str] = {
-    "youtu.be": "youtube.com",
-    "youtube-nocookie.com": "youtube.com",
-    "youtubekids.com": "youtube.com",
-    "twitter.com": "x.com",
-    "fb.watch": "facebook.com",
-    "fb.com": "facebook.com",
-    "dai.ly": "dailymotion.com",
-    "redd.it": "reddit.com",
-    "b23.tv": "bilibili.com",
-    "vm.tiktok.com": "tiktok.com",
-} | {
-    site: site
-    for site in (
-        "youtube.com",
-        "x.com",
-        "facebook.com",
-        "dailymotion.com",
-        "reddit.com",
-        "bilibili.com",
-        "tiktok.com",
-        "vimeo.com",
-        "twitch.tv",
-        "instagram.com",
-        "soundcloud.com",
-    )
-}
-# URLs are many, and their hosts few: of these urlsplit() would say the same.
-_PLAIN = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
-_SAME_HOST = ("www.", "m.", "mobile.")
-
-
-def site_of(url: str) -> str:
-    """The site that *url* belongs to: its house, or its host without ``www.`` and the like."""
-    plain = _PLAIN.match(url)
-    return _site_at(plain[1].lower() if plain else urlsplit(url).hostname or "")
-
-
-@lru_cache(maxsize=1024)
-def _site_at(host: str) -> str:
-    host = host.rstrip(".")
-    for prefix in _SAME_HOST:
-        if host.startswith(prefix) and "." in host.removeprefix(prefix):
-            host = host.removeprefix(prefix)
-            break
-    parts = host.split(".")
-    for start in range(len(parts) - 1):
-        house = _HOUSES.get(".".join(parts[start:]))
-        if house:
-            return house
-    return host[:255]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.jobs.v1 import job_pb2
-from reelhaul_jobs.api.convert import schedules
+from reelhaul_jobs.api import schedule_messages as messages
 from reelhaul_jobs.model.schedule import CatchUp, Schedule, ScheduleState
 from reelhaul_jobs.store.rows import micros, micros_or_none, time_of
 
@@ -22,7 +22,7 @@ def row_of(schedule: Schedule) -> dict[str, Any]:
         "id": schedule.id,
         "cron": schedule.cron,
         "time_zone": schedule.time_zone,
-        "template": schedules.template_proto_of(schedule.template).SerializeToString(),
+        "template": messages.template_proto_of(schedule.template).SerializeToString(),
         "skip_overlapping": schedule.skip_overlapping,
         "new_entries_only": schedule.new_entries_only,
         "catch_up": int(schedule.catch_up),
@@ -47,7 +47,7 @@ def schedule_of(row: Row) -> Schedule:
         id=row["id"],
         cron=row["cron"],
         time_zone=row["time_zone"],
-        template=schedules.template_of(job_pb2.Job.FromString(row["template"]), row["tenant"], created),
+        template=messages.template_of(job_pb2.Job.FromString(row["template"]), row["tenant"], created),
         skip_overlapping=bool(row["skip_overlapping"]),
         new_entries_only=bool(row["new_entries_only"]),
         catch_up=CatchUp(row["catch_up"]),

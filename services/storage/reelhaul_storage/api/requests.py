@@ -10,11 +10,11 @@ from uuid import UUID
 
 from google.protobuf import message
 
+from reelhaul import file_names
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_storage.file_names import safe_file_name
 from reelhaul_storage.model import Chunk, ExpectedChecksums, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import ArtifactChanges
 
@@ -72,7 +72,7 @@ def new_artifact_from_proto(
     return NewArtifact(
         tenant=artifact.tenant,
         expire_time=_expire_time(artifact, field, now) or now + default_ttl,
-        file_name=safe_file_name(artifact.file_name),
+        file_name=file_names.sanitize(artifact.file_name),
         media_type=artifact.media_type,
         job=artifact.job,
         epoch=artifact.epoch,
@@ -95,7 +95,7 @@ def changes_from_proto(request: pb.UpdateArtifactRequest, now: datetime) -> Arti
         paths = {name for name in _CHANGEABLE if _is_set(artifact, name)}
     expiring = not paths.isdisjoint(("expire_time", "ttl"))
     return ArtifactChanges(
-        file_name=safe_file_name(artifact.file_name) if "file_name" in paths else None,
+        file_name=file_names.sanitize(artifact.file_name) if "file_name" in paths else None,
         labels=_labels(artifact.labels, "artifact.labels") if "labels" in paths else None,
         expire_time=_expire_time(artifact, "artifact", now) if expiring else None,
     )

@@ -15,7 +15,6 @@ from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import EMPTY_SHA256, Digests
 from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict
-from reelhaul_storage.file_names import new_key
 from reelhaul_storage.model import (
     CLAIM_LIFETIME,
     UPLOAD_LIFETIME,
@@ -142,7 +141,7 @@ class Uploads:
             async with self._blobs.stage(upload.id, 0):
                 pass  # so that there is something to publish
         now = self._now()
-        wanted = new_key(content.sha256, secrets.token_hex(6))
+        wanted = _new_key(content.sha256, secrets.token_hex(6))
         key = await self._catalogue.claim_blob(upload.id, content, wanted, now, now + CLAIM_LIFETIME)
         failpoints.reached("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
@@ -207,3 +206,12 @@ def _finished(written: Artifact | int) -> Artifact:
     if isinstance(written, Artifact):
         return written
     raise FieldInvalid("finish_write", "a one-shot write must end with it")
+
+
+def _new_key(sha256: str, nonce: str) -> str:
+    """Return the key of content that is stored now; *nonce* is fresh at each call.
+
+    A key is never used twice, so a slow deletion of bytes stored before under the same digest
+    cannot delete the new ones.
+    """
+    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{nonce}"

@@ -6,7 +6,6 @@ import ctypes
 import os
 import random
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_PR_SET_PDEATHSIG = 1
+from reelhaul_runtime.parent_death import die_with_parent
+
 _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None)
 
@@ -45,7 +45,7 @@ def enter(
     *more_ways* are URLs of the operator's own services that may be reached directly; *within* is a
     line to a process of its own.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.umask(0o077)
     os.chdir(folder)

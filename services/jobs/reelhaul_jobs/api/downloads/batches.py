@@ -12,7 +12,7 @@ from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.api.downloads import requests, responses
 from reelhaul_jobs.api.downloads.error_fields import flat_name, flattened
-from reelhaul_jobs.api.validation.error_paths import at, renamed
+from reelhaul_jobs.api.error_paths import at, renamed
 from reelhaul_jobs.service.batches import none_admitted
 from reelhaul_runtime import errors
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reelhaul_jobs.api.validation.error_paths import renamed
+from reelhaul_jobs.api.error_paths import renamed
 from reelhaul_runtime.errors import ReelhaulError
 
 # Fields that keep their name, or lose their prefix only, are not here.

@@ -7,9 +7,9 @@ from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.api.convert import watches
 from reelhaul_jobs.api.downloads import responses
 from reelhaul_jobs.api.downloads.durations import of
+from reelhaul_jobs.api.jobs import streams
 from reelhaul_jobs.service.watch.messages import Message
 
 _TERMINAL = (job_pb2.Job.SUCCEEDED, job_pb2.Job.FAILED, job_pb2.Job.CANCELLED)
@@ -19,7 +19,7 @@ def bytes_of(job_id: str, message: Message) -> bytes:
     """*message* flat and serialised, once for all who are told it; empty where another one says the same."""
     form = message.forms.get("flat")
     if form is None:
-        form = message.forms["flat"] = _flat(job_id, watches.proto_of(message))
+        form = message.forms["flat"] = _flat(job_id, streams.proto_of(message))
     return form
 
 

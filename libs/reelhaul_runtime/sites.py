@@ -1,0 +1,78 @@
+"""Sites: the unit that rate limits, cool-downs and circuit breakers count by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+_OPERATORS = (
+    "youtube.com",
+    "x.com",
+    "facebook.com",
+    "dailymotion.com",
+    "reddit.com",
+    "bilibili.com",
+    "tiktok.com",
+    "vimeo.com",
+    "twitch.tv",
+    "instagram.com",
+    "soundcloud.com",
+)
+# Domain -> site. All hosts of one operator share its throttling, so its domains and subdomains are one site.
+_SITES: Mapping[str, str] = {domain: domain for domain in _OPERATORS} | {
+    "youtu.be": "youtube.com",
+    "youtube-nocookie.com": "youtube.com",
+    "youtubekids.com": "youtube.com",
+    "twitter.com": "x.com",
+    "fb.watch": "facebook.com",
+    "fb.com": "facebook.com",
+    "dai.ly": "dailymotion.com",
+    "redd.it": "reddit.com",
+    "b23.tv": "bilibili.com",
+}
+_HOST_PREFIXES = ("www.", "m.", "mobile.")
+_MAX_LENGTH = 255
+
+# A fast path for URLs without user, port or IPv6 address, for which urlsplit() returns the same host.
+_PLAIN_URL = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
+
+
+def site_of(url: str) -> str:
+    """Return the site that *url* belongs to, at most 255 characters.
+
+    The domains of one operator are one site ("youtu.be" and "music.youtube.com" are "youtube.com");
+    any other host is its own site, without "www." and the like.
+    """
+    return _site_of_host(_hostname(url))
+
+
+def host_of(url: str) -> str:
+    """Return the host of *url* in lower case, without "www.", "m." or "mobile."."""
+    return _without_prefix(_hostname(url))
+
+
+def _hostname(url: str) -> str:
+    plain = _PLAIN_URL.match(url)
+    return plain[1].lower() if plain else urlsplit(url).hostname or ""
+
+
+# There are many URLs, but few hosts.
+@lru_cache(maxsize=1024)
+def _site_of_host(hostname: str) -> str:
+    host = _without_prefix(hostname)
+    labels = host.split(".")
+    for start in range(len(labels) - 1):
+        if site := _SITES.get(".".join(labels[start:])):
+            return site
+    return host[:_MAX_LENGTH]
+
+
+def _without_prefix(hostname: str) -> str:
+    host = hostname.rstrip(".").lower()
+    for prefix in _HOST_PREFIXES:
+        rest = host.removeprefix(prefix)
+        if rest != host and "." in rest:
+            return rest
+    return host

@@ -1,0 +1,1 @@
+"""HTTP: ASGI messages, headers and metadata, statuses, and cancellation on disconnect."""

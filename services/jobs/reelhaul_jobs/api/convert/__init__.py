@@ -1,1 +1,0 @@
-"""Proto <-> model: pure, both ways; bounds of incoming fields that are no job's."""

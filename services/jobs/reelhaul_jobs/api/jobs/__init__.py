@@ -1,0 +1,1 @@
+"""JobService: its servicer, and the conversion of its messages."""

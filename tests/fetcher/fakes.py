@@ -1,0 +1,292 @@
+"""Fakes of the fetcher's ports: engine, leases, queue, artifact storage, guard and translator."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
+from reelhaul_fetcher.model.engine_requests import (
+    ExpandOrder,
+    FetchOrder,
+    FetchReport,
+    ListReport,
+    Order,
+    ProbeOrder,
+    Product,
+)
+from reelhaul_fetcher.ports import Listener, ListListener, Stamp, Usage
+from reelhaul_runtime.errors import ReelhaulError, Unavailable
+
+
+class FakeEngine:
+    """Fetches one file of *content*, when ``go`` is set; fails with ``failure`` if there is one."""
+
+    version = "memory 1"
+
+    def __init__(self, content: bytes = b"a video") -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.begun = asyncio.Event()
+        self.stopped = False
+        #: What it fetches is on air, and goes on until it is enough.
+        self.on_air = False
+        self.failure: Exception | None = None
+        self.media = MediaInfo(title="A video", extractor="memory")
+        #: What ``expand`` finds.
+        self.entries: list[PlaylistEntry] = []
+        self.probes = 0
+        #: What ``sites`` finds, and how often it was asked.
+        self.known: list[Extractor] = []
+        self.listings = 0
+        #: The orders, as they came.
+        self.orders: list[Order] = []
+        #: What a fetch says that there will be in all.
+        self.total_bytes = 0
+        self._content = content
+
+    async def check(self) -> None:
+        """As ``ports.Engine.check``."""
+
+    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+        """As ``ports.Engine.fetch``."""
+        self.orders.append(order)
+        path = order.folder / "result.mp4"
+        path.write_bytes(self._content)
+        listener.media(self.media)
+        told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
+        told.total_bytes = self.total_bytes
+        listener.progress(told)
+        if self.on_air:
+            told.stage = Progress.RECORDING
+            listener.progress(told)
+            listener.recording()
+        info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
+        listener.ready(Product(path, info))
+        self.begun.set()
+        try:
+            await (listener.enough if self.on_air else self.go).wait()
+        except asyncio.CancelledError:
+            self.stopped = True
+            raise
+        if self.failure is not None:
+            raise self.failure
+        warnings = (Warned(reason=listener.why_enough),) if self.on_air else ()
+        return FetchReport(self.media, (Product(path, info),), DeliveredMedia(), warnings)
+
+    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+        """As ``ports.Engine.expand``."""
+        self.orders.append(order)
+        listener.media(self.media)
+        listener.entries(self.entries[order.start_position : order.max_entries])
+        self.begun.set()
+        await self.go.wait()
+        return ListReport(self.media, truncated=len(self.entries) > order.max_entries)
+
+    async def sites(self) -> Sequence[Extractor]:
+        """As ``ports.Engine.sites``."""
+        self.listings += 1
+        return self.known
+
+    async def probe(self, order: ProbeOrder) -> MediaInfo:
+        """As ``ports.Engine.probe``."""
+        self.orders.append(order)
+        self.probes += 1
+        await self.go.wait()
+        if isinstance(self.failure, ReelhaulError):
+            raise self.failure
+        return self.media
+
+
+class FakeLeases:
+    """Leases of jobs that are whatever ``specs`` says; ``away`` makes every call fail."""
+
+    def __init__(self, log: list[str], lease_seconds: float = 30.0) -> None:
+        self.log = log
+        self.specs: dict[str, lease_pb2.FetchSpec] = {}
+        self.away = False
+        #: What the next renewals and claims are answered with, instead of yes.
+        self.renewal = lease_service_pb2.RenewResponse()
+        self.refusal: lease_pb2.Refusal | None = None
+        #: Likewise, of outcomes.
+        self.answer = lease_service_pb2.FinishResponse()
+        self.finishes: list[lease_service_pb2.FinishRequest] = []
+        self.renewals: list[lease_service_pb2.RenewRequest] = []
+        self._lease_seconds = lease_seconds
+        self._epochs = itertools.count(1)
+
+    async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
+        """As ``ports.Leases.claim``."""
+        self._check("claim")
+        if self.refusal is not None:
+            return lease_service_pb2.ClaimResponse(refusal=self.refusal)
+        duration = duration_pb2.Duration()
+        duration.FromTimedelta(timedelta(seconds=self._lease_seconds))
+        lease = lease_pb2.Lease(
+            epoch=next(self._epochs),
+            lease_duration=duration,
+            spec=self.specs[request.job],
+            egress=request.slot.egress,
+        )
+        return lease_service_pb2.ClaimResponse(lease=lease)
+
+    async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
+        """As ``ports.Leases.renew``."""
+        self._check("renew")
+        self.renewals.append(request)
+        if self.renewal.WhichOneof("outcome"):
+            return self.renewal
+        return lease_service_pb2.RenewResponse(renewal=lease_pb2.Renewal())
+
+    async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
+        """As ``ports.Leases.finish``."""
+        self._check("finish")
+        self.finishes.append(request)
+        if self.answer.WhichOneof("outcome"):
+            return self.answer
+        now = timestamp_pb2.Timestamp()
+        now.GetCurrentTime()
+        return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now))
+
+    def _check(self, call: str) -> None:
+        self.log.append(call)
+        if self.away:
+            raise Unavailable("jobs", "jobs does not answer")
+
+
+class FakeDelivery:
+    """A work item that writes down what is done with it in *log*."""
+
+    def __init__(self, item: work_pb2.WorkItem, log: list[str]) -> None:
+        self.item = item
+        self._log = log
+
+    async def ack(self) -> None:
+        """As ``ports.Delivery.ack``."""
+        self._log.append("ack")
+
+    async def nak(self, delay: timedelta) -> None:
+        """As ``ports.Delivery.nak``."""
+        self._log.append(f"nak {delay.total_seconds():g}")
+
+    async def in_progress(self) -> None:
+        """As ``ports.Delivery.in_progress``."""
+        self._log.append("in progress")
+
+
+class FakeQueue:
+    """Work items, hints and progress in lists. *log* is shared with its deliveries."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.published: list[work_pb2.ProgressNotice] = []
+        self.said: asyncio.Queue[work_pb2.WorkerNotice] = asyncio.Queue()
+        self._items: asyncio.Queue[work_pb2.WorkItem] = asyncio.Queue()
+        self._hints: asyncio.Queue[work_pb2.StopHint] = asyncio.Queue()
+
+    def put(self, item: work_pb2.WorkItem) -> None:
+        """Queue *item*."""
+        self._items.put_nowait(item)
+
+    def hint(self, hint: work_pb2.StopHint) -> None:
+        """Send *hint*."""
+        self._hints.put_nowait(hint)
+
+    async def next(self) -> FakeDelivery:
+        """As ``ports.Queue.next``."""
+        return FakeDelivery(await self._items.get(), self.log)
+
+    async def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+        """As ``ports.Queue.hints``."""
+        while True:
+            yield await self._hints.get()
+
+    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+        """As ``ports.Queue.publish``."""
+        kept = work_pb2.ProgressNotice()
+        kept.CopyFrom(notice)
+        self.published.append(kept)
+
+    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+        """As ``ports.Queue.say``."""
+        self.said.put_nowait(notice)
+
+
+class FakeArtifacts:
+    """Artifacts in a dict."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, tuple[bytes, Stamp]] = {}
+        #: What was announced, and neither stored nor withdrawn.
+        self.announced: set[Path] = set()
+
+    def announce(self, product: Product, stamp: Stamp) -> None:
+        """As ``ports.Artifacts.announce``."""
+        self.announced.add(product.path)
+
+    async def withdraw(self, folder: Path) -> None:
+        """As ``ports.Artifacts.withdraw``."""
+        self.announced -= {path for path in self.announced if path.parent == folder}
+
+    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+        """As ``ports.Artifacts.store``."""
+        info = ArtifactInfo()
+        info.CopyFrom(product.info)
+        info.name = f"artifacts/{uuid.uuid4()}"
+        content = product.path.read_bytes()
+        info.checksums.sha256 = hashlib.sha256(content).digest()
+        self.announced.discard(product.path)
+        self.stored[info.name] = content, stamp
+        told(len(content))
+        return info
+
+    async def discard(self, names: Sequence[str]) -> None:
+        """As ``ports.Artifacts.discard``."""
+        for name in names:
+            self.stored.pop(name, None)
+
+
+class FakeGuard:
+    """Passes that lead nowhere."""
+
+    def __init__(self) -> None:
+        self.open_passes: set[str] = set()
+        self.used = Usage()
+        #: Bytes and seconds that each pass was opened for.
+        self.budgets: list[tuple[int, float]] = []
+        #: The egress of each pass that was opened.
+        self.egresses: list[str] = []
+
+    async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
+        """As ``ports.Guard.open``."""
+        self.open_passes.add(name)
+        self.budgets.append((byte_limit, seconds))
+        self.egresses.append(egress)
+        return f"http://{name}:secret@127.0.0.1:9"
+
+    async def usage(self, name: str) -> Usage:
+        """As ``ports.Guard.usage``."""
+        return self.used
+
+    async def close(self, name: str) -> Usage:
+        """As ``ports.Guard.close``."""
+        self.open_passes.discard(name)
+        return self.used
+
+
+class FakeTranslator:
+    """Translates by writing the language in front."""
+
+    async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """As ``ports.Translator.translate``."""
+        return [f"[{target}] {text}" for text in texts]
