@@ -1,4 +1,4 @@
-"""Rows <-> model."""
+"""Converts between table rows and the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reelhaul_storage.model import Artifact, NewArtifact, Upload
 
 
 def artifact_values(artifact: Artifact) -> dict[str, Any]:
-    """The columns of *artifact*."""
+    """Return the column values of *artifact*."""
     values = {name: getattr(artifact, name) for name in Artifact.__slots__ if name != "content"}
     content = artifact.content
     values |= {"size": content.size, "sha256": content.sha256, "crc32c": content.crc32c}
@@ -21,14 +21,14 @@ def artifact_values(artifact: Artifact) -> dict[str, Any]:
 
 
 def artifact_from_row(row: RowMapping) -> Artifact:
-    """The artifact that *row* of ``artifacts`` tells of."""
+    """Convert a row of ``artifacts``."""
     values = dict(row)
     content = Digests(values.pop("size"), values.pop("sha256"), values.pop("crc32c"))
     return Artifact(content=content, **values)
 
 
 def upload_values(upload: Upload) -> dict[str, Any]:
-    """The columns of *upload* as it is begun."""
+    """Return the column values of the new upload *upload*."""
     draft = asdict(upload.draft)
     draft["expire_time"] = upload.draft.expire_time.isoformat()
     return {
@@ -48,7 +48,7 @@ def upload_values(upload: Upload) -> dict[str, Any]:
 
 
 def upload_from_row(row: RowMapping) -> Upload:
-    """The upload that *row* of ``uploads``, joined with its claimed blob, tells of."""
+    """Convert a row of ``uploads`` joined with its claimed blob."""
     draft = dict(row["draft"])
     draft["expire_time"] = datetime.fromisoformat(draft["expire_time"])
     return Upload(
