@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Harness
 from tests.sites.background import in_background
 from tests.sites.http import Answer, Request
 from tests.sites.media import made
@@ -41,13 +41,13 @@ def bombing() -> Iterator[Site]:
         yield site
 
 
-async def test_a_page_that_inflates(rig: Rig, bombing: Site) -> None:
+async def test_a_page_that_inflates(harness: Harness, bombing: Site) -> None:
     """It is refused as too large; the engine lives on, and the next fetch goes well."""
-    parent = rig.engine.pid
+    parent = harness.engine.pid
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(bombing.url("/bomb"), memory_bytes=_MEMORY)
+        await harness.fetch(bombing.url("/bomb"), memory_bytes=_MEMORY)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
     assert not failure.value.retryable
-    report = await rig.fetch(bombing.url("/media/360.mp4"), memory_bytes=_MEMORY)
+    report = await harness.fetch(bombing.url("/media/360.mp4"), memory_bytes=_MEMORY)
     assert report.got.height == 360
-    assert parent == rig.engine.pid
+    assert parent == harness.engine.pid

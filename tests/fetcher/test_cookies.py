@@ -19,7 +19,7 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_fetcher.api.convert import question_of
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
-from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
+from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
 from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.probe_cache import Probing, Question
@@ -60,7 +60,7 @@ def test_sealed_at_rest(folder: CookieFolder, tmp_path: Path) -> None:
     assert b"example" not in file.read_bytes()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    jar = folder.jar("ours", "acme")
+    jar = folder.get("ours", "acme")
     assert jar.text == text(LONG)
     assert VALUE not in repr(jar)
 
@@ -72,14 +72,14 @@ def test_whose_they_are(folder: CookieFolder) -> None:
     told = set()
     for name, tenant in (("ours", "other"), ("none", "other")):
         with pytest.raises(ReelhaulError) as failure:
-            folder.jar(name, tenant)
+            folder.get(name, tenant)
         assert reason(failure) == "COOKIES_UNKNOWN"
         told.add(failure.value.text.replace(name, ""))
     assert len(told) == 1
-    assert folder.jar("all", "other").text
+    assert folder.get("all", "other").text
     for name in ("../ours", "OURS", "", "a" * 64, "ours\n"):
         with pytest.raises(ReelhaulError):
-            folder.jar(name, "acme")
+            folder.get(name, "acme")
         with pytest.raises(ValueError, match="a name"):
             folder.add(name, text(LONG), [])
 
@@ -90,15 +90,15 @@ def test_keys(folder: CookieFolder, tmp_path: Path) -> None:
     fresh = Fernet.generate_key().decode()
     stranger = CookieFolder(tmp_path / "cookies", [fresh])
     with pytest.raises(ReelhaulError):
-        stranger.jar("ours", "acme")
+        stranger.get("ours", "acme")
     assert [kept.jar for kept in stranger.kept()] == [None]
     both = CookieFolder(tmp_path / "cookies", [fresh, KEY])
-    assert both.jar("ours", "acme").text == text(LONG)
+    assert both.get("ours", "acme").text == text(LONG)
     both.add("ours", text(LONG, LONG), [])
-    assert stranger.jar("ours", "acme").text == text(LONG, LONG)
+    assert stranger.get("ours", "acme").text == text(LONG, LONG)
     (tmp_path / "cookies/ours.cookies").rename(tmp_path / "cookies/theirs.cookies")
     with pytest.raises(ReelhaulError):
-        both.jar("theirs", "acme")
+        both.get("theirs", "acme")
     with pytest.raises(ValueError, match="base64") as failure:
         CookieFolder(tmp_path, ["a-secret-that-is-no-key"])
     assert "secret" not in str(failure.value)
@@ -124,12 +124,12 @@ def test_first_line(folder: CookieFolder) -> None:
 
 def test_what_is_read() -> None:
     """HttpOnly lines count, years beyond the calendar too; 0 is the end of a session."""
-    found = parsed(
+    found = parse(
         f"#HttpOnly_.a.example\tTRUE\t/\tTRUE\t{10**14}\tn\tv\nb.example\tFALSE\t/\tTRUE\t0\tn\tv\n"
     )
-    assert [cookie.meant_for("www.a.example") for cookie in found] == [True, False]
-    assert [cookie.meant_for("a.example") for cookie in found] == [True, False]
-    assert [cookie.meant_for("www.b.example") for cookie in found] == [False, False]
+    assert [cookie.matches_host("www.a.example") for cookie in found] == [True, False]
+    assert [cookie.matches_host("a.example") for cookie in found] == [True, False]
+    assert [cookie.matches_host("www.b.example") for cookie in found] == [False, False]
     assert [cookie.expires is None for cookie in found] == [False, True]
 
 
@@ -180,7 +180,7 @@ async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
     """A fetch gets its copy in its order, which does not show it; its folder never has one."""
     folder.add("ours", text(LONG), ["local"])
     house = await worked(tmp_path, folder, "ours")
-    (order,) = house.engine.orders
+    (order,) = house.engine.requests
     assert isinstance(order, FetchOrder)
     assert order.cookies == text(LONG)
     assert VALUE not in repr(order)
@@ -191,7 +191,7 @@ async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolde
     """It fails at once, and the site is not asked."""
     folder.add("theirs", text(LONG), ["other"])
     house = await worked(tmp_path, folder, "theirs")
-    assert house.engine.orders == []
+    assert house.engine.requests == []
     assert from_status(house.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
 
 
@@ -216,7 +216,7 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
         await probing.ask(Question(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
     await probing.ask(Question(URL))
-    assert [isinstance(order, ProbeOrder) and order.cookies for order in engine.orders] == [text(LONG), ""]
+    assert [isinstance(order, ProbeOrder) and order.cookies for order in engine.requests] == [text(LONG), ""]
 
 
 @pytest.mark.parametrize(("suite", "tenant"), [(True, "acme"), (False, "theirs")])

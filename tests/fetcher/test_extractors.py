@@ -61,7 +61,7 @@ async def test_a_pattern_of_a_million_ways_ends() -> None:
 async def test_sites_are_listed_once() -> None:
     """Who asks at the same time waits for one listing; the next one finds it there."""
     engine = FakeEngine()
-    engine.known = [Extractor(name=f"extractors/{name}") for name in ("b", "A", "c")]
+    engine.extractors = [Extractor(name=f"extractors/{name}") for name in ("b", "A", "c")]
     sites = Sites(engine)
     pages = await asyncio.gather(*(sites.page(Page(2)) for _ in range(5)))
     assert {tuple(site.name for site in page) for page in pages} == {

@@ -30,6 +30,7 @@ from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel, error_of
 from reelhaul_runtime.rpc.server import serving
 
@@ -80,7 +81,7 @@ async def house(tmp_path: Path) -> AsyncIterator[Front]:
     house = Front(tmp_path)
     probing = Probing(house.engine, house.guard, lambda: datetime.now(UTC))
     unqueued = DirectFetches(house.worker, house.bench)
-    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker)
+    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker, PageTokens("secret"))
     served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(house.working())
@@ -126,7 +127,7 @@ async def test_hanging_up_stops_nothing(house: Front) -> None:
     """A fetch goes on without its caller; who joins it sees its end, one that has ended gives that only."""
     house.engine.go.clear()
     fetch = await house.begun()
-    await house.engine.begun.wait()
+    await house.engine.started.wait()
     joined = asyncio.create_task(house.told(fetch.name))
     house.engine.go.set()
     messages = await joined
@@ -141,7 +142,7 @@ async def test_cancel(house: Front) -> None:
     """Cancelled, it is stopped and its files are gone when the answer comes; its slot is free again."""
     house.engine.go.clear()
     fetch = await house.begun()
-    await house.engine.begun.wait()
+    await house.engine.started.wait()
     watching = asyncio.create_task(house.told(fetch.name))
     answer = await house.cancelled(fetch.name)
     assert answer.state == Fetch.CANCELLED
@@ -180,7 +181,7 @@ async def test_the_same_request_is_one_fetch(house: Front) -> None:
     await house.told(fetch.name)
     (only,) = [message async for message in house.execute(request_id=request_id)]
     assert only.snapshot.state == Fetch.SUCCEEDED
-    assert len(house.engine.orders) == 1
+    assert len(house.engine.requests) == 1
     with pytest.raises(aio.AioRpcError) as refused:
         await house.begun(f"{URL}other", request_id)
     assert error_of(refused.value, "").reason == ErrorReason.REQUEST_ID_REUSED
@@ -230,10 +231,10 @@ async def test_short_of_space(house: Front) -> None:
 
 async def test_a_recording_leaves_its_slot(house: Front) -> None:
     """What is on air is recorded beside the slots; drained, the worker keeps what there is of it."""
-    house.engine.on_air = True
+    house.engine.live = True
     recorded = await house.begun()
-    await house.engine.begun.wait()
-    house.engine.on_air = False
+    await house.engine.started.wait()
+    house.engine.live = False
     assert [message async for message in house.execute()][-1].snapshot.state == Fetch.SUCCEEDED
     drain = house.stub.DrainFetcher(pb.DrainFetcherRequest())
     assert [left.active_count async for left in drain] == [1, 0]
@@ -310,7 +311,7 @@ async def test_fetches_of_jobs_are_shown(house: Front) -> None:
     """What serves a lease is listed and watched as well, and is cancelled by its job only."""
     house.engine.go.clear()
     house.give()
-    await house.engine.begun.wait()
+    await house.engine.started.wait()
     (fetch,) = (await house.listed()).fetches
     assert (fetch.attempt, fetch.state) == (f"{JOB}/attempts/1", Fetch.RUNNING)
     with pytest.raises(aio.AioRpcError) as refused:
@@ -327,9 +328,9 @@ async def test_a_lost_lease_is_shown(house: Front) -> None:
     """A fetch whose lease was lost is CANCELLED, when its files are gone."""
     house.engine.go.clear()
     house.give()
-    await house.engine.begun.wait()
+    await house.engine.started.wait()
     (fetch,) = (await house.listed()).fetches
-    house.leases.answer.refusal.reason = lease_pb2.Refusal.LOST
+    house.leases.finish_response.refusal.reason = lease_pb2.Refusal.LOST
     house.engine.go.set()
     assert (await house.told(fetch.name))[-1].snapshot.state == Fetch.CANCELLED
     assert house.artifacts.stored == {}
@@ -414,7 +415,7 @@ async def test_draining_without_a_listener(house: Front) -> None:
     """A drain goes on where its caller hangs up; a job in work goes back when its time is over."""
     house.engine.go.clear()
     house.give()
-    await house.engine.begun.wait()
+    await house.engine.started.wait()
     request = pb.DrainFetcherRequest()
     request.grace.FromMilliseconds(50)
     call = house.stub.DrainFetcher(request)

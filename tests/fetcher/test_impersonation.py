@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from pydantic import ValidationError
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Harness
 from tests.fetcher.guarding import PUBLIC, Site, a_site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -25,7 +25,7 @@ no_curl = pytest.mark.skipif(find_spec("curl_cffi") is None, reason="curl_cffi i
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser(engine_environment: dict[str, str], tmp_path_factory) -> AsyncIterator[Rig]:
+async def browser(engine_environment: dict[str, str], tmp_path_factory) -> AsyncIterator[Harness]:
     """An engine that one site takes for Chrome."""
     config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
     access = Access(impersonate={PUBLIC: "chrome"})
@@ -34,7 +34,7 @@ async def browser(engine_environment: dict[str, str], tmp_path_factory) -> Async
         YtDlpEngine.open(engine_environment, "test-worker", access) as engine,
     ):
         await engine.warm()
-        yield Rig(engine, guard, tmp_path_factory.mktemp("work"))
+        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
 
 
 def page(site: Site, path: str, *, location: str = "") -> str:
@@ -51,7 +51,7 @@ def page(site: Site, path: str, *, location: str = "") -> str:
 
 @pytest.mark.asyncio(loop_scope="module")
 @no_curl
-async def test_taken_for_a_browser(browser: Rig) -> None:
+async def test_taken_for_a_browser(browser: Harness) -> None:
     """The site sees Chrome's greeting, and all of it came through the pass."""
     async with a_site() as site:
         proxy = await browser.guard.open("x", 0)
@@ -65,7 +65,7 @@ async def test_taken_for_a_browser(browser: Rig) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 @no_curl
-async def test_no_pass_no_way(browser: Rig) -> None:
+async def test_no_pass_no_way(browser: Harness) -> None:
     """Without an open pass the browser reaches nothing: it has no other way than the guard."""
     async with a_site() as site:
         proxy = await browser.guard.open("y", 0)
@@ -78,7 +78,7 @@ async def test_no_pass_no_way(browser: Rig) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 @no_curl
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_redirects_inside_are_refused(browser: Rig, scheme: str) -> None:
+async def test_redirects_inside_are_refused(browser: Harness, scheme: str) -> None:
     """What a site leads the browser to is judged by the guard, plain and in tunnels."""
     async with a_site() as site, a_site("127.0.0.3") as inside:
         url = page(site, "/go", location=f"{scheme}://127.0.0.3:{inside.port}/")

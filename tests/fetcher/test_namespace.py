@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Harness
 from tests.fetcher.guarding import PUBLIC
 from tests.sites.site import Site
 
@@ -54,9 +54,9 @@ async def space() -> AsyncIterator[Namespace]:
 
 
 @pytest.fixture
-async def rig(
+async def harness(
     space: Namespace, engine_environment: dict[str, str], tmp_path: Path
-) -> AsyncIterator[tuple[Rig, GuardProcess]]:
+) -> AsyncIterator[tuple[Harness, GuardProcess]]:
     """An engine inside, its guard outside."""
     config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
     async with (
@@ -64,7 +64,7 @@ async def rig(
         YtDlpEngine.open(engine_environment, "test-worker", namespace=space) as engine,
     ):
         await engine.warm()
-        yield Rig(engine, guard, tmp_path), guard
+        yield Harness(engine, guard, tmp_path), guard
 
 
 def inside(space: Namespace, *places: tuple[str, int]) -> dict[str, object]:
@@ -81,14 +81,16 @@ def inside(space: Namespace, *places: tuple[str, int]) -> dict[str, object]:
     return told
 
 
-async def test_fetches_come(rig: tuple[Rig, GuardProcess], site: Site) -> None:
+async def test_fetches_come(harness: tuple[Harness, GuardProcess], site: Site) -> None:
     """A download through the door is as any other, and its bytes are counted."""
-    engine, _ = rig
+    engine, _ = harness
     report = await engine.fetch(site.url("/watch/demo"), FormatSpec(max_height=360))
     assert report.got.height == 360
 
 
-async def test_nothing_else_is_reached(rig: tuple[Rig, GuardProcess], space: Namespace, site: Site) -> None:
+async def test_nothing_else_is_reached(
+    harness: tuple[Harness, GuardProcess], space: Namespace, site: Site
+) -> None:
     """Not the site beside the guard, not this machine, not the world: no road leads to them."""
     door = space.listener.getsockname()
     port = urlsplit(site.origin).port or 80
@@ -101,17 +103,17 @@ async def test_nothing_else_is_reached(rig: tuple[Rig, GuardProcess], space: Nam
     assert len(told) == 3
 
 
-async def test_the_engine_lives_there(rig: tuple[Rig, GuardProcess], space: Namespace) -> None:
+async def test_the_engine_lives_there(harness: tuple[Harness, GuardProcess], space: Namespace) -> None:
     """The warm parent, from which each fetch is forked, is in that network and not in ours."""
-    engine, _ = rig
+    engine, _ = harness
     theirs = os.stat(f"/proc/{engine.engine.pid}/ns/net")
     assert theirs.st_ino == os.fstat(space.network).st_ino
     assert theirs.st_ino != os.stat("/proc/self/ns/net").st_ino
 
 
-async def test_both_may_die(rig: tuple[Rig, GuardProcess], site: Site) -> None:
+async def test_both_may_die(harness: tuple[Harness, GuardProcess], site: Site) -> None:
     """The next parent lives in the same network, the next guard listens at the same door."""
-    engine, guard = rig
+    engine, guard = harness
     os.kill(guard._guard.pid, 9)
     os.kill(parent := engine.engine.pid, 9)
     async with asyncio.timeout(30):

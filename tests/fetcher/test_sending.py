@@ -18,7 +18,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.model.engine_requests import Product
-from reelhaul_fetcher.ports import Stamp
+from reelhaul_fetcher.ports import ArtifactMetadata
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_storage.app import running
@@ -26,7 +26,7 @@ from reelhaul_storage.settings import Settings
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["StorageService"]
 _TOKEN = "only the suite knows"
-_STAMP = Stamp("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
+_STAMP = ArtifactMetadata("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
 
 
 class Link:
@@ -219,7 +219,7 @@ async def test_discarded(port: int, tmp_path: Path):
         artifacts = ArtifactUploader(direct, file.parent / "not shared")
         info = await artifacts.store(_product(file), _STAMP, lambda _: None)
         for _ in range(2):
-            await artifacts.discard([info.name])
+            await artifacts.delete([info.name])
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts
 
@@ -232,7 +232,7 @@ async def test_changed_after_it_was_hashed(port: int, tmp_path: Path):
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         artifacts = ArtifactUploader(direct, tmp_path / "not shared", patience=0)
-        artifacts.announce(product, _STAMP)
+        artifacts.prepare(product, _STAMP)
         while not (await stub.ListUploads(pb.ListUploadsRequest())).uploads:
             pass
         file.write_bytes(b"a fil_")
@@ -258,9 +258,9 @@ async def test_taken_over(port: int, tmp_path: Path, shared: Path, announced: bo
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts, product = ArtifactUploader(direct, shared.parent), _product(shared / "film.mp4")
         if announced:
-            artifacts.announce(product, _STAMP)
+            artifacts.prepare(product, _STAMP)
         info = await artifacts.store(product, _STAMP, told.append)
-        await artifacts.withdraw(shared)
+        await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert len((await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts) == 1
     assert info.checksums.sha256 == hashlib.sha256(b"a film").digest()
@@ -275,9 +275,9 @@ async def test_announced_as_another(port: int, tmp_path: Path, shared: Path):
     other = Product(film.path, media_pb2.ArtifactInfo(size_bytes=6, file_name="Other.mp4"))
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, shared.parent)
-        artifacts.announce(film, _STAMP)
+        artifacts.prepare(film, _STAMP)
         assert (await artifacts.store(other, _STAMP, lambda _: None)).file_name == "Other.mp4"
-        await artifacts.withdraw(shared)
+        await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert not (await stub.ListUploads(pb.ListUploadsRequest())).uploads
 
@@ -287,8 +287,8 @@ async def test_announced_and_withdrawn(port: int, tmp_path: Path, shared: Path, 
     """A file that was announced and did not pass leaves nothing with storage, and is still there."""
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, shared.parent if reached else tmp_path / "not shared")
-        artifacts.announce(_product(shared / "film.mp4"), _STAMP)
-        await artifacts.withdraw(shared)
+        artifacts.prepare(_product(shared / "film.mp4"), _STAMP)
+        await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert not (await stub.ListUploads(pb.ListUploadsRequest())).uploads
     assert not list((tmp_path / "storage" / "artifacts" / "staging").iterdir())
@@ -302,7 +302,7 @@ async def test_thought_to_be_shared(port: int, tmp_path: Path):
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, tmp_path)
         for _ in range(2):
-            artifacts.announce(_product(file), _STAMP)
+            artifacts.prepare(_product(file), _STAMP)
             info = await artifacts.store(_product(file), _STAMP, lambda _: None)
             assert info.checksums.sha256 == hashlib.sha256(b"a film").digest()
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
@@ -314,8 +314,8 @@ async def test_announced_while_storage_is_away(tmp_path: Path, shared: Path):
     async with channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
         artifacts = ArtifactUploader(nowhere, shared.parent, patience=0)
         product = _product(shared / "film.mp4")
-        artifacts.announce(product, _STAMP)
+        artifacts.prepare(product, _STAMP)
         with pytest.raises(ReelhaulError) as failure:
             await artifacts.store(product, _STAMP, lambda _: None)
-        await artifacts.withdraw(shared)
+        await artifacts.cancel_prepared(shared)
     assert failure.value.reason == ErrorReason.STORAGE_UNAVAILABLE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.fetcher.conftest import Heard, Rig
+from tests.fetcher.conftest import FetchListener, Harness
 from tests.sites.site import Site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -72,22 +72,22 @@ def test_a_file_that_takes_over(taster: InspectorProcess, tmp_path: Path, site: 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_fetch_whose_taster_dies(rig: Rig, site: Site) -> None:
+async def test_a_fetch_whose_taster_dies(harness: Harness, site: Site) -> None:
     """The fetch ends with a word about the file; the engine lives on, and nothing is left of the two."""
-    heard = Heard()
-    fetch = asyncio.create_task(rig.fetch(site.url("/media/360.mp4?media.rate=400000"), None, heard))
+    listener = FetchListener()
+    fetch = asyncio.create_task(harness.fetch(site.url("/media/360.mp4?media.rate=400000"), None, listener))
     async with asyncio.timeout(20):
-        while not any(progress.downloaded_bytes for progress in heard.seen):  # noqa: ASYNC110 - it tells nobody
+        while not any(progress.downloaded_bytes for progress in listener.progress_updates):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.02)
-    (child,) = psutil.Process(rig.engine.pid).children()
+    (child,) = psutil.Process(harness.engine.pid).children()
     (found,) = child.children()
     found.kill()
     with pytest.raises(ReelhaulError, match="ended with -9") as failure:
         await fetch
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
     assert not child.is_running()
-    assert (await rig.fetch(site.url("/media/360.mp4"))).got.height == 360
-    assert not psutil.Process(rig.engine.pid).children()
+    assert (await harness.fetch(site.url("/media/360.mp4"))).got.height == 360
+    assert not psutil.Process(harness.engine.pid).children()
 
 
 @pytest.mark.parametrize(

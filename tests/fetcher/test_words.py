@@ -30,14 +30,14 @@ again
 
 def test_subtitles_in_all_formats() -> None:
     """WebVTT in; SubRip, WebVTT, a transcript and JSON out."""
-    cues = subtitles.read(VTT, "vtt")
+    cues = subtitles.parse(VTT, "vtt")
     assert (
-        subtitles.write(cues, Form.SRT)
+        subtitles.render(cues, Form.SRT)
     ) == "1\n00:00:01,000 --> 00:00:02,500\nHello you & me\n\n2\n00:00:05,000 --> 00:00:06,000\nagain\n\n"
-    assert "00:00:01.000 --> 00:00:02.500\nHello you &amp; me" in subtitles.write(cues, Form.VTT)
-    assert subtitles.write(cues, Form.TXT) == "Hello you & me\n\nagain\n"
-    assert json.loads(subtitles.write(cues, Form.JSON))[1] == {"start": 5.0, "end": 6.0, "text": "again"}
-    assert cues == subtitles.read(subtitles.write(cues, Form.SRT), "srt")
+    assert "00:00:01.000 --> 00:00:02.500\nHello you &amp; me" in subtitles.render(cues, Form.VTT)
+    assert subtitles.render(cues, Form.TXT) == "Hello you & me\n\nagain\n"
+    assert json.loads(subtitles.render(cues, Form.JSON))[1] == {"start": 5.0, "end": 6.0, "text": "again"}
+    assert cues == subtitles.parse(subtitles.render(cues, Form.SRT), "srt")
 
 
 def test_rolling_captions_are_said_once() -> None:
@@ -49,7 +49,7 @@ def test_rolling_captions_are_said_once() -> None:
         subtitles.Cue(4, 4.01, "two"),
         subtitles.Cue(4.01, 6, "two\nthree"),
     ]
-    assert [cue.text for cue in subtitles.without_rolling(rolling)] == ["one", "two", "three"]
+    assert [cue.text for cue in subtitles.remove_rolling_lines(rolling)] == ["one", "two", "three"]
 
 
 def test_json3() -> None:
@@ -58,14 +58,14 @@ def test_json3() -> None:
         {"tStartMs": 1000, "dDurationMs": 500, "segs": [{"utf8": "so"}, {"utf8": " it is"}]},
         {"tStartMs": 1500, "aAppend": 1, "segs": [{"utf8": "\n"}]},
     ]
-    assert [subtitles.Cue(1.0, 1.5, "so it is")] == subtitles.read(json.dumps({"events": events}), "json3")
+    assert [subtitles.Cue(1.0, 1.5, "so it is")] == subtitles.parse(json.dumps({"events": events}), "json3")
 
 
 @pytest.mark.parametrize("text", ["", "no cues here", "<html>404</html>"])
 def test_what_is_no_subtitle(text: str) -> None:
     """A page instead of subtitles is not taken for them."""
     with pytest.raises(ValueError, match="no cues"):
-        subtitles.read(text, "vtt")
+        subtitles.parse(text, "vtt")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_fetcher.ports import Cookies, Translator
+from reelhaul_fetcher.ports import CookieStore, Translator
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
@@ -39,12 +39,12 @@ from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
-from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import bundle, environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -103,7 +103,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
         probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing, Sites(engine), DirectFetches(worker, bench), worker)
+        servicer = FetcherServicer(
+            probing, Sites(engine), DirectFetches(worker, bench), worker, PageTokens(token)
+        )
         presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
         saying = asyncio.create_task(presence.say(queue))
         stack.push_async_callback(cancel_and_wait, saying)
@@ -168,13 +170,13 @@ def _environment(settings: Settings) -> dict[str, str]:
     place = settings.data_dir.absolute()
     home = place / "run" / "engine"
     home.mkdir(parents=True, exist_ok=True)
-    ca_bundle = certificates.bundle(settings.fetcher_ca_file, home)
+    ca_bundle = bundle(settings.fetcher_ca_file, home)
     return environment(
         tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )
 
 
-def _cookies(settings: Settings) -> Cookies | None:
+def _cookies(settings: Settings) -> CookieStore | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul_runtime.identity import NoAuthentication
-from reelhaul_runtime.page_tokens import Pages
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
@@ -43,7 +43,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         servicer = StorageServicer(  # type: ignore[abstract]
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
             Artifacts(catalog, blobs, garbage_collector, now),
-            Pages(settings.suite_token, now),
+            PageTokens(settings.suite_token, now),
             now,
             backend=blobs.backend,
             default_ttl=timedelta(days=settings.storage_default_ttl_days),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,13 +9,13 @@ from datetime import timedelta
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
-from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.service.probe_cache import Probe, Question, estimate
 from reelhaul_fetcher.service.sites import Page
 from reelhaul_runtime import identity
-from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
+from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import fields, formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -113,46 +111,24 @@ def admitted(url: str) -> str:
 
 
 _MAX_SEARCH = 100
-# Bytes of a page token that tell which list it is of.
-_MARK = 6
 
 
-def page_of(request: fetcher_service_pb2.ListExtractorsRequest) -> Page:
+def page_of(request: fetcher_service_pb2.ListExtractorsRequest, page_tokens: PageTokens) -> Page:
     """Which sites *request* asks for. Raises FIELD_INVALID, PAGE_TOKEN_INVALID."""
     if len(request.search) > _MAX_SEARCH:
         raise FieldInvalid("search", f"must be at most {_MAX_SEARCH} characters")
     search = request.search.casefold()
-    return Page(page_size(request.page_size), _after(request.page_token, search), search)
+    position = page_tokens.read(f"extractors {search}", request.page_token)
+    return Page(page_size(request.page_size), position[0] if position else "", search)
 
 
-def sites_answer(page: Page, found: Sequence[Extractor]) -> fetcher_service_pb2.ListExtractorsResponse:
+def sites_answer(
+    page: Page, found: Sequence[Extractor], page_tokens: PageTokens
+) -> fetcher_service_pb2.ListExtractorsResponse:
     """*found*, which *page* asked for: one more than its size where more follow."""
     shown = found[: page.size]
-    more = _token(shown[-1].name, page.search) if found[page.size :] else ""
+    more = page_tokens.create(f"extractors {page.search}", shown[-1].name) if found[page.size :] else ""
     return fetcher_service_pb2.ListExtractorsResponse(extractors=shown, next_page_token=more)
-
-
-def _token(name: str, search: str) -> str:
-    """Where a page of *search* ended. It is no secret and carries no authority."""
-    return base64.urlsafe_b64encode(_mark(search) + name.encode()).rstrip(b"=").decode()
-
-
-def _after(token: str, search: str) -> str:
-    """The name behind which the page begins; PAGE_TOKEN_INVALID."""
-    if not token:
-        return ""
-    try:
-        told = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        mark, name = told[:_MARK], told[_MARK:].decode()
-    except ValueError:
-        mark, name = b"", ""
-    if mark != _mark(search):
-        raise ReelhaulError(ErrorReason.PAGE_TOKEN_INVALID, "the page token is damaged or of another list")
-    return name
-
-
-def _mark(search: str) -> bytes:
-    return hashlib.sha256(search.encode()).digest()[:_MARK]
 
 
 _DEFAULT_PAGE, _MAX_PAGE = 50, 1000

@@ -16,6 +16,7 @@ from reelhaul_fetcher.service.fetches import Tracked
 from reelhaul_fetcher.service.probe_cache import Probing
 from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.worker import Worker
+from reelhaul_runtime.page_tokens import PageTokens
 
 Context = aio.ServicerContext[Any, Any]
 Told = TypeVar("Told", fetcher_service_pb2.ExecuteFetchResponse, fetcher_service_pb2.WatchFetchResponse)
@@ -24,8 +25,10 @@ Told = TypeVar("Told", fetcher_service_pb2.ExecuteFetchResponse, fetcher_service
 class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     """All of FetcherService."""
 
-    def __init__(self, probing: Probing, sites: Sites, unqueued: DirectFetches, worker: Worker) -> None:
-        self._probing, self._sites = probing, sites
+    def __init__(
+        self, probing: Probing, sites: Sites, unqueued: DirectFetches, worker: Worker, page_tokens: PageTokens
+    ) -> None:
+        self._probing, self._sites, self._page_tokens = probing, sites, page_tokens
         self._unqueued, self._fetches, self._worker = unqueued, unqueued.fetches, worker
 
     async def ProbeMedia(
@@ -89,8 +92,8 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         context: Context,
     ) -> fetcher_service_pb2.ListExtractorsResponse:
         """Sites that the engine reads, by name."""
-        page = page_of(request)
-        return sites_answer(page, await self._sites.page(page))
+        page = page_of(request, self._page_tokens)
+        return sites_answer(page, await self._sites.page(page), self._page_tokens)
 
     async def GetExtractor(
         self,

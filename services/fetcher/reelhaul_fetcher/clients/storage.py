@@ -21,7 +21,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_fetcher.clients.upload_messages import digest, info_of, messages, request_for
 from reelhaul_fetcher.model.engine_requests import Product
-from reelhaul_fetcher.ports import Stamp
+from reelhaul_fetcher.ports import ArtifactMetadata
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import status_as_errors
 
@@ -57,27 +57,29 @@ class ArtifactUploader:
         self._apart_until = float("-inf")
         self._announced: dict[Path, tuple[Product, asyncio.Task[_Begun]]] = {}
 
-    def announce(self, product: Product, stamp: Stamp) -> None:
+    def prepare(self, product: Product, stamp: ArtifactMetadata) -> None:
         """As ``ports.Artifacts.announce``."""
         if product.path not in self._announced:
             self._announced[product.path] = product, asyncio.create_task(self._begun(product, stamp))
 
-    async def withdraw(self, folder: Path) -> None:
+    async def cancel_prepared(self, folder: Path) -> None:
         """As ``ports.Artifacts.withdraw``."""
         for path in [path for path in self._announced if path.parent == folder]:
             await self._undo(self._announced.pop(path)[1])
 
-    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+    async def store(
+        self, product: Product, stamp: ArtifactMetadata, on_progress: Callable[[int], None]
+    ) -> ArtifactInfo:
         """As ``ports.Artifacts.store``."""
         uploads: list[str] = []
         try:
-            return await self._persisted(product, stamp, uploads, told)
+            return await self._persisted(product, stamp, uploads, on_progress)
         except BaseException:
             # Cancelled or given up: nobody goes on with it, and its bytes would lie until they expire.
             await asyncio.shield(self._drop(uploads))
             raise
 
-    async def discard(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> None:
         """As ``ports.Artifacts.discard``."""
         for name in names:
             request = storage_service_pb2.DeleteArtifactRequest(name=name, allow_missing=True)
@@ -95,7 +97,7 @@ class ArtifactUploader:
         elif beginning.exception() is None and (upload := beginning.result().upload):
             await self._drop([upload.name])
 
-    async def _begun(self, product: Product, stamp: Stamp) -> _Begun:
+    async def _begun(self, product: Product, stamp: ArtifactMetadata) -> _Begun:
         begun = _Begun(await self._request(product, stamp))
         try:
             begun.upload = await self._stub.CreateUpload(begun.request)
@@ -103,7 +105,9 @@ class ArtifactUploader:
             log.warning("not begun", extra={"job": stamp.job, "cause": error.details()})
         return begun
 
-    async def _request(self, product: Product, stamp: Stamp) -> storage_service_pb2.CreateUploadRequest:
+    async def _request(
+        self, product: Product, stamp: ArtifactMetadata
+    ) -> storage_service_pb2.CreateUploadRequest:
         request = request_for(product, stamp)
         apart = asyncio.get_running_loop().time() < self._apart_until
         if product.path.is_relative_to(self._shared) and not apart:
@@ -112,7 +116,7 @@ class ArtifactUploader:
             request.expected_checksums.sha256 = await asyncio.to_thread(digest, product.path)
         return request
 
-    async def _first(self, product: Product, stamp: Stamp) -> _Begun:
+    async def _first(self, product: Product, stamp: ArtifactMetadata) -> _Begun:
         """The upload of *product* as it was announced, else a new one."""
         announced, beginning = self._announced.get(product.path, (None, None))
         if beginning is not None and announced == product:
@@ -123,7 +127,7 @@ class ArtifactUploader:
         return _Begun(await self._request(product, stamp))
 
     async def _persisted(
-        self, product: Product, stamp: Stamp, uploads: list[str], told: Callable[[int], None]
+        self, product: Product, stamp: ArtifactMetadata, uploads: list[str], told: Callable[[int], None]
     ) -> ArtifactInfo:
         """Store, again and again while that may help; *uploads* hears which there are."""
         give_up = asyncio.get_running_loop().time() + self._patience

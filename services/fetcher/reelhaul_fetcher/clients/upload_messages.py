@@ -12,12 +12,12 @@ from typing import BinaryIO
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2, upload_pb2
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_fetcher.model.engine_requests import Product
-from reelhaul_fetcher.ports import Stamp
+from reelhaul_fetcher.ports import ArtifactMetadata
 
 _CHUNK_BYTES = 512 * 1024
 
 
-def request_for(product: Product, stamp: Stamp) -> storage_service_pb2.CreateUploadRequest:
+def request_for(product: Product, stamp: ArtifactMetadata) -> storage_service_pb2.CreateUploadRequest:
     """Asks for an upload of *product*, the same one however often it is sent."""
     info = product.info
     artifact = artifact_pb2.Artifact(

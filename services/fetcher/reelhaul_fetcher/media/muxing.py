@@ -68,12 +68,12 @@ def pack(
 
     Raises FfmpegFailed.
     """
-    spans = cut.spans if cut and cut.cuts else ()
+    spans = cut.ranges if cut and cut.removes_something else ()
     extension = output.suffix.lstrip(".")
     fitting = (trimmings or EmbeddedExtras()).fitting(extension)
     command = [*ffmpeg.QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
     # Copied sound is cut as it goes out: on its way in, it begins at whatever its file can seek to.
-    late = spans[0] if len(spans) == 1 and not how.encodes else None
+    late = spans[0] if len(spans) == 1 and not how.transcodes else None
     for span, path in product([None] if late or not spans else spans, inputs):
         command += [*_within(span), *LOCAL_ONLY, "-i", str(path)]
     opened = len(inputs) * max(1, len(spans))

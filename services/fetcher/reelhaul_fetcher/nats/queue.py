@@ -72,7 +72,7 @@ class JetStreamQueue:
         await asyncio.wait({lane.waiting() for lane in order}, return_when=asyncio.FIRST_COMPLETED)
         return next((found for lane in order if (found := lane.taken()) is not None), None)
 
-    async def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+    async def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
         while True:
             # The subscription outlives reconnections; only making it needs a broker.
@@ -83,13 +83,13 @@ class JetStreamQueue:
                         yield work_pb2.StopHint.FromString(message.data)
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``. Not awaited by the broker: the next one is a quarter second away."""
         with suppress(NatsError):
             subject = f"progress.{notice.job.removeprefix('jobs/')}"
             await self._client.publish(subject, notice.SerializeToString())
 
-    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
         """As ``ports.Queue.say``. Not awaited by the broker: it is said again."""
         with suppress(NatsError):
             await self._client.publish(f"workers.{_token(notice.worker)}", notice.SerializeToString())

@@ -14,15 +14,15 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.disk_limits import Use
-from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
+from reelhaul_fetcher.model.disk_limits import DiskUsage
+from reelhaul_fetcher.ports import Delivery, Leases, Usage, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader
 from reelhaul_fetcher.service.fetches import Fetches, Tracked
 from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
-from reelhaul_fetcher.service.progress_reporter import Reporter
+from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import ReelhaulError
@@ -36,7 +36,7 @@ class AttemptContext:
     """What every attempt of a worker works with."""
 
     leases: Leases
-    queue: Queue
+    queue: WorkQueue
     fetching: Downloader
     room: DiskMonitor
     worker: str
@@ -61,7 +61,7 @@ class Attempt:
         self.epoch = 0
         self._usage = Usage()
         self._hint = asyncio.Event()
-        self._reporter: Reporter | None = None
+        self._reporter: ProgressReporter | None = None
         self._work: asyncio.Task[Finish.Succeeded] | None = None
         self._stopped: Stop | None = None
 
@@ -86,13 +86,13 @@ class Attempt:
             outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.released_for_disk()
         )
 
-    def use(self) -> Use:
+    def use(self) -> DiskUsage:
         """What it takes of the disk. Blocks for a look at its folder."""
         written = self._bench.fetching.scratch.used_bytes(self.job, self.epoch)
         latest = self._reporter.latest if self._reporter else Progress()
         # Later stages make one file out of another; how large that is, nobody knows.
         coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
-        return Use(written, max(0, coming - written))
+        return DiskUsage(written, max(0, coming - written))
 
     def end_recording(self, why: Warned.Reason.ValueType = Warned.RECORDING_CUT) -> None:
         """If it records, that is enough: what there is becomes its file."""
@@ -130,19 +130,19 @@ class Attempt:
             request_id=str(uuid.uuid4()),
         )
 
-    def _reporting(self, lease: lease_pb2.Lease) -> Reporter:
+    def _reporting(self, lease: lease_pb2.Lease) -> ProgressReporter:
         number = self._delivery.item.attempt
         if self.fetch is None:
             self.fetch = self._bench.fetches.begin(lease.spec, f"{self.job}/attempts/{number}")
-        reporter = Reporter(self._bench.queue, self.job, lease.epoch, number, self.renew_now)
-        reporter.on_recording = self._recording
+        reporter = ProgressReporter(self._bench.queue, self.job, lease.epoch, number, self.renew_now)
+        reporter.recording_callback = self._recording
         if lease.spec.recording_stopped:
             # It takes a moment: no room beside the slots is needed for that.
-            reporter.on_recording = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
+            reporter.recording_callback = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
         reporter.on_published = self.fetch.progressed
         return reporter
 
-    async def _outcome(self, lease: lease_pb2.Lease, reporter: Reporter) -> Stop:
+    async def _outcome(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Stop:
         """How the work under *lease* ended."""
         self._work = asyncio.create_task(self._worked(lease, reporter))
         if self._stopped is not None:
@@ -172,7 +172,7 @@ class Attempt:
             return Finish(succeeded=self._work.result())
         return await self._unsuccessful(error, lease)
 
-    async def _worked(self, lease: lease_pb2.Lease, reporter: Reporter) -> Finish.Succeeded:
+    async def _worked(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Finish.Succeeded:
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(seconds or None) as deadline:
@@ -209,12 +209,12 @@ class Attempt:
         if self._work is not None:
             self._work.cancel()
 
-    async def _finish(self, request: Finish, reporter: Reporter) -> None:
+    async def _finish(self, request: Finish, reporter: ProgressReporter) -> None:
         """Tell the outcome until jobs answers, however long it is away; then settle the item."""
         failpoints.reached("fetcher.finish.before")
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
-        request.http_statuses.update(reporter.sightings.http_statuses)
+        request.http_statuses.update(reporter.status_counts.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
         answer = await lease_keeper.finish(self._bench.leases, request, self._bench.worker)
@@ -224,7 +224,7 @@ class Attempt:
             self.committed = request
         if not (committed and request.HasField("succeeded")):
             # Nobody will ask for it.
-            await self._bench.fetching.artifacts.discard(stored)
+            await self._bench.fetching.artifacts.delete(stored)
         if answer is None:
             await self._delivery.nak(timedelta(seconds=30))
         elif answer.HasField("refusal"):

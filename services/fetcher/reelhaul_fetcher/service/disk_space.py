@@ -32,7 +32,7 @@ class DiskMonitor:
         except OSError:
             log.exception("the disk cannot be looked at")
             self.free_bytes = 0
-        before, self.short = self.short, self.marks.short(self.free_bytes, before=self.short)
+        before, self.short = self.short, self.marks.is_short(self.free_bytes, before=self.short)
         told = {"free_bytes": self.free_bytes, "wanted_bytes": self.marks.pause}
         if self.short and not before:
             log.warning("short of disk space; no work is taken", extra=told)

@@ -19,9 +19,9 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
 from reelhaul_fetcher.model.progress import Watchdog
-from reelhaul_fetcher.ports import Artifacts, Engine, Guard, Scratch, Stamp, Usage
+from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Guard, Scratch, Usage
 from reelhaul_fetcher.service.cookie_login import SiteCookies
-from reelhaul_fetcher.service.progress_reporter import Reporter
+from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import site_of
 
@@ -61,34 +61,36 @@ class Downloader:
 
     engine: Engine
     guard: Guard
-    artifacts: Artifacts
+    artifacts: ArtifactStore
     scratch: Scratch
     limits: Limits
     egresses: Egresses = field(default_factory=Egresses)
     signing: SiteCookies = field(default_factory=SiteCookies)
 
-    async def download(self, job: str, lease: lease_pb2.Lease, reporter: Reporter) -> tuple[Succeeded, Usage]:
+    async def download(
+        self, job: str, lease: lease_pb2.Lease, reporter: ProgressReporter
+    ) -> tuple[Succeeded, Usage]:
         """Do what *lease* asks. Raises what ended it; the folder and the pass are gone then."""
         if lease.spec.HasField("expansion"):
             return await self._expanded(job, lease, reporter)
-        folder, infos = self.scratch.make(job, lease.epoch), list[ArtifactInfo]()
+        folder, infos = self.scratch.create(job, lease.epoch), list[ArtifactInfo]()
         stamp = _stamp(job, lease)
-        reporter.on_ready = lambda product: self.artifacts.announce(product, stamp)
+        reporter.on_ready = lambda product: self.artifacts.prepare(product, stamp)
         try:
             try:
                 report, usage = await self._receive(job, lease, folder, reporter)
                 await self._store(report.products, stamp, reporter, infos)
             finally:
-                await asyncio.shield(self.artifacts.withdraw(folder))
+                await asyncio.shield(self.artifacts.cancel_prepared(folder))
                 await asyncio.shield(self.scratch.remove(folder))
         except BaseException:
-            await asyncio.shield(self.artifacts.discard([info.name for info in infos]))
+            await asyncio.shield(self.artifacts.delete([info.name for info in infos]))
             raise
         done = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
         return done, usage
 
     async def _expanded(
-        self, job: str, lease: lease_pb2.Lease, reporter: Reporter
+        self, job: str, lease: lease_pb2.Lease, reporter: ProgressReporter
     ) -> tuple[Succeeded, Usage]:
         """Page through the list; every entry is with jobs when this returns."""
         asked, cookies = lease.spec.expansion, self._cookies(lease)
@@ -108,7 +110,7 @@ class Downloader:
         return done, usage
 
     async def _receive(
-        self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: Reporter
+        self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: ProgressReporter
     ) -> tuple[FetchReport, Usage]:
         limit = _smaller(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
         cookies = self._cookies(lease)
@@ -125,7 +127,7 @@ class Downloader:
         lease: lease_pb2.Lease,
         byte_limit: int,
         work: Callable[[str], Coroutine[Any, Any, T]],
-        reporter: Reporter,
+        reporter: ProgressReporter,
     ) -> tuple[T, Usage]:
         """What *work* makes of a pass of its own, and what went through that."""
         name = f"{job.removeprefix('jobs/')}-{lease.epoch}"
@@ -171,7 +173,7 @@ class Downloader:
             stopped=lease.spec.recording_stopped,
         )
 
-    async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: Reporter) -> T:
+    async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: ProgressReporter) -> T:
         """The engine's report. Raises UPSTREAM_STALLED where the pass *name* carries next to nothing."""
         fetch = asyncio.create_task(work)
         patience = self.limits.stall_seconds
@@ -180,7 +182,7 @@ class Downloader:
             while not (await asyncio.wait({fetch}, timeout=patience / 6))[0]:
                 # The guard's count: yt-dlp tells of bytes only when a whole block is there.
                 received = (await self.guard.usage(name)).ingress_bytes
-                if watchdog.stalled(time.monotonic(), reporter.latest.stage, received):
+                if watchdog.is_stalled(time.monotonic(), reporter.latest.stage, received):
                     raise _stalled(url, patience, reporter.latest.stage)
             return fetch.result()
         finally:
@@ -190,8 +192,8 @@ class Downloader:
     async def _store(
         self,
         products: tuple[Product, ...],
-        stamp: Stamp,
-        reporter: Reporter,
+        stamp: ArtifactMetadata,
+        reporter: ProgressReporter,
         infos: list[ArtifactInfo],
     ) -> None:
         """Store *products*; *infos* holds what is stored, also where that is broken off."""
@@ -219,9 +221,9 @@ def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError
     )
 
 
-def _stamp(job: str, lease: lease_pb2.Lease) -> Stamp:
+def _stamp(job: str, lease: lease_pb2.Lease) -> ArtifactMetadata:
     ttl = lease.spec.attempt_deadline.ToTimedelta() + _TTL_ROOM
-    return Stamp(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), ttl)
+    return ArtifactMetadata(job, lease.epoch, lease.spec.tenant, dict(lease.spec.labels), ttl)
 
 
 def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> ReelhaulError:
@@ -232,7 +234,7 @@ def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> Reel
     )
 
 
-def _told_above(reporter: Reporter, before: int, total: int, stored: int) -> None:
+def _told_above(reporter: ProgressReporter, before: int, total: int, stored: int) -> None:
     reporter.uploading(before + stored, total)
 
 

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
-from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.outcomes import Finish
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.page_tokens import PageTokens
 
 _KEPT_SECONDS = 600.0
 # Of jobs' attempts fewer are remembered: jobs itself knows how they ended.
@@ -124,8 +124,8 @@ class Fetches:
         self._ended: dict[bool, deque[tuple[float, str]]] = {False: deque(), True: deque()}
         self._most = {False: most_ended, True: most_ended_attempts}
         self._numbers = itertools.count(1)
-        # Numbers begin anew with each process: another one's page tokens are none here.
-        self._life = secrets.token_hex(4)
+        # Numbers start again with each process: page tokens of another one are invalid here.
+        self._page_tokens = PageTokens(secrets.token_bytes(16))
 
     def begin(self, spec: lease_pb2.FetchSpec, attempt: str = "") -> Tracked:
         """A fetch of *spec* runs, for *attempt* where it serves one."""
@@ -160,24 +160,16 @@ class Fetches:
         Raises PAGE_TOKEN_INVALID.
         """
         self._forget()
-        before, page, weight = self._place(token), list[Tracked](), 0
+        position = self._page_tokens.read("fetches", token)
+        page, weight = list[Tracked](), 0
         for fetch in reversed(self._all.values()):
-            if before and fetch.number >= before:
+            if position and fetch.number >= position[0]:
                 continue
             weight += fetch.weight
             if page and (len(page) == size or weight > _MOST_BYTES):
-                return page, f"{self._life}-{page[-1].number}"
+                return page, self._page_tokens.create("fetches", page[-1].number)
             page.append(fetch)
         return page, ""
-
-    def _place(self, token: str) -> int:
-        if not token:
-            return 0
-        life, _, number = token.partition("-")
-        if life != self._life or not (number.isascii() and number.isdigit() and len(number) < 19):
-            text = "page_token is damaged, or of another worker: begin with the first page"
-            raise ReelhaulError(ErrorReason.PAGE_TOKEN_INVALID, text)
-        return int(number)
 
     def _forget(self) -> None:
         old = self._clock() - _KEPT_SECONDS

@@ -12,7 +12,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.outcomes import Finish
-from reelhaul_fetcher.service.progress_reporter import Reporter
+from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_runtime.errors import ReelhaulError
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class LeaseKeeper:
         leases: Leases,
         delivery: Delivery,
         epoch: int,
-        reporter: Reporter,
+        reporter: ProgressReporter,
         stop: Callable[[Stop], None],
         end_recording: Callable[[], None] = lambda: None,
     ) -> None:

@@ -14,7 +14,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ProbeOrder
-from reelhaul_fetcher.model.selection import choose
+from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_fetcher.ports import Engine, Guard
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.download import explain_guard_refusal
@@ -95,7 +95,7 @@ class Probing:
             name = f"probe-{uuid.uuid4()}"
             at, site = self._now(), site_of(question.url)
             cookies = self._signing.text(question.cookies, question.tenant, question.url)
-            egress = self._egresses.choice(site)
+            egress = self._egresses.choose(site)
             failure: ReelhaulError | None = None
             media: MediaInfo | None = None
             url = await self._guard.open(name, _BYTE_LIMIT, egress, _LONGEST_SECONDS)
@@ -131,7 +131,7 @@ def estimate(media: MediaInfo, spec: FormatSpec) -> Estimate:
         return Estimate(job_count=media.entry_count or len(media.entries))
     if not media.formats:
         return Estimate(job_count=1)
-    chosen, warnings = choose(list(media.formats), spec)
+    chosen, warnings = choose_formats(list(media.formats), spec)
     told = Estimate(formats=chosen, job_count=1, warnings=warnings)
     seconds = media.duration.ToTimedelta().total_seconds()
     sizes = [f.size_bytes or int(f.bitrate_bps / 8 * seconds) for f in chosen]

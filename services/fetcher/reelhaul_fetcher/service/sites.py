@@ -62,7 +62,7 @@ class Sites:
 
     async def _list(self) -> Sequence[Extractor]:
         try:
-            found = await self._engine.sites()
+            found = await self._engine.list_extractors()
         finally:
             self._listing = None
         self._known = sorted(found, key=lambda site: site.name.casefold())

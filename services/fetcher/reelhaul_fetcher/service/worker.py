@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_fetcher.model.disk_limits import evicted
+from reelhaul_fetcher.model.disk_limits import choose_evictions
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Delivery, Queue
+from reelhaul_fetcher.ports import Delivery, WorkQueue
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
 from reelhaul_fetcher.service.disk_space import DiskMonitor
@@ -193,11 +193,11 @@ class Worker:
             if not attempts or any(attempt.stopping for attempt in attempts):
                 continue
             uses = await asyncio.to_thread(lambda running: [each.use() for each in running], attempts)
-            for leaving in evicted(room.free_bytes, uses, room.marks):
+            for leaving in choose_evictions(room.free_bytes, uses, room.marks):
                 attempts[leaving.index].evict(own_fault=leaving.own_fault)
 
     async def _follow_hints(self) -> None:
-        async for hint in self._bench.queue.hints():
+        async for hint in self._bench.queue.stop_hints():
             for attempt in self._running:
                 if attempt.job == hint.job and attempt.epoch == (hint.epoch or attempt.epoch):
                     attempt.renew_now()
@@ -228,7 +228,7 @@ class WorkerHeartbeat:
     def notice(self) -> WorkerNotice:
         """How it stands."""
         made = WorkerNotice(worker=self._worker, slot_count=self._slots())
-        if self._egresses.spent:
+        if self._egresses.exhausted:
             made.shortage = WorkerNotice.EGRESS
             tomorrow = self._now().astimezone(UTC) + timedelta(days=1)
             made.until.FromDatetime(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
@@ -236,7 +236,7 @@ class WorkerHeartbeat:
             made.shortage = WorkerNotice.DISK
         return made
 
-    async def say(self, queue: Queue) -> None:
+    async def say(self, queue: WorkQueue) -> None:
         """Say it at each change and from time to time, until cancelled; then that it leaves."""
         said, last = WorkerNotice(), 0.0
         try:
@@ -244,7 +244,7 @@ class WorkerHeartbeat:
                 notice = self.notice()
                 if notice != said or time.monotonic() - last >= _SAID_AGAIN_SECONDS:
                     said, last = notice, time.monotonic()
-                    await queue.say(notice)
+                    await queue.publish_worker(notice)
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
-            await queue.say(WorkerNotice(worker=self._worker))
+            await queue.publish_worker(WorkerNotice(worker=self._worker))

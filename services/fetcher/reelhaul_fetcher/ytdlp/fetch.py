@@ -13,17 +13,17 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import FetchOrder, FetchReport, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.model.selection import choose
+from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.edit_plan import edit
+from reelhaul_fetcher.ytdlp.errors import not_yet
+from reelhaul_fetcher.ytdlp.extraction import Source, check_streams
 from reelhaul_fetcher.ytdlp.info import format_of, media_of
 from reelhaul_fetcher.ytdlp.live import recorder
-from reelhaul_fetcher.ytdlp.live.upcoming import not_yet
 from reelhaul_fetcher.ytdlp.postprocess import Finished, Plan, postprocess
 from reelhaul_fetcher.ytdlp.sidecars import fetch_sidecars
-from reelhaul_fetcher.ytdlp.source import Source, check_streams
 from reelhaul_runtime.errors import ReelhaulError
 
 Stage = Progress.Stage
@@ -60,7 +60,7 @@ class Place(Protocol):
 def fetch(order: FetchOrder, access: Access, line: Line, answers: ResponseLog, place: Place) -> FetchReport:
     """Do *order*. Raises whatever ends it; ``failures.classified`` tells what that means."""
     gauge = ProgressTracker(line.progress, time.monotonic)
-    gauge.stage(Stage.PROBING)
+    gauge.begin_stage(Stage.PROBING)
     meter = streams.Meter(gauge, order.size_limit)
     asked = options(
         order.proxy_url,
@@ -81,7 +81,7 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: ResponseLog, p
         offered = [format_of(f) for f in source.streams.values()]
         if media.live_status == MediaInfo.LIVE:
             offered = [stream for stream in offered if stream.protocol == "hls"]
-        chosen, warnings = choose(offered, order.format, made.barred)
+        chosen, warnings = choose_formats(offered, order.format, made.barred)
         # Before the media: what is required and missing should not cost gigabytes first.
         beside = fetch_sidecars(source, media, order, made.cut, gauge, _translating(line, gauge))
         products: list[Product] = []
@@ -108,7 +108,7 @@ def _received(
         if plan.order.stopped:
             raise recorder.lost()
         return postprocess(streams.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
-    gauge.stage(Progress.RECORDING)
+    gauge.begin_stage(Progress.RECORDING)
     line.recording()
     taken = recorder.record(source, parts, plan.order, gauge, line.enough)
     # A recording ends with a segment, which may be past the limit by as much.
@@ -140,11 +140,11 @@ def _translating(line: Line, gauge: ProgressTracker) -> Translate:
     """The line's translator, told as waiting: no site is to be blamed for the time that it takes."""
 
     def translated(texts: list[str], source: str, target: str) -> list[str]:
-        gauge.stage(Progress.WAITING, f"translating to {target}")
+        gauge.begin_stage(Progress.WAITING, f"translating to {target}")
         try:
             return line.translated(texts, source, target)
         finally:
-            gauge.stage(Progress.FETCHING_EXTRAS)
+            gauge.begin_stage(Progress.FETCHING_EXTRAS)
 
     return translated
 

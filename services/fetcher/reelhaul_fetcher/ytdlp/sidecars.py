@@ -15,12 +15,11 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg, subprocess
 from reelhaul_fetcher.media.muxing import SubtitleFile
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.captions import Translate, captions
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
-from reelhaul_fetcher.ytdlp.products import product
-from reelhaul_fetcher.ytdlp.source import Source
+from reelhaul_fetcher.ytdlp.extraction import Source
 
 _MAX_THUMBNAIL = 20 * 1024 * 1024
 
@@ -49,7 +48,7 @@ def fetch_sidecars(
     """
     asked, told = order.format, Extras()
     if asked.HasField("subtitles") or asked.thumbnail:
-        gauge.stage(Progress.FETCHING_EXTRAS)
+        gauge.begin_stage(Progress.FETCHING_EXTRAS)
     if asked.HasField("subtitles"):
         found = captions(source.downloader, source.info, media, order, cut, translate)
         told = Extras(found.products, found.words, warnings=found.warnings)

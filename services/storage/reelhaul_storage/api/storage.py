@@ -12,7 +12,7 @@ from google.protobuf import empty_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_runtime.page_tokens import Pages
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
@@ -30,7 +30,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self,
         uploads: Uploads,
         artifacts: Artifacts,
-        pages: Pages,
+        page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
         backend: str,
@@ -38,7 +38,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
-        self._pages = pages
+        self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
         self._default_ttl = default_ttl
@@ -53,12 +53,12 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
 
     async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:
         limit = queries.page_size_from_proto(request.page_size)
-        after = self._pages.place(request.page_token, _UPLOADS)
-        statuses = await self._uploads.list_unfinished(after, limit + 1)  # type: ignore[arg-type]
+        after = self._page_tokens.read(_UPLOADS, request.page_token)
+        statuses = await self._uploads.list_unfinished(after, limit + 1)
         response = pb.ListUploadsResponse(uploads=map(responses.upload_to_proto, statuses[:limit]))
         if len(statuses) > limit:
             last = statuses[limit - 1].upload
-            response.next_page_token = self._pages.token((last.create_time, last.id), _UPLOADS)
+            response.next_page_token = self._page_tokens.create(_UPLOADS, last.create_time, last.id)
         return response
 
     async def DeleteUpload(self, request: pb.DeleteUploadRequest, context: Any) -> empty_pb2.Empty:
@@ -120,11 +120,13 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         limit = queries.page_size_from_proto(request.page_size)
         arguments = f"{request.filter}\0{request.order_by}"
         query = queries.query_from_proto(request, limit + 1)
-        after = self._pages.place(request.page_token, arguments)
+        after = self._page_tokens.read(arguments, request.page_token)
         artifacts = await self._artifacts.list_artifacts(query, after)
         response = pb.ListArtifactsResponse(artifacts=map(self._to_proto, artifacts[:limit]))
         if len(artifacts) > limit:
-            response.next_page_token = self._pages.token(query.cursor(artifacts[limit - 1]), arguments)
+            response.next_page_token = self._page_tokens.create(
+                arguments, *query.cursor(artifacts[limit - 1])
+            )
         return response
 
     async def UpdateArtifact(self, request: pb.UpdateArtifactRequest, context: Any) -> artifact_pb2.Artifact:

@@ -12,9 +12,9 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model import playlists
+from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchOrder
-from reelhaul_fetcher.model.playlists import Playlist, Segment
+from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.streams import too_large
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
@@ -146,7 +146,7 @@ class LiveStreamRecorder:
             return False
         file.write(content)
         self._received += len(content)
-        self._gauge.receive(self._part, self._received)
+        self._gauge.update_part(self._part, self._received)
         if self._order.size_limit and self._gauge.received > self._order.size_limit:
             raise too_large(self._gauge.received, self._order.size_limit)
         return True
@@ -168,7 +168,7 @@ def read(downloader: Downloader, stream: Info) -> Playlist:
     """The playlist of *stream* as it is now. Raises RequestError, ValueError."""
     request = Request(stream["url"], headers=stream.get("http_headers") or {})
     text = body(downloader, request, _MAX_PLAYLIST).decode("utf-8", "replace")
-    return playlists.read(text, stream["url"])
+    return hls_playlist.read(text, stream["url"])
 
 
 def _gone(error: RequestError) -> bool:

@@ -135,7 +135,7 @@ class YtDlpEngine:
 
     async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
         """As ``ports.Engine.expand``."""
-        done = await self._do(order, listener, listener.entries)
+        done = await self._do(order, listener, listener.on_entries)
         return ListReport(protocol.unpacked(MediaInfo, done["media"]), done["truncated"])
 
     async def probe(self, order: ProbeOrder) -> MediaInfo:
@@ -143,7 +143,7 @@ class YtDlpEngine:
         media: MediaInfo = protocol.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
-    async def sites(self) -> Sequence[Extractor]:
+    async def list_extractors(self) -> Sequence[Extractor]:
         """As ``ports.Engine.sites``."""
         done = await self._do(SitesOrder(), None)
         return [protocol.unpacked(Extractor, told) for told in done["sites"]]
@@ -193,7 +193,7 @@ class YtDlpEngine:
                 raise _lost(self._worker, _cause(run.status)) from None
             if frame["type"] in ("done", "failed") and listener is not None:
                 counted = {int(status): times for status, times in frame["statuses"].items()}
-                listener.sightings.http_statuses.update(counted)
+                listener.status_counts.http_statuses.update(counted)
             if frame["type"] == "done":
                 return frame
             if frame["type"] == "failed":
@@ -305,8 +305,8 @@ async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> As
     """Within the block the child is told when *listener* has enough of its recording."""
 
     async def tell(told: Listener) -> None:
-        await told.enough.wait()
-        writer.write(protocol.framed({"enough": told.why_enough}))
+        await told.stop_recording.wait()
+        writer.write(protocol.framed({"enough": told.stop_reason}))
 
     task = asyncio.create_task(tell(listener)) if listener is not None else None
     try:
@@ -323,15 +323,15 @@ def _lies_in(folder: Path, product: Product) -> bool:
 
 def _pass_on(frame: protocol.Frame, listener: Listener, run: _Run) -> None:
     if frame["type"] == "progress":
-        listener.progress(protocol.unpacked(Progress, frame["progress"]))
+        listener.on_progress(protocol.unpacked(Progress, frame["progress"]))
     elif frame["type"] == "ready" and run.folder is not None:
         product, folder, run.folder = protocol.product_of(frame), run.folder, None
         if _lies_in(folder, product):
-            listener.ready(product)
+            listener.on_media_file(product)
     elif frame["type"] == "recording":
-        listener.recording()
+        listener.on_recording()
     elif frame["type"] == "media":
-        listener.media(protocol.unpacked(MediaInfo, frame["media"]))
+        listener.on_media(protocol.unpacked(MediaInfo, frame["media"]))
 
 
 def _cause(status: int | None) -> str:
