@@ -25,8 +25,8 @@ from reelhaul_fetcher.model.engine_requests import (
     ProbeOrder,
     Product,
 )
-from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import bundle as ca_bundle
 from reelhaul_fetcher.ytdlp.process.environment import environment
 
 
@@ -145,7 +145,7 @@ async def youtube_harness(
     """
     place = tmp_path_factory.mktemp("tube")
     (place / "home").mkdir()
-    trusted = ca_bundle.bundle(youtube.ca_file, place)
+    trusted = ca_bundle(youtube.ca_file, place)
     surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
     async with (
         running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,

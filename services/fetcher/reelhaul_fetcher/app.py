@@ -38,10 +38,9 @@ from reelhaul_fetcher.service.sites import Sites
 from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
-from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import bundle, environment
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
@@ -170,7 +169,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     place = settings.data_dir.absolute()
     home = place / "run" / "engine"
     home.mkdir(parents=True, exist_ok=True)
-    ca_bundle = certificates.bundle(settings.fetcher_ca_file, home)
+    ca_bundle = bundle(settings.fetcher_ca_file, home)
     return environment(
         tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )

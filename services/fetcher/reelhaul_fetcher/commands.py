@@ -129,7 +129,7 @@ def canary(urls: tuple[str, ...], engine: str | None, as_json: bool) -> None:
 
     Exits with 1 if the other one is worse at any URL; without another, if the present one fails at any.
     """
-    from reelhaul_fetcher.engine_trial_cli import run_trial
+    from reelhaul_fetcher.engine_trial import run_trial
 
     try:
         raise SystemExit(run_trial(urls, engine, as_json=as_json))

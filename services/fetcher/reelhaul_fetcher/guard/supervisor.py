@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reelhaul.backoff import Backoff
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import GuardClient, GuardUnavailable
@@ -145,15 +146,17 @@ class GuardSupervisor:
 
     async def _restart_when_dead(self) -> None:
         loop = asyncio.get_running_loop()
-        pause, started_at = 0.0, loop.time()
+        backoff, started_at = Backoff(first=0.05), loop.time()
         while True:
             if self._client:
                 code = await self._client.wait()
                 log.error("the guard died and is started again", extra={"exit_code": code})
                 self._client = None
                 self._started.clear()
-            pause = 0.0 if loop.time() - started_at > 5 else min(pause * 2 + 0.05, 5.0)
-            await asyncio.sleep(pause)
+            if loop.time() - started_at > 5:
+                backoff.reset()
+            else:
+                await asyncio.sleep(backoff.next_delay())
             started_at = loop.time()
             with suppress(OSError):
                 await self._start()

@@ -15,11 +15,10 @@ from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.edit_plan import too_long
-from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
 # What libav calls a file that is the container already.

@@ -15,12 +15,11 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.captions import Translate, captions
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
-from reelhaul_fetcher.ytdlp.products import product
-from reelhaul_fetcher.ytdlp.source import Source
+from reelhaul_fetcher.ytdlp.extraction import Source
 
 _MAX_THUMBNAIL = 20 * 1024 * 1024
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yt_dlp.version
 from google.rpc import status_pb2
+from yt_dlp.networking import Response
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, inspector_client
+from reelhaul_fetcher.media import ffmpeg, inspector_client, verify, warm_decoders
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
@@ -24,8 +28,17 @@ from reelhaul_fetcher.model.engine_requests import (
     Product,
     SitesOrder,
 )
-from reelhaul_fetcher.ytdlp import errors, fetch, playlist, probe, sites
-from reelhaul_fetcher.ytdlp.downloader import ResponseLog
+from reelhaul_fetcher.model.hosts import ANY_HOST, hosts_of
+from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
+from reelhaul_fetcher.ytdlp.downloader import (
+    Downloader,
+    ResponseLog,
+    disable_ffmpeg_downloader,
+    options,
+    share_trust,
+)
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, patterns
+from reelhaul_fetcher.ytdlp.info import media_of
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
@@ -115,12 +128,12 @@ def _done(
             ffmpeg.set_idle_timeout(order.idle_seconds)
             return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
         case ProbeOrder():
-            return {"type": "done", "media": protocol.packed(probe.probe(order, access, answers))}
+            return {"type": "done", "media": protocol.packed(extraction.probe(order, access, answers))}
         case ExpandOrder():
             listed = playlist.expand(order, access, line, answers, place)
             return {"type": "done", "media": protocol.packed(listed.media), "truncated": listed.truncated}
         case SitesOrder():
-            return {"type": "done", "sites": [protocol.packed(site) for site in sites.known()]}
+            return {"type": "done", "sites": [protocol.packed(site) for site in known()]}
 
 
 class FetchContext:
@@ -131,3 +144,69 @@ class FetchContext:
 
 def _failed(error: ReelhaulError) -> dict[str, Any]:
     return {"type": "failed", "status": protocol.packed(to_status(error))}
+
+
+_PAGE = b"""<html><head><title>warm</title>
+<script type="application/ld+json">{"@context": "https://schema.org", "@type": "VideoObject", "name": "warm",
+"contentUrl": "http://warm.invalid/v.mp4", "duration": "PT1S"}</script></head>
+<body><video src="http://warm.invalid/v.mp4"></video></body></html>"""
+
+#: What children use; named so that importing this module loads them.
+LOADED = (fetch, playlist, ffmpeg, verify)
+
+
+class _Rehearsal(Downloader):
+    """Answers every request from memory."""
+
+    def urlopen(self, req: Any) -> Response:
+        """The one page there is."""
+        url = req if isinstance(req, str) else req.url
+        return Response(io.BytesIO(_PAGE), url, {"Content-Type": "text/html; charset=utf-8"}, status=200)
+
+
+def warm_up() -> str:
+    """Load yt-dlp, all extractors and what a first extraction loads late; returns the engine's version."""
+    disable_ffmpeg_downloader()
+    share_trust()
+    with _Rehearsal(ResponseLog(), options("")) as rehearsal:
+        Downloader.extractors = dict(rehearsal._ies)
+        known = patterns(Downloader.extractors)
+        Downloader.likely = ExtractorIndex(known)
+        for name in filter(known.get, known):
+            # Its expressions are compiled when it is first asked.
+            Downloader.extractors[name].suitable("")
+        info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
+    media_of(info)
+    warm_decoders.prepare()
+    return f"yt-dlp {yt_dlp.version.__version__}"
+
+
+_MOST_HOSTS = 100
+
+
+def known() -> Iterator[Extractor]:
+    """Each that takes http URLs; not those that only other extractors ask, or that only say no."""
+    for extractor in Downloader.extractors.values():
+        told: Any = extractor
+        if told.IE_DESC is False:
+            continue
+        if hosts := _hosts(told):
+            yield Extractor(
+                name=f"extractors/{told.IE_NAME}",
+                display_name=told.IE_DESC or told.IE_NAME,
+                hosts=hosts,
+                broken=not told.working(),
+            )
+
+
+def _hosts(extractor: Any) -> Sequence[str]:
+    """The hosts that it takes; those that bear its name first, for there may be too many."""
+    if extractor.IE_NAME == "generic":
+        return [ANY_HOST]
+    pattern = extractor._VALID_URL
+    patterns = [pattern] if isinstance(pattern, str) else pattern or []
+    found = frozenset[str]().union(*(hosts_of(each) for each in patterns))
+    name = extractor.IE_NAME.partition(":")[0].lower()
+    # The guard leads nowhere that only an onion router knows.
+    reachable = [host for host in found if not host.endswith(".onion")]
+    return sorted(reachable, key=lambda host: (name not in host, host))[:_MOST_HOSTS]
