@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reelhaul.backoff import Backoff
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import Channel, GuardAway
@@ -141,15 +142,17 @@ class GuardSupervisor:
     async def _keep(self) -> None:
         """Start the guard again whenever it ends."""
         loop = asyncio.get_running_loop()
-        pause, began = 0.0, loop.time()
+        backoff, began = Backoff(first=0.05), loop.time()
         while True:
             if self._channel:
                 code = await self._channel.ended()
                 log.error("the guard died and is started again", extra={"exit_code": code})
                 self._channel = None
                 self._present.clear()
-            pause = 0.0 if loop.time() - began > 5 else min(pause * 2 + 0.05, 5.0)
-            await asyncio.sleep(pause)
+            if loop.time() - began > 5:
+                backoff.reset()
+            else:
+                await asyncio.sleep(backoff.next_delay())
             began = loop.time()
             with suppress(OSError):
                 await self._start()

@@ -19,6 +19,7 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
+from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
@@ -207,7 +208,7 @@ def _first(context: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _pause(n: int) -> float:
     """Seconds before the *n*-th retry of one request."""
-    return float(min(0.2 * 2**n, 5.0))
+    return exponential_delay(n, FIRST_SECONDS, LONGEST_SECONDS)
 
 
 # A browser's whole jar is a fraction of it.
