@@ -15,16 +15,14 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp import options as accessing
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
-from reelhaul_fetcher.ytdlp.process import ca_bundle
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, access_options, options
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import bundle as ca_bundle
 from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -41,10 +39,10 @@ def opened(youtube: YouTube, tmp_path: Path) -> Opened:
     async def open_rig(access: Access) -> AsyncIterator[Harness]:
         for folder in ("home", "work"):
             (tmp_path / folder).mkdir()
-        trusted = ca_bundle.bundle(youtube.ca_file, tmp_path)
+        trusted = ca_bundle(youtube.ca_file, tmp_path)
         surroundings = environment(tools.link(tmp_path / "tools"), tmp_path / "home", trusted)
         async with (
-            GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
+            running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
             YtDlpEngine.open(surroundings, "test-worker", access) as engine,
         ):
             await engine.warm()
@@ -115,7 +113,7 @@ def test_tokens_of_proof_of_origin() -> None:
 
 def test_nothing_is_set() -> None:
     """Without settings, yt-dlp's own defaults hold."""
-    assert accessing.options(Access()) == {}
+    assert access_options(Access()) == {}
 
 
 _CAGED = """

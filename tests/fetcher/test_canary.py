@@ -18,7 +18,7 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.engine_trial import Outcome
-from reelhaul_fetcher.model.engine_age import age_of
+from reelhaul_fetcher.ytdlp.version import age_of
 
 INSTALLED = Path(yt_dlp.__file__).parent
 

@@ -16,7 +16,7 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.ytdlp.download.http_file import FileDownload
+from reelhaul_fetcher.ytdlp.download.parallel import FileDownload
 from reelhaul_fetcher.ytdlp.download.remote_file import Remote, RemoteFileChanged, part
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_runtime.errors import ReelhaulError

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import click
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import FetchOrder, HttpStatusCounts, ProbeOrder, Product
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.ytdlp.process.environment import bundle as ca_bundle
 from reelhaul_fetcher.ytdlp.process.environment import environment
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
@@ -85,7 +88,7 @@ class _Sample:
 class Trial:
     """One engine before a guard."""
 
-    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, egress: str, place: Path) -> None:
+    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, egress: str, place: Path) -> None:
         self._engine, self._guard, self._egress, self._place = engine, guard, egress, place
         self._name, self._number = place.name, 0
 
@@ -152,7 +155,7 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
     networks = tuple(str(network) for network in settings.fetcher_allow_networks)
     home = place / "home"
     home.mkdir()
-    trusted = ca_bundle.bundle(settings.fetcher_ca_file, home)
+    trusted = ca_bundle(settings.fetcher_ca_file, home)
     plugins = bool(settings.fetcher_po_token_url)
     present = environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
     engines = {"present": present}
@@ -161,7 +164,7 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
         engines["candidate"] = {**present, "PYTHONPATH": path}
     async with AsyncExitStack() as stack:
         config = GuardConfig(allow_networks=networks, egresses=settings.egresses)
-        guard = await stack.enter_async_context(GuardProcess.open_guard(config))
+        guard = await stack.enter_async_context(running_guard(config))
         found = []
         for name, surroundings in engines.items():
             (place / name).mkdir()
@@ -200,3 +203,58 @@ def _downloaded(version: str, place: Path) -> Path:
     if done.returncode:
         raise ValueError(f"yt-dlp {version} cannot be installed: {done.stderr.strip()[-300:]}")
     return found
+
+
+_HEAD = ("engine", "seconds", "formats", "height", "MB", "outcome")
+
+
+def run_trial(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
+    """Try *urls* and show how it went; 1 where the other engine is worse, or the only one failed.
+
+    Raises ValueError where there is no such engine.
+    """
+    with tempfile.TemporaryDirectory(prefix="reelhaul-canary-") as folder:
+        place = Path(folder)
+        candidate = collect_engine(engine, place) if engine else None
+        worse = asyncio.run(_compared(urls, place, candidate, as_json=as_json))
+    if not as_json:
+        who, bad = ("the other engine", "is worse") if engine else ("the engine", "fails")
+        click.echo(f"{who} {bad} at {worse} of {len(urls)}" if worse else f"{who} is good")
+    return int(bool(worse))
+
+
+async def _compared(urls: Sequence[str], place: Path, candidate: Path | None, *, as_json: bool) -> int:
+    """How many of *urls* the candidate, or without one the present engine, is worse at."""
+    worse = 0
+    async with trials(Settings(), place, candidate) as engines:
+        for url in urls:
+            outcomes = [await engine.outcome(url) for engine in engines]
+            _show(url, outcomes, as_json=as_json)
+            last = outcomes[-1]
+            worse += last.worse_than(outcomes[0]) if candidate else bool(last.reason)
+    return worse
+
+
+def _show(url: str, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+    if as_json:
+        for outcome in outcomes:
+            click.echo(json.dumps(asdict(outcome)))
+        return
+    rows = [_HEAD, *map(_row, outcomes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    click.echo(url)
+    for row in rows:
+        click.echo(
+            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        outcome.engine,
+        f"{outcome.seconds:.1f}",
+        str(outcome.formats),
+        str(outcome.height),
+        f"{outcome.received_bytes / 1e6:.1f}",
+        " ".join(outcome.reason.split())[:200] or "ok",
+    )

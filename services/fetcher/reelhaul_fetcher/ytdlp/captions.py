@@ -14,14 +14,13 @@ from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media.muxing import SubtitleFile
+from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
 from reelhaul_fetcher.model.selection import matches_language
 from reelhaul_fetcher.model.subtitles import SubtitleTrack, find_site_translation, select_tracks
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body, supported
-from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
 Info = dict[str, Any]

@@ -18,12 +18,12 @@ from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.edit_plan import edit
+from reelhaul_fetcher.ytdlp.errors import not_yet
+from reelhaul_fetcher.ytdlp.extraction import Source, check_streams
 from reelhaul_fetcher.ytdlp.info import format_of, media_of
 from reelhaul_fetcher.ytdlp.live import recorder
-from reelhaul_fetcher.ytdlp.live.upcoming import not_yet
 from reelhaul_fetcher.ytdlp.postprocess import Finished, Plan, postprocess
 from reelhaul_fetcher.ytdlp.sidecars import fetch_sidecars
-from reelhaul_fetcher.ytdlp.source import Source, check_streams
 from reelhaul_runtime.errors import ReelhaulError
 
 Stage = Progress.Stage

@@ -14,9 +14,9 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.engine_requests import FetchOrder
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.ytdlp.extraction import Source
 from reelhaul_fetcher.ytdlp.live import stream as takes
 from reelhaul_fetcher.ytdlp.live.stream import LiveStreamRecorder, Reason
-from reelhaul_fetcher.ytdlp.source import Source
 from reelhaul_runtime.errors import ReelhaulError
 
 
