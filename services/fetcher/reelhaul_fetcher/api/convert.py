@@ -9,9 +9,9 @@ from datetime import timedelta
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
-from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec
 from reelhaul.work.v1 import lease_pb2
-from reelhaul_fetcher.service.probe_cache import Probe, Question, estimate
+from reelhaul_fetcher.service.probe_cache import Probe, Question
 from reelhaul_fetcher.service.sites import Page
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
@@ -88,13 +88,9 @@ def question_of(request: fetcher_service_pb2.ProbeMediaRequest) -> Question:
     )
 
 
-def answer_of(
-    probe: Probe, request: fetcher_service_pb2.ProbeMediaRequest
-) -> fetcher_service_pb2.ProbeMediaResponse:
-    """*probe* and what a job would take. Raises FORMAT_UNAVAILABLE."""
-    answer = fetcher_service_pb2.ProbeMediaResponse(
-        media=probe.media, estimate=estimate(probe.media, request.format)
-    )
+def answer_of(probe: Probe, estimate: Estimate) -> fetcher_service_pb2.ProbeMediaResponse:
+    """Return *probe* and *estimate* as the response of ProbeMedia."""
+    answer = fetcher_service_pb2.ProbeMediaResponse(media=probe.media, estimate=estimate)
     answer.probe_time.FromDatetime(probe.at)
     return answer
 

@@ -38,7 +38,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     ) -> fetcher_service_pb2.ProbeMediaResponse:
         """Metadata of a URL, and what a job would take."""
         probe = await self._probing.ask(convert.question_of(request), fresh=request.bypass_cache)
-        return convert.answer_of(probe, request)
+        return convert.answer_of(probe, await self._probing.estimate(probe.media, request.format))
 
     async def ExecuteFetch(
         self, request: fetcher_service_pb2.ExecuteFetchRequest, context: Context

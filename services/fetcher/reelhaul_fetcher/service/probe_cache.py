@@ -14,7 +14,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ProbeOrder
-from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.model.selection import SelectFormats, choose_formats
 from reelhaul_fetcher.ports import Engine, Guard
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.download import explain_guard_refusal
@@ -81,6 +81,11 @@ class Probing:
         # Who hangs up must not take the answer from the others.
         return await asyncio.shield(task)
 
+    async def estimate(self, media: MediaInfo, spec: FormatSpec) -> Estimate:
+        """Return what a job of *spec* would download of *media*. Raises FORMAT_UNAVAILABLE."""
+        # In a thread: the engine's ``select_formats`` blocks.
+        return await asyncio.to_thread(_estimate, media, spec, self._engine.select_formats)
+
     def _asked(self, question: Question, task: asyncio.Task[Probe]) -> None:
         del self._asking[question]
         if task.cancelled() or task.exception() is not None:
@@ -125,13 +130,12 @@ def _stalled(url: str) -> ReelhaulError:
     )
 
 
-def estimate(media: MediaInfo, spec: FormatSpec) -> Estimate:
-    """What a job of *spec* would fetch of *media*. Raises FORMAT_UNAVAILABLE."""
+def _estimate(media: MediaInfo, spec: FormatSpec, select_formats: SelectFormats) -> Estimate:
     if media.entries or media.entry_count:
         return Estimate(job_count=media.entry_count or len(media.entries))
     if not media.formats:
         return Estimate(job_count=1)
-    chosen, warnings = choose_formats(list(media.formats), spec)
+    chosen, warnings = choose_formats(list(media.formats), spec, select_formats)
     told = Estimate(formats=chosen, job_count=1, warnings=warnings)
     seconds = media.duration.ToTimedelta().total_seconds()
     sizes = [f.size_bytes or int(f.bitrate_bps / 8 * seconds) for f in chosen]

@@ -20,7 +20,7 @@ from google.rpc import status_pb2
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.clients.libretranslate import NoTranslator
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import (
@@ -147,6 +147,13 @@ class YtDlpEngine:
         """As ``ports.Engine.sites``."""
         done = await self._do(SitesOrder(), None)
         return [protocol.unpacked(Extractor, told) for told in done["sites"]]
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """As ``ports.Engine.select_formats``."""
+        # Loads yt-dlp, which this process does not need otherwise.
+        from reelhaul_fetcher.ytdlp import format_selector
+
+        return format_selector.select_formats(selector, offered)
 
     async def _do(
         self, order: Order, listener: Listener | None, entries: HearEntries | None = None
