@@ -16,6 +16,7 @@ from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import Channel, GuardAway
 from reelhaul_fetcher.guard.session_state import Pass, SessionState, Usage
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,7 @@ async def running_guard(
         try:
             yield guard
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await cancel_and_wait(keeping)
             await guard._stop()
 
 
