@@ -11,9 +11,8 @@ import pytest
 
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Hasher
-from reelhaul_storage.disk.blobs import Disk
+from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.errors import OffsetConflict
-from reelhaul_storage.memory.blobs import MemoryBlobStore
 from reelhaul_storage.ports import BlobStore
 
 UPLOAD = "0b8a4f0e-0000-4000-8000-000000000001"
@@ -21,23 +20,18 @@ KEY = "ab/cd/abcd.1"
 CONTENT = bytes(range(256)) * 5000
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["disk"])
 async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
-    async with _opened(request.param, tmp_path) as opened:
+    async with _open_store(request.param, tmp_path) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def _opened(kind: str, folder: Path) -> AsyncIterator[BlobStore]:
-    if kind == "memory":
-        memory = MemoryBlobStore()
-        memory.shared["film"] = CONTENT
-        yield memory
-    else:
-        (folder / "work").mkdir()
-        (folder / "work" / "film").write_bytes(CONTENT)
-        async with Disk.open(folder / "store", adopt_from=folder / "work") as disk:
-            yield disk
+async def _open_store(kind: str, folder: Path) -> AsyncIterator[BlobStore]:
+    (folder / "work").mkdir()
+    (folder / "work" / "film").write_bytes(CONTENT)
+    async with DiskBlobStore.open(folder / "store", adopt_from=folder / "work") as disk:
+        yield disk
 
 
 async def _stage(blobs: BlobStore, content: bytes = CONTENT, offset: int = 0) -> int:
@@ -55,7 +49,7 @@ async def test_staged_then_published(blobs: BlobStore):
     assert await _stage(blobs) == len(CONTENT)
     hasher = Hasher()
     hasher.update(CONTENT)
-    assert await blobs.digests(UPLOAD) == hasher.digests()
+    assert await blobs.hash_staged(UPLOAD) == hasher.digests()
     assert await blobs.size(KEY) is None
     await blobs.publish(UPLOAD, KEY, len(CONTENT))
     assert await blobs.size(KEY) == len(CONTENT)
@@ -82,7 +76,7 @@ async def test_one_writer(blobs: BlobStore):
         with pytest.raises(OffsetConflict):
             await _stage(blobs)
         with pytest.raises(OffsetConflict):
-            await blobs.digests(UPLOAD)
+            await blobs.hash_staged(UPLOAD)
         with pytest.raises(OffsetConflict):
             await blobs.publish(UPLOAD, KEY, 0)
 
@@ -106,7 +100,7 @@ async def test_published_twice(blobs: BlobStore):
 async def test_nothing_staged(blobs: BlobStore):
     """Of nothing there is size 0 and the digest of nothing; dropping it is no error."""
     assert await blobs.staged_size(UPLOAD) == 0
-    assert await blobs.digests(UPLOAD) == Hasher().digests()
+    assert await blobs.hash_staged(UPLOAD) == Hasher().digests()
     await blobs.discard(UPLOAD)
 
 
@@ -116,14 +110,14 @@ async def test_discarded(blobs: BlobStore):
     await blobs.discard(UPLOAD)
     assert await blobs.staged_size(UPLOAD) == 0
     await _stage(blobs, b"other")
-    assert (await blobs.digests(UPLOAD)).size == 5
+    assert (await blobs.hash_staged(UPLOAD)).size == 5
 
 
 async def test_adopted(blobs: BlobStore):
     """A shared file takes the place of what was staged."""
     await _stage(blobs, b"before")
     await blobs.adopt(UPLOAD, "film")
-    assert (await blobs.digests(UPLOAD)).size == len(CONTENT)
+    assert (await blobs.hash_staged(UPLOAD)).size == len(CONTENT)
     await blobs.publish(UPLOAD, KEY, len(CONTENT))
     assert await _read(blobs) == CONTENT
 
@@ -165,8 +159,8 @@ async def test_listed_by_age(blobs: BlobStore):
     await _stage(blobs)
     now = datetime.now(UTC)
     for before, told in ((now - timedelta(hours=1), []), (now + timedelta(hours=1), [UPLOAD])):
-        assert [upload async for upload in blobs.staged(before)] == told
-        assert [key async for key in blobs.keys(before)] == ([KEY] if told else [])
+        assert [upload async for upload in blobs.list_staged(before)] == told
+        assert [key async for key in blobs.list_keys(before)] == ([KEY] if told else [])
 
 
 async def test_check(blobs: BlobStore):

@@ -91,7 +91,7 @@ def test_keys(folder: CookieFolder, tmp_path: Path) -> None:
     stranger = CookieFolder(tmp_path / "cookies", [fresh])
     with pytest.raises(ReelhaulError):
         stranger.get("ours", "acme")
-    assert [kept.jar for kept in stranger.kept()] == [None]
+    assert [kept.jar for kept in stranger.list()] == [None]
     both = CookieFolder(tmp_path / "cookies", [fresh, KEY])
     assert both.get("ours", "acme").text == text(LONG)
     both.add("ours", text(LONG, LONG), [])
@@ -112,7 +112,7 @@ def test_what_is_no_cookie_file(folder: CookieFolder, wrong: str) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
         folder.add("ours", wrong, [])
     assert VALUE not in str(failure.value)
-    assert folder.kept() == []
+    assert folder.list() == []
 
 
 def test_first_line(folder: CookieFolder) -> None:
@@ -154,7 +154,7 @@ def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
         sign_in.get_text("ours", "acme", URL)
     assert reason(failure) == "COOKIES_EXPIRED"
     assert failure.value.metadata == {"cookies": "ours", "host": "www.example.com"}
-    assert [kept.refused for kept in folder.kept()] == ["expired"]
+    assert [kept.refused for kept in folder.list()] == ["expired"]
 
 
 def test_refused(folder: CookieFolder) -> None:
@@ -165,12 +165,12 @@ def test_refused(folder: CookieFolder) -> None:
         told = sign_in.classify_cookie_failure("ours", URL, login(cause))
         assert told is not None
         assert told.reason == ErrorReason.COOKIES_REFUSED
-        assert [kept.refused for kept in folder.kept()] == ["sign in"]
+        assert [kept.refused for kept in folder.list()] == ["sign in"]
         assert sign_in.classify_cookie_failure("ours", URL, None) is None
-        assert [kept.refused for kept in folder.kept()] == [""]
+        assert [kept.refused for kept in folder.list()] == [""]
     sign_in.classify_cookie_failure("ours", URL, login("login"))
     folder.add("ours", text(LONG), [])
-    assert [kept.refused for kept in folder.kept()] == [""]
+    assert [kept.refused for kept in folder.list()] == [""]
     for failure in (login("private"), login("members"), ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")):
         assert sign_in.classify_cookie_failure("ours", URL, failure) is failure
     assert sign_in.classify_cookie_failure("", URL, plain := login("login")) is plain

@@ -394,7 +394,7 @@ async def test_draining_with_an_item_in_hand(house: Front, monkeypatch: pytest.M
         looking.set()
         return await asyncio.Future()
 
-    monkeypatch.setattr(house.room, "look", look)
+    monkeypatch.setattr(house.room, "measure", look)
     house.give()
     await looking.wait()
     assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]

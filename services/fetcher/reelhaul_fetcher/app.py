@@ -22,8 +22,7 @@ from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
@@ -69,9 +68,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         spending = EgressUsageLog(settings.data_dir.absolute() / "run")
         egresses = _egresses(settings, spending)
-        door = namespace.listener if namespace else None
-        inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings), door))
-        guard = MeteredGuard(inner, egresses, spending)
+        listener = namespace.listener if namespace else None
+        supervisor = await stack.enter_async_context(running_guard(_guard_config(settings), listener))
+        guard = MeteredGuard(supervisor, egresses, spending)
         scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
@@ -183,7 +182,7 @@ def _cookies(settings: Settings) -> CookieStore | None:
 def _egresses(settings: Settings, spending: EgressUsageLog) -> Egresses:
     today = datetime.now(UTC).date()
     return Egresses(
-        tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.carried(today)
+        tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.read(today)
     )
 
 

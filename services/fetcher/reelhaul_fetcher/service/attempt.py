@@ -15,7 +15,8 @@ from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.disk_limits import DiskUsage
-from reelhaul_fetcher.ports import Delivery, Leases, Usage, WorkQueue
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import Delivery, Leases, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader

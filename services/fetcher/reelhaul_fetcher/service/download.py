@@ -19,7 +19,8 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
 from reelhaul_fetcher.model.progress import Watchdog
-from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Guard, Scratch, Usage
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Guard, Scratch
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_runtime.errors import ReelhaulError

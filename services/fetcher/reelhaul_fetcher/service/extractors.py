@@ -72,5 +72,5 @@ class ExtractorCatalog:
 
 
 def _about(site: Extractor) -> str:
-    told = (site.name.removeprefix("extractors/"), site.display_name, *site.hosts)
+    told = (site.name.removeprefix("extractors/"), site.display_name)
     return "\n".join(told).casefold()

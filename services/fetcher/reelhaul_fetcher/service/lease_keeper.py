@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from google.rpc import code_pb2
 
+from reelhaul.backoff import Backoff
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases
 from reelhaul_fetcher.service import outcomes
@@ -84,7 +85,6 @@ class LeaseKeeper:
 log = logging.getLogger(__name__)
 
 _CLAIM_SECONDS = 10.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
 async def claim_lease(
@@ -123,8 +123,7 @@ async def finish_lease(
 
 
 async def _turns() -> AsyncIterator[None]:
-    pause = _FIRST_PAUSE
+    backoff = Backoff()
     while True:
         yield
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(backoff.next_delay())

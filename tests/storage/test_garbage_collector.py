@@ -23,40 +23,40 @@ from reelhaul_runtime import broker
 from reelhaul_runtime.identity import Caller, set_caller
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.sql import migrations
-from reelhaul_storage.catalog.store import SqlCatalogue
-from reelhaul_storage.disk.blobs import Disk
+from reelhaul_storage.catalog.store import SqlCatalog
+from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
-from reelhaul_storage.model import Artifact, Chunk, Expected, NewArtifact, Upload
+from reelhaul_storage.model import Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import Artifacts
-from reelhaul_storage.service.garbage_collector import Sweep
+from reelhaul_storage.service.garbage_collector import GarbageCollector
 from reelhaul_storage.service.uploads import Uploads
 
 
-class Dying(SqlCatalogue):
+class Dying(SqlCatalog):
     """A catalogue whose process is killed right before it commits an artifact."""
 
     dies = False
 
-    async def finish(self, upload: str, artifact: Artifact) -> Artifact:
+    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
         if self.dies:
             raise RuntimeError("killed")
-        return await super().finish(upload, artifact)
+        return await super().finish_upload(upload, artifact)
 
 
 class House:
     """The parts of the service, to be stopped between any two steps."""
 
-    def __init__(self, catalogue: Dying, blobs: Disk) -> None:
+    def __init__(self, catalogue: Dying, blobs: DiskBlobStore) -> None:
         self.clock = Clock()
         self.catalogue, self.blobs = catalogue, blobs
-        self.sweep = Sweep(catalogue, blobs, self.clock)
+        self.sweep = GarbageCollector(catalogue, blobs, self.clock)
         self.uploads = Uploads(catalogue, blobs, self.clock, max_bytes=1 << 30)
         self.artifacts = Artifacts(catalogue, blobs, self.sweep, self.clock)
 
     async def begin(self) -> str:
         now = self.clock()
         upload = Upload("", NewArtifact(tenant="one", expire_time=now + timedelta(days=1)), now, now)
-        return (await self.uploads.begin(upload)).upload.id
+        return (await self.uploads.create(upload)).upload.id
 
     async def write(self, upload: str, content: bytes) -> None:
         async def chunks() -> AsyncIterator[Chunk]:
@@ -73,7 +73,7 @@ class House:
 async def _house(folder: Path) -> AsyncIterator[House]:
     url = f"sqlite:///{folder}/storage.db"
     migrations.migrate_if_behind(url, "reelhaul_storage")
-    disk = Disk.open(folder / "artifacts", adopt_from=folder / "work")
+    disk = DiskBlobStore.open(folder / "artifacts", adopt_from=folder / "work")
     async with Dying.open(url) as catalogue, disk as blobs:
         yield House(catalogue, blobs)
 
@@ -85,8 +85,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield entered
 
 
-def _expected(content: bytes) -> Expected:
-    return Expected(checksums(content).sha256.hex())
+def _expected(content: bytes) -> ExpectedChecksums:
+    return ExpectedChecksums(checksums(content).sha256.hex())
 
 
 def _files(folder: Path) -> list[Path]:
@@ -107,7 +107,7 @@ async def test_killed_between_rename_and_commit(house: House, tmp_path: Path):
     """The bytes lie published, but no artifact speaks of them; finishing again needs no bytes."""
     upload = await _killed_before_commit(house, b"film")
     assert len(_files(tmp_path)) == 1
-    assert await house.catalogue.find("one", [_expected(b"film").sha256], house.clock()) == {}
+    assert await house.catalogue.find_by_sha256("one", [_expected(b"film").sha256], house.clock()) == {}
     async with _house(tmp_path) as again:
         artifact = await again.uploads.finish(upload, _expected(b"film"))
         assert await again.content(artifact) == b"film"
@@ -116,11 +116,11 @@ async def test_killed_between_rename_and_commit(house: House, tmp_path: Path):
 async def test_killed_and_never_finished(house: House, tmp_path: Path):
     """What a killed writer published and nobody finishes is swept, but not too soon."""
     await _killed_before_commit(house, b"film")
-    await house.sweep.expired()
-    await house.sweep.orphans()
+    await house.sweep.delete_expired()
+    await house.sweep.delete_orphans()
     assert len(_files(tmp_path)) == 1
     house.clock.ahead = timedelta(hours=2)
-    await house.sweep.expired()
+    await house.sweep.delete_expired()
     assert _files(tmp_path) == []
 
 
@@ -128,7 +128,7 @@ async def test_finished_after_the_sweep(house: House, tmp_path: Path):
     """A writer that slept through the sweep is told to write again; no artifact lies."""
     upload = await _killed_before_commit(house, b"film")
     house.clock.ahead = timedelta(hours=2)
-    await house.sweep.expired()
+    await house.sweep.delete_expired()
     with pytest.raises((OffsetConflict, BackendUnavailable)):
         await house.uploads.finish(upload, _expected(b"film"))
     await house.write(upload, b"film")
@@ -141,7 +141,7 @@ async def test_deleted_while_another_publishes(house: House, tmp_path: Path):
     await house.write(first, b"same")
     artifact = await house.uploads.finish(first, _expected(b"same"))
     second = await _killed_before_commit(house, b"same")
-    await house.artifacts.remove([artifact.id])
+    await house.artifacts.delete([artifact.id])
     assert len(_files(tmp_path)) == 1
     assert await house.content(await house.uploads.finish(second, _expected(b"same"))) == b"same"
 
@@ -151,8 +151,8 @@ async def test_slow_deletion_spares_new_bytes(house: House, tmp_path: Path):
     first = await house.begin()
     await house.write(first, b"same")
     artifact = await house.uploads.finish(first, _expected(b"same"))
-    await house.catalogue.remove([artifact.id], lambda _: None, house.clock())
-    late = await house.catalogue.doomed(10)
+    await house.catalogue.delete_artifacts([artifact.id], lambda _: None, house.clock())
+    late = await house.catalogue.list_doomed_keys(10)
     second = await house.begin()
     await house.write(second, b"same")
     anew = await house.uploads.finish(second, _expected(b"same"))
@@ -167,12 +167,12 @@ async def test_expired_artifacts_and_uploads(house: House, tmp_path: Path):
     await house.write(done, b"film")
     await house.uploads.finish(done, _expected(b"film"))
     await house.write(undone, b"half")
-    await house.sweep.expired()
+    await house.sweep.delete_expired()
     assert len(_files(tmp_path)) == 2
     house.clock.ahead = timedelta(hours=25)
-    await house.sweep.expired()
+    await house.sweep.delete_expired()
     assert _files(tmp_path) == []
-    assert await house.catalogue.uploads(None, None, 10) == []
+    assert await house.catalogue.list_uploads(None, None, 10) == []
 
 
 async def test_files_nobody_knows(house: House, tmp_path: Path):
@@ -190,7 +190,7 @@ async def test_files_nobody_knows(house: House, tmp_path: Path):
         path.write_bytes(b"x")
     for path in (*old, tmp_path / "artifacts" / "blobs" / artifact.key):
         os.utime(path, (time.time() - 7200,) * 2)
-    await house.sweep.orphans()
+    await house.sweep.delete_orphans()
     assert [path.exists() for path in (*old, fresh)] == [False, False, True]
     assert await house.content(artifact) == b"film"
 

@@ -41,7 +41,7 @@ def _taken(ahead: PrehashCache, path: Path) -> str:
     """The SHA-256 that is known of *path*, when it is taken over as what was begun; empty: none."""
     opened = os.open(path, os.O_RDONLY)
     try:
-        found = ahead.taken(path.name, opened)
+        found = ahead.take(path.name, opened)
     finally:
         os.close(opened)
     return found.digests().sha256 if found else ""
@@ -49,10 +49,10 @@ def _taken(ahead: PrehashCache, path: Path) -> str:
 
 def _all_read(ahead: PrehashCache, folder: Path) -> None:
     """Return once all is read that was begun: one reader reads in order."""
-    ahead.begin("last", "last")
+    ahead.start("last", "last")
     while not _taken(ahead, folder / "last"):
         time.sleep(0.001)
-        ahead.begin("last", "last")
+        ahead.start("last", "last")
 
 
 def _sha256(content: bytes) -> str:
@@ -133,7 +133,7 @@ async def test_announced_and_dropped(storage: Running, shared: Path):
 
 def test_read_ahead(ahead: PrehashCache, tmp_path: Path):
     """What was read ahead and is as it was need not be read again."""
-    ahead.begin("film", "film")
+    ahead.start("film", "film")
     _all_read(ahead, tmp_path)
     assert _taken(ahead, tmp_path / "film") == _sha256(_FILM)
 
@@ -158,7 +158,7 @@ def _replaced(film: Path) -> None:
 @pytest.mark.parametrize("change", [_overwritten, _appended, _replaced])
 def test_changed_since_it_was_read(ahead: PrehashCache, tmp_path: Path, change: Callable[[Path], None]):
     """Of a file that was changed since, however its times were turned back, nothing is known."""
-    ahead.begin("film", "film")
+    ahead.start("film", "film")
     _all_read(ahead, tmp_path)
     change(tmp_path / "film")
     assert not _taken(ahead, tmp_path / "film")
@@ -167,14 +167,14 @@ def test_changed_since_it_was_read(ahead: PrehashCache, tmp_path: Path, change: 
 def test_open_for_writing_while_it_is_read(ahead: PrehashCache, tmp_path: Path):
     """Of a file that somebody could have written to while it was read nothing is known."""
     with (tmp_path / "film").open("r+b"):
-        ahead.begin("film", "film")
+        ahead.start("film", "film")
         _all_read(ahead, tmp_path)
     assert not _taken(ahead, tmp_path / "film")
 
 
 def test_open_for_writing_when_it_is_taken(ahead: PrehashCache, tmp_path: Path):
     """Nor of one that somebody has open for writing in the end."""
-    ahead.begin("film", "film")
+    ahead.start("film", "film")
     _all_read(ahead, tmp_path)
     with (tmp_path / "film").open("r+b"):
         assert not _taken(ahead, tmp_path / "film")
