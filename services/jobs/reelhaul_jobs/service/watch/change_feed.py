@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.watch import messages
