@@ -32,7 +32,8 @@ from reelhaul_fetcher.model.engine_requests import (
     ProbeOrder,
     Product,
 )
-from reelhaul_fetcher.ports import ArtifactMetadata, Listener, ListListener, Usage
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import ArtifactMetadata, Listener, ListListener
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 

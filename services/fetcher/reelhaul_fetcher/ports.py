@@ -23,6 +23,7 @@ from reelhaul_fetcher.model.engine_requests import (
     ProbeOrder,
     Product,
 )
+from reelhaul_fetcher.model.proxy_usage import Usage
 
 
 class Listener(Protocol):
@@ -96,15 +97,6 @@ class Translator(Protocol):
 
         Raises TRANSLATION_UNAVAILABLE: no provider, none for these languages, or it does not answer.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What went through a pass: bytes received and sent, and (host, why) of each refusal."""
-
-    ingress_bytes: int = 0
-    refusals: tuple[tuple[str, str], ...] = ()
-    egress_bytes: int = 0
 
 
 class Guard(Protocol):

@@ -18,7 +18,7 @@ from yt_dlp.networking import Response
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, inspector_client, subprocess, verify, warm_decoders
+from reelhaul_fetcher.media import ffmpeg, inspector_client, verify, warm_decoders
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
@@ -108,8 +108,8 @@ def run(stream: socket.socket) -> None:
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = sandbox.ResourceLimits(limit, order.cpu_seconds, order.memory_bytes)
-        inspector_client.bound(order.memory_bytes)
-        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.line())
+        inspector_client.limit_memory(order.memory_bytes)
+        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.channel())
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(errors.classified(error, answers, order.url, place.extractor))
@@ -123,7 +123,7 @@ def _done(
     """*order*, carried out."""
     match order:
         case FetchOrder():
-            subprocess.set_idle_timeout(order.idle_seconds)
+            ffmpeg.set_idle_timeout(order.idle_seconds)
             return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
         case ProbeOrder():
             return {"type": "done", "media": protocol.packed(extraction.probe(order, access, answers))}

@@ -37,6 +37,7 @@ from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.ytdlp.process import protocol
 from reelhaul_fetcher.ytdlp.process.namespace import Namespace
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,7 @@ class YtDlpEngine:
         try:
             yield engine
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await cancel_and_wait(keeping)
 
     @property
     def version(self) -> str:
