@@ -14,8 +14,7 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
@@ -68,7 +67,7 @@ def sha256(product: Product) -> str:
 class Harness:
     """An engine, its guard, and a folder for each fetch."""
 
-    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, workdir: Path) -> None:
+    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, workdir: Path) -> None:
         self.engine, self.guard, self.workdir = engine, guard, workdir
         self._numbers = itertools.count()
 
@@ -129,7 +128,7 @@ async def harness(
     """A harness whose guard lets 127.0.0.2 through."""
     config = GuardConfig(allow_networks=("127.0.0.2/32",))
     async with (
-        GuardProcess.open_guard(config) as guard,
+        running_guard(config) as guard,
         YtDlpEngine.open(engine_environment, "test-worker") as engine,
     ):
         await engine.warm()
@@ -149,7 +148,7 @@ async def youtube_harness(
     trusted = ca_bundle(youtube.ca_file, place)
     surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
     async with (
-        GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
+        running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
         YtDlpEngine.open(surroundings, "test-worker") as engine,
     ):
         await engine.warm()

@@ -15,8 +15,7 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
 from reelhaul_fetcher.model.engine_requests import FetchOrder
@@ -43,7 +42,7 @@ def opened(youtube: YouTube, tmp_path: Path) -> Opened:
         trusted = ca_bundle(youtube.ca_file, tmp_path)
         surroundings = environment(tools.link(tmp_path / "tools"), tmp_path / "home", trusted)
         async with (
-            GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
+            running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
             YtDlpEngine.open(surroundings, "test-worker", access) as engine,
         ):
             await engine.warm()

@@ -16,13 +16,13 @@ from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_fetcher.api.convert import question_of
+from reelhaul_fetcher.api.convert import to_probe_query
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
 from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
 from reelhaul_fetcher.service.cookie_login import SiteCookies
-from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -91,7 +91,7 @@ def test_keys(folder: CookieFolder, tmp_path: Path) -> None:
     stranger = CookieFolder(tmp_path / "cookies", [fresh])
     with pytest.raises(ReelhaulError):
         stranger.get("ours", "acme")
-    assert [kept.jar for kept in stranger.kept()] == [None]
+    assert [kept.jar for kept in stranger.list()] == [None]
     both = CookieFolder(tmp_path / "cookies", [fresh, KEY])
     assert both.get("ours", "acme").text == text(LONG)
     both.add("ours", text(LONG, LONG), [])
@@ -112,7 +112,7 @@ def test_what_is_no_cookie_file(folder: CookieFolder, wrong: str) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
         folder.add("ours", wrong, [])
     assert VALUE not in str(failure.value)
-    assert folder.kept() == []
+    assert folder.list() == []
 
 
 def test_first_line(folder: CookieFolder) -> None:
@@ -148,13 +148,13 @@ def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
     folder.add("ours", kept, [])
     sign_in = SiteCookies(folder)
     if not expired:
-        assert sign_in.text("ours", "acme", URL) == kept
+        assert sign_in.get_text("ours", "acme", URL) == kept
         return
     with pytest.raises(ReelhaulError) as failure:
-        sign_in.text("ours", "acme", URL)
+        sign_in.get_text("ours", "acme", URL)
     assert reason(failure) == "COOKIES_EXPIRED"
     assert failure.value.metadata == {"cookies": "ours", "host": "www.example.com"}
-    assert [kept.refused for kept in folder.kept()] == ["expired"]
+    assert [kept.refused for kept in folder.list()] == ["expired"]
 
 
 def test_refused(folder: CookieFolder) -> None:
@@ -165,12 +165,12 @@ def test_refused(folder: CookieFolder) -> None:
         told = sign_in.classify_cookie_failure("ours", URL, login(cause))
         assert told is not None
         assert told.reason == ErrorReason.COOKIES_REFUSED
-        assert [kept.refused for kept in folder.kept()] == ["sign in"]
+        assert [kept.refused for kept in folder.list()] == ["sign in"]
         assert sign_in.classify_cookie_failure("ours", URL, None) is None
-        assert [kept.refused for kept in folder.kept()] == [""]
+        assert [kept.refused for kept in folder.list()] == [""]
     sign_in.classify_cookie_failure("ours", URL, login("login"))
     folder.add("ours", text(LONG), [])
-    assert [kept.refused for kept in folder.kept()] == [""]
+    assert [kept.refused for kept in folder.list()] == [""]
     for failure in (login("private"), login("members"), ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")):
         assert sign_in.classify_cookie_failure("ours", URL, failure) is failure
     assert sign_in.classify_cookie_failure("", URL, plain := login("login")) is plain
@@ -198,7 +198,7 @@ async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolde
 async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
     """A worker that has done a job with those *cookies*."""
     house = House(tmp_path / "work")
-    house.worker._bench.fetching.signing = SiteCookies(folder)
+    house.worker._bench.downloader.site_cookies = SiteCookies(folder)
     house.leases.specs[JOB].format.cookies = cookies
     async with house.working():
         house.give()
@@ -210,12 +210,12 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
     """An answer that cookies opened is kept for those who have the same ones only."""
     folder.add("ours", text(LONG), ["local"])
     engine = FakeEngine()
-    probing = Probing(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
-    await probing.ask(Question(URL, cookies="ours", tenant="local"))
+    probing = ProbeCache(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
+    await probing.probe(ProbeQuery(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
-        await probing.ask(Question(URL, cookies="ours", tenant="other"))
+        await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
-    await probing.ask(Question(URL))
+    await probing.probe(ProbeQuery(URL))
     assert [isinstance(order, ProbeOrder) and order.cookies for order in engine.requests] == [text(LONG), ""]
 
 
@@ -225,8 +225,8 @@ def test_whose_probe_it_is(suite: bool, tenant: str) -> None:
     level = PermissionLevel.PERMISSION_LEVEL_READ_ONLY
     identity.set_caller(identity.Caller("theirs", level, suite=suite))
     asked = ProbeMediaRequest(url=URL, tenant="acme", format=FormatSpec(cookies="ours"))
-    assert question_of(asked).tenant == tenant
-    assert question_of(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
+    assert to_probe_query(asked).tenant == tenant
+    assert to_probe_query(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -263,4 +263,4 @@ def test_time_passes(folder: CookieFolder) -> None:
     folder.add("ours", text(LONG), [])
     later = datetime.fromtimestamp(LONG, UTC) + timedelta(seconds=1)
     with pytest.raises(ReelhaulError):
-        SiteCookies(folder, lambda: later).text("ours", "acme", URL)
+        SiteCookies(folder, lambda: later).get_text("ours", "acme", URL)

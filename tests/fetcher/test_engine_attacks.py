@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.fetcher.conftest import FetchListener, Harness
-from tests.fetcher.guarding import PUBLIC, Site, a_site
+from tests.fetcher.guard_harness import PUBLIC, Site, running_site
 from tests.sites import media
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -36,12 +36,12 @@ Road = Callable[[Site, str], str]
 
 def _says(site: Site, path: str, body: str, kind: str) -> str:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    site.answers[path] = (head + body).encode()
+    site.responses[path] = (head + body).encode()
     return f"http://{PUBLIC}:{site.port}{path}"
 
 
 def _leads(site: Site, path: str, to: str) -> str:
-    site.answers[path] = f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
+    site.responses[path] = f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
     return f"http://{PUBLIC}:{site.port}{path}"
 
 
@@ -107,7 +107,7 @@ def _folder(place: Path, name: str) -> Path:
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
 async def test_no_road_leads_inside(harness: Harness, tmp_path: Path, road: Road) -> None:
     """Nobody inside is knocked at, and the guard has a word for it."""
-    async with a_site() as site, a_site("127.0.0.1") as inside:
+    async with running_site() as site, running_site("127.0.0.1") as inside:
         url = road(site, f"http://127.0.0.1:{inside.port}/inside.mp4")
         reason, refusals = await walked(harness, url, _folder(tmp_path, "inside"))
     assert inside.accepted == 0
@@ -118,7 +118,7 @@ async def test_no_road_leads_inside(harness: Harness, tmp_path: Path, road: Road
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
 async def test_its_twin_is_walked(harness: Harness, tmp_path: Path, road: Road) -> None:
     """The same road to an allowed address is walked: it is the address that is refused, not the road."""
-    async with a_site() as site, a_site() as other:
+    async with running_site() as site, running_site() as other:
         url = road(site, f"http://{PUBLIC}:{other.port}/other.mp4")
         _, refusals = await walked(harness, url, _folder(tmp_path, "twin"))
     assert other.accepted > 0
@@ -143,7 +143,7 @@ async def test_no_road_leads_to_another_scheme(
     """Files and FTP are no addresses of media: nothing of them comes out of a fetch."""
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(b"a-secret-of-ours" * 100)
-    async with a_site() as site, a_site("127.0.0.1") as inside:
+    async with running_site() as site, running_site("127.0.0.1") as inside:
         to = {"file": secret.as_uri(), "ftp": f"ftp://127.0.0.1:{inside.port}/inside.mp4"}[scheme]
         folder = _folder(tmp_path, "scheme")
         reason, _ = await walked(harness, ROADS[road](site, to), folder)
@@ -155,11 +155,11 @@ async def test_no_road_leads_to_another_scheme(
 @pytest.mark.parametrize("beside", ["subtitles", "thumbnail"])
 async def test_what_goes_beside_the_video(harness: Harness, tmp_path: Path, beside: str) -> None:
     """A subtitle or a picture inside is refused by itself: the video arrives, with a warning."""
-    async with a_site() as site, a_site("127.0.0.1") as inside:
+    async with running_site() as site, running_site("127.0.0.1") as inside:
         to = f"http://127.0.0.1:{inside.port}/inside"
         video = media.made().file("/media/360.mp4").read_bytes()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(video)}\r\n\r\n"
-        site.answers["/v.mp4"] = head.encode() + video
+        site.responses["/v.mp4"] = head.encode() + video
         track = f'<track kind="subtitles" srclang="en" src="{to}.vtt">'
         poster = f'poster="{to}.jpg"' if beside == "thumbnail" else ""
         url = _page(site, f'<video {poster} src="/v.mp4">{track}</video>')

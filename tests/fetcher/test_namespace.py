@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import ValidationError
 from tests.fetcher.conftest import Harness
-from tests.fetcher.guarding import PUBLIC
+from tests.fetcher.guard_harness import PUBLIC
 from tests.sites.site import Site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
@@ -56,11 +55,11 @@ async def space() -> AsyncIterator[Namespace]:
 @pytest.fixture
 async def harness(
     space: Namespace, engine_environment: dict[str, str], tmp_path: Path
-) -> AsyncIterator[tuple[Harness, GuardProcess]]:
+) -> AsyncIterator[tuple[Harness, GuardSupervisor]]:
     """An engine inside, its guard outside."""
     config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
     async with (
-        GuardProcess.open_guard(config, space.listener) as guard,
+        running_guard(config, space.listener) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", namespace=space) as engine,
     ):
         await engine.warm()
@@ -81,7 +80,7 @@ def inside(space: Namespace, *places: tuple[str, int]) -> dict[str, object]:
     return told
 
 
-async def test_fetches_come(harness: tuple[Harness, GuardProcess], site: Site) -> None:
+async def test_fetches_come(harness: tuple[Harness, GuardSupervisor], site: Site) -> None:
     """A download through the door is as any other, and its bytes are counted."""
     engine, _ = harness
     report = await engine.fetch(site.url("/watch/demo"), FormatSpec(max_height=360))
@@ -89,7 +88,7 @@ async def test_fetches_come(harness: tuple[Harness, GuardProcess], site: Site) -
 
 
 async def test_nothing_else_is_reached(
-    harness: tuple[Harness, GuardProcess], space: Namespace, site: Site
+    harness: tuple[Harness, GuardSupervisor], space: Namespace, site: Site
 ) -> None:
     """Not the site beside the guard, not this machine, not the world: no road leads to them."""
     door = space.listener.getsockname()
@@ -103,7 +102,7 @@ async def test_nothing_else_is_reached(
     assert len(told) == 3
 
 
-async def test_the_engine_lives_there(harness: tuple[Harness, GuardProcess], space: Namespace) -> None:
+async def test_the_engine_lives_there(harness: tuple[Harness, GuardSupervisor], space: Namespace) -> None:
     """The warm parent, from which each fetch is forked, is in that network and not in ours."""
     engine, _ = harness
     theirs = os.stat(f"/proc/{engine.engine.pid}/ns/net")
@@ -111,10 +110,10 @@ async def test_the_engine_lives_there(harness: tuple[Harness, GuardProcess], spa
     assert theirs.st_ino != os.stat("/proc/self/ns/net").st_ino
 
 
-async def test_both_may_die(harness: tuple[Harness, GuardProcess], site: Site) -> None:
+async def test_both_may_die(harness: tuple[Harness, GuardSupervisor], site: Site) -> None:
     """The next parent lives in the same network, the next guard listens at the same door."""
     engine, guard = harness
-    os.kill(guard._guard.pid, 9)
+    os.kill(guard.pid, 9)
     os.kill(parent := engine.engine.pid, 9)
     async with asyncio.timeout(30):
         while engine.engine.pid in (0, parent):  # noqa: ASYNC110 - it comes back by itself

@@ -20,8 +20,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.clients.libretranslate import LibreTranslate
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -76,7 +75,7 @@ async def polyglot(
 ) -> AsyncIterator[Harness]:
     """A harness that has a translator."""
     async with (
-        GuardProcess.open_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
+        running_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", translator=FakeTranslator()) as engine,
     ):
         await engine.warm()

@@ -28,7 +28,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.model.disk_limits import DiskThresholds
 from reelhaul_fetcher.model.engine_requests import FetchOrder
-from reelhaul_fetcher.ports import Usage
+from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
@@ -58,7 +58,7 @@ class House:
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 
     def _slot(self) -> lease_pb2.Slot:
-        return self.worker.offer("default", self.engine.version, 1)
+        return self.worker.describe_slot("default", self.engine.version, 1)
 
     def give(self, job: str = JOB) -> None:
         """Queue *job*."""
@@ -385,7 +385,7 @@ async def test_a_failure_has_its_reason_and_its_wait(house: House) -> None:
 async def test_a_refusal_of_the_guard_stands_behind(house: House) -> None:
     """Where the guard refused a host, that is why the fetch failed, whatever the engine made of it."""
     house.engine.failure = ReelhaulError(ErrorReason.EXTRACTOR_FAILED, "no formats")
-    house.guard.reported_usage = Usage(10, (("10.0.0.1", "private"),))
+    house.guard.reported_usage = Usage(10, refusals=(Refusal("10.0.0.1", "private"),))
     async with house.working():
         house.give()
         await house.logged("ack")

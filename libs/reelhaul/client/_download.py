@@ -13,8 +13,8 @@ from grpc import aio
 
 from reelhaul import file_names
 from reelhaul.client import _errors
-from reelhaul.client._backoff import Backoff
 from reelhaul.client._errors import CallFailed, SaveFailed
+from reelhaul.client._retries import Retries
 from reelhaul.storage.v1.storage_service_pb2 import ReadArtifactRequest, ReadArtifactResponse
 from reelhaul.type.v1 import media_pb2
 
@@ -67,7 +67,7 @@ async def _fetch(
     seconds: float,
 ) -> None:
     """Bring *part* to the full size, however often the connection breaks."""
-    patience, reading = Backoff(seconds), _Reading(opening, artifact, part, received)
+    retries, reading = Retries(seconds), _Reading(opening, artifact, part, received)
     while True:
         before = reading.size()
         if reading.whole():
@@ -78,12 +78,12 @@ async def _fetch(
         except CallFailed as error:
             failure = error
         if reading.size() > before:
-            patience.reset()
+            retries.reset()
         if failure.reason == "ETAG_MISMATCH" and reading.etag:
             # Its labels or its expiry changed; bytes never do under a name.
             reading.etag = ""
         elif not reading.whole():
-            await patience.after(failure)
+            await retries.wait(failure)
 
 
 class _Reading:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from reelhaul import file_names
+from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul.downloads.v1.download_pb2 import File
 from reelhaul.rest import _errors
 from reelhaul.rest._errors import CallFailed, SaveFailed
@@ -79,7 +80,8 @@ def _fetch(http: httpx.Client, file: File, part: Path, received: Received) -> No
         tries = 0 if part.exists() and part.stat().st_size > before else tries + 1
         if not failure.transient or tries >= _TRIES:
             raise failure
-        time.sleep(max(min(0.2 * 2**tries, 5), min(failure.retry_seconds or 0, 30)))
+        delay = exponential_delay(tries, FIRST_SECONDS, LONGEST_SECONDS)
+        time.sleep(max(delay, min(failure.retry_seconds or 0, 30)))
 
 
 def _receive(http: httpx.Client, file: File, part: Path, received: Received) -> None:

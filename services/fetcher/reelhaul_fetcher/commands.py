@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from reelhaul_fetcher.disk.cookies import CookieFolder, Kept
+    from reelhaul_fetcher.disk.cookies import CookieFolder, StoredCookies
 
 _KEY = "REELHAUL_FETCHER_COOKIES_KEY"
 _OUR_TENANT = "local"
@@ -59,7 +59,7 @@ def add(name: str, file: Path, tenants: tuple[str, ...], any_tenant: bool) -> No
 @cookies.command("list")
 def list_() -> None:
     """Show what is kept: for which sites and whom, until when, and whether sites take it."""
-    for kept in _folder().kept():
+    for kept in _folder().list():
         click.echo("\t".join(_told(kept)))
 
 
@@ -84,7 +84,7 @@ def _folder() -> CookieFolder:
         raise click.ClickException(f"{_KEY}: {error}") from None
 
 
-def _told(kept: Kept) -> list[str]:
+def _told(kept: StoredCookies) -> list[str]:
     from reelhaul_fetcher.model.cookies import domains, parse
 
     if kept.jar is None:

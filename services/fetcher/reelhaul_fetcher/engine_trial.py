@@ -19,8 +19,7 @@ import click
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import FetchOrder, HttpStatusCounts, ProbeOrder, Product
 from reelhaul_fetcher.settings import Settings
@@ -89,7 +88,7 @@ class _Sample:
 class Trial:
     """One engine before a guard."""
 
-    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, egress: str, place: Path) -> None:
+    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, egress: str, place: Path) -> None:
         self._engine, self._guard, self._egress, self._place = engine, guard, egress, place
         self._name, self._number = place.name, 0
 
@@ -165,7 +164,7 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
         engines["candidate"] = {**present, "PYTHONPATH": path}
     async with AsyncExitStack() as stack:
         config = GuardConfig(allow_networks=networks, egresses=settings.egresses)
-        guard = await stack.enter_async_context(GuardProcess.open_guard(config))
+        guard = await stack.enter_async_context(running_guard(config))
         found = []
         for name, surroundings in engines.items():
             (place / name).mkdir()

@@ -117,7 +117,7 @@ class Settings(SuiteSettings):
         for number, url in enumerate(proxies, 1):
             try:
                 if url != _DIRECT:
-                    Upstream.of(url)
+                    Upstream.parse(url)
             except ValueError as error:
                 raise ValueError(f"upstream proxy {number}: {error}") from None
         if len(self.egresses) < len(proxies):

@@ -11,6 +11,7 @@ from pathlib import Path
 from google.rpc import code_pb2
 from grpc import aio
 
+from reelhaul.backoff import Backoff
 from reelhaul.storage.v1 import (
     artifact_pb2,
     storage_service_pb2,
@@ -131,7 +132,7 @@ class ArtifactUploader:
     ) -> ArtifactInfo:
         """Store, again and again while that may help; *uploads* hears which there are."""
         give_up = asyncio.get_running_loop().time() + self._patience
-        pause, begun = 0.2, await self._first(product, stamp)
+        backoff, begun = Backoff(), await self._first(product, stamp)
         while True:
             try:
                 with status_as_errors("storage"):
@@ -147,8 +148,7 @@ class ArtifactUploader:
                         ErrorReason.STORAGE_UNAVAILABLE, error.text, metadata={"backend": ""}
                     ) from error
                 log.warning("storing failed; trying again", extra={"job": stamp.job, "cause": error.text})
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+            await asyncio.sleep(backoff.next_delay())
 
     async def _stored(
         self,

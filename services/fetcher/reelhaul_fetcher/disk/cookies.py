@@ -23,7 +23,7 @@ _SEALED, _REFUSED = ".cookies", ".refused"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredCookies:
     """What is told of kept cookies; *jar* None where no key of ours opens them."""
 
     name: str
@@ -84,12 +84,12 @@ class CookieFolder:
         self.record_result(name, "")
         return True
 
-    def kept(self) -> list[Kept]:
+    def list(self) -> list[StoredCookies]:
         """All that there are, by name."""
         names = sorted(path.stem for path in self._place.glob(f"*{_SEALED}") if NAME.fullmatch(path.stem))
         return [kept for name in names if (kept := self._kept(name))]
 
-    def _kept(self, name: str) -> Kept | None:
+    def _kept(self, name: str) -> StoredCookies | None:
         from cryptography.fernet import InvalidToken
 
         try:
@@ -102,12 +102,12 @@ class CookieFolder:
         try:
             told: dict[str, Any] = json.loads(self._box.decrypt(sealed))
         except InvalidToken:
-            return Kept(name, None, refused=refused)
+            return StoredCookies(name, None, refused=refused)
         # A file that was renamed would give one tenant another's session.
         if told["name"] != name:
-            return Kept(name, None)
+            return StoredCookies(name, None)
         jar = CookieJar(name, told["text"], tuple(told["tenants"]))
-        return Kept(name, jar, datetime.fromisoformat(told["added"]), refused)
+        return StoredCookies(name, jar, datetime.fromisoformat(told["added"]), refused)
 
 
 def _box(keys: Sequence[str]) -> MultiFernet:

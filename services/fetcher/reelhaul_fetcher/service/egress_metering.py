@@ -11,7 +11,8 @@ from datetime import timedelta
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Delivery, Guard, Usage, WorkQueue
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import Delivery, Guard, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,9 @@ _SPENT_DELAY = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
-class PassUsage:
+class _OpenSession:
     egress: str
-    counted: int = 0
+    counted_bytes: int = 0
 
 
 class MeteredGuard:
@@ -31,12 +32,12 @@ class MeteredGuard:
 
     def __init__(self, inner: Guard, egresses: Egresses, spending: EgressUsageLog | None = None) -> None:
         self._inner, self._egresses, self._spending = inner, egresses, spending
-        self._ways: dict[str, PassUsage] = {}
+        self._sessions: dict[str, _OpenSession] = {}
 
     async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
         url = await self._inner.open(name, byte_limit, egress, seconds)
-        self._ways[name] = PassUsage(egress)
+        self._sessions[name] = _OpenSession(egress)
         self._egresses.begin(egress)
         return url
 
@@ -53,17 +54,17 @@ class MeteredGuard:
             self._count(name, used)
             return used
         finally:
-            if way := self._ways.pop(name, None):
-                self._egresses.end(way.egress)
+            if session := self._sessions.pop(name, None):
+                self._egresses.end(session.egress)
 
     def _count(self, name: str, used: Usage) -> None:
-        way, carried = self._ways.get(name), used.ingress_bytes + used.egress_bytes
-        if way is None or carried <= way.counted:
+        session = self._sessions.get(name)
+        if session is None or used.total_bytes <= session.counted_bytes:
             return
-        fresh, way.counted = carried - way.counted, carried
-        self._egresses.add_bytes(way.egress, fresh)
+        new_bytes, session.counted_bytes = used.total_bytes - session.counted_bytes, used.total_bytes
+        self._egresses.add_bytes(session.egress, new_bytes)
         if self._spending:
-            self._spending.add(self._egresses.day, way.egress, fresh)
+            self._spending.add(self._egresses.day, session.egress, new_bytes)
 
 
 class BudgetedQueue:

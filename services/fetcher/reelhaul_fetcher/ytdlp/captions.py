@@ -14,7 +14,7 @@ from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media.muxing import SubtitleFile
+from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product

@@ -19,10 +19,10 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
+from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
-from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -83,8 +83,6 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     #: Extractor classes by key, filled once in the warm parent.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
-    #: Which of them to ask, likewise.
-    likely: ExtractorIndex | None = None
 
     def __init__(self, answers: ResponseLog, params: dict[str, Any]) -> None:
         self._answers = answers
@@ -99,15 +97,6 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             self._ies = self.extractors
         else:
             super().add_default_info_extractors()
-
-    def extract_info(
-        self, url: str, download: bool = True, ie_key: str | None = None, *rest: Any, **more: Any
-    ) -> Any:
-        """As yt-dlp's, which asks every extractor whether it knows *url*."""
-        if not ie_key and self.likely is not None:
-            able = (name for name in self.likely.of(url) if self.extractors[name].suitable(url))
-            ie_key = next(able, None)
-        return super().extract_info(url, download, ie_key, *rest, **more)
 
     def urlopen(self, req: Any) -> Any:
         """As yt-dlp's, with failures noted."""
@@ -219,7 +208,7 @@ def _first(context: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _pause(n: int) -> float:
     """Seconds before the *n*-th retry of one request."""
-    return float(min(0.2 * 2**n, 5.0))
+    return exponential_delay(n, FIRST_SECONDS, LONGEST_SECONDS)
 
 
 # A browser's whole jar is a fraction of it.

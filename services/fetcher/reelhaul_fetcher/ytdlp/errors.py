@@ -19,7 +19,7 @@ from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media.subprocess import FfmpegFailed
+from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
 from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied

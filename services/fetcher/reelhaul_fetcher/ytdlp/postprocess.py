@@ -10,7 +10,7 @@ from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import inspector_client, muxing, verify
+from reelhaul_fetcher.media import inspector_client, muxer, verify
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
@@ -38,7 +38,7 @@ class Plan:
     media: MediaInfo
     chosen: list[Format]
     cut: Cut = field(default_factory=Cut)
-    words: tuple[muxing.SubtitleFile, ...] = ()
+    words: tuple[muxer.SubtitleFile, ...] = ()
     picture: Path | None = None
     #: Sponsored stretches to be marked.
     marks: tuple[Chapter, ...] = ()
@@ -95,7 +95,7 @@ def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, rea
         slack = _CUT_SLACK if plan.cut.ranges[-1].end <= seconds else 0.0
         seconds = cut.length
     promise = verify.Expected(seconds, bool(how.video), bool(how.audio), plan.spec.min_height, slack)
-    got = verify.verified(path, promise, seen)
+    got = verify.verify(path, promise, seen)
     sound = plan.chosen[-1]
     got.format_ids.extend(stream.format_id for stream in plan.chosen)
     got.transcoded = how.transcodes
@@ -134,7 +134,7 @@ def _packed(
 ) -> Path:
     """The file in its container; the one received where it is that already, untouched."""
     described = _described(plan.order.folder, marks) if marks else None
-    trimmings = muxing.EmbeddedExtras(plan.words, plan.picture, described).fitting(how.extension)
+    trimmings = muxer.EmbeddedExtras(plan.words, plan.picture, described).supported_by(how.extension)
     alone = len(files) == 1 and not how.transcodes and files[0].suffix == f".{how.extension}"
     ready = alone and _AS_IT_IS.get(how.extension) in seen[0].containers
     if (
@@ -146,7 +146,7 @@ def _packed(
         return files[0]
     output = plan.order.folder / f"result.{how.extension}"
     length = cut.length if cut.removes_something else max(s.duration for s in seen)
-    muxing.pack(files, how, output, length, gauge.update_stage, cut=cut, trimmings=trimmings)
+    muxer.mux(files, how, output, length, gauge.update_stage, cut=cut, extras=trimmings)
     for path in files:
         path.unlink()
     return output
@@ -170,10 +170,10 @@ def _split(
     ):
         gauge.begin_stage(Progress.POSTPROCESSING, f"chapter {number}")
         output = plan.order.folder / f"chapter{number}.{how.extension}"
-        muxing.cut_range(path, mark.time_range, output, video=bool(how.video), audio=bool(how.audio))
+        muxer.cut_range(path, mark.time_range, output, video=bool(how.video), audio=bool(how.audio))
         seconds = mark.time_range.end - mark.time_range.start
         promise = verify.Expected(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
-        verify.verified(output, promise)
+        verify.verify(output, promise)
         name = file_names.from_title(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
         products.append(product(output, ArtifactInfo.CHAPTER, name))
     return products

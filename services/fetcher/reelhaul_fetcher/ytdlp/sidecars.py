@@ -12,8 +12,8 @@ from yt_dlp.utils import YoutubeDLError
 from reelhaul import file_names
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, subprocess
-from reelhaul_fetcher.media.muxing import SubtitleFile
+from reelhaul_fetcher.media import ffmpeg
+from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
 from reelhaul_fetcher.model.progress import ProgressTracker
@@ -72,7 +72,7 @@ def _thumbnail(downloader: Downloader, media: MediaInfo, folder: Path) -> Produc
     try:
         raw.write_bytes(body(downloader, Request(media.thumbnail_url), _MAX_THUMBNAIL))
         ffmpeg.to_jpeg(raw, picture)
-    except (YoutubeDLError, OSError, ValueError, subprocess.FfmpegFailed):
+    except (YoutubeDLError, OSError, ValueError, ffmpeg.FfmpegFailed):
         return None
     finally:
         raw.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError
 
+from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import Pace
@@ -206,7 +207,7 @@ def _pause(tries: int, error: RequestError) -> float:
     """Seconds to wait after *tries* failures, the last of them *error*."""
     asked = error.response.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
     least = float(asked) if asked.isdecimal() else 0.0
-    return min(max(0.1 * 2.0**tries, least), _LONGEST_PAUSE)
+    return min(max(exponential_delay(tries, 0.1, _LONGEST_PAUSE), least), _LONGEST_PAUSE)
 
 
 def _fitting(block: int, seconds: float) -> int:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 
+from reelhaul.backoff import LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model import hls_playlist
@@ -157,10 +158,11 @@ class LiveStreamRecorder:
             try:
                 return step()
             except RequestError as error:
-                if self.seconds and (_gone(error) or self._waited(0.3 * 2**turn)):
+                delay = exponential_delay(turn, 0.3, LONGEST_SECONDS)
+                if self.seconds and (_gone(error) or self._waited(delay)):
                     raise
                 if not self.seconds:
-                    time.sleep(0.3 * 2**turn)
+                    time.sleep(delay)
         return step()
 
 

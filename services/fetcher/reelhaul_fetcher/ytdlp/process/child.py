@@ -18,7 +18,7 @@ from yt_dlp.networking import Response
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, inspector_client, subprocess, verify, warm_decoders
+from reelhaul_fetcher.media import ffmpeg, inspector_client, verify, warm_decoders
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import (
     ExpandOrder,
@@ -28,7 +28,6 @@ from reelhaul_fetcher.model.engine_requests import (
     Product,
     SitesOrder,
 )
-from reelhaul_fetcher.model.hosts import ANY_HOST, hosts_of
 from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
@@ -37,7 +36,6 @@ from reelhaul_fetcher.ytdlp.downloader import (
     options,
     share_trust,
 )
-from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, patterns
 from reelhaul_fetcher.ytdlp.info import media_of
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
@@ -110,8 +108,8 @@ def run(stream: socket.socket) -> None:
         limit = order.size_limit if isinstance(order, FetchOrder) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = sandbox.ResourceLimits(limit, order.cpu_seconds, order.memory_bytes)
-        inspector_client.bound(order.memory_bytes)
-        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.line())
+        inspector_client.limit_memory(order.memory_bytes)
+        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.channel())
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(errors.classified(error, answers, order.url, place.extractor))
@@ -125,7 +123,7 @@ def _done(
     """*order*, carried out."""
     match order:
         case FetchOrder():
-            subprocess.set_idle_timeout(order.idle_seconds)
+            ffmpeg.set_idle_timeout(order.idle_seconds)
             return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
         case ProbeOrder():
             return {"type": "done", "media": protocol.packed(extraction.probe(order, access, answers))}
@@ -133,7 +131,7 @@ def _done(
             listed = playlist.expand(order, access, line, answers, place)
             return {"type": "done", "media": protocol.packed(listed.media), "truncated": listed.truncated}
         case SitesOrder():
-            return {"type": "done", "sites": [protocol.packed(site) for site in known()]}
+            return {"type": "done", "sites": [protocol.packed(site) for site in list_extractors()]}
 
 
 class FetchContext:
@@ -170,43 +168,27 @@ def warm_up() -> str:
     share_trust()
     with _Rehearsal(ResponseLog(), options("")) as rehearsal:
         Downloader.extractors = dict(rehearsal._ies)
-        known = patterns(Downloader.extractors)
-        Downloader.likely = ExtractorIndex(known)
-        for name in filter(known.get, known):
-            # Its expressions are compiled when it is first asked.
-            Downloader.extractors[name].suitable("")
+        for extractor in Downloader.extractors.values():
+            # An extractor compiles its URL pattern on the first call.
+            extractor.suitable("")
         info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
     media_of(info)
     warm_decoders.prepare()
     return f"yt-dlp {yt_dlp.version.__version__}"
 
 
-_MOST_HOSTS = 100
+def list_extractors() -> Iterator[Extractor]:
+    """Yield each extractor that takes http URLs.
 
-
-def known() -> Iterator[Extractor]:
-    """Each that takes http URLs; not those that only other extractors ask, or that only say no."""
+    Extractors without a description are left out: other extractors call them, or they only refuse.
+    """
     for extractor in Downloader.extractors.values():
-        told: Any = extractor
-        if told.IE_DESC is False:
-            continue
-        if hosts := _hosts(told):
+        patterns = extractor._VALID_URL or ()
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        takes_http = extractor.IE_NAME == "generic" or any("http" in pattern for pattern in patterns)
+        if takes_http and extractor.IE_DESC is not False:
             yield Extractor(
-                name=f"extractors/{told.IE_NAME}",
-                display_name=told.IE_DESC or told.IE_NAME,
-                hosts=hosts,
-                broken=not told.working(),
+                name=f"extractors/{extractor.IE_NAME}",
+                display_name=extractor.IE_DESC or extractor.IE_NAME,
+                broken=not extractor.working(),
             )
-
-
-def _hosts(extractor: Any) -> Sequence[str]:
-    """The hosts that it takes; those that bear its name first, for there may be too many."""
-    if extractor.IE_NAME == "generic":
-        return [ANY_HOST]
-    pattern = extractor._VALID_URL
-    patterns = [pattern] if isinstance(pattern, str) else pattern or []
-    found = frozenset[str]().union(*(hosts_of(each) for each in patterns))
-    name = extractor.IE_NAME.partition(":")[0].lower()
-    # The guard leads nowhere that only an onion router knows.
-    reachable = [host for host in found if not host.endswith(".onion")]
-    return sorted(reachable, key=lambda host: (name not in host, host))[:_MOST_HOSTS]

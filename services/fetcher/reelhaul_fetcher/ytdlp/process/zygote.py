@@ -84,7 +84,7 @@ class Zygote:
 
             if tastes:
                 # Before the order is read: a taster knows of nothing.
-                inspector_client.begin()
+                inspector_client.start()
             child.run(socket.socket(fileno=descriptor))
         finally:
             # No atexit, no flush of what the parent had buffered.

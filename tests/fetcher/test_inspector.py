@@ -15,7 +15,7 @@ from tests.fetcher.conftest import FetchListener, Harness
 from tests.sites.site import Site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media import subprocess
+from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.inspect import NotMedia, Unplayable
 from reelhaul_fetcher.media.inspector_client import InspectorProcess
 from reelhaul_runtime.errors import ReelhaulError
@@ -26,16 +26,16 @@ def taster() -> Iterator[InspectorProcess]:
     """One, who is gone afterwards."""
     found = InspectorProcess()
     yield found
-    found.dismiss()
+    found.stop()
     assert not psutil.pid_exists(found.pid)
 
 
 @pytest.fixture
 def patience() -> Iterator[float]:
     """Little patience, for as long as the test."""
-    subprocess.set_idle_timeout(0.5)
+    ffmpeg.set_idle_timeout(0.5)
     yield 0.5
-    subprocess.set_idle_timeout(60)
+    ffmpeg.set_idle_timeout(60)
 
 
 def test_a_file_that_kills(taster: InspectorProcess, site: Site) -> None:
@@ -44,7 +44,7 @@ def test_a_file_that_kills(taster: InspectorProcess, site: Site) -> None:
     assert taster.inspect(film).height == 360
     os.kill(taster.pid, signal.SIGKILL)
     with pytest.raises(Unplayable, match="ended with -9"):
-        taster.try_out(film)
+        taster.decode_check(film)
     with pytest.raises(NotMedia, match="ended with -9"):
         taster.inspect(film)
 

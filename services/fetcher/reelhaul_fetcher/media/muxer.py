@@ -33,16 +33,16 @@ class SubtitleFile:
 class EmbeddedExtras:
     """What goes into a container beside the streams, as far as it takes it."""
 
-    words: tuple[SubtitleFile, ...] = ()
+    subtitles: tuple[SubtitleFile, ...] = ()
     #: A JPEG.
     picture: Path | None = None
     #: Chapters as ffmpeg's metadata.
     chapters: Path | None = None
 
-    def fitting(self, extension: str) -> EmbeddedExtras:
+    def supported_by(self, extension: str) -> EmbeddedExtras:
         """Those that a container of *extension* takes."""
         return EmbeddedExtras(
-            self.words if extension in _SUBTITLES else (),
+            self.subtitles if extension in _SUBTITLES else (),
             self.picture if extension in _PICTURES else None,
             self.chapters if extension in _CHAPTERS else None,
         )
@@ -50,18 +50,18 @@ class EmbeddedExtras:
     @property
     def any(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.words or self.picture or self.chapters)
+        return bool(self.subtitles or self.picture or self.chapters)
 
 
-def pack(
+def mux(
     inputs: Sequence[Path],
-    how: Package,
+    package: Package,
     output: Path,
     duration: float,
-    tell: Callable[[float], None],
+    on_progress: Callable[[float], None],
     *,
     cut: Cut | None = None,
-    trimmings: EmbeddedExtras | None = None,
+    extras: EmbeddedExtras | None = None,
 ) -> None:
     """Make *output* of *inputs* (picture first), as far as *cut* keeps them. *tell* hears how far
     it is (0..1) where the *duration* of the result is known.
@@ -70,20 +70,20 @@ def pack(
     """
     spans = cut.ranges if cut and cut.removes_something else ()
     extension = output.suffix.lstrip(".")
-    fitting = (trimmings or EmbeddedExtras()).fitting(extension)
+    fitting = (extras or EmbeddedExtras()).supported_by(extension)
     command = [*ffmpeg.QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
     # Copied sound is cut as it goes out: on its way in, it begins at whatever its file can seek to.
-    late = spans[0] if len(spans) == 1 and not how.transcodes else None
+    late = spans[0] if len(spans) == 1 and not package.transcodes else None
     for span, path in product([None] if late or not spans else spans, inputs):
         command += [*_within(span), *LOCAL_ONLY, "-i", str(path)]
     opened = len(inputs) * max(1, len(spans))
-    files, options = _dressed(fitting, extension, opened, pictures=bool(how.video))
+    files, options = _dressed(fitting, extension, opened, pictures=bool(package.video))
     command += files
     # Not chapters' own: their titles are to be kept.
     command += ["-map_metadata:g", "-1", "-map_metadata:s", "-1", "-dn"]
-    command += _joined(len(inputs), len(spans), how) if len(spans) > 1 else _mapped(len(inputs), how)
+    command += _joined(len(inputs), len(spans), package) if len(spans) > 1 else _mapped(len(inputs), package)
     options += _within(late)
-    ffmpeg.run([*command, *options, *_MUXER.get(extension, ()), str(output)], duration, tell)
+    ffmpeg.run([*command, *options, *_MUXER.get(extension, ()), str(output)], duration, on_progress)
 
 
 def cut_range(whole: Path, span: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
@@ -133,11 +133,11 @@ def _dressed(
     """Input options and output options for *trimmings*, after *opened* inputs."""
     files: list[str] = []
     options: list[str] = []
-    for number, words in enumerate(trimmings.words):
+    for number, words in enumerate(trimmings.subtitles):
         files += [*LOCAL_ONLY, "-i", str(words.path)]
         options += ["-map", f"{opened}:s:0", f"-metadata:s:s:{number}", f"language={words.language}"]
         opened += 1
-    if trimmings.words:
+    if trimmings.subtitles:
         options += ["-c:s", _SUBTITLES[extension]]
     options += ["-map_chapters", str(opened if trimmings.chapters else -1)]
     if trimmings.chapters:
