@@ -15,10 +15,9 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, rate_limited_lease, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Priority, QueueStage, State
 from reelhaul_jobs.model.transition import RefusalReason, Transition, event_of
 from reelhaul_jobs.ports.jobs import Query

@@ -13,7 +13,14 @@ from pathlib import Path
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import (
+    ArtifactInfo,
+    DeliveredMedia,
+    Format,
+    MediaInfo,
+    PlaylistEntry,
+    Progress,
+)
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import (
@@ -107,6 +114,10 @@ class FakeEngine:
         if isinstance(self.failure, ReelhaulError):
             raise self.failure
         return self.media
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """As ``ports.Engine.select_formats``: the format whose id is *selector*."""
+        return [stream for stream in offered if stream.format_id == selector]
 
 
 class FakeLeases:

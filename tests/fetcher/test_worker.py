@@ -58,7 +58,7 @@ class House:
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 
     def _slot(self) -> lease_pb2.Slot:
-        return self.worker.offer("default", self.engine.version, 1)
+        return self.worker.describe_slot("default", self.engine.version, 1)
 
     def give(self, job: str = JOB) -> None:
         """Queue *job*."""

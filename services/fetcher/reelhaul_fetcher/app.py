@@ -33,8 +33,8 @@ from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.probe_cache import Probing
-from reelhaul_fetcher.service.sites import Sites
+from reelhaul_fetcher.service.extractors import ExtractorCatalog
+from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
@@ -93,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         room = DiskMonitor(scratch, settings.marks)
 
         def slot() -> lease_pb2.Slot:
-            offer = worker.offer(settings.fetcher_pool, engine.version, room.free_bytes)
+            offer = worker.describe_slot(settings.fetcher_pool, engine.version, room.free_bytes)
             offer.egress, *others = egresses.candidates()
             offer.other_egresses.extend(others)
             return offer
@@ -101,12 +101,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         work = BudgetedQueue(queue, egresses)
         bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
-        probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
+        probing = ProbeCache(engine, guard, _utc_now, egresses=egresses, signing=signing)
         servicer = FetcherServicer(
-            probing, Sites(engine), DirectFetches(worker, bench), worker, PageTokens(token)
+            probing, ExtractorCatalog(engine), DirectFetches(worker, bench), worker, PageTokens(token)
         )
         presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
-        saying = asyncio.create_task(presence.say(queue))
+        saying = asyncio.create_task(presence.run(queue))
         stack.push_async_callback(cancel_and_wait, saying)
         pulling = asyncio.create_task(_pull(engine, worker))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Format, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import CookieJar
@@ -80,6 +80,13 @@ class Engine(Protocol):
 
     async def list_extractors(self) -> Sequence[Extractor]:
         """Every site that it knows, in no order; takes a second. Raises Unavailable, WORKER_LOST."""
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """Return the formats of *offered* (worst first) that yt-dlp's format *selector* takes.
+
+        Blocks; the first call takes up to a second. Raises ValueError, with the reason, if *selector* is
+        not in the allowed part of the language.
+        """
 
 
 class Translator(Protocol):

@@ -66,7 +66,7 @@ class Downloader:
     scratch: Scratch
     limits: Limits
     egresses: Egresses = field(default_factory=Egresses)
-    signing: SiteCookies = field(default_factory=SiteCookies)
+    site_cookies: SiteCookies = field(default_factory=SiteCookies)
 
     async def download(
         self, job: str, lease: lease_pb2.Lease, reporter: ProgressReporter
@@ -103,7 +103,7 @@ class Downloader:
             return self.engine.expand(order, reporter)
 
         report, usage = await self.with_proxy_pass(job, lease, _LIST_BYTES, work, reporter)
-        await reporter.entries_taken()
+        await reporter.wait_entries_sent()
         done = Succeeded(media=report.media)
         if report.truncated:
             text = f"the list has more than the {asked.max_entries} entries that were taken"
@@ -144,14 +144,16 @@ class Downloader:
         finally:
             usage = await asyncio.shield(self.guard.close(name))
         self.egresses.record_result(site_of(lease.spec.url), lease.egress, failure)
-        failure = self.signing.classify_cookie_failure(lease.spec.format.cookies, lease.spec.url, failure)
+        failure = self.site_cookies.classify_cookie_failure(
+            lease.spec.format.cookies, lease.spec.url, failure
+        )
         if report is None:
             assert failure is not None
             raise explain_guard_refusal(failure, usage) from failure
         return report, usage
 
     def _cookies(self, lease: lease_pb2.Lease) -> str:
-        return self.signing.text(lease.spec.format.cookies, lease.spec.tenant, lease.spec.url)
+        return self.site_cookies.get_text(lease.spec.format.cookies, lease.spec.tenant, lease.spec.url)
 
     def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
         asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()
@@ -200,12 +202,12 @@ class Downloader:
         """Store *products*; *infos* holds what is stored, also where that is broken off."""
         total = sum(product.info.size_bytes for product in products)
         done = 0
-        reporter.uploading(0, total)
+        reporter.report_upload(0, total)
         for product in products:
             told = partial(_told_above, reporter, done, total)
             infos.append(await self.artifacts.store(product, stamp, told))
             done += product.info.size_bytes
-            reporter.uploading(done, total)
+            reporter.report_upload(done, total)
 
 
 def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
@@ -236,7 +238,7 @@ def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> Reel
 
 
 def _told_above(reporter: ProgressReporter, before: int, total: int, stored: int) -> None:
-    reporter.uploading(before + stored, total)
+    reporter.report_upload(before + stored, total)
 
 
 def _smaller(one: int, other: int) -> int:

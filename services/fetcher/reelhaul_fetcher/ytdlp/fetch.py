@@ -20,6 +20,7 @@ from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.edit_plan import edit
 from reelhaul_fetcher.ytdlp.errors import not_yet
 from reelhaul_fetcher.ytdlp.extraction import Source, check_streams
+from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_fetcher.ytdlp.info import format_of, media_of
 from reelhaul_fetcher.ytdlp.live import recorder
 from reelhaul_fetcher.ytdlp.postprocess import Finished, Plan, postprocess
@@ -81,7 +82,7 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: ResponseLog, p
         offered = [format_of(f) for f in source.streams.values()]
         if media.live_status == MediaInfo.LIVE:
             offered = [stream for stream in offered if stream.protocol == "hls"]
-        chosen, warnings = choose_formats(offered, order.format, made.barred)
+        chosen, warnings = choose_formats(offered, order.format, select_formats, made.barred)
         # Before the media: what is required and missing should not cost gigabytes first.
         beside = fetch_sidecars(source, media, order, made.cut, gauge, _translating(line, gauge))
         products: list[Product] = []

@@ -12,7 +12,7 @@ from reelhaul_jobs.api import schedule_messages as convert
 from reelhaul_jobs.api.jobs import messages as to_jobs
 from reelhaul_jobs.api.schedule_validation import admitted
 from reelhaul_jobs.model import wait_reason
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.jobs import JobView
 from reelhaul_jobs.service.schedules import Schedules, begun, check_etag
 from reelhaul_runtime import identity

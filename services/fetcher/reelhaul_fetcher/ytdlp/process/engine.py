@@ -20,7 +20,7 @@ from google.rpc import status_pb2
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.clients.libretranslate import NoTranslator
 from reelhaul_fetcher.model.engine_options import Access
 from reelhaul_fetcher.model.engine_requests import (
@@ -37,6 +37,7 @@ from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.ytdlp.process import protocol
 from reelhaul_fetcher.ytdlp.process.namespace import Namespace
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,7 @@ class YtDlpEngine:
         try:
             yield engine
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await cancel_and_wait(keeping)
 
     @property
     def version(self) -> str:
@@ -147,6 +146,13 @@ class YtDlpEngine:
         """As ``ports.Engine.sites``."""
         done = await self._do(SitesOrder(), None)
         return [protocol.unpacked(Extractor, told) for told in done["sites"]]
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """As ``ports.Engine.select_formats``."""
+        # Loads yt-dlp, which this process does not need otherwise.
+        from reelhaul_fetcher.ytdlp import format_selector
+
+        return format_selector.select_formats(selector, offered)
 
     async def _do(
         self, order: Order, listener: Listener | None, entries: HearEntries | None = None

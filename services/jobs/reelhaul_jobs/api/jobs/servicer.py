@@ -20,7 +20,7 @@ from reelhaul_jobs.api.jobs.update_validation import paths_of
 from reelhaul_jobs.api.jobs.updates import update_of
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, JobView, Owner
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
