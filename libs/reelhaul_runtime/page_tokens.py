@@ -1,4 +1,7 @@
-"""Pages: tokens that say where a list goes on, and that nobody but us can make up."""
+"""Page tokens: where the next page of a list begins, signed and bound to the list's arguments.
+
+``seal`` and ``unseal`` also sign other opaque tokens that a service hands to its callers.
+"""
 
 from __future__ import annotations
 
@@ -9,58 +12,80 @@ import hmac
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 
-_LIFE = timedelta(days=3)
-_SIGNATURE = 8
+#: How long a page token is valid.
+LIFETIME = timedelta(days=3)
 
-Place = tuple[datetime | int, str]
+_SIGNATURE_BYTES = 12
 
 
-class Pages:
-    """Page tokens. They carry no authority: who may see what is decided on each page anew."""
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, secret: str, now: Callable[[], datetime]) -> None:
-        self._key = hashlib.sha256(b"page tokens\0" + secret.encode()).digest()
+
+class PageTokens:
+    """Creates and reads the page tokens of one service; replicas share *secret*.
+
+    A token carries no authority: what the caller may see is decided anew for each page.
+    """
+
+    def __init__(self, secret: str | bytes, now: Callable[[], datetime] = _utc_now) -> None:
+        key = secret.encode() if isinstance(secret, str) else secret
+        self._key = hashlib.sha256(b"page tokens\0" + key).digest()
         self._now = now
 
-    def token(self, place: Place, arguments: str) -> str:
-        """For the page after *place* of the list that was asked for by *arguments*."""
-        value, id_ = place
-        told = value.isoformat() if isinstance(value, datetime) else value
-        content = json.dumps([told, id_, _digest(arguments), int(self._now().timestamp())]).encode()
-        return base64.urlsafe_b64encode(self._sign(content) + content).decode().rstrip("=")
+    def create(self, arguments: str, *position: str | int | datetime) -> str:
+        """Return the token of the page after *position*, the last item's values in the list's order.
 
-    def place(self, token: str, arguments: str) -> Place | None:
-        """Where the page of *token* begins; None for the first.
+        *arguments* are those that must stay the same from page to page, and name the list.
+        """
+        content = json.dumps([int(self._now().timestamp()), *position], default=_encode_time)
+        return seal(self._key, content.encode(), arguments)
 
-        PAGE_TOKEN_INVALID: damaged, older than three days, or of other arguments.
+    def read(self, arguments: str, token: str) -> tuple[Any, ...] | None:
+        """Return the position that *token* was created with; None for the empty token of the first page.
+
+        Raises PAGE_TOKEN_INVALID if *token* is damaged, expired or of another list.
         """
         if not token:
             return None
-        try:
-            signed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        except (ValueError, binascii.Error):
-            raise _invalid("is damaged") from None
-        signature, content = signed[:_SIGNATURE], signed[_SIGNATURE:]
-        if not hmac.compare_digest(signature, self._sign(content)):
-            raise _invalid("is damaged")
-        told, id_, digest, issued = json.loads(content)
-        if digest != _digest(arguments):
-            raise _invalid("belongs to other arguments")
-        if self._now() - datetime.fromtimestamp(issued, UTC) > _LIFE:
-            raise _invalid("is too old")
-        return (datetime.fromisoformat(told) if isinstance(told, str) else told), id_
-
-    def _sign(self, content: bytes) -> bytes:
-        return hmac.digest(self._key, content, "sha256")[:_SIGNATURE]
+        if (content := unseal(self._key, token, arguments)) is not None:
+            created, *position = json.loads(content, object_hook=_decode_time)
+            if self._now() - datetime.fromtimestamp(created, UTC) <= LIFETIME:
+                return tuple(position)
+        raise ReelhaulError(
+            ErrorReason.PAGE_TOKEN_INVALID,
+            "page_token is damaged, expired or of another list: begin with the first page",
+        )
 
 
-def _digest(arguments: str) -> str:
-    return hashlib.sha256(arguments.encode()).hexdigest()[:16]
+def seal(key: bytes, content: bytes, purpose: str) -> str:
+    """Return *content* as URL-safe text, signed with *key* for *purpose*."""
+    signed = _sign(key, content, purpose) + content
+    return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
 
-def _invalid(what: str) -> ReelhaulError:
-    return ReelhaulError(ErrorReason.PAGE_TOKEN_INVALID, f"page_token {what}: begin with the first page")
+def unseal(key: bytes, token: str, purpose: str) -> bytes | None:
+    """Return the content of *token*, None if it was not sealed with *key* for *purpose*."""
+    try:
+        signed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    signature, content = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+    return content if hmac.compare_digest(signature, _sign(key, content, purpose)) else None
+
+
+def _sign(key: bytes, content: bytes, purpose: str) -> bytes:
+    return hmac.digest(key, purpose.encode() + b"\0" + content, "sha256")[:_SIGNATURE_BYTES]
+
+
+def _encode_time(value: datetime) -> dict[str, str]:
+    return {"time": value.isoformat()}
+
+
+def _decode_time(value: dict[str, str]) -> datetime:
+    return datetime.fromisoformat(value["time"])

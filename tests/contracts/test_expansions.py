@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.contracts.test_job_store import LEASE, NOW, claim, job, store
+from tests.job_stores import LEASE, NOW, claim, job
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
@@ -14,8 +14,6 @@ from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.states import Kind, QueueStage, State
 from reelhaul_jobs.ports.jobs import Query
-
-__all__ = ["store"]
 
 
 def a_list(number: int = 1, **fields: object) -> Job:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.contracts.test_job_store import NOW, job, store
+from tests.job_stores import NOW, job
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.filters.evaluate import holds
@@ -16,8 +16,6 @@ from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, State
 from reelhaul_jobs.ports.jobs import Query
-
-__all__ = ["store"]
 
 
 def failed(reason: str) -> status_pb2.Status:

@@ -23,12 +23,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.contracts.test_job_store import LEASE, NOW, claim, job, sql_store
-from tests.postgresql import fresh_database
+from tests.job_stores import LEASE, NOW, claim, job, open_store, sqlite_store
+from tests.postgresql import migrated_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.retries import status_of
@@ -37,7 +36,6 @@ from reelhaul_jobs.model.transition import Transition, no_change
 from reelhaul_jobs.model.user_actions import Update
 from reelhaul_jobs.ports.queue import BacklogQuery
 from reelhaul_runtime.errors import NotFound, StateConflict
-from reelhaul_runtime.sql import migrations
 
 OUTCOMES: dict[str, Any] = {
     "succeeded": leases.Succeeded(
@@ -306,29 +304,18 @@ class Walk(RuleBasedStateMachine):
             assert all(attempt.end_time is not None for attempt in attempts)
 
 
-class MemoryWalk(Walk):
-    async def open_store(self) -> Any:
-        return MemoryStore()
-
-
 class SqliteWalk(Walk):
-    template: Path | None = None
-
     async def open_store(self) -> Any:
-        if SqliteWalk.template is None:
-            SqliteWalk.template = Path(tempfile.mkdtemp(prefix="reelhaul-test-")) / "template.db"
-            migrations.migrate(f"sqlite:///{SqliteWalk.template}", "reelhaul_jobs")
         folder = tempfile.mkdtemp(prefix="reelhaul-test-")
         self.stack.callback(shutil.rmtree, folder)
-        copy = shutil.copy(SqliteWalk.template, folder)
-        return await self.stack.enter_async_context(sql_store(f"sqlite:///{copy}"))
+        return await self.stack.enter_async_context(sqlite_store(Path(folder)))
 
 
 class PostgresqlWalk(Walk):
     url = ""
 
     async def open_store(self) -> Any:
-        return await self.stack.enter_async_context(sql_store(self.url))
+        return await self.stack.enter_async_context(open_store(self.url))
 
 
 def walked(machine: type[Walk], examples: int, *phases: Phase) -> None:
@@ -344,19 +331,14 @@ def walked(machine: type[Walk], examples: int, *phases: Phase) -> None:
     run_state_machine_as_test(machine, settings=bounds)
 
 
-def test_walk_in_memory() -> None:
-    """No walk leaves the roads, in memory."""
-    walked(MemoryWalk, 100)
-
-
 def test_walk_in_sqlite() -> None:
     """No walk leaves the roads, in SQLite."""
-    walked(SqliteWalk, 15)
+    walked(SqliteWalk, 40)
 
 
 def test_walk_in_postgresql() -> None:
     """No walk leaves the roads, in PostgreSQL."""
-    with fresh_database() as url:
+    with migrated_database("reelhaul_jobs") as url:
         PostgresqlWalk.url = url
         walked(PostgresqlWalk, 8)
 
@@ -364,6 +346,6 @@ def test_walk_in_postgresql() -> None:
 def test_walk_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk itself is good for something: without the fence it fails."""
     fenced = leases.check_fence
-    monkeypatch.setattr(leases, "_stale", lambda j, epoch: None if j.leased else fenced(j, epoch))
+    monkeypatch.setattr(leases, "check_fence", lambda j, epoch: None if j.leased else fenced(j, epoch))
     with pytest.raises(AssertionError):
-        walked(MemoryWalk, 200, Phase.generate)
+        walked(SqliteWalk, 200, Phase.generate)

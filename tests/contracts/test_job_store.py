@@ -1,95 +1,30 @@
-"""What every JobStore and QueueStore promises: held against memory, SQLite and PostgreSQL."""
+"""What every JobStore and QueueStore promises: held against SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from tests.postgresql import fresh_database
+from tests.job_stores import LEASE, NOW, SqlStore, claim, job, open_store, postgresql_store, request
+from tests.postgresql import migrated_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, rate_limited_lease, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Priority, QueueStage, State
 from reelhaul_jobs.model.transition import RefusalReason, Transition, event_of
-from reelhaul_jobs.ports.jobs import IdempotencyKey, Query
+from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.ports.queue import BacklogQuery
-from reelhaul_jobs.store.jobs import SqlJobStore
-from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
-from reelhaul_runtime.sql import migrations
-from reelhaul_runtime.sql.database import Database
 
-NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
-LEASE = timedelta(seconds=30)
 SITE = "videos.example"
-
-
-class SqlStore(SqlJobStore, SqlQueueStore):
-    """Both ports over one database."""
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-async def store(request, tmp_path) -> AsyncIterator[MemoryStore | SqlStore]:
-    if request.param == "memory":
-        yield MemoryStore()
-    elif request.param == "sqlite":
-        async with sql_store(f"sqlite:///{tmp_path}/jobs.db") as opened:
-            yield opened
-    else:
-        with fresh_database() as url:
-            async with sql_store(url) as opened:
-                yield opened
-
-
-class sql_store:  # noqa: N801 - reads as the context manager it is
-    """A store over a fresh schema at *url*."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._database = Database.open(url)
-
-    async def __aenter__(self) -> SqlStore:
-        await asyncio.to_thread(migrations.migrate_if_behind, self._url, "reelhaul_jobs")
-        return SqlStore(await self._database.__aenter__())
-
-    async def __aexit__(self, *failure: object) -> None:
-        await self._database.__aexit__(*failure)
-
-
-def job(number: int, **fields: object) -> Job:
-    """A job like a thousand others, created *number* seconds after NOW."""
-    made = NOW + timedelta(seconds=number)
-    plain = Job(
-        id=f"00000000-0000-7000-8000-{number:012d}",
-        tenant="acme",
-        url="https://videos.example/watch?v=1",
-        format=media_pb2.FormatSpec(max_height=720),
-        labels={"album": "Ünïcode"},
-        create_time=made,
-        update_time=made,
-    )
-    return queue_transitions.admitted(replace(plain, **fields))  # type: ignore[arg-type]
-
-
-def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> leases.Claim:
-    return leases.Claim(
-        attempt=attempt, worker=worker, request_id=request_id, engine_version="yt-dlp 1", lease=LEASE
-    )
-
-
-def request(number: int = 1, digest: bytes = b"d") -> IdempotencyKey:
-    return IdempotencyKey("acme", "CreateJob", f"request-{number}", digest, NOW)
 
 
 async def test_add_then_get(store):
@@ -529,8 +464,8 @@ async def test_key_is_shared(store):
 
 async def test_same_request_at_two_replicas():
     """The same request at two replicas at once is one job."""
-    with fresh_database() as url:
-        async with sql_store(url) as one, sql_store(url) as two:
+    with migrated_database("reelhaul_jobs") as url:
+        async with open_store(url) as one, open_store(url) as two:
             for n in range(20):
                 answers = await asyncio.gather(
                     one.add([job(2 * n)], request(n)), two.add([job(2 * n + 1)], request(n))
@@ -552,8 +487,8 @@ async def test_one_probe_by_another_egress():
     """Of two replicas' workers, who both come by an egress that is shut, one passes as the other's probe."""
     lon = SiteRateLimit(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
     par, ams = replace(lon, egress="par"), replace(lon, egress="ams", parked_until=NOW)
-    with fresh_database() as url:
-        async with sql_store(url) as one, sql_store(url) as two:
+    with migrated_database("reelhaul_jobs") as url:
+        async with open_store(url) as one, open_store(url) as two:
             await one.record_worker_heartbeat("w", 2, NOW, ("lon", "par", "ams"))
             await one.add([job(1), job(2), job(3)])
             for gate in (lon, par, ams):
@@ -589,22 +524,21 @@ async def test_a_probe_in_the_same_go():
     """Claims that share a transaction see the gates that those before them have changed, by any egress."""
     lon = SiteRateLimit(site=SITE, egress="lon", parked_until=NOW + 9 * LEASE, reason="UPSTREAM_BLOCKED")
     ams = replace(lon, egress="ams", parked_until=NOW)
-    with fresh_database() as url:
-        async with sql_store(url) as store:
-            await store.record_worker_heartbeat("w", 2, NOW, ("lon", "ams"))
-            await store.add([job(n) for n in range(4)])
-            for gate in (lon, ams):
-                await store.change_at_site(
-                    job(0).id,
-                    lambda _, gate=gate: (SITE, gate.egress),
-                    lambda before, _, gate=gate: Transition(
-                        before=before, job=before.replace_fields(), gate=gate
-                    ),
-                    NOW,
-                    counted=False,
-                )
-            passing = threading.Event()
-            passing.set()
-            coming = ((1, "lon"), (2, "lon"), (3, "ams"))
-            changes = await asyncio.gather(*(claimed_by(store, job(n), by, passing) for n, by in coming))
+    async with postgresql_store() as store:
+        await store.record_worker_heartbeat("w", 2, NOW, ("lon", "ams"))
+        await store.add([job(n) for n in range(4)])
+        for gate in (lon, ams):
+            await store.change_at_site(
+                job(0).id,
+                lambda _, gate=gate: (SITE, gate.egress),
+                lambda before, _, gate=gate: Transition(
+                    before=before, job=before.replace_fields(), gate=gate
+                ),
+                NOW,
+                counted=False,
+            )
+        passing = threading.Event()
+        passing.set()
+        coming = ((1, "lon"), (2, "lon"), (3, "ams"))
+        changes = await asyncio.gather(*(claimed_by(store, job(n), by, passing) for n, by in coming))
     assert [change.began is not None for change in changes] == [True, False, False]

@@ -1,4 +1,4 @@
-"""What every JobStore promises of many jobs at once: held against memory, SQLite and PostgreSQL."""
+"""What every JobStore promises of many jobs at once: held against SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.contracts.test_job_store import NOW, claim, job, request, store
+from tests.job_stores import NOW, claim, job, request
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -18,8 +18,6 @@ from reelhaul_jobs.model.retries import reason_of, status_of
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
-
-__all__ = ["store"]
 
 
 async def test_taken_id_in_a_batch_is_named(store):

@@ -1,55 +1,27 @@
-"""What every ScheduleStore promises: held against memory, SQLite and PostgreSQL."""
+"""What every ScheduleStore promises: held against SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from google.rpc import status_pb2
 from tests.contracts.test_expansions import a_list, entries
-from tests.contracts.test_job_store import LEASE, NOW, claim, job, sql_store
-from tests.postgresql import fresh_database
+from tests.job_stores import LEASE, NOW, claim, job
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory.schedules import MemoryScheduleStore
-from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import IdempotencyKey, Query
-from reelhaul_jobs.ports.schedules import ScheduleStore
-from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
-
-
-@dataclass
-class Stores:
-    """Schedules and the jobs beside them."""
-
-    schedules: ScheduleStore
-    jobs: MemoryStore
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-async def stores(request, tmp_path) -> AsyncIterator[Stores]:
-    if request.param == "memory":
-        jobs = MemoryStore()
-        yield Stores(MemoryScheduleStore(jobs), jobs)
-    elif request.param == "sqlite":
-        async with sql_store(f"sqlite:///{tmp_path}/jobs.db") as opened:
-            yield Stores(SqlScheduleStore(opened._database), opened)  # type: ignore[arg-type]
-    else:
-        with fresh_database() as url:
-            async with sql_store(url) as opened:
-                yield Stores(SqlScheduleStore(opened._database), opened)  # type: ignore[arg-type]
 
 
 def schedule(name: str = "nightly", **fields: object) -> Schedule:
@@ -73,7 +45,7 @@ def running(present: Schedule, live: bool) -> Run:
     return model.run_now(present, NOW, live, lambda job: None)
 
 
-async def test_read_as_it_was_added(stores):
+async def test_read_as_it_was_added(store):
     """A schedule survives the store to the last field."""
     full = schedule(
         time_zone="Europe/Berlin",
@@ -92,8 +64,8 @@ async def test_read_as_it_was_added(stores):
         failures=2,
         revision=7,
     )
-    await stores.schedules.add(full)
-    found = await stores.schedules.get("acme", "nightly")
+    await store.schedules.add(full)
+    found = await store.schedules.get("acme", "nightly")
     assert replace(found, template=full.template) == full
     inherited = (
         "url",
@@ -111,118 +83,118 @@ async def test_read_as_it_was_added(stores):
     ]
 
 
-async def test_schedules_are_their_tenants(stores):
+async def test_schedules_are_their_tenants(store):
     """Two tenants may use one id; neither sees the other's."""
-    await stores.schedules.add(schedule())
-    await stores.schedules.add(schedule(tenant="other", cron="@daily"))
-    assert (await stores.schedules.get("other", "nightly")).cron == "@daily"
-    assert [one.tenant for one in await stores.schedules.all("acme")] == ["acme"]
+    await store.schedules.add(schedule())
+    await store.schedules.add(schedule(tenant="other", cron="@daily"))
+    assert (await store.schedules.get("other", "nightly")).cron == "@daily"
+    assert [one.tenant for one in await store.schedules.all("acme")] == ["acme"]
     with pytest.raises(NotFound):
-        await stores.schedules.get("third", "nightly")
+        await store.schedules.get("third", "nightly")
 
 
-async def test_a_taken_id(stores):
+async def test_a_taken_id(store):
     """An id is taken once for a tenant; the same request again is no second one."""
-    first = await stores.schedules.add(schedule(), request())
-    again = await stores.schedules.add(schedule(cron="@daily"), request())
+    first = await store.schedules.add(schedule(), request())
+    again = await store.schedules.add(schedule(cron="@daily"), request())
     assert (again.cron, again.revision) == (first.cron, first.revision)
     with pytest.raises(ReelhaulError) as failure:
-        await stores.schedules.add(schedule(), request(2))
+        await store.schedules.add(schedule(), request(2))
     assert failure.value.reason == ErrorReason.RESOURCE_EXISTS
 
 
-async def test_a_run_keeps_its_job_and_moves_the_schedule_on(stores):
+async def test_a_run_keeps_its_job_and_moves_the_schedule_on(store):
     """Job and schedule are written together, or not at all."""
-    await stores.schedules.add(schedule())
-    run = await stores.schedules.run("acme", "nightly", running)
+    await store.schedules.add(schedule())
+    run = await store.schedules.run("acme", "nightly", running)
     assert run.job is not None
-    kept = await stores.jobs.get(run.job.id)
+    kept = await store.get(run.job.id)
     assert (kept.schedule, kept.state) == ("nightly", State.QUEUED)
-    assert (await stores.schedules.get("acme", "nightly")).last_job == run.job.id
+    assert (await store.schedules.get("acme", "nightly")).last_job == run.job.id
     with pytest.raises(NotFound):
-        await stores.schedules.run("acme", "weekly", running)
+        await store.schedules.run("acme", "weekly", running)
 
 
-async def test_the_same_run_twice(stores):
+async def test_the_same_run_twice(store):
     """A repeated request answers the first run's job, also all at once."""
-    await stores.schedules.add(schedule())
+    await store.schedules.add(schedule())
     runs = await asyncio.gather(
-        *(stores.schedules.run("acme", "nightly", running, request()) for _ in range(5))
+        *(store.schedules.run("acme", "nightly", running, request()) for _ in range(5))
     )
     assert len({run.job.id for run in runs}) == 1
-    assert (await stores.jobs.page(Query(tenant="acme", limit=10))).total == 1
+    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
 
 
-async def test_a_rule_that_raises_leaves_no_trace(stores):
+async def test_a_rule_that_raises_leaves_no_trace(store):
     """A run that may not be makes no job."""
-    await stores.schedules.add(schedule(skip_overlapping=True))
-    await stores.schedules.run("acme", "nightly", running)
+    await store.schedules.add(schedule(skip_overlapping=True))
+    await store.schedules.run("acme", "nightly", running)
     with pytest.raises(ReelhaulError) as failure:
-        await stores.schedules.run("acme", "nightly", running)
+        await store.schedules.run("acme", "nightly", running)
     assert failure.value.reason == ErrorReason.STATE_CONFLICT
-    assert (await stores.jobs.page(Query(tenant="acme", limit=10))).total == 1
+    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
 
 
-async def test_live_until_the_last_job_ends(stores):
+async def test_live_until_the_last_job_ends(store):
     """A schedule has a live job as long as one of its jobs has not ended."""
-    await stores.schedules.add(schedule(skip_overlapping=True))
-    run = await stores.schedules.run("acme", "nightly", running)
+    await store.schedules.add(schedule(skip_overlapping=True))
+    run = await store.schedules.run("acme", "nightly", running)
     assert run.job is not None
-    await stores.jobs.change(run.job.id, lambda j: queue_transitions.cancelling(j, NOW))
-    assert (await stores.schedules.run("acme", "nightly", running)).job is not None
+    await store.change(run.job.id, lambda j: queue_transitions.cancelling(j, NOW))
+    assert (await store.schedules.run("acme", "nightly", running)).job is not None
 
 
-async def test_due(stores):
+async def test_due(store):
     """What runs is due when its time has come, the longest waiting first; what is paused never."""
     for name, hours, state in (("a", 2, 1), ("b", 1, 1), ("c", 1, 2), ("d", 9, 1)):
         due = NOW + timedelta(hours=hours)
-        await stores.schedules.add(schedule(name, next_run_time=due, state=ScheduleState(state)))
-    assert await stores.schedules.due(NOW + timedelta(hours=3), 10) == [("acme", "b"), ("acme", "a")]
-    assert await stores.schedules.due(NOW + timedelta(hours=3), 1) == [("acme", "b")]
+        await store.schedules.add(schedule(name, next_run_time=due, state=ScheduleState(state)))
+    assert await store.schedules.due(NOW + timedelta(hours=3), 10) == [("acme", "b"), ("acme", "a")]
+    assert await store.schedules.due(NOW + timedelta(hours=3), 1) == [("acme", "b")]
 
 
-async def expanded(stores, number: int, found: list[media_pb2.PlaylistEntry]) -> Job:
+async def expanded(store, number: int, found: list[media_pb2.PlaylistEntry]) -> Job:
     """A run of "nightly" whose list has these entries."""
     asked = a_list(number, expansion=Expansion(max_entries=100, new_entries_only=True), schedule="nightly")
-    await stores.jobs.add([asked])
-    held = (await stores.jobs.change(asked.id, lambda j: leases.claimed(j, claim(), NOW))).job
+    await store.add([asked])
+    held = (await store.change(asked.id, lambda j: leases.claimed(j, claim(), NOW))).job
     media = media_pb2.MediaInfo(extractor="tube:tab")
 
     def rule(present, seen):
         change = leases.renewed(present, held.epoch, NOW, LEASE, media=media)
         return playlist_expansion.add_children(change, found, seen, NOW)
 
-    return (await stores.jobs.expand(asked.id, [playlist_expansion.media_id(e) for e in found], rule)).job
+    return (await store.expand(asked.id, [playlist_expansion.media_id(e) for e in found], rule)).job
 
 
-async def test_what_was_seen_is_remembered(stores):
+async def test_what_was_seen_is_remembered(store):
     """A later run takes only what no earlier one has seen; the schedule counts it."""
-    await stores.schedules.add(schedule(new_entries_only=True))
-    first = await expanded(stores, 10, entries(1, 2))
+    await store.schedules.add(schedule(new_entries_only=True))
+    first = await expanded(store, 10, entries(1, 2))
     # A new entry on top moves the others down.
     moved = [media_pb2.PlaylistEntry(url="https://v.example/9", media_id="9", position=1)]
     moved += [replace_position(entry) for entry in entries(1, 2)]
-    second = await expanded(stores, 20, moved)
+    second = await expanded(store, 20, moved)
     assert (first.expansion.job_count, second.expansion.job_count) == (2, 1)
     assert second.expansion.skipped_count == 2
-    assert (await stores.schedules.get("acme", "nightly")).seen_count == 3
+    assert (await store.schedules.get("acme", "nightly")).seen_count == 3
 
 
-async def test_deleting_forgets(stores):
+async def test_deleting_forgets(store):
     """With a schedule goes what it has seen; its jobs stay."""
-    await stores.schedules.add(schedule(new_entries_only=True))
-    await expanded(stores, 10, entries(1, 2))
-    await stores.schedules.delete("acme", "nightly", lambda found: None)
+    await store.schedules.add(schedule(new_entries_only=True))
+    await expanded(store, 10, entries(1, 2))
+    await store.schedules.delete("acme", "nightly", lambda found: None)
     with pytest.raises(NotFound):
-        await stores.schedules.get("acme", "nightly")
-    assert (await stores.jobs.page(Query(tenant="acme", limit=10))).total == 3
-    await stores.schedules.add(schedule(new_entries_only=True))
-    assert (await expanded(stores, 20, entries(1, 2))).expansion.job_count == 2
+        await store.schedules.get("acme", "nightly")
+    assert (await store.page(Query(tenant="acme", limit=10))).total == 3
+    await store.schedules.add(schedule(new_entries_only=True))
+    assert (await expanded(store, 20, entries(1, 2))).expansion.job_count == 2
 
 
-async def test_a_run_of_a_deleted_schedule_goes_on(stores):
+async def test_a_run_of_a_deleted_schedule_goes_on(store):
     """Entries that come after their schedule was deleted become jobs, and nobody remembers them."""
-    assert (await expanded(stores, 10, entries(1, 2))).expansion.job_count == 2
+    assert (await expanded(store, 10, entries(1, 2))).expansion.job_count == 2
 
 
 def replace_position(entry: media_pb2.PlaylistEntry) -> media_pb2.PlaylistEntry:

@@ -14,50 +14,48 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
     HttpStatusCounts,
-    ListReport,
-    ProbeOrder,
+    ProbeRequest,
     Product,
 )
-from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 
 
-class Heard:
+class FetchListener:
     """What a fetch told while it ran."""
 
     def __init__(self) -> None:
-        self.sightings = HttpStatusCounts()
-        self.seen: list[Progress] = []
-        self.metadata: list[MediaInfo] = []
-        self.pages: list[list[PlaylistEntry]] = []
-        self.readied: list[Product] = []
-        self.enough = asyncio.Event()
-        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
-        self.on_air = asyncio.Event()
+        self.status_counts = HttpStatusCounts()
+        self.progress_updates: list[Progress] = []
+        self.media_updates: list[MediaInfo] = []
+        self.entry_pages: list[list[PlaylistEntry]] = []
+        self.ready_products: list[Product] = []
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.recording_started = asyncio.Event()
 
-    def media(self, media: MediaInfo) -> None:
-        self.metadata.append(media)
+    def on_media(self, media: MediaInfo) -> None:
+        self.media_updates.append(media)
 
-    def recording(self) -> None:
-        self.on_air.set()
+    def on_recording(self) -> None:
+        self.recording_started.set()
 
-    def ready(self, product: Product) -> None:
-        self.readied.append(product)
+    def on_media_file(self, product: Product) -> None:
+        self.ready_products.append(product)
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        self.pages.append(list(entries))
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        self.entry_pages.append(list(entries))
 
-    def progress(self, progress: Progress) -> None:
-        self.seen.append(progress)
+    def on_progress(self, progress: Progress) -> None:
+        self.progress_updates.append(progress)
 
 
 def sha256(product: Product) -> str:
@@ -65,42 +63,42 @@ def sha256(product: Product) -> str:
     return hashlib.sha256(product.path.read_bytes()).hexdigest()
 
 
-class Rig:
+class Harness:
     """An engine, its guard, and a folder for each fetch."""
 
-    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, place: Path) -> None:
-        self.engine, self.guard, self.place = engine, guard, place
+    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, workdir: Path) -> None:
+        self.engine, self.guard, self.workdir = engine, guard, workdir
         self._numbers = itertools.count()
 
     async def fetch(
         self,
         url: str,
         spec: FormatSpec | None = None,
-        heard: Heard | None = None,
+        listener: FetchListener | None = None,
         size_limit: int = 0,
         folder: Path | None = None,
         **limits: float,
-    ) -> FetchReport:
+    ) -> FetchResult:
         """What *url* gives for *spec*; in a *folder* of its own where none is named."""
         name = f"fetch{next(self._numbers)}"
         if folder is None:
-            folder = self.place / name
+            folder = self.workdir / name
             folder.mkdir()
         proxy = await self.guard.open(name, 0)
-        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
+        order = FetchRequest(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
         try:
-            return await self.engine.fetch(order, heard or Heard())
+            return await self.engine.fetch(order, listener or FetchListener())
         finally:
             await self.guard.close(name)
 
     async def expand(
-        self, url: str, heard: Heard, max_entries: int = 10_000, start_position: int = 0
-    ) -> ListReport:
+        self, url: str, listener: FetchListener, max_entries: int = 10_000, start_position: int = 0
+    ) -> ExpandResult:
         """Page through *url*."""
         name = f"list{next(self._numbers)}"
         proxy = await self.guard.open(name, 0)
         try:
-            return await self.engine.expand(ExpandOrder(url, proxy, max_entries, start_position), heard)
+            return await self.engine.expand(ExpandRequest(url, proxy, max_entries, start_position), listener)
         finally:
             await self.guard.close(name)
 
@@ -109,7 +107,7 @@ class Rig:
         name = f"probe{next(self._numbers)}"
         proxy = await self.guard.open(name, 0)
         try:
-            return await self.engine.probe(ProbeOrder(url, proxy, max_entries, playlist))
+            return await self.engine.probe(ProbeRequest(url, proxy, max_entries, playlist))
         finally:
             await self.guard.close(name)
 
@@ -119,36 +117,38 @@ def engine_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     """What an engine's parent is given."""
     place = tmp_path_factory.mktemp("engine")
     (place / "home").mkdir()
-    return environment(tools.link(place / "tools"), place / "home", None)
+    return build_environment(tools.link(place / "tools"), place / "home", None)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def rig(
+async def harness(
     engine_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Rig]:
-    """A rig whose guard lets 127.0.0.2 through."""
+) -> AsyncIterator[Harness]:
+    """A harness whose guard lets 127.0.0.2 through."""
     config = GuardConfig(allow_networks=("127.0.0.2/32",))
     async with (
-        GuardProcess.open_guard(config) as guard,
+        running_guard(config) as guard,
         YtDlpEngine.open(engine_environment, "test-worker") as engine,
     ):
-        await engine.warm()
-        yield Rig(engine, guard, tmp_path_factory.mktemp("work"))
+        await engine.wait_until_warm()
+        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def tube(youtube: YouTube, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    """A rig that reaches the stand-in for YouTube as production reaches YouTube through a proxy.
+async def youtube_harness(
+    youtube: YouTube, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Harness]:
+    """A harness that reaches the stand-in for YouTube as production reaches YouTube through a proxy.
 
     Nothing differs from production but the upstream proxy and the certificate to trust.
     """
     place = tmp_path_factory.mktemp("tube")
     (place / "home").mkdir()
-    trusted = ca_bundle.bundle(youtube.ca_file, place)
-    surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
+    trusted = write_ca_bundle(youtube.ca_file, place)
+    surroundings = build_environment(tools.link(place / "tools"), place / "home", trusted)
     async with (
-        GuardProcess.open_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
+        running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
         YtDlpEngine.open(surroundings, "test-worker") as engine,
     ):
-        await engine.warm()
-        yield Rig(engine, guard, tmp_path_factory.mktemp("work"))
+        await engine.wait_until_warm()
+        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))

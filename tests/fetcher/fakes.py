@@ -13,19 +13,27 @@ from pathlib import Path
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import (
+    ArtifactInfo,
+    DeliveredMedia,
+    Format,
+    MediaInfo,
+    PlaylistEntry,
+    Progress,
+)
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
-    ListReport,
-    Order,
-    ProbeOrder,
+    EngineRequest,
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
+    ProbeRequest,
     Product,
 )
-from reelhaul_fetcher.ports import Listener, ListListener, Stamp, Usage
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import ArtifactMetadata, Listener, ListListener
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 
@@ -37,20 +45,20 @@ class FakeEngine:
     def __init__(self, content: bytes = b"a video") -> None:
         self.go = asyncio.Event()
         self.go.set()
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.stopped = False
         #: What it fetches is on air, and goes on until it is enough.
-        self.on_air = False
+        self.live = False
         self.failure: Exception | None = None
         self.media = MediaInfo(title="A video", extractor="memory")
         #: What ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
         self.probes = 0
         #: What ``sites`` finds, and how often it was asked.
-        self.known: list[Extractor] = []
+        self.extractors: list[Extractor] = []
         self.listings = 0
         #: The orders, as they came.
-        self.orders: list[Order] = []
+        self.requests: list[EngineRequest] = []
         #: What a fetch says that there will be in all.
         self.total_bytes = 0
         self._content = content
@@ -58,54 +66,58 @@ class FakeEngine:
     async def check(self) -> None:
         """As ``ports.Engine.check``."""
 
-    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
         """As ``ports.Engine.fetch``."""
-        self.orders.append(order)
+        self.requests.append(order)
         path = order.folder / "result.mp4"
         path.write_bytes(self._content)
-        listener.media(self.media)
+        listener.on_media(self.media)
         told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
         told.total_bytes = self.total_bytes
-        listener.progress(told)
-        if self.on_air:
+        listener.on_progress(told)
+        if self.live:
             told.stage = Progress.RECORDING
-            listener.progress(told)
-            listener.recording()
+            listener.on_progress(told)
+            listener.on_recording()
         info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
-        listener.ready(Product(path, info))
-        self.begun.set()
+        listener.on_media_file(Product(path, info))
+        self.started.set()
         try:
-            await (listener.enough if self.on_air else self.go).wait()
+            await (listener.stop_recording if self.live else self.go).wait()
         except asyncio.CancelledError:
             self.stopped = True
             raise
         if self.failure is not None:
             raise self.failure
-        warnings = (Warned(reason=listener.why_enough),) if self.on_air else ()
-        return FetchReport(self.media, (Product(path, info),), DeliveredMedia(), warnings)
+        warnings = (Warned(reason=listener.stop_reason),) if self.live else ()
+        return FetchResult(self.media, (Product(path, info),), DeliveredMedia(), warnings)
 
-    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
         """As ``ports.Engine.expand``."""
-        self.orders.append(order)
-        listener.media(self.media)
-        listener.entries(self.entries[order.start_position : order.max_entries])
-        self.begun.set()
+        self.requests.append(order)
+        listener.on_media(self.media)
+        listener.on_entries(self.entries[order.start_position : order.max_entries])
+        self.started.set()
         await self.go.wait()
-        return ListReport(self.media, truncated=len(self.entries) > order.max_entries)
+        return ExpandResult(self.media, truncated=len(self.entries) > order.max_entries)
 
-    async def sites(self) -> Sequence[Extractor]:
+    async def list_extractors(self) -> Sequence[Extractor]:
         """As ``ports.Engine.sites``."""
         self.listings += 1
-        return self.known
+        return self.extractors
 
-    async def probe(self, order: ProbeOrder) -> MediaInfo:
+    async def probe(self, order: ProbeRequest) -> MediaInfo:
         """As ``ports.Engine.probe``."""
-        self.orders.append(order)
+        self.requests.append(order)
         self.probes += 1
         await self.go.wait()
         if isinstance(self.failure, ReelhaulError):
             raise self.failure
         return self.media
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """As ``ports.Engine.select_formats``: the format whose id is *selector*."""
+        return [stream for stream in offered if stream.format_id == selector]
 
 
 class FakeLeases:
@@ -114,12 +126,12 @@ class FakeLeases:
     def __init__(self, log: list[str], lease_seconds: float = 30.0) -> None:
         self.log = log
         self.specs: dict[str, lease_pb2.FetchSpec] = {}
-        self.away = False
+        self.unavailable = False
         #: What the next renewals and claims are answered with, instead of yes.
-        self.renewal = lease_service_pb2.RenewResponse()
+        self.renew_response = lease_service_pb2.RenewResponse()
         self.refusal: lease_pb2.Refusal | None = None
         #: Likewise, of outcomes.
-        self.answer = lease_service_pb2.FinishResponse()
+        self.finish_response = lease_service_pb2.FinishResponse()
         self.finishes: list[lease_service_pb2.FinishRequest] = []
         self.renewals: list[lease_service_pb2.RenewRequest] = []
         self._lease_seconds = lease_seconds
@@ -144,23 +156,23 @@ class FakeLeases:
         """As ``ports.Leases.renew``."""
         self._check("renew")
         self.renewals.append(request)
-        if self.renewal.WhichOneof("outcome"):
-            return self.renewal
+        if self.renew_response.WhichOneof("outcome"):
+            return self.renew_response
         return lease_service_pb2.RenewResponse(renewal=lease_pb2.Renewal())
 
     async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
         """As ``ports.Leases.finish``."""
         self._check("finish")
         self.finishes.append(request)
-        if self.answer.WhichOneof("outcome"):
-            return self.answer
+        if self.finish_response.WhichOneof("outcome"):
+            return self.finish_response
         now = timestamp_pb2.Timestamp()
         now.GetCurrentTime()
         return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now))
 
     def _check(self, call: str) -> None:
         self.log.append(call)
-        if self.away:
+        if self.unavailable:
             raise Unavailable("jobs", "jobs does not answer")
 
 
@@ -190,7 +202,7 @@ class FakeQueue:
     def __init__(self, log: list[str]) -> None:
         self.log = log
         self.published: list[work_pb2.ProgressNotice] = []
-        self.said: asyncio.Queue[work_pb2.WorkerNotice] = asyncio.Queue()
+        self.worker_notices: asyncio.Queue[work_pb2.WorkerNotice] = asyncio.Queue()
         self._items: asyncio.Queue[work_pb2.WorkItem] = asyncio.Queue()
         self._hints: asyncio.Queue[work_pb2.StopHint] = asyncio.Queue()
 
@@ -198,7 +210,7 @@ class FakeQueue:
         """Queue *item*."""
         self._items.put_nowait(item)
 
-    def hint(self, hint: work_pb2.StopHint) -> None:
+    def put_hint(self, hint: work_pb2.StopHint) -> None:
         """Send *hint*."""
         self._hints.put_nowait(hint)
 
@@ -206,51 +218,53 @@ class FakeQueue:
         """As ``ports.Queue.next``."""
         return FakeDelivery(await self._items.get(), self.log)
 
-    async def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+    async def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
         while True:
             yield await self._hints.get()
 
-    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``."""
         kept = work_pb2.ProgressNotice()
         kept.CopyFrom(notice)
         self.published.append(kept)
 
-    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
         """As ``ports.Queue.say``."""
-        self.said.put_nowait(notice)
+        self.worker_notices.put_nowait(notice)
 
 
 class FakeArtifacts:
     """Artifacts in a dict."""
 
     def __init__(self) -> None:
-        self.stored: dict[str, tuple[bytes, Stamp]] = {}
+        self.stored: dict[str, tuple[bytes, ArtifactMetadata]] = {}
         #: What was announced, and neither stored nor withdrawn.
-        self.announced: set[Path] = set()
+        self.prepared: set[Path] = set()
 
-    def announce(self, product: Product, stamp: Stamp) -> None:
+    def prepare(self, product: Product, stamp: ArtifactMetadata) -> None:
         """As ``ports.Artifacts.announce``."""
-        self.announced.add(product.path)
+        self.prepared.add(product.path)
 
-    async def withdraw(self, folder: Path) -> None:
+    async def cancel_prepared(self, folder: Path) -> None:
         """As ``ports.Artifacts.withdraw``."""
-        self.announced -= {path for path in self.announced if path.parent == folder}
+        self.prepared -= {path for path in self.prepared if path.parent == folder}
 
-    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+    async def store(
+        self, product: Product, stamp: ArtifactMetadata, told: Callable[[int], None]
+    ) -> ArtifactInfo:
         """As ``ports.Artifacts.store``."""
         info = ArtifactInfo()
         info.CopyFrom(product.info)
         info.name = f"artifacts/{uuid.uuid4()}"
         content = product.path.read_bytes()
         info.checksums.sha256 = hashlib.sha256(content).digest()
-        self.announced.discard(product.path)
+        self.prepared.discard(product.path)
         self.stored[info.name] = content, stamp
         told(len(content))
         return info
 
-    async def discard(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> None:
         """As ``ports.Artifacts.discard``."""
         for name in names:
             self.stored.pop(name, None)
@@ -261,7 +275,7 @@ class FakeGuard:
 
     def __init__(self) -> None:
         self.open_passes: set[str] = set()
-        self.used = Usage()
+        self.reported_usage = Usage()
         #: Bytes and seconds that each pass was opened for.
         self.budgets: list[tuple[int, float]] = []
         #: The egress of each pass that was opened.
@@ -276,12 +290,12 @@ class FakeGuard:
 
     async def usage(self, name: str) -> Usage:
         """As ``ports.Guard.usage``."""
-        return self.used
+        return self.reported_usage
 
     async def close(self, name: str) -> Usage:
         """As ``ports.Guard.close``."""
         self.open_passes.discard(name)
-        return self.used
+        return self.reported_usage
 
 
 class FakeTranslator:

@@ -16,13 +16,13 @@ from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_fetcher.api.convert import question_of
+from reelhaul_fetcher.api.convert import to_probe_query
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
-from reelhaul_fetcher.model.cookies import MAX_BYTES, parsed
-from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
+from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
+from reelhaul_fetcher.model.engine_requests import FetchRequest, ProbeRequest
 from reelhaul_fetcher.service.cookie_login import SiteCookies
-from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -60,7 +60,7 @@ def test_sealed_at_rest(folder: CookieFolder, tmp_path: Path) -> None:
     assert b"example" not in file.read_bytes()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    jar = folder.jar("ours", "acme")
+    jar = folder.get("ours", "acme")
     assert jar.text == text(LONG)
     assert VALUE not in repr(jar)
 
@@ -72,14 +72,14 @@ def test_whose_they_are(folder: CookieFolder) -> None:
     told = set()
     for name, tenant in (("ours", "other"), ("none", "other")):
         with pytest.raises(ReelhaulError) as failure:
-            folder.jar(name, tenant)
+            folder.get(name, tenant)
         assert reason(failure) == "COOKIES_UNKNOWN"
         told.add(failure.value.text.replace(name, ""))
     assert len(told) == 1
-    assert folder.jar("all", "other").text
+    assert folder.get("all", "other").text
     for name in ("../ours", "OURS", "", "a" * 64, "ours\n"):
         with pytest.raises(ReelhaulError):
-            folder.jar(name, "acme")
+            folder.get(name, "acme")
         with pytest.raises(ValueError, match="a name"):
             folder.add(name, text(LONG), [])
 
@@ -90,15 +90,15 @@ def test_keys(folder: CookieFolder, tmp_path: Path) -> None:
     fresh = Fernet.generate_key().decode()
     stranger = CookieFolder(tmp_path / "cookies", [fresh])
     with pytest.raises(ReelhaulError):
-        stranger.jar("ours", "acme")
-    assert [kept.jar for kept in stranger.kept()] == [None]
+        stranger.get("ours", "acme")
+    assert [kept.jar for kept in stranger.list()] == [None]
     both = CookieFolder(tmp_path / "cookies", [fresh, KEY])
-    assert both.jar("ours", "acme").text == text(LONG)
+    assert both.get("ours", "acme").text == text(LONG)
     both.add("ours", text(LONG, LONG), [])
-    assert stranger.jar("ours", "acme").text == text(LONG, LONG)
+    assert stranger.get("ours", "acme").text == text(LONG, LONG)
     (tmp_path / "cookies/ours.cookies").rename(tmp_path / "cookies/theirs.cookies")
     with pytest.raises(ReelhaulError):
-        both.jar("theirs", "acme")
+        both.get("theirs", "acme")
     with pytest.raises(ValueError, match="base64") as failure:
         CookieFolder(tmp_path, ["a-secret-that-is-no-key"])
     assert "secret" not in str(failure.value)
@@ -112,7 +112,7 @@ def test_what_is_no_cookie_file(folder: CookieFolder, wrong: str) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
         folder.add("ours", wrong, [])
     assert VALUE not in str(failure.value)
-    assert folder.kept() == []
+    assert folder.list() == []
 
 
 def test_first_line(folder: CookieFolder) -> None:
@@ -124,12 +124,12 @@ def test_first_line(folder: CookieFolder) -> None:
 
 def test_what_is_read() -> None:
     """HttpOnly lines count, years beyond the calendar too; 0 is the end of a session."""
-    found = parsed(
+    found = parse(
         f"#HttpOnly_.a.example\tTRUE\t/\tTRUE\t{10**14}\tn\tv\nb.example\tFALSE\t/\tTRUE\t0\tn\tv\n"
     )
-    assert [cookie.meant_for("www.a.example") for cookie in found] == [True, False]
-    assert [cookie.meant_for("a.example") for cookie in found] == [True, False]
-    assert [cookie.meant_for("www.b.example") for cookie in found] == [False, False]
+    assert [cookie.matches_host("www.a.example") for cookie in found] == [True, False]
+    assert [cookie.matches_host("a.example") for cookie in found] == [True, False]
+    assert [cookie.matches_host("www.b.example") for cookie in found] == [False, False]
     assert [cookie.expires is None for cookie in found] == [False, True]
 
 
@@ -148,13 +148,13 @@ def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
     folder.add("ours", kept, [])
     sign_in = SiteCookies(folder)
     if not expired:
-        assert sign_in.text("ours", "acme", URL) == kept
+        assert sign_in.get_text("ours", "acme", URL) == kept
         return
     with pytest.raises(ReelhaulError) as failure:
-        sign_in.text("ours", "acme", URL)
+        sign_in.get_text("ours", "acme", URL)
     assert reason(failure) == "COOKIES_EXPIRED"
     assert failure.value.metadata == {"cookies": "ours", "host": "www.example.com"}
-    assert [kept.refused for kept in folder.kept()] == ["expired"]
+    assert [kept.refused for kept in folder.list()] == ["expired"]
 
 
 def test_refused(folder: CookieFolder) -> None:
@@ -165,12 +165,12 @@ def test_refused(folder: CookieFolder) -> None:
         told = sign_in.classify_cookie_failure("ours", URL, login(cause))
         assert told is not None
         assert told.reason == ErrorReason.COOKIES_REFUSED
-        assert [kept.refused for kept in folder.kept()] == ["sign in"]
+        assert [kept.refused for kept in folder.list()] == ["sign in"]
         assert sign_in.classify_cookie_failure("ours", URL, None) is None
-        assert [kept.refused for kept in folder.kept()] == [""]
+        assert [kept.refused for kept in folder.list()] == [""]
     sign_in.classify_cookie_failure("ours", URL, login("login"))
     folder.add("ours", text(LONG), [])
-    assert [kept.refused for kept in folder.kept()] == [""]
+    assert [kept.refused for kept in folder.list()] == [""]
     for failure in (login("private"), login("members"), ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")):
         assert sign_in.classify_cookie_failure("ours", URL, failure) is failure
     assert sign_in.classify_cookie_failure("", URL, plain := login("login")) is plain
@@ -180,8 +180,8 @@ async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
     """A fetch gets its copy in its order, which does not show it; its folder never has one."""
     folder.add("ours", text(LONG), ["local"])
     house = await worked(tmp_path, folder, "ours")
-    (order,) = house.engine.orders
-    assert isinstance(order, FetchOrder)
+    (order,) = house.engine.requests
+    assert isinstance(order, FetchRequest)
     assert order.cookies == text(LONG)
     assert VALUE not in repr(order)
     assert house.outcome.HasField("succeeded")
@@ -191,14 +191,14 @@ async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolde
     """It fails at once, and the site is not asked."""
     folder.add("theirs", text(LONG), ["other"])
     house = await worked(tmp_path, folder, "theirs")
-    assert house.engine.orders == []
+    assert house.engine.requests == []
     assert from_status(house.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
 
 
 async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
     """A worker that has done a job with those *cookies*."""
     house = House(tmp_path / "work")
-    house.worker._bench.fetching.signing = SiteCookies(folder)
+    house.worker._bench.downloader.site_cookies = SiteCookies(folder)
     house.leases.specs[JOB].format.cookies = cookies
     async with house.working():
         house.give()
@@ -210,13 +210,16 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
     """An answer that cookies opened is kept for those who have the same ones only."""
     folder.add("ours", text(LONG), ["local"])
     engine = FakeEngine()
-    probing = Probing(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
-    await probing.ask(Question(URL, cookies="ours", tenant="local"))
+    probing = ProbeCache(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
+    await probing.probe(ProbeQuery(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
-        await probing.ask(Question(URL, cookies="ours", tenant="other"))
+        await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
-    await probing.ask(Question(URL))
-    assert [isinstance(order, ProbeOrder) and order.cookies for order in engine.orders] == [text(LONG), ""]
+    await probing.probe(ProbeQuery(URL))
+    assert [isinstance(order, ProbeRequest) and order.cookies for order in engine.requests] == [
+        text(LONG),
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("suite", "tenant"), [(True, "acme"), (False, "theirs")])
@@ -225,8 +228,8 @@ def test_whose_probe_it_is(suite: bool, tenant: str) -> None:
     level = PermissionLevel.PERMISSION_LEVEL_READ_ONLY
     identity.set_caller(identity.Caller("theirs", level, suite=suite))
     asked = ProbeMediaRequest(url=URL, tenant="acme", format=FormatSpec(cookies="ours"))
-    assert question_of(asked).tenant == tenant
-    assert question_of(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
+    assert to_probe_query(asked).tenant == tenant
+    assert to_probe_query(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -263,4 +266,4 @@ def test_time_passes(folder: CookieFolder) -> None:
     folder.add("ours", text(LONG), [])
     later = datetime.fromtimestamp(LONG, UTC) + timedelta(seconds=1)
     with pytest.raises(ReelhaulError):
-        SiteCookies(folder, lambda: later).text("ours", "acme", URL)
+        SiteCookies(folder, lambda: later).get_text("ours", "acme", URL)

@@ -12,7 +12,7 @@ from tests.fetcher.test_worker import JOB, House
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.disk.workdir import WorkDirs
-from reelhaul_fetcher.model.disk_limits import DiskThresholds, Eviction, Use, evicted
+from reelhaul_fetcher.model.disk_limits import DiskThresholds, DiskUsage, Eviction, choose_evictions
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 
@@ -24,23 +24,23 @@ Released = lease_service_pb2.FinishRequest.Released
 @pytest.mark.parametrize(
     ("free", "uses", "leaving"),
     [
-        (50, [Use(100, 30), Use(5, 10)], []),
+        (50, [DiskUsage(100, 30), DiskUsage(5, 10)], []),
         # Together they do not fit: the youngest leaves, through no fault of its own.
-        (50, [Use(100, 30), Use(5, 20)], [Eviction(1, own_fault=False)]),
+        (50, [DiskUsage(100, 30), DiskUsage(5, 20)], [Eviction(1, own_fault=False)]),
         # The disk runs full of what nobody knew of.
-        (9, [Use(200), Use(50)], [Eviction(1, own_fault=False)]),
+        (9, [DiskUsage(200), DiskUsage(50)], [Eviction(1, own_fault=False)]),
         # Others fill it: the last one leaves too, and finds the worker waiting for space.
-        (5, [Use(20)], [Eviction(0, own_fault=False)]),
+        (5, [DiskUsage(20)], [Eviction(0, own_fault=False)]),
         # It is the job itself that fills it: here it would end so again and again.
-        (5, [Use(500)], [Eviction(0, own_fault=True)]),
+        (5, [DiskUsage(500)], [Eviction(0, own_fault=True)]),
         # One that fits nowhere leaves alone, however old; those beside it stay.
-        (90, [Use(60, 1000), Use(50, 20)], [Eviction(0, own_fault=True)]),
+        (90, [DiskUsage(60, 1000), DiskUsage(50, 20)], [Eviction(0, own_fault=True)]),
         (0, [], []),
     ],
 )
-def test_who_leaves(free: int, uses: list[Use], leaving: list[Eviction]) -> None:
+def test_who_leaves(free: int, uses: list[DiskUsage], leaving: list[Eviction]) -> None:
     """Those who began first stay, and find what they need."""
-    assert evicted(free, uses, MARKS) == leaving
+    assert choose_evictions(free, uses, MARKS) == leaving
 
 
 async def test_no_work_while_space_is_short(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path) -> None:
     house.engine.failure = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the worker's disk is full")
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
         house.free = 50
         house.engine.go.set()
         await house.logged("ack")
@@ -127,7 +127,7 @@ async def test_stored_in_vain(tmp_path: Path) -> None:
     cancelled.receipt.cancelled = True
     for answer in (refused, cancelled):
         house = House(tmp_path)
-        house.leases.answer = answer
+        house.leases.finish_response = answer
         async with house.working():
             house.give()
             await house.logged("ack")
@@ -139,7 +139,7 @@ def test_a_quota_counts_what_files_take(tmp_path: Path) -> None:
     """What may still be written is the disk's rest or the quota's, whichever is less."""
     scratch = WorkDirs(tmp_path, quota_bytes=100_000, disk_free=lambda _: 70_000)
     assert scratch.free_bytes() == 70_000
-    folder = scratch.make(JOB, 1)
+    folder = scratch.create(JOB, 1)
     before = scratch.used_bytes(JOB, 1)
     (folder / "part").write_bytes(b"x" * 40_960)
     with (folder / "sparse").open("wb") as sparse:

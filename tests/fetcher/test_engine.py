@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.fetcher.conftest import Heard, Rig, sha256
+from tests.fetcher.conftest import FetchListener, Harness, sha256
 from tests.sites.site import Site
 
 from reelhaul.type.v1 import media_pb2
@@ -18,38 +18,42 @@ Subtitles = FormatSpec.Subtitles
 
 
 @pytest.mark.parametrize("path", ["/watch/jsonld", "/watch/og", "/watch/video", "/media/1080.mp4"])
-async def test_a_plain_file_arrives_untouched(rig: Rig, site: Site, path: str) -> None:
+async def test_a_plain_file_arrives_untouched(harness: Harness, site: Site, path: str) -> None:
     """A page with a plain mp4, in every form, gives the site's very bytes."""
-    report = await rig.fetch(site.url(path), FormatSpec(max_height=1080))
+    report = await harness.fetch(site.url(path), FormatSpec(max_height=1080))
     media = report.products[0]
     assert site.digest("/media/1080.mp4") == sha256(media)
     assert (
-        report.got.height,
-        report.got.video_codec,
-        report.got.audio_codec,
-        report.got.container,
+        report.delivered.height,
+        report.delivered.video_codec,
+        report.delivered.audio_codec,
+        report.delivered.container,
     ) == (1080, "h264", "aac", "mp4")
 
 
 @pytest.mark.parametrize("path", ["/hls/master.m3u8", "/watch/hls", "/dash/manifest.mpd"])
-async def test_streams_apart_are_merged(rig: Rig, site: Site, path: str) -> None:
+async def test_streams_apart_are_merged(harness: Harness, site: Site, path: str) -> None:
     """HLS and DASH: picture and sound come apart and are merged without encoding."""
-    report = await rig.fetch(site.url(path), FormatSpec(max_height=720))
+    report = await harness.fetch(site.url(path), FormatSpec(max_height=720))
     assert (
-        report.got.height,
-        report.got.video_codec,
-        report.got.audio_codec,
-        report.got.transcoded,
+        report.delivered.height,
+        report.delivered.video_codec,
+        report.delivered.audio_codec,
+        report.delivered.transcoded,
     ) == (720, "h264", "aac", False)
     assert [product.path.name for product in report.products] == ["result.mp4"]
-    assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
+    assert 7 < report.delivered.duration.ToTimedelta().total_seconds() < 9
 
 
-async def test_encrypted_segments_are_decrypted(rig: Rig, site: Site) -> None:
+async def test_encrypted_segments_are_decrypted(harness: Harness, site: Site) -> None:
     """HLS whose segments are encrypted with AES-128 arrives in the clear."""
-    report = await rig.fetch(site.url("/hls-aes/360.m3u8"), FormatSpec())
-    assert (report.got.height, report.got.video_codec, report.got.audio_codec) == (360, "h264", "aac")
-    assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
+    report = await harness.fetch(site.url("/hls-aes/360.m3u8"), FormatSpec())
+    assert (report.delivered.height, report.delivered.video_codec, report.delivered.audio_codec) == (
+        360,
+        "h264",
+        "aac",
+    )
+    assert 7 < report.delivered.duration.ToTimedelta().total_seconds() < 9
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ async def test_encrypted_segments_are_decrypted(rig: Rig, site: Site) -> None:
     ],
 )
 async def test_containers(
-    rig: Rig,
+    harness: Harness,
     site: Site,
     container: FormatSpec.Container.ValueType,
     extension: str,
@@ -69,9 +73,9 @@ async def test_containers(
     transcoded: bool,
 ) -> None:
     """A container that takes the streams gets them as they are; one that does not, encoded anew."""
-    report = await rig.fetch(site.url("/media/360.mp4"), FormatSpec(container=container))
-    assert (extension, codec) == (report.got.container, report.got.video_codec)
-    assert transcoded == report.got.transcoded
+    report = await harness.fetch(site.url("/media/360.mp4"), FormatSpec(container=container))
+    assert (extension, codec) == (report.delivered.container, report.delivered.video_codec)
+    assert transcoded == report.delivered.transcoded
     assert ([media_pb2.Warning.TRANSCODED] if transcoded else []) == [w.reason for w in report.warnings]
 
 
@@ -85,20 +89,24 @@ async def test_containers(
     ],
 )
 async def test_audio_alone(
-    rig: Rig, site: Site, form: Audio.Format.ValueType, extension: str, codec: str
+    harness: Harness, site: Site, form: Audio.Format.ValueType, extension: str, codec: str
 ) -> None:
     """Audio comes in the format asked, and the smallest picture is fetched for it."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=form))
-    report = await rig.fetch(site.url("/watch/video"), spec)
-    assert (extension, codec, "") == (report.got.container, report.got.audio_codec, report.got.video_codec)
+    report = await harness.fetch(site.url("/watch/video"), spec)
+    assert (extension, codec, "") == (
+        report.delivered.container,
+        report.delivered.audio_codec,
+        report.delivered.video_codec,
+    )
     assert report.products[0].info.kind == ArtifactInfo.AUDIO
-    assert list(report.got.format_ids) == ["360p"]
+    assert list(report.delivered.format_ids) == ["360p"]
 
 
-async def test_subtitles_thumbnail_and_metadata(rig: Rig, site: Site) -> None:
+async def test_subtitles_thumbnail_and_metadata(harness: Harness, site: Site) -> None:
     """Each language and format of subtitles is a file of its own; a missing language is a warning."""
     asked = Subtitles(languages=["en", "de", "fr"], formats=[Subtitles.SRT, Subtitles.VTT, Subtitles.TXT])
-    report = await rig.fetch(
+    report = await harness.fetch(
         site.url("/watch/demo"), FormatSpec(max_height=360, subtitles=asked, thumbnail=True, info_json=True)
     )
     names = [product.info.file_name for product in report.products]
@@ -116,99 +124,99 @@ async def test_subtitles_thumbnail_and_metadata(rig: Rig, site: Site) -> None:
     ]
 
 
-async def test_subtitles_of_a_master_playlist(rig: Rig, site: Site) -> None:
+async def test_subtitles_of_a_master_playlist(harness: Harness, site: Site) -> None:
     """Subtitles that come in segments are joined."""
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["de"]))
-    report = await rig.fetch(site.url("/hls/master.m3u8"), spec)
-    assert list(report.got.subtitle_language_codes) == ["de"]
+    report = await harness.fetch(site.url("/hls/master.m3u8"), spec)
+    assert list(report.delivered.subtitle_language_codes) == ["de"]
     assert "-->" in report.products[1].path.read_text()
 
 
-async def test_subtitles_only(rig: Rig, site: Site) -> None:
+async def test_subtitles_only(harness: Harness, site: Site) -> None:
     """Subtitles can be asked for without the media, of which nothing is fetched."""
     before = site.count("/media/1080.mp4")
     spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
-    report = await rig.fetch(site.url("/watch/demo"), spec)
+    report = await harness.fetch(site.url("/watch/demo"), spec)
     assert [product.info.kind for product in report.products] == [ArtifactInfo.SUBTITLE]
     assert before == site.count("/media/1080.mp4")
 
 
-async def test_required_subtitles_end_the_job_before_the_media(rig: Rig, site: Site) -> None:
+async def test_required_subtitles_end_the_job_before_the_media(harness: Harness, site: Site) -> None:
     """A required language that is missing fails, and costs no media."""
     before = site.count("/media/1080.mp4")
     spec = FormatSpec(subtitles=Subtitles(languages=["fr"], required=True))
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(site.url("/watch/demo"), spec)
+        await harness.fetch(site.url("/watch/demo"), spec)
     assert failure.value.reason == ErrorReason.SUBTITLES_UNAVAILABLE
     assert before == site.count("/media/1080.mp4")
 
 
 @pytest.mark.parametrize("path", ["/watch/video?media.rate=6000000", "/hls/master.m3u8?media.rate=700000"])
-async def test_progress_is_monotonic_and_honest(rig: Rig, site: Site, path: str) -> None:
+async def test_progress_is_monotonic_and_honest(harness: Harness, site: Site, path: str) -> None:
     """Percent never falls, begins with the plan, passes through the middle, and is never 100."""
-    heard = Heard()
-    await rig.fetch(site.url(path), FormatSpec(max_height=1080), heard)
-    percents = [p.percent for p in heard.seen if p.HasField("percent")]
+    listener = FetchListener()
+    await harness.fetch(site.url(path), FormatSpec(max_height=1080), listener)
+    percents = [p.percent for p in listener.progress_updates if p.HasField("percent")]
     assert percents == sorted(percents)
     assert any(10 < percent < 80 for percent in percents)
     assert max(percents) < 100
-    stages = list(dict.fromkeys(p.stage for p in heard.seen))
+    stages = list(dict.fromkeys(p.stage for p in listener.progress_updates))
     assert stages == [Progress.PROBING, Progress.DOWNLOADING, Progress.POSTPROCESSING, Progress.VERIFYING]
-    assert len(heard.metadata) == 1
+    assert len(listener.media_updates) == 1
 
 
-async def test_reset_with_range_is_resumed(rig: Rig, site: Site) -> None:
+async def test_reset_with_range_is_resumed(harness: Harness, site: Site) -> None:
     """A connection cut in mid-file is taken up where it broke, and the file is whole."""
-    report = await rig.fetch(site.url("/media/1080.mp4?token=resume&reset=3000000&times=2"))
+    report = await harness.fetch(site.url("/media/1080.mp4?token=resume&reset=3000000&times=2"))
     assert site.digest("/media/1080.mp4") == sha256(report.products[0])
 
 
-async def test_ready_before_it_is_tried(rig: Rig, site: Site) -> None:
+async def test_ready_before_it_is_tried(harness: Harness, site: Site) -> None:
     """The file is told of once, as soon as it is whole, as it will be in the report."""
-    heard = Heard()
-    report = await rig.fetch(site.url("/media/1080.mp4"), None, heard)
-    assert heard.readied == [report.products[0]]
+    listener = FetchListener()
+    report = await harness.fetch(site.url("/media/1080.mp4"), None, listener)
+    assert listener.ready_products == [report.products[0]]
 
 
-async def test_min_height_is_a_contract(rig: Rig, site: Site) -> None:
+async def test_min_height_is_a_contract(harness: Harness, site: Site) -> None:
     """Less than min_height is no success, told before the download or by ffprobe after it."""
     for path in ("/watch/video", "/media/720.mp4"):
         with pytest.raises(ReelhaulError) as failure:
-            await rig.fetch(site.url(path), FormatSpec(min_height=2160))
+            await harness.fetch(site.url(path), FormatSpec(min_height=2160))
         assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
-async def test_size_limit_is_checked_before(rig: Rig, site: Site) -> None:
+async def test_size_limit_is_checked_before(harness: Harness, site: Site) -> None:
     """A file whose length passes the limit is refused by its length."""
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(site.url("/watch/jsonld"), size_limit=1_000_000)
+        await harness.fetch(site.url("/watch/jsonld"), size_limit=1_000_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
     assert failure.value.metadata["limitBytes"] == "1000000"
 
 
-async def test_size_limit_is_enforced_during(rig: Rig, site: Site) -> None:
+async def test_size_limit_is_enforced_during(harness: Harness, site: Site) -> None:
     """A file that does not tell its length is cut off at the limit."""
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(site.url("/media/1080.mp4?chunked=1"), size_limit=1_000_000)
+        await harness.fetch(site.url("/media/1080.mp4?chunked=1"), size_limit=1_000_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
 
 
-async def test_duration_limit(rig: Rig, site: Site) -> None:
+async def test_duration_limit(harness: Harness, site: Site) -> None:
     """Media longer than allowed are refused, by what the page says or by what came; a clip counts alone."""
     for path in ("/watch/jsonld", "/media/360.mp4"):
         with pytest.raises(ReelhaulError) as failure:
-            await rig.fetch(site.url(path), max_seconds=5)
+            await harness.fetch(site.url(path), max_seconds=5)
         assert failure.value.reason == ErrorReason.MEDIA_TOO_LONG
     spec = FormatSpec()
     spec.clip.end.seconds = 2
-    report = await rig.fetch(site.url("/media/360.mp4"), spec, max_seconds=5)
-    assert report.got.duration.seconds == 2
+    report = await harness.fetch(site.url("/media/360.mp4"), spec, max_seconds=5)
+    assert report.delivered.duration.seconds == 2
 
 
-async def test_progress_of_an_encoding(rig: Rig, site: Site) -> None:
+async def test_progress_of_an_encoding(harness: Harness, site: Site) -> None:
     """While a file is encoded anew, percent moves on, step by step and never back."""
-    heard = Heard()
-    await rig.fetch(site.url("/media/720.mp4"), FormatSpec(container=FormatSpec.WEBM), heard)
-    percents = [p.percent for p in heard.seen if p.stage == Progress.POSTPROCESSING]
+    listener = FetchListener()
+    await harness.fetch(site.url("/media/720.mp4"), FormatSpec(container=FormatSpec.WEBM), listener)
+    percents = [p.percent for p in listener.progress_updates if p.stage == Progress.POSTPROCESSING]
     assert percents == sorted(percents)
     assert len({percent for percent in percents if 85 < percent < 92}) >= 3

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.fetcher.conftest import Heard, Rig
-from tests.fetcher.guarding import PUBLIC, Site, a_site
+from tests.fetcher.conftest import FetchListener, Harness
+from tests.fetcher.guard_harness import PUBLIC, Site, running_site
 from tests.sites import media
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,12 +36,12 @@ Road = Callable[[Site, str], str]
 
 def _says(site: Site, path: str, body: str, kind: str) -> str:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    site.answers[path] = (head + body).encode()
+    site.responses[path] = (head + body).encode()
     return f"http://{PUBLIC}:{site.port}{path}"
 
 
 def _leads(site: Site, path: str, to: str) -> str:
-    site.answers[path] = f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
+    site.responses[path] = f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
     return f"http://{PUBLIC}:{site.port}{path}"
 
 
@@ -80,16 +80,18 @@ ROADS: dict[str, Road] = {
 }
 
 
-async def walked(rig: Rig, url: str, folder: Path) -> tuple[ErrorReason.ValueType, list[tuple[str, str]]]:
+async def walked(
+    harness: Harness, url: str, folder: Path
+) -> tuple[ErrorReason.ValueType, list[tuple[str, str]]]:
     """Why a fetch of *url* failed (0 where it did not), and what the guard refused to it."""
     name = folder.name
-    proxy = await rig.guard.open(name, 0)
+    proxy = await harness.guard.open(name, 0)
     reason: ErrorReason.ValueType = 0  # type: ignore[assignment]
     try:
-        await rig.engine.fetch(FetchOrder(url, FormatSpec(), folder, proxy), Heard())
+        await harness.engine.fetch(FetchRequest(url, FormatSpec(), folder, proxy), FetchListener())
     except ReelhaulError as failure:
         reason = failure.reason
-    return reason, list((await rig.guard.close(name)).refusals)
+    return reason, list((await harness.guard.close(name)).refusals)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -103,22 +105,22 @@ def _folder(place: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
-async def test_no_road_leads_inside(rig: Rig, tmp_path: Path, road: Road) -> None:
+async def test_no_road_leads_inside(harness: Harness, tmp_path: Path, road: Road) -> None:
     """Nobody inside is knocked at, and the guard has a word for it."""
-    async with a_site() as site, a_site("127.0.0.1") as inside:
+    async with running_site() as site, running_site("127.0.0.1") as inside:
         url = road(site, f"http://127.0.0.1:{inside.port}/inside.mp4")
-        reason, refusals = await walked(rig, url, _folder(tmp_path, "inside"))
+        reason, refusals = await walked(harness, url, _folder(tmp_path, "inside"))
     assert inside.accepted == 0
     assert ("127.0.0.1", "loopback") in refusals
     assert reason == ErrorReason.URL_FORBIDDEN
 
 
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
-async def test_its_twin_is_walked(rig: Rig, tmp_path: Path, road: Road) -> None:
+async def test_its_twin_is_walked(harness: Harness, tmp_path: Path, road: Road) -> None:
     """The same road to an allowed address is walked: it is the address that is refused, not the road."""
-    async with a_site() as site, a_site() as other:
+    async with running_site() as site, running_site() as other:
         url = road(site, f"http://{PUBLIC}:{other.port}/other.mp4")
-        _, refusals = await walked(rig, url, _folder(tmp_path, "twin"))
+        _, refusals = await walked(harness, url, _folder(tmp_path, "twin"))
     assert other.accepted > 0
     assert refusals == []
 
@@ -135,34 +137,38 @@ async def test_its_twin_is_walked(rig: Rig, tmp_path: Path, road: Road) -> None:
         ("a DASH segment", "file"),
     ],
 )
-async def test_no_road_leads_to_another_scheme(rig: Rig, tmp_path: Path, road: str, scheme: str) -> None:
+async def test_no_road_leads_to_another_scheme(
+    harness: Harness, tmp_path: Path, road: str, scheme: str
+) -> None:
     """Files and FTP are no addresses of media: nothing of them comes out of a fetch."""
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(b"a-secret-of-ours" * 100)
-    async with a_site() as site, a_site("127.0.0.1") as inside:
+    async with running_site() as site, running_site("127.0.0.1") as inside:
         to = {"file": secret.as_uri(), "ftp": f"ftp://127.0.0.1:{inside.port}/inside.mp4"}[scheme]
         folder = _folder(tmp_path, "scheme")
-        reason, _ = await walked(rig, ROADS[road](site, to), folder)
+        reason, _ = await walked(harness, ROADS[road](site, to), folder)
     assert reason
     assert inside.accepted == 0
     assert not [path for path in _files(folder) if b"a-secret-of-ours" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("beside", ["subtitles", "thumbnail"])
-async def test_what_goes_beside_the_video(rig: Rig, tmp_path: Path, beside: str) -> None:
+async def test_what_goes_beside_the_video(harness: Harness, tmp_path: Path, beside: str) -> None:
     """A subtitle or a picture inside is refused by itself: the video arrives, with a warning."""
-    async with a_site() as site, a_site("127.0.0.1") as inside:
+    async with running_site() as site, running_site("127.0.0.1") as inside:
         to = f"http://127.0.0.1:{inside.port}/inside"
         video = media.made().file("/media/360.mp4").read_bytes()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(video)}\r\n\r\n"
-        site.answers["/v.mp4"] = head.encode() + video
+        site.responses["/v.mp4"] = head.encode() + video
         track = f'<track kind="subtitles" srclang="en" src="{to}.vtt">'
         poster = f'poster="{to}.jpg"' if beside == "thumbnail" else ""
         url = _page(site, f'<video {poster} src="/v.mp4">{track}</video>')
         spec = FormatSpec(thumbnail=True, subtitles=FormatSpec.Subtitles(languages=["en"]))
-        proxy, heard = await rig.guard.open(beside, 0), Heard()
-        report = await rig.engine.fetch(FetchOrder(url, spec, _folder(tmp_path, beside), proxy), heard)
-        refusals = (await rig.guard.close(beside)).refusals
+        proxy, listener = await harness.guard.open(beside, 0), FetchListener()
+        report = await harness.engine.fetch(
+            FetchRequest(url, spec, _folder(tmp_path, beside), proxy), listener
+        )
+        refusals = (await harness.guard.close(beside)).refusals
     assert inside.accepted == 0
     assert ("127.0.0.1", "loopback") in list(refusals)
     assert [product.path.suffix for product in report.products] == [".mp4"]

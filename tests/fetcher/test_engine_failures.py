@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.fetcher.conftest import Heard, Rig
+from tests.fetcher.conftest import FetchListener, Harness
 from tests.sites.site import Site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -20,9 +20,9 @@ from reelhaul_runtime.errors import ReelhaulError
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def _fails(rig: Rig, url: str, heard: Heard | None = None) -> ReelhaulError:
+async def _fails(harness: Harness, url: str, listener: FetchListener | None = None) -> ReelhaulError:
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(url, None, heard)
+        await harness.fetch(url, None, listener)
     return failure.value
 
 
@@ -42,31 +42,31 @@ async def _fails(rig: Rig, url: str, heard: Heard | None = None) -> ReelhaulErro
         ("/redirect/loop", ErrorReason.UPSTREAM_UNAVAILABLE),
     ],
 )
-async def test_reasons(rig: Rig, site: Site, path: str, reason: ErrorReason.ValueType) -> None:
+async def test_reasons(harness: Harness, site: Site, path: str, reason: ErrorReason.ValueType) -> None:
     """Each mishap of a site has a reason of its own, from which the retry class follows."""
-    failure = await _fails(rig, site.url(path))
+    failure = await _fails(harness, site.url(path))
     assert ErrorReason.Name(reason) == ErrorReason.Name(failure.reason), failure.text
 
 
-async def test_retry_after_is_handed_on(rig: Rig, site: Site) -> None:
+async def test_retry_after_is_handed_on(harness: Harness, site: Site) -> None:
     """How long a site asks to wait is told with the failure, and its status counted."""
-    heard = Heard()
-    failure = await _fails(rig, site.url("/watch/jsonld?fail=429&retry_after=90"), heard)
+    listener = FetchListener()
+    failure = await _fails(harness, site.url("/watch/jsonld?fail=429&retry_after=90"), listener)
     assert failure.retry_delay is not None
     assert failure.retry_delay.total_seconds() == 90
-    assert heard.sightings.http_statuses == {429: 1}
+    assert listener.status_counts.http_statuses == {429: 1}
 
 
-async def test_nothing_past_the_guard(rig: Rig, site: Site) -> None:
+async def test_nothing_past_the_guard(harness: Harness, site: Site) -> None:
     """A page that leads to another loopback address is refused as forbidden."""
     for path in ("/redirect/1?to=http://127.0.0.1:9/", "/hls/master.m3u8?media_host=http://127.0.0.1:9"):
-        failure = await _fails(rig, site.url(path))
+        failure = await _fails(harness, site.url(path))
         assert failure.reason == ErrorReason.URL_FORBIDDEN, failure.text
 
 
-async def test_a_refused_connection(rig: Rig) -> None:
+async def test_a_refused_connection(harness: Harness) -> None:
     """A host that does not answer is the site's failure, and may be tried again."""
-    failure = await _fails(rig, "http://127.0.0.2:1/")
+    failure = await _fails(harness, "http://127.0.0.2:1/")
     assert (failure.reason, failure.retryable) == (ErrorReason.UPSTREAM_UNAVAILABLE, True)
 
 
@@ -80,13 +80,13 @@ async def test_a_refused_connection(rig: Rig) -> None:
     ],
 )
 async def test_cancel_leaves_nothing(
-    rig: Rig, site: Site, path: str, stage: Progress.Stage.ValueType
+    harness: Harness, site: Site, path: str, stage: Progress.Stage.ValueType
 ) -> None:
     """Cancelled in any stage, a fetch is gone within two seconds: no process of it is left."""
-    heard = Heard()
-    fetch = asyncio.create_task(rig.fetch(site.url(path), FormatSpec(), heard))
-    await _until(lambda: any(p.stage == stage for p in heard.seen))
-    parent = rig.engine.pid
+    listener = FetchListener()
+    fetch = asyncio.create_task(harness.fetch(site.url(path), FormatSpec(), listener))
+    await _until(lambda: any(p.stage == stage for p in listener.progress_updates))
+    parent = harness.engine.zygote_pid
     assert _children(parent)
     began = time.monotonic()
     fetch.cancel()
@@ -96,46 +96,46 @@ async def test_cancel_leaves_nothing(
     assert not _children(parent)
 
 
-async def test_cancel_while_transcoding(rig: Rig, site: Site) -> None:
+async def test_cancel_while_transcoding(harness: Harness, site: Site) -> None:
     """ffmpeg dies with its fetch."""
-    heard = Heard()
+    listener = FetchListener()
     spec = FormatSpec(container=FormatSpec.WEBM)
-    fetch = asyncio.create_task(rig.fetch(site.url("/media/1080.mp4"), spec, heard))
-    await _until(lambda: any(p.stage == Progress.POSTPROCESSING for p in heard.seen))
+    fetch = asyncio.create_task(harness.fetch(site.url("/media/1080.mp4"), spec, listener))
+    await _until(lambda: any(p.stage == Progress.POSTPROCESSING for p in listener.progress_updates))
     await _until(lambda: "ffmpeg" in _names())
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    assert not _children(rig.engine.pid)
+    assert not _children(harness.engine.zygote_pid)
     assert "ffmpeg" not in _names()
 
 
-async def test_a_killed_child_is_a_failure_at_once(rig: Rig, site: Site) -> None:
+async def test_a_killed_child_is_a_failure_at_once(harness: Harness, site: Site) -> None:
     """A child that dies is WORKER_LOST, never a hang."""
-    heard = Heard()
-    fetch = asyncio.create_task(rig.fetch(site.url("/watch/video?media.rate=50000"), None, heard))
-    await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in heard.seen))
-    os.kill(_children(rig.engine.pid)[0], signal.SIGKILL)
+    listener = FetchListener()
+    fetch = asyncio.create_task(harness.fetch(site.url("/watch/video?media.rate=50000"), None, listener))
+    await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
+    os.kill(_children(harness.engine.zygote_pid)[0], signal.SIGKILL)
     with pytest.raises(ReelhaulError) as failure:
         await fetch
     assert failure.value.reason == ErrorReason.WORKER_LOST
 
 
-async def test_a_killed_parent_comes_back(rig: Rig, site: Site) -> None:
+async def test_a_killed_parent_comes_back(harness: Harness, site: Site) -> None:
     """The parent killed, its fetches fail as retryable, their processes die, and a new parent serves."""
-    heard = Heard()
-    fetch = asyncio.create_task(rig.fetch(site.url("/watch/video?media.rate=50000"), None, heard))
-    await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in heard.seen))
-    parent = rig.engine.pid
+    listener = FetchListener()
+    fetch = asyncio.create_task(harness.fetch(site.url("/watch/video?media.rate=50000"), None, listener))
+    await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
+    parent = harness.engine.zygote_pid
     child = _children(parent)[0]
     os.kill(parent, signal.SIGKILL)
     with pytest.raises(ReelhaulError) as failure:
         await fetch
     assert (failure.value.reason, failure.value.retryable) == (ErrorReason.WORKER_LOST, True)
     await _until(lambda: not Path(f"/proc/{child}").exists())
-    report = await rig.fetch(site.url("/media/360.mp4"))
-    assert report.got.height == 360
-    assert parent != rig.engine.pid
+    report = await harness.fetch(site.url("/media/360.mp4"))
+    assert report.delivered.height == 360
+    assert parent != harness.engine.zygote_pid
 
 
 async def _until(true: Callable[[], bool], seconds: float = 15) -> None:

@@ -1,4 +1,4 @@
-"""Which addresses may be reached, as a table of attacks with their allowed twins."""
+"""Address rules: tables of forbidden, public and ambiguous addresses, and two properties."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reelhaul_fetcher.guard.addresses import Address, Rules, literal, not_global
+from reelhaul_fetcher.guard.addresses import Address, Rules, non_global_reason, parse_host
 from reelhaul_fetcher.guard.errors import Refused
 
 FORBIDDEN = {
@@ -89,7 +89,7 @@ PUBLIC = [
     "2606:4700::1111",
     "2a00:1450::1",
 ]
-STRANGE = {
+AMBIGUOUS_HOSTS = {
     "2130706433": "number",
     "134744072": "number",
     "0x7f000001": "number",
@@ -129,43 +129,43 @@ STRANGE = {
 
 
 def refusal(rules: Rules, *addresses: str, port: int = 443) -> str:
-    """Why *rules* refuse these answers of a name; empty when they do not."""
+    """Return why *rules* refuse the addresses of a name; empty if they do not."""
     try:
         rules.check([ip_address(text) for text in addresses], port)
     except Refused as refused:
-        return refused.why
+        return refused.reason
     return ""
 
 
-@pytest.mark.parametrize(("address", "why"), FORBIDDEN.items())
-def test_forbidden(address, why):
-    """What is not global unicast, behind whatever tunnel, is refused, and the refusal says what it is."""
-    assert refusal(Rules(), address) == why
+@pytest.mark.parametrize(("address", "reason"), FORBIDDEN.items())
+def test_forbidden(address, reason):
+    """Everything but global unicast is refused with its kind, also inside a tunnel address."""
+    assert refusal(Rules(), address) == reason
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public(address):
-    """Global unicast is let through, also where a tunnel's form wraps it."""
+    """Global unicast is allowed, also inside a tunnel address."""
     assert refusal(Rules(), address) == ""
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_metadata_never(address):
-    """Where clouds keep credentials is refused even when a network around it is allowed."""
-    everything = Rules.of(["0.0.0.0/0", "::/0"])
+def test_metadata_addresses(address):
+    """Cloud metadata addresses are refused even inside an allowed network."""
+    everything = Rules.parse(["0.0.0.0/0", "::/0"])
     assert refusal(Rules(), address) == refusal(everything, address) == "metadata"
 
 
-def test_mixed_answers():
-    """One forbidden address among public ones condemns the answer, wherever it stands."""
+def test_mixed_dns_answer():
+    """One forbidden address refuses the whole DNS answer, at any position."""
     assert refusal(Rules(), "8.8.8.8", "127.0.0.1") == "loopback"
     assert refusal(Rules(), "10.0.0.1", "8.8.8.8") == "private"
     assert refusal(Rules(), "8.8.8.8", "2606:4700::1111") == ""
 
 
 def test_ports():
-    """Public addresses are reached on the web's ports and those configured; allowed networks on any."""
-    rules = Rules.of(["10.1.0.0/16"], [8443])
+    """Public addresses are allowed on web ports and configured ones; allowed networks on any port."""
+    rules = Rules.parse(["10.1.0.0/16"], [8443])
     assert [refusal(rules, "8.8.8.8", port=port) for port in (80, 443, 8443)] == ["", "", ""]
     assert refusal(rules, "8.8.8.8", port=22) == "port"
     assert refusal(rules, "10.1.2.3", port=22) == ""
@@ -173,27 +173,27 @@ def test_ports():
     assert refusal(rules, "10.2.0.1") == "private"
 
 
-def test_allowed_network_means_itself():
-    """An allowed network is reached directly or mapped, not through a relay that carries its addresses."""
-    rules = Rules.of(["127.0.0.2/32"])
+def test_allowed_network_and_tunnels():
+    """An allowed network may be reached directly or mapped, not through a tunnel address."""
+    rules = Rules.parse(["127.0.0.2/32"])
     assert refusal(rules, "127.0.0.2") == refusal(rules, "::ffff:127.0.0.2") == ""
-    for relayed in ("64:ff9b::127.0.0.2", "2002:7f00:2::1", "::127.0.0.2"):
-        assert refusal(rules, relayed) in ("loopback", "reserved")
+    for tunnelled in ("64:ff9b::127.0.0.2", "2002:7f00:2::1", "::127.0.0.2"):
+        assert refusal(rules, tunnelled) in ("loopback", "reserved")
 
 
-@pytest.mark.parametrize("wrong", ["10.0.0.1/8", "localhost", "10.0.0.0/33", ""])
-def test_wrong_network(wrong):
-    """A network that is none is refused when it is configured, not when it is needed."""
+@pytest.mark.parametrize("invalid", ["10.0.0.1/8", "localhost", "10.0.0.0/33", ""])
+def test_invalid_network(invalid):
+    """An invalid network is rejected when it is configured, not when it is used."""
     with pytest.raises(ValueError, match=r"host bits|IPv4"):
-        Rules.of([wrong])
+        Rules.parse([invalid])
 
 
-@pytest.mark.parametrize(("host", "why"), STRANGE.items())
-def test_strange_hosts(host, why):
-    """A host that different readers take for different things is refused before anyone resolves it."""
+@pytest.mark.parametrize(("host", "reason"), AMBIGUOUS_HOSTS.items())
+def test_ambiguous_hosts(host, reason):
+    """A host that resolvers interpret differently is refused before it is resolved."""
     with pytest.raises(Refused) as refused:
-        literal(host)
-    assert refused.value.why == why
+        parse_host(host)
+    assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def test_strange_hosts(host, why):
     ],
 )
 def test_plain_hosts(host, address):
-    """Canonical addresses are read as such, everything else is a name."""
-    assert literal(host) == address
+    """Canonical addresses are parsed, everything else is a name."""
+    assert parse_host(host) == address
 
 
-def carried(address: Address) -> list[Address]:
-    """Another reading of where packets for *address* may come out, from the standard library's parts."""
+def embedded(address: Address) -> list[Address]:
+    """Return where packets for *address* may end, by the standard library: an independent implementation."""
     if isinstance(address, IPv4Address):
         return [address]
     if address.ipv4_mapped:
@@ -249,18 +249,18 @@ ADDRESSES = st.one_of(
 
 @given(ADDRESSES)
 @example(IPv6Address("2001::7f00:1"))
-def test_never_inward(address):
-    """Whatever the guard lets through, the standard library calls global unicast at every depth."""
-    if not not_global(address):
-        for end in carried(address):
-            assert end.is_global
-            assert not any([end.is_multicast, end.is_reserved, end.is_loopback, end.is_link_local])
+def test_allowed_addresses_are_global(address):
+    """Every address that the guard allows is global to the standard library, at every depth."""
+    if not non_global_reason(address):
+        for inner in embedded(address):
+            assert inner.is_global
+            assert not any([inner.is_multicast, inner.is_reserved, inner.is_loopback, inner.is_link_local])
 
 
 @given(st.ip_addresses(v=4))
-def test_public_ipv4_passes(address):
-    """The guard refuses no IPv4 address that is global unicast, but the relays of 6to4."""
+def test_global_ipv4_is_allowed(address):
+    """The guard allows every global unicast IPv4 address but the 6to4 relays."""
     relays = ip_network("192.88.99.0/24"), ip_network("192.0.0.0/24")
     special = address.is_multicast or address.is_reserved or any(address in network for network in relays)
     if address.is_global and not special:
-        assert not_global(address) == ""
+        assert non_global_reason(address) == ""

@@ -1,4 +1,4 @@
-"""The attack table: each road inward ends at the guard's own decision, and its allowed twin passes."""
+"""Attack table: the guard refuses every way to an internal address, and allows its public counterpart."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fetcher.guarding import CONNECTED, PUBLIC, Answer, Door, Site, a_client, a_guard, a_site, two_sites
-from tests.fetcher.test_guard_heads import SMUGGLED
+from tests.fetcher.guard_harness import (
+    CONNECTED,
+    PUBLIC,
+    InProcessGuard,
+    Response,
+    Site,
+    in_process_guard,
+    proxy_client,
+    public_and_internal_site,
+    running_site,
+)
+from tests.fetcher.test_guard_heads import AMBIGUOUS_REQUESTS
 
 from reelhaul_fetcher.guard.dialer import system_resolver
 
 NAMES = {
     "public.test": [PUBLIC],
-    "inside.test": ["127.0.0.1"],
+    "internal.test": ["127.0.0.1"],
     "mixed.test": [PUBLIC, "127.0.0.1"],
     "mixed6.test": ["::1", PUBLIC],
     "metadata.test": ["169.254.169.254"],
@@ -53,8 +63,8 @@ ATTACKS = {
     "[fd00:ec2::254]": "metadata",
     "[::ffff:169.254.169.254]": "metadata",
     "255.255.255.255": "reserved",
-    "inside.test": "loopback",
-    "INSIDE.test": "loopback",
+    "internal.test": "loopback",
+    "INTERNAL.test": "loopback",
     "mixed.test": "loopback",
     "mixed6.test": "loopback",
     "metadata.test": "metadata",
@@ -63,231 +73,235 @@ ATTACKS = {
     "private.test": "private",
     "scoped.test": "link-local",
 }
-TWINS = [PUBLIC, f"[::ffff:{PUBLIC}]", "[::ffff:7f00:2]", "public.test", "Public.TEST"]
+ALLOWED = [PUBLIC, f"[::ffff:{PUBLIC}]", "[::ffff:7f00:2]", "public.test", "Public.TEST"]
 
 
 @dataclass
-class World:
-    """A public site and, on the same port, one inside; between them and us a guard."""
+class Harness:
+    """A guard in front of a public site and an internal one on the same port."""
 
-    door: Door
+    guard: InProcessGuard
     site: Site
-    inside: Site
+    internal: Site
 
-    async def ask(self, method: str, host: str) -> Answer:
-        """Ask for *host* by a tunnel or by an absolute target."""
+    async def request(self, method: str, host: str) -> Response:
+        """Request *host* through a tunnel or by an absolute target."""
         if method == "CONNECT":
-            return await self.door.ask("CONNECT", f"{host}:{self.site.port}")
-        return await self.door.ask(method, f"http://{host}:{self.site.port}/")
+            return await self.guard.request("CONNECT", f"{host}:{self.site.port}")
+        return await self.guard.request(method, f"http://{host}:{self.site.port}/")
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with two_sites() as (site, inside), a_guard(NAMES) as door:
+async def harness() -> AsyncIterator[Harness]:
+    async with public_and_internal_site() as (site, internal), in_process_guard(NAMES) as guard:
         CONNECTED.clear()
-        yield World(door, site, inside)
+        yield Harness(guard, site, internal)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "CONNECT"])
-@pytest.mark.parametrize(("host", "why"), ATTACKS.items())
-async def test_attack(world, method, host, why):
-    """What leads inward is refused with a word for it, recorded, and nothing is sent, not even a SYN."""
-    answer = await world.ask(method, host)
-    assert (answer.status, answer.why) == (403, why)
-    assert list(world.door.account.refusals) == [(host.lower(), why)]
-    assert {address for address in CONNECTED if address[1] != world.door.port} == set()
-    assert world.inside.accepted == world.site.accepted == 0
+@pytest.mark.parametrize(("host", "reason"), ATTACKS.items())
+async def test_attack(harness, method, host, reason):
+    """An internal destination is refused with its reason and recorded; nothing is sent, not even a SYN."""
+    response = await harness.request(method, host)
+    assert (response.status, response.refusal) == (403, reason)
+    assert list(harness.guard.session.usage.refusals) == [(host.lower(), reason)]
+    assert {address for address in CONNECTED if address[1] != harness.guard.port} == set()
+    assert harness.internal.accepted == harness.site.accepted == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "CONNECT"])
-@pytest.mark.parametrize("host", TWINS)
-async def test_allowed_twin(world, method, host):
-    """The same request for what is allowed passes, and goes to the address that was checked."""
-    answer = await world.ask(method, host)
-    assert (answer.status, answer.why) == (200, "")
-    assert (PUBLIC, world.site.port) in CONNECTED
-    assert not world.door.account.refusals
+@pytest.mark.parametrize("host", ALLOWED)
+async def test_allowed_counterpart(harness, method, host):
+    """The same request to a public address is forwarded, to the address that was checked."""
+    response = await harness.request(method, host)
+    assert (response.status, response.refusal) == (200, "")
+    assert (PUBLIC, harness.site.port) in CONNECTED
+    assert not harness.guard.session.usage.refusals
 
 
 @pytest.mark.parametrize("method", ["GET", "CONNECT"])
-async def test_ports_of_public_addresses(method):
-    """A public address is not reached on ports that are not the web's; refused before connecting."""
+async def test_port_of_a_public_address(method):
+    """A public address is refused on a port that is not a web port, before connecting."""
     CONNECTED.clear()
-    async with a_guard({"far.test": ["8.8.8.8"]}) as door:
+    async with in_process_guard({"far.test": ["8.8.8.8"]}) as guard:
         target = "far.test:22" if method == "CONNECT" else "http://far.test:22/"
-        answer = await door.ask(method, target)
-    assert (answer.status, answer.why) == (403, "port")
+        response = await guard.request(method, target)
+    assert (response.status, response.refusal) == (403, "port")
     assert ("8.8.8.8", 22) not in CONNECTED
 
 
 @pytest.mark.parametrize("method", ["GET", "CONNECT"])
 async def test_rebinding(method):
-    """A name that changes between look-ups gains nothing: each request looks it up once and goes there."""
-    turns = iter([[PUBLIC], ["127.0.0.1"], [PUBLIC]])
+    """DNS rebinding fails: each request resolves the name once and connects to the checked address."""
+    dns_answers = iter([[PUBLIC], ["127.0.0.1"], [PUBLIC]])
 
-    async def turning(host: str) -> list[str]:
-        return next(turns)
+    async def resolve(host: str) -> list[str]:
+        return next(dns_answers)
 
-    async with two_sites() as (site, inside), a_guard(turning) as door:
+    async with public_and_internal_site() as (site, internal), in_process_guard(resolve) as guard:
         CONNECTED.clear()
-        world = World(door, site, inside)
-        statuses = [(await world.ask(method, "turning.test")).status for _ in range(3)]
+        harness = Harness(guard, site, internal)
+        statuses = [(await harness.request(method, "rebinding.test")).status for _ in range(3)]
         reached = [host for host, port in CONNECTED if port == site.port]
     assert statuses == [200, 403, 200]
     assert reached == [PUBLIC, PUBLIC]
-    assert inside.accepted == 0
+    assert internal.accepted == 0
 
 
-async def test_keep_alive_host_switch(world):
-    """On a kept connection each request is judged by itself: the third may not go where it wants."""
-    async with a_client(world.door.port) as client:
+async def test_keep_alive_host_switch(harness):
+    """Each request on a kept connection is checked: the third one is refused."""
+    async with proxy_client(harness.guard.port) as client:
         for path in ("/a", "/b"):
-            target = f"http://public.test:{world.site.port}{path}"
-            assert (await client.ask("GET", target, pass_="x:secret")).status == 200
-        answer = await client.ask("GET", f"http://inside.test:{world.site.port}/c", pass_="x:secret")
-    assert (answer.status, answer.why) == (403, "loopback")
-    assert world.site.accepted == 1
-    assert [head.split(b" ")[1] for head in world.site.heads] == [b"/a", b"/b"]
-    assert world.inside.accepted == 0
+            target = f"http://public.test:{harness.site.port}{path}"
+            assert (await client.request("GET", target, credentials="x:secret")).status == 200
+        response = await client.request(
+            "GET", f"http://internal.test:{harness.site.port}/c", credentials="x:secret"
+        )
+    assert (response.status, response.refusal) == (403, "loopback")
+    assert harness.site.accepted == 1
+    assert [head.split(b" ")[1] for head in harness.site.heads] == [b"/a", b"/b"]
+    assert harness.internal.accepted == 0
 
 
-async def test_kept_name_that_turns(world):
-    """A kept connection stays at its site; asking another site and coming back is looked up anew."""
-    async with a_client(world.door.port) as client:
+async def test_return_to_a_kept_site(harness):
+    """The connection to a site is not kept across a request to another site: its name is resolved again."""
+    async with proxy_client(harness.guard.port) as client:
         for host in ("public.test", PUBLIC, "public.test"):
-            target = f"http://{host}:{world.site.port}/"
-            assert (await client.ask("GET", target, pass_="x:secret")).status == 200
-    assert world.site.accepted == 3
+            target = f"http://{host}:{harness.site.port}/"
+            assert (await client.request("GET", target, credentials="x:secret")).status == 200
+    assert harness.site.accepted == 3
 
 
-async def test_host_field_lies(world):
-    """The target says where to go; a Host field that says otherwise is replaced."""
-    answer = await world.door.ask("GET", f"http://public.test:{world.site.port}/")
-    assert answer.status == 200
-    assert f"\r\nHost: public.test:{world.site.port}\r\n".encode() in world.site.heads[0]
-    assert b"ignored.test" not in world.site.heads[0]
-    assert b"Proxy-" not in world.site.heads[0]
+async def test_wrong_host_field(harness):
+    """The target decides where a request goes; a different Host field is replaced."""
+    response = await harness.guard.request("GET", f"http://public.test:{harness.site.port}/")
+    assert response.status == 200
+    assert f"\r\nHost: public.test:{harness.site.port}\r\n".encode() in harness.site.heads[0]
+    assert b"ignored.test" not in harness.site.heads[0]
+    assert b"Proxy-" not in harness.site.heads[0]
 
 
-@pytest.mark.parametrize("head", SMUGGLED.values(), ids=SMUGGLED)
-async def test_smuggling(world, head):
-    """A request that could be read in two ways is answered 400, and no site hears of it."""
-    async with a_client(world.door.port) as client:
+@pytest.mark.parametrize("head", AMBIGUOUS_REQUESTS.values(), ids=AMBIGUOUS_REQUESTS)
+async def test_smuggling(harness, head):
+    """An ambiguous request is answered 400 and reaches no site."""
+    async with proxy_client(harness.guard.port) as client:
         await client.send(head.replace(b"a.test", PUBLIC.encode()))
         client.writer.write_eof()
-        answer = await client.answer()
+        response = await client.read_response()
         assert await client.reader.read() == b""
-    assert answer.status == 400
-    assert answer.why
-    assert world.site.accepted == world.inside.accepted == 0
+    assert response.status == 400
+    assert response.refusal
+    assert harness.site.accepted == harness.internal.accepted == 0
 
 
-async def test_pipelined_request_is_judged(world):
-    """A second request sent along with the first is judged like any other."""
-    port = world.site.port
-    one = f"GET http://public.test:{port}/ HTTP/1.1\r\nProxy-Authorization: Basic eDpzZWNyZXQ=\r\n\r\n"
-    two = one.replace("public", "inside")
-    async with a_client(world.door.port) as client:
-        await client.send((one + two).encode())
-        assert (await client.answer()).status == 200
-        assert (await client.answer()).status == 403
-    assert world.inside.accepted == 0
+async def test_pipelined_request(harness):
+    """A second request in the same packet is checked like any other."""
+    port = harness.site.port
+    first = f"GET http://public.test:{port}/ HTTP/1.1\r\nProxy-Authorization: Basic eDpzZWNyZXQ=\r\n\r\n"
+    second = first.replace("public", "internal")
+    async with proxy_client(harness.guard.port) as client:
+        await client.send((first + second).encode())
+        assert (await client.read_response()).status == 200
+        assert (await client.read_response()).status == 403
+    assert harness.internal.accepted == 0
 
 
-async def test_request_in_a_body_stays_a_body(world):
-    """What a body says is passed on as a body and never read as a request."""
-    inner = f"GET http://inside.test:{world.site.port}/ HTTP/1.1\r\n\r\n".encode()
-    target = f"http://public.test:{world.site.port}/"
-    answer = await world.door.ask("POST", target, f"Content-Length: {len(inner)}", body=inner)
-    assert answer.status == 200
-    assert world.site.bodies == [inner]
-    assert world.inside.accepted == 0
+async def test_request_inside_a_body(harness):
+    """A body that looks like a request is forwarded as a body."""
+    inner = f"GET http://internal.test:{harness.site.port}/ HTTP/1.1\r\n\r\n".encode()
+    target = f"http://public.test:{harness.site.port}/"
+    response = await harness.guard.request("POST", target, f"Content-Length: {len(inner)}", body=inner)
+    assert response.status == 200
+    assert harness.site.bodies == [inner]
+    assert harness.internal.accepted == 0
 
 
 @pytest.mark.parametrize("body", [b"5\nhello0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"zz\r\n\r\n"])
-async def test_smuggling_in_chunks(world, body):
-    """A chunked body that could be read in two ways ends the request; the site gets no end of it."""
-    target = f"http://public.test:{world.site.port}/"
-    answer = await world.door.ask("POST", target, "Transfer-Encoding: chunked", body=body)
-    assert (answer.status, answer.why) == (400, "chunk")
-    assert world.site.bodies == []
+async def test_smuggling_in_chunks(harness, body):
+    """An ambiguous chunked body ends the request; the site never receives its end."""
+    target = f"http://public.test:{harness.site.port}/"
+    response = await harness.guard.request("POST", target, "Transfer-Encoding: chunked", body=body)
+    assert (response.status, response.refusal) == (400, "chunk")
+    assert harness.site.bodies == []
 
 
-async def test_upgrade_and_methods(world):
-    """WebSockets and methods that no fetch needs are answered plainly."""
-    target = f"http://public.test:{world.site.port}/"
-    upgrade = await world.door.ask("GET", target, "Connection: Upgrade", "Upgrade: websocket")
-    assert (upgrade.status, upgrade.why) == (501, "upgrade")
+async def test_upgrade_and_methods(harness):
+    """WebSocket upgrades and methods that no fetch needs are refused."""
+    target = f"http://public.test:{harness.site.port}/"
+    upgrade = await harness.guard.request("GET", target, "Connection: Upgrade", "Upgrade: websocket")
+    assert (upgrade.status, upgrade.refusal) == (501, "upgrade")
     for method in ("PUT", "DELETE", "TRACE", "OPTIONS", "PROPFIND"):
-        answer = await world.door.ask(method, target)
-        assert (answer.status, answer.why) == (405, "method")
-        assert answer.fields["allow"] == "GET, HEAD, POST, CONNECT"
-    assert world.site.accepted == 0
+        response = await harness.guard.request(method, target)
+        assert (response.status, response.refusal) == (405, "method")
+        assert response.fields["allow"] == "GET, HEAD, POST, CONNECT"
+    assert harness.site.accepted == 0
 
 
-async def test_site_cannot_speak_as_the_guard(world):
-    """A site that writes the guard's own field or asks for credentials fools nobody."""
-    world.site.answers["/"] = (
+async def test_site_imitates_the_guard(harness):
+    """The guard's own fields and a proxy challenge are removed from a site's response."""
+    harness.site.responses["/"] = (
         b"HTTP/1.1 403 Refused by the guard\r\nX-Reelhaul-Guard: loopback\r\n"
         b"Proxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"
     )
-    answer = await world.door.ask("GET", f"http://public.test:{world.site.port}/")
-    assert (answer.status, answer.why) == (403, "")
-    assert "proxy-authenticate" not in answer.fields
-    assert not world.door.account.refusals
+    response = await harness.guard.request("GET", f"http://public.test:{harness.site.port}/")
+    assert (response.status, response.refusal) == (403, "")
+    assert "proxy-authenticate" not in response.fields
+    assert not harness.guard.session.usage.refusals
 
 
-@pytest.mark.parametrize("pass_", ["", "x:", "x:wrong", "y:secret", ":", "x:secret2", "X:secret"])
-async def test_no_pass(world, pass_):
-    """Without an open pass nothing is carried, and the answer does not tell what was wrong."""
-    async with a_client(world.door.port) as client:
-        answer = await client.ask("GET", f"http://public.test:{world.site.port}/", pass_=pass_)
-    assert (answer.status, answer.why) == (407, "pass")
-    assert answer.fields["proxy-authenticate"] == 'Basic realm="reelhaul"'
-    assert world.site.accepted == 0
+@pytest.mark.parametrize("credentials", ["", "x:", "x:wrong", "y:secret", ":", "x:secret2", "X:secret"])
+async def test_no_valid_credentials(harness, credentials):
+    """Without valid credentials nothing is forwarded, and the response does not say what was wrong."""
+    async with proxy_client(harness.guard.port) as client:
+        response = await client.request(
+            "GET", f"http://public.test:{harness.site.port}/", credentials=credentials
+        )
+    assert (response.status, response.refusal) == (407, "pass")
+    assert response.fields["proxy-authenticate"] == 'Basic realm="reelhaul"'
+    assert harness.site.accepted == 0
 
 
-async def test_pass_switch_on_a_connection(world):
-    """A connection belongs to the pass that opened it, so that budgets cannot be mixed."""
-    world.door.proxy.open("y", "other", 0, 0)
-    target = f"http://public.test:{world.site.port}/"
-    async with a_client(world.door.port) as client:
-        assert (await client.ask("GET", target, pass_="x:secret")).status == 200
-        assert (await client.ask("GET", target, pass_="y:other")).status == 407
+async def test_session_switch_on_a_connection(harness):
+    """A connection belongs to one session, so that budgets cannot be mixed."""
+    harness.guard.proxy.open_session("y", "other")
+    target = f"http://public.test:{harness.site.port}/"
+    async with proxy_client(harness.guard.port) as client:
+        assert (await client.request("GET", target, credentials="x:secret")).status == 200
+        assert (await client.request("GET", target, credentials="y:other")).status == 407
 
 
-async def test_closed_pass(world):
-    """A pass that was closed opens nothing more, and its tunnels are cut."""
-    async with a_client(world.door.port) as client:
-        await client.ask("CONNECT", f"{PUBLIC}:{world.site.port}", pass_="x:secret")
-        world.door.proxy.close("x")
+async def test_closed_session(harness):
+    """Closing a session cuts its tunnels; its credentials are invalid from then on."""
+    async with proxy_client(harness.guard.port) as client:
+        await client.request("CONNECT", f"{PUBLIC}:{harness.site.port}", credentials="x:secret")
+        harness.guard.proxy.close_session("x")
         with pytest.raises(ConnectionResetError):
             await client.reader.read()
-    assert (await world.door.ask("GET", f"http://{PUBLIC}:{world.site.port}/")).status == 407
+    assert (await harness.guard.request("GET", f"http://{PUBLIC}:{harness.site.port}/")).status == 407
 
 
-async def test_names_of_this_machine():
-    """A name that this machine's own name service leads inward is refused like any other."""
-    async with a_site("127.0.0.1") as inside, a_guard(system_resolver) as door:
-        answer = await door.ask("GET", f"http://localhost:{inside.port}/")
-    assert (answer.status, answer.why) == (403, "loopback")
-    assert inside.accepted == 0
+async def test_system_resolver():
+    """A name that the system resolver maps to an internal address is refused."""
+    async with running_site("127.0.0.1") as internal, in_process_guard(system_resolver) as guard:
+        response = await guard.request("GET", f"http://localhost:{internal.port}/")
+    assert (response.status, response.refusal) == (403, "loopback")
+    assert internal.accepted == 0
 
 
 async def test_slow_name_service():
-    """A name that is never resolved costs its own request and no other."""
-    asked = asyncio.Event()
+    """A name that is never resolved delays its own request and no other."""
+    resolving = asyncio.Event()
 
-    async def never(host: str) -> list[str]:
+    async def resolve(host: str) -> list[str]:
         if host == "slow.test":
-            asked.set()
+            resolving.set()
             await asyncio.Event().wait()
         return [PUBLIC]
 
-    async with a_site() as site, a_guard(never) as door:
-        slow = asyncio.create_task(door.ask("GET", "http://slow.test/"))
-        await asked.wait()
-        assert (await door.ask("GET", f"http://quick.test:{site.port}/")).status == 200
+    async with running_site() as site, in_process_guard(resolve) as guard:
+        slow = asyncio.create_task(guard.request("GET", "http://slow.test/"))
+        await resolving.wait()
+        assert (await guard.request("GET", f"http://quick.test:{site.port}/")).status == 200
         assert not slow.done()
         slow.cancel()
     assert threading.active_count() < 50

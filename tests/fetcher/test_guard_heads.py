@@ -1,4 +1,4 @@
-"""Heads and chunked bodies: what two readers could take differently never passes."""
+"""HTTP heads and chunked bodies: whatever two parsers could read differently is rejected."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelhaul_fetcher.guard.errors import Malformed
-from reelhaul_fetcher.guard.http.chunks import Chunks
+from reelhaul_fetcher.guard.http.chunks import ChunkScanner
 from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE
 from reelhaul_fetcher.guard.http.requests import parse_request
 from reelhaul_fetcher.guard.http.responses import parse_response
 
 LINE = b"GET http://a.test/ HTTP/1.1\r\n"
-SMUGGLED = {
+AMBIGUOUS_REQUESTS = {
     "both lengths": LINE + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
     "two lengths": LINE + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
     "one length twice": LINE + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\n",
@@ -76,52 +76,52 @@ SMUGGLED = {
 }
 
 
-@pytest.mark.parametrize("head", SMUGGLED.values(), ids=SMUGGLED)
+@pytest.mark.parametrize("head", AMBIGUOUS_REQUESTS.values(), ids=AMBIGUOUS_REQUESTS)
 def test_ambiguous_request(head):
-    """A request that a site could read differently from the guard is malformed."""
+    """A request that a site could parse differently from the guard is malformed."""
     with pytest.raises(Malformed):
         parse_request(head)
 
 
 def test_plain_request():
-    """The target alone says where a request goes; Host, credentials and hop-by-hop fields stay here."""
+    """The target decides where a request goes; Host, credentials and hop-by-hop fields are not forwarded."""
     request = parse_request(
         b"POST http://A.test:8080?q=1 HTTP/1.1\r\nHost: b.test\r\nProxy-Authorization: Basic eDpzOnQ=\r\n"
         b"Connection: X-Hop, close\r\nX-Hop: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n"
         b"Content-Length: 3\r\nCookie: a=b; c=\xe9\r\n\r\n"
     )
-    assert (request.host, request.port, request.path, request.body) == ("a.test", 8080, "/?q=1", 3)
+    assert (request.host, request.port, request.path, request.body_length) == ("a.test", 8080, "/?q=1", 3)
     assert request.credentials() == ("x", "s:t")
-    assert not request.keep
-    assert request.forwarded() == (
+    assert not request.keep_alive
+    assert request.encode() == (
         b"POST /?q=1 HTTP/1.1\r\nHost: a.test:8080\r\nCookie: a=b; c=\xe9\r\n"
         b"Connection: keep-alive\r\nContent-Length: 3\r\n\r\n"
     )
 
 
-def test_listed_framing_stays():
-    """Naming Host or Content-Length in Connection takes neither away from the site."""
-    head = parse_request(
+def test_framing_fields_in_connection():
+    """Host and Content-Length are forwarded even if Connection lists them."""
+    request = parse_request(
         LINE + b"Host: a.test\r\nConnection: host, content-length\r\nContent-Length: 3\r\n\r\n"
     )
-    assert b"Host: a.test\r\n" in head.forwarded()
-    assert b"Content-Length: 3\r\n" in head.forwarded()
+    assert b"Host: a.test\r\n" in request.encode()
+    assert b"Content-Length: 3\r\n" in request.encode()
 
 
 @pytest.mark.parametrize("value", ["", "Basic", "Basic !!!", "Basic w6k6eA==", "Bearer eDpz", "basic"])
-def test_unreadable_credentials(value):
-    """Credentials that cannot be read are none."""
+def test_invalid_credentials(value):
+    """Credentials that cannot be decoded count as none."""
     request = parse_request(LINE + f"Proxy-Authorization: {value}\r\n\r\n".encode())
     assert request.credentials() == ("", "")
 
 
 def test_sloppy_response():
-    """Old servers' line ends, folds and spaces are made good, so that clients see one plain form."""
+    """Old servers' line ends, folds and spaces are tolerated; clients get one plain form."""
     response = parse_response(b"HTTP/1.0 200 Fine\nContent-Length : 2\nX-A: b\n  c\nX-Reelhaul-Guard: me\n\n")
-    assert response.forwarded(response.body("GET"), keep=True) == (
+    assert response.encode(response.body_length("GET"), keep_alive=True) == (
         b"HTTP/1.1 200 Fine\r\nX-A: b c\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n"
     )
-    assert not response.keep
+    assert not response.keep_alive
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_sloppy_response():
     ],
 )
 def test_response_length(fields, method, length):
-    """The length of an answer's body is what the standard says it is."""
-    assert parse_response(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n").body(method) == length
+    """The length of a response's body follows RFC 9112, section 6.3."""
+    assert parse_response(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n").body_length(method) == length
 
 
 @pytest.mark.parametrize(
@@ -148,31 +148,31 @@ def test_response_length(fields, method, length):
         b"Content-Length: x\r\n",
     ],
 )
-def test_response_without_a_length(fields):
-    """An answer whose end cannot be known is not passed on."""
+def test_ambiguous_response_length(fields):
+    """A response whose end is ambiguous is malformed."""
     with pytest.raises(Malformed):
-        parse_response(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n").body("GET")
+        parse_response(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n").body_length("GET")
 
 
 @pytest.mark.parametrize("head", [b"HTTP/2 200\r\n\r\n", b"ICY 200 OK\r\n\r\n", b"220 ftp\r\n\r\n", b"\r\n"])
 def test_not_http(head):
-    """What does not speak HTTP/1 is no site."""
+    """A response of another protocol is malformed."""
     with pytest.raises(Malformed):
         parse_response(head)
 
 
-PIECES = st.lists(st.binary(min_size=1, max_size=70), max_size=5)
+CHUNKS = st.lists(st.binary(min_size=1, max_size=70), max_size=5)
 CUTS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
 
-@given(PIECES, CUTS, st.binary(max_size=9))
-def test_chunks_end(pieces, cuts, after):
-    """Wherever the network cuts a chunked body, its end is found to the byte."""
-    body = b"".join(b"%x;x=y\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nX-T: 1\r\n\r\n"
-    stream, chunks, position = body + after, Chunks(), 0
-    while not chunks.done:
+@given(CHUNKS, CUTS, st.binary(max_size=9))
+def test_end_of_chunked_body(chunks, cuts, rest):
+    """The end of a chunked body is found to the byte, however the network splits it."""
+    body = b"".join(b"%x;x=y\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\nX-T: 1\r\n\r\n"
+    stream, scanner, position = body + rest, ChunkScanner(), 0
+    while not scanner.done:
         cut = min(position + cuts[position % len(cuts)], len(stream))
-        position = chunks.feed(stream, position, cut)
+        position = scanner.feed(stream, position, cut)
     assert position == len(body)
 
 
@@ -194,6 +194,6 @@ def test_chunks_end(pieces, cuts, after):
     ],
 )
 def test_malformed_chunks(body):
-    """Chunks that readers take differently are malformed."""
+    """Chunks that parsers read differently are malformed."""
     with pytest.raises(Malformed):
-        Chunks().feed(body, 0, len(body))
+        ChunkScanner().feed(body, 0, len(body))

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.fetcher.conftest import Heard, Rig
+from tests.fetcher.conftest import FetchListener, Harness
 from tests.sites import tools
 from tests.sites.youtube.site import YouTube
 
@@ -21,18 +21,18 @@ Live = FormatSpec.Live
 
 
 @pytest.mark.parametrize("mode", [Live.MODE_UNSPECIFIED, Live.REFUSE])
-async def test_live_is_refused(tube: Rig, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
+async def test_live_is_refused(youtube_harness: Harness, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
     """Unless asked for, what is live is not recorded."""
     with pytest.raises(ReelhaulError) as failure:
-        await tube.fetch(youtube.watch_url("livelong"), FormatSpec(live=Live(mode=mode)))
+        await youtube_harness.fetch(youtube.watch_url("livelong"), FormatSpec(live=Live(mode=mode)))
     assert failure.value.reason == ErrorReason.MEDIA_IS_LIVE
 
 
 @pytest.mark.parametrize("mode", [Live.REFUSE, Live.WAIT, Live.RECORD])
-async def test_announced(tube: Rig, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
+async def test_announced(youtube_harness: Harness, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
     """Of an event that has not begun it is told when it will."""
     with pytest.raises(ReelhaulError) as failure:
-        await tube.fetch(youtube.watch_url("upcoming"), FormatSpec(live=Live(mode=mode)))
+        await youtube_harness.fetch(youtube.watch_url("upcoming"), FormatSpec(live=Live(mode=mode)))
     assert failure.value.reason == ErrorReason.MEDIA_NOT_LIVE_YET
     told = datetime.fromisoformat(failure.value.metadata["startTime"])
     assert timedelta(hours=1.5) < told - datetime.now(UTC) < timedelta(hours=2.5)
@@ -40,107 +40,107 @@ async def test_announced(tube: Rig, youtube: YouTube, mode: Live.Mode.ValueType)
     assert failure.value.retry_delay > timedelta(hours=1.5)
 
 
-async def test_recording_to_its_limit(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_to_its_limit(youtube_harness: Harness, youtube: YouTube) -> None:
     """At its time limit a recording is stopped, and is a file that plays, with a warning."""
-    heard = Heard()
+    listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
-    report = await tube.fetch(youtube.watch_url("livelong"), spec, heard, record_seconds=5)
+    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener, record_seconds=5)
     media = report.products[0]
-    assert (media.path.suffix, report.got.height, report.got.transcoded) == (".mp4", 360, False)
+    assert (media.path.suffix, report.delivered.height, report.delivered.transcoded) == (".mp4", 360, False)
     assert tools.probe(media.path).duration == pytest.approx(5, abs=0.5)
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
-    assert not any(p.HasField("percent") for p in heard.seen if p.stage == Progress.RECORDING)
-    assert Progress.RECORDING in {p.stage for p in heard.seen}
+    assert not any(p.HasField("percent") for p in listener.progress_updates if p.stage == Progress.RECORDING)
+    assert Progress.RECORDING in {p.stage for p in listener.progress_updates}
 
 
-async def test_recording_to_the_longest_play_time(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_to_the_longest_play_time(youtube_harness: Harness, youtube: YouTube) -> None:
     """How long a broadcast has been on air is no play time: the limit ends the recording, no more."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
-    report = await tube.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
+    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
 
 
-async def test_recording_to_the_end(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_to_the_end(youtube_harness: Harness, youtube: YouTube) -> None:
     """A broadcast that ends is recorded to its end, without a warning."""
     spec = FormatSpec(live=Live(mode=Live.WAIT, from_start=True), container=FormatSpec.MKV)
-    report = await tube.fetch(youtube.watch_url("live", copy=8), spec, record_seconds=60)
+    report = await youtube_harness.fetch(youtube.watch_url("live", copy=8), spec, record_seconds=60)
     assert tools.probe(report.products[0].path).duration == pytest.approx(7, abs=0.5)
     assert list(report.warnings) == []
 
 
-async def test_recording_within_the_attempt(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_within_the_attempt(youtube_harness: Harness, youtube: YouTube) -> None:
     """A recording ends while there is time left to keep it."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
-    report = await tube.fetch(youtube.watch_url("livelong"), spec, patience_seconds=2)
+    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_timeout_seconds=2)
     assert 2 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
 
 
-async def test_recording_until_it_is_enough(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: YouTube) -> None:
     """Told that it is enough, a recording ends soon, and what it has is a file that plays, with a warning."""
-    heard = Heard()
+    listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
-    fetch = asyncio.create_task(tube.fetch(youtube.watch_url("livelong"), spec, heard))
-    await asyncio.wait_for(heard.on_air.wait(), 20)
-    heard.enough.set()
+    fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
+    await asyncio.wait_for(listener.recording_started.wait(), 20)
+    listener.stop_recording.set()
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
 
 
-async def test_recording_until_its_user_has_enough(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_until_its_user_has_enough(youtube_harness: Harness, youtube: YouTube) -> None:
     """Ended by its user, a recording says that it was by request."""
-    heard = Heard()
-    heard.why_enough = Warned.RECORDING_STOPPED
+    listener = FetchListener()
+    listener.stop_reason = Warned.RECORDING_STOPPED
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
-    fetch = asyncio.create_task(tube.fetch(youtube.watch_url("livelong"), spec, heard))
-    await asyncio.wait_for(heard.on_air.wait(), 20)
-    heard.enough.set()
+    fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
+    await asyncio.wait_for(listener.recording_started.wait(), 20)
+    listener.stop_recording.set()
     report = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(report.products[0].path).duration < 8
     (warning,) = report.warnings
     assert (warning.reason, "stopped by request" in warning.message) == (Warned.RECORDING_STOPPED, True)
 
 
-async def test_far_behind_the_edge(tube: Rig, youtube: YouTube) -> None:
+async def test_far_behind_the_edge(youtube_harness: Harness, youtube: YouTube) -> None:
     """A recording from the beginning that has not caught up ends where it is: nobody waits for the rest."""
-    url, heard = youtube.watch_url("livelong", copy=7), Heard()
-    await tube.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
-    heard.enough.set()
+    url, listener = youtube.watch_url("livelong", copy=7), FetchListener()
+    await youtube_harness.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
+    listener.stop_recording.set()
     spec = FormatSpec(live=Live(mode=Live.RECORD, from_start=True), container=FormatSpec.MP4)
-    report = await asyncio.wait_for(tube.fetch(url, spec, heard), 20)
+    report = await asyncio.wait_for(youtube_harness.fetch(url, spec, listener), 20)
     assert tools.probe(report.products[0].path).duration == pytest.approx(1, abs=0.5)
 
 
-async def test_a_site_that_falters(tube: Rig, youtube: YouTube) -> None:
+async def test_a_site_that_falters(youtube_harness: Harness, youtube: YouTube) -> None:
     """A broadcast that is away for seconds, or lacks a segment, is recorded on: what there is is kept."""
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MKV)
-    report = await tube.fetch(youtube.watch_url("livegap", copy=1), spec, record_seconds=7)
+    report = await youtube_harness.fetch(youtube.watch_url("livegap", copy=1), spec, record_seconds=7)
     assert tools.probe(report.products[0].path).duration == pytest.approx(7, abs=1.1)
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
 
 
-async def test_a_recording_that_was_lost(tube: Rig, youtube: YouTube) -> None:
+async def test_a_recording_that_was_lost(youtube_harness: Harness, youtube: YouTube) -> None:
     """Ended by its user and lost with its worker, what is not on air any more is not fetched instead."""
-    heard = Heard()
+    listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     with pytest.raises(ReelhaulError) as failure:
-        await tube.fetch(youtube.watch_url("plain360"), spec, heard, stopped=True)
+        await youtube_harness.fetch(youtube.watch_url("plain360"), spec, listener, stopped=True)
     assert failure.value.reason == ErrorReason.RECORDING_LOST
-    assert not heard.on_air.is_set()
+    assert not listener.recording_started.is_set()
 
 
-async def test_sound_of_a_broadcast(tube: Rig, youtube: YouTube) -> None:
+async def test_sound_of_a_broadcast(youtube_harness: Harness, youtube: YouTube) -> None:
     """Of a broadcast the sound alone can be kept."""
     audio = FormatSpec.Audio(format=FormatSpec.Audio.MP3)
     spec = FormatSpec(live=Live(mode=Live.RECORD), media_kind=FormatSpec.AUDIO, audio=audio)
-    report = await tube.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
-    assert (report.got.container, report.got.video_codec) == ("mp3", "")
+    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
+    assert (report.delivered.container, report.delivered.video_codec) == ("mp3", "")
 
 
-async def test_recording_above_its_size(tube: Rig, youtube: YouTube) -> None:
+async def test_recording_above_its_size(youtube_harness: Harness, youtube: YouTube) -> None:
     """A recording that grows past the job's limit is too large."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     with pytest.raises(ReelhaulError) as failure:
-        await tube.fetch(youtube.watch_url("livelong"), spec, size_limit=100_000)
+        await youtube_harness.fetch(youtube.watch_url("livelong"), spec, size_limit=100_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fetcher.conftest import Heard, Rig, sha256
+from tests.fetcher.conftest import FetchListener, Harness, sha256
 from tests.sites.site import Site
 from yt_dlp.networking import Response
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.ytdlp.download.http_file import FileDownload
+from reelhaul_fetcher.ytdlp.download.parallel import FileDownload
 from reelhaul_fetcher.ytdlp.download.remote_file import Remote, RemoteFileChanged, part
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_runtime.errors import ReelhaulError
@@ -174,10 +174,10 @@ def test_bytes_in_the_middle_that_come_late(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_no_file_with_a_hole_is_a_result(rig: Rig, site: Site) -> None:
+async def test_no_file_with_a_hole_is_a_result(harness: Harness, site: Site) -> None:
     """A film that could be played at both ends, but whose middle never comes, is a failed fetch."""
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(site.url(f"{FILE}?token=guarded-hole&hole=3000000&{SLOW}"))
+        await harness.fetch(site.url(f"{FILE}?token=guarded-hole&hole=3000000&{SLOW}"))
     assert failure.value.reason in (ErrorReason.UPSTREAM_UNAVAILABLE, ErrorReason.UPSTREAM_STALLED)
     ranges = filter(None, _ranges(site, "guarded-hole"))
     asked = [int(told.removeprefix("bytes=").partition("-")[0]) for told in ranges]
@@ -199,21 +199,21 @@ def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Pat
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_pieces_through_the_guard(rig: Rig, site: Site) -> None:
+async def test_pieces_through_the_guard(harness: Harness, site: Site) -> None:
     """In the child, through the guard: the site's very bytes, and progress that never falls."""
-    heard = Heard()
-    report = await rig.fetch(site.url(f"{FILE}?token=guarded&{SLOW}"), FormatSpec(), heard)
+    listener = FetchListener()
+    report = await harness.fetch(site.url(f"{FILE}?token=guarded&{SLOW}"), FormatSpec(), listener)
     assert site.digest(FILE) == sha256(report.products[0])
     assert len(_ranges(site, "guarded")) > 4
-    percents = [p.percent for p in heard.seen if p.HasField("percent")]
+    percents = [p.percent for p in listener.progress_updates if p.HasField("percent")]
     assert percents == sorted(percents)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_limit_holds_for_pieces(rig: Rig, site: Site) -> None:
+async def test_the_limit_holds_for_pieces(harness: Harness, site: Site) -> None:
     """A length that passes the job's limit is refused with its first byte."""
     with pytest.raises(ReelhaulError) as failure:
-        await rig.fetch(site.url(f"{FILE}?{SLOW}"), size_limit=1_000_000)
+        await harness.fetch(site.url(f"{FILE}?{SLOW}"), size_limit=1_000_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
 
 

@@ -22,9 +22,9 @@ def test_weights_fixed_by_the_plan() -> None:
     """Two streams of 900 and 100 bytes: half of the first is 45 percent of the download."""
     told: list[Progress] = []
     gauge = ProgressTracker(told.append, Clock(), interval=-1)
-    gauge.plan({"v": 900, "a": 100}, 1000)
-    gauge.stage(Progress.DOWNLOADING, "video v")
-    gauge.receive("v", 450)
+    gauge.set_plan({"v": 900, "a": 100}, 1000)
+    gauge.begin_stage(Progress.DOWNLOADING, "video v")
+    gauge.update_part("v", 450)
     assert told[-1].percent == 2 + 83 * 0.45
     assert (told[-1].downloaded_bytes, told[-1].total_bytes, told[-1].detail) == (450, 1000, "video v")
 
@@ -33,9 +33,9 @@ def test_unknown_stays_unknown() -> None:
     """Without a weight for each of several streams there are bytes, and no percent."""
     told: list[Progress] = []
     gauge = ProgressTracker(told.append, Clock(), interval=-1)
-    gauge.plan({"v": None, "a": 100}, None)
-    gauge.stage(Progress.DOWNLOADING)
-    gauge.receive("v", 450)
+    gauge.set_plan({"v": None, "a": 100}, None)
+    gauge.begin_stage(Progress.DOWNLOADING)
+    gauge.update_part("v", 450)
     assert not told[-1].HasField("percent")
     assert not told[-1].HasField("total_bytes")
     assert told[-1].downloaded_bytes == 450
@@ -46,12 +46,12 @@ def test_at_most_four_a_second() -> None:
     told: list[Progress] = []
     clock = Clock()
     gauge = ProgressTracker(told.append, clock)
-    gauge.plan({"v": 1000}, 1000)
+    gauge.set_plan({"v": 1000}, 1000)
     for received in range(1000):
         clock.now = received / 1000
-        gauge.receive("v", received)
+        gauge.update_part("v", received)
     assert len(told) <= 5
-    gauge.stage(Progress.VERIFYING)
+    gauge.begin_stage(Progress.VERIFYING)
     assert told[-1].stage == Progress.VERIFYING
 
 
@@ -72,14 +72,14 @@ def test_never_falls_and_never_ends(steps: list[tuple[str, float]], weights: dic
     """Whatever happens in whatever order, percent does not fall and is not 100."""
     told: list[Progress] = []
     gauge = ProgressTracker(told.append, Clock(), interval=-1)
-    gauge.plan(weights, None)
+    gauge.set_plan(weights, None)
     for step, value in steps:
         if step == "stage":
-            gauge.stage(int(value))  # type: ignore[arg-type]
+            gauge.begin_stage(int(value))  # type: ignore[arg-type]
         elif step == "receive":
-            gauge.receive("v", int(value))
+            gauge.update_part("v", int(value))
         else:
-            gauge.advance(value)
+            gauge.update_stage(value)
     percents = [progress.percent for progress in told if progress.HasField("percent")]
     assert percents == sorted(percents)
     assert all(0 <= percent < 100 for percent in percents)
@@ -90,9 +90,9 @@ def test_the_watchdog_hears_a_drip() -> None:
     drip, steady, work = (Watchdog(60, 0) for _ in range(3))
     stalled = [
         (
-            drip.stalled(now, Progress.DOWNLOADING, now),
-            steady.stalled(now, Progress.DOWNLOADING, now * 5000),
-            work.stalled(now, Progress.POSTPROCESSING, 0),
+            drip.is_stalled(now, Progress.DOWNLOADING, now),
+            steady.is_stalled(now, Progress.DOWNLOADING, now * 5000),
+            work.is_stalled(now, Progress.POSTPROCESSING, 0),
         )
         for now in range(0, 90, 10)
     ]

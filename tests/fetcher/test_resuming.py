@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fetcher.conftest import Rig, sha256
+from tests.fetcher.conftest import Harness, sha256
 from tests.sites.site import Site
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import TransportError
@@ -87,13 +87,13 @@ _STATE = '{"downloader": {"current_fragment": {"index": 2}, "extra_state": {}}}'
     ids=["no state", "empty state", "cut state", "state of another", "fragment of another", "plain file"],
 )
 async def test_what_an_earlier_try_left(
-    rig: Rig, site: Site, tmp_path: Path, path: str, left: dict[str, bytes]
+    harness: Harness, site: Site, tmp_path: Path, path: str, left: dict[str, bytes]
 ) -> None:
     """Whatever a try that died left under the names of this one, nothing of it gets into the file."""
     scratch = WorkDirs(tmp_path)
-    folder = scratch.make("jobs/one", 1)
+    folder = scratch.create("jobs/one", 1)
     for name, content in left.items():
         (folder / name).write_bytes(content)
-    report = await rig.fetch(site.url(path), folder=scratch.make("jobs/one", 1))
-    clean = await rig.fetch(site.url(path))
+    report = await harness.fetch(site.url(path), folder=scratch.create("jobs/one", 1))
+    clean = await harness.fetch(site.url(path))
     assert sha256(clean.products[0]) == sha256(report.products[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Harness
 from tests.fetcher.fakes import FakeTranslator
 from tests.sites.site import Site
 from tests.sites.youtube.site import YouTube
@@ -20,8 +20,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.clients.libretranslate import LibreTranslate
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -73,45 +72,49 @@ def libre(fault: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def polyglot(
     engine_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Rig]:
-    """A rig that has a translator."""
+) -> AsyncIterator[Harness]:
+    """A harness that has a translator."""
     async with (
-        GuardProcess.open_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
+        running_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", translator=FakeTranslator()) as engine,
     ):
-        await engine.warm()
-        yield Rig(engine, guard, tmp_path_factory.mktemp("work"))
+        await engine.wait_until_warm()
+        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
 
 
 @pytest.mark.parametrize(("kinds", "name"), [(Subtitles.MANUAL, "talk"), (Subtitles.AUTO, "asronly")])
 async def test_the_site_translates(
-    tube: Rig, youtube: YouTube, kinds: Subtitles.Kinds.ValueType, name: str
+    youtube_harness: Harness, youtube: YouTube, kinds: Subtitles.Kinds.ValueType, name: str
 ) -> None:
     """YouTube's own translation of what people wrote, and of what was heard, is one more track."""
     asked = Subtitles(languages=["en"], kinds=kinds, translate_to="fr")
-    report = await tube.fetch(youtube.watch_url(name, copy=7), FormatSpec(media_kind=ONLY, subtitles=asked))
+    report = await youtube_harness.fetch(
+        youtube.watch_url(name, copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
+    )
     assert [p.info.language_code for p in report.products] == ["en", "fr"]
-    assert list(report.got.subtitle_language_codes) == ["en", "fr"]
+    assert list(report.delivered.subtitle_language_codes) == ["en", "fr"]
     text = report.products[1].path.read_text()
     assert text.count("[fr] this is line") == 20
     assert text.count(" --> ") == 20
     assert list(report.warnings) == []
 
 
-async def test_translated_captions_are_not_heard_ones(tube: Rig, youtube: YouTube) -> None:
+async def test_translated_captions_are_not_heard_ones(youtube_harness: Harness, youtube: YouTube) -> None:
     """A language that YouTube's machine could translate to is not one that was spoken."""
     asked = Subtitles(languages=["ja", "en"], kinds=Subtitles.BOTH)
-    report = await tube.fetch(
+    report = await youtube_harness.fetch(
         youtube.watch_url("asronly", copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
     )
     assert [p.info.language_code for p in report.products] == ["en"]
     assert [(w.reason, w.language_code) for w in report.warnings] == [(Warned.SUBTITLES_MISSING, "ja")]
 
 
-async def test_all_languages(tube: Rig, youtube: YouTube) -> None:
+async def test_all_languages(youtube_harness: Harness, youtube: YouTube) -> None:
     """All are those that people wrote and the one that was heard, none translated, no name twice."""
     asked = Subtitles(languages=["all"])
-    report = await tube.fetch(youtube.watch_url("talk", copy=7), FormatSpec(media_kind=ONLY, subtitles=asked))
+    report = await youtube_harness.fetch(
+        youtube.watch_url("talk", copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
+    )
     assert [p.info.file_name for p in report.products] == [
         "A talk of twenty lines.en.srt",
         "A talk of twenty lines.de.srt",
@@ -119,7 +122,7 @@ async def test_all_languages(tube: Rig, youtube: YouTube) -> None:
     ]
 
 
-async def test_our_translator_translates(polyglot: Rig, site: Site) -> None:
+async def test_our_translator_translates(polyglot: Harness, site: Site) -> None:
     """Where the site has no translation, the translator's keeps the times, and is embedded as well."""
     asked = Subtitles(languages=["de"], formats=[Subtitles.JSON], translate_to="nl", embed=True)
     report = await polyglot.fetch(site.url("/watch/demo"), FormatSpec(max_height=360, subtitles=asked))
@@ -129,10 +132,10 @@ async def test_our_translator_translates(polyglot: Rig, site: Site) -> None:
 
 
 @pytest.mark.parametrize("required", [False, True])
-async def test_nobody_translates(rig: Rig, site: Site, required: bool) -> None:
+async def test_nobody_translates(harness: Harness, site: Site, required: bool) -> None:
     """Without a translator the lack is a warning, or the end where the translation was required."""
     asked = Subtitles(languages=["en"], translate_to="nl", required=required)
-    fetch = rig.fetch(site.url("/watch/demo"), FormatSpec(media_kind=ONLY, subtitles=asked))
+    fetch = harness.fetch(site.url("/watch/demo"), FormatSpec(media_kind=ONLY, subtitles=asked))
     if not required:
         report = await fetch
         assert [(w.reason, w.language_code) for w in report.warnings] == [(Warned.TRANSLATION_MISSING, "nl")]
@@ -143,10 +146,12 @@ async def test_nobody_translates(rig: Rig, site: Site, required: bool) -> None:
     assert failure.value.metadata["language"] == "nl"
 
 
-async def test_no_subtitles_at_all(tube: Rig, youtube: YouTube) -> None:
+async def test_no_subtitles_at_all(youtube_harness: Harness, youtube: YouTube) -> None:
     """A transcript of what has no subtitles is a failure, not a success without files."""
     with pytest.raises(ReelhaulError) as failure:
-        await tube.fetch(youtube.watch_url("nocaptions"), FormatSpec(media_kind=ONLY, subtitles=Subtitles()))
+        await youtube_harness.fetch(
+            youtube.watch_url("nocaptions"), FormatSpec(media_kind=ONLY, subtitles=Subtitles())
+        )
     assert failure.value.reason == ErrorReason.SUBTITLES_UNAVAILABLE
 
 

@@ -23,9 +23,9 @@ _WHOLE = Expected(_SECONDS, video=True, audio=True)
 @pytest.fixture(autouse=True)
 def taster() -> Iterator[None]:
     """A taster, as every child has one."""
-    inspector_client.begin()
+    inspector_client.start()
     yield
-    inspector_client.end()
+    inspector_client.stop()
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_not_as_promised(film: Path, spoil: Callable[[Path], None], promise: Exp
     """A file that is not what was promised fails, and the check that it failed is named."""
     spoil(film)
     with pytest.raises(ReelhaulError) as failure:
-        verify.verified(film, promise)
+        verify.verify(film, promise)
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
     assert failure.value.metadata["check"] == check
 
@@ -93,21 +93,21 @@ def test_a_stream_is_missing(site: Site, tmp_path: Path) -> None:
         else:
             file = site.media.file(path)
         with pytest.raises(ReelhaulError) as failure:
-            verify.verified(file, promise)
+            verify.verify(file, promise)
         assert failure.value.metadata["check"] == check
 
 
 @pytest.mark.parametrize("told", [0.0, 7.0, 9.0])
 def test_as_promised(film: Path, told: float) -> None:
     """A good file passes, also where a site's figure is a second off, or there is none."""
-    got = verify.verified(film, replace(_WHOLE, duration=told))
+    got = verify.verify(film, replace(_WHOLE, duration=told))
     assert (got.height, got.video_codec, got.audio_codec, got.duration.seconds) == (360, "h264", "aac", 8)
 
 
 def test_less_than_was_contracted(film: Path) -> None:
     """A picture that is too small is told as a format that there is not."""
     with pytest.raises(ReelhaulError) as failure:
-        verify.verified(film, replace(_WHOLE, min_height=720))
+        verify.verify(film, replace(_WHOLE, min_height=720))
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
@@ -131,9 +131,9 @@ def test_whatever_codec(tmp_path: Path, name: str, codecs: tuple[str, ...], seen
     """Films in the codecs that sites have pass, and do not where they end before their header says so."""
     film = _made(tmp_path / name, *codecs)
     promise = Expected(6, video=bool(seen[0]), audio=True)
-    got = verify.verified(film, promise)
+    got = verify.verify(film, promise)
     assert (got.video_codec, got.audio_codec) == seen
     os.truncate(film, film.stat().st_size * 4 // 10)
     with pytest.raises(ReelhaulError) as failure:
-        verify.verified(film, promise)
+        verify.verify(film, promise)
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED

@@ -1,4 +1,4 @@
-"""Pure words: file names, subtitles, Retry-After, admission of URLs."""
+"""Pure words: subtitles, Retry-After, admission of URLs."""
 
 from __future__ import annotations
 
@@ -6,49 +6,15 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.api.convert import admitted
+from reelhaul_fetcher.api.convert import check_url
 from reelhaul_fetcher.model import subtitles
-from reelhaul_fetcher.model.file_names import file_name
 from reelhaul_fetcher.ytdlp.errors import retry_after
 from reelhaul_runtime.errors import ReelhaulError
 
 Form = FormatSpec.Subtitles
-
-
-@pytest.mark.parametrize(
-    ("title", "name"),
-    [
-        ("A video", "A video.mp4"),
-        ("../../etc/passwd", "_.._etc_passwd.mp4"),
-        ("a/b\\c:d*e", "a_b_c_d_e.mp4"),
-        ("$(rm -rf ~)", "$(rm -rf ~).mp4"),
-        ("evil\u202e4pm.exe", "evil4pm.exe.mp4"),
-        ("tabs\tand\nlines", "tabs and lines.mp4"),
-        ("cafe\u0301", "caf\u00e9.mp4"),
-        ("CON", "video_CON.mp4"),
-        ("...", "video.mp4"),
-        ("", "video.mp4"),
-        ("ü" * 300, "ü" * 98 + ".mp4"),
-    ],
-)
-def test_file_names(title: str, name: str) -> None:
-    """A hostile title becomes a name that is safe everywhere."""
-    assert name == file_name(title, "mp4")
-
-
-@given(st.text())
-def test_no_title_makes_an_unsafe_name(title: str) -> None:
-    """No title gives separators, controls, a leading dot, or more than 200 bytes."""
-    name = file_name(title, "srt", infix="en")
-    assert name.endswith(".en.srt")
-    assert len(name.encode()) <= 200
-    assert not name.startswith(".")
-    assert not set(name) & set('/\\:*?"<>|\x00\n')
 
 
 VTT = """WEBVTT
@@ -64,14 +30,14 @@ again
 
 def test_subtitles_in_all_formats() -> None:
     """WebVTT in; SubRip, WebVTT, a transcript and JSON out."""
-    cues = subtitles.read(VTT, "vtt")
+    cues = subtitles.parse(VTT, "vtt")
     assert (
-        subtitles.write(cues, Form.SRT)
+        subtitles.render(cues, Form.SRT)
     ) == "1\n00:00:01,000 --> 00:00:02,500\nHello you & me\n\n2\n00:00:05,000 --> 00:00:06,000\nagain\n\n"
-    assert "00:00:01.000 --> 00:00:02.500\nHello you &amp; me" in subtitles.write(cues, Form.VTT)
-    assert subtitles.write(cues, Form.TXT) == "Hello you & me\n\nagain\n"
-    assert json.loads(subtitles.write(cues, Form.JSON))[1] == {"start": 5.0, "end": 6.0, "text": "again"}
-    assert cues == subtitles.read(subtitles.write(cues, Form.SRT), "srt")
+    assert "00:00:01.000 --> 00:00:02.500\nHello you &amp; me" in subtitles.render(cues, Form.VTT)
+    assert subtitles.render(cues, Form.TXT) == "Hello you & me\n\nagain\n"
+    assert json.loads(subtitles.render(cues, Form.JSON))[1] == {"start": 5.0, "end": 6.0, "text": "again"}
+    assert cues == subtitles.parse(subtitles.render(cues, Form.SRT), "srt")
 
 
 def test_rolling_captions_are_said_once() -> None:
@@ -83,7 +49,7 @@ def test_rolling_captions_are_said_once() -> None:
         subtitles.Cue(4, 4.01, "two"),
         subtitles.Cue(4.01, 6, "two\nthree"),
     ]
-    assert [cue.text for cue in subtitles.without_rolling(rolling)] == ["one", "two", "three"]
+    assert [cue.text for cue in subtitles.remove_rolling_lines(rolling)] == ["one", "two", "three"]
 
 
 def test_json3() -> None:
@@ -92,14 +58,14 @@ def test_json3() -> None:
         {"tStartMs": 1000, "dDurationMs": 500, "segs": [{"utf8": "so"}, {"utf8": " it is"}]},
         {"tStartMs": 1500, "aAppend": 1, "segs": [{"utf8": "\n"}]},
     ]
-    assert [subtitles.Cue(1.0, 1.5, "so it is")] == subtitles.read(json.dumps({"events": events}), "json3")
+    assert [subtitles.Cue(1.0, 1.5, "so it is")] == subtitles.parse(json.dumps({"events": events}), "json3")
 
 
 @pytest.mark.parametrize("text", ["", "no cues here", "<html>404</html>"])
 def test_what_is_no_subtitle(text: str) -> None:
     """A page instead of subtitles is not taken for them."""
     with pytest.raises(ValueError, match="no cues"):
-        subtitles.read(text, "vtt")
+        subtitles.parse(text, "vtt")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +98,6 @@ def test_retry_after(header: str, seconds: int | None) -> None:
 def test_urls_that_are_not_admitted(url: str) -> None:
     """Only http and https with a host, no user info, within bounds; a secret is not repeated."""
     with pytest.raises(ReelhaulError) as failure:
-        admitted(url)
+        check_url(url)
     assert failure.value.reason == ErrorReason.URL_INVALID
     assert "secret" not in failure.value.metadata["url"]

@@ -27,8 +27,8 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.model.disk_limits import DiskThresholds
-from reelhaul_fetcher.model.engine_requests import FetchOrder
-from reelhaul_fetcher.ports import Usage
+from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
@@ -58,7 +58,7 @@ class House:
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
 
     def _slot(self) -> lease_pb2.Slot:
-        return self.worker.offer("default", self.engine.version, 1)
+        return self.worker.describe_slot("default", self.engine.version, 1)
 
     def give(self, job: str = JOB) -> None:
         """Queue *job*."""
@@ -130,12 +130,12 @@ async def test_never_ack_while_jobs_is_away(house: House) -> None:
     house.engine.go.clear()
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
-        house.leases.away = True
+        await house.engine.started.wait()
+        house.leases.unavailable = True
         house.engine.go.set()
         await house.logged("finish")
         assert "ack" not in house.log
-        house.leases.away = False
+        house.leases.unavailable = False
         await house.logged("ack")
     assert house.outcome.HasField("succeeded")
 
@@ -144,7 +144,7 @@ async def test_a_refused_renewal_discards(tmp_path: Path) -> None:
     """A lease that is lost stops the fetch, and nothing is finished under it."""
     house = House(tmp_path, lease_seconds=0.06)
     house.engine.go.clear()
-    house.leases.renewal.refusal.reason = lease_pb2.Refusal.LOST
+    house.leases.renew_response.refusal.reason = lease_pb2.Refusal.LOST
     async with house.working():
         house.give()
         await house.logged("ack")
@@ -152,7 +152,7 @@ async def test_a_refused_renewal_discards(tmp_path: Path) -> None:
     assert house.leases.finishes == []
     assert house.folders == []
     assert house.artifacts.stored == {}
-    assert house.artifacts.announced == set()
+    assert house.artifacts.prepared == set()
 
 
 async def test_announced_while_it_is_tried(house: House) -> None:
@@ -161,13 +161,13 @@ async def test_announced_while_it_is_tried(house: House) -> None:
     house.engine.failure = ReelhaulError(ErrorReason.VERIFICATION_FAILED, "it does not play")
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
-        assert [path.name for path in house.artifacts.announced] == ["result.mp4"]
+        await house.engine.started.wait()
+        assert [path.name for path in house.artifacts.prepared] == ["result.mp4"]
         house.engine.go.set()
         await house.logged("ack")
     assert house.outcome.HasField("failed")
     assert house.artifacts.stored == {}
-    assert house.artifacts.announced == set()
+    assert house.artifacts.prepared == set()
 
 
 async def test_a_refusal_with_a_delay_hands_back(house: House) -> None:
@@ -210,11 +210,11 @@ class DeafOnce:
 async def test_a_publisher_that_drops_its_cancellation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt ends also where the broker's client swallows that nothing is to be published any more."""
     deaf = DeafOnce()
-    monkeypatch.setattr(FakeQueue, "publish", lambda *_: deaf.wait())
+    monkeypatch.setattr(FakeQueue, "publish_progress", lambda *_: deaf.wait())
     house.engine.go.clear()
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
         await deaf.reached.wait()
         house.engine.go.set()
         await house.logged("ack")
@@ -237,12 +237,12 @@ async def test_a_renewal_that_drops_its_cancellation(tmp_path: Path, monkeypatch
 async def test_cancel_by_hint(house: House) -> None:
     """A stop hint makes the worker renew at once; asked to cancel, it stops and says so."""
     house.engine.go.clear()
-    house.leases.renewal.renewal.cancel_requested = True
+    house.leases.renew_response.renewal.cancel_requested = True
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
-        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=7))
-        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=1))
+        await house.engine.started.wait()
+        house.queue.put_hint(work_pb2.StopHint(job=JOB, epoch=7))
+        house.queue.put_hint(work_pb2.StopHint(job=JOB, epoch=1))
         await house.logged("ack")
     assert house.engine.stopped
     assert house.outcome.HasField("cancelled")
@@ -254,7 +254,7 @@ async def test_drain_hands_back(house: House) -> None:
     house.engine.go.clear()
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
     await house.worker.drain(grace=0.01)
     assert house.outcome.released.reason == lease_service_pb2.FinishRequest.Released.DRAIN
     assert house.log[-1] == "ack"
@@ -266,7 +266,7 @@ async def test_drain_lets_end(house: House) -> None:
     house.engine.go.clear()
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
     asyncio.get_running_loop().call_later(0.05, house.engine.go.set)
     await house.worker.drain(grace=5)
     assert house.outcome.HasField("succeeded")
@@ -279,7 +279,7 @@ async def test_no_more_than_slots(house: House) -> None:
     async with house.working():
         house.give()
         house.give(other)
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
         assert house.log == ["claim"]
         house.engine.go.set()
         await house.logged("ack")
@@ -291,12 +291,12 @@ async def test_no_more_than_slots(house: House) -> None:
 
 async def test_a_recording_needs_no_slot(house: House) -> None:
     """While something is recorded its slot is another's; drained, the recording ends as a file."""
-    house.engine.on_air = True
+    house.engine.live = True
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
+        await house.engine.started.wait()
         assert house.worker.busy == 0
-        house.engine.on_air = False
+        house.engine.live = False
         house.give("jobs/018f0000-0000-7000-8000-000000000002")
         await house.logged("ack")
     assert len(house.leases.finishes) == 1
@@ -307,7 +307,7 @@ async def test_a_recording_needs_no_slot(house: House) -> None:
 
 async def test_a_recording_is_told_at_once(house: House) -> None:
     """That something is recorded jobs hears at once, not at the next turn: a user may end it."""
-    house.engine.on_air = True
+    house.engine.live = True
     async with house.working():
         house.give()
         await house.logged("renew")
@@ -318,12 +318,12 @@ async def test_a_recording_is_told_at_once(house: House) -> None:
 
 async def test_a_recording_that_its_user_ends(house: House) -> None:
     """Told at a hinted renewal that it is enough, a recording becomes a file that says who wanted it."""
-    house.engine.on_air = True
+    house.engine.live = True
     async with house.working():
         house.give()
         await house.logged("renew")
-        house.leases.renewal.renewal.stop_recording = True
-        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=1))
+        house.leases.renew_response.renewal.stop_recording = True
+        house.queue.put_hint(work_pb2.StopHint(job=JOB, epoch=1))
         await house.logged("ack")
     assert [warning.reason for warning in house.outcome.succeeded.warnings] == [Warned.RECORDING_STOPPED]
     assert len(house.outcome.succeeded.artifacts) == 1
@@ -332,11 +332,11 @@ async def test_a_recording_that_its_user_ends(house: House) -> None:
 async def test_only_a_recording_is_ended(house: House) -> None:
     """A download takes no notice of it."""
     house.engine.go.clear()
-    house.leases.renewal.renewal.stop_recording = True
+    house.leases.renew_response.renewal.stop_recording = True
     async with house.working():
         house.give()
-        await house.engine.begun.wait()
-        house.queue.hint(work_pb2.StopHint(job=JOB, epoch=1))
+        await house.engine.started.wait()
+        house.queue.put_hint(work_pb2.StopHint(job=JOB, epoch=1))
         await house.logged("in progress")
         house.engine.go.set()
         await house.logged("ack")
@@ -346,21 +346,21 @@ async def test_only_a_recording_is_ended(house: House) -> None:
 async def test_a_recording_that_was_ended_under_an_earlier_lease(tmp_path: Path) -> None:
     """It takes a moment of what is on air, in its slot: for that no room beside the slots is waited for."""
     house = House(tmp_path, recordings=0)
-    house.engine.on_air = True
+    house.engine.live = True
     house.leases.specs[JOB].recording_stopped = True
     async with house.working():
         house.give()
         await house.logged("ack")
-    (order,) = house.engine.orders
-    assert isinstance(order, FetchOrder)
-    assert order.stopped
+    (order,) = house.engine.requests
+    assert isinstance(order, FetchRequest)
+    assert order.recording_stopped
     assert [warning.reason for warning in house.outcome.succeeded.warnings] == [Warned.RECORDING_STOPPED]
 
 
 async def test_no_more_recordings_than_allowed(tmp_path: Path) -> None:
     """A recording for which there is no room goes back to the queue for a while, and frees its slot."""
     house = House(tmp_path, recordings=0)
-    house.engine.on_air = True
+    house.engine.live = True
     async with house.working():
         house.give()
         await house.logged("ack")
@@ -385,7 +385,7 @@ async def test_a_failure_has_its_reason_and_its_wait(house: House) -> None:
 async def test_a_refusal_of_the_guard_stands_behind(house: House) -> None:
     """Where the guard refused a host, that is why the fetch failed, whatever the engine made of it."""
     house.engine.failure = ReelhaulError(ErrorReason.EXTRACTOR_FAILED, "no formats")
-    house.guard.used = Usage(10, (("10.0.0.1", "private"),))
+    house.guard.reported_usage = Usage(10, refusals=(Refusal("10.0.0.1", "private"),))
     async with house.working():
         house.give()
         await house.logged("ack")
@@ -479,10 +479,10 @@ async def test_entries_wait_for_jobs(house: House) -> None:
     async with house.working():
         house.give()
         await house.logged("claim")
-        house.leases.away = True
+        house.leases.unavailable = True
         await house.logged("renew")
         house.engine.go.set()
-        house.leases.away = False
+        house.leases.unavailable = False
         await house.logged("ack")
     assert [len(renewal.entries) for renewal in house.leases.renewals] == [1]
 

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.fetcher.conftest import Rig
+from tests.fetcher.conftest import Harness
 from tests.sites import tools
 from tests.sites.youtube.site import YouTube
 
@@ -19,7 +19,7 @@ Audio = FormatSpec.Audio
 Subtitles = FormatSpec.Subtitles
 
 
-async def test_written_subtitles(tube: Rig, youtube: YouTube) -> None:
+async def test_written_subtitles(youtube_harness: Harness, youtube: YouTube) -> None:
     """What people wrote comes in each format, with all its lines."""
     asked = Subtitles(
         languages=["en", "de"],
@@ -27,7 +27,7 @@ async def test_written_subtitles(tube: Rig, youtube: YouTube) -> None:
         formats=[Subtitles.SRT, Subtitles.VTT, Subtitles.TXT, Subtitles.JSON],
     )
     spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
-    report = await tube.fetch(youtube.watch_url("talk"), spec)
+    report = await youtube_harness.fetch(youtube.watch_url("talk"), spec)
     names = [product.info.file_name for product in report.products]
     assert names == [
         f"A talk of twenty lines.{language}.{form}"
@@ -40,39 +40,39 @@ async def test_written_subtitles(tube: Rig, youtube: YouTube) -> None:
     assert youtube.count("/videoplayback", "talk") == 0
 
 
-async def test_heard_captions_do_not_roll(tube: Rig, youtube: YouTube) -> None:
+async def test_heard_captions_do_not_roll(youtube_harness: Harness, youtube: YouTube) -> None:
     """Automatic captions have each spoken line once, and a transcript has its paragraphs."""
     asked = Subtitles(languages=["original"], kinds=Subtitles.AUTO, formats=[Subtitles.SRT, Subtitles.TXT])
     spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
-    report = await tube.fetch(youtube.watch_url("asronly"), spec)
+    report = await youtube_harness.fetch(youtube.watch_url("asronly"), spec)
     subtitle, transcript = (product.path.read_text() for product in report.products)
     assert subtitle.count(" --> ") == 20
     assert subtitle.count("this is line ") == 20
     assert len(transcript.strip().split("\n\n")) == 5
-    assert list(report.got.subtitle_language_codes) == ["en"]
+    assert list(report.delivered.subtitle_language_codes) == ["en"]
 
 
-async def test_subtitles_beside_the_video(tube: Rig, youtube: YouTube) -> None:
+async def test_subtitles_beside_the_video(youtube_harness: Harness, youtube: YouTube) -> None:
     """A subtitle that YouTube refuses is a warning; the video comes all the same."""
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]))
-    report = await tube.fetch(youtube.watch_url("subs429"), spec)
-    assert report.got.height == 360
+    report = await youtube_harness.fetch(youtube.watch_url("subs429"), spec)
+    assert report.delivered.height == 360
     assert [w.reason for w in report.warnings] == [media_pb2.Warning.SUBTITLES_MISSING]
 
 
-async def test_thumbnail_and_metadata(tube: Rig, youtube: YouTube) -> None:
+async def test_thumbnail_and_metadata(youtube_harness: Harness, youtube: YouTube) -> None:
     """The picture and all that is told of a video are files of their own."""
     spec = FormatSpec(max_height=360, thumbnail=True, info_json=True)
-    report = await tube.fetch(youtube.watch_url("plain360"), spec)
+    report = await youtube_harness.fetch(youtube.watch_url("plain360"), spec)
     video, picture, told = report.products
     assert tools.probe(picture.path).codecs == {"video": "mjpeg"}
     assert json.loads(told.path.read_text())["uploader"] == "Reelhaul"
     assert video.info.file_name == "A moving picture.mp4"
 
 
-async def test_probe(tube: Rig, youtube: YouTube) -> None:
+async def test_probe(youtube_harness: Harness, youtube: YouTube) -> None:
     """A probe tells formats, subtitles by kind, chapters, languages and dates; it fetches nothing."""
-    media = await tube.probe(youtube.watch_url("plain2160"))
+    media = await youtube_harness.probe(youtube.watch_url("plain2160"))
     assert (media.extractor, media.media_id, media.title) == ("youtube", "plain2160__", "A moving picture")
     assert {2160, 1440, 1080, 720, 480, 360, 240, 144} <= {stream.height for stream in media.formats}
     assert {"avc1", "vp9", "av01"} <= {stream.video_codec.split(".")[0] for stream in media.formats}
@@ -83,9 +83,9 @@ async def test_probe(tube: Rig, youtube: YouTube) -> None:
     assert (media.view_count, media.publish_time.ToJsonString()) == (1234567, "2026-01-02T03:04:05Z")
 
 
-async def test_probe_of_an_announced_event(tube: Rig, youtube: YouTube) -> None:
+async def test_probe_of_an_announced_event(youtube_harness: Harness, youtube: YouTube) -> None:
     """An event that has not begun is an answer: what it is called, and when it begins."""
-    media = await tube.probe(youtube.watch_url("upcoming"))
+    media = await youtube_harness.probe(youtube.watch_url("upcoming"))
     assert (media.title, media.live_status, list(media.formats)) == (
         "A moving picture",
         MediaInfo.UPCOMING,
@@ -95,16 +95,16 @@ async def test_probe_of_an_announced_event(tube: Rig, youtube: YouTube) -> None:
     assert timedelta(hours=1.5) < begins <= timedelta(hours=2)
 
 
-async def test_probe_of_a_playlist(tube: Rig, youtube: YouTube) -> None:
+async def test_probe_of_a_playlist(youtube_harness: Harness, youtube: YouTube) -> None:
     """A playlist is told flat, up to the cap, with how long it is in all."""
-    media = await tube.probe(youtube.playlist_url(250), playlist=True, max_entries=120)
+    media = await youtube_harness.probe(youtube.playlist_url(250), playlist=True, max_entries=120)
     assert len(media.entries) == 120
     assert media.entry_count == 250
     assert media.entries[119].url == "https://www.youtube.com/watch?v=item0000120"
     assert (media.entries[0].title, media.entries[0].position) == ("Item 1", 1)
 
 
-async def test_probe_of_a_channel(tube: Rig, youtube: YouTube) -> None:
+async def test_probe_of_a_channel(youtube_harness: Harness, youtube: YouTube) -> None:
     """A channel is told with the items of all its tabs."""
-    media = await tube.probe(youtube.channel_url(), playlist=True, max_entries=200)
+    media = await youtube_harness.probe(youtube.channel_url(), playlist=True, max_entries=200)
     assert len(media.entries) == 82

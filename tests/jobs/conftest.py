@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 from tests.conftest import running_process
+from tests.job_stores import SqlStore, sqlite_store
+from tests.jobs.replica import Replica
 
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -46,6 +48,19 @@ class Broker:
 
     port: int
     process: subprocess.Popen[bytes]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    """All stores of a new SQLite database."""
+    async with sqlite_store(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def replica(store: SqlStore) -> Replica:
+    """A replica without servers, over that database."""
+    return Replica(store)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection
-from tests.contracts.test_job_store import NOW, job
+from tests.job_stores import NOW, job
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS

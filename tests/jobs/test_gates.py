@@ -11,10 +11,9 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import leases, queue_transitions, rate_limit, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteNow, SiteRateLimit, room
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.retries import status_of
-from reelhaul_jobs.model.sites import SiteLimits, SiteNow, room
 from reelhaul_jobs.model.states import AttemptState, State
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready, select_fairly, window
-from reelhaul_jobs.model.sites import UNLIMITED
+from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What is kept, and for how long: over twins in memory, and through the service's own loops."""
+"""What is kept, and for how long: on SQLite and a fake bus, and through the service's own loops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from tests.jobs.conftest import eventually, serving
 from tests.jobs.test_end_to_end import create, ended
-from tests.jobs.test_loops import House, Shelf, succeed
+from tests.jobs.test_loops import Shelf, succeed
 from tests.jobs.test_neighbours import Shelf as RpcShelf
 from tests.jobs.test_neighbours import neighbours
 from tests.jobs.worker import working
@@ -25,70 +25,65 @@ from reelhaul_runtime.errors import NotFound
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
-
-
-async def test_an_expired_job_goes_with_its_artifacts(house):
+async def test_an_expired_job_goes_with_its_artifacts(replica):
     """When its time has passed, a job is gone for callers, then its artifacts and its row; not before."""
     shelf = Shelf()
     retirer, confirmer = (
-        ExpiredJobDeleter(house.store, house.store, house.now),
-        ArtifactExpirySync(house.store, shelf, house.now),
+        ExpiredJobDeleter(replica.store, replica.store, replica.now),
+        ArtifactExpirySync(replica.store, shelf, replica.now),
     )
-    job = await succeed(house, await house.add(ttl=2 * DAY))
+    job = await succeed(replica, await replica.add(ttl=2 * DAY))
     await confirmer.step()
-    house.time += 1.9 * DAY
+    replica.time += 1.9 * DAY
     await retirer.step()
-    assert (await house.store.get(job.id)).id == job.id
-    house.time += 0.2 * DAY
+    assert (await replica.store.get(job.id)).id == job.id
+    replica.time += 0.2 * DAY
     await retirer.step()
     with pytest.raises(NotFound):
-        await house.store.get(job.id)
+        await replica.store.get(job.id)
     assert shelf.deleted == []
     await confirmer.step()
     assert shelf.deleted == ["artifacts/1"]
     with pytest.raises(NotFound):
-        await house.store.change(job.id, lambda found: queue_transitions.deleted(found, house.time))
+        await replica.store.change(job.id, lambda found: queue_transitions.deleted(found, replica.time))
 
 
-async def test_a_live_job_never_expires(house):
+async def test_a_live_job_never_expires(replica):
     """A job that has not ended is kept, whatever its caller said."""
-    job = await house.add(expire_time=house.time + DAY)
-    house.time += 9 * DAY
-    await ExpiredJobDeleter(house.store, house.store, house.now).step()
-    assert (await house.store.get(job.id)).id == job.id
+    job = await replica.add(expire_time=replica.time + DAY)
+    replica.time += 9 * DAY
+    await ExpiredJobDeleter(replica.store, replica.store, replica.now).step()
+    assert (await replica.store.get(job.id)).id == job.id
 
 
-async def test_in_small_steps(house):
+async def test_in_small_steps(replica):
     """Many that expire together go a hundred at a time."""
     for _ in range(150):
-        job = await house.add()
-        await house.store.change(job.id, lambda found: queue_transitions.cancelling(found, house.time))
-    house.time += 8 * DAY
-    retirer = ExpiredJobDeleter(house.store, house.store, house.now)
+        job = await replica.add()
+        await replica.store.change(job.id, lambda found: queue_transitions.cancelling(found, replica.time))
+    replica.time += 8 * DAY
+    retirer = ExpiredJobDeleter(replica.store, replica.store, replica.now)
     assert await retirer.step()
     assert not await retirer.step()
-    assert await house.store.expired(house.time, 10) == []
+    assert await replica.store.expired(replica.time, 10) == []
 
 
-async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(house):
+async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(replica):
     """The row that says that its jobs are to be cancelled is not purged before they are."""
-    news = ChangeNotifier(house.hub, house.bus)
-    confirmer = ArtifactExpirySync(house.store, Shelf(), house.now)
-    parent = await house.add(kind=Kind.EXPANSION, expansion=Expansion())
-    child = await house.add(parent=parent.id, position=1)
-    await house.store.change(parent.id, lambda found: queue_transitions.deleted(found, house.time))
+    news = ChangeNotifier(replica.hub, replica.bus)
+    confirmer = ArtifactExpirySync(replica.store, Shelf(), replica.now)
+    parent = await replica.add(kind=Kind.EXPANSION, expansion=Expansion())
+    child = await replica.add(parent=parent.id, position=1)
+    await replica.store.change(parent.id, lambda found: queue_transitions.deleted(found, replica.time))
     await confirmer.step()
-    cascader = CascadeCanceller(house.store, house.store, news, house.now)
+    cascader = CascadeCanceller(replica.store, replica.store, news, replica.now)
     while await cascader.step():
         pass
-    assert (await house.store.get(child.id)).state.terminal
-    house.time += timedelta(minutes=1)
+    assert (await replica.store.get(child.id)).state.terminal
+    replica.time += timedelta(minutes=1)
     await confirmer.step()
     with pytest.raises(NotFound):
-        await house.store.change(parent.id, lambda found: queue_transitions.deleted(found, house.time))
+        await replica.store.change(parent.id, lambda found: queue_transitions.deleted(found, replica.time))
 
 
 async def test_the_operator_says_how_long(settings):

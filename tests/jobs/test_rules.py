@@ -6,7 +6,6 @@ import uuid
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -14,9 +13,8 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, State
-from reelhaul_jobs.service.tokens import Place, Position, Tokens
+from reelhaul_jobs.service.tokens import Position, Tokens
 from reelhaul_jobs.store import rows
-from reelhaul_runtime.errors import ReelhaulError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 POLICY = RetryPolicy(max_attempts=5, min_backoff=timedelta(seconds=4), max_backoff=timedelta(seconds=20))
@@ -102,25 +100,6 @@ def test_ids_sort_by_time():
     made = [ids.new_id(NOW + timedelta(milliseconds=n)) for n in range(100)]
     assert made == sorted(set(made))
     assert {(uuid.UUID(i).version, uuid.UUID(i).variant) for i in made} == {(7, uuid.RFC_4122)}
-
-
-def test_page_token():
-    """A page token is good for its list, for three days, and as it is."""
-    tokens = Tokens(b"k" * 32)
-    token = tokens.page("list", Place(NOW, b"i" * 16, 7), NOW)
-    assert tokens.after("list", token, NOW) == Place(NOW, b"i" * 16, 7)
-    for arguments, given, when in (
-        ("other list", token, NOW),
-        ("list", token[:-1], NOW),
-        ("list", "é", NOW),
-        ("list", "A" * 1000, NOW),
-        ("list", token, NOW + timedelta(days=4)),
-    ):
-        with pytest.raises(ReelhaulError) as failure:
-            tokens.after(arguments, given, when)
-        assert failure.value.reason == ErrorReason.PAGE_TOKEN_INVALID
-    with pytest.raises(ReelhaulError):
-        Tokens(b"K" * 32).after("list", token, NOW)
 
 
 def test_resume_token():

@@ -1,4 +1,4 @@
-"""Schedules over real gRPC, and the scheduler over twins in memory with a clock that the test turns."""
+"""Schedules over real gRPC, and the scheduler on SQLite with a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import field_mask_pb2
+from tests.job_stores import SqlStore
 from tests.jobs.conftest import TOKEN, eventually, serving
+from tests.jobs.fake_bus import FakeBus
 from tests.jobs.test_end_to_end import URL, reason
 
 from reelhaul.jobs.v1 import schedule_service_pb2, schedule_service_pb2_grpc
@@ -30,9 +32,6 @@ from reelhaul.jobs.v1.schedule_service_pb2 import (
 )
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.memory.bus import MemoryBus
-from reelhaul_jobs.memory.schedules import MemoryScheduleStore
-from reelhaul_jobs.memory.store import MemoryStore
 from reelhaul_jobs.model import job as model_job
 from reelhaul_jobs.model import queue_transitions, schedule
 from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
@@ -51,12 +50,12 @@ HOUR = timedelta(hours=1)
 class House:
     """A scheduler, and a clock that the test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.time = START
-        self.jobs = MemoryStore()
-        self.schedules = MemoryScheduleStore(self.jobs)
+        self.jobs = store
+        self.schedules = store.schedules
         self.forbidden = False
-        news = ChangeNotifier(EventHub(), MemoryBus())
+        news = ChangeNotifier(EventHub(), FakeBus())
         self.scheduler = Scheduler(self.schedules, news, lambda: self.time, self.admit)
 
     def admit(self, job: model_job.Job) -> None:
@@ -89,8 +88,8 @@ class House:
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def house(store: SqlStore) -> House:
+    return House(store)
 
 
 async def test_each_time_makes_one_job(house):

@@ -11,7 +11,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from tests.contracts.test_job_store import NOW, job
+from tests.job_stores import NOW, job
 from tests.postgresql import fresh_database
 
 from reelhaul_jobs.model.lists import Order

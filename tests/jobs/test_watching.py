@@ -1,4 +1,4 @@
-"""Watches over the twins in memory: what a slow, late or returning watcher sees."""
+"""Watches on SQLite and a fake bus: what a slow, late or returning watcher sees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import pytest
 from tests.jobs.conftest import PATIENCE
-from tests.jobs.test_loops import House
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
@@ -28,21 +27,19 @@ FAST = Pace(progress=0.001, heartbeat=60)
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
-
-
-@pytest.fixture
-def watches(house) -> JobStreams:
+def watches(replica) -> JobStreams:
     tokens = Tokens(b"k" * 32)
     return JobStreams(
-        WatchedJobs(house.store, house.bus, house.hub, tokens, house.now), house.hub, tokens, house.now
+        WatchedJobs(replica.store, replica.bus, replica.hub, tokens, replica.now),
+        replica.hub,
+        tokens,
+        replica.now,
     )
 
 
-async def move(house, job_id, rule):
-    change = await house.store.change(job_id, rule)
-    await ChangeNotifier(house.hub, house.bus).tell(change)
+async def move(replica, job_id, rule):
+    change = await replica.store.change(job_id, rule)
+    await ChangeNotifier(replica.hub, replica.bus).tell(change)
     return change.job
 
 
@@ -57,109 +54,109 @@ def notice(job_id: str, sequence: int, epoch: int = 1) -> Notice:
     return Notice(job_id, epoch, sequence, media_pb2.Progress(percent=sequence))
 
 
-async def test_slow_watcher_sees_the_newest_progress(house, watches):
+async def test_slow_watcher_sees_the_newest_progress(replica, watches):
     """A watcher that reads late gets the newest progress only, and how much it missed."""
-    job = await house.add()
-    await house.claim(job.id)
+    job = await replica.add()
+    await replica.claim(job.id)
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     for sequence in range(1, 31):
-        house.hub.progressed(notice(job.id, sequence))
+        replica.hub.progressed(notice(job.id, sequence))
     message = await anext(stream)
     assert (message.body.percent, message.conflated) == (30, 29)
-    house.hub.progressed(notice(job.id, 12))
-    house.hub.progressed(notice(job.id, 31))
+    replica.hub.progressed(notice(job.id, 12))
+    replica.hub.progressed(notice(job.id, 31))
     assert (await anext(stream)).body.percent == 31
     await stream.aclose()
 
 
-async def test_late_watcher_is_told_how_far_it_is(house, watches):
+async def test_late_watcher_is_told_how_far_it_is(replica, watches):
     """The first snapshot holds the newest progress that the bus has, if it is of this lease."""
-    job = await house.add()
-    await house.claim(job.id)
-    house.bus.notices[job.id] = notice(job.id, 44)
+    job = await replica.add()
+    await replica.claim(job.id)
+    replica.bus.notices[job.id] = notice(job.id, 44)
     first = await first_of(watches.watch(job.id, None, "", FAST))
     assert first.body.job.progress.percent == 44
-    house.bus.notices[job.id] = notice(job.id, 55, epoch=9)
+    replica.bus.notices[job.id] = notice(job.id, 55, epoch=9)
     first = await first_of(watches.watch(job.id, None, "", FAST))
     assert first.body.job.progress is None
 
 
-async def test_states_are_never_dropped(house, watches):
+async def test_states_are_never_dropped(replica, watches):
     """A watcher that reads nothing for a while gets every state all the same."""
-    job = await house.add()
+    job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     released = leases.Outcome(result=leases.Released())
     for epoch in range(1, 11):
-        await house.claim(job.id)
-        await move(house, job.id, lambda j, e=epoch: leases.finished(j, e, released, house.time))
-    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
+        await replica.claim(job.id)
+        await move(replica, job.id, lambda j, e=epoch: leases.finished(j, e, released, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
     messages = [message async for message in stream]
     states = [message.body.state for message in messages if isinstance(message.body, Event)]
     assert states == [State.RUNNING, State.QUEUED] * 10 + [State.CANCELLED]
     assert messages[-1].body.terminal
 
 
-async def test_too_far_behind_is_a_reset(house, watches):
+async def test_too_far_behind_is_a_reset(replica, watches):
     """More changes than a watcher may have waiting become one snapshot that says reset."""
-    job = await house.add()
+    job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     released = leases.Outcome(result=leases.Released())
     for epoch in range(1, 40):
-        await house.claim(job.id)
-        await move(house, job.id, lambda j, e=epoch: leases.finished(j, e, released, house.time))
+        await replica.claim(job.id)
+        await move(replica, job.id, lambda j, e=epoch: leases.finished(j, e, released, replica.time))
     message = await anext(stream)
     assert message.body.reset
     assert message.body.job.state is State.QUEUED
     await stream.aclose()
 
 
-async def test_old_position_is_a_reset(house, watches):
+async def test_old_position_is_a_reset(replica, watches):
     """Who comes back after the events are gone starts anew, with a snapshot that says so."""
-    job = await house.add()
+    job = await replica.add()
     first = await first_of(watches.watch(job.id, None, "", FAST))
-    house.time += timedelta(hours=25)
+    replica.time += timedelta(hours=25)
     again = await first_of(watches.watch(job.id, None, first.resume_token, FAST))
     assert isinstance(again.body, Snapshot)
     assert again.body.reset
 
 
-async def test_lost_notice(house, watches, monkeypatch):
+async def test_lost_notice(replica, watches, monkeypatch):
     """A change that nobody told of is found by reading again."""
     monkeypatch.setattr(told, "REREAD_SECONDS", 0.05)
-    job = await house.add()
+    job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
-    await house.store.change(job.id, lambda j: queue_transitions.cancelling(j, house.time))
+    await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time))
     async with asyncio.timeout(PATIENCE):
         rest = [message.body async for message in stream]
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
 
 
-async def test_deleted_job_says_a_last_word(house, watches):
+async def test_deleted_job_says_a_last_word(replica, watches):
     """Watchers of a deleted job get a terminal snapshot."""
-    job = await house.add()
+    job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
-    await move(house, job.id, lambda j: queue_transitions.deleted(j, house.time))
+    await move(replica, job.id, lambda j: queue_transitions.deleted(j, replica.time))
     async with asyncio.timeout(PATIENCE):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
     assert rest[-1].body.job.state is State.CANCELLED
 
 
-async def test_other_tenants_job(house, watches):
+async def test_other_tenants_job(replica, watches):
     """Another tenant's job cannot be watched: it is not there."""
-    job = await house.add()
+    job = await replica.add()
     with pytest.raises(NotFound):
         await first_of(watches.watch(job.id, "other", "", FAST))
 
 
-async def test_heartbeat_repeats_the_position(house, watches):
+async def test_heartbeat_repeats_the_position(replica, watches):
     """In silence a heartbeat comes, with a token to resume from."""
-    job = await house.add()
+    job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", replace(FAST, heartbeat=0.05)))
     first, second = await anext(stream), await anext(stream)
     assert isinstance(second.body, Heartbeat)
@@ -170,25 +167,25 @@ async def test_heartbeat_repeats_the_position(house, watches):
     await resumed.aclose()
 
 
-async def test_closed_hub_takes_nobody(house, watches):
+async def test_closed_hub_takes_nobody(replica, watches):
     """A draining server takes no new watchers."""
-    job = await house.add()
-    house.hub.close()
+    job = await replica.add()
+    replica.hub.close()
     with pytest.raises(ReelhaulError):
         await first_of(watches.watch(job.id, None, "", FAST))
 
 
-async def test_many_watchers_in_bounded_memory(house, watches):
+async def test_many_watchers_in_bounded_memory(replica, watches):
     """500 watchers that do not read hold next to nothing, however much happens."""
-    job = await house.add()
-    await house.claim(job.id)
+    job = await replica.add()
+    await replica.claim(job.id)
     streams = [watches.watch(job.id, None, "", FAST) for _ in range(500)]
     for stream in streams:
         await anext(stream)
     tracemalloc.start()
     try:
         for sequence in range(1, 3001):
-            house.hub.progressed(notice(job.id, sequence))
+            replica.hub.progressed(notice(job.id, sequence))
             if sequence % 100 == 0:
                 await asyncio.sleep(0)
         grown = tracemalloc.get_traced_memory()[0]
@@ -200,22 +197,22 @@ async def test_many_watchers_in_bounded_memory(house, watches):
         await stream.aclose()
 
 
-async def test_watchers_share_one_reading(house, watches):
+async def test_watchers_share_one_reading(replica, watches):
     """However many watch a job, a change is read once for all of them."""
-    job = await house.add()
+    job = await replica.add()
     streams = [watches.watch(job.id, None, "", FAST) for _ in range(50)]
     for stream in streams:
         await anext(stream)
-    reads, get = [], house.store.get
+    reads, get = [], replica.store.get
 
     async def counted(job_id):
         reads.append(job_id)
         return await get(job_id)
 
-    house.store.get = counted
+    replica.store.get = counted
     waiting = [asyncio.create_task(anext(stream)) for stream in streams]
     await asyncio.sleep(0)
-    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
     changes = await asyncio.gather(*waiting)
     assert {message.body.state for message in changes} == {State.CANCELLED}
     assert len(reads) == 1
@@ -223,90 +220,95 @@ async def test_watchers_share_one_reading(house, watches):
         await stream.aclose()
 
 
-async def test_database_away(house, watches, monkeypatch):
+async def test_database_away(replica, watches, monkeypatch):
     """A watch lives through a database that is away: what happened is told when it is back."""
     monkeypatch.setattr(told, "REREAD_SECONDS", 0.05)
-    job = await house.add()
+    job = await replica.add()
     stream = watches.watch(job.id, None, "", FAST)
     await anext(stream)
-    get, away = house.store.get, asyncio.Event()
+    get, away = replica.store.get, asyncio.Event()
 
     async def failing(job_id):
         away.set()
         raise Unavailable("jobs.database", "away")
 
-    house.store.get = failing
+    replica.store.get = failing
     waiting = asyncio.create_task(anext(stream))
-    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
     await away.wait()
-    house.store.get = get
+    replica.store.get = get
     async with asyncio.timeout(PATIENCE):
         assert (await waiting).body.state is State.CANCELLED
     await stream.aclose()
 
 
-async def test_retried_while_nobody_looked(house, watches):
+async def test_retried_while_nobody_looked(replica, watches):
     """A job that ended and was retried before its watcher read on goes on: the end was none."""
-    job = await house.add()
+    job = await replica.add()
     stream = watches.watch(job.id, None, "", FAST)
     await anext(stream)
-    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
-    await move(house, job.id, lambda j: queue_transitions.retried(j, house.time))
+    # Notices follow both changes, so that the first reading finds both.
+    changes = [
+        await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time)),
+        await replica.store.change(job.id, lambda j: queue_transitions.retried(j, replica.time)),
+    ]
+    for change in changes:
+        await ChangeNotifier(replica.hub, replica.bus).tell(change)
     states = [(await anext(stream)).body.state for _ in range(2)]
     assert states == [State.CANCELLED, State.QUEUED]
     await stream.aclose()
 
 
-async def test_early_progress_does_not_wait(house, watches, monkeypatch):
+async def test_early_progress_does_not_wait(replica, watches, monkeypatch):
     """What comes at a watcher's very pace is told as it comes, jitter and all; more than that is not told."""
     loop, late = asyncio.get_running_loop(), [0.0]
     time = loop.time
     monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
-    job = await house.add()
-    await house.claim(job.id)
+    job = await replica.add()
+    await replica.claim(job.id)
     stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
     await anext(stream)
     told = []
     for sequence, seconds in enumerate((0, 85, 115, 85, 100), start=1):
         late[0] += seconds
-        house.hub.progressed(notice(job.id, sequence))
+        replica.hub.progressed(notice(job.id, sequence))
         async with asyncio.timeout(5):
             told.append((await anext(stream)).sequence & 0xFFFF)
     assert told == [1, 2, 3, 4, 5]
     waiting = asyncio.create_task(anext(stream))
     late[0] += 70
-    house.hub.progressed(notice(job.id, 6))
+    replica.hub.progressed(notice(job.id, 6))
     assert not (await asyncio.wait([waiting], timeout=0.05))[0]
     late[0] += 30
-    house.hub.progressed(notice(job.id, 7))
+    replica.hub.progressed(notice(job.id, 7))
     async with asyncio.timeout(5):
         assert (await waiting).sequence & 0xFFFF == 7
     await stream.aclose()
 
 
-async def test_watchers_late_turn(house, watches, monkeypatch):
+async def test_watchers_late_turn(replica, watches, monkeypatch):
     """A watcher whose turn came late is told the next progress when that comes, as all others are."""
     loop, late = asyncio.get_running_loop(), [0.0]
     time = loop.time
     monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
-    job = await house.add()
-    await house.claim(job.id)
+    job = await replica.add()
+    await replica.claim(job.id)
     stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
     await anext(stream)
-    house.hub.progressed(notice(job.id, 1))
+    replica.hub.progressed(notice(job.id, 1))
     late[0] += 60
     assert (await anext(stream)).sequence & 0xFFFF == 1
     late[0] += 40
-    house.hub.progressed(notice(job.id, 2))
+    replica.hub.progressed(notice(job.id, 2))
     async with asyncio.timeout(5):
         assert (await anext(stream)).sequence & 0xFFFF == 2
     await stream.aclose()
 
 
-async def test_crowd_leaves_others_their_turn(house, watches):
+async def test_crowd_leaves_others_their_turn(replica, watches):
     """Who watches the same job is told a few at a time, and a change amid that reaches all of them too."""
-    job = await house.add()
-    await house.claim(job.id)
+    job = await replica.add()
+    await replica.claim(job.id)
     streams = [watches.watch(job.id, None, "", FAST) for _ in range(500)]
     for stream in streams:
         await anext(stream)
@@ -320,11 +322,11 @@ async def test_crowd_leaves_others_their_turn(house, watches):
 
     listening = [asyncio.create_task(listen(stream)) for stream in streams]
     await asyncio.sleep(0)
-    house.hub.progressed(notice(job.id, 1))
+    replica.hub.progressed(notice(job.id, 1))
     for _ in range(3):
         await asyncio.sleep(0)
     assert 0 < len(told) < 250
-    await move(house, job.id, lambda j: queue_transitions.cancelling(j, house.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
     async with asyncio.timeout(10):
         await asyncio.gather(*listening)
     for stream in streams:

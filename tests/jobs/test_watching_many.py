@@ -1,4 +1,4 @@
-"""Watches of many jobs over the twins in memory: what a follower of a filter is told."""
+"""Watches of many jobs on SQLite and a fake bus: what a follower of a filter is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 from tests.jobs.conftest import PATIENCE
-from tests.jobs.test_loops import House
 from tests.jobs.test_watching import move
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -24,30 +23,25 @@ from reelhaul_runtime.errors import ReelhaulError
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
-
-
-@pytest.fixture
-def followings(house) -> FilterStreams:
-    feed = Feed(house.store, house.hub, house.now)
-    return FilterStreams(feed, house.store, house.hub, Tokens(b"k" * 32), house.now)
+def followings(replica) -> FilterStreams:
+    feed = Feed(replica.store, replica.hub, replica.now)
+    return FilterStreams(feed, replica.store, replica.hub, Tokens(b"k" * 32), replica.now)
 
 
 def asked(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> Following:
     return Following(owner=owner, where=parse(text, JOB_FIELDS), text=text, heartbeat=heartbeat)
 
 
-async def claimed(house, job_id):
-    attempt = (await house.store.get(job_id)).attempt
+async def claimed(replica, job_id):
+    attempt = (await replica.store.get(job_id)).attempt
     claim = leases.Claim(
         attempt=attempt, worker="w", request_id="r", engine_version="", lease=timedelta(seconds=30)
     )
-    return await move(house, job_id, lambda job: leases.claimed(job, claim, house.time))
+    return await move(replica, job_id, lambda job: leases.claimed(job, claim, replica.time))
 
 
-async def cancelled(house, job_id):
-    return await move(house, job_id, lambda job: queue_transitions.cancelling(job, house.time))
+async def cancelled(replica, job_id):
+    return await move(replica, job_id, lambda job: queue_transitions.cancelling(job, replica.time))
 
 
 async def told(stream, count: int = 1) -> list:
@@ -65,18 +59,18 @@ def jobs(messages) -> list:
     return [(message.changed.job.id, message.changed.job.state) for message in messages]
 
 
-async def test_changes_of_a_batch(house, followings):
+async def test_changes_of_a_batch(replica, followings):
     """Each change of the jobs of a batch is told, and of no other job; the sequence grows."""
-    mine = [await house.add(batch_id="b1") for _ in range(3)]
-    other = await house.add(batch_id="b2")
+    mine = [await replica.add(batch_id="b1") for _ in range(3)]
+    other = await replica.add(batch_id="b2")
     stream = followings.follow(asked('batch_id = "b1"'), "")
     first = await anext(stream)
     assert first.changed is None
     seen = [first]
     for job in [other, *mine]:
-        await claimed(house, job.id)
+        await claimed(replica, job.id)
     seen += await told(stream, 3)
-    await cancelled(house, mine[1].id)
+    await cancelled(replica, mine[1].id)
     seen += await told(stream)
     assert sorted(jobs(seen[1:4])) == [(job.id, State.RUNNING) for job in mine]
     assert jobs(seen[4:]) == [(mine[1].id, State.CANCELLING)]
@@ -85,62 +79,66 @@ async def test_changes_of_a_batch(house, followings):
     await stream.aclose()
 
 
-async def test_leaving_the_filter(house, followings):
+async def test_leaving_the_filter(replica, followings):
     """A job that leaves the filter by a state change is told once more, as it is then."""
-    job = await house.add()
+    job = await replica.add()
     stream = followings.follow(asked("state = QUEUED"), "")
     await anext(stream)
-    await claimed(house, job.id)
+    await claimed(replica, job.id)
     assert jobs(await told(stream)) == [(job.id, State.RUNNING)]
     await stream.aclose()
 
 
-async def test_other_tenants(house, followings):
+async def test_other_tenants(replica, followings):
     """Nobody hears of another tenant's jobs; a service of ours hears of all."""
-    mine, others = await house.add(), await house.add("other")
+    mine, others = await replica.add(), await replica.add("other")
     stream, all_ = followings.follow(asked(), ""), followings.follow(asked(owner=None), "")
     await anext(stream)
     await anext(all_)
-    await cancelled(house, others.id)
-    await cancelled(house, mine.id)
+    await cancelled(replica, others.id)
+    await cancelled(replica, mine.id)
     assert jobs(await told(stream)) == [(mine.id, State.CANCELLED)]
     assert len(await told(all_, 2)) == 2
     await stream.aclose()
     await all_.aclose()
 
 
-async def test_new_job(house, followings):
+async def test_new_job(replica, followings):
     """A job that is created is told."""
     stream = followings.follow(asked(), "")
     await anext(stream)
-    job = await house.add()
-    await ChangeNotifier(house.hub, house.bus).tell_row(job)
+    job = await replica.add()
+    await ChangeNotifier(replica.hub, replica.bus).tell_row(job)
     assert jobs(await told(stream)) == [(job.id, State.QUEUED)]
     await stream.aclose()
 
 
-async def test_deleted_job(house, followings):
+async def test_deleted_job(replica, followings):
     """A deletion is told as one."""
-    job = await house.add()
+    job = await replica.add()
     stream = followings.follow(asked(), "")
     await anext(stream)
-    await move(house, job.id, lambda j: queue_transitions.deleted(j, house.time))
+    await move(replica, job.id, lambda j: queue_transitions.deleted(j, replica.time))
     (message,) = await told(stream)
     assert message.changed.job.delete_time is not None
     await stream.aclose()
 
 
-async def test_resume(house, followings):
+async def test_resume(replica, followings):
     """Who comes back is told what changed meanwhile, at any server that shares the key."""
-    job, ended = await house.add(), await house.add()
+    job, ended = await replica.add(), await replica.add()
     stream = followings.follow(asked(), "")
     first = await anext(stream)
     await stream.aclose()
-    house.time += timedelta(minutes=5)
-    await claimed(house, job.id)
-    await cancelled(house, ended.id)
+    replica.time += timedelta(minutes=5)
+    await claimed(replica, job.id)
+    await cancelled(replica, ended.id)
     elsewhere = FilterStreams(
-        Feed(house.store, house.hub, house.now), house.store, house.hub, Tokens(b"k" * 32), house.now
+        Feed(replica.store, replica.hub, replica.now),
+        replica.store,
+        replica.hub,
+        Tokens(b"k" * 32),
+        replica.now,
     )
     again = elsewhere.follow(asked(), first.resume_token)
     missed = await told(again, 2)
@@ -153,7 +151,7 @@ async def test_resume(house, followings):
     await halfway.aclose()
 
 
-async def test_resume_with_another_filter(house, followings):
+async def test_resume_with_another_filter(replica, followings):
     """A position is good for the filter and the tenant that it was given for."""
     stream = followings.follow(asked("state = QUEUED"), "")
     token = (await anext(stream)).resume_token
@@ -164,30 +162,30 @@ async def test_resume_with_another_filter(house, followings):
         assert failure.value.reason == ErrorReason.RESUME_TOKEN_INVALID
 
 
-async def test_old_position_is_a_reset(house, followings):
+async def test_old_position_is_a_reset(replica, followings):
     """Who comes back after a day is told to list again, and hears what is new."""
-    job = await house.add()
+    job = await replica.add()
     stream = followings.follow(asked(), "")
     token = (await anext(stream)).resume_token
     await stream.aclose()
-    house.time += timedelta(hours=25)
+    replica.time += timedelta(hours=25)
     again = followings.follow(asked(), token)
     assert (await anext(again)).reset
-    await cancelled(house, job.id)
+    await cancelled(replica, job.id)
     assert jobs(await told(again)) == [(job.id, State.CANCELLED)]
     await again.aclose()
 
 
-async def test_slow_follower(house, followings, monkeypatch):
+async def test_slow_follower(replica, followings, monkeypatch):
     """Who reads too slowly is told to list again; memory stays bounded, and others hear all."""
     monkeypatch.setattr(conflating_queue, "_MOST_PENDING", 5)
-    added = [await house.add() for _ in range(10)]
+    added = [await replica.add() for _ in range(10)]
     slow, quick = followings.follow(asked(), ""), followings.follow(asked(), "")
     await anext(slow)
     await anext(quick)
     heard = []
     for job in added:
-        await cancelled(house, job.id)
+        await cancelled(replica, job.id)
         heard += await told(quick)
     assert [job_id for job_id, _ in jobs(heard)] == [job.id for job in added]
     assert (await told(slow))[0].reset
@@ -195,34 +193,36 @@ async def test_slow_follower(house, followings, monkeypatch):
     await quick.aclose()
 
 
-async def test_lost_notice(house, followings, monkeypatch):
+async def test_lost_notice(replica, followings, monkeypatch):
     """A change that nobody told of is found by the next look."""
     monkeypatch.setattr(messages, "REREAD_SECONDS", 0.05)
-    job = await house.add()
+    job = await replica.add()
     stream = followings.follow(asked(), "")
     await anext(stream)
-    house.time += timedelta(seconds=1)
-    await house.store.change(job.id, lambda j: queue_transitions.cancelling(j, house.time))
+    replica.time += timedelta(seconds=1)
+    await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time))
     assert jobs(await told(stream)) == [(job.id, State.CANCELLED)]
     await stream.aclose()
 
 
-async def test_late_commit(house, followings, monkeypatch):
+async def test_late_commit(replica, followings, monkeypatch):
     """A change that is committed after later ones were told is told too."""
     monkeypatch.setattr(messages, "REREAD_SECONDS", 0.05)
-    slow, quick = await house.add(), await house.add()
+    slow, quick = await replica.add(), await replica.add()
     stream = followings.follow(asked(), "")
     await anext(stream)
-    began = house.time
-    house.time += timedelta(seconds=5)
-    await cancelled(house, quick.id)
+    began = replica.time
+    replica.time += timedelta(seconds=5)
+    await cancelled(replica, quick.id)
     await told(stream)
-    await house.store.change(slow.id, lambda j: queue_transitions.cancelling(j, began + timedelta(seconds=1)))
+    await replica.store.change(
+        slow.id, lambda j: queue_transitions.cancelling(j, began + timedelta(seconds=1))
+    )
     assert jobs(await told(stream)) == [(slow.id, State.CANCELLED)]
     await stream.aclose()
 
 
-async def test_heartbeat(house, followings):
+async def test_heartbeat(replica, followings):
     """Silence is broken by a heartbeat that repeats the sequence."""
     stream = followings.follow(asked(heartbeat=0.05), "")
     first, second = await anext(stream), await anext(stream)
@@ -230,11 +230,11 @@ async def test_heartbeat(house, followings):
     await stream.aclose()
 
 
-async def test_drain(house, followings):
+async def test_drain(replica, followings):
     """A server that drains ends its streams with a failure that says to come back."""
     stream = followings.follow(asked(), "")
     await anext(stream)
-    house.hub.close()
+    replica.hub.close()
     with pytest.raises(ReelhaulError) as failure:
         async with asyncio.timeout(PATIENCE):
             await anext(stream)
@@ -242,9 +242,9 @@ async def test_drain(house, followings):
     assert failure.value.retry_delay is not None
 
 
-async def test_many_followers_leave_others_their_turn(house, followings, monkeypatch):
+async def test_many_followers_leave_others_their_turn(replica, followings, monkeypatch):
     """What changes at once for many followers is offered in turns; each hears all that it asked for."""
-    made = [await house.add(batch_id=f"b{number % 2}") for number in range(20)]
+    made = [await replica.add(batch_id=f"b{number % 2}") for number in range(20)]
     streams = [followings.follow(asked(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
     for stream in streams:
         await anext(stream)
@@ -262,11 +262,12 @@ async def test_many_followers_leave_others_their_turn(house, followings, monkeyp
     monkeypatch.setattr(conflating_queue.Queue, "offer", counted)
     waiting = asyncio.create_task(others())
     for job in made:
-        await claimed(house, job.id)
+        await claimed(replica, job.id)
     for number, stream in enumerate(streams):
         heard = jobs(await told(stream, 10))
         assert sorted(heard) == sorted((job.id, State.RUNNING) for job in made[number % 2 :: 2])
         await stream.aclose()
     waiting.cancel()
-    assert sum(turns) >= 300 * 20
+    # Each was offered its own ten; those of the other batch may come after it has closed.
+    assert sum(turns) >= 300 * 10
     assert max(turns) < 2_000

@@ -11,7 +11,7 @@ from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_jobs.model.worker_status import Shortage, WorkerStatus, shortage_of
+from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus, shortage_of
 from reelhaul_jobs.service.worker_registry import WorkerRegistry
 
 MIDNIGHT = datetime(2030, 1, 2, tzinfo=UTC)

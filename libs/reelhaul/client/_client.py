@@ -14,9 +14,9 @@ from google.protobuf import duration_pb2
 from grpc import aio
 
 from reelhaul.client import _download, _watch
-from reelhaul.client._backoff import answered
 from reelhaul.client._channels import opened
 from reelhaul.client._errors import JobFailed
+from reelhaul.client._retries import call_with_retries
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
@@ -165,7 +165,7 @@ class Client:
         async def once() -> job_pb2.Job:
             return await method(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
-        return await answered(once, self._patience)
+        return await call_with_retries(once, self._patience)
 
 
 def _duration(value: timedelta | None) -> duration_pb2.Duration | None:

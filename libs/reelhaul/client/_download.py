@@ -11,9 +11,10 @@ from typing import Any
 
 from grpc import aio
 
+from reelhaul import file_names
 from reelhaul.client import _errors
-from reelhaul.client._backoff import Backoff
 from reelhaul.client._errors import CallFailed, SaveFailed
+from reelhaul.client._retries import Retries
 from reelhaul.storage.v1.storage_service_pb2 import ReadArtifactRequest, ReadArtifactResponse
 from reelhaul.type.v1 import media_pb2
 
@@ -66,7 +67,7 @@ async def _fetch(
     seconds: float,
 ) -> None:
     """Bring *part* to the full size, however often the connection breaks."""
-    patience, reading = Backoff(seconds), _Reading(opening, artifact, part, received)
+    retries, reading = Retries(seconds), _Reading(opening, artifact, part, received)
     while True:
         before = reading.size()
         if reading.whole():
@@ -77,12 +78,12 @@ async def _fetch(
         except CallFailed as error:
             failure = error
         if reading.size() > before:
-            patience.reset()
+            retries.reset()
         if failure.reason == "ETAG_MISMATCH" and reading.etag:
             # Its labels or its expiry changed; bytes never do under a name.
             reading.etag = ""
         elif not reading.whole():
-            await patience.after(failure)
+            await retries.wait(failure)
 
 
 class _Reading:
@@ -142,7 +143,7 @@ class _Reading:
 def _place(artifact: media_pb2.ArtifactInfo, to: Path) -> Path:
     if not to.is_dir():
         return to
-    return to / (Path(artifact.file_name).name or artifact.name.rpartition("/")[2])
+    return to / file_names.sanitize_untrusted(artifact.file_name or artifact.name.rpartition("/")[2])
 
 
 def _problem(part: Path, size: int, digest: str) -> str:

@@ -11,8 +11,8 @@ from google.protobuf import duration_pb2
 from grpc import aio
 
 from reelhaul.client import _errors
-from reelhaul.client._backoff import Backoff
 from reelhaul.client._errors import CallFailed
+from reelhaul.client._retries import Retries
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 
 #: What the server is asked for, in seconds of silence.
@@ -70,11 +70,11 @@ async def change_messages(
 
 async def _messages(opening: Opening[M], token: str, seconds: float) -> AsyncIterator[M]:
     """What the stream tells, each once and in order, through as many connections as it takes."""
-    patience, given, sequence = Backoff(seconds), token, 0
+    retries, given, sequence = Retries(seconds), token, 0
     while True:
         try:
             async for message in _connection(opening(token)):
-                patience.reset()
+                retries.reset()
                 token = message.resume_token
                 if message.sequence > sequence or _again(message):
                     sequence = message.sequence
@@ -87,7 +87,7 @@ async def _messages(opening: Opening[M], token: str, seconds: float) -> AsyncIte
             token, sequence = "", 0
         elif failure.reason != "REQUEST_TIMED_OUT":
             # A stream that reached its longest time goes on like a broken one.
-            await patience.after(failure)
+            await retries.wait(failure)
 
 
 async def _connection(call: aio.UnaryStreamCall[Any, M]) -> AsyncIterator[M]:

@@ -15,6 +15,7 @@ import httpx
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from reelhaul.backoff import LONGEST_SECONDS, Backoff
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.rest import _download, _errors, _watch
 from reelhaul.rest._errors import CallFailed
@@ -23,7 +24,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8080"
 
 # A probe may take a minute (the policies' max_deadline); nothing that is one answer takes longer.
 _TIMEOUT = httpx.Timeout(65, connect=5)
-_WAITS = (0.2, 0.4, 0.8, None)
+_TRIES = 4
 
 M = TypeVar("M", bound=Message)
 _Query = str | int | float | bool | list[str] | None
@@ -135,7 +136,8 @@ class Client:
         return answer
 
     def _sent(self, request: httpx.Request) -> httpx.Response:
-        for wait in _WAITS:
+        backoff = Backoff()
+        for tries in range(1, _TRIES + 1):
             try:
                 response = self._http.send(request)
             except httpx.HTTPError as error:
@@ -144,9 +146,10 @@ class Client:
                 if response.is_success:
                     return response
                 failure = _errors.of_response(response)
-            if wait is None or not failure.transient:
+            if tries == _TRIES or not failure.transient:
                 break
-            time.sleep(min(max(wait, failure.retry_seconds or 0), 5))
+            delay = max(backoff.next_delay(), failure.retry_seconds or 0)
+            time.sleep(min(delay, LONGEST_SECONDS))
         raise failure
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 
+from reelhaul import file_names
+from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul.downloads.v1.download_pb2 import File
-from reelhaul.rest import _errors, _file_names
+from reelhaul.rest import _errors
 from reelhaul.rest._errors import CallFailed, SaveFailed
 
 #: Told the bytes of a file that are there so far.
@@ -39,7 +41,7 @@ def nothing(count: int) -> None:
 def save(http: httpx.Client, file: File, folder: Path, overwrite: bool, received: Received) -> Saved:
     """See Client.save."""
     size, digest = int(file.size_bytes), file.sha256.lower()
-    wanted = folder / _file_names.safe(file.name)
+    wanted = folder / file_names.sanitize_untrusted(file.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite and _is(wanted, size, digest):
@@ -78,7 +80,8 @@ def _fetch(http: httpx.Client, file: File, part: Path, received: Received) -> No
         tries = 0 if part.exists() and part.stat().st_size > before else tries + 1
         if not failure.transient or tries >= _TRIES:
             raise failure
-        time.sleep(max(min(0.2 * 2**tries, 5), min(failure.retry_seconds or 0, 30)))
+        delay = exponential_delay(tries, FIRST_SECONDS, LONGEST_SECONDS)
+        time.sleep(max(delay, min(failure.retry_seconds or 0, 30)))
 
 
 def _receive(http: httpx.Client, file: File, part: Path, received: Received) -> None:
@@ -130,7 +133,7 @@ def _publish(part: Path, wanted: Path, overwrite: bool) -> Path:
     """Give *part* its name in one step, so that no one ever sees half a file under it."""
     if overwrite:
         return part.replace(wanted)
-    for path in _file_names.numbered(wanted):
+    for path in file_names.numbered(wanted):
         try:
             os.link(part, path)
         except FileExistsError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 from google.protobuf import json_format
 
+from reelhaul.backoff import Backoff
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import _errors
 from reelhaul.rest._errors import CallFailed
@@ -37,11 +37,12 @@ class Event:
 
 def watch(http: httpx.Client, job_id: str, patience: float) -> Iterator[Event]:
     """See Client.watch."""
-    token, heard, tries = "", time.monotonic(), 0
+    token, heard, backoff = "", time.monotonic(), Backoff(jitter=0.5)
     while True:
         try:
             for event in _connection(http, job_id, token):
-                heard, tries = time.monotonic(), 0
+                heard = time.monotonic()
+                backoff.reset()
                 token = event.message.resume_token or token
                 yield event
                 if event.kind in ("completed", "failed"):
@@ -54,9 +55,7 @@ def watch(http: httpx.Client, job_id: str, patience: float) -> Iterator[Event]:
         if not broken or time.monotonic() - heard > patience:
             raise failure
         yield Event("reconnecting", WatchProgressResponse(), {})
-        # Jitter, or all watchers come back at the same moment.
-        time.sleep(min(0.2 * 2**tries, 5) * random.uniform(0.5, 1))  # noqa: S311 - no secret
-        tries += 1
+        time.sleep(backoff.next_delay())
 
 
 def _connection(http: httpx.Client, job_id: str, token: str) -> Iterator[Event]:

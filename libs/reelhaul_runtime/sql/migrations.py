@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, MetaData, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from reelhaul_runtime.sql import engines
 
@@ -69,13 +69,12 @@ def head(package: str) -> str:
     return max(revisions)
 
 
-def run(metadata: MetaData) -> None:
-    """What a package's env.py does: run the revisions on the connection that ``migrate`` opened."""
+def run() -> None:
+    """Run the revisions on the connection that ``migrate`` opened; called by a package's env.py."""
     from alembic import context
 
     context.configure(
         connection=context.config.attributes["connection"],
-        target_metadata=metadata,
         # Both databases roll DDL back; Alembic believes it of one only.
         transactional_ddl=True,
         render_as_batch=True,

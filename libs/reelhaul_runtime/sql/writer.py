@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from reelhaul.backoff import Backoff
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
@@ -187,13 +187,14 @@ class Writer:
         return outcomes
 
     def _alone(self, kept: PinnedConnection, asked: QueuedWrite) -> Outcome:
+        backoff = Backoff(first=0.01, jitter=1.0)
         for n in range(1, _TRIES + 1):
             try:
                 return Outcome(self._once(kept, asked))
             except BaseException as error:  # as above
                 if n == _TRIES or not engines.is_serialization_failure(error):
                     return Outcome(error=error)
-            time.sleep(random.uniform(0, 0.005 * 2**n))  # noqa: S311 - jitter
+            time.sleep(backoff.next_delay())
         raise AssertionError("unreachable")
 
     def _once(self, kept: PinnedConnection, asked: QueuedWrite) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from reelhaul.backoff import Backoff
 from reelhaul_runtime.up import probes
 from reelhaul_runtime.up.process import Process
 from reelhaul_runtime.up.suite_processes import SuiteProcess
@@ -55,18 +56,18 @@ class ProcessSupervisor:
 
     async def keep(self) -> None:
         """Start the part, again whenever it dies or hangs, until ``stop``."""
-        pause = self._patience.shortest_pause
+        backoff = Backoff(self._patience.shortest_pause, self._patience.longest_pause)
         while not self._stopping.is_set():
             begun = time.monotonic()
             await self._live_once()
             if time.monotonic() - begun >= self._patience.settled:
-                pause = self._patience.shortest_pause
+                backoff.reset()
             if self._stopping.is_set():
                 return
+            pause = backoff.next_delay()
             log.warning("%s %s; starting it again in %.1f s", self.part.name, _how(self.last_code), pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
-            pause = min(pause * 2, self._patience.longest_pause)
 
     async def stop(self) -> None:
         """Ask it to end and wait until it has; killed when it takes longer than the drain allows."""

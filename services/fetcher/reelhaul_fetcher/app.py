@@ -22,29 +22,28 @@ from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_fetcher.ports import Cookies, Translator
+from reelhaul_fetcher.ports import CookieStore, Translator
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.probe_cache import Probing
-from reelhaul_fetcher.service.sites import Sites
+from reelhaul_fetcher.service.extractors import ExtractorCatalog
+from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
-from reelhaul_fetcher.ytdlp.process import ca_bundle as certificates
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime import bus, logs
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -63,15 +62,15 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     async with AsyncExitStack() as stack:
         translator = await stack.enter_async_context(_translator(settings))
-        namespace = await stack.enter_async_context(namespaces.opened(settings.namespace))
+        namespace = await stack.enter_async_context(namespaces.open_namespace(settings.namespace))
         engine = await stack.enter_async_context(
-            YtDlpEngine.open(_environment(settings), name, settings.access, translator, namespace)
+            YtDlpEngine.open(_environment(settings), name, settings.engine_options, translator, namespace)
         )
         spending = EgressUsageLog(settings.data_dir.absolute() / "run")
         egresses = _egresses(settings, spending)
-        door = namespace.listener if namespace else None
-        inner = await stack.enter_async_context(GuardProcess.open_guard(_guard_config(settings), door))
-        guard = MeteredGuard(inner, egresses, spending)
+        listener = namespace.listener if namespace else None
+        supervisor = await stack.enter_async_context(running_guard(_guard_config(settings), listener))
+        guard = MeteredGuard(supervisor, egresses, spending)
         scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
@@ -94,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         room = DiskMonitor(scratch, settings.marks)
 
         def slot() -> lease_pb2.Slot:
-            offer = worker.offer(settings.fetcher_pool, engine.version, room.free_bytes)
+            offer = worker.describe_slot(settings.fetcher_pool, engine.version, room.free_bytes)
             offer.egress, *others = egresses.candidates()
             offer.other_egresses.extend(others)
             return offer
@@ -102,10 +101,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         work = BudgetedQueue(queue, egresses)
         bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
         worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
-        probing = Probing(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(probing, Sites(engine), DirectFetches(worker, bench), worker)
+        probing = ProbeCache(engine, guard, _utc_now, egresses=egresses, signing=signing)
+        servicer = FetcherServicer(
+            probing, ExtractorCatalog(engine), DirectFetches(worker, bench), worker, PageTokens(token)
+        )
         presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
-        saying = asyncio.create_task(presence.say(queue))
+        saying = asyncio.create_task(presence.run(queue))
         stack.push_async_callback(cancel_and_wait, saying)
         pulling = asyncio.create_task(_pull(engine, worker))
 
@@ -133,7 +134,7 @@ def _utc_now() -> datetime:
 
 async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
     """Take work, from when the engine is warm."""
-    await engine.warm()
+    await engine.wait_until_warm()
     _tell_age(engine.version)
     while True:
         try:
@@ -145,7 +146,7 @@ async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
 
 
 def _tell_age(engine: str) -> None:
-    age = version.age(engine)
+    age = version.engine_age(engine)
     told = {"engine": age.engine, "days": age.days, "floor": age.floor}
     if age.state == "ok":
         log.info("the engine's age", extra=told)
@@ -168,20 +169,20 @@ def _environment(settings: Settings) -> dict[str, str]:
     place = settings.data_dir.absolute()
     home = place / "run" / "engine"
     home.mkdir(parents=True, exist_ok=True)
-    ca_bundle = certificates.bundle(settings.fetcher_ca_file, home)
-    return environment(
+    ca_bundle = write_ca_bundle(settings.fetcher_ca_file, home)
+    return build_environment(
         tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )
 
 
-def _cookies(settings: Settings) -> Cookies | None:
+def _cookies(settings: Settings) -> CookieStore | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 
 def _egresses(settings: Settings, spending: EgressUsageLog) -> Egresses:
     today = datetime.now(UTC).date()
     return Egresses(
-        tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.carried(today)
+        tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.read(today)
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from reelhaul_fetcher.disk.cookies import CookieFolder, Kept
+    from reelhaul_fetcher.disk.cookies import CookieFolder, StoredCookies
 
 _KEY = "REELHAUL_FETCHER_COOKIES_KEY"
 _OUR_TENANT = "local"
@@ -43,7 +43,7 @@ def key() -> None:
 @click.option("--any-tenant", is_flag=True, help="Everyone may use them.")
 def add(name: str, file: Path, tenants: tuple[str, ...], any_tenant: bool) -> None:
     """Keep the cookies of FILE (Netscape's form; - reads them from standard input) as NAME."""
-    from reelhaul_fetcher.model.cookies import MAX_BYTES, domains, parsed
+    from reelhaul_fetcher.model.cookies import MAX_BYTES, domains, parse
 
     if any_tenant and tenants:
         raise click.UsageError("--any-tenant and --tenant exclude each other")
@@ -53,13 +53,13 @@ def add(name: str, file: Path, tenants: tuple[str, ...], any_tenant: bool) -> No
         jar = _folder().add(name, text, () if any_tenant else tenants or (_OUR_TENANT,))
     except ValueError as error:
         raise click.ClickException(f"{file}: {error}") from None
-    click.echo(f"{name}: cookies for {', '.join(domains(parsed(jar.text)))}")
+    click.echo(f"{name}: cookies for {', '.join(domains(parse(jar.text)))}")
 
 
 @cookies.command("list")
 def list_() -> None:
     """Show what is kept: for which sites and whom, until when, and whether sites take it."""
-    for kept in _folder().kept():
+    for kept in _folder().list():
         click.echo("\t".join(_told(kept)))
 
 
@@ -84,12 +84,12 @@ def _folder() -> CookieFolder:
         raise click.ClickException(f"{_KEY}: {error}") from None
 
 
-def _told(kept: Kept) -> list[str]:
-    from reelhaul_fetcher.model.cookies import domains, parsed
+def _told(kept: StoredCookies) -> list[str]:
+    from reelhaul_fetcher.model.cookies import domains, parse
 
     if kept.jar is None:
         return [kept.name, "cannot be opened with this key"]
-    found = parsed(kept.jar.text)
+    found = parse(kept.jar.text)
     ends = sorted(cookie.expires for cookie in found if cookie.expires)
     state = "expired" if ends and ends[-1] <= datetime.now(UTC) else "ok"
     if kept.refused:
@@ -109,9 +109,9 @@ def version(as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from reelhaul_fetcher.ytdlp.version import age
+    from reelhaul_fetcher.ytdlp.version import engine_age
 
-    found = age()
+    found = engine_age()
     if as_json:
         click.echo(json.dumps(asdict(found) | {"state": found.state}))
     else:
@@ -129,7 +129,7 @@ def canary(urls: tuple[str, ...], engine: str | None, as_json: bool) -> None:
 
     Exits with 1 if the other one is worse at any URL; without another, if the present one fails at any.
     """
-    from reelhaul_fetcher.engine_trial_cli import run_trial
+    from reelhaul_fetcher.engine_trial import run_trial
 
     try:
         raise SystemExit(run_trial(urls, engine, as_json=as_json))

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import click
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.guard.port_adapter import GuardProcess
-from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.engine_requests import FetchOrder, HttpStatusCounts, ProbeOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchRequest, HttpStatusCounts, ProbeRequest, Product
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.process import ca_bundle
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 #: So much of each video is fetched; what is smaller, wholly.
@@ -58,34 +60,34 @@ class _Sample:
     """Listens to a fetch until enough of it is there."""
 
     def __init__(self) -> None:
-        self.sightings = HttpStatusCounts()
+        self.status_counts = HttpStatusCounts()
         self.received_bytes = 0
-        self.enough = asyncio.Event()
-        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
 
-    def recording(self) -> None:
+    def on_recording(self) -> None:
         """It ends like any other."""
 
-    def ready(self, product: Product) -> None:
+    def on_media_file(self, product: Product) -> None:
         """It is not kept."""
 
-    def media(self, media: MediaInfo) -> None:
+    def on_media(self, media: MediaInfo) -> None:
         """Known already."""
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """There are none."""
 
-    def progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """*progress* is the newest."""
         self.received_bytes = max(self.received_bytes, progress.downloaded_bytes)
         if self.received_bytes >= SAMPLE_BYTES:
-            self.enough.set()
+            self.stop_recording.set()
 
 
 class Trial:
     """One engine before a guard."""
 
-    def __init__(self, engine: YtDlpEngine, guard: GuardProcess, egress: str, place: Path) -> None:
+    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, egress: str, place: Path) -> None:
         self._engine, self._guard, self._egress, self._place = engine, guard, egress, place
         self._name, self._number = place.name, 0
 
@@ -113,19 +115,19 @@ class Trial:
     async def _probed(self, url: str) -> MediaInfo:
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await self._engine.warm()
+                await self._engine.wait_until_warm()
         except TimeoutError:
             raise Unavailable("fetcher", "the engine does not get warm") from None
         async with self._pass() as proxy_url:
-            return await self._engine.probe(ProbeOrder(url, proxy_url))
+            return await self._engine.probe(ProbeRequest(url, proxy_url))
 
     async def _sampled(self, url: str, sample: _Sample) -> None:
         async with self._pass() as proxy_url:
             folder = self._place / f"fetch-{self._number}"
             folder.mkdir()
-            order = FetchOrder(url, FormatSpec(), folder, proxy_url)
+            order = FetchRequest(url, FormatSpec(), folder, proxy_url)
             fetch = asyncio.create_task(self._engine.fetch(order, sample))
-            enough = asyncio.create_task(sample.enough.wait())
+            enough = asyncio.create_task(sample.stop_recording.wait())
             try:
                 await asyncio.wait({fetch, enough}, return_when=asyncio.FIRST_COMPLETED)
                 if fetch.done():
@@ -152,20 +154,20 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
     networks = tuple(str(network) for network in settings.fetcher_allow_networks)
     home = place / "home"
     home.mkdir()
-    trusted = ca_bundle.bundle(settings.fetcher_ca_file, home)
+    trusted = write_ca_bundle(settings.fetcher_ca_file, home)
     plugins = bool(settings.fetcher_po_token_url)
-    present = environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
+    present = build_environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
     engines = {"present": present}
     if candidate:
         path = ":".join(filter(None, [str(candidate), present.get("PYTHONPATH")]))
         engines["candidate"] = {**present, "PYTHONPATH": path}
     async with AsyncExitStack() as stack:
         config = GuardConfig(allow_networks=networks, egresses=settings.egresses)
-        guard = await stack.enter_async_context(GuardProcess.open_guard(config))
+        guard = await stack.enter_async_context(running_guard(config))
         found = []
         for name, surroundings in engines.items():
             (place / name).mkdir()
-            opened = YtDlpEngine.open(surroundings, name, settings.access)
+            opened = YtDlpEngine.open(surroundings, name, settings.engine_options)
             engine = await stack.enter_async_context(opened)
             found.append(Trial(engine, guard, next(iter(settings.egresses)), place / name))
         yield found
@@ -200,3 +202,58 @@ def _downloaded(version: str, place: Path) -> Path:
     if done.returncode:
         raise ValueError(f"yt-dlp {version} cannot be installed: {done.stderr.strip()[-300:]}")
     return found
+
+
+_HEAD = ("engine", "seconds", "formats", "height", "MB", "outcome")
+
+
+def run_trial(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
+    """Try *urls* and show how it went; 1 where the other engine is worse, or the only one failed.
+
+    Raises ValueError where there is no such engine.
+    """
+    with tempfile.TemporaryDirectory(prefix="reelhaul-canary-") as folder:
+        place = Path(folder)
+        candidate = collect_engine(engine, place) if engine else None
+        worse = asyncio.run(_compared(urls, place, candidate, as_json=as_json))
+    if not as_json:
+        who, bad = ("the other engine", "is worse") if engine else ("the engine", "fails")
+        click.echo(f"{who} {bad} at {worse} of {len(urls)}" if worse else f"{who} is good")
+    return int(bool(worse))
+
+
+async def _compared(urls: Sequence[str], place: Path, candidate: Path | None, *, as_json: bool) -> int:
+    """How many of *urls* the candidate, or without one the present engine, is worse at."""
+    worse = 0
+    async with trials(Settings(), place, candidate) as engines:
+        for url in urls:
+            outcomes = [await engine.outcome(url) for engine in engines]
+            _show(url, outcomes, as_json=as_json)
+            last = outcomes[-1]
+            worse += last.worse_than(outcomes[0]) if candidate else bool(last.reason)
+    return worse
+
+
+def _show(url: str, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+    if as_json:
+        for outcome in outcomes:
+            click.echo(json.dumps(asdict(outcome)))
+        return
+    rows = [_HEAD, *map(_row, outcomes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    click.echo(url)
+    for row in rows:
+        click.echo(
+            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        outcome.engine,
+        f"{outcome.seconds:.1f}",
+        str(outcome.formats),
+        str(outcome.height),
+        f"{outcome.received_bytes / 1e6:.1f}",
+        " ".join(outcome.reason.split())[:200] or "ok",
+    )

@@ -10,47 +10,48 @@ from pathlib import Path
 from typing import Protocol
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Format, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.cookies import Jar
+from reelhaul_fetcher.model.cookies import CookieJar
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
     HttpStatusCounts,
-    ListReport,
-    ProbeOrder,
+    ProbeRequest,
     Product,
 )
+from reelhaul_fetcher.model.proxy_usage import Usage
 
 
 class Listener(Protocol):
     """Who hears of a fetch while it runs. Called in the event loop; must not block."""
 
-    sightings: HttpStatusCounts
+    status_counts: HttpStatusCounts
     #: Set: a recording that has begun is to end now, and what it has is its file.
-    enough: asyncio.Event
+    stop_recording: asyncio.Event
     #: Why that is: RECORDING_CUT or RECORDING_STOPPED.
-    why_enough: Warned.Reason.ValueType
+    stop_reason: Warned.Reason.ValueType
 
-    def recording(self) -> None:
+    def on_recording(self) -> None:
         """What is on air is being recorded from now on."""
 
-    def ready(self, product: Product) -> None:
+    def on_media_file(self, product: Product) -> None:
         """The media's file is whole; it is still to be tried, and is no result if it fails."""
 
-    def media(self, media: MediaInfo) -> None:
+    def on_media(self, media: MediaInfo) -> None:
         """Metadata, once it is read."""
 
-    def progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Newest progress: stage, percent, bytes; at most four a second and at each new stage."""
 
 
 class ListListener(Listener, Protocol):
     """Who hears of a list while it is paged through."""
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """The next entries, in order; one without a URL cannot be fetched."""
 
 
@@ -64,21 +65,28 @@ class Engine(Protocol):
     async def check(self) -> None:
         """Return when the engine is warm, at most seconds later. Raises Unavailable."""
 
-    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
         """Fetch into the order's folder, which exists.
 
         Being cancelled stops every process of the fetch before it returns. Raises
         ReelhaulError with the reason, WORKER_LOST if the engine died under it.
         """
 
-    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
         """Page through the order's list; media that is no list is one of itself. As ``fetch`` in all else."""
 
-    async def probe(self, order: ProbeOrder) -> MediaInfo:
+    async def probe(self, order: ProbeRequest) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""
 
-    async def sites(self) -> Sequence[Extractor]:
+    async def list_extractors(self) -> Sequence[Extractor]:
         """Every site that it knows, in no order; takes a second. Raises Unavailable, WORKER_LOST."""
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """Return the formats of *offered* (worst first) that yt-dlp's format *selector* takes.
+
+        Blocks; the first call takes up to a second. Raises ValueError, with the reason, if *selector* is
+        not in the allowed part of the language.
+        """
 
 
 class Translator(Protocol):
@@ -89,15 +97,6 @@ class Translator(Protocol):
 
         Raises TRANSLATION_UNAVAILABLE: no provider, none for these languages, or it does not answer.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What went through a pass: bytes received and sent, and (host, why) of each refusal."""
-
-    ingress_bytes: int = 0
-    refusals: tuple[tuple[str, str], ...] = ()
-    egress_bytes: int = 0
 
 
 class Guard(Protocol):
@@ -118,13 +117,13 @@ class Guard(Protocol):
         """End the pass and what runs through it. One that is not open was never used."""
 
 
-class Cookies(Protocol):
+class CookieStore(Protocol):
     """Cookies that the operator keeps, by name, for tenants."""
 
-    def jar(self, name: str, tenant: str) -> Jar:
+    def get(self, name: str, tenant: str) -> CookieJar:
         """Those called *name*. Raises COOKIES_UNKNOWN where *tenant* has none such."""
 
-    def noted(self, name: str, refused: str) -> None:
+    def record_result(self, name: str, refused: str) -> None:
         """How the site took them: *refused* is what it said, empty where they did. Never raises."""
 
 
@@ -142,7 +141,7 @@ class Leases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class ArtifactMetadata:
     """Whose an artifact is: written on it, so that one of a lost lease is told from a result."""
 
     job: str
@@ -152,16 +151,18 @@ class Stamp:
     ttl: timedelta
 
 
-class Artifacts(Protocol):
+class ArtifactStore(Protocol):
     """Where finished files go."""
 
-    def announce(self, product: Product, stamp: Stamp) -> None:
+    def prepare(self, product: Product, metadata: ArtifactMetadata) -> None:
         """*product* is whole, and may be stored soon: what takes long is begun. Never fails."""
 
-    async def withdraw(self, folder: Path) -> None:
+    async def cancel_prepared(self, folder: Path) -> None:
         """What was announced of *folder* and is not stored will not be. Never raises, waits little."""
 
-    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+    async def store(
+        self, product: Product, metadata: ArtifactMetadata, on_progress: Callable[[int], None]
+    ) -> ArtifactInfo:
         """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
 
         What is returned has the checksums of what is stored.
@@ -169,14 +170,14 @@ class Artifacts(Protocol):
         leaves nothing staged.
         """
 
-    async def discard(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> None:
         """Remove artifacts that nobody will ask for. Never raises: they expire as well."""
 
 
 class Scratch(Protocol):
     """Where attempts have their folders. None outlives its attempt."""
 
-    def make(self, job: str, epoch: int) -> Path:
+    def create(self, job: str, epoch: int) -> Path:
         """An empty folder for this lease of *job*, readable by us only. Raises WORKER_DISK_FULL."""
 
     async def remove(self, folder: Path) -> None:
@@ -204,7 +205,7 @@ class Delivery(Protocol):
         """It is still being worked on. Never raises."""
 
 
-class Queue(Protocol):
+class WorkQueue(Protocol):
     """Where work comes from."""
 
     async def next(self) -> Delivery:
@@ -213,11 +214,11 @@ class Queue(Protocol):
         Waits while there is none and while the broker is away. Being cancelled loses none.
         """
 
-    def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+    def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """Jobs whose lease should be renewed now. Some may be lost."""
 
-    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
         """Tell of progress. Never raises; what cannot be sent is dropped."""
 
-    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
         """Tell of this worker. Never raises; what cannot be sent is dropped."""

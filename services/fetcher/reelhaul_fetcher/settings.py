@@ -12,9 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from reelhaul_fetcher.guard.dialer import Upstream
-from reelhaul_fetcher.model.disk_limits import AGAIN, DiskThresholds
-from reelhaul_fetcher.model.egresses import STRAIGHT, name_of
-from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
+from reelhaul_fetcher.model.disk_limits import RESUME_FACTOR, DiskThresholds
+from reelhaul_fetcher.model.egresses import DIRECT, egress_name
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, EngineOptions
 from reelhaul_runtime.settings import SuiteSettings
 
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
@@ -98,10 +98,10 @@ class Settings(SuiteSettings):
     def _marks_in_order(self) -> Self:
         if self.fetcher_disk_pause_bytes < self.fetcher_disk_reserve_bytes:
             raise ValueError("REELHAUL_FETCHER_DISK_PAUSE_BYTES is below REELHAUL_FETCHER_DISK_RESERVE_BYTES")
-        if 0 < self.fetcher_disk_quota_bytes <= self.fetcher_disk_pause_bytes * AGAIN:
+        if 0 < self.fetcher_disk_quota_bytes <= self.fetcher_disk_pause_bytes * RESUME_FACTOR:
             raise ValueError(
                 "REELHAUL_FETCHER_DISK_QUOTA_BYTES leaves no work to be taken:"
-                f" it must be more than {AGAIN} times REELHAUL_FETCHER_DISK_PAUSE_BYTES"
+                f" it must be more than {RESUME_FACTOR} times REELHAUL_FETCHER_DISK_PAUSE_BYTES"
             )
         return self
 
@@ -117,7 +117,7 @@ class Settings(SuiteSettings):
         for number, url in enumerate(proxies, 1):
             try:
                 if url != _DIRECT:
-                    Upstream.of(url)
+                    Upstream.parse(url)
             except ValueError as error:
                 raise ValueError(f"upstream proxy {number}: {error}") from None
         if len(self.egresses) < len(proxies):
@@ -180,13 +180,13 @@ class Settings(SuiteSettings):
     def egresses(self) -> dict[str, str]:
         """The ways out by name: a proxy's URL, or empty for straight out. One at least."""
         proxies = filter(None, [self.fetcher_upstream_proxy, *self.fetcher_upstream_proxies])
-        found = dict((_DIRECT, "") if url == _DIRECT else (name_of(url), url) for url in proxies)
-        return found or {STRAIGHT: ""}
+        found = dict((_DIRECT, "") if url == _DIRECT else (egress_name(url), url) for url in proxies)
+        return found or {DIRECT: ""}
 
     @property
-    def access(self) -> Access:
+    def engine_options(self) -> EngineOptions:
         """How the engine gets at sites."""
-        return Access(
+        return EngineOptions(
             player_clients=self.fetcher_player_clients,
             po_token_url=self.fetcher_po_token_url,
             js_runtime=str(self.fetcher_js_runtime or ""),

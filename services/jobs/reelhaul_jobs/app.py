@@ -56,6 +56,7 @@ from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
@@ -89,21 +90,22 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        news, tokens = ChangeNotifier(hub, bus), Tokens(await store.key("tokens"))
+        token_key = await store.key("tokens")
+        news, tokens, page_tokens = ChangeNotifier(hub, bus), Tokens(token_key), PageTokens(token_key, now)
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
         watches = JobStreams(WatchedJobs(store, bus, hub, tokens, now), hub, tokens, now)
         moves = SqlStateEventStore(database)
         followings = FilterStreams(Feed(moves, hub, now), moves, hub, tokens, now)
         batches = Batches(store, news, now)
-        job_servicer = JobServicer(jobs, batches, watches, followings, tokens, now, retention)
+        job_servicer = JobServicer(jobs, batches, watches, followings, page_tokens, now, retention)
         downloads = DownloadServicer(job_servicer, probe)
         held_by = LeasesWithoutFencing if settings.mutant == "no-fence" else Leases
         swept_by = SweeperDisabled if settings.mutant == "no-sweeper" else Reaper
         lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
         scheduled = SqlScheduleStore(database)
         schedules = Schedules(scheduled, news, now, check_again)
-        schedule_servicer = ScheduleServicer(schedules, tokens, now, retention)
+        schedule_servicer = ScheduleServicer(schedules, page_tokens, now, retention)
         weights = settings.jobs_tenant_weights
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, hub=hub)
         loops = [

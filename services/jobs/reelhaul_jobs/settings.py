@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelhaul_jobs.model.sites import SiteLimits
+from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_runtime.settings import SuiteSettings
 
 

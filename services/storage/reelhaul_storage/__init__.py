@@ -1,1 +1,1 @@
-"""Storage: keeps artifacts, each content once, and hands them out again."""
+"""The storage service: keeps artifacts, each distinct content once, and serves their bytes."""

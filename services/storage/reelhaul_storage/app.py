@@ -1,25 +1,26 @@
-"""The storage service, put together: real things are chosen here and nowhere else."""
+"""Composition root of the storage service: builds its real objects."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul_runtime.identity import NoAuthentication
-from reelhaul_runtime.page_tokens import Pages
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
+from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage.api.storage import StorageServicer
-from reelhaul_storage.catalog.store import COMPONENT, SqlCatalogue
-from reelhaul_storage.disk.blobs import Disk
+from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
+from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.service.artifacts import Artifacts
-from reelhaul_storage.service.garbage_collector import Sweep, sweeping
+from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
 
@@ -27,58 +28,57 @@ _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].ful
 
 
 def utc_now() -> datetime:
-    """The time that the service goes by."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 @asynccontextmanager
 async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) -> AsyncIterator[int]:
-    """The storage service, from its first connection to its last goodbye; yields its port."""
+    """Run the storage service until the block exits; yield its port."""
     await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_storage")
     async with AsyncExitStack() as stack:
-        catalogue = await stack.enter_async_context(SqlCatalogue.open(settings.database_url))
-        blobs = await stack.enter_async_context(_blobs(settings))
-        sweep = Sweep(catalogue, blobs, now)
-        # Abstract to mypy alone: what is left out answers METHOD_UNSUPPORTED.
+        catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
+        blobs = await stack.enter_async_context(_open_blob_store(settings))
+        garbage_collector = GarbageCollector(catalog, blobs, now)
+        # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
         servicer = StorageServicer(  # type: ignore[abstract]
-            Uploads(catalogue, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
-            Artifacts(catalogue, blobs, sweep, now),
-            Pages(settings.suite_token, now),
+            Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
+            Artifacts(catalog, blobs, garbage_collector, now),
+            PageTokens(settings.suite_token, now),
             now,
             backend=blobs.backend,
             default_ttl=timedelta(days=settings.storage_default_ttl_days),
         )
-        await stack.enter_async_context(_in_background(sweep, settings.storage_sweep_seconds))
+        collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
+        await stack.enter_async_context(_in_background(collecting))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
                 [(storage_service_pb2_grpc.add_StorageServiceServicer_to_server, servicer, _SERVICE)],
                 authenticator=NoAuthentication(settings.suite_token),
-                checks={COMPONENT: catalogue.ping, "storage.backend": blobs.check},
+                checks={COMPONENT: catalog.ping, "storage.backend": blobs.check},
                 drain_seconds=settings.drain_seconds,
             )
         )
 
 
-def _blobs(settings: Settings) -> AbstractAsyncContextManager[Disk]:
+def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[DiskBlobStore]:
     url = urlsplit(settings.url)
     if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
         raise ValueError(
-            f"REELHAUL_STORAGE_URL={settings.url} is not served by this build: use file:///folder"
+            f"REELHAUL_STORAGE_URL={settings.url} is not supported by this build: use file:///folder"
         )
     reserve = settings.storage_reserve_bytes
-    return Disk.open(Path(unquote(url.path)), adopt_from=settings.adopt_dir, reserve=reserve)
+    return DiskBlobStore.open(Path(unquote(url.path)), adopt_from=settings.adopt_dir, reserve=reserve)
 
 
 @asynccontextmanager
-async def _in_background(sweep: Sweep, seconds: float) -> AsyncIterator[None]:
-    task = asyncio.create_task(sweeping(sweep, seconds))
+async def _in_background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine)
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancel_and_wait(task)
 
 
 @asynccontextmanager

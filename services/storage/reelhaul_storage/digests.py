@@ -1,4 +1,4 @@
-"""Digests: what content is known by. Size and SHA-256 name it, CRC32C checks it cheaply."""
+"""Content digests: size and SHA-256 identify content, CRC32C checks it cheaply."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import google_crc32c  # type: ignore[import-untyped, unused-ignore]
 
-#: SHA-256 of nothing.
+#: SHA-256 of empty content.
 EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Of one whole content; ``sha256`` in lower-case hex."""
+    """Digests of one complete content; ``sha256`` is lower-case hex."""
 
     size: int
     sha256: str
@@ -21,7 +21,7 @@ class Digests:
 
 
 class Hasher:
-    """Digests of content that comes in pieces. Blocks for as long as hashing takes."""
+    """Computes the digests of content that arrives in pieces. Blocks for as long as hashing takes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -29,23 +29,23 @@ class Hasher:
         self._crc32c = 0
 
     def update(self, content: bytes) -> None:
-        """Take in the next piece."""
+        """Add the next piece."""
         self.size += len(content)
         self._sha256.update(content)
         self._crc32c = google_crc32c.extend(self._crc32c, content)
 
     def digests(self) -> Digests:
-        """Of all that was taken in so far."""
+        """Return the digests of everything added so far."""
         return Digests(self.size, self._sha256.hexdigest(), self._crc32c)
 
 
 def crc32c(content: bytes) -> int:
-    """CRC32C (Castagnoli) of *content*; a millisecond for some ten megabytes."""
+    """Return the CRC32C (Castagnoli) of *content*; 10 MB take about a millisecond."""
     value: int = google_crc32c.value(content)
     return value
 
 
-def crc32c_more(begun: int, content: bytes) -> int:
-    """CRC32C of something whose CRC32C is *begun*, followed by *content*."""
-    value: int = google_crc32c.extend(begun, content)
+def extend_crc32c(crc: int, content: bytes) -> int:
+    """Return the CRC32C of data whose CRC32C is *crc* followed by *content*."""
+    value: int = google_crc32c.extend(crc, content)
     return value

@@ -1,4 +1,4 @@
-"""The failures of storage: what callers are told when bytes are not as they should be."""
+"""Errors of storage: subclasses of ReelhaulError with their reasons and metadata."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from reelhaul_runtime.errors import ReelhaulError
 
 
 class Expired(ReelhaulError):
-    """The bytes passed their expire_time."""
+    """The artifact or upload is past its expire_time."""
 
     def __init__(self, resource: str, expire_time: datetime) -> None:
-        when = expire_time.isoformat(timespec="seconds")
+        expired_at = expire_time.isoformat(timespec="seconds")
         super().__init__(
             ErrorReason.ARTIFACT_EXPIRED,
-            f"{resource} expired at {when}",
-            metadata={"resource": resource, "expireTime": when},
+            f"{resource} expired at {expired_at}",
+            metadata={"resource": resource, "expireTime": expired_at},
         )
 
 
 class EtagMismatch(ReelhaulError):
-    """The artifact is not the one that the caller has seen: read again."""
+    """The artifact has changed since the caller read it; the caller must read it again."""
 
     def __init__(self, resource: str, etag: str) -> None:
         super().__init__(
@@ -32,32 +32,34 @@ class EtagMismatch(ReelhaulError):
 
 
 class OffsetConflict(ReelhaulError):
-    """The write does not go on where the bytes end: go on from *persisted*."""
+    """The write does not start at the end of the staged bytes; the caller must resume from *persisted*."""
 
-    def __init__(self, text: str, persisted: int) -> None:
-        super().__init__(ErrorReason.WRITE_OFFSET_CONFLICT, text, metadata={"persistedSize": str(persisted)})
+    def __init__(self, message: str, persisted: int) -> None:
+        super().__init__(
+            ErrorReason.WRITE_OFFSET_CONFLICT, message, metadata={"persistedSize": str(persisted)}
+        )
 
 
 class ChecksumMismatch(ReelhaulError):
-    """The bytes are not those that the caller meant: write again from *offset*."""
+    """The bytes differ from the caller's checksum; the caller must write again from *offset*."""
 
-    def __init__(self, text: str, offset: int) -> None:
-        super().__init__(ErrorReason.WRITE_CHECKSUM_MISMATCH, text, metadata={"offset": str(offset)})
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(ErrorReason.WRITE_CHECKSUM_MISMATCH, message, metadata={"offset": str(offset)})
 
 
 class RangeInvalid(ReelhaulError):
-    """The range starts past the end."""
+    """The range starts after the last byte."""
 
     def __init__(self, size: int) -> None:
         super().__init__(
             ErrorReason.RANGE_INVALID,
-            f"the range starts past the end; there are {size} bytes",
+            f"the range starts after the end of the {size} bytes",
             metadata={"sizeBytes": str(size)},
         )
 
 
 class Corrupt(ReelhaulError):
-    """Stored bytes no longer match their digest."""
+    """Stored bytes are missing or no longer match their digest."""
 
     def __init__(self, resource: str) -> None:
         super().__init__(
@@ -68,23 +70,23 @@ class Corrupt(ReelhaulError):
 
 
 class TooLarge(ReelhaulError):
-    """More bytes than one artifact may have."""
+    """The content exceeds the size limit of one artifact."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
             ErrorReason.MEDIA_TOO_LARGE,
-            f"an artifact may have {limit} bytes at most",
+            f"an artifact may have at most {limit} bytes",
             metadata={"sizeBytes": str(size), "limitBytes": str(limit)},
         )
 
 
 class BackendUnavailable(ReelhaulError):
-    """The disk or the object store is full or does not answer."""
+    """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, text: str) -> None:
+    def __init__(self, backend: str, message: str) -> None:
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
-            text,
+            message,
             metadata={"backend": backend},
             retry_delay=timedelta(seconds=2),
         )

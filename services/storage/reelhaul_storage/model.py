@@ -1,4 +1,4 @@
-"""What is true of artifacts and uploads by themselves."""
+"""Model of storage: artifacts, uploads, and the rules about them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import EtagMismatch, Expired
 
-#: How long an unfinished write is kept after its last byte.
-UPLOAD_LIFE = timedelta(hours=24)
-#: How long a publisher may take between claiming a blob and committing its artifact.
-CLAIM_LIFE = timedelta(hours=1)
+#: How long an unfinished upload is kept after its last write.
+UPLOAD_LIFETIME = timedelta(hours=24)
+#: How long a writer may take from claiming a blob to committing its artifact.
+CLAIM_LIFETIME = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class NewArtifact:
-    """What a write becomes: all of an artifact that its maker chooses."""
+    """The attributes of an artifact that its writer chooses."""
 
     tenant: str
     expire_time: datetime
@@ -35,7 +35,7 @@ class NewArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One stored file. Its content never changes; *key* is where the bytes rest."""
+    """One stored file. Its content never changes; *key* is the key of its blob."""
 
     id: str
     tenant: str
@@ -57,96 +57,96 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """Its resource name."""
+        """The resource name."""
         return f"artifacts/{self.id}"
 
     @property
     def etag(self) -> str:
-        """Strong, quoted: of the content and of all that can be changed."""
+        """The strong etag, quoted; it covers the content and every mutable attribute."""
         return f'"{self.content.sha256[:16]}-{self.revision}"'
 
-    def match(self, etag: str) -> None:
-        """Raise ETAG_MISMATCH unless *etag* is empty or the present one."""
+    def check_etag(self, etag: str) -> None:
+        """Raise ETAG_MISMATCH unless *etag* is empty or current."""
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
 
-    def check_visible_to(self, who: Caller) -> None:
-        """Raise RESOURCE_NOT_FOUND unless *who* may know of it."""
-        if not who.suite and who.tenant != self.tenant:
+    def check_visible_to(self, caller: Caller) -> None:
+        """Raise RESOURCE_NOT_FOUND if *caller* is neither the suite nor of this tenant."""
+        if not caller.suite and caller.tenant != self.tenant:
             raise NotFound(self.name)
 
     def check_not_expired(self, now: datetime) -> None:
-        """Raise ARTIFACT_EXPIRED where it is past its time."""
+        """Raise ARTIFACT_EXPIRED if the artifact has expired."""
         if self.expire_time <= now:
             raise Expired(self.name, self.expire_time)
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An unfinished write, or one that was finished as *artifact* a short time ago."""
+    """A write: unfinished, or finished a short time ago as artifact *artifact_id*."""
 
     id: str
     draft: NewArtifact
     create_time: datetime
     expire_time: datetime
     total_size: int = 0
-    #: SHA-256 that the maker knew at the beginning, or empty.
+    #: SHA-256 that the writer announced, or empty.
     expected_sha256: str = ""
     direct: bool = False
     request_id: str = ""
-    #: Tells a repeated request from another one under the same request_id.
+    #: Digest of the request, to detect another request under the same request_id.
     request_digest: str = ""
-    #: The id of what it became, or empty.
-    artifact: str = ""
-    #: Checked content on its way to rest under *key*, or resting there: what is left of a
-    #: finish that broke off. None and empty where there was none.
-    claimed: Digests | None = None
-    key: str = ""
+    #: Empty until the upload is finished.
+    artifact_id: str = ""
+    #: The verified content that a finish claimed before it was interrupted, and the key of its
+    #: blob, published or about to be. None and empty if there is no claim.
+    claimed_content: Digests | None = None
+    claimed_key: str = ""
 
     @property
     def name(self) -> str:
-        """Its resource name."""
+        """The resource name."""
         return f"uploads/{self.id}"
 
     def check_not_expired(self, now: datetime) -> None:
-        """Raise ARTIFACT_EXPIRED where it was dropped."""
+        """Raise ARTIFACT_EXPIRED if the upload has expired."""
         if self.expire_time <= now:
             raise Expired(self.name, self.expire_time)
 
-    def check_visible_to(self, who: Caller) -> None:
-        """Raise RESOURCE_NOT_FOUND unless *who* may know of it."""
-        if not who.suite and who.tenant != self.draft.tenant:
+    def check_visible_to(self, caller: Caller) -> None:
+        """Raise RESOURCE_NOT_FOUND if *caller* is neither the suite nor of this tenant."""
+        if not caller.suite and caller.tenant != self.draft.tenant:
             raise NotFound(self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What the maker of content says that it is. An empty sha256 and a crc32c of None are unsaid."""
+class ExpectedChecksums:
+    """Checksums that the writer states for its content. Empty sha256 or None crc32c: not stated."""
 
     sha256: str = ""
     crc32c: int | None = None
 
-    def holds_for(self, content: Digests) -> bool:
-        """Whether *content* is what was meant."""
+    def match(self, content: Digests) -> bool:
+        """Return whether *content* has the stated checksums."""
         return self.sha256 in ("", content.sha256) and self.crc32c in (None, content.crc32c)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One piece of a write; *finish* is set on the last one of a write that ends with it."""
+    """One piece of a write; *finish* is set on the last one of a write that also finishes."""
 
     offset: int
     content: bytes
     crc32c: int | None = None
-    finish: Expected | None = None
+    finish: ExpectedChecksums | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which artifacts are wanted, and in which order.
+    """Filter, order and page of a list of artifacts.
 
-    ``equal`` names attributes of Artifact. ``after`` is the (order value, id) of the last
-    one seen, or None.
+    ``equal`` names attributes of Artifact. ``after`` is the cursor of the last artifact of the
+    previous page, or None.
     """
 
     limit: int
@@ -156,14 +156,14 @@ class Query:
     descending: bool = True
     after: tuple[datetime | int, str] | None = None
 
-    def place_of(self, artifact: Artifact) -> tuple[datetime | int, str]:
-        """Where *artifact* stands in this order."""
+    def cursor(self, artifact: Artifact) -> tuple[datetime | int, str]:
+        """Return the position of *artifact* in this order: (order value, id)."""
         value: datetime | int
         value = artifact.content.size if self.order == "size" else getattr(artifact, self.order)
         return value, artifact.id
 
 
-def artifact_of(
+def build_artifact(
     upload: Upload,
     content: Digests,
     key: str,
@@ -172,7 +172,7 @@ def artifact_of(
     now: datetime,
     verify_time: datetime | None = None,
 ) -> Artifact:
-    """What *upload* becomes once *content* rests under *key*, verified then or *now*."""
+    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time* or *now*."""
     draft = upload.draft
     return Artifact(
         id=id,

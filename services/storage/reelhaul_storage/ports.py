@@ -1,4 +1,4 @@
-"""What storage needs of the world: a catalogue of what there is, and a place for bytes."""
+"""Ports of storage: the catalog of artifacts and uploads, and the store of their bytes."""
 
 from __future__ import annotations
 
@@ -11,164 +11,177 @@ from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import Artifact, Query, Upload
 
 
-class Staged(Protocol):
-    """An open write: the only one of its upload."""
+class StagedWriter(Protocol):
+    """The only open writer of one upload."""
 
     async def write(self, content: bytes) -> None:
-        """Append *content*; it may still be on its way to the disk afterwards."""
+        """Append *content*; it may reach the disk after this returns."""
 
     async def persist(self) -> int:
-        """Return the size once all that was written is safe on disk."""
+        """Make everything written durable; return the size."""
 
 
 class BlobStore(Protocol):
-    """Where bytes rest: first staged by upload, then published under a key, for ever the same.
+    """Stores immutable blobs by key. Bytes are first staged for an upload, then published under a key.
 
-    Every method raises STORAGE_UNAVAILABLE while the store is full or does not answer.
+    Every method raises STORAGE_UNAVAILABLE if the store is full or does not respond.
     """
 
     @property
     def backend(self) -> str:
-        """What Artifact.backend says: ``local`` or ``s3``."""
+        """The value of Artifact.backend: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[Staged]:
-        """Write on from *offset*.
+    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
+        """Open *upload* for appending at *offset*.
 
-        WRITE_OFFSET_CONFLICT unless exactly that many bytes are staged, or while another
-        writer is at it. On leaving, however it ends, what reached the disk stays staged.
+        Raises WRITE_OFFSET_CONFLICT unless exactly *offset* bytes are staged, and while another
+        writer is active. However the block ends, bytes that reached the disk stay staged.
         """
 
     async def staged_size(self, upload: str) -> int:
-        """Bytes of *upload* that are safe on disk; 0 where there is none such."""
+        """Return the number of durable staged bytes of *upload*; 0 if there are none."""
 
-    async def digests(self, upload: str) -> Digests:
-        """Of all that is staged; of nothing where nothing is."""
+    async def hash_staged(self, upload: str) -> Digests:
+        """Return the digests of all staged bytes; those of empty content if nothing is staged."""
 
-    def look_ahead(self, upload: str, path: str) -> None:
-        """*upload* is going to adopt the file at *path*: read it, so that its digests are known then.
+    def prehash(self, upload: str, path: str) -> None:
+        """Start hashing the file at *path*, which *upload* is going to adopt.
 
-        Returns at once, takes nothing and never fails; ``discard`` ends it. A file that is not
-        as it was read when it is adopted is read again.
+        Returns at once, takes nothing over and never raises; ``discard`` cancels it. If the file
+        has changed by the time it is adopted, it is hashed again.
         """
 
     async def adopt(self, upload: str, path: str) -> None:
-        """Stage the file at *path* in the shared folder instead of what was staged.
+        """Stage the file at *path* in the shared folder, in place of what was staged.
 
-        The file is no longer written to by then. FIELD_INVALID where *path* leads out of
-        the folder, through a link, or to no plain file.
+        Nobody may write to the file any more. Raises FIELD_INVALID if *path* leads out of the
+        folder, through a link, or to anything but a regular file.
         """
 
     async def publish(self, upload: str, key: str, size: int) -> None:
-        """Let what is staged rest under *key*, at once and durably; staged it is no more.
+        """Move the *size* staged bytes to *key*, atomically and durably; nothing stays staged.
 
-        Where *key* rests already, its content being the same, that is enough.
+        A blob already published under *key* has the same content and may be replaced.
+        Raises WRITE_OFFSET_CONFLICT if another number of bytes is staged.
         """
 
     async def discard(self, upload: str) -> None:
-        """Drop what is staged; nothing staged is no error."""
+        """Delete what is staged. Nothing staged is not an error."""
 
     async def size(self, key: str) -> int | None:
-        """Bytes that rest under *key*; None where nothing does."""
+        """Return the size of blob *key*; None if it does not exist."""
 
     def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
-        """The bytes of *key* from *offset* on, in pieces of at most 512 KiB, *length* in all.
+        """Stream *length* bytes of blob *key* from *offset*, in pieces of at most 512 KiB.
 
-        EOFError where they are not all there, KeyError where *key* does not rest here. A
-        read that has begun survives ``delete``.
+        Raises KeyError if *key* does not exist and EOFError if the blob ends too early. A read
+        that has started survives ``delete``.
         """
 
     async def delete(self, key: str) -> None:
-        """Forget *key*; forgetting what was never there is no error."""
+        """Delete blob *key*. Deleting a missing key is not an error."""
 
-    def staged(self, before: datetime) -> AsyncIterator[str]:
-        """Uploads with something staged that was last written *before*."""
+    def list_staged(self, before: datetime) -> AsyncIterator[str]:
+        """Iterate over the uploads whose staged bytes were last written *before*."""
 
-    def keys(self, before: datetime) -> AsyncIterator[str]:
-        """Keys that were published *before*."""
+    def list_keys(self, before: datetime) -> AsyncIterator[str]:
+        """Iterate over the keys published *before*."""
 
     async def check(self) -> None:
-        """Return if bytes can be written and read now."""
+        """Write and read some bytes; return if that works."""
 
 
-class Catalogue(Protocol):
-    """What there is: artifacts, uploads, and which bytes they mean.
+class Catalog(Protocol):
+    """Stores artifacts, uploads, and which blobs they reference.
 
-    Each method is one transaction. A blob that the last artifact left is *doomed*: its
-    key is never used again, and its bytes can be deleted at leisure.
+    Each method is one transaction. A blob that loses its last reference is *doomed*: its key is
+    never used again, and its bytes may be deleted at any later time.
     """
 
     async def add_upload(self, upload: Upload) -> Upload:
-        """Remember *upload*. The one made before under the same tenant and request_id is
-        returned in its place; REQUEST_ID_REUSED if that was another request."""
+        """Insert *upload*, or return the earlier one with the same tenant and request_id.
 
-    async def upload(self, id: str) -> Upload:  # noqa: A002
-        """RESOURCE_NOT_FOUND if there is none such."""
+        Raises REQUEST_ID_REUSED if the earlier one was another request.
+        """
 
-    async def uploads(
+    async def get_upload(self, id: str) -> Upload:  # noqa: A002
+        """Return the upload. Raises RESOURCE_NOT_FOUND."""
+
+    async def list_uploads(
         self, tenant: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> list[Upload]:
-        """Unfinished ones, the oldest first, those past (create_time, id) *after*."""
+        """Return unfinished uploads, oldest first, that follow (create_time, id) *after*.
 
-    async def keep_upload(self, id: str, until: datetime) -> None:  # noqa: A002
-        """Put off its end; nothing where it is gone."""
-
-    async def remove_uploads(self, ids: Iterable[str]) -> None:
-        """Forget them; those gone already are no error."""
-
-    async def claim(self, upload: str, content: Digests, key: str, now: datetime, until: datetime) -> str:
-        """The key for *content* of *upload*: the one it rests under, else *key*, now taken.
-
-        No deletion dooms it before *until*, or before ``finish``.
+        Of all tenants if *tenant* is None.
         """
 
-    async def finish(self, upload: str, artifact: Artifact) -> Artifact:
-        """Make *artifact* of the upload, its bytes being safe under its key.
+    async def extend_upload(self, id: str, until: datetime) -> None:  # noqa: A002
+        """Set the expiry of an upload to *until*. A missing upload is not an error."""
 
-        The one that the upload became before, if it did. STORAGE_UNAVAILABLE where the
-        claim had lapsed and the bytes are gone: write them again.
+    async def delete_uploads(self, ids: Iterable[str]) -> None:
+        """Delete uploads. Missing ones are not an error."""
+
+    async def claim_blob(
+        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+    ) -> str:
+        """Claim a blob for *content* of *upload* and return its key.
+
+        That is the key of the existing blob with this content, or else *key*. The blob is not
+        doomed before *until* or ``finish_upload``.
         """
 
-    async def finish_known(
+    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
+        """Insert *artifact*, whose bytes are published, and mark *upload* as finished.
+
+        Returns the existing artifact if the upload was finished before. Raises
+        STORAGE_UNAVAILABLE if the claim lapsed and the blob is gone: the caller must write again.
+        """
+
+    async def finish_from_stored(
         self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
     ) -> Artifact | None:
-        """As claim and finish in one, without bytes: *make* is given what the upload's
-        tenant has stored under *sha256*. None if that is nothing."""
+        """Finish *upload* with a blob that its tenant already stores under *sha256*.
 
-    async def artifact(self, id: str) -> Artifact:  # noqa: A002
-        """RESOURCE_NOT_FOUND if there is none such."""
-
-    async def artifacts(self, query: Query) -> list[Artifact]:
-        """What *query* asks for."""
-
-    async def find(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
-        """Digest -> id of an artifact of *tenant* that has this content and is alive."""
-
-    async def change(self, id: str, change: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
-        """Put in its place what *change* makes of the present one; what it raises undoes all."""
-
-    async def remove(self, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime) -> None:
-        """Forget them all, or none where one is missing (RESOURCE_NOT_FOUND) or *check* raises.
-
-        Blobs that nothing means any more are doomed.
+        *make* receives the content and key of that blob. Returns None if there is no such blob.
         """
 
-    async def expired_uploads(self, now: datetime, limit: int) -> list[str]:
-        """Uploads past their time."""
+    async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
+        """Return the artifact. Raises RESOURCE_NOT_FOUND."""
 
-    async def expire(self, now: datetime, limit: int) -> int:
-        """Forget artifacts past their time, at most *limit*; how many they were."""
+    async def list_artifacts(self, query: Query) -> list[Artifact]:
+        """Return the artifacts that match *query*."""
 
-    async def doom_unused(self, before: datetime, now: datetime, limit: int) -> None:
-        """Doom blobs claimed *before* and used by nothing: their writer died."""
+    async def find_by_sha256(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
+        """Return digest -> id of an unexpired artifact of *tenant* with that content."""
 
-    async def doomed(self, limit: int) -> list[str]:
-        """Keys whose bytes may be deleted."""
+    async def update_artifact(self, id: str, change: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
+        """Replace the artifact by what *change* returns. An exception from *change* rolls back."""
 
-    async def forget(self, keys: Iterable[str]) -> None:
-        """Their bytes are deleted."""
+    async def delete_artifacts(
+        self, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime
+    ) -> None:
+        """Delete all artifacts in *ids*, and doom the blobs that lose their last reference.
 
-    async def known_keys(self, keys: Iterable[str]) -> set[str]:
-        """Those of *keys* that are catalogued, doomed or not."""
+        Deletes none if one is missing (RESOURCE_NOT_FOUND) or if *check* raises for one.
+        """
 
-    async def known_uploads(self, ids: Iterable[str]) -> set[str]:
-        """Those of *ids* that are catalogued and not finished."""
+    async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
+        """Return ids of expired uploads."""
+
+    async def delete_expired_artifacts(self, now: datetime, limit: int) -> int:
+        """Delete at most *limit* expired artifacts; return how many were deleted."""
+
+    async def doom_unused_blobs(self, before: datetime, now: datetime, limit: int) -> None:
+        """Doom unreferenced blobs that were claimed *before*: their writers have died."""
+
+    async def list_doomed_keys(self, limit: int) -> list[str]:
+        """Return keys whose bytes may be deleted."""
+
+    async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
+        """Remove doomed *keys* whose bytes have been deleted."""
+
+    async def find_known_keys(self, keys: Iterable[str]) -> set[str]:
+        """Return the subset of *keys* that is in the catalog, doomed or not."""
+
+    async def find_unfinished_uploads(self, ids: Iterable[str]) -> set[str]:
+        """Return the subset of *ids* that are unfinished uploads in the catalog."""

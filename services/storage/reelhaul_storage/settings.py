@@ -1,4 +1,4 @@
-"""What the storage service is told from outside, as ``REELHAUL_*``."""
+"""Settings of the storage service, read from ``REELHAUL_*``."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from reelhaul_runtime.settings import SuiteSettings
 
 
 class Settings(SuiteSettings):
-    """The suite's settings and those of storage."""
+    """The suite's settings plus those of storage."""
 
-    #: Where bytes rest: ``file:///folder``. Empty: ``artifacts`` in the data folder.
+    #: Where blobs are stored: ``file:///folder``. Empty: ``artifacts`` in the data folder.
     storage_url: str = ""
-    #: Where the catalogue rests. Empty: ``storage.db`` in the data folder.
+    #: Database of the catalog. Empty: ``storage.db`` in the data folder.
     storage_database_url: str = Field(default="", repr=False)
-    #: The folder shared with fetchers, from which FinishUpload may take files over. Unset:
-    #: ``work`` in the data folder.
+    #: Folder shared with the fetchers; FinishUpload may adopt files from it. Unset: ``work`` in the
+    #: data folder.
     storage_adopt_dir: Path | None = None
-    #: Days that an artifact stays for which no expiry was asked.
+    #: Days until an artifact expires if its writer sets no expiry.
     storage_default_ttl_days: float = Field(default=7, gt=0)
-    #: Largest artifact.
+    #: Maximum size of one artifact.
     storage_max_artifact_bytes: int = Field(default=256 << 30, gt=0)
-    #: Bytes of the disk that are left free: below, nothing new is taken.
+    #: Free disk space that storage leaves unused: with less than this free, writes are rejected.
     storage_reserve_bytes: int = Field(default=256 << 20, ge=0)
-    #: Seconds between two sweeps of what has expired.
+    #: Seconds between two garbage collections.
     storage_sweep_seconds: float = Field(default=30, gt=0)
 
     @property
     def url(self) -> str:
-        """Where bytes rest, default filled in."""
+        """``storage_url`` or its default."""
         return self.storage_url or f"file://{self.data_dir.resolve()}/artifacts"
 
     @property
     def database_url(self) -> str:
-        """Where the catalogue rests, default filled in."""
+        """``storage_database_url`` or its default."""
         return self.storage_database_url or f"sqlite:///{self.data_dir.resolve()}/storage.db"
 
     @property
     def adopt_dir(self) -> Path:
-        """The folder shared with fetchers, default filled in."""
+        """``storage_adopt_dir`` or its default."""
         return self.storage_adopt_dir or self.data_dir.resolve() / "work"

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#reelhaul/fetcher/v1/extractor.proto\x12\x13reelhaul.fetcher.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\"\xb2\x01\n\tExtractor\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05hosts\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x62roken\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03:J\xea\x41G\n\x16reelhaul.dev/Extractor\x12\x16\x65xtractors/{extractor}*\nextractors2\textractorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#reelhaul/fetcher/v1/extractor.proto\x12\x13reelhaul.fetcher.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\"\xb4\x01\n\tExtractor\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x05hosts\x18\x03 \x03(\tB\x06\x18\x01\xe2\x41\x01\x03\x12\x14\n\x06\x62roken\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03:J\xea\x41G\n\x16reelhaul.dev/Extractor\x12\x16\x65xtractors/{extractor}*\nextractors2\textractorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTRACTOR'].fields_by_name['display_name']._loaded_options = None
   _globals['_EXTRACTOR'].fields_by_name['display_name']._serialized_options = b'\342A\001\003'
   _globals['_EXTRACTOR'].fields_by_name['hosts']._loaded_options = None
-  _globals['_EXTRACTOR'].fields_by_name['hosts']._serialized_options = b'\342A\001\003'
+  _globals['_EXTRACTOR'].fields_by_name['hosts']._serialized_options = b'\030\001\342A\001\003'
   _globals['_EXTRACTOR'].fields_by_name['broken']._loaded_options = None
   _globals['_EXTRACTOR'].fields_by_name['broken']._serialized_options = b'\342A\001\003'
   _globals['_EXTRACTOR']._loaded_options = None
   _globals['_EXTRACTOR']._serialized_options = b'\352AG\n\026reelhaul.dev/Extractor\022\026extractors/{extractor}*\nextractors2\textractor'
   _globals['_EXTRACTOR']._serialized_start=121
-  _globals['_EXTRACTOR']._serialized_end=299
+  _globals['_EXTRACTOR']._serialized_end=301
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -37,10 +42,9 @@ class Extractor(_message.Message):
     broken: _builtins.bool
     """Whether the engine marks it as broken in this version."""
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hosts that it takes, at most 100, without "www."; their subdomains may be taken too.
-        "*" as the last label is any ending, "*" alone any host.
-        """
+        """Always empty: yt-dlp states no hosts, only regular expressions."""
 
     def __init__(
         self,

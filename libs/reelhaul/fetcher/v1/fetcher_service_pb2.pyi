@@ -391,8 +391,8 @@ class ListExtractorsRequest(_message.Message):
     page_token: _builtins.str
     """From the previous page, the other fields being the same; empty means the first."""
     search: _builtins.str
-    """Only those with this in their name, display_name or one of their hosts, whatever the
-    case; at most 100 characters. "youtu.be" answers whether such a URL is known.
+    """Only those with this text in their name or display_name, ignoring case; at most 100
+    characters.
     """
     def __init__(
         self,

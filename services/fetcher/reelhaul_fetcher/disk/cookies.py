@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelhaul_fetcher.model.cookies import NAME, Jar, normal, parsed, unknown
+from reelhaul_fetcher.model.cookies import NAME, CookieJar, cookies_unknown, parse, with_header
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -23,11 +23,11 @@ _SEALED, _REFUSED = ".cookies", ".refused"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredCookies:
     """What is told of kept cookies; *jar* None where no key of ours opens them."""
 
     name: str
-    jar: Jar | None
+    jar: CookieJar | None
     added: datetime | None = None
     #: What the site said when it refused them; empty where it takes them, as far as is known.
     refused: str = ""
@@ -40,15 +40,15 @@ class CookieFolder:
         self._place = place
         self._box = _box(keys)
 
-    def jar(self, name: str, tenant: str) -> Jar:
+    def get(self, name: str, tenant: str) -> CookieJar:
         """As ``ports.Cookies.jar``."""
         kept = self._kept(name) if NAME.fullmatch(name) else None
-        if kept is None or kept.jar is None or not kept.jar.serves(tenant):
+        if kept is None or kept.jar is None or not kept.jar.is_allowed_for(tenant):
             log.warning("cookies were asked for in vain", extra={"cookies": name, "tenant": tenant})
-            raise unknown(name)
+            raise cookies_unknown(name)
         return kept.jar
 
-    def noted(self, name: str, refused: str) -> None:
+    def record_result(self, name: str, refused: str) -> None:
         """As ``ports.Cookies.noted``."""
         path = self._place / f"{name}{_REFUSED}"
         with suppress(OSError):
@@ -58,12 +58,12 @@ class CookieFolder:
                 log.warning("cookies refused", extra={"cookies": name, "why": refused})
                 path.write_text(refused[:500])
 
-    def add(self, name: str, text: str, tenants: Sequence[str]) -> Jar:
+    def add(self, name: str, text: str, tenants: Sequence[str]) -> CookieJar:
         """Keep *text* as *name*, in the place of what was there. Raises ValueError where it is none."""
         if not NAME.fullmatch(name):
             raise ValueError("a name is made of a-z, 0-9, _ and -")
-        parsed(text)
-        jar = Jar(name, normal(text), tuple(tenants))
+        parse(text)
+        jar = CookieJar(name, with_header(text), tuple(tenants))
         added = datetime.now(UTC).isoformat()
         told = {"name": name, "tenants": jar.tenants, "added": added, "text": jar.text}
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ class CookieFolder:
         with open(descriptor, "wb") as file:
             file.write(self._box.encrypt(json.dumps(told).encode()))
         fresh.replace(path)
-        self.noted(name, "")
+        self.record_result(name, "")
         return jar
 
     def remove(self, name: str) -> bool:
@@ -81,15 +81,15 @@ class CookieFolder:
         if not NAME.fullmatch(name) or not (path := self._place / f"{name}{_SEALED}").exists():
             return False
         path.unlink()
-        self.noted(name, "")
+        self.record_result(name, "")
         return True
 
-    def kept(self) -> list[Kept]:
+    def list(self) -> list[StoredCookies]:
         """All that there are, by name."""
         names = sorted(path.stem for path in self._place.glob(f"*{_SEALED}") if NAME.fullmatch(path.stem))
         return [kept for name in names if (kept := self._kept(name))]
 
-    def _kept(self, name: str) -> Kept | None:
+    def _kept(self, name: str) -> StoredCookies | None:
         from cryptography.fernet import InvalidToken
 
         try:
@@ -102,12 +102,12 @@ class CookieFolder:
         try:
             told: dict[str, Any] = json.loads(self._box.decrypt(sealed))
         except InvalidToken:
-            return Kept(name, None, refused=refused)
+            return StoredCookies(name, None, refused=refused)
         # A file that was renamed would give one tenant another's session.
         if told["name"] != name:
-            return Kept(name, None)
-        jar = Jar(name, told["text"], tuple(told["tenants"]))
-        return Kept(name, jar, datetime.fromisoformat(told["added"]), refused)
+            return StoredCookies(name, None)
+        jar = CookieJar(name, told["text"], tuple(told["tenants"]))
+        return StoredCookies(name, jar, datetime.fromisoformat(told["added"]), refused)
 
 
 def _box(keys: Sequence[str]) -> MultiFernet:

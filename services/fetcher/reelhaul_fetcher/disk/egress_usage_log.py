@@ -17,7 +17,7 @@ class EgressUsageLog:
     def __init__(self, place: Path) -> None:
         self._place = place
 
-    def carried(self, day: date) -> Mapping[str, int]:
+    def read(self, day: date) -> Mapping[str, int]:
         """Bytes by egress; the files of other days are removed."""
         self._place.mkdir(parents=True, exist_ok=True)
         for old in self._place.glob(f"{_PREFIX}????-??-??.log"):

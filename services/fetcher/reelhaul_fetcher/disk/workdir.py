@@ -33,7 +33,7 @@ class WorkDirs:
         self._disk_free = disk_free or _disk_free
         place.mkdir(parents=True, exist_ok=True)
 
-    def make(self, job: str, epoch: int) -> Path:
+    def create(self, job: str, epoch: int) -> Path:
         """As ``ports.Scratch.make``."""
         folder = self._folder(job, epoch)
         try:

@@ -1,1 +1,1 @@
-"""Guard: the only way out for a fetch; decides which addresses it may reach, and counts what passes."""
+"""Guard: the proxy process that decides which addresses a fetch may reach, and counts its traffic."""

@@ -1,4 +1,4 @@
-"""Which addresses a fetch may reach: pure rules, so that no URL, redirect or DNS answer leads inside."""
+"""Address rules: which hosts and addresses a fetch may reach. Pure functions, no sockets."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from reelhaul_fetcher.guard.errors import Refused
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: Ports of every public address; others must be configured.
+#: Allowed on every public address; other ports must be configured.
 WEB_PORTS = frozenset({80, 443})
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be reached: global unicast on the web's ports, and what the operator lets through besides."""
+    """Allowed destinations: global unicast addresses on web ports, and what the operator adds."""
 
-    #: Networks of the operator's own that fetches may reach, on any port.
+    #: Networks of the operator that fetches may reach, on any port.
     allow_networks: tuple[Network, ...] = ()
     ports: frozenset[int] = WEB_PORTS
 
     @classmethod
-    def of(cls, allow_networks: Iterable[str] = (), extra_ports: Iterable[int] = ()) -> Rules:
-        """Rules from their written form. Raises ValueError that names the network or port that is wrong."""
+    def parse(cls, allow_networks: Iterable[str] = (), extra_ports: Iterable[int] = ()) -> Rules:
+        """Parse CIDR networks and ports. Raises ValueError that names the invalid one."""
         ports = WEB_PORTS | frozenset(extra_ports)
         for port in ports:
             if not 0 < port < 65536:
@@ -34,26 +34,26 @@ class Rules:
         return cls(tuple(ip_network(text.strip()) for text in allow_networks), ports)
 
     def check(self, addresses: Iterable[Address], port: int) -> None:
-        """Raise ``Refused`` unless every one of *addresses* may be reached at *port*.
+        """Raise ``Refused`` unless all *addresses* may be reached on *port*.
 
-        One forbidden address condemns the whole answer: an honest site has no reason to name it.
+        One forbidden address refuses the whole DNS answer: an honest site has no reason to list it.
         """
-        for address in map(unmapped, addresses):
+        for address in map(unmap, addresses):
             if address in _METADATA:
                 raise Refused("metadata")
             if any(address in network for network in self.allow_networks):
                 continue
-            if forbidden := not_global(address):
-                raise Refused(forbidden)
+            if reason := non_global_reason(address):
+                raise Refused(reason)
             if port not in self.ports:
                 raise Refused("port")
 
 
-def literal(host: str) -> Address | None:
-    """The address that *host* (of a URL, IPv6 in brackets) writes out; None when it is a name.
+def parse_host(host: str) -> Address | None:
+    """Return the address literal in *host* (of a URL, IPv6 in brackets); None if it is a name.
 
-    Raises ``Refused`` for what resolvers read in more than one way: decimal, octal, hexadecimal and
-    short forms of IPv4, zones, and what is no host at all.
+    Raises ``Refused`` for everything that resolvers interpret differently: decimal, octal, hexadecimal
+    and short forms of IPv4, zones, and invalid host names.
     """
     if host.startswith("[") and host.endswith("]"):
         return _ipv6(host[1:-1])
@@ -67,21 +67,21 @@ def literal(host: str) -> Address | None:
         raise Refused("number") from None
 
 
-def unmapped(address: Address) -> Address:
-    """*address*, or the IPv4 address that the kernel would take it for."""
+def unmap(address: Address) -> Address:
+    """Return the IPv4 address of an IPv4-mapped one, as the kernel does; any other *address* as it is."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
 
-def not_global(address: Address) -> str:
-    """Why *address* is not global unicast, through every tunnel that it may name; empty when it is."""
-    address = unmapped(address)
+def non_global_reason(address: Address) -> str:
+    """Return why *address* is not global unicast, looking into tunnel addresses; empty if it is."""
+    address = unmap(address)
     if isinstance(address, IPv4Address):
-        return next((why for why, network in _IPV4 if address in network), "")
-    if carried := _carried(address):
-        return next(filter(None, map(not_global, carried)), "")
-    known = next((why for why, network in _IPV6 if address in network), "")
-    return known or ("" if address in _GLOBAL_IPV6 else "reserved")
+        return next((reason for reason, network in _IPV4 if address in network), "")
+    if embedded := _embedded_ipv4(address):
+        return next(filter(None, map(non_global_reason, embedded)), "")
+    reason = next((reason for reason, network in _IPV6 if address in network), "")
+    return reason or ("" if address in _GLOBAL_IPV6 else "reserved")
 
 
 def _ipv6(text: str) -> IPv6Address:
@@ -93,8 +93,8 @@ def _ipv6(text: str) -> IPv6Address:
         raise Refused("host") from None
 
 
-def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses at which packets for *address* may come out."""
+def _embedded_ipv4(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """Return the IPv4 addresses that packets for *address* may reach through 6to4, Teredo or NAT64."""
     if address.sixtofour:
         return (address.sixtofour,)
     if address.teredo:
@@ -106,15 +106,17 @@ def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
 
 def _table(**networks: str) -> tuple[tuple[str, Network], ...]:
     return tuple(
-        (why.replace("_", "-"), ip_network(text)) for why, texts in networks.items() for text in texts.split()
+        (reason.replace("_", "-"), ip_network(text))
+        for reason, texts in networks.items()
+        for text in texts.split()
     )
 
 
-# Underscores are no host names, but content networks use them; a final dot is the root.
+# Host names have no underscores, but content networks use them. A final dot is the DNS root.
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*", re.ASCII)
 
-# Written out, not taken from `is_global`: its answers differ between releases of Python.
+# A table of our own: the results of `is_global` differ between Python releases.
 _IPV4 = _table(
     unspecified="0.0.0.0/8",
     loopback="127.0.0.0/8",
@@ -135,15 +137,15 @@ _IPV6 = _table(
     documentation="2001:db8::/32 3fff::/20",
     benchmarking="2001:2::/48",
     multicast="ff00::/8",
-    # Local-use NAT64 has no fixed place for the IPv4 address, so it cannot be looked through.
+    # Local-use NAT64 has no fixed position for the IPv4 address, so it cannot be unwrapped.
     nat64="64:ff9b:1::/48",
     reserved="2001::/23",
 )
 _GLOBAL_IPV6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
-#: Where clouds hand out credentials, some of them on public addresses: never let through, not even
-#: by an allowed network that spans them.
+#: Metadata services of clouds, some on public addresses: they hand out credentials, so they are always
+#: refused, even inside an allowed network.
 _METADATA = frozenset(
     [
         IPv4Address("169.254.169.254"),

@@ -1,4 +1,4 @@
-"""One client's connection: each request on it is read, judged and carried by itself."""
+"""One client's connection to the guard: every request on it is authenticated and checked on its own."""
 
 from __future__ import annotations
 
@@ -17,90 +17,93 @@ from reelhaul_fetcher.guard.session import NULL_SESSION, ProxySession
 
 
 class Connection:
-    """Takes requests from *client* until one side has enough. Passes are found through *account_of*."""
+    """Serves the requests of *client*. *find_session* returns the open session of a name."""
 
     def __init__(
-        self, client: BufferedSocket, dialer: Dialer, account_of: Callable[[str], ProxySession | None]
+        self, client: BufferedSocket, dialer: Dialer, find_session: Callable[[str], ProxySession | None]
     ) -> None:
-        #: Whose it is, from the first request that showed an open pass.
-        self.account: ProxySession | None = None
-        self.began = time.monotonic()
+        #: Set by the first request with valid credentials.
+        self.session: ProxySession | None = None
+        self.opened_at = time.monotonic()
         self._client = client
         self._dialer = dialer
-        self._account_of = account_of
-        self._carrier: Forwarder | None = None
+        self._find_session = find_session
+        self._forwarder: Forwarder | None = None
 
     @property
-    def moved(self) -> float:
-        """Monotonic time at which bytes last moved, on either side."""
-        return max(self._client.moved, self._carrier.moved if self._carrier else 0.0)
+    def last_activity(self) -> float:
+        """Monotonic time of the last byte on either side."""
+        return max(self._client.last_activity, self._forwarder.last_activity if self._forwarder else 0.0)
 
     async def serve(self) -> None:
-        """Carry request after request; returns when the connection is closed."""
+        """Serve requests until the connection is closed."""
         try:
-            while await self._exchange():
+            while await self._serve_request():
                 pass
         except OSError:
             self._client.abort()
         except asyncio.CancelledError:
-            # Idle, out of time, or the pass was closed.
+            # The connection was idle, or its session has ended.
             self._client.abort()
             raise
         except Exception:
-            # A fault of ours costs this connection, not everyone's.
+            # A bug of the guard costs this connection, not all of them.
             traceback.print_exc()
             self._client.abort()
         finally:
-            if self._carrier:
-                self._carrier.leave()
+            if self._forwarder:
+                self._forwarder.close()
             self._client.close()
 
-    async def _exchange(self) -> bool:
-        """Carry one request, or answer why not; whether another may follow."""
+    async def _serve_request(self) -> bool:
+        """Forward one request or answer with an error; return whether another one may follow."""
         host = ""
         try:
-            head = await self._client.head(_HEAD_LIMIT)
+            head = await self._client.read_head(_HEAD_LIMIT)
             if not head:
                 return False
             request = parse_request(head)
             host = request.host
-            carrier = self._admit(request)
-            if carrier is None:
+            forwarder = self._authenticate(request)
+            if forwarder is None:
                 return await self._close_with(error_responses.proxy_auth_required())
-            return await carrier.carry(request)
+            return await forwarder.forward(request)
         except Malformed as malformed:
-            self._note(host, malformed.why)
-            return await self._close_with(error_responses.malformed(malformed.why))
+            self._record_refusal(host, malformed.reason)
+            return await self._close_with(error_responses.malformed(malformed.reason))
         except Refused as refused:
-            self._note(host, refused.why)
-            return await self._close_with(error_responses.refused(refused.why))
+            self._record_refusal(host, refused.reason)
+            return await self._close_with(error_responses.refused(refused.reason))
         except Unreachable as unreachable:
-            return await self._close_with(error_responses.failed(unreachable.why, unreachable.status))
+            return await self._close_with(error_responses.unreachable(unreachable.reason, unreachable.status))
 
-    def _admit(self, request: Request) -> Forwarder | None:
-        """The carrier for *request*, if it shows an open pass: the same one on all of a connection."""
+    def _authenticate(self, request: Request) -> Forwarder | None:
+        """Return the forwarder for *request*, None without valid credentials.
+
+        A connection belongs to one session: requests of another one are not authenticated.
+        """
         name, secret = request.credentials()
-        account = self._account_of(name)
-        if not (account or NULL_SESSION).verify_secret(secret) or account is None:
+        session = self._find_session(name)
+        if not (session or NULL_SESSION).verify_secret(secret) or session is None:
             return None
-        if self.account not in (None, account):
+        if self.session not in (None, session):
             return None
         task = asyncio.current_task()
         assert task
-        self.account = account
-        account.enter(task)
-        self._carrier = self._carrier or Forwarder(self._client, self._dialer, account)
-        return self._carrier
+        self.session = session
+        session.add_connection(task)
+        self._forwarder = self._forwarder or Forwarder(self._client, self._dialer, session)
+        return self._forwarder
 
-    def _note(self, host: str, why: str) -> None:
-        if self.account and why != "byte-budget":  # the account has noted that itself
-            self.account.refuse(host, why)
+    def _record_refusal(self, host: str, reason: str) -> None:
+        if self.session and reason != "byte-budget":  # the session records that one itself
+            self.session.usage.add_refusal(host, reason)
 
-    async def _close_with(self, answer: bytes) -> bool:
-        if self._carrier and self._carrier.answering:
+    async def _close_with(self, response: bytes) -> bool:
+        if self._forwarder and self._forwarder.responding:
             self._client.abort()
         else:
-            await self._client.send(answer)
+            await self._client.send(response)
             await self._client.linger()
         return False
 

@@ -1,4 +1,4 @@
-"""The way out: a name is resolved once, all its addresses are checked, and one of those is connected to."""
+"""Opens connections to sites: resolves a name once, checks all its addresses, connects to one of those."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
-from reelhaul_fetcher.guard.addresses import Address, Rules, literal, unmapped
+from reelhaul_fetcher.guard.addresses import Address, Rules, parse_host, unmap
 from reelhaul_fetcher.guard.errors import Unreachable
 
-#: The addresses of a name, as text. Raises OSError when it has none.
+#: Returns the addresses of a name, as text. Raises OSError if it has none.
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """Another proxy, behind the guard, which resolves names and goes out."""
+    """A proxy behind the guard, which resolves names and connects to sites."""
 
     host: str
     port: int
@@ -28,8 +28,8 @@ class Upstream:
     authorization: str
 
     @classmethod
-    def of(cls, url: str) -> Upstream:
-        """``http://[user:password@]host:port``. Raises ValueError, which never shows the password."""
+    def parse(cls, url: str) -> Upstream:
+        """Parse ``http://[user:password@]host:port``. Raises ValueError, which never shows the password."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
             raise ValueError("an upstream proxy is written http://[user:password@]host:port")
@@ -39,78 +39,78 @@ class Upstream:
 
 
 class Dialer:
-    """Opens connections to where the rules allow, directly or through an upstream proxy."""
+    """Opens connections to allowed addresses, directly or through an upstream proxy."""
 
-    def __init__(self, rules: Rules, resolver: Resolver, seconds: float) -> None:
+    def __init__(self, rules: Rules, resolver: Resolver, timeout: float) -> None:
         self._rules = rules
         self._resolver = resolver
-        self._seconds = seconds
+        self._timeout = timeout
 
     async def dial(self, host: str, port: int, upstream: Upstream | None) -> socket.socket:
-        """A connection to *host*, or to *upstream* on the way there.
+        """Return a connection to *host*, or to *upstream* on the way to it.
 
-        Raises ``Refused``, or ``Unreachable`` when it is allowed but does not answer.
+        Raises ``Refused``, or ``Unreachable`` if the address is allowed but does not answer.
         """
-        addresses = await self._checked(host, port, upstream)
+        addresses = await self._resolve_and_check(host, port, upstream)
         if upstream is None:
-            return await self._connected(addresses, port)
-        # Whoever runs the suite chose this proxy: it may well be inside.
+            return await self._connect_to_any(addresses, port)
+        # The operator chose this proxy: it may be on an internal address.
         try:
-            through = await self._resolved(upstream.host, self._seconds)
-            return await self._connected(through, upstream.port)
-        except Unreachable as away:
-            # Not the site's fault: another egress may do.
-            raise Unreachable("upstream-away", away.status) from None
+            upstream_addresses = await self._resolve(upstream.host, self._timeout)
+            return await self._connect_to_any(upstream_addresses, upstream.port)
+        except Unreachable as unreachable:
+            # Not the site's failure: another egress may work.
+            raise Unreachable("upstream-away", unreachable.status) from None
 
-    async def _checked(self, host: str, port: int, upstream: Upstream | None) -> list[Address]:
-        written = literal(host)
-        # Behind an upstream proxy there may be no name service here at all, and every request would wait.
-        patience = min(self._seconds, 3.0) if upstream else self._seconds
+    async def _resolve_and_check(self, host: str, port: int, upstream: Upstream | None) -> list[Address]:
+        literal = parse_host(host)
+        # With an upstream proxy there may be no name service here at all: do not delay every request.
+        timeout = min(self._timeout, 3.0) if upstream else self._timeout
         try:
-            addresses = [written] if written else await self._resolved(host, patience)
+            addresses = [literal] if literal else await self._resolve(host, timeout)
         except Unreachable:
             if upstream is None:
                 raise
-            # Only the upstream proxy knows this name; its port is all that can be judged here.
+            # Only the upstream proxy can resolve this name; the guard can check nothing but the port.
             self._rules.check([_ANY_GLOBAL], port)
             return []
         self._rules.check(addresses, port)
-        return [unmapped(address) for address in addresses]
+        return [unmap(address) for address in addresses]
 
-    async def _resolved(self, host: str, seconds: float) -> list[Address]:
+    async def _resolve(self, host: str, timeout: float) -> list[Address]:
         with suppress(ValueError):
             return [ip_address(host)]
         try:
-            async with asyncio.timeout(seconds):
-                found = [ip_address(text) for text in await self._resolver(host)]
+            async with asyncio.timeout(timeout):
+                addresses = [ip_address(text) for text in await self._resolver(host)]
         except TimeoutError:
             raise Unreachable("resolve-timeout", 504) from None
         except (OSError, ValueError):
             raise Unreachable("unresolved") from None
-        if not found:
+        if not addresses:
             raise Unreachable("unresolved")
-        return found
+        return addresses
 
-    async def _connected(self, addresses: Sequence[Address], port: int) -> socket.socket:
-        """A connection to the first of *addresses* that answers; the last one is waited for longest."""
-        *others, last = addresses[:_ADDRESSES_TRIED]
+    async def _connect_to_any(self, addresses: Sequence[Address], port: int) -> socket.socket:
+        """Connect to the first of *addresses* that answers; the last one gets the full timeout."""
+        *others, last = addresses[:_MAX_ADDRESSES]
         for address in others:
             with suppress(Unreachable):
-                return await _connect(address, port, min(self._seconds, 3.0))
-        return await _connect(last, port, self._seconds)
+                return await _connect(address, port, min(self._timeout, 3.0))
+        return await _connect(last, port, self._timeout)
 
 
 async def system_resolver(host: str) -> list[str]:
-    """The addresses of *host* as this machine's name service gives them, in its order."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """Return the addresses of *host* from this machine's name service, in its order."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
-async def _connect(address: Address, port: int, seconds: float) -> socket.socket:
+async def _connect(address: Address, port: int, timeout: float) -> socket.socket:
     sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
     except TimeoutError:
         sock.close()
@@ -124,5 +124,5 @@ async def _connect(address: Address, port: int, seconds: float) -> socket.socket
     return sock
 
 
-_ADDRESSES_TRIED = 6
+_MAX_ADDRESSES = 6
 _ANY_GLOBAL = ip_address("2600::")

@@ -1,24 +1,24 @@
-"""Why the guard does not carry something: Refused (of which Malformed is one kind) | Unreachable."""
+"""Why the guard does not forward a request: Refused (Malformed is one kind of it) | Unreachable."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """The rules do not let this through. *why* is one word, for the answer's header and the pass's record."""
+    """The rules forbid the request. *reason* is one word, for the response and the session's usage."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Malformed(Refused):
-    """A message that is not HTTP as it must be; nothing of it is passed on."""
+    """The message is not valid HTTP; nothing of it is forwarded."""
 
 
 class Unreachable(Exception):
-    """What may be reached, but not now. *status* is 502, 503 for want of room, 504 where time ran out."""
+    """The request is allowed but failed. *status*: 502, 503 at the connection limit, 504 on a timeout."""
 
-    def __init__(self, why: str, status: int = 502) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str, status: int = 502) -> None:
+        super().__init__(reason)
+        self.reason = reason
         self.status = status

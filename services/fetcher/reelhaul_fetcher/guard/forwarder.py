@@ -1,4 +1,4 @@
-"""Carries admitted requests to their sites and the answers back."""
+"""Forwards authenticated requests to their sites and the responses back."""
 
 from __future__ import annotations
 
@@ -8,149 +8,150 @@ from reelhaul_fetcher.guard.buffered_socket import BufferedSocket
 from reelhaul_fetcher.guard.dialer import Dialer
 from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
 from reelhaul_fetcher.guard.http import error_responses
-from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE, values
+from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE, get_all
 from reelhaul_fetcher.guard.http.requests import Request
 from reelhaul_fetcher.guard.http.responses import Response, parse_response
 from reelhaul_fetcher.guard.session import ProxySession
 
 
 class Forwarder:
-    """The way out of one client's connection; the way to the last site stays open between requests."""
+    """Forwards the requests of one client connection; keeps the connection to the last site for reuse."""
 
-    def __init__(self, client: BufferedSocket, dialer: Dialer, account: ProxySession) -> None:
-        #: Whether the client has got bytes of an answer that is not complete.
-        self.answering = False
+    def __init__(self, client: BufferedSocket, dialer: Dialer, session: ProxySession) -> None:
+        #: Whether the client has received a part of a response.
+        self.responding = False
         self._client = client
         self._dialer = dialer
-        self._account = account
+        self._session = session
         self._site: BufferedSocket | None = None
-        self._site_of = ("", 0)
+        self._site_address = ("", 0)
 
     @property
-    def moved(self) -> float:
-        """Monotonic time at which bytes last moved on the site's side."""
-        return self._site.moved if self._site else 0.0
+    def last_activity(self) -> float:
+        """Monotonic time of the last byte on the site's side."""
+        return self._site.last_activity if self._site else 0.0
 
-    async def carry(self, request: Request) -> bool:
-        """Carry *request* and its answer; whether another may follow.
+    async def forward(self, request: Request) -> bool:
+        """Forward *request* and its response; return whether another request may follow.
 
-        Raises ``Refused``, ``Malformed`` or ``Unreachable``; OSError when the client is gone.
+        Raises ``Refused``, ``Malformed`` or ``Unreachable``; OSError if the client left.
         """
         if request.method == "CONNECT":
             return await self._tunnel(request)
         if request.method not in ("GET", "HEAD", "POST"):
             raise Refused("method")
-        if any(value.lower() != "h2c" for value in values(request.fields, "upgrade")):
+        if any(value.lower() != "h2c" for value in get_all(request.fields, "upgrade")):
             raise Refused("upgrade")
-        response, whole = await self._asked(request)
-        return await self._pass_back(request, response) and whole
+        response, body_read = await self._request(request)
+        return await self._respond(request, response) and body_read
 
-    def leave(self) -> None:
-        """Close the way to the site."""
+    def close(self) -> None:
+        """Close the connection to the site."""
         if self._site:
             self._site.close()
             self._site = None
 
     async def _tunnel(self, request: Request) -> bool:
-        if request.body:
+        if request.body_length:
             raise Malformed("body")
-        site, _ = await self._reach(request)
-        if self._account.upstream:
-            await self._through_upstream(site, request)
-        self.answering = True
+        site, _ = await self._connect(request)
+        if self._session.upstream:
+            await self._connect_through_upstream(site, request)
+        self.responding = True
         await self._client.send(error_responses.CONNECTED)
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(copy(self._client, site))
-                both.create_task(copy(site, self._client))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(copy(self._client, site))
+                group.create_task(copy(site, self._client))
         except* (OSError, Refused):
             self._client.abort()
         return False
 
-    async def _through_upstream(self, site: BufferedSocket, request: Request) -> None:
-        assert self._account.upstream
-        await site.send(request.connecting(self._account.upstream.authorization))
-        response = await _response(site)
+    async def _connect_through_upstream(self, site: BufferedSocket, request: Request) -> None:
+        assert self._session.upstream
+        await site.send(request.encode_connect(self._session.upstream.authorization))
+        response = await _read_response(site)
         if response.status // 100 != 2:
             raise Unreachable(f"upstream-{response.status}")
 
-    async def _asked(self, request: Request) -> tuple[Response, bool]:
-        """The head of the answer, and whether all of the request's body was taken."""
-        site, used = await self._reach(request)
+    async def _request(self, request: Request) -> tuple[Response, bool]:
+        """Return the head of the response, and whether the site read the whole request body."""
+        site, reused = await self._connect(request)
         try:
-            return await self._ask(site, request)
+            return await self._send_request(site, request)
         except Unreachable:
-            # A kept connection may close just when it is used again; that is no failure of the site.
-            if not used or request.method == "POST":
+            # A kept connection may be closed just when it is used again; that is not the site's failure.
+            if not reused or request.method == "POST":
                 raise
-        self.leave()
-        site, _ = await self._reach(request)
-        return await self._ask(site, request)
+        self.close()
+        site, _ = await self._connect(request)
+        return await self._send_request(site, request)
 
-    async def _ask(self, site: BufferedSocket, request: Request) -> tuple[Response, bool]:
-        upstream = self._account.upstream
-        whole = True
+    async def _send_request(self, site: BufferedSocket, request: Request) -> tuple[Response, bool]:
+        upstream = self._session.upstream
+        body_read = True
         try:
-            await site.send(request.forwarded(upstream.authorization if upstream else None))
-            if request.body and values(request.fields, "expect"):
+            await site.send(request.encode(upstream.authorization if upstream else None))
+            if request.body_length and get_all(request.fields, "expect"):
                 await self._client.send(error_responses.CONTINUE)
-            await self._client.relay(site, request.body)
+            await self._client.relay(site, request.body_length)
         except ConnectionError:
-            # Some sites answer before they have read all.
-            whole = False
-        response = await _response(site)
+            # Some sites respond before they have read the whole body.
+            body_read = False
+        response = await _read_response(site)
         if upstream and response.status == 407:
             raise Unreachable("upstream-407")
-        return response, whole
+        return response, body_read
 
-    async def _pass_back(self, request: Request, response: Response) -> bool:
+    async def _respond(self, request: Request, response: Response) -> bool:
         assert self._site
         try:
-            length = response.body(request.method)
+            length = response.body_length(request.method)
         except Malformed as malformed:
-            raise Unreachable(f"answer-{malformed.why}") from None
+            raise Unreachable(f"answer-{malformed.reason}") from None
         if length == CHUNKED and request.version == "HTTP/1.0":
             raise Unreachable("answer-coding")
-        keep = request.keep and length != UNTIL_CLOSE
-        self.answering = True
-        await self._client.send(response.forwarded(length, keep))
+        keep_alive = request.keep_alive and length != UNTIL_CLOSE
+        self.responding = True
+        await self._client.send(response.encode(length, keep_alive))
         await self._site.relay(self._client, length)
-        self.answering = False
-        if not response.keep:
-            self.leave()
-        return keep
+        self.responding = False
+        if not response.keep_alive:
+            self.close()
+        return keep_alive
 
-    async def _reach(self, request: Request) -> tuple[BufferedSocket, bool]:
-        """A connection to the request's site, and whether it was used before."""
-        place = (request.host, request.port)
-        if self._site and self._site_of == place and not self._site.stale:
+    async def _connect(self, request: Request) -> tuple[BufferedSocket, bool]:
+        """Return a connection to the request's site, and whether it was used before."""
+        address = (request.host, request.port)
+        if self._site and self._site_address == address and not self._site.stale:
             return self._site, True
-        self.leave()
-        self._site = BufferedSocket(await self._dialer.dial(*place, self._account.upstream), self._account)
-        self._site_of = place
+        self.close()
+        sock = await self._dialer.dial(*address, self._session.upstream)
+        self._site, self._site_address = BufferedSocket(sock, self._session), address
         return self._site, False
 
 
-async def _response(site: BufferedSocket) -> Response:
-    """The next final answer. Raises ``Unreachable`` when there is none that can be read."""
+async def _read_response(site: BufferedSocket) -> Response:
+    """Return the next final response. Raises ``Unreachable`` if there is none or it cannot be parsed."""
     try:
         for _ in range(8):
-            head = await site.head(_HEAD_LIMIT)
+            head = await site.read_head(_HEAD_LIMIT)
             if not head:
                 break
             response = parse_response(head)
             if response.status >= 200:
                 return response
     except Malformed as malformed:
-        raise Unreachable(f"answer-{malformed.why}") from None
+        raise Unreachable(f"answer-{malformed.reason}") from None
     except OSError:
         pass
     raise Unreachable("closed")
 
 
-async def copy(source: BufferedSocket, to: BufferedSocket) -> None:
-    await source.relay(to, UNTIL_CLOSE)
-    to.finish()
+async def copy(source: BufferedSocket, target: BufferedSocket) -> None:
+    """Relay everything from *source* to *target*, the end included."""
+    await source.relay(target, UNTIL_CLOSE)
+    target.shutdown_write()
 
 
 _HEAD_LIMIT = 64 * 1024

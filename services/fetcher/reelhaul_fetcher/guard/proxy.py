@@ -1,4 +1,4 @@
-"""The proxy itself: takes a pass's requests, and carries those that the rules allow."""
+"""The guard's proxy: accepts connections, keeps the open sessions, and cuts idle connections."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from reelhaul_fetcher.guard.buffered_socket import BufferedSocket
 from reelhaul_fetcher.guard.connection import Connection
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream
 from reelhaul_fetcher.guard.session import ProxySession
+from reelhaul_fetcher.model.proxy_usage import Usage
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What no client of the guard may exceed."""
+    """Limits for every client of the guard."""
 
-    connections_per_pass: int = 64
+    connections_per_session: int = 64
     connections: int = 1024
-    #: Seconds in which a connection must say whose it is.
+    #: Seconds within which a connection must authenticate.
     greeting_seconds: float = 10.0
-    #: Seconds without a byte in either direction.
+    #: Seconds without a byte in either direction after which a connection is cut.
     idle_seconds: float = 60.0
 
 
 class Proxy:
-    """Listens on *listener*; knows the open passes, and *egresses*: by which proxy each is left, if any."""
+    """A forward proxy on *listener*. *egresses* maps each egress to its upstream proxy; None: direct."""
 
     def __init__(
         self,
@@ -37,93 +37,92 @@ class Proxy:
         limits: Limits,
         egresses: Mapping[str, Upstream | None],
     ) -> None:
-        self._egresses = egresses
         self._listener = listener
         self._dialer = dialer
         self._limits = limits
-        self._accounts: dict[str, ProxySession] = {}
+        self._egresses = egresses
+        self._sessions: dict[str, ProxySession] = {}
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
     @property
-    def accounts(self) -> Mapping[str, ProxySession]:
-        """The open passes by name."""
-        return self._accounts
+    def sessions(self) -> Mapping[str, ProxySession]:
+        """The open sessions by name."""
+        return self._sessions
 
-    def open(
+    def open_session(
         self,
         name: str,
         secret: str,
-        byte_limit: int,
-        seconds: float,
-        used: Mapping[str, Any] | None = None,
+        byte_limit: int = 0,
+        seconds: float = 0,
         egress: str = "",
+        usage: Usage | None = None,
     ) -> None:
-        """Let the pass *name* through, for *seconds* (0: until closed), going on from what it has *used*.
+        """Open the session *name*; its requests leave by *egress*. Opening it again changes nothing.
 
-        All of it leaves by *egress*.
-
-        Opening it again changes nothing.
+        It ends after *seconds* (0: when it is closed). *usage* is what an earlier guard process counted.
         """
-        if name in self._accounts:
+        if name in self._sessions:
             return
-        upstream = self._egresses[egress]
-        account = ProxySession(name, secret, byte_limit, self._limits.connections_per_pass, upstream)
-        if used:
-            account.restore_usage(used)
+        session = ProxySession(
+            name, secret, byte_limit, self._limits.connections_per_session, self._egresses[egress], usage
+        )
         if seconds:
-            account.expiry = asyncio.get_running_loop().call_later(seconds, _expire, account)
-        self._accounts[name] = account
+            session.expiry = asyncio.get_running_loop().call_later(seconds, _expire, session)
+        self._sessions[name] = session
 
-    def close(self, name: str) -> dict[str, Any] | None:
-        """Forget the pass *name* and cut its connections; what it used, None where it was not open."""
-        account = self._accounts.pop(name, None)
-        if account is None:
+    def close_session(self, name: str) -> Usage | None:
+        """Close the session *name* and cut its connections; return its usage, None if it is not open."""
+        session = self._sessions.pop(name, None)
+        if session is None:
             return None
-        if account.expiry:
-            account.expiry.cancel()
-        account.end("closed")
-        return account.used()
+        if session.expiry:
+            session.expiry.cancel()
+        session.end("closed")
+        return session.usage
 
     async def serve(self) -> None:
-        """Accept and carry until cancelled."""
+        """Serve connections until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep())
+            group.create_task(self._cut_idle_connections())
             await self._accept(group.create_task)
 
-    async def _accept(self, spawn: Callable[..., asyncio.Task[None]]) -> None:
+    async def _accept(self, create_task: Callable[..., asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         while True:
             try:
                 sock, _ = await loop.sock_accept(self._listener)
             except OSError:
-                # Out of descriptors, or a client that was gone before it was accepted.
+                # No free descriptor, or the client left before it was accepted.
                 await asyncio.sleep(0.05)
                 continue
             if len(self._connections) >= self._limits.connections:
                 sock.close()
                 continue
-            connection = Connection(BufferedSocket(sock), self._dialer, self._accounts.get)
-            task = spawn(connection.serve())
+            connection = Connection(BufferedSocket(sock), self._dialer, self._sessions.get)
+            task = create_task(connection.serve())
             self._connections[task] = connection
-            task.add_done_callback(self._forget)
+            task.add_done_callback(self._remove)
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
+    def _remove(self, task: asyncio.Task[None]) -> None:
         connection = self._connections.pop(task)
-        if connection.account:
-            connection.account.connections.discard(task)
+        if connection.session:
+            connection.session.connections.discard(task)
 
-    async def _sweep(self) -> None:
-        """Cut connections on which nothing moves, and those that never said whose they are."""
+    async def _cut_idle_connections(self) -> None:
+        """Cut connections that are idle for too long, and those that do not authenticate in time."""
         while True:
             await asyncio.sleep(min(1.0, self._limits.idle_seconds / 4))
             now = time.monotonic()
             for task, connection in list(self._connections.items()):
-                silent = connection.account is None and now - connection.began > self._limits.greeting_seconds
-                if silent or now - connection.moved > self._limits.idle_seconds:
+                unauthenticated = (
+                    connection.session is None and now - connection.opened_at > self._limits.greeting_seconds
+                )
+                if unauthenticated or now - connection.last_activity > self._limits.idle_seconds:
                     task.cancel()
 
 
-def _expire(account: ProxySession) -> None:
-    account.refuse("", "time-budget")
-    account.end("time-budget")
+def _expire(session: ProxySession) -> None:
+    session.usage.add_refusal("", "time-budget")
+    session.end("time-budget")

@@ -1,4 +1,4 @@
-"""The fetcher's end of the channel to one guard process: orders out, answers and counts in."""
+"""The fetcher's side of the RPC channel to one guard process: starts it, calls it, receives usage reports."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Called with a pass's name and what it has used, whenever that changed.
-Reported = Callable[[str, Mapping[str, Any]], None]
+from reelhaul_fetcher.model.proxy_usage import Usage
+
+#: Called with a session's name and usage whenever the usage has changed.
+OnUsage = Callable[[str, Usage], None]
+
+_CALL_TIMEOUT_SECONDS = 5.0
 
 
-class GuardAway(ConnectionError):
-    """The guard died, or does not answer; it is being started again."""
+class GuardUnavailable(ConnectionError):
+    """The guard died or does not answer; it is being restarted."""
 
 
-class Channel:
+class GuardClient:
     """One run of the guard's process."""
 
     def __init__(
@@ -26,18 +30,20 @@ class Channel:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        reported: Reported,
+        on_usage: OnUsage,
     ) -> None:
         self._process = process
         self._writer = writer
-        self._reported = reported
-        self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
-        self._orders = 0
-        self._listening = asyncio.create_task(self._listen(reader))
+        self._on_usage = on_usage
+        self._responses: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._last_id = 0
+        self._receiving = asyncio.create_task(self._receive(reader))
 
     @classmethod
-    async def start(cls, config: Mapping[str, Any], listener: socket.socket, reported: Reported) -> Channel:
-        """A guard that accepts on *listener*. Raises ``GuardAway`` if it does not come up."""
+    async def start(
+        cls, config: Mapping[str, Any], listener: socket.socket, on_usage: OnUsage
+    ) -> GuardClient:
+        """Start a guard that accepts on *listener*. Raises ``GuardUnavailable`` if it does not come up."""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), listener.fileno())
@@ -45,77 +51,75 @@ class Channel:
                 *(sys.executable, "-P", "-m", "reelhaul_fetcher.guard", *map(str, descriptors)),
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
-                # It speaks with hostile sites and needs none of our secrets.
+                # It talks to hostile sites and needs none of the suite's secrets.
                 env={name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")},
             )
-        channel = cls(process, *await asyncio.open_connection(sock=ours, limit=1 << 20), reported)
+        client = cls(process, *await asyncio.open_connection(sock=ours, limit=1 << 20), on_usage)
         try:
-            await channel.order("configure", config)
+            await client.call("configure", config)
         except BaseException:
-            await channel.stop()
+            await client.stop()
             raise
-        return channel
+        return client
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The process id."""
         return self._process.pid
 
-    async def order(self, do: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Have the guard *do* something; its answer. Raises ``GuardAway``."""
-        if self._writer.is_closing() or self._listening.done():
-            raise GuardAway("the guard is gone")
-        self._orders += 1
-        number = self._orders
-        answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
-        self._writer.write(json.dumps({"id": number, "do": do, **details}).encode() + b"\n")
+    async def call(self, method: str, params: Mapping[str, Any]) -> Usage | None:
+        """Call *method*; return the usage in the response, if there is one. Raises ``GuardUnavailable``."""
+        if self._writer.is_closing() or self._receiving.done():
+            raise GuardUnavailable("the guard is gone")
+        self._last_id += 1
+        request_id = self._last_id
+        response: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._responses[request_id] = response
+        self._writer.write(json.dumps({"id": request_id, "method": method, **params}).encode() + b"\n")
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                return await answer
+            async with asyncio.timeout(_CALL_TIMEOUT_SECONDS):
+                usage = (await response).get("usage")
         except TimeoutError:
-            # Alive but stuck is no better than dead; the next one starts fresh.
+            # A stuck guard is no better than a dead one: replace it.
             self.kill()
-            raise GuardAway("the guard does not answer") from None
+            raise GuardUnavailable("the guard does not answer") from None
         finally:
-            del self._answers[number]
+            del self._responses[request_id]
+        return Usage.from_json(usage) if usage else None
 
-    async def ended(self) -> int:
-        """The exit code, once the process has ended."""
+    async def wait(self) -> int:
+        """Wait until the process has ended; return its exit code."""
         code = await self._process.wait()
-        await self._listening
+        await self._receiving
         return code
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         if self._process.returncode is None:
             self._process.kill()
 
     async def stop(self) -> None:
-        """Close the channel, at which the guard ends, and wait for that."""
+        """Close the channel, which ends the guard, and wait for that."""
         self._writer.close()
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self.ended()
+            async with asyncio.timeout(_CALL_TIMEOUT_SECONDS):
+                await self.wait()
         except TimeoutError:
             self.kill()
-            await self.ended()
+            await self.wait()
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
                 message = json.loads(line)
-                if "pass" in message:
-                    self._reported(message["pass"], message["used"])
-                elif (answer := self._answers.get(message["id"])) and not answer.done():
-                    answer.set_result(message)
+                if "session" in message:
+                    self._on_usage(message["session"], Usage.from_json(message["usage"]))
+                elif (response := self._responses.get(message["id"])) and not response.done():
+                    response.set_result(message)
         except ConnectionError:
             pass
         finally:
             self._writer.close()
-            for answer in self._answers.values():
-                if not answer.done():
-                    answer.set_exception(GuardAway("the guard died"))
-
-
-_PATIENCE_SECONDS = 5.0
+            for response in self._responses.values():
+                if not response.done():
+                    response.set_exception(GuardUnavailable("the guard died"))

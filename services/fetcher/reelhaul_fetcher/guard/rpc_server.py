@@ -1,6 +1,7 @@
-"""The guard's end of the channel to its fetcher: orders come in, answers and counts go out, as JSON lines.
+"""The guard's side of the RPC channel to its fetcher: one JSON request, response or usage report per line.
 
-The first line configures the proxy. When the channel closes the guard ends, so it never outlives its fetcher.
+The first request configures the proxy. The guard ends when the channel closes, so it never outlives
+its fetcher.
 """
 
 from __future__ import annotations
@@ -10,69 +11,84 @@ import json
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from typing import Any
 
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream, system_resolver
 from reelhaul_fetcher.guard.proxy import Limits, Proxy
 from reelhaul_fetcher.guard.session import ProxySession
+from reelhaul_fetcher.model.proxy_usage import Usage
+
+_REPORT_SECONDS = 0.25
 
 
 async def serve(channel: socket.socket, listener: socket.socket) -> None:
-    """Run the proxy as ordered over *channel*, until it closes."""
-    # A name service that hangs must not hold up other names: each look-up waits in a thread.
+    """Run a proxy on *listener* as requested over *channel*, until that closes."""
+    # Each look-up waits in a thread of its own: a slow name service must not delay other names.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32, "resolve"))
     reader, writer = await asyncio.open_connection(sock=channel, limit=1 << 20)
     config = json.loads(await reader.readline() or "null")
     if config is None:
         return
-    proxy = _proxy(config, listener)
-    for opened in config["passes"]:
-        proxy.open(**opened)
-    _say(writer, {"id": config["id"]})
+    proxy = _create_proxy(config, listener)
+    for session in config["sessions"]:
+        _open_session(proxy, session)
+    _send(writer, {"id": config["id"]})
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(proxy.serve()), group.create_task(_report(proxy, writer))]
+        tasks = [group.create_task(proxy.serve()), group.create_task(_report_usage(proxy, writer))]
         while line := await reader.readline():
-            order = json.loads(line)
-            _say(writer, {"id": order["id"], **_done(proxy, order)})
+            request = json.loads(line)
+            usage = _handle(proxy, request)
+            _send(writer, {"id": request["id"], "usage": usage and asdict(usage)})
         for task in tasks:
             task.cancel()
 
 
-def _proxy(config: Mapping[str, Any], listener: socket.socket) -> Proxy:
-    rules = Rules.of(config["allow_networks"], config["extra_ports"])
+def _create_proxy(config: Mapping[str, Any], listener: socket.socket) -> Proxy:
+    rules = Rules.parse(config["allow_networks"], config["extra_ports"])
     dialer = Dialer(rules, system_resolver, config["connect_seconds"])
-    limits = Limits(config["connections_per_pass"], idle_seconds=config["idle_seconds"])
-    egresses = {name: Upstream.of(url) if url else None for name, url in config["egresses"].items()}
+    limits = Limits(config["connections_per_session"], idle_seconds=config["idle_seconds"])
+    egresses = {name: Upstream.parse(url) if url else None for name, url in config["egresses"].items()}
     return Proxy(listener, dialer, limits, egresses)
 
 
-def _done(proxy: Proxy, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what *order* says; the answer."""
-    name = order["name"]
-    match order["do"]:
+def _handle(proxy: Proxy, request: Mapping[str, Any]) -> Usage | None:
+    """Carry out *request*; return the usage of the session that it names, None if that is not open."""
+    match request["method"]:
         case "open":
-            proxy.open(**{key: value for key, value in order.items() if key not in ("id", "do")})
-            return {}
+            _open_session(proxy, request)
+            return None
         case "close":
-            return {"used": proxy.close(name)}
+            return proxy.close_session(request["name"])
         case "usage":
-            account = proxy.accounts.get(name)
-            return {"used": account.used() if account else None}
-    raise ValueError(f"{order['do']} is no order")
+            session = proxy.sessions.get(request["name"])
+            return session.usage if session else None
+    raise ValueError(f"unknown method {request['method']}")
 
 
-async def _report(proxy: Proxy, writer: asyncio.StreamWriter) -> None:
-    """Tell what passes use as they use it: should the guard die, its successor counts on from there."""
-    told: dict[ProxySession, tuple[int, int, int]] = {}
+def _open_session(proxy: Proxy, request: Mapping[str, Any]) -> None:
+    proxy.open_session(
+        request["name"],
+        request["secret"],
+        request["byte_limit"],
+        request["seconds"],
+        request["egress"],
+        Usage.from_json(request["usage"]),
+    )
+
+
+async def _report_usage(proxy: Proxy, writer: asyncio.StreamWriter) -> None:
+    """Report each session's usage when it changes: if the guard dies, its successor continues from there."""
+    reported: dict[ProxySession, Usage] = {}
     while True:
-        await asyncio.sleep(0.25)
-        now = {account: account.marks for account in proxy.accounts.values()}
-        for account, marks in now.items():
-            if told.get(account, (0, 0, 0)) != marks:
-                _say(writer, {"pass": account.name, "used": account.used()})
-        told = now
+        await asyncio.sleep(_REPORT_SECONDS)
+        current = {session: replace(session.usage) for session in proxy.sessions.values()}
+        for session, usage in current.items():
+            if reported.get(session, Usage()) != usage:
+                _send(writer, {"session": session.name, "usage": asdict(usage)})
+        reported = current
 
 
-def _say(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
+def _send(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
     writer.write(json.dumps(message).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Long bodies pass from socket to socket inside the kernel: half the work of copying them through Python."""
+"""Moves long bodies from socket to socket inside the kernel: half the CPU time of copying through Python."""
 
 from __future__ import annotations
 
@@ -9,68 +9,68 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-#: Bodies shorter than this are copied: a pipe for each would cost more than it saves.
-WORTHWHILE = 4 << 20
+#: Shorter bodies are copied: creating a pipe for each costs more than it saves.
+MIN_BYTES = 4 << 20
+
+_PIPE_BYTES = 1 << 20
 
 
 async def splice(
-    source: socket.socket, to: socket.socket, length: int | None, moving: Callable[[int], None]
+    source: socket.socket, target: socket.socket, length: int | None, on_bytes: Callable[[int], None]
 ) -> int:
-    """Move *length* bytes (None: all until the end); how many it were, fewer where *source* ended before.
+    """Move *length* bytes (None: all until the end); return how many, fewer if *source* ends early.
 
-    *moving* is told of each piece before it is sent on; what it raises keeps the piece back.
+    *on_bytes* is called with the size of each piece before it is sent; if it raises, the piece is not sent.
     """
-    total = turns = 0
-    with _pipe() as (out, into):
+    total = pieces = 0
+    with _pipe() as (read_end, write_end):
         while length is None or total < length:
-            wanted = _PIECE if length is None else min(length - total, _PIECE)
-            count = await _when_ready(source, _READING, source.fileno(), into, wanted)
+            limit = _PIPE_BYTES if length is None else min(length - total, _PIPE_BYTES)
+            count = await _splice_when_ready(source, False, source.fileno(), write_end, limit)
             if not count:
                 break
-            moving(count)
+            on_bytes(count)
             total += count
             while count:
-                count -= await _when_ready(to, _WRITING, out, to.fileno(), count)
-            # Sockets that are always ready never suspend: one fast download would stop all others.
-            turns += 1
-            if turns % 8 == 0:
+                count -= await _splice_when_ready(target, True, read_end, target.fileno(), count)
+            # Sockets that are always ready never suspend: one fast download would block all others.
+            pieces += 1
+            if pieces % 8 == 0:
                 await asyncio.sleep(0)
     return total
 
 
-async def _when_ready(sock: socket.socket, writing: bool, source: int, to: int, count: int) -> int:
+async def _splice_when_ready(
+    sock: socket.socket, for_writing: bool, source: int, target: int, limit: int
+) -> int:
     while True:
         try:
-            return os.splice(source, to, count, flags=os.SPLICE_F_NONBLOCK)
+            return os.splice(source, target, limit, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
-            await _ready(sock, writing)
+            await _wait_ready(sock, for_writing)
 
 
-async def _ready(sock: socket.socket, writing: bool) -> None:
+async def _wait_ready(sock: socket.socket, for_writing: bool) -> None:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    if writing:
+    if for_writing:
         loop.add_writer(sock, ready.set)
     else:
         loop.add_reader(sock, ready.set)
     try:
         await ready.wait()
     finally:
-        (loop.remove_writer if writing else loop.remove_reader)(sock)
+        (loop.remove_writer if for_writing else loop.remove_reader)(sock)
 
 
 @contextmanager
 def _pipe() -> Iterator[tuple[int, int]]:
-    out, into = os.pipe()
+    read_end, write_end = os.pipe()
     try:
-        # Users have a share of pipe memory; where it is used up the small default must do.
+        # Pipe memory is limited per user; once the limit is reached the default size must do.
         with suppress(OSError):
-            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIECE)
-        yield out, into
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        yield read_end, write_end
     finally:
-        os.close(out)
-        os.close(into)
-
-
-_PIECE = 1 << 20
-_READING, _WRITING = False, True
+        os.close(read_end)
+        os.close(write_end)

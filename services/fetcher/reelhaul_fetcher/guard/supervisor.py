@@ -1,167 +1,204 @@
-"""The guard as the fetcher holds it: passes are opened and closed here, and outlive the guard's process."""
+"""Guard supervisor: runs the guard's process, restarts it when it dies, and keeps its sessions open."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
+import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reelhaul.backoff import Backoff
 from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
-from reelhaul_fetcher.guard.rpc_client import Channel, GuardAway
-from reelhaul_fetcher.guard.session_state import Pass, SessionState, Usage
+from reelhaul_fetcher.guard.rpc_client import GuardClient, GuardUnavailable
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
+
+_OPEN_TIMEOUT_SECONDS = 15.0
+_NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """What the guard lets through. Raises ValueError that says what is wrong."""
+    """What the guard allows. Raises ValueError that says what is invalid."""
 
     #: Networks (CIDR) besides global addresses, on any port.
     allow_networks: tuple[str, ...] = ()
     #: Ports besides 80 and 443.
     extra_ports: tuple[int, ...] = ()
-    #: The ways out by name: ``http://[user:password@]host:port`` behind the guard; empty: straight out.
+    #: Egresses by name: ``http://[user:password@]host:port`` of an upstream proxy; empty: direct.
     egresses: Mapping[str, str] = field(default_factory=lambda: {"": ""}, repr=False)
-    connections_per_pass: int = 64
+    connections_per_session: int = 64
     #: Seconds without a byte after which a connection is cut.
     idle_seconds: float = 60.0
-    #: Seconds for a name to be resolved, and for an address to answer.
+    #: Seconds for resolving a name, and for connecting to an address.
     connect_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        Rules.of(self.allow_networks, self.extra_ports)
+        Rules.parse(self.allow_networks, self.extra_ports)
         for url in filter(None, self.egresses.values()):
-            Upstream.of(url)
+            Upstream.parse(url)
 
 
 @asynccontextmanager
 async def running_guard(
-    config: GuardConfig, door: socket.socket | None = None
+    config: GuardConfig, listener: socket.socket | None = None
 ) -> AsyncIterator[GuardSupervisor]:
-    """A guard that listens on *door*, or on a loopback port of its own; ends with the block.
+    """Run a guard on *listener*, or on a loopback port of its own, until the block exits.
 
-    Raises ``GuardAway`` if it does not start.
+    Raises ``GuardUnavailable`` if it does not start.
     """
-    # Held here, so that the port stays ours, and connections wait, while a dead guard is replaced.
-    with door.dup() if door else socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        guard = GuardSupervisor(config, listener)
+    # Held here: while a dead guard is replaced the port stays ours, and connections wait.
+    with listener.dup() if listener else socket.create_server(("127.0.0.1", 0), backlog=512) as held:
+        guard = GuardSupervisor(config, held)
         await guard._start()
-        keeping = asyncio.create_task(guard._keep())
+        supervising = asyncio.create_task(guard._restart_when_dead())
         try:
             yield guard
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await cancel_and_wait(supervising)
             await guard._stop()
 
 
 class GuardSupervisor:
-    """A guard that is kept running. Its address never changes. Made by ``running_guard``."""
+    """``ports.Guard`` on a supervised process, whose address never changes. Created by ``running_guard``."""
 
     def __init__(self, config: GuardConfig, listener: socket.socket) -> None:
         self._config = config
         self._listener = listener
-        self._passes: dict[str, SessionState] = {}
-        self._channel: Channel | None = None
-        self._present = asyncio.Event()
+        self._sessions: dict[str, _Session] = {}
+        self._client: GuardClient | None = None
+        self._started = asyncio.Event()
 
     @property
     def pid(self) -> int:
-        """The present process; 0 while there is none."""
-        return self._channel.pid if self._channel else 0
+        """The id of the current process; 0 while there is none."""
+        return self._client.pid if self._client else 0
 
-    async def open(self, name: str, byte_limit: int = 0, seconds: float = 0, egress: str = "") -> Pass:
-        """A way out for *name*, until it is closed, *seconds* are over or *byte_limit* bytes have passed.
+    async def open(self, name: str, byte_limit: int = 0, egress: str = "", seconds: float = 0) -> str:
+        """Open a session and return its proxy URL, ``http://<name>:<secret>@host:port``.
 
-        Bytes count in both directions together; 0 is no limit. Raises ValueError for a name that is open
-        already, or is not made of up to 128 letters, digits and ``-._~``, and for an egress that there is
-        not; GuardAway if no guard comes up.
+        Raises ValueError for a name that is already open, or not made of up to 128 letters, digits and
+        ``-._~``, and for an unknown egress; GuardUnavailable if no guard comes up.
         """
         if egress not in self._config.egresses:
             raise ValueError(f"there is no egress {egress!r}")
-        if not _NAME.fullmatch(name) or name in self._passes:
-            raise ValueError(f"{name!r} is open already, or is no name for a pass")
-        opened = self._passes[name] = SessionState(name, byte_limit, seconds, egress)
+        if not _NAME.fullmatch(name) or name in self._sessions:
+            raise ValueError(f"{name!r} is already open, or not a valid session name")
+        deadline = _now() + seconds if seconds else 0.0
+        session = self._sessions[name] = _Session(name, byte_limit, egress, deadline)
         try:
-            await self._let_through(opened)
+            await self._open_in_guard(session)
         except BaseException:
-            self._passes.pop(name, None)
+            self._sessions.pop(name, None)
             raise
         host, port = self._listener.getsockname()
-        return Pass(f"http://{name}:{opened.secret}@{host}:{port}", host, port)
+        return f"http://{name}:{session.secret}@{host}:{port}"
 
     async def close(self, name: str) -> Usage:
-        """Cut what *name* still has open; what it used. Raises KeyError when it is not open."""
-        return await self._asked("close", self._passes.pop(name))
+        """Close the session, cut its connections, and return its usage; none if it is not open."""
+        session = self._sessions.pop(name, None)
+        return await self._call("close", session) if session else Usage()
 
     async def usage(self, name: str) -> Usage:
-        """What *name* has used so far. Raises KeyError when it is not open."""
-        return await self._asked("usage", self._passes[name])
+        """Return what the session has used so far. Raises KeyError if it is not open."""
+        return await self._call("usage", self._sessions[name])
 
-    async def _asked(self, do: str, opened: SessionState) -> Usage:
-        """The guard's answer; while it is away, what it last reported."""
-        with suppress(GuardAway):
-            if self._channel and (used := (await self._channel.order(do, {"name": opened.name}))["used"]):
-                opened.note(used)
-        return opened.usage
+    async def _call(self, method: str, session: _Session) -> Usage:
+        """Return the usage from the guard's response; while it is away, what it last reported."""
+        with suppress(GuardUnavailable):
+            if self._client and (usage := await self._client.call(method, {"name": session.name})):
+                session.update_usage(usage)
+        return session.usage
 
-    async def _let_through(self, opened: SessionState) -> None:
-        """Return when the present guard, or the next one, knows *opened*."""
+    async def _open_in_guard(self, session: _Session) -> None:
+        """Open *session* in the current guard, or in the next one if that dies."""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_OPEN_TIMEOUT_SECONDS):
                 while True:
-                    await self._present.wait()
-                    with suppress(GuardAway):
-                        if self._channel:
-                            await self._channel.order("open", opened.opening())
+                    await self._started.wait()
+                    with suppress(GuardUnavailable):
+                        if self._client:
+                            await self._client.call("open", session.open_params())
                             return
-                    # It died under the order; its end is about to be noticed.
+                    # It died during the call; the supervising task is about to notice.
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            raise GuardAway("the guard does not come up") from None
+            raise GuardUnavailable("the guard does not come up") from None
 
     async def _start(self) -> None:
-        # With its passes from the first moment: connections are waiting already.
-        passes = [opened.opening() for opened in self._passes.values()]
-        config: dict[str, Any] = {**asdict(self._config), "passes": passes}
-        self._channel = await Channel.start(config, self._listener, self._reported)
-        for order in passes:
-            if order["name"] not in self._passes:
-                await self._channel.order("close", {"name": order["name"]})
-        self._present.set()
+        # Sessions are part of the configuration: their connections are already waiting.
+        sessions = [session.open_params() for session in self._sessions.values()]
+        config: dict[str, Any] = {**asdict(self._config), "sessions": sessions}
+        self._client = await GuardClient.start(config, self._listener, self._on_usage)
+        for session in sessions:
+            if session["name"] not in self._sessions:
+                await self._client.call("close", {"name": session["name"]})
+        self._started.set()
 
-    async def _keep(self) -> None:
-        """Start the guard again whenever it ends."""
+    async def _restart_when_dead(self) -> None:
         loop = asyncio.get_running_loop()
-        pause, began = 0.0, loop.time()
+        backoff, started_at = Backoff(first=0.05), loop.time()
         while True:
-            if self._channel:
-                code = await self._channel.ended()
+            if self._client:
+                code = await self._client.wait()
                 log.error("the guard died and is started again", extra={"exit_code": code})
-                self._channel = None
-                self._present.clear()
-            pause = 0.0 if loop.time() - began > 5 else min(pause * 2 + 0.05, 5.0)
-            await asyncio.sleep(pause)
-            began = loop.time()
+                self._client = None
+                self._started.clear()
+            if loop.time() - started_at > 5:
+                backoff.reset()
+            else:
+                await asyncio.sleep(backoff.next_delay())
+            started_at = loop.time()
             with suppress(OSError):
                 await self._start()
 
     async def _stop(self) -> None:
-        if self._channel:
-            await self._channel.stop()
+        if self._client:
+            await self._client.stop()
 
-    def _reported(self, name: str, used: Mapping[str, Any]) -> None:
-        if opened := self._passes.get(name):
-            opened.note(used)
+    def _on_usage(self, name: str, usage: Usage) -> None:
+        if session := self._sessions.get(name):
+            session.update_usage(usage)
 
 
-_PATIENCE_SECONDS = 15.0
-_NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
+@dataclass
+class _Session:
+    """An open session: what is needed to open it again in the next guard process."""
+
+    name: str
+    byte_limit: int
+    egress: str
+    #: In loop time; 0: none.
+    deadline: float
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    usage: Usage = field(default_factory=Usage)
+
+    def open_params(self) -> dict[str, Any]:
+        """Return the parameters that open it, with its remaining time and its usage so far."""
+        return {
+            "name": self.name,
+            "secret": self.secret,
+            "byte_limit": self.byte_limit,
+            "seconds": max(self.deadline - _now(), 0.001) if self.deadline else 0,
+            "egress": self.egress,
+            "usage": asdict(self.usage),
+        }
+
+    def update_usage(self, usage: Usage) -> None:
+        """Replace the usage, and log the refusals that are new."""
+        new = min(usage.refusal_count - self.usage.refusal_count, len(usage.refusals))
+        for host, reason in usage.refusals[len(usage.refusals) - new :]:
+            log.warning("the guard refused", extra={"pass": self.name, "host": host, "why": reason})
+        self.usage = usage
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -94,7 +94,7 @@ class MediaFile:
         """Leave the file."""
         self._container.close()
 
-    def try_out(self) -> None:
+    def decode_check(self) -> None:
         """Decode the first and the last second, of a short file all. Raises Unplayable."""
         duration = self.inspection.duration
         if not self._tried:

@@ -21,36 +21,36 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from reelhaul_fetcher.media import inspector_process, subprocess
+from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 
 # Of this process: a child has one.
 _present: InspectorProcess | None = None
 
 
-def begin() -> None:
+def start() -> None:
     """Have a taster from now on. Only in a process of one thread, and before it learns anything."""
     global _present
     _present = InspectorProcess()
 
 
-def end() -> None:
+def stop() -> None:
     """Have none any more."""
     global _present
     if _present is not None:
-        _present.dismiss()
+        _present.stop()
     _present = None
 
 
-def bound(memory_bytes: int) -> None:
+def limit_memory(memory_bytes: int) -> None:
     """From now on the taster, where there is one, may take so much memory."""
     if _present is not None:
-        _present.bound(memory_bytes)
+        _present.limit_memory(memory_bytes)
 
 
-def line() -> socket.socket | None:
+def channel() -> socket.socket | None:
     """Where the taster is asked; None where there is none."""
-    return _present.line if _present is not None else None
+    return _present.channel if _present is not None else None
 
 
 def inspect(path: Path) -> Inspection:
@@ -60,7 +60,7 @@ def inspect(path: Path) -> Inspection:
 
 def decode_check(path: Path) -> None:
     """Decode the first and the last second of *path*. Raises Unplayable, also where the taster dies of it."""
-    _ours().try_out(path)
+    _ours().decode_check(path)
 
 
 def _ours() -> InspectorProcess:
@@ -82,11 +82,11 @@ class InspectorProcess:
         self._fate = ""
 
     @property
-    def line(self) -> socket.socket:
+    def channel(self) -> socket.socket:
         """Where it is asked."""
         return self._line
 
-    def bound(self, memory_bytes: int) -> None:
+    def limit_memory(self, memory_bytes: int) -> None:
         """As ``tasting.bound``."""
         with suppress(ProcessLookupError):
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
@@ -97,21 +97,21 @@ class InspectorProcess:
         try:
             with path.open("rb") as file:
                 seen = _inspection(self._asked({"inspect": True}, [file.fileno()]))
-        except subprocess.FfmpegFailed as error:
+        except ffmpeg.FfmpegFailed as error:
             raise NotMedia(str(error)) from error
         self._inspected = path
         return seen
 
-    def try_out(self, path: Path) -> None:
+    def decode_check(self, path: Path) -> None:
         """As ``tasting.try_out``."""
         if self._inspected != path:
             self.inspect(path)
         try:
             self._asked({"try": True}, [])
-        except subprocess.FfmpegFailed as error:
+        except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End it, and wait until it is gone."""
         self._line.close()
         if not self._fate:
@@ -120,19 +120,19 @@ class InspectorProcess:
     def _asked(self, question: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Its answer. Raises NotMedia, Unplayable by its word, FfmpegFailed where it has none."""
         if self._fate:
-            raise subprocess.FfmpegFailed(self._fate)
+            raise ffmpeg.FfmpegFailed(self._fate)
         try:
             socket.send_fds(self._line, [json.dumps(question).encode()], descriptors)
             self._wait()
             told = self._line.recv(inspector_process.MAX_MESSAGE)
         except OSError:
             told = b""
-        except subprocess.FfmpegFailed as error:
+        except ffmpeg.FfmpegFailed as error:
             self._bury(kill=True, why=str(error))
             raise
         if not told:
             self._bury()
-            raise subprocess.FfmpegFailed(self._fate)
+            raise ffmpeg.FfmpegFailed(self._fate)
         answer = json.loads(told)
         if "not_media" in answer:
             raise NotMedia(str(answer["not_media"])[:300])
@@ -142,10 +142,10 @@ class InspectorProcess:
 
     def _wait(self) -> None:
         """Return when it answers, or is gone. Raises FfmpegFailed where it does nothing any more."""
-        watch, ear = subprocess.Watch(self.pid), select.poll()
+        watch, ear = ffmpeg.IdleWatchdog(self.pid), select.poll()
         ear.register(self._line, select.POLLIN)
-        while not ear.poll(1000 * subprocess.patience() / 6):
-            watch.look()
+        while not ear.poll(1000 * ffmpeg.idle_timeout() / 6):
+            watch.check()
 
     def _bury(self, *, kill: bool = False, why: str = "") -> None:
         if kill:
@@ -165,5 +165,5 @@ def _inspection(told: dict[str, Any]) -> Inspection:
         elif type(value).__name__ == field.type and (isinstance(value, str) or 0 <= value < 1 << 31):
             values[field.name] = value
         else:
-            raise subprocess.FfmpegFailed(f"its decoder says nonsense of the {field.name}")
+            raise ffmpeg.FfmpegFailed(f"its decoder says nonsense of the {field.name}")
     return Inspection(**values)

@@ -56,7 +56,7 @@ def _answer(line: socket.socket) -> None:
                 seen = film.inspection
                 answer = {**asdict(seen), "containers": sorted(seen.containers)}
             elif film is not None:
-                film.try_out()
+                film.decode_check()
                 answer = {}
         except NotMedia as error:
             answer = {"not_media": str(error)}

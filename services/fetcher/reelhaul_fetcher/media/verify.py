@@ -28,7 +28,7 @@ class Expected:
     slack: float = 0.0
 
 
-def verified(path: Path, promise: Expected, seen: Inspection | None = None) -> DeliveredMedia:
+def verify(path: Path, promise: Expected, seen: Inspection | None = None) -> DeliveredMedia:
     """What *path* delivers; *seen* saves a look where it was inspected as it is.
 
     Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height.
@@ -45,10 +45,10 @@ def verified(path: Path, promise: Expected, seen: Inspection | None = None) -> D
         inspector_client.decode_check(path)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
-    return delivered(seen, path.suffix.lstrip("."))
+    return to_delivered_media(seen, path.suffix.lstrip("."))
 
 
-def delivered(seen: Inspection, container: str) -> DeliveredMedia:
+def to_delivered_media(seen: Inspection, container: str) -> DeliveredMedia:
     """*seen* in the words of the API."""
     return DeliveredMedia(
         width=seen.width,
@@ -59,11 +59,11 @@ def delivered(seen: Inspection, container: str) -> DeliveredMedia:
         audio_codec=seen.audio_codec,
         audio_bitrate_bps=seen.audio_bitrate,
         dynamic_range={"smpte2084": "HDR10", "arib-std-b67": "HLG"}.get(seen.transfer, ""),
-        duration=duration_of(seen.duration),
+        duration=to_duration(seen.duration),
     )
 
 
-def duration_of(seconds: float) -> duration_pb2.Duration:
+def to_duration(seconds: float) -> duration_pb2.Duration:
     """*seconds* as a Duration."""
     return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1000) * 1_000_000 % 10**9)
 

@@ -26,7 +26,7 @@ def prepare() -> None:
             _shoot(file)
         os.lseek(descriptor, 0, os.SEEK_SET)
         film = MediaFile(descriptor)
-        film.try_out()
+        film.decode_check()
         film.close()
     finally:
         os.close(descriptor)

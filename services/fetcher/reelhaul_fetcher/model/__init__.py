@@ -1,1 +1,1 @@
-"""Model: what is true of a fetch by itself."""
+"""Model: pure rules of a fetch: values, limits, selection and packaging."""

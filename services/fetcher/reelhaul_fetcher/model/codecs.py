@@ -1,4 +1,4 @@
-"""Which codec is which, and which container takes it."""
+"""Codecs: which family a codec belongs to, and which containers can hold it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 VideoCodec = FormatSpec.VideoCodec
 Container = FormatSpec.Container
 
-#: What a site does not say of a stream that is there.
+#: The codec of a stream that exists, but whose codec the site does not name.
 UNKNOWN = "unknown"
 
 _FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -32,23 +32,23 @@ VIDEO_FAMILY: dict[VideoCodec.ValueType, str] = {
     VideoCodec.AV1: "av1",
 }
 
-#: Smallest files first.
+#: Video families, those with the smallest files first.
 EFFICIENCY = ("av1", "vp9", "hevc", "h264")
 
-# What plays wherever the container does.
-_PLAYS: dict[Container.ValueType, frozenset[str]] = {
+# What every player of the container plays.
+_PLAYABLE: dict[Container.ValueType, frozenset[str]] = {
     Container.MP4: frozenset({"h264", "hevc", "av1", "mpeg4", "aac", "mp3", "ac3", "eac3", "alac"}),
     Container.WEBM: frozenset({"vp8", "vp9", "av1", "opus", "vorbis"}),
 }
-# What the container may hold as well; better than encoding anew.
-_HOLDS: dict[Container.ValueType, frozenset[str]] = {
+# What the container can hold, though not every player plays it; still better than transcoding.
+_CONTAINABLE: dict[Container.ValueType, frozenset[str]] = {
     Container.MP4: frozenset({"vp9", "opus", "flac"}),
     Container.WEBM: frozenset(),
 }
 
 
 def family(codec: str) -> str:
-    """ffmpeg's name of the codec that a site calls *codec*; *codec* itself where it is strange."""
+    """Return ffmpeg's name of the codec that a site calls *codec*; an unknown one as it is, lower-case."""
     lower = codec.lower()
     for prefixes, name in _FAMILIES:
         if lower.startswith(prefixes):
@@ -56,11 +56,11 @@ def family(codec: str) -> str:
     return lower
 
 
-def plays(codec: str, container: Container.ValueType) -> bool:
-    """Whether *codec* in *container* plays wherever *container* does. MKV takes everything."""
-    return container not in _PLAYS or family(codec) in _PLAYS[container]
+def is_playable(codec: str, container: Container.ValueType) -> bool:
+    """Return whether every player of *container* plays *codec* in it. MKV is assumed to play everything."""
+    return container not in _PLAYABLE or family(codec) in _PLAYABLE[container]
 
 
-def holds(codec: str, container: Container.ValueType) -> bool:
-    """Whether *container* takes *codec* without encoding it anew."""
-    return plays(codec, container) or family(codec) in _HOLDS[container]
+def can_contain(codec: str, container: Container.ValueType) -> bool:
+    """Return whether *container* can hold *codec* without transcoding."""
+    return is_playable(codec, container) or family(codec) in _CONTAINABLE[container]

@@ -1,4 +1,4 @@
-"""What is left of media after a cut, and where its moments are then."""
+"""Cuts: which time ranges of the media are kept, and where its moments are in the result."""
 
 from __future__ import annotations
 
@@ -8,61 +8,69 @@ from dataclasses import dataclass
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 
-# Less than this is no stretch: nobody sees or hears it.
-_SHORTEST = 0.05
+# Shorter ranges are dropped: nobody sees or hears them.
+_MIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """A stretch from *start* to *end*, in seconds."""
+    """From *start* to *end*, in seconds."""
 
     start: float
     end: float
 
+    @property
+    def length(self) -> float:
+        """Seconds."""
+        return self.end - self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The stretches to keep, in order and apart. The end of the last may be infinite: up to the end."""
+    """The time ranges to keep, sorted and disjoint. The last may be infinite: up to the end."""
 
-    spans: tuple[TimeRange, ...] = (TimeRange(0.0, math.inf),)
+    ranges: tuple[TimeRange, ...] = (TimeRange(0.0, math.inf),)
 
     @property
     def length(self) -> float:
-        """Seconds that are kept; infinite where the end is open."""
-        return sum(span.end - span.start for span in self.spans)
+        """Seconds that are kept; infinite if the last range is."""
+        return sum(kept.length for kept in self.ranges)
 
     @property
-    def cuts(self) -> bool:
+    def removes_something(self) -> bool:
         """Whether anything is cut away."""
         return self != Cut()
 
-    def within(self, duration: float) -> Cut:
-        """The same cut of media that last *duration* seconds; ``Cut()`` where all of them are kept."""
-        ended = (TimeRange(span.start, min(span.end, duration)) for span in self.spans)
-        spans = tuple(span for span in ended if span.end - span.start >= _SHORTEST)
-        whole = len(spans) == 1 and spans[0].start == 0 and spans[0].end >= duration - _SHORTEST
-        return Cut() if whole else Cut(spans)
+    def limited_to(self, duration: float) -> Cut:
+        """Return this cut for media of *duration* seconds; ``Cut()`` if it keeps all of them."""
+        limited = (TimeRange(kept.start, min(kept.end, duration)) for kept in self.ranges)
+        ranges = tuple(kept for kept in limited if kept.length >= _MIN_SECONDS)
+        whole = len(ranges) == 1 and ranges[0].start == 0 and ranges[0].end >= duration - _MIN_SECONDS
+        return Cut() if whole else Cut(ranges)
 
-    def position(self, moment: float) -> float:
-        """Where *moment* is afterwards; of one that is cut away, where the cut is."""
-        return sum(max(0.0, min(moment, span.end) - span.start) for span in self.spans)
+    def map_time(self, seconds: float) -> float:
+        """Return where *seconds* is in the result; if it is cut away, where that cut is."""
+        return sum(max(0.0, min(seconds, kept.end) - kept.start) for kept in self.ranges)
 
-    def moved(self, span: TimeRange) -> TimeRange | None:
-        """Where *span* is afterwards; None where nothing is left of it."""
-        after = TimeRange(self.position(span.start), self.position(span.end))
-        return after if after.end - after.start >= _SHORTEST else None
-
-
-def cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
-    """What stays of *clip*, or of everything, without *removed*. Nothing at all is no cut."""
-    left = [clip or TimeRange(0.0, math.inf)]
-    for gone in sorted(removed, key=lambda span: span.start):
-        left = [part for span in left for part in _without(span, gone)]
-    return Cut(tuple(left)) if left else Cut((clip,) if clip else Cut().spans)
+    def map_range(self, source: TimeRange) -> TimeRange | None:
+        """Return where *source* is in the result; None if nothing is left of it."""
+        result = TimeRange(self.map_time(source.start), self.map_time(source.end))
+        return result if result.length >= _MIN_SECONDS else None
 
 
-def clip_of(spec: FormatSpec) -> TimeRange | None:
-    """The stretch that *spec* asks for; None where it asks for everything."""
+def make_cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
+    """Return what is left of *clip* (None: everything) without *removed*.
+
+    If nothing is left, nothing is removed.
+    """
+    kept = [clip or TimeRange(0.0, math.inf)]
+    for gap in sorted(removed, key=lambda gap: gap.start):
+        kept = [rest for part in kept for rest in _subtract(part, gap)]
+    return Cut(tuple(kept)) if kept else Cut((clip,) if clip else Cut().ranges)
+
+
+def clip_range(spec: FormatSpec) -> TimeRange | None:
+    """Return the range that *spec* requests; None if it requests everything."""
     if not spec.HasField("clip"):
         return None
     start = spec.clip.start.ToTimedelta().total_seconds()
@@ -70,8 +78,11 @@ def clip_of(spec: FormatSpec) -> TimeRange | None:
     return TimeRange(start, end)
 
 
-def _without(span: TimeRange, gone: TimeRange) -> list[TimeRange]:
-    parts = [TimeRange(span.start, min(span.end, gone.start)), TimeRange(max(span.start, gone.end), span.end)]
-    if gone.end <= span.start or gone.start >= span.end:
-        return [span]
-    return [part for part in parts if part.end - part.start >= _SHORTEST]
+def _subtract(source: TimeRange, gap: TimeRange) -> list[TimeRange]:
+    if gap.end <= source.start or gap.start >= source.end:
+        return [source]
+    parts = [
+        TimeRange(source.start, min(source.end, gap.start)),
+        TimeRange(max(source.start, gap.end), source.end),
+    ]
+    return [part for part in parts if part.length >= _MIN_SECONDS]

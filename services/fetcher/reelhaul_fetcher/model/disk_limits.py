@@ -1,52 +1,55 @@
-"""Room on disk: who may stay where it does not reach for all."""
+"""Disk limits: when a worker takes no work, and which downloads it evicts when space runs out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Work is taken again at so many times the mark below which none is taken, or it would flicker.
-AGAIN = 1.25
+#: Work resumes at this multiple of the pause threshold, so that the worker does not flap.
+RESUME_FACTOR = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class DiskThresholds:
-    """Free bytes: below ``pause`` no work is taken, and ``reserve`` is what running work leaves."""
+    """Free bytes: no work is taken below ``pause``; running work leaves ``reserve`` free."""
 
     pause: int = 0
     reserve: int = 0
 
-    def short(self, free: int, *, before: bool) -> bool:
-        """Whether *free* bytes are too few to take work, having been so *before*."""
-        return free < (self.pause * AGAIN if before else self.pause)
+    def is_short(self, free: int, *, before: bool) -> bool:
+        """Return whether *free* bytes are too few to take work; *before* is the last answer."""
+        return free < (self.pause * RESUME_FACTOR if before else self.pause)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """What an attempt takes of the disk: bytes that it wrote, and bytes to come as far as is known."""
+class DiskUsage:
+    """Disk space of one attempt: bytes written, and bytes still to come as far as known."""
 
     written: int = 0
-    to_come: int = 0
+    remaining: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """An attempt, by its place in the row, that must leave; ``own_fault`` where it alone is too large."""
+    """The attempt at *index* is evicted; ``own_fault`` if it alone is too large for the worker."""
 
     index: int
     own_fault: bool
 
 
-def evicted(free: int, uses: Sequence[Use], marks: DiskThresholds) -> list[Eviction]:
-    """Who of *uses* (the oldest first) must leave, that those who stay find what they need."""
-    # What there would be if nobody worked: whoever needs more leaves for that, however old.
-    all_room = free + sum(use.written for use in uses) - marks.reserve
-    giants = [index for index, use in enumerate(uses) if use.written + use.to_come > all_room]
-    leaving = [Eviction(index, own_fault=all_room + marks.reserve >= marks.pause) for index in giants]
-    staying = [index for index in range(len(uses)) if index not in giants]
-    free += sum(uses[index].written for index in giants)
-    while staying and free - sum(uses[index].to_come for index in staying) < marks.reserve:
-        youngest = staying.pop()
-        free += uses[youngest].written
-        leaving.append(Eviction(youngest, own_fault=not staying and free >= marks.pause))
-    return leaving
+def choose_evictions(free: int, usages: Sequence[DiskUsage], thresholds: DiskThresholds) -> list[Eviction]:
+    """Return which of *usages* (oldest first) to evict so that the others have the space they need.
+
+    Attempts that do not fit on the empty disk are evicted first, whatever their age; then the newest.
+    """
+    # What an idle worker would have: an attempt that needs more can never finish here.
+    capacity = free + sum(usage.written for usage in usages) - thresholds.reserve
+    oversized = [i for i, usage in enumerate(usages) if usage.written + usage.remaining > capacity]
+    evictions = [Eviction(i, own_fault=capacity + thresholds.reserve >= thresholds.pause) for i in oversized]
+    staying = [i for i in range(len(usages)) if i not in oversized]
+    free += sum(usages[i].written for i in oversized)
+    while staying and free - sum(usages[i].remaining for i in staying) < thresholds.reserve:
+        newest = staying.pop()
+        free += usages[newest].written
+        evictions.append(Eviction(newest, own_fault=not staying and free >= thresholds.pause))
+    return evictions

@@ -1,4 +1,4 @@
-"""Egresses: the ways out to the sites. Which is used how much, and which a site does not let in just now."""
+"""Egresses: chooses the upstream proxy of each fetch by load, daily byte budget and per-site cool-downs."""
 
 from __future__ import annotations
 
@@ -12,46 +12,52 @@ from urllib.parse import unquote, urlsplit
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
-#: The ``cause`` of a failure that is the egress's own: its proxy is away, or does not know us.
-BROKEN = "egress"
+#: ``cause`` in the metadata of failures of the egress itself: its proxy is down or rejects our credentials.
+EGRESS_CAUSE = "egress"
 
-#: The name of the only egress of a fetcher without upstream proxies: straight out.
-STRAIGHT = ""
+#: Name of the only egress of a fetcher without upstream proxies: a direct connection.
+DIRECT = ""
 
-# The first rest of an egress that a site refuses, and the longest; doubled each time that it still does.
-_FIRST_REST, _LONGEST_REST = timedelta(seconds=30), timedelta(minutes=30)
-# Stands for every site.
-_EVERYWHERE = ""
-# Sites of which it is remembered; the one that rests the shortest is forgotten first.
-_MOST_RESTS = 1000
-# A claim need not name hundreds.
-_MOST_OFFERED = 16
+# A cool-down doubles each time the site still refuses.
+_MIN_COOLDOWN, _MAX_COOLDOWN = timedelta(seconds=30), timedelta(minutes=30)
+# The longest Retry-After that is honoured.
+_MAX_RETRY_AFTER = timedelta(days=1)
+# Key of cool-downs that hold for every site.
+_EVERY_SITE = ""
+# The cool-down that ends first is dropped beyond this.
+_MAX_COOLDOWNS = 1000
+# Egresses named in one claim.
+_MAX_CANDIDATES = 16
 
 
-def name_of(url: str) -> str:
-    """The name of the egress behind the proxy at *url*: the same at each start, and no secret.
+def egress_name(url: str) -> str:
+    """Return the name of the egress through the proxy at *url*: stable across restarts, without secrets.
 
-    Proxies of one address are told apart by their users; the password has no part in it.
+    It depends on user, host and port, not on the password.
     """
     parts = urlsplit(url)
-    told = f"{unquote(parts.username or '')}@{(parts.hostname or '').lower()}:{parts.port or 80}"
-    return f"egress-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    identity = f"{unquote(parts.username or '')}@{(parts.hostname or '').lower()}:{parts.port or 80}"
+    return f"egress-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """An egress is not to be used at a site before then; *length* is how long this rest is."""
+    """An egress is avoided *until* then; *length* is the present back-off, without Retry-After."""
 
     until: datetime
     length: timedelta
 
 
 class Egresses:
-    """The ways out of one fetcher, by name; *daily_bytes* is what each may carry in a day (UTC), 0 any."""
+    """The egresses of one fetcher, by name.
+
+    *daily_bytes* is the budget of each per day (UTC); 0 means no limit. *carried* is what they have
+    used of today's.
+    """
 
     def __init__(
         self,
-        names: Sequence[str] = (STRAIGHT,),
+        names: Sequence[str] = (DIRECT,),
         daily_bytes: int = 0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         carried: Mapping[str, int] | None = None,
@@ -61,91 +67,94 @@ class Egresses:
         self._day = now().date()
         self._carried: Counter[str] = Counter(carried or {})
         self._running: Counter[str] = Counter()
-        self._rests: dict[tuple[str, str], Cooldown] = {}
+        self._cooldowns: dict[tuple[str, str], Cooldown] = {}
 
     @property
-    def spent(self) -> bool:
-        """Whether every egress has carried what it may today."""
+    def exhausted(self) -> bool:
+        """Whether every egress has used its budget of today."""
         return not any(self._within_budget(name) for name in self.names)
 
     @property
     def day(self) -> date:
-        """The day whose bytes are counted."""
+        """The day that bytes are counted for."""
         if (today := self._now().date()) != self._day:
             self._day = today
             self._carried.clear()
         return self._day
 
-    def carried(self, name: str) -> int:
-        """Bytes that *name* carried today."""
+    def bytes_today(self, name: str) -> int:
+        """Return the bytes that *name* carried today."""
         return self._carried[name] if self.day else 0
 
     def candidates(self) -> list[str]:
-        """Those that a job may have, the least busy first. One at least: what runs may end."""
-        fit = [name for name in self.names if self._within_budget(name)] or list(self.names)
-        works = [name for name in fit if not self._resting(_EVERYWHERE, name)] or fit
-        return sorted(works, key=self._load)[:_MOST_OFFERED]
+        """Return the egresses to offer for the next job, least loaded first.
 
-    def choice(self, site: str) -> str:
-        """The least busy of those that *site* lets in; where it lets none in, the one that rests shortest.
-
-        Raises UPSTREAM_UNAVAILABLE where all have carried what they may today.
+        If all are exhausted, all are returned: running work may still end.
         """
-        if self.spent:
-            text = "every egress has carried what it may today"
-            known = {"host": site, "cause": BROKEN}
-            raise ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata=known)
+        within_budget = [name for name in self.names if self._within_budget(name)] or list(self.names)
+        working = [name for name in within_budget if not self._cooldown(_EVERY_SITE, name)] or within_budget
+        return sorted(working, key=self._load)[:_MAX_CANDIDATES]
+
+    def choose(self, site: str) -> str:
+        """Return the least loaded egress without a cool-down at *site*; else the one whose ends first.
+
+        Raises UPSTREAM_UNAVAILABLE if all have used their budget of today.
+        """
+        if self.exhausted:
+            text = "every egress has used its byte budget of today"
+            metadata = {"host": site, "cause": EGRESS_CAUSE}
+            raise ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata=metadata)
         return min(
             (name for name in self.names if self._within_budget(name)),
             key=lambda name: (
-                max(self._resting(site, name), self._resting(_EVERYWHERE, name)),
+                max(self._cooldown(site, name), self._cooldown(_EVERY_SITE, name)),
                 *self._load(name),
             ),
         )
 
-    def began(self, name: str) -> None:
-        """A fetch goes out by *name*."""
+    def begin(self, name: str) -> None:
+        """Count a fetch that begins to use *name*."""
         self._running[name] += 1
 
-    def ended(self, name: str) -> None:
-        """It does no more."""
+    def end(self, name: str) -> None:
+        """Count the end of a fetch that used *name*."""
         self._running[name] -= 1
 
-    def count(self, name: str, number: int) -> None:
-        """*number* more bytes went by *name*."""
+    def add_bytes(self, name: str, count: int) -> None:
+        """Charge *count* bytes to *name*."""
         if self.day:
-            self._carried[name] += number
+            self._carried[name] += count
 
     def record_result(self, site: str, name: str, failure: ReelhaulError | None) -> None:
-        """How a fetch at *site* by *name* went.
+        """Update the cool-downs of *name* after a fetch from *site*.
 
-        Where the site takes us for a robot or for too many, *name* rests there; one that does
-        not even let us out rests everywhere.
+        A bot check or throttling starts one for that site; a failure of the egress itself, for every site.
         """
         if failure is None:
-            for known in ((site, name), (_EVERYWHERE, name)):
-                self._rests.pop(known, None)
-        elif failure.metadata.get("cause") == BROKEN:
-            self._rest((_EVERYWHERE, name), timedelta())
+            for key in ((site, name), (_EVERY_SITE, name)):
+                self._cooldowns.pop(key, None)
+        elif failure.metadata.get("cause") == EGRESS_CAUSE:
+            self._start_cooldown((_EVERY_SITE, name), timedelta())
         elif spec_of(failure.reason).parks_site:
-            self._rest((site, name), min(failure.retry_delay or timedelta(), timedelta(days=1)))
+            self._start_cooldown((site, name), min(failure.retry_delay or timedelta(), _MAX_RETRY_AFTER))
 
-    def _rest(self, key: tuple[str, str], asked: timedelta) -> None:
-        before, now = self._rests.get(key), self._now()
-        if before and before.until > now:
-            # This fetch had begun before the rest did: it says nothing new.
+    def _start_cooldown(self, key: tuple[str, str], retry_after: timedelta) -> None:
+        last, now = self._cooldowns.get(key), self._now()
+        if last and last.until > now:
+            # The fetch began before that cool-down: it says nothing new.
             return
-        length = min(before.length * 2, _LONGEST_REST) if before else _FIRST_REST
-        self._rests[key] = Cooldown(now + max(length, asked), length)
-        if len(self._rests) > _MOST_RESTS:
-            del self._rests[min(self._rests, key=lambda known: self._rests[known].until)]
+        length = min(last.length * 2, _MAX_COOLDOWN) if last else _MIN_COOLDOWN
+        self._cooldowns[key] = Cooldown(now + max(length, retry_after), length)
+        if len(self._cooldowns) > _MAX_COOLDOWNS:
+            del self._cooldowns[min(self._cooldowns, key=lambda key: self._cooldowns[key].until)]
 
-    def _resting(self, site: str, name: str) -> timedelta:
-        rest = self._rests.get((site, name))
-        return max(rest.until - self._now(), timedelta()) if rest else timedelta()
+    def _cooldown(self, site: str, name: str) -> timedelta:
+        """Return how long the cool-down of *name* at *site* still lasts; 0 without one."""
+        cooldown = self._cooldowns.get((site, name))
+        return max(cooldown.until - self._now(), timedelta()) if cooldown else timedelta()
 
     def _load(self, name: str) -> tuple[int, int, str]:
-        return self._running[name], self.carried(name), name
+        return self._running[name], self.bytes_today(name), name
 
     def _within_budget(self, name: str) -> bool:
-        return not self._daily_bytes or self.carried(name) < self._daily_bytes
+        return not self._daily_bytes or self.bytes_today(name) < self._daily_bytes

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.media_pb2 import ArtifactInfo
 
 
 @dataclass(frozen=True, slots=True)
-class FetchOrder:
+class FetchRequest:
     """Media to fetch into a folder of its own.
 
     ``proxy_url`` is the only way out, pass included. ``size_limit`` is the most bytes to
@@ -25,18 +26,18 @@ class FetchOrder:
     size_limit: int = 0
     max_seconds: float = 0.0
     record_seconds: float = 0.0
-    patience_seconds: float = 0.0
+    record_timeout_seconds: float = 0.0
     idle_seconds: float = 60.0
     cpu_seconds: int = 4 * 3600
     memory_bytes: int = 4 << 30
     #: Cookies to ask the site with, in Netscape's form: a copy that nobody else has.
     cookies: str = field(default="", repr=False)
     #: The user ended its recording before, and that was lost: a moment of what is on air, or nothing.
-    stopped: bool = False
+    recording_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeOrder:
+class ProbeRequest:
     """Metadata to read. *playlist* takes the list of a URL that names a video within one."""
 
     url: str
@@ -49,7 +50,7 @@ class ProbeOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpandOrder:
+class ExpandRequest:
     """A playlist or channel to page through, up to *max_entries*, beginning after *start_position*."""
 
     url: str
@@ -62,7 +63,7 @@ class ExpandOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class SitesOrder:
+class ExtractorListRequest:
     """Every site that the engine knows. Nobody is asked: the way out leads nowhere."""
 
     url: str = ""
@@ -73,7 +74,7 @@ class SitesOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class ListReport:
+class ExpandResult:
     """A list that was paged through: what the site says of it, without its entries."""
 
     media: media_pb2.MediaInfo
@@ -82,7 +83,7 @@ class ListReport:
 
 
 #: Whatever the engine may be asked for.
-Order = FetchOrder | ProbeOrder | ExpandOrder | SitesOrder
+EngineRequest = FetchRequest | ProbeRequest | ExpandRequest | ExtractorListRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,12 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchReport:
+class FetchResult:
     """A fetch that went well: checked files, the media first."""
 
     media: media_pb2.MediaInfo
     products: tuple[Product, ...]
-    got: media_pb2.DeliveredMedia
+    delivered: media_pb2.DeliveredMedia
     warnings: tuple[media_pb2.Warning, ...] = ()
 
 
@@ -109,3 +110,34 @@ class HttpStatusCounts:
 
     #: HTTP statuses that were not 2xx, and how often.
     http_statuses: dict[int, int] = field(default_factory=dict)
+
+
+# IANA media types by extension: also the list of the extensions that we produce.
+_MEDIA_TYPES = {
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "mp3": "audio/mpeg",
+    "m4a": "audio/mp4",
+    "opus": "audio/ogg",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "txt": "text/plain",
+    "json": "application/json",
+    "jpg": "image/jpeg",
+}
+
+
+def product(path: Path, kind: ArtifactInfo.Kind.ValueType, file_name: str, language: str = "") -> Product:
+    """*path* as a product called *file_name*. Nobody hashes it here: storage does."""
+    info = ArtifactInfo(
+        kind=kind,
+        file_name=file_name,
+        media_type=_MEDIA_TYPES[path.suffix.lstrip(".")],
+        size_bytes=path.stat().st_size,
+        language_code=language,
+    )
+    return Product(path, info)

@@ -1,4 +1,8 @@
-"""One honest percentage: weights fixed when the plan is made, never falling, never 100."""
+"""Progress of a fetch: one percentage over all streams and stages, and detection of stalled downloads.
+
+The weights of the streams are fixed when the plan is made. The percentage never falls; only Finish makes
+it 100.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,30 @@ from reelhaul.type.v1.media_pb2 import Progress
 
 Stage = Progress.Stage
 
-#: Percent at which each stage begins and ends. Only Finish makes 100.
-SHARES: dict[Stage.ValueType, tuple[float, float]] = {
+#: Percent at which each stage begins and ends.
+STAGE_PERCENTAGES: dict[Stage.ValueType, tuple[float, float]] = {
     Stage.DOWNLOADING: (2.0, 85.0),
     Stage.POSTPROCESSING: (85.0, 92.0),
     Stage.VERIFYING: (92.0, 94.0),
     Stage.UPLOADING: (94.0, 99.9),
 }
 
-_WINDOW_SECONDS = 5.0
+# Seconds over which the speed is averaged.
+_SPEED_WINDOW = 5.0
+
+# Stages whose bytes come from a site; in the others the machine works for itself.
+_NETWORK_STAGES = frozenset(
+    {
+        Stage.STAGE_UNSPECIFIED,
+        Stage.PROBING,
+        Stage.EXPANDING,
+        Stage.FETCHING_EXTRAS,
+        Stage.DOWNLOADING,
+        Stage.RECORDING,
+    }
+)
+# Fewer bytes per second than this, over the whole timeout, count as stalled.
+_MIN_BYTES_PER_SECOND = 1024
 
 
 @dataclass(slots=True)
@@ -30,143 +49,134 @@ class _Part:
     received: int = 0
     fraction: float | None = None
 
-    def done(self) -> float | None:
-        """0..1, or None where it cannot be told."""
+    def completed(self) -> float | None:
+        """Return the completed fraction, 0..1; None if it is unknown."""
         if self.fraction is not None:
             return min(self.fraction, 1.0)
         return min(self.received / self.weight, 1.0) if self.weight else None
 
 
 class ProgressTracker:
-    """Progress of one fetch. *tell* hears of it at most four times a second, and of each new stage.
+    """Computes the progress of one fetch.
 
-    Safe to call from several threads: fragments arrive in many.
+    *on_progress* is called at most every *interval* seconds, and at once when a stage begins.
+    Thread-safe: fragments arrive in many threads.
     """
 
     def __init__(
-        self, tell: Callable[[Progress], None], now: Callable[[], float], interval: float = 0.25
+        self, on_progress: Callable[[Progress], None], now: Callable[[], float], interval: float = 0.25
     ) -> None:
-        self._tell, self._now, self._interval = tell, now, interval
+        self._on_progress, self._now, self._interval = on_progress, now, interval
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
         self._total_bytes: int | None = None
         self._stage: Stage.ValueType = Stage.STAGE_UNSPECIFIED
         self._detail = ""
-        self._within = 0.0
+        self._stage_fraction = 0.0
         self._percent: float | None = None
-        self._told_at = float("-inf")
-        self._marks: deque[tuple[float, int]] = deque()
+        self._reported_at = float("-inf")
+        self._samples: deque[tuple[float, int]] = deque()
 
     @property
     def received(self) -> int:
         """Bytes received so far, over all parts."""
         return sum(part.received for part in self._parts.values())
 
-    def stage(self, stage: Stage.ValueType, detail: str = "") -> None:
-        """Begin *stage*."""
+    def begin_stage(self, stage: Stage.ValueType, detail: str = "") -> None:
+        """Begin *stage* and report it at once."""
         with self._lock:
-            self._stage, self._detail, self._within = stage, detail, 0.0
-            self._say(at_once=True)
+            self._stage, self._detail, self._stage_fraction = stage, detail, 0.0
+            self._report(at_once=True)
 
-    def plan(self, weights: Mapping[str, float | None], total_bytes: int | None) -> None:
-        """Fix what each part weighs (bytes, or None where unknown) and all bytes to come."""
+    def set_plan(self, weights: Mapping[str, float | None], total_bytes: int | None) -> None:
+        """Fix the weight of each part (bytes; None if unknown) and the total bytes to come."""
         with self._lock:
-            self._parts = {part: _Part(weight) for part, weight in weights.items()}
+            self._parts = {name: _Part(weight) for name, weight in weights.items()}
             self._total_bytes = total_bytes
 
-    def receive(self, part: str, received: int, fraction: float | None = None) -> None:
-        """*part* has *received* bytes, which is *fraction* of it where that is known better."""
+    def update_part(self, name: str, received: int, fraction: float | None = None) -> None:
+        """Set the bytes received of part *name*; *fraction* overrides what its weight implies."""
         with self._lock:
-            known = self._parts.setdefault(part, _Part(None))
-            known.received, known.fraction = max(received, known.received), fraction
-            self._say()
+            part = self._parts.setdefault(name, _Part(None))
+            part.received, part.fraction = max(received, part.received), fraction
+            self._report()
 
-    def advance(self, fraction: float) -> None:
-        """The present stage is done to *fraction*."""
+    def update_stage(self, fraction: float) -> None:
+        """Set the completed fraction of the current stage; it never falls."""
         with self._lock:
-            self._within = min(max(fraction, self._within), 1.0)
-            self._say()
+            self._stage_fraction = min(max(fraction, self._stage_fraction), 1.0)
+            self._report()
 
-    def _say(self, *, at_once: bool = False) -> None:
+    def _report(self, *, at_once: bool = False) -> None:
         now = self._now()
-        if not at_once and now - self._told_at < self._interval:
+        if not at_once and now - self._reported_at < self._interval:
             return
-        self._told_at = now
-        self._tell(self._progress(now))
+        self._reported_at = now
+        self._on_progress(self._progress(now))
 
     def _progress(self, now: float) -> Progress:
-        told = Progress(stage=self._stage, detail=self._detail, downloaded_bytes=self.received)
-        told.bytes_per_second = self._speed(now)
-        if (percent := self._share()) is not None:
+        progress = Progress(stage=self._stage, detail=self._detail, downloaded_bytes=self.received)
+        progress.bytes_per_second = self._speed(now)
+        if (percent := self._current_percent()) is not None:
             self._percent = max(percent, self._percent or 0.0)
-            told.percent = round(self._percent, 2)
+            progress.percent = round(self._percent, 2)
         if self._total_bytes is not None:
-            told.total_bytes = max(self._total_bytes, self.received)
+            progress.total_bytes = max(self._total_bytes, self.received)
             left = self._total_bytes - self.received
-            if self._stage == Stage.DOWNLOADING and told.bytes_per_second > 0 and left >= 0:
-                told.eta.CopyFrom(duration_pb2.Duration(seconds=round(left / told.bytes_per_second)))
-        return told
+            if self._stage == Stage.DOWNLOADING and progress.bytes_per_second > 0 and left >= 0:
+                seconds = round(left / progress.bytes_per_second)
+                progress.eta.CopyFrom(duration_pb2.Duration(seconds=seconds))
+        return progress
 
-    def _share(self) -> float | None:
-        if self._stage not in SHARES:
+    def _current_percent(self) -> float | None:
+        if self._stage not in STAGE_PERCENTAGES:
             return self._percent
-        begin, end = SHARES[self._stage]
-        within = self._downloaded() if self._stage == Stage.DOWNLOADING else self._within
-        return None if within is None else begin + (end - begin) * within
+        begin, end = STAGE_PERCENTAGES[self._stage]
+        fraction = self._downloaded() if self._stage == Stage.DOWNLOADING else self._stage_fraction
+        return None if fraction is None else begin + (end - begin) * fraction
 
     def _downloaded(self) -> float | None:
+        """Return the downloaded fraction over all parts; None if one of several has no known size."""
         parts = list(self._parts.values())
         if len(parts) == 1:
-            return parts[0].done()
+            return parts[0].completed()
         total = 0.0
         for part in parts:
-            done = part.done()
-            if not part.weight or (done is None):
+            completed = part.completed()
+            if not part.weight or (completed is None):
                 return None
-            total += part.weight * done
+            total += part.weight * completed
         weight = sum(part.weight or 0.0 for part in parts)
         return total / weight if weight else None
 
     def _speed(self, now: float) -> int:
-        """Bytes a second over the last seconds; 0 outside of the download."""
+        """Return bytes per second over the last seconds; 0 outside of a download."""
         if self._stage not in (Stage.DOWNLOADING, Stage.RECORDING):
-            self._marks.clear()
+            self._samples.clear()
             return 0
-        self._marks.append((now, self.received))
-        while len(self._marks) > 2 and now - self._marks[0][0] > _WINDOW_SECONDS:
-            self._marks.popleft()
-        began, before = self._marks[0]
+        self._samples.append((now, self.received))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _SPEED_WINDOW:
+            self._samples.popleft()
+        began, before = self._samples[0]
         return int((self.received - before) / (now - began)) if now > began else 0
 
 
-# Stages whose bytes come from a site; in the others the machine works for itself.
-_FROM_SITE = frozenset(
-    {
-        Progress.STAGE_UNSPECIFIED,
-        Progress.PROBING,
-        Progress.EXPANDING,
-        Progress.FETCHING_EXTRAS,
-        Progress.DOWNLOADING,
-        Progress.RECORDING,
-    }
-)
-# Less than this in each second of the whole patience is no download.
-_TRICKLE_BYTES = 1024
-
-
 class Watchdog:
-    """Told of bytes from time to time, says whether they came too slowly for *patience* seconds."""
+    """Detects downloads that have stalled for *timeout* seconds.
 
-    def __init__(self, patience: float, now: float) -> None:
-        self._patience = patience
-        self._since, self._before = now, 0
-        self._stage: Progress.Stage.ValueType = Progress.STAGE_UNSPECIFIED
+    Socket timeouts do not: each byte of a slow trickle resets them.
+    """
 
-    def stalled(self, now: float, stage: Progress.Stage.ValueType, received: int) -> bool:
-        """Whether *stage* has stalled, *received* bytes having come in all."""
-        waited = now - self._since
-        moved = received - self._before >= _TRICKLE_BYTES * max(waited, 1.0)
-        if stage != self._stage or stage not in _FROM_SITE or moved:
-            self._since, self._before, self._stage = now, received, stage
+    def __init__(self, timeout: float, now: float) -> None:
+        self._timeout = timeout
+        self._since, self._received = now, 0
+        self._stage: Stage.ValueType = Stage.STAGE_UNSPECIFIED
+
+    def is_stalled(self, now: float, stage: Stage.ValueType, received: int) -> bool:
+        """Return whether *stage* has stalled, with *received* bytes in total so far."""
+        elapsed = now - self._since
+        moving = received - self._received >= _MIN_BYTES_PER_SECOND * max(elapsed, 1.0)
+        if stage != self._stage or stage not in _NETWORK_STAGES or moving:
+            self._since, self._received, self._stage = now, received, stage
             return False
-        return waited > self._patience
+        return elapsed > self._timeout

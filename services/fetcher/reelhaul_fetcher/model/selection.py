@@ -1,4 +1,4 @@
-"""Which of the offered streams to take for what was asked."""
+"""Format selection: which of the formats that a site offers meet a request best."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs, selector_streams
+from reelhaul_fetcher.model import codecs
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
+#: ``ports.Engine.select_formats``.
+SelectFormats = Callable[[str, Sequence[Format]], list[Format]]
 
-# Taller than any picture, where the least is looked for.
-_UNTOLD = 10_000
+# Stands for an unknown height where the smallest video is wanted: an unknown one is not taken for small.
+_UNKNOWN_HEIGHT = 10_000
 
-# Fewest moving parts first: a plain file is resumed and checked by its length.
+# From worst to best: a plain file is resumed and checked by its length.
 _PROTOCOLS = ("hls", "dash", "https")
 
 
-def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] = frozenset()) -> Choice:
-    """The streams to take, video first, and the wishes that they do not meet.
+def choose_formats(
+    offered: Sequence[Format],
+    spec: FormatSpec,
+    select_formats: SelectFormats,
+    excluded_codecs: frozenset[str] = frozenset(),
+) -> Choice:
+    """Return the formats to download, video first, and a warning for each preference they do not meet.
 
-    *offered* is worst first: of equals the last is taken. Pictures in codecs that are *barred*
-    (ffmpeg's names) are not taken.
+    *offered* is sorted from worst to best; of equals the last is taken. Video in *excluded_codecs*
+    (ffmpeg's names) is not taken. *select_formats* evaluates the selector of *spec*.
 
-    Raises FORMAT_UNAVAILABLE where nothing offered meets *spec*, MEDIA_DRM_PROTECTED where
-    all that would is protected.
+    Raises FORMAT_UNAVAILABLE if nothing offered meets *spec*, MEDIA_DRM_PROTECTED if everything
+    is protected.
     """
     playable = [stream for stream in offered if not stream.drm]
     if offered and not playable:
@@ -35,95 +42,131 @@ def choose(offered: Sequence[Format], spec: FormatSpec, barred: frozenset[str] =
     if spec.media_kind == FormatSpec.SUBTITLES_ONLY:
         return [], []
     if spec.selector:
-        return selector_streams.taken(
-            [s for s in playable if codecs.family(s.video_codec) not in barred], spec
-        ), []
+        usable = [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs]
+        return _choose_by_selector(usable, spec, select_formats), []
     if spec.media_kind == FormatSpec.AUDIO:
-        return _audio_only(playable, spec)
-    usable = [s for s in playable if codecs.family(s.video_codec) not in barred]
+        return _choose_audio_only(playable, spec)
+    usable = [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs]
     if any(s.video_codec for s in playable) and not any(s.video_codec for s in usable):
-        raise _unavailable(f"streams in {', '.join(sorted(barred))} can be fetched here, but not cut")
-    return _video(usable, spec)
+        raise _unavailable(f"video in {', '.join(sorted(excluded_codecs))} can be downloaded, but not cut")
+    return _choose_video(usable, spec)
 
 
-def height_of(stream: Format) -> int:
-    """The picture's height as people count it: the shorter side of a portrait; 0 where unknown."""
+def matches_language(offered: str, requested: str) -> bool:
+    """Return whether *offered* is *requested* or a variant of it: "en-GB" is a variant of "en"."""
+    offered, requested = (code.lower().replace("_", "-") for code in (offered, requested))
+    return bool(offered) and (offered == requested or offered.startswith(requested + "-"))
+
+
+def _height(stream: Format) -> int:
+    """Return the nominal height: of a portrait video, its width; 0 if unknown."""
     return min(stream.width, stream.height) if stream.width and stream.height else stream.height
 
 
-def _audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
-    sounding = [stream for stream in offered if stream.audio_codec]
-    if not sounding:
-        raise _unavailable("no stream of this media has sound")
-    apart = [stream for stream in sounding if not stream.video_codec]
-    if apart:
-        best, warnings = _best_audio(apart, spec, codecs.Container.CONTAINER_UNSPECIFIED)
+def _choose_by_selector(
+    offered: list[Format], spec: FormatSpec, select_formats: SelectFormats
+) -> list[Format]:
+    """Return the formats that the selector of *spec* takes; only the media kind still applies."""
+    try:
+        chosen = select_formats(spec.selector, offered)
+    except ValueError as error:
+        raise _selector_failure(spec, f"the selector is not supported: {error}") from None
+    if not chosen:
+        raise _selector_failure(spec, "the selector matches none of the formats offered")
+    if spec.media_kind == FormatSpec.AUDIO:
+        chosen = [stream for stream in chosen if stream.audio_codec]
+        if not chosen:
+            raise _selector_failure(spec, "the selector matches no audio")
+    elif not any(stream.video_codec for stream in chosen):
+        raise _selector_failure(spec, "the selector matches no video")
+    return chosen
+
+
+def _selector_failure(spec: FormatSpec, text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text, metadata={"selector": spec.selector})
+
+
+def _choose_audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
+    with_audio = [stream for stream in offered if stream.audio_codec]
+    if not with_audio:
+        raise _unavailable("no stream of this media has audio")
+    audio_only = [stream for stream in with_audio if not stream.video_codec]
+    if audio_only:
+        best, warnings = _best_audio(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
         return [best], warnings
-    # Sound alone is wanted: the smallest picture costs least.
-    return [min(sounding, key=lambda s: (height_of(s) or _UNTOLD, s.bitrate_bps))], []
+    # Its video is discarded: the smallest costs least.
+    return [min(with_audio, key=lambda s: (_height(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))], []
 
 
-def _video(offered: list[Format], spec: FormatSpec) -> Choice:
-    pictures = [stream for stream in offered if stream.video_codec]
-    if not pictures:
-        raise _unavailable("no stream of this media has a picture; ask for AUDIO")
-    sounds = [stream for stream in offered if stream.audio_codec and not stream.video_codec]
-    rank = _picture_rank(spec, silent=bool(sounds))
-    video = max(reversed(_allowed(pictures, spec)), key=rank)
-    warnings = _picture_warnings(video, spec)
-    if video.audio_codec or not sounds:
+def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
+    with_video = [stream for stream in offered if stream.video_codec]
+    if not with_video:
+        raise _unavailable("no stream of this media has video; request AUDIO")
+    audio_only = [stream for stream in offered if stream.audio_codec and not stream.video_codec]
+    rank = _video_rank(spec, prefer_silent=bool(audio_only))
+    video = max(reversed(_within_limits(with_video, spec)), key=rank)
+    warnings = _video_warnings(video, spec)
+    if video.audio_codec or not audio_only:
         return [video], warnings
-    audio, more = _best_audio(sounds, spec, spec.container or codecs.Container.MP4)
-    return [video, audio], warnings + more
+    audio, audio_warnings = _best_audio(audio_only, spec, spec.container or codecs.Container.MP4)
+    return [video, audio], warnings + audio_warnings
 
 
-def _allowed(pictures: list[Format], spec: FormatSpec) -> list[Format]:
-    """The pictures that meet what is no preference: heights, frame rate, dynamic range."""
-    rate = spec.max_frame_rate + 0.5
-    rules: list[tuple[str, Callable[[Format], bool]]] = [
-        (f"at most {spec.max_height} pixels high", lambda s: height_of(s) <= spec.max_height),
-        (f"at least {spec.min_height} pixels high", lambda s: height_of(s) >= spec.min_height),
+def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
+    """Return the streams within the hard limits: height, frame rate, dynamic range.
+
+    Raises FORMAT_UNAVAILABLE, which names the first limit that none meets.
+    """
+    max_rate = spec.max_frame_rate + 0.5
+    # An unknown height passes here and is checked in the downloaded file.
+    rules: list[tuple[bool, str, Callable[[Format], bool]]] = [
         (
-            f"at most {spec.max_frame_rate} frames a second",
-            lambda s: s.frame_rate <= rate,
+            spec.max_height > 0,
+            f"at most {spec.max_height} pixels high",
+            lambda s: _height(s) <= spec.max_height,
         ),
-        ("of high dynamic range", lambda s: bool(s.dynamic_range)),
+        (
+            spec.min_height > 0,
+            f"at least {spec.min_height} pixels high",
+            lambda s: not _height(s) or _height(s) >= spec.min_height,
+        ),
+        (
+            spec.max_frame_rate > 0,
+            f"at most {spec.max_frame_rate} frames per second",
+            lambda s: s.frame_rate <= max_rate,
+        ),
+        (
+            spec.dynamic_range == FormatSpec.REQUIRE_HDR,
+            "in high dynamic range",
+            lambda s: bool(s.dynamic_range),
+        ),
     ]
-    asked = (
-        spec.max_height > 0,
-        spec.min_height > 0,
-        spec.max_frame_rate > 0,
-        spec.dynamic_range == FormatSpec.REQUIRE_HDR,
-    )
-    left = pictures
-    for wanted, (words, rule) in zip(asked, rules, strict=True):
-        # A height that the site does not tell is judged from the file, after the download.
-        kept = [s for s in left if rule(s) or (not height_of(s) and "pixels" in words)]
-        if wanted and not kept:
-            raise _unavailable(f"no stream offered is {words}")
-        left = kept if wanted else left
-    return left
+    for active, text, is_met in rules:
+        if active:
+            streams = [stream for stream in streams if is_met(stream)]
+            if not streams:
+                raise _unavailable(f"no offered stream is {text}")
+    return streams
 
 
-def _picture_rank(spec: FormatSpec, *, silent: bool) -> Callable[[Format], Any]:
-    """How well a picture meets *spec*; *silent* ones come first where sound is offered apart."""
-    liked = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
+def _video_rank(spec: FormatSpec, *, prefer_silent: bool) -> Callable[[Format], Any]:
+    """Return the sort key of video streams; *prefer_silent* if audio is offered as a separate stream."""
+    preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     container = spec.container or codecs.Container.MP4
     wants_hdr = spec.dynamic_range in (FormatSpec.PREFER_HDR, FormatSpec.REQUIRE_HDR)
-    better = -1 if spec.smallest else 1
+    sign = -1 if spec.smallest else 1
 
     def rank(stream: Format) -> tuple[float, ...]:
-        name = codecs.family(stream.video_codec)
+        codec = codecs.family(stream.video_codec)
         return (
-            # What the site does not tell is no small picture for sure.
-            -(height_of(stream) or _UNTOLD) if spec.smallest else height_of(stream),
-            better * round(stream.frame_rate),
+            -(_height(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _height(stream),
+            sign * round(stream.frame_rate),
             bool(stream.dynamic_range) == wants_hdr,
-            _place(name, liked),
-            codecs.plays(name, container) + codecs.holds(name, container),
-            _place(name, codecs.EFFICIENCY),
-            bool(stream.audio_codec) != silent,
-            better * stream.bitrate_bps,
+            _preference(codec, preferred),
+            codecs.is_playable(codec, container) + codecs.can_contain(codec, container),
+            _preference(codec, codecs.EFFICIENCY),
+            bool(stream.audio_codec) != prefer_silent,
+            sign * stream.bitrate_bps,
             _PROTOCOLS.index(stream.protocol) if stream.protocol in _PROTOCOLS else -1,
         )
 
@@ -133,64 +176,65 @@ def _picture_rank(spec: FormatSpec, *, silent: bool) -> Callable[[Format], Any]:
 def _best_audio(
     offered: list[Format], spec: FormatSpec, container: codecs.Container.ValueType
 ) -> tuple[Format, list[media_pb2.Warning]]:
-    wanted = [language for language in spec.audio.languages if language != "original"]
-    if wanted and not any(_speaks(s, language) for s in offered for language in wanted):
-        message = f"no sound in {', '.join(wanted)} is offered"
+    requested = [language for language in spec.audio.languages if language != "original"]
+    if requested and not any(_is_in_language(s, language) for s in offered for language in requested):
+        message = f"no audio in {', '.join(requested)} is offered"
         if spec.audio.language_required:
             raise _unavailable(message)
         warning = media_pb2.Warning(
-            reason=media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, message=message, language_code=wanted[0]
+            reason=media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, message=message, language_code=requested[0]
         )
-        return max(reversed(offered), key=_sound_rank([], spec, container)), [warning]
-    return max(reversed(offered), key=_sound_rank(list(spec.audio.languages), spec, container)), []
+        return max(reversed(offered), key=_audio_rank([], spec, container)), [warning]
+    return max(reversed(offered), key=_audio_rank(list(spec.audio.languages), spec, container)), []
 
 
-def _sound_rank(
+def _audio_rank(
     languages: list[str], spec: FormatSpec, container: codecs.Container.ValueType
 ) -> Callable[[Format], Any]:
-    better = -1 if spec.smallest else 1
-    as_it_is = {FormatSpec.Audio.M4A: "aac", FormatSpec.Audio.OPUS: "opus", FormatSpec.Audio.MP3: "mp3"}
-    asked = as_it_is.get(spec.audio.format)
+    sign = -1 if spec.smallest else 1
+    copied_codecs = {FormatSpec.Audio.M4A: "aac", FormatSpec.Audio.OPUS: "opus", FormatSpec.Audio.MP3: "mp3"}
+    copied = copied_codecs.get(spec.audio.format)
 
     def rank(stream: Format) -> tuple[float, ...]:
         original = (stream.original_audio + 1) if stream.HasField("original_audio") else 1.5
         language = next(
-            (len(languages) - place for place, like in enumerate(languages) if _speaks(stream, like)), 0
+            (
+                len(languages) - index
+                for index, preferred in enumerate(languages)
+                if _is_in_language(stream, preferred)
+            ),
+            0,
         )
-        name = codecs.family(stream.audio_codec)
-        return (language, original, name == asked, codecs.plays(name, container), better * stream.bitrate_bps)
+        codec = codecs.family(stream.audio_codec)
+        playable = codecs.is_playable(codec, container)
+        return (language, original, codec == copied, playable, sign * stream.bitrate_bps)
 
     return rank
 
 
-def _speaks(stream: Format, language: str) -> bool:
+def _is_in_language(stream: Format, language: str) -> bool:
     if language == "original":
         return stream.original_audio
-    return same_language(stream.language_code, language)
+    return matches_language(stream.language_code, language)
 
 
-def same_language(offered: str, asked: str) -> bool:
-    """Whether *offered* is *asked* or a kind of it: "en-GB" is a kind of "en"."""
-    one, other = offered.lower().replace("_", "-"), asked.lower().replace("_", "-")
-    return bool(one) and (one == other or one.startswith(other + "-"))
-
-
-def _picture_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:
+def _video_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:
     warnings = []
-    height = height_of(video)
+    height = _height(video)
     if spec.max_height and height and height < spec.max_height:
-        text = f"the tallest picture offered up to {spec.max_height} is {height}"
+        text = f"the highest resolution offered up to {spec.max_height} is {height}"
         warnings.append(media_pb2.Warning(reason=media_pb2.Warning.HEIGHT_BELOW_ASKED, message=text))
-    liked = [codecs.VIDEO_FAMILY.get(codec) for codec in spec.video_codecs]
-    if liked and codecs.family(video.video_codec) not in (*liked, codecs.UNKNOWN):
-        text = f"the picture is {codecs.family(video.video_codec)}: none of the codecs asked is offered"
+    preferred = [codecs.VIDEO_FAMILY.get(codec) for codec in spec.video_codecs]
+    codec = codecs.family(video.video_codec)
+    if preferred and codec not in (*preferred, codecs.UNKNOWN):
+        text = f"the video codec is {codec}: none of the requested codecs is offered"
         warnings.append(media_pb2.Warning(reason=media_pb2.Warning.CODEC_NOT_OFFERED, message=text))
     return warnings
 
 
-def _place(name: str, liked: Sequence[str]) -> int:
-    """How well *name* is liked: higher is better, 0 is not at all."""
-    return len(liked) - liked.index(name) if name in liked else 0
+def _preference(name: str, preferred: Sequence[str]) -> int:
+    """Return the rank of *name* in *preferred*: higher is better, 0 if it is not in it."""
+    return len(preferred) - preferred.index(name) if name in preferred else 0
 
 
 def _unavailable(text: str) -> ReelhaulError:

@@ -14,15 +14,16 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.disk_limits import Use
-from reelhaul_fetcher.ports import Delivery, Leases, Queue, Usage
+from reelhaul_fetcher.model.disk_limits import DiskUsage
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import Delivery, Leases, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader
-from reelhaul_fetcher.service.fetches import Fetches, Tracked
+from reelhaul_fetcher.service.fetches import FetchRegistry, TrackedFetch
 from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
-from reelhaul_fetcher.service.progress_reporter import Reporter
+from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import ReelhaulError
@@ -36,22 +37,22 @@ class AttemptContext:
     """What every attempt of a worker works with."""
 
     leases: Leases
-    queue: Queue
-    fetching: Downloader
-    room: DiskMonitor
+    queue: WorkQueue
+    downloader: Downloader
+    disk: DiskMonitor
     worker: str
-    slot: Callable[[], lease_pb2.Slot]
+    describe_slot: Callable[[], lease_pb2.Slot]
     clock: Callable[[], float]
-    fetches: Fetches = field(default_factory=Fetches)
+    fetches: FetchRegistry = field(default_factory=FetchRegistry)
 
 
 class Attempt:
     """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
 
     def __init__(
-        self, bench: AttemptContext, delivery: Delivery, place: Slot, fetch: Tracked | None = None
+        self, bench: AttemptContext, delivery: Delivery, place: Slot, fetch: TrackedFetch | None = None
     ) -> None:
-        self._bench, self._delivery, self.place = bench, delivery, place
+        self._bench, self._delivery, self.slot = bench, delivery, place
         #: How it shows to who asks this worker; None until the job is claimed.
         self.fetch = fetch
         #: The outcome that was committed, once one is.
@@ -61,7 +62,7 @@ class Attempt:
         self.epoch = 0
         self._usage = Usage()
         self._hint = asyncio.Event()
-        self._reporter: Reporter | None = None
+        self._reporter: ProgressReporter | None = None
         self._work: asyncio.Task[Finish.Succeeded] | None = None
         self._stopped: Stop | None = None
 
@@ -83,26 +84,26 @@ class Attempt:
         log.warning("evicted for want of disk space", extra={"job": self.job, "own_fault": own_fault})
         worker = self._bench.worker
         self._stop(
-            outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.released_for_disk()
+            outcomes.too_large_for_worker(self.job, worker) if own_fault else outcomes.released_for_disk()
         )
 
-    def use(self) -> Use:
+    def disk_usage(self) -> DiskUsage:
         """What it takes of the disk. Blocks for a look at its folder."""
-        written = self._bench.fetching.scratch.used_bytes(self.job, self.epoch)
+        written = self._bench.downloader.scratch.used_bytes(self.job, self.epoch)
         latest = self._reporter.latest if self._reporter else Progress()
         # Later stages make one file out of another; how large that is, nobody knows.
         coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
-        return Use(written, max(0, coming - written))
+        return DiskUsage(written, max(0, coming - written))
 
     def end_recording(self, why: Warned.Reason.ValueType = Warned.RECORDING_CUT) -> None:
         """If it records, that is enough: what there is becomes its file."""
-        if self._reporter is not None and self.place.recording:
+        if self._reporter is not None and self.slot.recording:
             self._reporter.end_recording(why)
 
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
         bench = self._bench
-        claimed = await lease_keeper.claim(bench.leases, self._claim(), bench.clock)
+        claimed = await lease_keeper.claim_lease(bench.leases, self._claim(), bench.clock)
         if claimed is None:
             await self._delivery.nak(timedelta(seconds=2))
             return
@@ -126,23 +127,23 @@ class Attempt:
             job=self.job,
             attempt=self._delivery.item.attempt,
             worker=self._bench.worker,
-            slot=self._bench.slot(),
+            slot=self._bench.describe_slot(),
             request_id=str(uuid.uuid4()),
         )
 
-    def _reporting(self, lease: lease_pb2.Lease) -> Reporter:
+    def _reporting(self, lease: lease_pb2.Lease) -> ProgressReporter:
         number = self._delivery.item.attempt
         if self.fetch is None:
             self.fetch = self._bench.fetches.begin(lease.spec, f"{self.job}/attempts/{number}")
-        reporter = Reporter(self._bench.queue, self.job, lease.epoch, number, self.renew_now)
-        reporter.on_recording = self._recording
+        reporter = ProgressReporter(self._bench.queue, self.job, lease.epoch, number, self.renew_now)
+        reporter.recording_callback = self._recording
         if lease.spec.recording_stopped:
             # It takes a moment: no room beside the slots is needed for that.
-            reporter.on_recording = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
-        reporter.on_published = self.fetch.progressed
+            reporter.recording_callback = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
+        reporter.on_published = self.fetch.update_progress
         return reporter
 
-    async def _outcome(self, lease: lease_pb2.Lease, reporter: Reporter) -> Stop:
+    async def _outcome(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Stop:
         """How the work under *lease* ended."""
         self._work = asyncio.create_task(self._worked(lease, reporter))
         if self._stopped is not None:
@@ -172,11 +173,11 @@ class Attempt:
             return Finish(succeeded=self._work.result())
         return await self._unsuccessful(error, lease)
 
-    async def _worked(self, lease: lease_pb2.Lease, reporter: Reporter) -> Finish.Succeeded:
+    async def _worked(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Finish.Succeeded:
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(seconds or None) as deadline:
-                done, self._usage = await self._bench.fetching.download(self.job, lease, reporter)
+                done, self._usage = await self._bench.downloader.download(self.job, lease, reporter)
                 return done
         except TimeoutError:
             if not deadline.expired():
@@ -188,19 +189,19 @@ class Attempt:
             ) from None
 
     async def _unsuccessful(self, error: BaseException, lease: lease_pb2.Lease) -> Finish:
-        error = outcomes.of_a_lost_recording(error, lease)
-        if released := outcomes.until_it_begins(error, lease):
+        error = outcomes.explain_lost_recording(error, lease)
+        if released := outcomes.release_until_live(error, lease):
             return released
         full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
         # Its own folder is gone by now: who is short of space still was not filled by this job.
-        if full and await self._bench.room.look():
+        if full and await self._bench.disk.measure():
             return outcomes.released_for_disk()
         return outcomes.failed(error, self.job, self._bench.worker)
 
     def _recording(self) -> None:
         """It lasts as long as the broadcast does: others are to have the slot."""
-        if not self.place.record():
-            self._stop(outcomes.no_room_to_record())
+        if not self.slot.start_recording():
+            self._stop(outcomes.recorders_busy())
 
     def _stop(self, why: Stop) -> None:
         # The first reason holds; but a lost lease ends all others.
@@ -209,22 +210,22 @@ class Attempt:
         if self._work is not None:
             self._work.cancel()
 
-    async def _finish(self, request: Finish, reporter: Reporter) -> None:
+    async def _finish(self, request: Finish, reporter: ProgressReporter) -> None:
         """Tell the outcome until jobs answers, however long it is away; then settle the item."""
         failpoints.reached("fetcher.finish.before")
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
-        request.http_statuses.update(reporter.sightings.http_statuses)
+        request.http_statuses.update(reporter.status_counts.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
-        answer = await lease_keeper.finish(self._bench.leases, request, self._bench.worker)
+        answer = await lease_keeper.finish_lease(self._bench.leases, request, self._bench.worker)
         failpoints.reached("fetcher.ack.before")
         committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
         if committed:
             self.committed = request
         if not (committed and request.HasField("succeeded")):
             # Nobody will ask for it.
-            await self._bench.fetching.artifacts.discard(stored)
+            await self._bench.downloader.artifacts.delete(stored)
         if answer is None:
             await self._delivery.nak(timedelta(seconds=30))
         elif answer.HasField("refusal"):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model import cookies
-from reelhaul_fetcher.ports import Cookies
+from reelhaul_fetcher.ports import CookieStore
 from reelhaul_runtime.errors import ReelhaulError
 
 # A private video, or one for members, is not for whom the cookies sign in: no fault of theirs.
@@ -18,11 +18,11 @@ _THEIR_FAULT = ("login", "age", "cookies")
 class NoCookies:
     """As ``ports.Cookies``: none have been configured."""
 
-    def jar(self, name: str, tenant: str) -> cookies.Jar:
+    def get(self, name: str, tenant: str) -> cookies.CookieJar:
         """As ``ports.Cookies.jar``."""
-        raise cookies.unknown(name)
+        raise cookies.cookies_unknown(name)
 
-    def noted(self, name: str, refused: str) -> None:
+    def record_result(self, name: str, refused: str) -> None:
         """As ``ports.Cookies.noted``."""
 
 
@@ -30,19 +30,19 @@ class SiteCookies:
     """Gives fetches their cookies. Without a name, nothing is done."""
 
     def __init__(
-        self, kept: Cookies | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, kept: CookieStore | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._kept, self._now = kept or NoCookies(), now
 
-    def text(self, name: str, tenant: str, url: str) -> str:
+    def get_text(self, name: str, tenant: str, url: str) -> str:
         """The cookies *name* of *tenant* for a fetch of *url*. Raises COOKIES_UNKNOWN, COOKIES_EXPIRED."""
         if not name:
             return ""
         host = urlsplit(url).hostname or ""
-        jar = self._kept.jar(name, tenant)
-        if jar.expired(host, self._now()):
-            self._kept.noted(name, "expired")
-            raise cookies.expired(name, host)
+        jar = self._kept.get(name, tenant)
+        if jar.is_expired(host, self._now()):
+            self._kept.record_result(name, "expired")
+            raise cookies.cookies_expired(name, host)
         return jar.text
 
     def classify_cookie_failure(
@@ -52,10 +52,10 @@ class SiteCookies:
         if not name:
             return failure
         if failure is None:
-            self._kept.noted(name, "")
+            self._kept.record_result(name, "")
             return None
         cause = failure.metadata.get("cause")
         if failure.reason != ErrorReason.MEDIA_LOGIN_REQUIRED or cause not in _THEIR_FAULT:
             return failure
-        self._kept.noted(name, failure.text)
-        return cookies.refused(name, urlsplit(url).hostname or "", failure.text)
+        self._kept.record_result(name, failure.text)
+        return cookies.cookies_refused(name, urlsplit(url).hostname or "", failure.text)

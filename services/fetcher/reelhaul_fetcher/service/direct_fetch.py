@@ -14,9 +14,9 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import Product
-from reelhaul_fetcher.ports import Artifacts, Delivery, Queue, Stamp
+from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Delivery, WorkQueue
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
-from reelhaul_fetcher.service.fetches import Tracked
+from reelhaul_fetcher.service.fetches import TrackedFetch
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.sites import site_of
@@ -39,7 +39,7 @@ class DirectFetches:
         # Request ids, with what was asked by them and what came of it.
         self._asked: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
 
-    def execute(self, spec: lease_pb2.FetchSpec, request_id: str = "") -> Tracked:
+    def execute(self, spec: lease_pb2.FetchSpec, request_id: str = "") -> TrackedFetch:
         """The fetch of *spec*, begun now; with a *request_id* that was used before, the one begun then.
 
         Raises OVERLOADED where there is no place, REQUEST_ID_REUSED where something else was
@@ -48,8 +48,8 @@ class DirectFetches:
         digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
         if known := self._asked.get(request_id):
             return self._again(known, digest, request_id)
-        egress = self._bench.fetching.egresses.choice(site_of(spec.url))
-        place = self._worker.place()
+        egress = self._bench.downloader.egresses.choose(site_of(spec.url))
+        place = self._worker.reserve_slot()
         spec.attempt_deadline.FromTimedelta(DEADLINE)
         fetch, leases = self.fetches.begin(spec), LocalLeases(spec, egress)
         attempt = Attempt(self._alone(leases), NullDelivery(fetch.name), place, fetch)
@@ -58,8 +58,8 @@ class DirectFetches:
             leases.cancelled = True
             attempt.renew_now()
 
-        fetch.stop = stop
-        self._worker.begin(attempt)
+        fetch.cancel = stop
+        self._worker.start(attempt)
         if request_id:
             self._asked[request_id] = digest, fetch.name
             if len(self._asked) > _MOST_REQUESTS:
@@ -73,13 +73,13 @@ class DirectFetches:
         """
         fetch = self.fetches.get(name)
         if not fetch.ended:
-            if fetch.stop is None:
+            if fetch.cancel is None:
                 raise StateConflict(name, "RUNNING", f"it serves {fetch.attempt}: cancel its job")
-            fetch.stop()
-            await fetch.over()
+            fetch.cancel()
+            await fetch.wait_ended()
         return fetch.snapshot()
 
-    def _again(self, known: tuple[bytes, str], digest: bytes, request_id: str) -> Tracked:
+    def _again(self, known: tuple[bytes, str], digest: bytes, request_id: str) -> TrackedFetch:
         before, name = known
         if before != digest:
             text = "the request_id was used for another fetch"
@@ -88,12 +88,12 @@ class DirectFetches:
 
     def _alone(self, leases: LocalLeases) -> AttemptContext:
         """What an attempt works with that concerns nobody but who watches it here."""
-        fetching = self._bench.fetching
+        fetching = self._bench.downloader
         return replace(
             self._bench,
             leases=leases,
             queue=SilentQueue(self._bench.queue),
-            fetching=replace(fetching, artifacts=UnownedArtifacts(fetching.artifacts)),
+            downloader=replace(fetching, artifacts=UnownedArtifacts(fetching.artifacts)),
         )
 
 
@@ -141,20 +141,20 @@ class NullDelivery:
 class SilentQueue:
     """A queue to which nothing is told: of such a fetch the suite knows nothing."""
 
-    inner: Queue
+    inner: WorkQueue
 
     async def next(self) -> Delivery:
         """As ``ports.Queue.next``."""
         return await self.inner.next()
 
-    def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+    def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
-        return self.inner.hints()
+        return self.inner.stop_hints()
 
-    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``."""
 
-    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
         """As ``ports.Queue.say``."""
 
 
@@ -162,24 +162,26 @@ class SilentQueue:
 class UnownedArtifacts:
     """Artifacts that are stored as nobody's result: their caller keeps them, or they expire."""
 
-    inner: Artifacts
+    inner: ArtifactStore
 
-    def announce(self, product: Product, stamp: Stamp) -> None:
+    def prepare(self, product: Product, stamp: ArtifactMetadata) -> None:
         """As ``ports.Artifacts.announce``."""
-        self.inner.announce(product, _of_no_job(stamp))
+        self.inner.prepare(product, _of_no_job(stamp))
 
-    async def withdraw(self, folder: Path) -> None:
+    async def cancel_prepared(self, folder: Path) -> None:
         """As ``ports.Artifacts.withdraw``."""
-        await self.inner.withdraw(folder)
+        await self.inner.cancel_prepared(folder)
 
-    async def store(self, product: Product, stamp: Stamp, told: Callable[[int], None]) -> ArtifactInfo:
+    async def store(
+        self, product: Product, stamp: ArtifactMetadata, told: Callable[[int], None]
+    ) -> ArtifactInfo:
         """As ``ports.Artifacts.store``."""
         return await self.inner.store(product, _of_no_job(stamp), told)
 
-    async def discard(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> None:
         """As ``ports.Artifacts.discard``."""
-        await self.inner.discard(names)
+        await self.inner.delete(names)
 
 
-def _of_no_job(stamp: Stamp) -> Stamp:
+def _of_no_job(stamp: ArtifactMetadata) -> ArtifactMetadata:
     return replace(stamp, job="", epoch=0)

@@ -11,7 +11,8 @@ from datetime import timedelta
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.ports import Delivery, Guard, Queue, Usage
+from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_fetcher.ports import Delivery, Guard, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,9 @@ _SPENT_DELAY = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
-class PassUsage:
+class _OpenSession:
     egress: str
-    counted: int = 0
+    counted_bytes: int = 0
 
 
 class MeteredGuard:
@@ -31,13 +32,13 @@ class MeteredGuard:
 
     def __init__(self, inner: Guard, egresses: Egresses, spending: EgressUsageLog | None = None) -> None:
         self._inner, self._egresses, self._spending = inner, egresses, spending
-        self._ways: dict[str, PassUsage] = {}
+        self._sessions: dict[str, _OpenSession] = {}
 
     async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
         """As ``ports.Guard.open``."""
         url = await self._inner.open(name, byte_limit, egress, seconds)
-        self._ways[name] = PassUsage(egress)
-        self._egresses.began(egress)
+        self._sessions[name] = _OpenSession(egress)
+        self._egresses.begin(egress)
         return url
 
     async def usage(self, name: str) -> Usage:
@@ -53,23 +54,23 @@ class MeteredGuard:
             self._count(name, used)
             return used
         finally:
-            if way := self._ways.pop(name, None):
-                self._egresses.ended(way.egress)
+            if session := self._sessions.pop(name, None):
+                self._egresses.end(session.egress)
 
     def _count(self, name: str, used: Usage) -> None:
-        way, carried = self._ways.get(name), used.ingress_bytes + used.egress_bytes
-        if way is None or carried <= way.counted:
+        session = self._sessions.get(name)
+        if session is None or used.total_bytes <= session.counted_bytes:
             return
-        fresh, way.counted = carried - way.counted, carried
-        self._egresses.count(way.egress, fresh)
+        new_bytes, session.counted_bytes = used.total_bytes - session.counted_bytes, used.total_bytes
+        self._egresses.add_bytes(session.egress, new_bytes)
         if self._spending:
-            self._spending.add(self._egresses.day, way.egress, fresh)
+            self._spending.add(self._egresses.day, session.egress, new_bytes)
 
 
 class BudgetedQueue:
     """A queue from which nothing is taken while every egress has carried what it may today."""
 
-    def __init__(self, inner: Queue, egresses: Egresses, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, inner: WorkQueue, egresses: Egresses, look_seconds: float = _LOOK_SECONDS) -> None:
         self._inner, self._egresses, self._look_seconds = inner, egresses, look_seconds
 
     async def next(self) -> Delivery:
@@ -78,26 +79,26 @@ class BudgetedQueue:
             await self._enough()
             delivery = await self._inner.next()
             # It may have come after hours, in which the last of the bytes were used.
-            if not self._egresses.spent:
+            if not self._egresses.exhausted:
                 return delivery
             await delivery.nak(_SPENT_DELAY)
 
     async def _enough(self) -> None:
-        if not self._egresses.spent:
+        if not self._egresses.exhausted:
             return
         log.warning("no work is taken: every egress has carried what it may today")
-        while self._egresses.spent:  # noqa: ASYNC110 - midnight sets no event
+        while self._egresses.exhausted:  # noqa: ASYNC110 - midnight sets no event
             await asyncio.sleep(self._look_seconds)
         log.info("work is taken again: a new day's bytes")
 
-    def hints(self) -> AsyncIterator[work_pb2.StopHint]:
+    def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
         """As ``ports.Queue.hints``."""
-        return self._inner.hints()
+        return self._inner.stop_hints()
 
-    async def publish(self, notice: work_pb2.ProgressNotice) -> None:
+    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
         """As ``ports.Queue.publish``."""
-        await self._inner.publish(notice)
+        await self._inner.publish_progress(notice)
 
-    async def say(self, notice: work_pb2.WorkerNotice) -> None:
+    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
         """As ``ports.Queue.say``."""
-        await self._inner.say(notice)
+        await self._inner.publish_worker(notice)

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 
 from google.rpc import code_pb2
 
+from reelhaul.backoff import Backoff
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.ports import Delivery, Leases
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.outcomes import Finish
-from reelhaul_fetcher.service.progress_reporter import Reporter
+from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_runtime.errors import ReelhaulError
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class LeaseKeeper:
         leases: Leases,
         delivery: Delivery,
         epoch: int,
-        reporter: Reporter,
+        reporter: ProgressReporter,
         stop: Callable[[Stop], None],
         end_recording: Callable[[], None] = lambda: None,
     ) -> None:
@@ -76,7 +77,7 @@ class LeaseKeeper:
         else:
             if answer.renewal.stop_recording:
                 self._end_recording()
-            reporter.entries_sent(len(entries))
+            reporter.mark_entries_sent(len(entries))
             await self._delivery.in_progress()
         return True
 
@@ -84,10 +85,9 @@ class LeaseKeeper:
 log = logging.getLogger(__name__)
 
 _CLAIM_SECONDS = 10.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
-async def claim(
+async def claim_lease(
     leases: Leases, request: lease_service_pb2.ClaimRequest, clock: Callable[[], float]
 ) -> lease_service_pb2.ClaimResponse | None:
     """jobs' answer; None where it stays away. One request_id: a repeated claim gets the same lease."""
@@ -102,7 +102,9 @@ async def claim(
     return None
 
 
-async def finish(leases: Leases, request: Finish, worker: str) -> lease_service_pb2.FinishResponse | None:
+async def finish_lease(
+    leases: Leases, request: Finish, worker: str
+) -> lease_service_pb2.FinishResponse | None:
     """jobs' answer to the outcome, however long it is away; None where it will never take one.
 
     An outcome that it refuses to read becomes the failure that this is.
@@ -121,8 +123,7 @@ async def finish(leases: Leases, request: Finish, worker: str) -> lease_service_
 
 
 async def _turns() -> AsyncIterator[None]:
-    pause = _FIRST_PAUSE
+    backoff = Backoff()
     while True:
         yield
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(backoff.next_delay())

@@ -11,8 +11,8 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
-from reelhaul_fetcher.model.progress import SHARES
-from reelhaul_fetcher.ports import Queue
+from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
+from reelhaul_fetcher.ports import WorkQueue
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 0.25
 
 
-class Reporter:
+class ProgressReporter:
     """Listens to one fetch and publishes its newest progress; remembers what a renewal needs."""
 
     def __init__(
-        self, queue: Queue, job: str, epoch: int, attempt: int, eager: Callable[[], None] = lambda: None
+        self, queue: WorkQueue, job: str, epoch: int, attempt: int, eager: Callable[[], None] = lambda: None
     ) -> None:
-        self.sightings = HttpStatusCounts()
+        self.status_counts = HttpStatusCounts()
         #: Set: a recording is to end, with what it has.
-        self.enough = asyncio.Event()
-        self.why_enough: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
         #: Called when a recording begins.
-        self.on_recording: Callable[[], None] = lambda: None
+        self.recording_callback: Callable[[], None] = lambda: None
         #: Called with what is published.
         self.on_published: Callable[[Progress], None] = lambda _: None
         #: Called when the media's file is whole.
@@ -47,44 +47,44 @@ class Reporter:
         self._sequence = 0
         self._fresh = asyncio.Event()
 
-    def media(self, media: MediaInfo) -> None:
+    def on_media(self, media: MediaInfo) -> None:
         """Metadata was read."""
         self.unsent_media = media
 
-    def recording(self) -> None:
+    def on_recording(self) -> None:
         """What is on air is being recorded from now on: jobs is to know, since a user may end it."""
-        self.on_recording()
+        self.recording_callback()
         self._eager()
 
     def end_recording(self, why: Warned.Reason.ValueType) -> None:
         """That is enough; the first reason holds."""
-        if not self.enough.is_set():
-            self.why_enough = why
-            self.enough.set()
+        if not self.stop_recording.is_set():
+            self.stop_reason = why
+            self.stop_recording.set()
 
-    def ready(self, product: Product) -> None:
+    def on_media_file(self, product: Product) -> None:
         """The media's file is whole, and is being tried."""
         self.on_ready(product)
 
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """More of a list is known; jobs is to hear of it soon."""
         self.unsent_entries += entries
         self._eager()
 
-    def entries_sent(self, number: int) -> None:
+    def mark_entries_sent(self, number: int) -> None:
         """A renewal carried the first *number* of the unsent entries."""
         del self.unsent_entries[:number]
         if self.unsent_entries:
             self._eager()
         self._taken.set()
 
-    async def entries_taken(self) -> None:
+    async def wait_entries_sent(self) -> None:
         """Return when renewals have carried every entry."""
         while self.unsent_entries:
             self._taken.clear()
             await self._taken.wait()
 
-    def progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """*progress* is the newest; percent and bytes never fall."""
         told = Progress()
         told.CopyFrom(progress)
@@ -98,15 +98,15 @@ class Reporter:
         self.latest = told
         self._fresh.set()
 
-    def uploading(self, stored: int, total: int) -> None:
+    def report_upload(self, stored: int, total: int) -> None:
         """*stored* of *total* bytes are in storage."""
-        begin, end = SHARES[Progress.UPLOADING]
+        begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
         told = Progress()
         told.CopyFrom(self.latest)
         told.stage, told.detail, told.bytes_per_second = Progress.UPLOADING, "", 0
         told.ClearField("eta")
         told.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
-        self.progress(told)
+        self.on_progress(told)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
@@ -129,7 +129,7 @@ class Reporter:
         self._fresh.clear()
         self._sequence += 1
         self.on_published(self.latest)
-        await self._queue.publish(
+        await self._queue.publish_progress(
             work_pb2.ProgressNotice(
                 job=self._job, epoch=self._epoch, sequence=self._sequence, progress=self.latest
             )

@@ -10,17 +10,17 @@ from typing import Any
 from yt_dlp.networking import Request
 from yt_dlp.utils import ISO639Utils, YoutubeDLError
 
+from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media.muxing import SubtitleFile
-from reelhaul_fetcher.model import file_names, subtitles
+from reelhaul_fetcher.media.muxer import SubtitleFile
+from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
-from reelhaul_fetcher.model.selection import same_language
-from reelhaul_fetcher.model.subtitles import SubtitleTrack, pick, site_translation
+from reelhaul_fetcher.model.engine_requests import FetchRequest, Product, product
+from reelhaul_fetcher.model.selection import matches_language
+from reelhaul_fetcher.model.subtitles import SubtitleTrack, find_site_translation, select_tracks
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body, supported
-from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
 Info = dict[str, Any]
@@ -49,7 +49,7 @@ class _Track:
 
 
 def captions(
-    downloader: Downloader, info: Info, media: MediaInfo, order: FetchOrder, cut: Cut, translate: Translate
+    downloader: Downloader, info: Info, media: MediaInfo, order: FetchRequest, cut: Cut, translate: Translate
 ) -> Captions:
     """What *order* asks for, as it is after *cut*.
 
@@ -58,7 +58,7 @@ def captions(
     asked = order.format.subtitles
     tracks: list[_Track] = []
     missing: list[str] = []
-    for label, source in pick(info, asked):
+    for label, source in select_tracks(info, asked):
         cues = _cues(downloader, source, order.folder) if source else []
         if source and cues:
             tracks.append(_Track(source.language, source, cues))
@@ -67,7 +67,7 @@ def captions(
     if missing and (asked.required or (order.format.media_kind == FormatSpec.SUBTITLES_ONLY and not tracks)):
         raise _unavailable(missing)
     told = Captions(warnings=[_warning(Warned.SUBTITLES_MISSING, "subtitles", label) for label in missing])
-    if asked.translate_to and (not tracks or not same_language(tracks[0].language, asked.translate_to)):
+    if asked.translate_to and (not tracks or not matches_language(tracks[0].language, asked.translate_to)):
         _add_translation(downloader, info, tracks, order, told, translate)
     for track in tracks:
         _write(track, media, order, cut, told)
@@ -78,7 +78,7 @@ def _add_translation(
     downloader: Downloader,
     info: Info,
     tracks: list[_Track],
-    order: FetchOrder,
+    order: FetchRequest,
     told: Captions,
     translate: Translate,
 ) -> None:
@@ -87,7 +87,7 @@ def _add_translation(
     try:
         if not tracks:
             raise _untranslated(language, "there are no subtitles to translate")
-        source = site_translation(info, tracks[0].source, language)
+        source = find_site_translation(info, tracks[0].source, language)
         cues = _cues(downloader, source, order.folder) if source else []
         if not cues:
             before = tracks[0].cues
@@ -102,33 +102,33 @@ def _add_translation(
         )
 
 
-def _write(track: _Track, media: MediaInfo, order: FetchOrder, cut: Cut, told: Captions) -> None:
+def _write(track: _Track, media: MediaInfo, order: FetchRequest, cut: Cut, told: Captions) -> None:
     asked = order.format.subtitles
-    cues = subtitles.moved(track.cues, cut)
+    cues = subtitles.apply_cut(track.cues, cut)
     taken = {made.info.file_name for made in told.products}
     for form in asked.formats or [FormatSpec.Subtitles.SRT]:
         extension = subtitles.EXTENSION[form]
-        name = file_names.file_name(media.title, extension, infix=_safe(track.language))
+        name = file_names.from_title(media.title, extension, infix=_safe(track.language))
         if name in taken:
-            name = file_names.file_name(media.title, extension, infix=f"{_safe(track.language)}.auto")
+            name = file_names.from_title(media.title, extension, infix=f"{_safe(track.language)}.auto")
         path = order.folder / f"subtitle{len(told.products)}.{extension}"
-        path.write_text(subtitles.write(cues, form), encoding="utf-8")
+        path.write_text(subtitles.render(cues, form), encoding="utf-8")
         told.products.append(product(path, ArtifactInfo.SUBTITLE, name, track.language))
     if asked.embed and cues:
         path = order.folder / f"embed{len(told.words)}.srt"
-        path.write_text(subtitles.write(cues, FormatSpec.Subtitles.SRT), encoding="utf-8")
+        path.write_text(subtitles.render(cues, FormatSpec.Subtitles.SRT), encoding="utf-8")
         told.words.append(SubtitleFile(path, _three_letters(track.language)))
 
 
 def _cues(downloader: Downloader, source: SubtitleTrack, folder: Path) -> list[subtitles.Cue]:
     """The track's cues; none where no form of it can be fetched or read."""
-    forms = [form for form in source.forms if form.get("ext") in _READABLE]
+    forms = [form for form in source.formats if form.get("ext") in _READABLE]
     for form in sorted(forms, key=lambda form: _READABLE.index(form["ext"])):
         try:
-            cues = subtitles.read(_text_of(downloader, form, folder), form["ext"])
+            cues = subtitles.parse(_text_of(downloader, form, folder), form["ext"])
         except (YoutubeDLError, OSError, ValueError):
             continue
-        return cues if source.manual or form["ext"] == "json3" else subtitles.without_rolling(cues)
+        return cues if source.manual or form["ext"] == "json3" else subtitles.remove_rolling_lines(cues)
     return []
 
 

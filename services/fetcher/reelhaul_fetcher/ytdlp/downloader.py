@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
@@ -14,13 +16,13 @@ import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
 from yt_dlp.networking import Request, common
 from yt_dlp.networking.exceptions import HTTPError, RequestError
+from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
+from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.ytdlp import options as accessing
+from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
-from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
 _TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
@@ -81,8 +83,6 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     #: Extractor classes by key, filled once in the warm parent.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
-    #: Which of them to ask, likewise.
-    likely: ExtractorIndex | None = None
 
     def __init__(self, answers: ResponseLog, params: dict[str, Any]) -> None:
         self._answers = answers
@@ -97,15 +97,6 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             self._ies = self.extractors
         else:
             super().add_default_info_extractors()
-
-    def extract_info(
-        self, url: str, download: bool = True, ie_key: str | None = None, *rest: Any, **more: Any
-    ) -> Any:
-        """As yt-dlp's, which asks every extractor whether it knows *url*."""
-        if not ie_key and self.likely is not None:
-            able = (name for name in self.likely.of(url) if self.extractors[name].suitable(url))
-            ie_key = next(able, None)
-        return super().extract_info(url, download, ie_key, *rest, **more)
 
     def urlopen(self, req: Any) -> Any:
         """As yt-dlp's, with failures noted."""
@@ -137,14 +128,14 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
 def options(
     proxy_url: str,
-    access: Access | None = None,
+    access: EngineOptions | None = None,
     *,
     hook: Callable[[dict[str, Any]], None] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """yt-dlp's parameters. None of them comes from a caller."""
     return {
-        **(accessing.options(access) if access else {}),
+        **(access_options(access) if access else {}),
         "quiet": True,
         "noprogress": True,
         "color": "never",
@@ -217,4 +208,32 @@ def _first(context: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _pause(n: int) -> float:
     """Seconds before the *n*-th retry of one request."""
-    return float(min(0.2 * 2**n, 5.0))
+    return exponential_delay(n, FIRST_SECONDS, LONGEST_SECONDS)
+
+
+# A browser's whole jar is a fraction of it.
+_MAX_COOKIES = 4 * 1024 * 1024
+
+
+def access_options(access: EngineOptions) -> dict[str, Any]:
+    """yt-dlp's parameters for *access*. Raises OSError where the cookies cannot be read."""
+    told: dict[str, Any] = {}
+    arguments: dict[str, dict[str, list[str]]] = {}
+    if access.player_clients:
+        arguments["youtube"] = {"player_client": list(access.player_clients)}
+    if access.po_token_url:
+        arguments["youtubepot-bgutilhttp"] = {"base_url": [access.po_token_url]}
+    if arguments:
+        told["extractor_args"] = arguments
+    if access.js_runtime:
+        told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
+    if access.impersonate_target:
+        told["impersonate"] = ImpersonateTarget.from_str(access.impersonate_target)
+    if access.cookies:
+        # In memory alone: no copy for a crash to leave on disk, and what the site changes ends with us.
+        told["cookiefile"] = io.StringIO(access.cookies)
+    elif access.cookies_file:
+        with Path(access.cookies_file).open(encoding="utf-8") as file:
+            # yt-dlp writes the jar back as sites change it: a copy in memory is nobody else's.
+            told["cookiefile"] = io.StringIO(file.read(_MAX_COOKIES))
+    return told

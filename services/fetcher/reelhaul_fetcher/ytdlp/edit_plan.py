@@ -11,8 +11,8 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.model import cuts
 from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.ytdlp.downloader import Downloader
 from reelhaul_fetcher.ytdlp.sponsorblock import stretches
 from reelhaul_runtime.errors import ReelhaulError
@@ -29,27 +29,27 @@ class Edit:
     @property
     def barred(self) -> frozenset[str]:
         """Codecs in which that cannot be done here."""
-        return frozenset({"av1"}) if self.cut.cuts and not ffmpeg.decodes("av1") else frozenset()
+        return frozenset({"av1"}) if self.cut.removes_something and not ffmpeg.decodes("av1") else frozenset()
 
 
-def edit(downloader: Downloader, media: MediaInfo, order: FetchOrder, access: Access) -> Edit:
+def edit(downloader: Downloader, media: MediaInfo, order: FetchRequest, access: EngineOptions) -> Edit:
     """What *order* asks for. Raises FORMAT_UNAVAILABLE, MEDIA_TOO_LONG."""
     # Some sites tell of a broadcast how long it has been on air: that limits nothing.
     on_air = media.live_status == MediaInfo.LIVE
     seconds = 0.0 if on_air else media.duration.ToTimedelta().total_seconds()
-    clip = cuts.clip_of(order.format)
+    clip = cuts.clip_range(order.format)
     if clip and seconds and clip.start >= seconds:
         raise ReelhaulError(
             ErrorReason.FORMAT_UNAVAILABLE, f"the clip begins at {clip.start:g} s; the media ends before that"
         )
-    made = Edit(cuts.cut(clip, ()))
+    made = Edit(cuts.make_cut(clip, ()))
     if order.format.HasField("sponsorblock"):
         found = stretches(downloader, media, order.format.sponsorblock, access.sponsorblock_url)
         if order.format.sponsorblock.mode == FormatSpec.SponsorBlock.REMOVE:
-            made = Edit(cuts.cut(clip, [mark.span for mark in found.marks]), (), found.warnings)
+            made = Edit(cuts.make_cut(clip, [mark.time_range for mark in found.marks]), (), found.warnings)
         else:
             made = Edit(made.cut, found.marks, found.warnings)
-    length = made.cut.within(seconds).length if seconds else 0.0
+    length = made.cut.limited_to(seconds).length if seconds else 0.0
     length = seconds if math.isinf(length) else length
     if order.max_seconds and length > order.max_seconds:
         raise too_long(length, order.max_seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.model.egresses import BROKEN
+from reelhaul_fetcher.model.egresses import EGRESS_CAUSE
 
 _LOGIN = ErrorReason.MEDIA_LOGIN_REQUIRED
 
@@ -54,8 +54,8 @@ GUARD_CAUSES = {
     "connect-timeout": "timeout",
     "connect-failed": "connect",
     "closed": "reset",
-    "upstream-away": BROKEN,
-    "upstream-407": BROKEN,
+    "upstream-away": EGRESS_CAUSE,
+    "upstream-407": EGRESS_CAUSE,
 }
 
 #: Causes of UPSTREAM_UNAVAILABLE, by what the transport says.

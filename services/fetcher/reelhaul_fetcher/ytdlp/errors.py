@@ -19,10 +19,9 @@ from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media.subprocess import FfmpegFailed
+from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
 from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
-from reelhaul_fetcher.ytdlp.live.upcoming import not_yet
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
 from reelhaul_runtime.errors import ReelhaulError, spec_of
 
@@ -213,3 +212,27 @@ def _plain(text: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     text = re.sub(r"^(ERROR:\s*)?(\[[^\]]+\]\s*)?([\w-]{1,40}:\s+)?", "", text)
     return re.split(_ADVICE, text)[0].strip()
+
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000}
+_IN = re.compile(rf"\bin (?:(\d+)|an?|a few) ({'|'.join(_UNITS)}|moment)s?", re.IGNORECASE)
+
+
+def not_yet(start: datetime | None, text: str) -> ReelhaulError:
+    """MEDIA_NOT_LIVE_YET, with the time to wait; *start* is read out of *text* where it is None."""
+    now = datetime.now(UTC)
+    if start is None and (wait := _wait(text)) is not None:
+        start = now + wait
+    told = start.strftime("%Y-%m-%dT%H:%M:%SZ") if start else ""
+    delay = max(start - now, timedelta()) if start else None
+    return ReelhaulError(
+        ErrorReason.MEDIA_NOT_LIVE_YET, text[:500], metadata={"startTime": told}, retry_delay=delay
+    )
+
+
+def _wait(text: str) -> timedelta | None:
+    """How long *text* says that it will be, e.g. "in 2 hours"; None where it does not."""
+    found = _IN.search(text)
+    if found is None or found[2].lower() == "moment":
+        return None
+    return timedelta(seconds=min(int(found[1] or 1), 1000) * _UNITS[found[2].lower()])

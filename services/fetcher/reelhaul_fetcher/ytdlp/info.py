@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 
 from reelhaul.type.v1.media_pb2 import Chapter, Format, MediaInfo, PlaylistEntry, SubtitleTrack
-from reelhaul_fetcher.media.verify import duration_of
+from reelhaul_fetcher.media.verify import to_duration
 from reelhaul_fetcher.model.codecs import UNKNOWN
 
 _LIVE = {
@@ -45,7 +45,7 @@ def media_of(info: dict[str, Any]) -> MediaInfo:
         entry_count=int(info.get("playlist_count") or 0) if "entries" in info else 0,
     )
     if info.get("duration"):
-        media.duration.CopyFrom(duration_of(float(info["duration"])))
+        media.duration.CopyFrom(to_duration(float(info["duration"])))
     if info.get("view_count") is not None:
         media.view_count = int(info["view_count"])
     _set_time(media.publish_time, info.get("timestamp"))
@@ -120,7 +120,7 @@ def _tracks(info: dict[str, Any]) -> Iterable[SubtitleTrack]:
 def _chapters(chapters: Iterable[dict[str, Any]]) -> Iterable[Chapter]:
     for chapter in chapters:
         start, end = float(chapter.get("start_time") or 0), float(chapter.get("end_time") or 0)
-        yield Chapter(title=_text(chapter.get("title")), start=duration_of(start), end=duration_of(end))
+        yield Chapter(title=_text(chapter.get("title")), start=to_duration(start), end=to_duration(end))
 
 
 def entry_of(entry: dict[str, Any], place: int) -> PlaylistEntry:
@@ -132,7 +132,7 @@ def entry_of(entry: dict[str, Any], place: int) -> PlaylistEntry:
         position=int(entry.get("playlist_index") or place),
     )
     if entry.get("duration"):
-        told.duration.CopyFrom(duration_of(float(entry["duration"])))
+        told.duration.CopyFrom(to_duration(float(entry["duration"])))
     return told
 
 

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import inspector_client, muxing, verify
+from reelhaul_fetcher.media import inspector_client, muxer, verify
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
-from reelhaul_fetcher.model import chapters, file_names
+from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
-from reelhaul_fetcher.model.packaging import Package, package, recut
+from reelhaul_fetcher.model.engine_requests import FetchRequest, Product, product
+from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.edit_plan import too_long
-from reelhaul_fetcher.ytdlp.products import product
 from reelhaul_runtime.errors import ReelhaulError
 
 # What libav calls a file that is the container already.
@@ -34,11 +34,11 @@ _MAX_CHAPTERS = 300
 class Plan:
     """What is to be made of the files received."""
 
-    order: FetchOrder
+    order: FetchRequest
     media: MediaInfo
     chosen: list[Format]
     cut: Cut = field(default_factory=Cut)
-    words: tuple[muxing.SubtitleFile, ...] = ()
+    words: tuple[muxer.SubtitleFile, ...] = ()
     picture: Path | None = None
     #: Sponsored stretches to be marked.
     marks: tuple[Chapter, ...] = ()
@@ -67,20 +67,20 @@ def postprocess(
 
     Raises VERIFICATION_FAILED, FfmpegFailed.
     """
-    gauge.stage(Progress.POSTPROCESSING)
+    gauge.begin_stage(Progress.POSTPROCESSING)
     seen = [_inspected(path) for path in files]
     real = max(s.duration for s in seen)
-    fitted = how = package(seen[0].video_codec, seen[-1].audio_codec, plan.spec)
-    cut = plan.cut.within(real)
-    if cut.cuts:
+    fitted = how = plan_package(seen[0].video_codec, seen[-1].audio_codec, plan.spec)
+    cut = plan.cut.limited_to(real)
+    if cut.removes_something:
         transfer = seen[0].transfer
-        how = recut(fitted, transfer, joined=len(cut.spans) > 1)
-    length = cut.length if cut.cuts else real
+        how = plan_cut_package(fitted, transfer, joined=len(cut.ranges) > 1)
+    length = cut.length if cut.removes_something else real
     marks, lacking = _marks(plan, cut, length)
     path = _packed(files, seen, how, plan, cut, marks, gauge)
-    gauge.stage(Progress.VERIFYING)
+    gauge.begin_stage(Progress.VERIFYING)
     kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
-    whole = product(path, kind, file_names.file_name(plan.media.title, how.extension))
+    whole = product(path, kind, file_names.from_title(plan.media.title, how.extension))
     ready(whole)
     got = _verified(path, seen[0] if path == files[0] else None, how, plan, real)
     warnings = [*lacking, *_transcoded(fitted, plan.spec)]
@@ -90,15 +90,15 @@ def postprocess(
 def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, real: float) -> DeliveredMedia:
     seconds = plan.seconds or plan.media.duration.ToTimedelta().total_seconds() or real
     # Of what was received too short, no cut makes what was promised.
-    cut, slack = plan.cut.within(seconds), 0.0
-    if cut.cuts:
-        slack = _CUT_SLACK if plan.cut.spans[-1].end <= seconds else 0.0
+    cut, slack = plan.cut.limited_to(seconds), 0.0
+    if cut.removes_something:
+        slack = _CUT_SLACK if plan.cut.ranges[-1].end <= seconds else 0.0
         seconds = cut.length
     promise = verify.Expected(seconds, bool(how.video), bool(how.audio), plan.spec.min_height, slack)
-    got = verify.verified(path, promise, seen)
+    got = verify.verify(path, promise, seen)
     sound = plan.chosen[-1]
     got.format_ids.extend(stream.format_id for stream in plan.chosen)
-    got.transcoded = how.encodes
+    got.transcoded = how.transcodes
     got.audio_language_code = sound.language_code
     if sound.HasField("original_audio"):
         got.original_audio = sound.original_audio
@@ -111,14 +111,16 @@ def _verified(path: Path, seen: Inspection | None, how: Package, plan: Plan, rea
 def _marks(plan: Plan, cut: Cut, length: float) -> tuple[list[Chapter], list[Warned]]:
     """Chapters to be written into the result, and a warning where there should be some."""
     warnings = []
-    own = chapters.of(plan.media) if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT) else []
+    own = (
+        chapters.from_media(plan.media) if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT) else []
+    )
     if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT) and not own:
         text = "this media has no chapters"
         warnings.append(Warned(reason=Warned.CHAPTERS_MISSING, message=text))
     if plan.marks:
         base = own or [chapters.whole(plan.media.title)]
-        own = chapters.overlaid(base, plan.marks)
-    return chapters.after(own, cut, length), warnings
+        own = chapters.overlay(base, plan.marks)
+    return chapters.apply_cut(own, cut, length), warnings
 
 
 def _packed(
@@ -132,14 +134,19 @@ def _packed(
 ) -> Path:
     """The file in its container; the one received where it is that already, untouched."""
     described = _described(plan.order.folder, marks) if marks else None
-    trimmings = muxing.EmbeddedExtras(plan.words, plan.picture, described).fitting(how.extension)
-    alone = len(files) == 1 and not how.encodes and files[0].suffix == f".{how.extension}"
+    trimmings = muxer.EmbeddedExtras(plan.words, plan.picture, described).supported_by(how.extension)
+    alone = len(files) == 1 and not how.transcodes and files[0].suffix == f".{how.extension}"
     ready = alone and _AS_IT_IS.get(how.extension) in seen[0].containers
-    if ready and bool(seen[0].video_codec) == bool(how.video) and not trimmings.any and not cut.cuts:
+    if (
+        ready
+        and bool(seen[0].video_codec) == bool(how.video)
+        and not trimmings.any
+        and not cut.removes_something
+    ):
         return files[0]
     output = plan.order.folder / f"result.{how.extension}"
-    length = cut.length if cut.cuts else max(s.duration for s in seen)
-    muxing.pack(files, how, output, length, gauge.advance, cut=cut, trimmings=trimmings)
+    length = cut.length if cut.removes_something else max(s.duration for s in seen)
+    muxer.mux(files, how, output, length, gauge.update_stage, cut=cut, extras=trimmings)
     for path in files:
         path.unlink()
     return output
@@ -147,7 +154,7 @@ def _packed(
 
 def _described(folder: Path, marks: list[Chapter]) -> Path:
     path = folder / "chapters.txt"
-    path.write_text(chapters.ffmetadata(marks), encoding="utf-8")
+    path.write_text(chapters.to_ffmetadata(marks), encoding="utf-8")
     return path
 
 
@@ -158,14 +165,16 @@ def _split(
     if plan.spec.chapters != FormatSpec.SPLIT:
         return []
     products = []
-    for number, mark in enumerate(chapters.after(chapters.of(plan.media), cut, length)[:_MAX_CHAPTERS], 1):
-        gauge.stage(Progress.POSTPROCESSING, f"chapter {number}")
+    for number, mark in enumerate(
+        chapters.apply_cut(chapters.from_media(plan.media), cut, length)[:_MAX_CHAPTERS], 1
+    ):
+        gauge.begin_stage(Progress.POSTPROCESSING, f"chapter {number}")
         output = plan.order.folder / f"chapter{number}.{how.extension}"
-        muxing.cut_range(path, mark.span, output, video=bool(how.video), audio=bool(how.audio))
-        seconds = mark.span.end - mark.span.start
+        muxer.cut_range(path, mark.time_range, output, video=bool(how.video), audio=bool(how.audio))
+        seconds = mark.time_range.end - mark.time_range.start
         promise = verify.Expected(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
-        verify.verified(output, promise)
-        name = file_names.file_name(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
+        verify.verify(output, promise)
+        name = file_names.from_title(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
         products.append(product(output, ArtifactInfo.CHAPTER, name))
     return products
 
@@ -182,7 +191,7 @@ def _inspected(path: Path) -> Inspection:
 
 
 def _transcoded(how: Package, spec: FormatSpec) -> list[Warned]:
-    if not how.encodes or spec.media_kind == FormatSpec.AUDIO:
+    if not how.transcodes or spec.media_kind == FormatSpec.AUDIO:
         return []
     text = f"the streams do not fit {how.extension} and were encoded anew"
     return [Warned(reason=Warned.TRANSCODED, message=text)]

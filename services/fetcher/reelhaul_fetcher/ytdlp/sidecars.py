@@ -9,18 +9,17 @@ from google.protobuf import json_format
 from yt_dlp.networking import Request
 from yt_dlp.utils import YoutubeDLError
 
+from reelhaul import file_names
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, subprocess
-from reelhaul_fetcher.media.muxing import SubtitleFile
-from reelhaul_fetcher.model import file_names
+from reelhaul_fetcher.media import ffmpeg
+from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchRequest, Product, product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.captions import Translate, captions
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
-from reelhaul_fetcher.ytdlp.products import product
-from reelhaul_fetcher.ytdlp.source import Source
+from reelhaul_fetcher.ytdlp.extraction import Source
 
 _MAX_THUMBNAIL = 20 * 1024 * 1024
 
@@ -38,7 +37,7 @@ class Extras:
 def fetch_sidecars(
     source: Source,
     media: MediaInfo,
-    order: FetchOrder,
+    order: FetchRequest,
     cut: Cut,
     gauge: ProgressTracker,
     translate: Translate,
@@ -49,7 +48,7 @@ def fetch_sidecars(
     """
     asked, told = order.format, Extras()
     if asked.HasField("subtitles") or asked.thumbnail:
-        gauge.stage(Progress.FETCHING_EXTRAS)
+        gauge.begin_stage(Progress.FETCHING_EXTRAS)
     if asked.HasField("subtitles"):
         found = captions(source.downloader, source.info, media, order, cut, translate)
         told = Extras(found.products, found.words, warnings=found.warnings)
@@ -73,15 +72,15 @@ def _thumbnail(downloader: Downloader, media: MediaInfo, folder: Path) -> Produc
     try:
         raw.write_bytes(body(downloader, Request(media.thumbnail_url), _MAX_THUMBNAIL))
         ffmpeg.to_jpeg(raw, picture)
-    except (YoutubeDLError, OSError, ValueError, subprocess.FfmpegFailed):
+    except (YoutubeDLError, OSError, ValueError, ffmpeg.FfmpegFailed):
         return None
     finally:
         raw.unlink(missing_ok=True)
-    return product(picture, ArtifactInfo.THUMBNAIL, file_names.file_name(media.title, "jpg"))
+    return product(picture, ArtifactInfo.THUMBNAIL, file_names.from_title(media.title, "jpg"))
 
 
 def _metadata(media: MediaInfo, folder: Path) -> Product:
     """*media* as JSON in *folder*."""
     path = folder / "info.json"
     path.write_text(json_format.MessageToJson(media, ensure_ascii=False), encoding="utf-8")
-    return product(path, ArtifactInfo.INFO, file_names.file_name(media.title, "json", infix="info"))
+    return product(path, ArtifactInfo.INFO, file_names.from_title(media.title, "json", infix="info"))

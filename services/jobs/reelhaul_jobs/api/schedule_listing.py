@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -14,8 +13,8 @@ from reelhaul_jobs.filters.ast import Field, Kind
 from reelhaul_jobs.filters.evaluate import Facts, holds
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.schedule import Schedule, ScheduleState
-from reelhaul_jobs.service.tokens import Place, Tokens
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.page_tokens import PageTokens
 
 _FIELDS: Mapping[str, Field] = {
     "state": Field(Kind.CHOICE, {state.name: int(state) for state in ScheduleState}),
@@ -29,8 +28,7 @@ _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 def page_of(
     request: schedule_service_pb2.ListSchedulesRequest,
     found: Sequence[Schedule],
-    tokens: Tokens,
-    now: datetime,
+    tokens: PageTokens,
 ) -> schedule_service_pb2.ListSchedulesResponse:
     """The page of *found* that *request* asks for. FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID."""
     size, where = fields.page_size(request.page_size), parse(request.filter, _FIELDS)
@@ -38,15 +36,12 @@ def page_of(
     arguments = repr(("schedules", request.filter, request.order_by.split()))
     kept = [one for one in found if where is None or holds(where, _facts_of(one))]
     kept.sort(key=lambda one: _place_of(one, field), reverse=descending)
-    if request.page_token:
-        after = tokens.after(arguments, request.page_token, now)
-        last = after.time, after.key
+    if last := tokens.read(arguments, request.page_token):
         kept = [one for one in kept if (_place_of(one, field) < last) is descending]
         kept = [one for one in kept if _place_of(one, field) != last]
     answer = schedule_service_pb2.ListSchedulesResponse(schedules=[proto_of(one) for one in kept[:size]])
     if kept[size:]:
-        time, key = _place_of(kept[size - 1], field)
-        answer.next_page_token = tokens.page(arguments, Place(time, key), now)
+        answer.next_page_token = tokens.create(arguments, *_place_of(kept[size - 1], field))
     return answer
 
 
@@ -61,9 +56,9 @@ def _order_of(text: str) -> tuple[str, bool]:
     return words[0], words[1:] == ["desc"]
 
 
-def _place_of(schedule: Schedule, field: str) -> tuple[datetime, bytes]:
+def _place_of(schedule: Schedule, field: str) -> tuple[datetime, str]:
     time = schedule.create_time if field == "create_time" else _next_run(schedule)
-    return time or _NEVER, hashlib.sha256(schedule.id.encode()).digest()[:16]
+    return time or _NEVER, schedule.id
 
 
 def _next_run(schedule: Schedule) -> datetime | None:

@@ -12,19 +12,21 @@ from reelhaul_jobs.api import schedule_messages as convert
 from reelhaul_jobs.api.jobs import messages as to_jobs
 from reelhaul_jobs.api.schedule_validation import admitted
 from reelhaul_jobs.model import wait_reason
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.jobs import JobView
 from reelhaul_jobs.service.schedules import Schedules, begun, check_etag
-from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_runtime import identity
+from reelhaul_runtime.page_tokens import PageTokens
 
 
 class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
     """reelhaul.jobs.v1.ScheduleService."""
 
-    def __init__(self, schedules: Schedules, tokens: Tokens, now: Clock, retention: timedelta) -> None:
+    def __init__(
+        self, schedules: Schedules, page_tokens: PageTokens, now: Clock, retention: timedelta
+    ) -> None:
         self._schedules = schedules
-        self._tokens = tokens
+        self._page_tokens = page_tokens
         self._now = now
         self._retention = retention
 
@@ -49,7 +51,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         self, request: schedule_service_pb2.ListSchedulesRequest, context: object = None
     ) -> schedule_service_pb2.ListSchedulesResponse:
         found = await self._schedules.all(identity.caller().tenant)
-        return schedule_listing.page_of(request, found, self._tokens, self._now())
+        return schedule_listing.page_of(request, found, self._page_tokens)
 
     async def UpdateSchedule(
         self, request: schedule_service_pb2.UpdateScheduleRequest, context: object = None

@@ -1,6 +1,5 @@
-"""Alembic asks here how to run the revisions."""
+"""Alembic environment: runs the revisions on the connection that ``migrate`` opened."""
 
-from reelhaul_jobs.store.tables import metadata
 from reelhaul_runtime.sql import migrations
 
-migrations.run(metadata)
+migrations.run()

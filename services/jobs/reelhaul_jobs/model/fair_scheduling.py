@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
 
-from reelhaul_jobs.model.sites import UNLIMITED
+from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
 

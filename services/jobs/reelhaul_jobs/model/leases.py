@@ -11,13 +11,18 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import rate_limit, retries, transition, worker_exclusion
+from reelhaul_jobs.model import rate_limit, retries, transition
 from reelhaul_jobs.model.job import Attempt, AttemptOutcome, Job
 from reelhaul_jobs.model.playlist_expansion import described
 from reelhaul_jobs.model.queue_transitions import cancelled, requeued
 from reelhaul_jobs.model.states import AttemptState, QueueStage, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_runtime import errors
+
+# For so long its worker leaves the item to others, each time that it gets it.
+_TO_OTHERS = timedelta(seconds=2)
+# For so long after its next attempt could begin: then the worker may be the only one.
+_AVOIDED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +106,7 @@ def claimed(job: Job, claim: Claim, now: datetime) -> Transition:
         refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
         later = job.bump(now, attempt=job.attempt + 1)
         return Transition(before=job, job=later, refusal=refusal)
-    if unfit := worker_exclusion.refusal(job, claim.worker, now):
+    if unfit := _exclusion_refusal(job, claim.worker, now):
         return transition.no_change(job, unfit)
     return _leased(job, claim, now)
 
@@ -144,7 +149,7 @@ def finished(
                 return _done(job, after, state, outcome, error)
             after = _failed(held, error, bad.retry_after, now, jitter)
             if bad.avoid_worker:
-                after = worker_exclusion.exclude_worker(after)
+                after = _exclude_worker(after)
             return _done(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
             charged = max(0, job.charged - 1)
@@ -290,3 +295,19 @@ def _done(
 ) -> Transition:
     ending = AttemptOutcome(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
     return Transition(before=before, job=after, ended=ending)
+
+
+def _exclude_worker(job: Job) -> Job:
+    """*job*, its next attempt not for the worker that held it, unless no other takes it in time."""
+    return job if job.due is None else job.replace_fields(avoid_until=job.due + _AVOIDED)
+
+
+def _exclusion_refusal(job: Job, worker: str, now: datetime) -> Refusal | None:
+    """Why *worker* is not to have *job* now; None if it may."""
+    if worker != job.worker or job.avoid_until is None or job.avoid_until <= now:
+        return None
+    return Refusal(
+        reason=RefusalReason.SLOT_UNFIT,
+        message=f"{worker} could not do it: another worker is to try",
+        retry_delay=_TO_OTHERS,
+    )

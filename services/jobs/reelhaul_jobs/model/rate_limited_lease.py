@@ -10,8 +10,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import leases, rate_limit, retries
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteRateLimit
-from reelhaul_jobs.model.sites import SiteLimits
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_runtime import errors

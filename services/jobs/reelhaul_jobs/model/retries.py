@@ -9,6 +9,7 @@ from datetime import timedelta
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import RetryPolicy
 from reelhaul_jobs.model.rate_limit import LONGEST_WAIT, Jitter
@@ -67,8 +68,6 @@ def wait_before_next(
         return None
     if asked is not None and asked > LONGEST_WAIT:
         return None
-    # 2 ** 32 seconds is past any max_backoff; more would overflow timedelta.
-    doubled: timedelta = policy.min_backoff * 2 ** min(max(charged - 1, 0), 32)
-    backoff = min(policy.max_backoff, doubled)
+    backoff = exponential_delay(max(charged - 1, 0), policy.min_backoff, policy.max_backoff)
     spread = backoff * (0.5 + jitter() / 2)
     return max(spread, asked) if asked is not None else spread

@@ -19,7 +19,7 @@ from reelhaul.work.v1 import work_pb2
 from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority
-from reelhaul_jobs.model.worker_status import Shortage, WorkerStatus
+from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus
 from reelhaul_jobs.nats import publisher as publishing
 from reelhaul_jobs.nats.publisher import Publisher
 from reelhaul_jobs.ports.bus import Notice

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.sites import UNLIMITED, SiteNow
+from reelhaul_jobs.model.rate_limit import UNLIMITED, SiteNow
 from reelhaul_jobs.model.states import QueueStage
 
 

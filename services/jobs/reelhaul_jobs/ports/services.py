@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from reelhaul.type.v1 import media_pb2
+
+#: The time, aware, in UTC.
+Clock = Callable[[], datetime]
 
 
 class Storage(Protocol):

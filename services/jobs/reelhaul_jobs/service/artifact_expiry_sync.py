@@ -7,9 +7,8 @@ import logging
 from datetime import timedelta
 
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.ports.services import Storage
+from reelhaul_jobs.ports.services import Clock, Storage
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 log = logging.getLogger(__name__)

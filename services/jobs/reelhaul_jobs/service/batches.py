@@ -15,8 +15,8 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.model.states import RETRY_TRANSITIONS, Kind
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Query
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import FieldInvalid, NotFound, ReelhaulError, Violation

@@ -7,9 +7,9 @@ from functools import partial
 
 from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from reelhaul_jobs.model import fair_scheduling, sites
-from reelhaul_jobs.model.sites import SiteLimits
+from reelhaul_jobs.model import fair_scheduling, rate_limit
+from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery, QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime import failpoints
 
@@ -77,7 +77,7 @@ class Dispatcher:
         look = self._look(now)
         backlog = await self._queue.backlog(look, now)
         self._window = fair_scheduling.window(backlog.slots, self._rate(now))
-        rooms = {name: sites.room(site, self._limits, now) for name, site in backlog.sites.items()}
+        rooms = {name: rate_limit.room(site, self._limits, now) for name, site in backlog.sites.items()}
         room = self._window - backlog.published
         picks = fair_scheduling.select_fairly(
             backlog.ready, room, held=backlog.held, rooms=rooms, weights=self._weights
@@ -117,7 +117,7 @@ class Dispatcher:
     def _look(self, now: datetime) -> BacklogQuery:
         return BacklogQuery(
             limit=self._window,
-            room=lambda site: sites.room(site, self._limits, now),
+            room=lambda site: rate_limit.room(site, self._limits, now),
             after_tenant=self._after_tenant,
             after_sites=self._after_sites,
         )
@@ -135,7 +135,9 @@ class Dispatcher:
         return self._drained
 
     def _wake_when_open(self, backlog: Backlog, now: datetime) -> None:
-        times = [time for site in backlog.sites.values() if (time := sites.opens_at(site, now)) is not None]
+        times = [
+            time for site in backlog.sites.values() if (time := rate_limit.opens_at(site, now)) is not None
+        ]
         if self._timer is not None:
             self._timer.cancel()
         if times:

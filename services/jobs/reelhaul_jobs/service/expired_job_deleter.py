@@ -6,9 +6,9 @@ import asyncio
 from functools import partial
 
 from reelhaul_jobs.model import queue_transitions
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_runtime.errors import NotFound
 
 _BATCH = 100

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import preflight, queue_transitions, user_actions, wait_reason, worker_status
+from reelhaul_jobs.model import preflight, queue_transitions, user_actions, wait_reason
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import Range, Summary
-from reelhaul_jobs.model.sites import SiteLimits
+from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Page, Query, Rule
 from reelhaul_jobs.ports.queue import QueueStore
-from reelhaul_jobs.ports.services import Probe
+from reelhaul_jobs.ports.services import Clock, Probe
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime import failpoints
@@ -93,7 +92,7 @@ class Jobs:
         slots, present = await self._queue.slots(now), self._hub.roll.present()
         site = wait_reason.wait_at(await self._queue.site(job.site, now), self._limits, now)
         crew = wait_reason.WorkerAvailability(
-            lives=slots > 0 or bool(present), short=worker_status.shortage_of(present, slots)
+            lives=slots > 0 or bool(present), short=wait_reason.shortage_of(present, slots)
         )
         return JobView(job, wait_reason.wait_of(job, place=place, crew=crew, site=site), children=children)
 

@@ -10,14 +10,13 @@ from datetime import datetime, timedelta
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, playlist_expansion, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteRateLimit
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
-from reelhaul_jobs.model.sites import SiteLimits
 from reelhaul_jobs.model.states import AttemptState, Kind, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.bus import JobBus
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.dispatcher import republish_delay
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, Unavailable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.watch.messages import EVENTS_KEPT
 
 #: How long a request_id answers as the first time.

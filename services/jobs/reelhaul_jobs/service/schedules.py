@@ -11,9 +11,9 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.schedule import Admit, Run, Schedule
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import ScheduleStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from reelhaul_jobs.model.worker_status import WorkerStatus
+from reelhaul_jobs.model.wait_reason import WorkerStatus
 
 # They speak every ten seconds: two may be lost.
 _GONE_SECONDS = 30.0

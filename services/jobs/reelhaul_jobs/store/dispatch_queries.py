@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select, update
 
 from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready
-from reelhaul_jobs.model.sites import SiteNow
+from reelhaul_jobs.model.rate_limit import SiteNow
 from reelhaul_jobs.model.states import Priority, QueueStage
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import rate_limits, rows

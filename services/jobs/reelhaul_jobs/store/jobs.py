@@ -39,7 +39,7 @@ from reelhaul_jobs.store import (
     insert,
     listing,
     rows,
-    schedule_seen_entries,
+    schedules,
     summary,
     update,
 )
@@ -53,7 +53,6 @@ from reelhaul_runtime.sql.writer import Outcome
 
 T = TypeVar("T")
 
-_ONE = Statement(select(jobs).where(jobs.c.id == bindparam("job")))
 _MANY = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 _CHILDREN = Statement(
     select(jobs.c.state, func.count().label("jobs"))
@@ -128,7 +127,7 @@ class SqlJobStore:
 
     async def get(self, job_id: str) -> Job:
         """See JobStore.get."""
-        return await self._database.read(lambda connection: get_job(connection, job_id))
+        return await self._database.read(lambda connection: listing.get_job(connection, job_id))
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """See JobStore.get_many."""
@@ -215,14 +214,6 @@ class SqlJobStore:
         return await self._database.write(lambda connection: _key(connection, fresh))
 
 
-def get_job(connection: Connection, job_id: str) -> Job:
-    """The job, or ``NotFound``: also where it was deleted."""
-    found = _ONE.first(connection, {"job": job_id})
-    if found is None or found["delete_time"] is not None:
-        raise NotFound(f"jobs/{job_id}")
-    return rows.job_of(found)
-
-
 def _add(connection: Connection, new: Sequence[Job], request: IdempotencyKey | None) -> Sequence[Job]:
     if (answer := idempotency.recorded_response(connection, request)) is not None:
         return _answered(connection, answer)
@@ -301,11 +292,11 @@ def _to_change(connection: Connection, job_id: str) -> Job:
 
 def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
     job = _to_change(connection, job_id)
-    change = rule(job, schedule_seen_entries.list_seen_entries(connection, job, media_ids))
+    change = rule(job, schedules.list_seen_entries(connection, job, media_ids))
     if change.made:
         update.write(connection, [change])
     insert.insert(connection, change.children)
-    schedule_seen_entries.add_seen_entries(connection, job, change.noted)
+    schedules.add_seen_entries(connection, job, change.noted)
     return change
 
 

@@ -6,16 +6,31 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, asc, desc, func, select, text, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    asc,
+    bindparam,
+    desc,
+    func,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
 
-from reelhaul_jobs.filters.ast import Node, pinned
-from reelhaul_jobs.filters.possible_states import ALL, states_of
+from reelhaul_jobs.filters.ast import Any as AnyOf
+from reelhaul_jobs.filters.ast import Every, Node, Not, Sign, Term, pinned
+from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.filter_sql import Kept, condition
 from reelhaul_jobs.store.tables import jobs
+from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.sql.statements import Statement
 
 #: Nothing is counted further than this: a count reads every row.
 COUNTED = 10_000
@@ -54,6 +69,7 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "media.title": (jobs.c.title, _as_it_is),
     "tenant": (jobs.c.tenant, _as_it_is),
 }
+_ONE = Statement(select(jobs).where(jobs.c.id == bindparam("job")))
 # A partial index serves only whom it can see to ask for no more than it holds.
 _PARTIAL = {
     "error.reason": text("error_reason <> ''"),
@@ -63,14 +79,24 @@ _PARTIAL = {
 }
 
 
+_ALL_STATES: frozenset[State] = frozenset(State)
+_TERMINAL_STATES = frozenset(state for state in State if state.terminal)
 _REASON = "error.reason"
 # Fields by which a filter leaves few enough to sort.
 _FEW = ("batch_id", "parent_job", "schedule")
 
 
+def get_job(connection: Connection, job_id: str) -> Job:
+    """The job, or ``NotFound``: also where it was deleted."""
+    found = _ONE.first(connection, {"job": job_id})
+    if found is None or found["delete_time"] is not None:
+        raise NotFound(f"jobs/{job_id}")
+    return rows.job_of(found)
+
+
 def page(connection: Connection, query: Query) -> Page:
     """The page of jobs that *query* asks for."""
-    states = states_of(query.where)
+    states = _possible_states(query.where)
     if not states:
         return Page([], False, 0)
     total = query.total
@@ -109,7 +135,7 @@ def _plan(query: Query, states: Set[State], total: int) -> tuple[list[Any], Sequ
     wanted = conditions(query.tenant, query.where)
     if query.tenant is None or any(pinned(query.where, field) for field in _FEW):
         return wanted, ()
-    if states == ALL and (query.order is Order.CREATED or pinned(query.where, _REASON)):
+    if states == _ALL_STATES and (query.order is Order.CREATED or pinned(query.where, _REASON)):
         return wanted, ()
     if pinned(query.where, _REASON) and (query.order is Order.CREATED or total < COUNTED):
         return wanted, ()
@@ -136,8 +162,32 @@ def bounded_count(connection: Connection, query: Query, states: Set[State]) -> i
     wanted = conditions(query.tenant, query.where)
     found = select(jobs.c.id).where(*wanted).limit(COUNTED)
     pinned_anywhere = any(pinned(query.where, field) for field in _PARTIAL)
-    if states != ALL and query.tenant is not None and not pinned_anywhere:
+    if states != _ALL_STATES and query.tenant is not None and not pinned_anywhere:
         each = (select(jobs.c.id).where(*wanted, jobs.c.state == state) for state in sorted(states))
         parts = union_all(*(select(one.limit(COUNTED).subquery()) for one in each)).subquery()
         found = select(parts.c.id).limit(COUNTED)
     return connection.execute(select(func.count()).select_from(found.subquery())).scalar() or 0
+
+
+def _possible_states(node: Node | None) -> Set[State]:
+    """The states in which *node* may hold; more than those in which it does, where that is not plain."""
+    match node:
+        case Every(nodes):
+            return _ALL_STATES.intersection(*map(_possible_states, nodes))
+        case AnyOf(nodes):
+            return frozenset().union(*map(_possible_states, nodes))
+        case Not(Term(field="state") as term):
+            return _ALL_STATES - _possible_states_of_term(term)
+        case Term():
+            return _possible_states_of_term(node)
+    return _ALL_STATES
+
+
+def _possible_states_of_term(term: Term) -> Set[State]:
+    if term.field == "state":
+        named = {state for state in State if state == term.value}
+        return named if term.sign is Sign.EQUAL else _ALL_STATES - named
+    # What has not ended has no end_time, and that is unequal to every time.
+    if term.field == "end_time" and term.sign is not Sign.UNEQUAL:
+        return _TERMINAL_STATES
+    return _ALL_STATES

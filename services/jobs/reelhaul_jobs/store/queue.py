@@ -13,8 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul_jobs.model.fair_scheduling import Ready
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import WORKER_GONE
-from reelhaul_jobs.model.sites import SiteNow
+from reelhaul_jobs.model.rate_limit import WORKER_GONE, SiteNow
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import dispatch_queries, rate_limits, rows

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from google.rpc import status_pb2
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
 
+from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.model import schedule as model
-from reelhaul_jobs.model.schedule import Run, Schedule
+from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
+from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
+from reelhaul_jobs.model.states import Kind, Priority
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import Rule, RunRule
-from reelhaul_jobs.store import idempotency, schedule_rows
+from reelhaul_jobs.store import idempotency, listing, rows
 from reelhaul_jobs.store import insert as births_store
 from reelhaul_jobs.store.idempotency import RecordedResponse
-from reelhaul_jobs.store.jobs import get_job
-from reelhaul_jobs.store.rows import micros
-from reelhaul_jobs.store.tables import OF_A_SCHEDULE, jobs, schedules
+from reelhaul_jobs.store.rows import micros, micros_or_none, time_of
+from reelhaul_jobs.store.tables import OF_A_SCHEDULE, jobs, schedules, seen_entries
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 
+# A template is no job: the id that it must have means nothing.
+_NO_ID = "00000000-0000-0000-0000-000000000000"
 _IS_IT = (schedules.c.tenant == bindparam("of_tenant")) & (schedules.c.id == bindparam("of_id"))
 _ONE = select(schedules).where(_IS_IT)
 _ALL = select(schedules).where(schedules.c.tenant == bindparam("of_tenant"))
@@ -43,6 +48,22 @@ _DUE = (
     .order_by(schedules.c.next_run_time)
     .limit(bindparam("most"))
 )
+# Locked: two runs that page through the same list at once must not both take an entry for new.
+_LOCK = (
+    select(schedules.c.id)
+    .where(schedules.c.tenant == bindparam("of_tenant"), schedules.c.id == bindparam("of_schedule"))
+    .with_for_update()
+)
+_SEEN = select(seen_entries.c.extractor, seen_entries.c.media_id).where(
+    seen_entries.c.tenant == bindparam("of_tenant"),
+    seen_entries.c.schedule == bindparam("of_schedule"),
+    seen_entries.c.media_id.in_(bindparam("media_ids", expanding=True)),
+)
+_ADD_SEEN_COUNT = (
+    update(schedules)
+    .where(schedules.c.tenant == bindparam("of_tenant"), schedules.c.id == bindparam("of_schedule"))
+    .values(seen_count=schedules.c.seen_count + bindparam("more"))
+)
 
 
 class SqlScheduleStore:
@@ -62,7 +83,7 @@ class SqlScheduleStore:
     async def all(self, tenant: str) -> Sequence[Schedule]:
         """See ScheduleStore.all."""
         found = await self._database.read(lambda c: list(c.execute(_ALL, {"of_tenant": tenant}).mappings()))
-        return [schedule_rows.schedule_of(row) for row in found]
+        return [_schedule_of(row) for row in found]
 
     async def change(self, tenant: str, schedule_id: str, rule: Rule) -> Schedule:
         """See ScheduleStore.change."""
@@ -81,7 +102,7 @@ class SqlScheduleStore:
         def op(connection: Connection) -> Run:
             before = _get(connection, tenant, schedule_id, lock=True)
             if (answer := idempotency.recorded_response(connection, request)) is not None:
-                return Run(before=before, after=before, job=get_job(connection, answer.ids[0]))
+                return Run(before=before, after=before, job=listing.get_job(connection, answer.ids[0]))
             run = rule(before, before.skip_overlapping and _live(connection, before))
             if run.job is not None:
                 births_store.insert(connection, [run.job])
@@ -115,7 +136,7 @@ def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | N
         raise model.too_many()
     added = connection.execute(
         idempotency.insert_new(connection, schedules).returning(schedules.c.id),
-        schedule_rows.row_of(schedule) | {"seen_count": 0},
+        _row_of(schedule) | {"seen_count": 0},
     )
     if added.first() is None:
         raise model.exists(schedule)
@@ -128,16 +149,138 @@ def _get(connection: Connection, tenant: str, schedule_id: str, *, lock: bool = 
     found = connection.execute(statement, {"of_tenant": tenant, "of_id": schedule_id}).mappings().first()
     if found is None:
         raise NotFound(f"schedules/{schedule_id}")
-    return schedule_rows.schedule_of(found)
+    return _schedule_of(found)
 
 
 def _written(connection: Connection, before: Schedule, after: Schedule) -> Schedule:
     if after is not before:
         key = {"of_tenant": before.tenant, "of_id": before.id}
-        connection.execute(_CHANGE, key | schedule_rows.row_of(after))
+        connection.execute(_CHANGE, key | _row_of(after))
     return after
 
 
 def _live(connection: Connection, schedule: Schedule) -> bool:
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
     return bool(connection.execute(_LIVE, key).scalar())
+
+
+def list_seen_entries(connection: Connection, job: Job, media_ids: Sequence[str]) -> Set[tuple[str, str]]:
+    """Which of *media_ids* the schedule of *job* has seen, with their extractors."""
+    if not _remembers(job):
+        return frozenset()
+    asked = {"of_tenant": job.tenant, "of_schedule": job.schedule, "media_ids": list(media_ids)}
+    connection.execute(_LOCK, asked)
+    return {(row.extractor, row.media_id) for row in connection.execute(_SEEN, asked)}
+
+
+def add_seen_entries(connection: Connection, job: Job, entries: Sequence[tuple[str, str]]) -> None:
+    """Remember *entries* for the schedule of *job*, if it is still there."""
+    whose = {"of_tenant": job.tenant, "of_schedule": job.schedule}
+    if not entries or connection.execute(_LOCK, whose).first() is None:
+        return
+    told = [
+        {"tenant": job.tenant, "schedule": job.schedule, "extractor": extractor, "media_id": media_id}
+        for extractor, media_id in entries
+    ]
+    connection.execute(idempotency.insert_new(connection, seen_entries), told)
+    connection.execute(_ADD_SEEN_COUNT, {**whose, "more": len(told)})
+
+
+def _remembers(job: Job) -> bool:
+    return bool(job.schedule and job.expansion and job.expansion.new_entries_only)
+
+
+def _row_of(schedule: Schedule) -> dict[str, Any]:
+    """All columns of *schedule* but ``seen_count``, which runs count themselves."""
+    return {
+        "tenant": schedule.tenant,
+        "id": schedule.id,
+        "cron": schedule.cron,
+        "time_zone": schedule.time_zone,
+        "template": _template_to_bytes(schedule.template),
+        "skip_overlapping": schedule.skip_overlapping,
+        "new_entries_only": schedule.new_entries_only,
+        "catch_up": int(schedule.catch_up),
+        "end_time": micros_or_none(schedule.end_time),
+        "state": int(schedule.state),
+        "next_run_time": micros_or_none(schedule.next_run_time),
+        "last_job": schedule.last_job,
+        "last_error": schedule.last_error.SerializeToString() if schedule.last_error else None,
+        "failures": schedule.failures,
+        "revision": schedule.revision,
+        "create_time": micros(schedule.create_time),
+        "update_time": micros(schedule.update_time),
+    }
+
+
+def _schedule_of(row: rows.Row) -> Schedule:
+    """The schedule of a row with all columns."""
+    created = time_of(row["create_time"])
+    error = row["last_error"]
+    return Schedule(
+        tenant=row["tenant"],
+        id=row["id"],
+        cron=row["cron"],
+        time_zone=row["time_zone"],
+        template=_template_from_bytes(row["template"], row["tenant"], created),
+        skip_overlapping=bool(row["skip_overlapping"]),
+        new_entries_only=bool(row["new_entries_only"]),
+        catch_up=CatchUp(row["catch_up"]),
+        end_time=None if row["end_time"] is None else time_of(row["end_time"]),
+        state=ScheduleState(row["state"]),
+        next_run_time=None if row["next_run_time"] is None else time_of(row["next_run_time"]),
+        last_job=row["last_job"],
+        last_error=None if error is None else status_pb2.Status.FromString(error),
+        failures=row["failures"],
+        seen_count=row["seen_count"],
+        revision=row["revision"],
+        create_time=created,
+        update_time=time_of(row["update_time"]),
+    )
+
+
+def _template_to_bytes(job: Job) -> bytes:
+    """Serialize the fields that a schedule's jobs take from its template, as a jobs.v1.Job."""
+    message = job_pb2.Job(
+        url=job.url,
+        format=job.format,
+        priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
+        labels=job.labels,
+        kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
+    )
+    message.retry_policy.max_attempts = job.retry.max_attempts
+    message.retry_policy.min_backoff.FromTimedelta(job.retry.min_backoff)
+    message.retry_policy.max_backoff.FromTimedelta(job.retry.max_backoff)
+    message.attempt_deadline.FromTimedelta(job.attempt_deadline)
+    message.ttl.FromTimedelta(job.ttl)
+    if job.expansion is not None:
+        message.expansion.max_entries = job.expansion.max_entries
+        message.expansion.new_entries_only = job.expansion.new_entries_only
+    return message.SerializeToString()
+
+
+def _template_from_bytes(value: bytes, tenant: str, create_time: datetime) -> Job:
+    message = job_pb2.Job.FromString(value)
+    expansion = message.expansion if message.HasField("expansion") else None
+    return Job(
+        id=_NO_ID,
+        tenant=tenant,
+        url=message.url,
+        format=message.format,
+        create_time=create_time,
+        update_time=create_time,
+        priority=Priority(message.priority),
+        kind=Kind(message.kind),
+        labels=dict(message.labels),
+        retry=RetryPolicy(
+            max_attempts=message.retry_policy.max_attempts,
+            min_backoff=message.retry_policy.min_backoff.ToTimedelta(),
+            max_backoff=message.retry_policy.max_backoff.ToTimedelta(),
+        ),
+        attempt_deadline=message.attempt_deadline.ToTimedelta(),
+        ttl=message.ttl.ToTimedelta(),
+        batch_id=_NO_ID if expansion else "",
+        expansion=Expansion(max_entries=expansion.max_entries, new_entries_only=expansion.new_entries_only)
+        if expansion
+        else None,
+    )

@@ -1,1 +1,1 @@
-"""gRPC API of storage: the servicer and the conversion between protobuf and model."""
+"""gRPC API of storage: the StorageService servicer and the conversion between protobuf and model."""

@@ -1,6 +1,6 @@
-"""ListArtifacts' filter and order, as a Query.
+"""Parses filter, order_by and page_size of ListArtifacts into a Query.
 
-The filter is the part of AIP-160 that lists need: comparisons by ``=``, joined by AND.
+The filter is a subset of AIP-160: comparisons with ``=``, joined by AND.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ _COLUMNS = {"size_bytes": "size"}
 _ORDERS = {"create_time": "create_time", "expire_time": "expire_time", "size_bytes": "size"}
 
 
-def query_of(request: pb.ListArtifactsRequest, limit: int) -> Query:
-    """What *request* asks for, with *limit* artifacts at most. FILTER_INVALID, ORDER_BY_INVALID."""
-    terms = dict(_terms(request.filter))
+def query_from_proto(request: pb.ListArtifactsRequest, limit: int) -> Query:
+    """Return the query of *request* for at most *limit* artifacts.
+
+    Raises FILTER_INVALID, ORDER_BY_INVALID.
+    """
+    terms = dict(_parse_filter(request.filter))
     tenant = terms.pop("tenant", None)
-    order, descending = _order(request.order_by)
+    order, descending = _parse_order_by(request.order_by)
     return Query(
         limit=limit,
         tenant=None if tenant is None else str(tenant),
@@ -35,59 +38,62 @@ def query_of(request: pb.ListArtifactsRequest, limit: int) -> Query:
     )
 
 
-def page_size(asked: int) -> int:
-    """How many are told on one page: 0 means 50, and none has more than 1000."""
-    if asked < 0:
+def page_size_from_proto(page_size: int) -> int:
+    """Return the number of items on a page: 0 means 50, and the maximum is 1000."""
+    if page_size < 0:
         raise FieldInvalid("page_size", "must not be negative")
-    return min(asked, 1000) or 50
+    return min(page_size, 1000) or 50
 
 
-def _terms(text: str) -> list[tuple[str, str | int]]:
+def _parse_filter(text: str) -> list[tuple[str, str | int]]:
     if len(text) > _MAX_FILTER:
         raise _filter_invalid(f"must have at most {_MAX_FILTER} characters", _MAX_FILTER)
     terms: list[tuple[str, str | int]] = []
-    at = 0
-    while text.strip() and at <= len(text):
-        term = _TERM.match(text, at)
+    position = 0
+    while text.strip() and position <= len(text):
+        term = _TERM.match(text, position)
         if term is None:
-            raise _filter_invalid('must be like job = "jobs/…" AND kind = VIDEO', at)
-        terms.append((term["field"], _value(term)))
-        at = term.end()
-        if at == len(text):
+            raise _filter_invalid('must be like job = "jobs/…" AND kind = VIDEO', position)
+        terms.append((term["field"], _parse_value(term)))
+        position = term.end()
+        if position == len(text):
             break
-        joined = _AND.match(text, at)
-        if joined is None:
-            raise _filter_invalid("joins by AND only", at)
-        at = joined.end()
+        conjunction = _AND.match(text, position)
+        if conjunction is None:
+            raise _filter_invalid("must join its terms with AND", position)
+        position = conjunction.end()
     if len(dict(terms)) < len(terms):
-        raise _filter_invalid("names a field twice", 0)
+        raise _filter_invalid("must not name a field twice", 0)
     return terms
 
 
-def _value(term: re.Match[str]) -> str | int:
+def _parse_value(term: re.Match[str]) -> str | int:
     text = term["quoted"] if term["bare"] is None else term["bare"]
-    kind = _FIELDS.get(term["field"])
-    if kind is None:
-        raise _filter_invalid(f"knows {', '.join(_FIELDS)}; not {term['field']}", term.start("field"))
-    if kind is str:
+    field_type = _FIELDS.get(term["field"])
+    if field_type is None:
+        message = f"supports the fields {', '.join(_FIELDS)}; not {term['field']}"
+        raise _filter_invalid(message, term.start("field"))
+    if field_type is str:
         return text
-    if kind == "kind" and text in ArtifactInfo.Kind.keys():
+    if field_type == "kind" and text in ArtifactInfo.Kind.keys():
         return int(ArtifactInfo.Kind.Value(text))
-    if kind is int and text.isdecimal() and len(text) <= 18:
+    if field_type is int and text.isdecimal() and len(text) <= 18:
         return int(text)
-    raise _filter_invalid(f"{text!r} is no {term['field']}", term.start("field"))
+    raise _filter_invalid(f"has {text!r}, which is not a valid {term['field']}", term.start("field"))
 
 
-def _order(text: str) -> tuple[str, bool]:
+def _parse_order_by(text: str) -> tuple[str, bool]:
     words = text.split() or ["create_time", "desc"]
     if words[0] not in _ORDERS or words[1:] not in ([], ["asc"], ["desc"]):
         raise ReelhaulError(
             ErrorReason.ORDER_BY_INVALID,
-            f"order_by is one of {', '.join(_ORDERS)}, each with desc",
+            f"order_by must be one of {', '.join(_ORDERS)}, optionally followed by asc or desc",
             metadata={"field": words[0][:64]},
         )
     return _ORDERS[words[0]], words[1:] == ["desc"]
 
 
-def _filter_invalid(text: str, position: int) -> ReelhaulError:
-    return ReelhaulError(ErrorReason.FILTER_INVALID, f"filter {text}", metadata={"position": str(position)})
+def _filter_invalid(problem: str, position: int) -> ReelhaulError:
+    return ReelhaulError(
+        ErrorReason.FILTER_INVALID, f"filter {problem}", metadata={"position": str(position)}
+    )

@@ -1,4 +1,4 @@
-"""Protobuf -> model: what callers say, checked."""
+"""Converts requests from protobuf to the model and validates their fields."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from google.protobuf import message
+from google.protobuf.message import Message
 
+from reelhaul import file_names
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_storage.file_names import safe_file_name
-from reelhaul_storage.model import Chunk, Expected, NewArtifact, Upload
-from reelhaul_storage.service.artifacts import Changes
+from reelhaul_storage.model import Chunk, ExpectedChecksums, NewArtifact, Upload
+from reelhaul_storage.service.artifacts import ArtifactChanges
 
 _MAX_CONTENT = 1 << 20
 _MAX_TTL = timedelta(days=3650)
@@ -24,127 +24,131 @@ _JOB = re.compile(r"jobs/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+!#$&^-]{0,62}/[A-Za-z0-9][\w.+!#$&^-]{0,62}")
 _LANGUAGE = re.compile(r"[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8}){0,4}")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_CHANGEABLE = ("file_name", "labels", "expire_time", "ttl")
+_MUTABLE = ("file_name", "labels", "expire_time", "ttl")
 
 
-def id_of(name: str, collection: str, field: str = "name") -> str:
-    """The id in a resource name ``<collection>/<uuid>``."""
-    found, _, id_ = name.partition("/")
+def parse_name(name: str, collection: str, field: str = "name") -> str:
+    """Return the id of a resource name ``<collection>/<uuid>``. Raises FIELD_INVALID."""
+    name_collection, _, id_ = name.partition("/")
     try:
         canonical = str(UUID(id_)) == id_
     except ValueError:
         canonical = False
-    if found != collection or not canonical:
-        raise FieldInvalid(field, f"must be {collection}/ and an id")
+    if name_collection != collection or not canonical:
+        raise FieldInvalid(field, f"must be {collection}/ followed by an id")
     return id_
 
 
-def upload_of(request: pb.CreateUploadRequest, now: datetime, default_ttl: timedelta) -> Upload:
-    """What CreateUpload begins."""
+def upload_from_proto(request: pb.CreateUploadRequest, now: datetime, default_ttl: timedelta) -> Upload:
+    """Return the upload that CreateUpload asks for; its id and times are set by the use case."""
     if not request.upload.HasField("artifact"):
         raise FieldInvalid("upload.artifact", "is required")
     if request.upload.total_size < 0:
         raise FieldInvalid("upload.total_size", "must not be negative")
     return Upload(
         id="",
-        draft=draft_of(request.upload.artifact, "upload.artifact", now, default_ttl),
+        draft=new_artifact_from_proto(request.upload.artifact, "upload.artifact", now, default_ttl),
         create_time=now,
         expire_time=now,
         total_size=request.upload.total_size,
-        expected_sha256=_sha256(request.expected_checksums, "expected_checksums", required=False),
+        expected_sha256=_parse_sha256(request.expected_checksums, "expected_checksums", required=False),
         direct=request.upload.direct,
-        request_id=_request_id(request.request_id),
-        request_digest=_digest(request),
+        request_id=_parse_request_id(request.request_id),
+        request_digest=_hash_request(request),
     )
 
 
-def draft_of(
+def new_artifact_from_proto(
     artifact: artifact_pb2.Artifact, field: str, now: datetime, default_ttl: timedelta
 ) -> NewArtifact:
-    """What *artifact*, found in *field*, asks to become."""
-    _matches(_JOB, artifact.job, f"{field}.job", "must be jobs/ and an id")
-    _matches(_MEDIA_TYPE, artifact.media_type, f"{field}.media_type", "must be a media type like video/mp4")
-    _matches(_LANGUAGE, artifact.language_code, f"{field}.language_code", "must be a BCP-47 language")
+    """Return the new artifact described by *artifact*, which is the request's field *field*."""
+    _check_pattern(_JOB, artifact.job, f"{field}.job", "must be jobs/ followed by an id")
+    _check_pattern(
+        _MEDIA_TYPE, artifact.media_type, f"{field}.media_type", "must be a media type like video/mp4"
+    )
+    _check_pattern(
+        _LANGUAGE, artifact.language_code, f"{field}.language_code", "must be a BCP-47 language tag"
+    )
     if artifact.epoch < 0:
         raise FieldInvalid(f"{field}.epoch", "must not be negative")
     if len(artifact.tenant) > 128 or not artifact.tenant.isprintable():
         raise FieldInvalid(f"{field}.tenant", "must have at most 128 printable characters")
     return NewArtifact(
         tenant=artifact.tenant,
-        expire_time=_expire_time(artifact, field, now) or now + default_ttl,
-        file_name=safe_file_name(artifact.file_name),
+        expire_time=_parse_expire_time(artifact, field, now) or now + default_ttl,
+        file_name=file_names.sanitize(artifact.file_name),
         media_type=artifact.media_type,
         job=artifact.job,
         epoch=artifact.epoch,
         kind=artifact.kind,
         language_code=artifact.language_code,
-        labels=_labels(artifact.labels, f"{field}.labels"),
+        labels=_check_labels(artifact.labels, f"{field}.labels"),
     )
 
 
-def changes_of(request: pb.UpdateArtifactRequest, now: datetime) -> Changes:
-    """What UpdateArtifact changes: what the mask names, else all that is set."""
+def changes_from_proto(request: pb.UpdateArtifactRequest, now: datetime) -> ArtifactChanges:
+    """Return the changes of UpdateArtifact: the fields in the mask, or without a mask all that are set."""
     artifact = request.artifact
     if request.HasField("update_mask"):
         paths = set(request.update_mask.paths)
-        paths = set(_CHANGEABLE) if paths == {"*"} else paths
-        unknown = sorted(paths.difference(_CHANGEABLE))
+        paths = set(_MUTABLE) if paths == {"*"} else paths
+        unknown = sorted(paths.difference(_MUTABLE))
         if unknown:
-            raise FieldInvalid("update_mask", f"{unknown[0][:64]} cannot be changed")
+            raise FieldInvalid("update_mask", f"{unknown[0][:64]} cannot be updated")
     else:
-        paths = {name for name in _CHANGEABLE if _is_set(artifact, name)}
-    expiring = not paths.isdisjoint(("expire_time", "ttl"))
-    return Changes(
-        file_name=safe_file_name(artifact.file_name) if "file_name" in paths else None,
-        labels=_labels(artifact.labels, "artifact.labels") if "labels" in paths else None,
-        expire_time=_expire_time(artifact, "artifact", now) if expiring else None,
+        paths = {name for name in _MUTABLE if _is_set(artifact, name)}
+    sets_expiry = not paths.isdisjoint(("expire_time", "ttl"))
+    return ArtifactChanges(
+        file_name=file_names.sanitize(artifact.file_name) if "file_name" in paths else None,
+        labels=_check_labels(artifact.labels, "artifact.labels") if "labels" in paths else None,
+        expire_time=_parse_expire_time(artifact, "artifact", now) if sets_expiry else None,
     )
 
 
-def range_of(request: pb.ReadArtifactRequest) -> tuple[str, int, int]:
-    """Id, first byte and most bytes (0: all) that ReadArtifact asks for."""
+def range_from_proto(request: pb.ReadArtifactRequest) -> tuple[str, int, int]:
+    """Return the id, offset and limit (0: no limit) of ReadArtifact."""
     for field in ("read_offset", "read_limit"):
         if getattr(request, field) < 0:
             raise FieldInvalid(field, "must not be negative")
-    return id_of(request.name, "artifacts"), request.read_offset, request.read_limit
+    return parse_name(request.name, "artifacts"), request.read_offset, request.read_limit
 
 
-def ids_of(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
-    """The ids that BatchDeleteArtifacts names."""
+def ids_from_proto(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
+    """Return the ids of BatchDeleteArtifacts."""
     if not 1 <= len(request.names) <= 1000:
-        raise FieldInvalid("names", "must be 1 to 1000 names")
-    return [id_of(name, "artifacts", f"names[{place}]") for place, name in enumerate(request.names)]
+        raise FieldInvalid("names", "must contain 1 to 1000 names")
+    return [parse_name(name, "artifacts", f"names[{index}]") for index, name in enumerate(request.names)]
 
 
-def expected_of(checksums: media_pb2.Checksums, *, required: bool = True) -> Expected:
-    """What a finished write must be; whether its sha256 is *required*."""
+def checksums_from_proto(checksums: media_pb2.Checksums, *, required: bool = True) -> ExpectedChecksums:
+    """Return the checksums stated in ``total_checksums``, whose sha256 may be *required*."""
     crc32c = checksums.crc32c if checksums.HasField("crc32c") else None
-    return Expected(_sha256(checksums, "total_checksums", required=required), crc32c)
+    return ExpectedChecksums(_parse_sha256(checksums, "total_checksums", required=required), crc32c)
 
 
-async def chunks_of(
+async def chunks_from_proto(
     first: pb.WriteArtifactRequest, rest: AsyncIterator[pb.WriteArtifactRequest]
 ) -> AsyncIterator[Chunk]:
-    """The chunks of a WriteArtifact stream."""
-    yield _chunk(first)
+    """Convert the messages of a WriteArtifact stream."""
+    yield _chunk_from_proto(first)
     async for request in rest:
         if request.WhichOneof("target"):
-            raise FieldInvalid("target", "belongs on the first message only")
-        yield _chunk(request)
+            raise FieldInvalid("target", "may be set on the first message only")
+        yield _chunk_from_proto(request)
 
 
-def digests_of(request: pb.FindArtifactsRequest) -> list[str]:
-    """The digests that FindArtifacts asks for, in hex."""
+def sha256_from_proto(request: pb.FindArtifactsRequest) -> list[str]:
+    """Return the digests of FindArtifacts in hex."""
     if not 1 <= len(request.sha256) <= 1000:
-        raise FieldInvalid("sha256", "must be 1 to 1000 digests")
+        raise FieldInvalid("sha256", "must contain 1 to 1000 digests")
     if any(len(digest) != 32 for digest in request.sha256):
-        raise FieldInvalid("sha256", "must have 32 bytes each")
+        raise FieldInvalid("sha256", "must contain digests of 32 bytes")
     if not request.tenant:
         raise FieldInvalid("tenant", "is required")
     return [digest.hex() for digest in request.sha256]
 
 
-def _chunk(request: pb.WriteArtifactRequest) -> Chunk:
+def _chunk_from_proto(request: pb.WriteArtifactRequest) -> Chunk:
     if request.write_offset < 0:
         raise FieldInvalid("write_offset", "must not be negative")
     if len(request.content) > _MAX_CONTENT:
@@ -153,30 +157,30 @@ def _chunk(request: pb.WriteArtifactRequest) -> Chunk:
         offset=request.write_offset,
         content=request.content,
         crc32c=request.crc32c if request.HasField("crc32c") else None,
-        finish=expected_of(request.total_checksums) if request.finish_write else None,
+        finish=checksums_from_proto(request.total_checksums) if request.finish_write else None,
     )
 
 
-def _expire_time(artifact: artifact_pb2.Artifact, field: str, now: datetime) -> datetime | None:
-    """When *artifact* shall expire; None where that is not said."""
-    said = artifact.WhichOneof("expiration")
-    if said is None:
+def _parse_expire_time(artifact: artifact_pb2.Artifact, field: str, now: datetime) -> datetime | None:
+    """Return the expiry that *artifact* sets as ``expire_time`` or ``ttl``; None if it sets neither."""
+    source = artifact.WhichOneof("expiration")
+    if source is None:
         return None
     try:
-        if said == "ttl":
-            when = now + artifact.ttl.ToTimedelta()
+        if source == "ttl":
+            expire_time = now + artifact.ttl.ToTimedelta()
         else:
-            when = artifact.expire_time.ToDatetime(tzinfo=UTC)
+            expire_time = artifact.expire_time.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise FieldInvalid(f"{field}.{said}", "is out of range") from None
-    if not now < when <= now + _MAX_TTL:
-        raise FieldInvalid(f"{field}.{said}", "must lie in the future, at most ten years ahead")
-    return when
+        raise FieldInvalid(f"{field}.{source}", "is out of range") from None
+    if not now < expire_time <= now + _MAX_TTL:
+        raise FieldInvalid(f"{field}.{source}", "must be in the future, at most ten years from now")
+    return expire_time
 
 
-def _labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
+def _check_labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
     if len(labels) > 64:
-        raise FieldInvalid(field, "must be at most 64")
+        raise FieldInvalid(field, "must contain at most 64 labels")
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             raise FieldInvalid(field, f"key {key[:64]!r} must match {_LABEL_KEY.pattern}")
@@ -185,13 +189,13 @@ def _labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
     return dict(labels)
 
 
-def _sha256(checksums: media_pb2.Checksums, field: str, *, required: bool) -> str:
+def _parse_sha256(checksums: media_pb2.Checksums, field: str, *, required: bool) -> str:
     if len(checksums.sha256) != 32 and (required or checksums.sha256):
         raise FieldInvalid(f"{field}.sha256", "must have 32 bytes")
     return checksums.sha256.hex()
 
 
-def _request_id(request_id: str) -> str:
+def _parse_request_id(request_id: str) -> str:
     if not request_id:
         return ""
     try:
@@ -200,17 +204,18 @@ def _request_id(request_id: str) -> str:
         raise FieldInvalid("request_id", "must be a UUID") from None
 
 
-def _digest(request: pb.CreateUploadRequest) -> str:
-    asked = pb.CreateUploadRequest()
-    asked.CopyFrom(request)
-    asked.ClearField("request_id")
-    return hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()
+def _hash_request(request: pb.CreateUploadRequest) -> str:
+    """Return a digest of *request* without its request_id."""
+    copy = pb.CreateUploadRequest()
+    copy.CopyFrom(request)
+    copy.ClearField("request_id")
+    return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _is_set(told: message.Message, name: str) -> bool:
-    return any(field.name == name for field, _ in told.ListFields())
+def _is_set(message: Message, name: str) -> bool:
+    return any(field.name == name for field, _ in message.ListFields())
 
 
-def _matches(pattern: re.Pattern[str], text: str, field: str, rule: str) -> None:
+def _check_pattern(pattern: re.Pattern[str], text: str, field: str, rule: str) -> None:
     if text and not pattern.fullmatch(text):
         raise FieldInvalid(field, rule)

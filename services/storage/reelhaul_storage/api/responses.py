@@ -1,4 +1,4 @@
-"""Model -> protobuf: what callers are told."""
+"""Converts the model to protobuf responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reelhaul_storage.service.uploads import UploadStatus
 
 
 def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact:
-    """*artifact*, whose bytes rest in *backend*."""
+    """Convert *artifact*, whose bytes *backend* stores."""
     content = artifact.content
     return artifact_pb2.Artifact(
         name=artifact.name,
@@ -37,13 +37,13 @@ def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact
     )
 
 
-def upload_to_proto(standing: UploadStatus) -> upload_pb2.Upload:
-    """An upload and how far it has come."""
-    upload, draft = standing.upload, standing.upload.draft
+def upload_to_proto(status: UploadStatus) -> upload_pb2.Upload:
+    """Convert an upload and its progress."""
+    upload, draft = status.upload, status.upload.draft
     return upload_pb2.Upload(
         name=upload.name,
         artifact=artifact_pb2.Artifact(
-            name=f"artifacts/{upload.artifact}" if upload.artifact else "",
+            name=f"artifacts/{upload.artifact_id}" if upload.artifact_id else "",
             file_name=draft.file_name,
             media_type=draft.media_type,
             job=draft.job,
@@ -55,21 +55,21 @@ def upload_to_proto(standing: UploadStatus) -> upload_pb2.Upload:
             language_code=draft.language_code,
         ),
         total_size=upload.total_size,
-        persisted_size=standing.persisted_size,
-        content_exists=standing.content_exists,
+        persisted_size=status.persisted_size,
+        content_exists=status.content_exists,
         expire_time=_timestamp(upload.expire_time),
         direct=upload.direct,
     )
 
 
-def written_to_proto(written: Artifact | int, backend: str) -> pb.WriteArtifactResponse:
-    """How a write stands: the artifact, or the bytes that are safe."""
-    if isinstance(written, Artifact):
-        return pb.WriteArtifactResponse(artifact=artifact_to_proto(written, backend))
-    return pb.WriteArtifactResponse(persisted_size=written)
+def write_result_to_proto(result: Artifact | int, backend: str) -> pb.WriteArtifactResponse:
+    """Convert the result of a write: the artifact, or the number of durable bytes."""
+    if isinstance(result, Artifact):
+        return pb.WriteArtifactResponse(artifact=artifact_to_proto(result, backend))
+    return pb.WriteArtifactResponse(persisted_size=result)
 
 
 def _timestamp(when: datetime) -> Timestamp:
-    told = Timestamp()
-    told.FromDatetime(when)
-    return told
+    timestamp = Timestamp()
+    timestamp.FromDatetime(when)
+    return timestamp

@@ -1,1 +1,1 @@
-"""Catalogue: artifacts, uploads and blobs in SQL."""
+"""Catalog in SQL: tables, row mapping and queries."""

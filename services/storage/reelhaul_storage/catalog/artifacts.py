@@ -1,4 +1,4 @@
-"""Artifacts in SQL, and the end of blobs that none of them means."""
+"""SQL of artifacts, and of blobs that lost their last reference."""
 
 from __future__ import annotations
 
@@ -9,109 +9,109 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
 
 from reelhaul_runtime.errors import NotFound
-from reelhaul_storage.catalog.rows import artifact_of_row, artifact_values
+from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
 from reelhaul_storage.model import Artifact, Query
 
 
-def read(connection: Connection, id: str) -> Artifact:  # noqa: A002
-    """As Catalogue.artifact."""
+def get_artifact(connection: Connection, id: str) -> Artifact:  # noqa: A002
     row = connection.execute(select(artifacts).where(artifacts.c.id == id)).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
-    return artifact_of_row(row)
+    return artifact_from_row(row)
 
 
-def page(connection: Connection, query: Query) -> list[Artifact]:
-    """As Catalogue.artifacts."""
-    asked = select(artifacts)
+def list_artifacts(connection: Connection, query: Query) -> list[Artifact]:
+    statement = select(artifacts)
     if query.tenant is not None:
-        asked = asked.where(artifacts.c.tenant == query.tenant)
+        statement = statement.where(artifacts.c.tenant == query.tenant)
     for attribute, value in query.equal:
-        asked = asked.where(artifacts.c[attribute] == value)
-    order, last = artifacts.c[query.order], artifacts.c.id
+        statement = statement.where(artifacts.c[attribute] == value)
+    order, id_ = artifacts.c[query.order], artifacts.c.id
     if query.after is not None:
-        place, id_ = query.after
-        further = (order < place, last < id_) if query.descending else (order > place, last > id_)
-        asked = asked.where(or_(further[0], and_(order == place, further[1])))
-    by = (order.desc(), last.desc()) if query.descending else (order, last)
-    rows = connection.execute(asked.order_by(*by).limit(query.limit)).mappings()
-    return [artifact_of_row(row) for row in rows]
+        last_value, last_id = query.after
+        if query.descending:
+            beyond = or_(order < last_value, and_(order == last_value, id_ < last_id))
+        else:
+            beyond = or_(order > last_value, and_(order == last_value, id_ > last_id))
+        statement = statement.where(beyond)
+    order_by = (order.desc(), id_.desc()) if query.descending else (order, id_)
+    rows = connection.execute(statement.order_by(*order_by).limit(query.limit)).mappings()
+    return [artifact_from_row(row) for row in rows]
 
 
-def find(connection: Connection, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
-    """As Catalogue.find."""
-    alive = artifacts.c.tenant == tenant, artifacts.c.expire_time > now
-    asked = select(artifacts.c.sha256, artifacts.c.id).where(*alive, artifacts.c.sha256.in_(list(sha256)))
-    return {row.sha256: row.id for row in connection.execute(asked)}
+def find_by_sha256(
+    connection: Connection, tenant: str, sha256: Iterable[str], now: datetime
+) -> dict[str, str]:
+    statement = select(artifacts.c.sha256, artifacts.c.id).where(
+        artifacts.c.tenant == tenant, artifacts.c.expire_time > now, artifacts.c.sha256.in_(list(sha256))
+    )
+    return {row.sha256: row.id for row in connection.execute(statement)}
 
 
-def change(connection: Connection, id: str, make: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
-    """As Catalogue.change."""
+def update_artifact(
+    connection: Connection,
+    id: str,  # noqa: A002
+    change: Callable[[Artifact], Artifact],
+) -> Artifact:
     locked = select(artifacts).where(artifacts.c.id == id).with_for_update()
     row = connection.execute(locked).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
-    changed = make(artifact_of_row(row))
-    connection.execute(update(artifacts).where(artifacts.c.id == id).values(artifact_values(changed)))
-    return changed
+    artifact = change(artifact_from_row(row))
+    connection.execute(update(artifacts).where(artifacts.c.id == id).values(artifact_values(artifact)))
+    return artifact
 
 
-def remove(
+def delete_artifacts(
     connection: Connection, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime
 ) -> None:
-    """As Catalogue.remove."""
-    wanted = list(dict.fromkeys(ids))
-    locked = select(artifacts).where(artifacts.c.id.in_(wanted)).order_by(artifacts.c.id).with_for_update()
-    found = {row["id"]: artifact_of_row(row) for row in connection.execute(locked).mappings()}
-    for id_ in wanted:
+    ids = list(dict.fromkeys(ids))
+    locked = select(artifacts).where(artifacts.c.id.in_(ids)).order_by(artifacts.c.id).with_for_update()
+    found = {row["id"]: artifact_from_row(row) for row in connection.execute(locked).mappings()}
+    for id_ in ids:
         if id_ not in found:
             raise NotFound(f"artifacts/{id_}")
         check(found[id_])
-    _forget(connection, wanted, {artifact.key for artifact in found.values()}, now)
+    _delete(connection, ids, {artifact.key for artifact in found.values()}, now)
 
 
-def expire(connection: Connection, now: datetime, limit: int) -> int:
-    """As Catalogue.expire."""
-    asked = select(artifacts.c.id, artifacts.c.key).where(artifacts.c.expire_time <= now).limit(limit)
-    gone = {row.id: row.key for row in connection.execute(asked.with_for_update(skip_locked=True))}
-    _forget(connection, list(gone), set(gone.values()), now)
-    return len(gone)
+def delete_expired_artifacts(connection: Connection, now: datetime, limit: int) -> int:
+    statement = select(artifacts.c.id, artifacts.c.key).where(artifacts.c.expire_time <= now).limit(limit)
+    expired = {row.id: row.key for row in connection.execute(statement.with_for_update(skip_locked=True))}
+    _delete(connection, list(expired), set(expired.values()), now)
+    return len(expired)
 
 
-def doom_unused(connection: Connection, before: datetime, now: datetime, limit: int) -> None:
-    """As Catalogue.doom_unused."""
-    asked = select(blobs.c.key).where(blobs.c.create_time < before, *_unused(now)).limit(limit)
-    _doom(connection, connection.execute(asked).scalars(), now)
+def doom_unused_blobs(connection: Connection, before: datetime, now: datetime, limit: int) -> None:
+    statement = select(blobs.c.key).where(blobs.c.create_time < before, *_unused(now)).limit(limit)
+    _doom(connection, connection.execute(statement).scalars(), now)
 
 
-def doomed_keys(connection: Connection, limit: int) -> list[str]:
-    """As Catalogue.doomed."""
+def list_doomed_keys(connection: Connection, limit: int) -> list[str]:
     return list(connection.execute(select(doomed.c.key).order_by(doomed.c.doom_time).limit(limit)).scalars())
 
 
-def forget(connection: Connection, keys: Iterable[str]) -> None:
-    """As Catalogue.forget."""
+def delete_doomed_keys(connection: Connection, keys: Iterable[str]) -> None:
     connection.execute(delete(doomed).where(doomed.c.key.in_(list(keys))))
 
 
-def known(connection: Connection, keys: Iterable[str]) -> set[str]:
-    """As Catalogue.known_keys."""
-    wanted = list(keys)
-    asked = select(blobs.c.key).where(blobs.c.key.in_(wanted))
-    both = asked.union(select(doomed.c.key).where(doomed.c.key.in_(wanted)))
-    return set(connection.execute(both).scalars())
+def find_known_keys(connection: Connection, keys: Iterable[str]) -> set[str]:
+    keys = list(keys)
+    live_keys = select(blobs.c.key).where(blobs.c.key.in_(keys))
+    doomed_keys = select(doomed.c.key).where(doomed.c.key.in_(keys))
+    return set(connection.execute(live_keys.union(doomed_keys)).scalars())
 
 
-def _forget(connection: Connection, ids: list[str], keys: set[str], now: datetime) -> None:
+def _delete(connection: Connection, ids: list[str], keys: set[str], now: datetime) -> None:
     connection.execute(delete(artifacts).where(artifacts.c.id.in_(ids)))
     _doom(connection, keys, now)
 
 
 def _doom(connection: Connection, keys: Iterable[str], now: datetime) -> None:
-    # One order for all, or two of us may wait for each other.
+    # Every transaction locks in the same order, or two of them could deadlock.
     for key in sorted(keys):
-        # Locked first, looked at after: a claim made meanwhile is seen.
+        # Lock before checking, so that a claim made in the meantime is visible.
         connection.execute(select(blobs.c.key).where(blobs.c.key == key).with_for_update())
         unused = delete(blobs).where(blobs.c.key == key, *_unused(now))
         if connection.execute(unused).rowcount:
@@ -119,5 +119,6 @@ def _doom(connection: Connection, keys: Iterable[str], now: datetime) -> None:
 
 
 def _unused(now: datetime) -> tuple[Any, Any]:
+    """Return the conditions that no artifact references a blob and no valid claim holds it."""
     claimed = and_(uploads.c.claimed_key == blobs.c.key, uploads.c.claimed_until > now)
     return ~exists().where(artifacts.c.key == blobs.c.key), ~exists().where(claimed)

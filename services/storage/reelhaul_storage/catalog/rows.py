@@ -1,4 +1,4 @@
-"""Rows <-> model."""
+"""Converts between table rows and the model."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from reelhaul_storage.model import Artifact, NewArtifact, Upload
 
 
 def artifact_values(artifact: Artifact) -> dict[str, Any]:
-    """The columns of *artifact*."""
+    """Return the column values of *artifact*."""
     values = {name: getattr(artifact, name) for name in Artifact.__slots__ if name != "content"}
     content = artifact.content
     values |= {"size": content.size, "sha256": content.sha256, "crc32c": content.crc32c}
     return values | {"labels": dict(artifact.labels), "kind": int(artifact.kind)}
 
 
-def artifact_of_row(row: RowMapping) -> Artifact:
-    """The artifact that *row* of ``artifacts`` tells of."""
+def artifact_from_row(row: RowMapping) -> Artifact:
+    """Convert a row of ``artifacts``."""
     values = dict(row)
     content = Digests(values.pop("size"), values.pop("sha256"), values.pop("crc32c"))
     return Artifact(content=content, **values)
 
 
 def upload_values(upload: Upload) -> dict[str, Any]:
-    """The columns of *upload* as it is begun."""
+    """Return the column values of the new upload *upload*."""
     draft = asdict(upload.draft)
     draft["expire_time"] = upload.draft.expire_time.isoformat()
     return {
@@ -43,12 +43,12 @@ def upload_values(upload: Upload) -> dict[str, Any]:
         "request_id": upload.request_id or None,
         "request_digest": upload.request_digest,
         "claimed_key": "",
-        "artifact": upload.artifact,
+        "artifact": upload.artifact_id,
     }
 
 
-def upload_of_row(row: RowMapping) -> Upload:
-    """The upload that *row* of ``uploads``, joined with its claimed blob, tells of."""
+def upload_from_row(row: RowMapping) -> Upload:
+    """Convert a row of ``uploads`` joined with its claimed blob."""
     draft = dict(row["draft"])
     draft["expire_time"] = datetime.fromisoformat(draft["expire_time"])
     return Upload(
@@ -61,7 +61,7 @@ def upload_of_row(row: RowMapping) -> Upload:
         direct=row["direct"],
         request_id=row["request_id"] or "",
         request_digest=row["request_digest"],
-        artifact=row["artifact"],
-        claimed=Digests(row["size"], row["sha256"], row["crc32c"]) if row["key"] else None,
-        key=row["key"] or "",
+        artifact_id=row["artifact"],
+        claimed_content=Digests(row["size"], row["sha256"], row["crc32c"]) if row["key"] else None,
+        claimed_key=row["key"] or "",
     )

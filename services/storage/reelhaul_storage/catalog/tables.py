@@ -1,4 +1,4 @@
-"""Tables of the catalogue."""
+"""Tables of the catalog."""
 
 from __future__ import annotations
 
@@ -23,18 +23,16 @@ from sqlalchemy import (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Moment(TypeDecorator[datetime]):
-    """A time in UTC, kept as whole microseconds since 1970: exact and ordered on any database."""
+class UtcMicroseconds(TypeDecorator[datetime]):
+    """A UTC time stored as microseconds since 1970: exact, and ordered on every database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """To microseconds."""
         return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From microseconds."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
@@ -47,7 +45,7 @@ metadata = MetaData(
     }
 )
 
-#: Content that artifacts may mean. A row is there before its bytes, and gone before them.
+#: Contents that artifacts reference. A row is inserted before its bytes exist and deleted before them.
 blobs = Table(
     "blobs",
     metadata,
@@ -55,15 +53,15 @@ blobs = Table(
     Column("sha256", String(64), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("crc32c", BigInteger, nullable=False),
-    Column("create_time", Moment, nullable=False),
+    Column("create_time", UtcMicroseconds, nullable=False),
 )
 
-#: Keys that nothing means any more and whose bytes may still be there.
+#: Keys without references, whose bytes may still exist.
 doomed = Table(
     "doomed",
     metadata,
     Column("key", String(128), primary_key=True),
-    Column("doom_time", Moment, nullable=False),
+    Column("doom_time", UtcMicroseconds, nullable=False),
 )
 
 artifacts = Table(
@@ -74,7 +72,7 @@ artifacts = Table(
     Column("key", String(128), ForeignKey("blobs.key"), nullable=False, index=True),
     Column("file_name", String(200), nullable=False),
     Column("media_type", String(127), nullable=False),
-    # Copied from the blob: the list orders by it, and lookups by digest stay in one table.
+    # Copied from the blob: lists order by size, and lookups by digest need no join.
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("crc32c", BigInteger, nullable=False),
@@ -83,10 +81,10 @@ artifacts = Table(
     Column("kind", Integer, nullable=False),
     Column("language_code", String(35), nullable=False),
     Column("labels", JSON, nullable=False),
-    Column("create_time", Moment, nullable=False),
-    Column("update_time", Moment, nullable=False),
-    Column("expire_time", Moment, nullable=False, index=True),
-    Column("verify_time", Moment, nullable=False),
+    Column("create_time", UtcMicroseconds, nullable=False),
+    Column("update_time", UtcMicroseconds, nullable=False),
+    Column("expire_time", UtcMicroseconds, nullable=False, index=True),
+    Column("verify_time", UtcMicroseconds, nullable=False),
     Column("revision", Integer, nullable=False),
     Index(None, "tenant", "create_time", "id"),
     Index(None, "tenant", "expire_time", "id"),
@@ -103,14 +101,14 @@ uploads = Table(
     Column("total_size", BigInteger, nullable=False),
     Column("expected_sha256", String(64), nullable=False),
     Column("direct", Boolean, nullable=False),
-    Column("create_time", Moment, nullable=False),
-    Column("expire_time", Moment, nullable=False, index=True),
-    # NULL, not empty, where there is none: so that many may have none.
+    Column("create_time", UtcMicroseconds, nullable=False),
+    Column("expire_time", UtcMicroseconds, nullable=False, index=True),
+    # NULL if there is none: the unique index admits many NULLs, but only one empty string.
     Column("request_id", String(36)),
     Column("request_digest", String(64), nullable=False),
-    # The blob that it is about to make an artifact of, and until when none may doom that.
+    # The blob that the upload is being finished with, and until when it must not be doomed.
     Column("claimed_key", String(128), nullable=False, index=True),
-    Column("claimed_until", Moment),
+    Column("claimed_until", UtcMicroseconds),
     Column("artifact", String(36), nullable=False),
     Index(None, "create_time", "id"),
     Index("uq_uploads_tenant_request_id", "tenant", "request_id", unique=True),

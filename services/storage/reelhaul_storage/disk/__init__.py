@@ -1,1 +1,1 @@
-"""Disk: bytes as files, in one folder of one filesystem."""
+"""BlobStore on a local disk: files in one folder of one filesystem."""

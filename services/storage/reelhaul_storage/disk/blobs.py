@@ -1,7 +1,7 @@
-"""The BlobStore on a disk: ``staging/<upload>`` becomes ``blobs/ab/cd/<sha256>.<writer>``.
+"""DiskBlobStore: the BlobStore on a disk. ``staging/<upload>`` becomes ``blobs/ab/cd/<sha256>.<nonce>``.
 
-What is published was synced, then renamed, then its folder synced: a crash leaves either
-nothing or all of it.
+Publishing syncs the file, renames it, then syncs its folder: a crash leaves either nothing or the
+whole blob.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.disk.files import Files, files_before, pieces_of
-from reelhaul_storage.disk.staging import StagedFile, after
+from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
+from reelhaul_storage.disk.staging import StagedFile, call_when_done
 
 T = TypeVar("T")
 
 _THREADS = 16
 
 
-class Disk:
-    """Bytes in files below one folder. Several processes may share it."""
+class DiskBlobStore:
+    """Implements ports.BlobStore with files below one folder. Several processes may share the folder."""
 
     def __init__(self, files: Files, threads: ThreadPoolExecutor) -> None:
         self._files = files
@@ -33,113 +33,101 @@ class Disk:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, adopt_from: Path, reserve: int = 0) -> AsyncIterator[Disk]:
-        """The store in *folder*, made where it is missing.
+    async def open(cls, folder: Path, *, adopt_from: Path, reserve: int = 0) -> AsyncIterator[DiskBlobStore]:
+        """Open the store in *folder*, which is created if it does not exist.
 
-        It takes files over from *adopt_from*, and takes nothing new while the disk has
-        fewer than *reserve* bytes free.
+        Files are adopted from *adopt_from*. Writes are rejected while the disk has fewer than
+        *reserve* bytes free.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="disk") as threads:
             files = Files(folder, adopt_from, reserve)
             try:
                 yield cls(files, threads)
             finally:
-                files.ahead.close()
+                files.prehashes.close()
 
     @property
     def backend(self) -> str:
-        """``local``."""
         return "local"
 
     @asynccontextmanager
     async def stage(self, upload: str, offset: int) -> AsyncIterator[StagedFile]:
-        """As BlobStore.stage."""
-        opened = await self._opened(self._files.begin, upload, offset)
-        staged = StagedFile(opened, offset, self._files.hasher(upload, offset), self._threads)
+        fd = await self._open(self._files.open_for_append, upload, offset)
+        staged = StagedFile(fd, offset, self._files.take_hasher(upload, offset), self._threads)
 
-        def left() -> None:
-            if staged.hasher is not None and staged.hasher.size == os.fstat(opened).st_size:
-                self._files.keep(upload, staged.hasher)
-            os.close(opened)
+        def close() -> None:
+            if staged.hasher is not None and staged.hasher.size == os.fstat(fd).st_size:
+                self._files.keep_hasher(upload, staged.hasher)
+            os.close(fd)
 
         try:
             yield staged
         finally:
-            # A thread may still write: the file must not be closed under it.
-            staged.when_settled(left)
+            # A thread may still be writing to the file.
+            staged.call_when_idle(close)
 
     async def staged_size(self, upload: str) -> int:
-        """As BlobStore.staged_size."""
         return await self._run(self._files.staged_size, upload)
 
-    async def digests(self, upload: str) -> Digests:
-        """As BlobStore.digests; reads only what this process did not write itself."""
-        return await self._run(self._files.digests, upload)
+    async def hash_staged(self, upload: str) -> Digests:
+        return await self._run(self._files.hash_staged, upload)
 
-    def look_ahead(self, upload: str, path: str) -> None:
-        """As BlobStore.look_ahead: in a thread."""
-        self._files.ahead.begin(upload, path)
+    def prehash(self, upload: str, path: str) -> None:
+        self._files.prehashes.start(upload, path)
 
     async def adopt(self, upload: str, path: str) -> None:
-        """As BlobStore.adopt: a link where the shared folder is on the same filesystem."""
         await self._run(self._files.adopt, upload, path)
 
     async def publish(self, upload: str, key: str, size: int) -> None:
-        """As BlobStore.publish."""
         await self._run(self._files.publish, upload, key, size)
 
     async def discard(self, upload: str) -> None:
-        """As BlobStore.discard."""
         await self._run(self._files.discard, upload)
 
     async def size(self, key: str) -> int | None:
-        """As BlobStore.size."""
         return await self._run(self._files.size, key)
 
     async def delete(self, key: str) -> None:
-        """As BlobStore.delete."""
         await self._run(self._files.delete, key)
 
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
-        """As BlobStore.read; reads ahead while the reader works."""
-        opened = await self._opened(self._files.open, key)
-        ahead = asyncio.ensure_future(self._run(pieces_of, opened, offset, length))
+        # The next batch is read while the consumer works on the present one.
+        fd = await self._open(self._files.open, key)
+        next_batch = asyncio.ensure_future(self._run(read_pieces, fd, offset, length))
         try:
             while length:
-                pieces = await asyncio.shield(ahead)
-                taken = sum(map(len, pieces))
-                if not taken:
+                pieces = await asyncio.shield(next_batch)
+                size = sum(map(len, pieces))
+                if not size:
                     raise EOFError(key)
-                offset, length = offset + taken, length - taken
-                ahead = asyncio.ensure_future(self._run(pieces_of, opened, offset, length))
+                offset, length = offset + size, length - size
+                next_batch = asyncio.ensure_future(self._run(read_pieces, fd, offset, length))
                 for piece in pieces:
                     yield piece
         finally:
-            # Not before: the file's number may be another's the moment it is closed.
-            after(ahead, lambda: os.close(opened))
+            # Not before the thread is done: a closed descriptor may be reused for another file.
+            call_when_done(next_batch, lambda: os.close(fd))
 
-    async def staged(self, before: datetime) -> AsyncIterator[str]:
-        """As BlobStore.staged."""
-        for path in await self._run(files_before, self._files.staging, before):
+    async def list_staged(self, before: datetime) -> AsyncIterator[str]:
+        for path in await self._run(list_files_before, self._files.staging, before):
             yield path.name.partition(".")[0]
 
-    async def keys(self, before: datetime) -> AsyncIterator[str]:
-        """As BlobStore.keys; one folder of 256 at a time."""
+    async def list_keys(self, before: datetime) -> AsyncIterator[str]:
+        # One of the 256 folders at a time bounds the memory.
         for folder in await self._run(lambda: sorted(self._files.blobs.iterdir())):
-            for path in await self._run(files_before, folder, before):
+            for path in await self._run(list_files_before, folder, before):
                 yield str(path.relative_to(self._files.blobs))
 
     async def check(self) -> None:
-        """As BlobStore.check; a full disk fails it too."""
         await self._run(self._files.check)
 
-    async def _opened(self, work: Callable[..., int], *arguments: object) -> int:
-        """The file that *work* opens; closed again where we are cancelled meanwhile."""
+    async def _open(self, work: Callable[..., int], *arguments: object) -> int:
+        """Return the descriptor that *work* opens; close it if this call is cancelled meanwhile."""
         opening = asyncio.ensure_future(self._run(work, *arguments))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            after(opening, lambda: None if opening.exception() else os.close(opening.result()))
+            call_when_done(opening, lambda: None if opening.exception() else os.close(opening.result()))
             raise
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:

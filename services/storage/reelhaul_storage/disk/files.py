@@ -1,4 +1,4 @@
-"""Files: what Disk does, step by step, in a thread."""
+"""Files: the blocking file operations of DiskBlobStore."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reelhaul_storage.disk.link_import import adopt
 from reelhaul_storage.disk.prehash import PrehashCache
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 
-_HASHERS = 1024
+_MAX_HASHERS = 1024
 _READ_BATCH = 2 << 20
 _PIECE = 512 << 10
 _BUFFER = 1 << 20
@@ -30,105 +30,105 @@ class Files:
         self.blobs = folder / "blobs"
         self._adopt_from = adopt_from
         self._reserve = reserve
-        # Of writes that ended a moment ago: so that most need not be read again to finish.
+        # Hashers of recent writes, so that most uploads need not be read again to be finished.
         self._hashers: OrderedDict[str, Hasher] = OrderedDict()
-        for each in (self.staging, self.blobs):
-            each.mkdir(parents=True, exist_ok=True, mode=0o750)
+        for subfolder in (self.staging, self.blobs):
+            subfolder.mkdir(parents=True, exist_ok=True, mode=0o750)
         fsync.sync_folder(folder)
-        self.ahead = PrehashCache(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
+        self.prehashes = PrehashCache(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
 
-    def begin(self, upload: str, offset: int) -> int:
-        """The staged file, opened for appending at *offset* and locked."""
+    def open_for_append(self, upload: str, offset: int) -> int:
+        """Open and lock the staged file, whose size must be *offset*; return its descriptor."""
         with fsync.os_errors_as_unavailable(BlockingIOError, FileNotFoundError):
-            self.have_room()
+            self.check_free_space()
             try:
-                opened = fsync.lock(self.staging / upload, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+                fd = fsync.lock(self.staging / upload, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             except (BlockingIOError, FileNotFoundError) as error:
                 raise OffsetConflict("another writer is active", offset) from error
-        if (size := os.fstat(opened).st_size) != offset:
-            os.close(opened)
-            raise OffsetConflict(f"write_offset is {offset}, but {size} bytes are here", size)
-        return opened
+        if (size := os.fstat(fd).st_size) != offset:
+            os.close(fd)
+            raise OffsetConflict(f"write_offset is {offset}, but {size} bytes are staged", size)
+        return fd
 
     def staged_size(self, upload: str) -> int:
-        """As BlobStore.staged_size."""
+        """Sync the staged file; return its size, 0 if there is none."""
         with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
-            opened = os.open(self.staging / upload, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.staging / upload, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                size = os.fstat(opened).st_size
-                os.fsync(opened)
+                size = os.fstat(fd).st_size
+                os.fsync(fd)
             finally:
-                os.close(opened)
+                os.close(fd)
             return size
         return 0
 
-    def digests(self, upload: str) -> Digests:
-        """As BlobStore.digests."""
+    def hash_staged(self, upload: str) -> Digests:
+        """Return the digests of the staged file; reads it only if this process did not write it."""
         with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
-            with self._alone(upload) as opened:
+            with self._open_locked(upload) as fd:
                 hasher = self._hashers.get(upload)
-                if hasher is None or hasher.size != os.fstat(opened).st_size:
+                if hasher is None or hasher.size != os.fstat(fd).st_size:
                     hasher = Hasher()
-                    while piece := os.read(opened, _BUFFER):
+                    while piece := os.read(fd, _BUFFER):
                         hasher.update(piece)
-                    self.keep(upload, hasher)
+                    self.keep_hasher(upload, hasher)
             return hasher.digests()
         return Hasher().digests()
 
     def adopt(self, upload: str, path: str) -> None:
-        """As BlobStore.adopt."""
-        between = self.staging / f"{upload}.adopted"
+        """Stage the file at *path*: a link if the shared folder is on the same filesystem, else a copy."""
+        temporary = self.staging / f"{upload}.adopted"
         with fsync.os_errors_as_unavailable():
-            self.have_room()
-            hasher = adopt(self._adopt_from, path, between, partial(self.ahead.taken, upload))
+            self.check_free_space()
+            hasher = adopt(self._adopt_from, path, temporary, partial(self.prehashes.take, upload))
             self._hashers.pop(upload, None)
-            between.replace(self.staging / upload)
+            temporary.replace(self.staging / upload)
         if hasher is not None:
-            self.keep(upload, hasher)
+            self.keep_hasher(upload, hasher)
 
     def publish(self, upload: str, key: str, size: int) -> None:
-        """As BlobStore.publish."""
+        """Move the staged file to *key*, read-only and durable."""
         source, target = self.staging / upload, self.blobs / key
         with fsync.os_errors_as_unavailable():
-            with self._alone(upload) as opened:
-                found = os.fstat(opened).st_size
-                if found != size:
-                    raise OffsetConflict("the upload was written to while it was finished", found)
-                os.fchmod(opened, 0o440)
-                os.fsync(opened)
+            with self._open_locked(upload) as fd:
+                staged_size = os.fstat(fd).st_size
+                if staged_size != size:
+                    raise OffsetConflict("the upload was written to while it was finished", staged_size)
+                os.fchmod(fd, 0o440)
+                os.fsync(fd)
                 fsync.make_folder(target.parent, self.blobs)
                 source.replace(target)
             fsync.sync_folder(target.parent)
         self._hashers.pop(upload, None)
 
     @contextmanager
-    def _alone(self, upload: str) -> Iterator[int]:
-        """The staged file, opened for reading, while nobody writes to it."""
+    def _open_locked(self, upload: str) -> Iterator[int]:
+        """Open the staged file for reading and lock it against writers."""
         try:
-            opened = fsync.lock(self.staging / upload, os.O_RDONLY)
+            fd = fsync.lock(self.staging / upload, os.O_RDONLY)
         except BlockingIOError as error:
             raise OffsetConflict("another writer is active", self.staged_size(upload)) from error
         try:
-            yield opened
+            yield fd
         finally:
-            os.close(opened)
+            os.close(fd)
 
     def discard(self, upload: str) -> None:
-        """As BlobStore.discard."""
-        self.ahead.forget(upload)
+        """Delete the staged file and cancel its prehash."""
+        self.prehashes.discard(upload)
         self._hashers.pop(upload, None)
         with fsync.os_errors_as_unavailable():
             for name in (upload, f"{upload}.adopted"):
                 (self.staging / name).unlink(missing_ok=True)
 
     def size(self, key: str) -> int | None:
-        """As BlobStore.size."""
+        """Return the size of a published file; None if there is none."""
         with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
             return (self.blobs / key).stat().st_size
         return None
 
     def open(self, key: str) -> int:
-        """The published file, opened for reading. KeyError if there is none."""
+        """Open a published file for reading; return its descriptor. Raises KeyError if there is none."""
         with fsync.os_errors_as_unavailable(FileNotFoundError):
             try:
                 return os.open(self.blobs / key, os.O_RDONLY | os.O_CLOEXEC)
@@ -136,53 +136,53 @@ class Files:
                 raise KeyError(key) from None
 
     def delete(self, key: str) -> None:
-        """As BlobStore.delete."""
+        """Delete a published file. A missing one is not an error."""
         with fsync.os_errors_as_unavailable():
             (self.blobs / key).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """As BlobStore.check."""
+        """Write a probe file and read it back; a full disk fails as well."""
         probe = self.staging / f".probe-{os.getpid()}"
         with fsync.os_errors_as_unavailable():
-            self.have_room()
+            self.check_free_space()
             probe.write_bytes(b"reelhaul")
             if probe.read_bytes() != b"reelhaul":
-                raise BackendUnavailable("local", "the disk does not hold what is written to it")
+                raise BackendUnavailable("local", "the disk does not return what was written to it")
             probe.unlink()
 
-    def have_room(self) -> None:
-        """Raise STORAGE_UNAVAILABLE where only the reserve is left."""
-        room = os.statvfs(self.staging)
-        if room.f_bavail * room.f_frsize < self._reserve:
+    def check_free_space(self) -> None:
+        """Raise STORAGE_UNAVAILABLE if less than the reserve is free."""
+        filesystem = os.statvfs(self.staging)
+        if filesystem.f_bavail * filesystem.f_frsize < self._reserve:
             raise BackendUnavailable("local", "the disk is full: only the reserve is left")
 
-    def hasher(self, upload: str, size: int) -> Hasher | None:
-        """What goes on hashing *upload* after *size* bytes; None where nobody knows them."""
-        kept = self._hashers.pop(upload, None)
-        if kept is not None and kept.size == size:
-            return kept
+    def take_hasher(self, upload: str, size: int) -> Hasher | None:
+        """Return the hasher of the first *size* bytes of *upload*; None if they must be read again."""
+        hasher = self._hashers.pop(upload, None)
+        if hasher is not None and hasher.size == size:
+            return hasher
         return None if size else Hasher()
 
-    def keep(self, upload: str, hasher: Hasher) -> None:
-        """Remember what hashed *upload*, for the next who asks."""
+    def keep_hasher(self, upload: str, hasher: Hasher) -> None:
+        """Keep *hasher* for the next write to *upload* or its finish."""
         self._hashers[upload] = hasher
-        while len(self._hashers) > _HASHERS:
+        while len(self._hashers) > _MAX_HASHERS:
             with suppress(KeyError):
                 self._hashers.popitem(last=False)
 
 
-def pieces_of(opened: int, offset: int, length: int) -> list[bytes]:
-    """The next bytes from *offset* on, at most *length*; fewer, or none, at the end of the file."""
+def read_pieces(fd: int, offset: int, length: int) -> list[bytes]:
+    """Read the next pieces from *offset*, at most *length* bytes; fewer or none at the end of the file."""
     end = offset + min(length, _READ_BATCH)
     with fsync.os_errors_as_unavailable():
-        return [os.pread(opened, min(_PIECE, end - at), at) for at in range(offset, end, _PIECE)]
+        return [os.pread(fd, min(_PIECE, end - at), at) for at in range(offset, end, _PIECE)]
 
 
-def files_before(folder: Path, before: datetime) -> list[Path]:
-    """Files below *folder* that were last written *before*; hidden ones are not ours to tell of."""
-    found = []
+def list_files_before(folder: Path, before: datetime) -> list[Path]:
+    """Return the files below *folder* that were last written *before*, without hidden ones."""
+    files = []
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
             if path.is_file() and path.name[0] != "." and path.stat().st_mtime < before.timestamp():
-                found.append(path)
-    return found
+                files.append(path)
+    return files

@@ -1,4 +1,4 @@
-"""Durably: file operations that are still done after a power loss, and failures told as ours."""
+"""Durable file operations: what they did survives a power loss, and OS errors become STORAGE_UNAVAILABLE."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def os_errors_as_unavailable(*but: type[OSError]) -> Iterator[None]:
-    """Tell what the disk refuses as STORAGE_UNAVAILABLE; *but* these, which mean something."""
+def os_errors_as_unavailable(*except_for: type[OSError]) -> Iterator[None]:
+    """Raise STORAGE_UNAVAILABLE for an OSError, but let *except_for* pass: the caller handles those."""
     try:
         yield
-    except but:
+    except except_for:
         raise
     except OSError as error:
-        log.error("the disk refuses", extra={"cause": repr(error)})
-        text = "the disk is full" if error.errno in _FULL else "the disk does not do what it should"
-        raise BackendUnavailable("local", text) from error
+        log.error("disk operation failed", extra={"cause": repr(error)})
+        message = "the disk is full" if error.errno in _FULL else "the disk operation failed"
+        raise BackendUnavailable("local", message) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in *folder* durable."""
+    """Make the directory entries of *folder* durable."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
@@ -40,7 +40,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, top: Path) -> None:
-    """Make *folder* below *top*, durably; one that is there is left as it is."""
+    """Create *folder* below *top*, parents included, durably. An existing folder is left as it is."""
     if folder == top or folder.is_dir():
         return
     make_folder(folder.parent, top)
@@ -49,14 +49,14 @@ def make_folder(folder: Path, top: Path) -> None:
 
 
 def lock(path: Path, flags: int) -> int:
-    """The file at *path*, opened by *flags*, ours alone among those who lock it until it is closed.
+    """Open the file at *path* with *flags* and lock it exclusively until it is closed.
 
-    BlockingIOError while another has it; FileNotFoundError where it is gone.
+    Raises BlockingIOError while it is locked elsewhere, and FileNotFoundError if it does not exist.
     """
     opened = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between open and lock it may have been published or dropped: then it is not ours.
+        # It may have been published or deleted between open and lock; then the lock is worthless.
         if not os.path.samestat(os.fstat(opened), os.stat(path)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     except OSError:
@@ -65,18 +65,8 @@ def lock(path: Path, flags: int) -> int:
     return opened
 
 
-@contextmanager
-def locked(path: Path, flags: int) -> Iterator[int]:
-    """As ``lock``, closed with the block."""
-    opened = lock(path, flags)
-    try:
-        yield opened
-    finally:
-        os.close(opened)
-
-
 def write_all(opened: int, content: bytes) -> None:
-    """Write all of *content*; the system may take it in parts."""
+    """Write all of *content*; one os.write may write only a part of it."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(opened, rest) :]

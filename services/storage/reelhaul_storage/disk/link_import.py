@@ -1,4 +1,4 @@
-"""Adoption: taking a file over from the folder shared with fetchers, without trusting its path."""
+"""Link import: adopts a file from the folder shared with fetchers without trusting its path."""
 
 from __future__ import annotations
 
@@ -20,57 +20,59 @@ _BUFFER = 1 << 20
 _MAX_DEPTH = 16
 
 
-def adopt(folder: Path, path: str, target: Path, known: Callable[[int], Hasher | None]) -> Hasher | None:
-    """Let *target* be the file at *path* in *folder*: the same one by a link, else a copy.
+def adopt(
+    folder: Path, path: str, target: Path, find_hasher: Callable[[int], Hasher | None]
+) -> Hasher | None:
+    """Make *target* a hard link to the file at *path* in *folder*, or a copy where no link is possible.
 
-    What hashed it is returned where *known* has that of the opened file; a copy is hashed on
-    the way. Nobody writes to the file afterwards: it is read-only, and one that is still open
-    for writing is refused. FIELD_INVALID as BlobStore.adopt says.
+    Returns the file's hasher: that of *find_hasher*, called with the opened file, or the one that
+    hashed the copy. A linked file becomes read-only, and is rejected while it is open for writing.
+    Raises FIELD_INVALID as BlobStore.adopt does.
     """
-    with opened_below(folder, path) as (parent, name, source):
+    with open_below(folder, path) as (parent, name, source):
         if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise FieldInvalid(_FIELD, "is no plain file")
+            raise FieldInvalid(_FIELD, "must be a regular file")
         target.unlink(missing_ok=True)
-        hasher = known(source)
+        hasher = find_hasher(source)
         try:
             os.link(name, target, src_dir_fd=parent, follow_symlinks=False)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
                 raise
-            return _copied(source, target)
+            return _copy(source, target)
         if not os.path.samestat(os.fstat(source), os.lstat(target)):
             target.unlink()
-            raise FieldInvalid(_FIELD, "changed while it was taken over")
+            raise FieldInvalid(_FIELD, "was replaced while it was adopted")
         os.fchmod(source, 0o440)
-        _be_unwritten(source)
+        _check_no_writers(source)
         return hasher
 
 
 @contextmanager
-def opened_below(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
-    """The folder of the file at *path*, its name there, and the file opened for reading.
+def open_below(folder: Path, path: str) -> Iterator[tuple[int, str, int]]:
+    """Open the file at *path* in *folder* for reading; yield its parent folder, its name, and the file.
 
-    Each step is opened below the one before and follows no link, so that nothing that
-    moves meanwhile can lead out of *folder*.
+    Each path component is opened relative to the one before and no link is followed, so that a
+    concurrent rename cannot lead out of *folder*.
     """
     parts = path.split("/")
     if not 0 < len(parts) <= _MAX_DEPTH or any(p in ("", ".", "..") or "\0" in p for p in parts):
-        raise FieldInvalid(_FIELD, "must be relative, without dots, at most 16 folders deep")
-    opened = [_step(str(folder), os.O_RDONLY | os.O_DIRECTORY, None)]
+        raise FieldInvalid(_FIELD, "must be a relative path without dots, at most 16 folders deep")
+    opened = [_open_part(str(folder), os.O_RDONLY | os.O_DIRECTORY, None)]
     try:
         for part in parts[:-1]:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-            opened.append(_step(part, flags, opened[-1]))
-        # Without O_NONBLOCK a pipe would hold us until someone writes to it.
-        opened.append(_step(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, opened[-1]))
+            opened.append(_open_part(part, flags, opened[-1]))
+        # Without O_NONBLOCK, opening a pipe would block until someone writes to it.
+        opened.append(_open_part(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, opened[-1]))
         yield opened[-2], parts[-1], opened[-1]
     finally:
-        for each in opened:
-            os.close(each)
+        for fd in opened:
+            os.close(fd)
 
 
-# All of them mean: send the bytes instead.
-_LEADS_NOWHERE = {
+# The caller's remedy for all of them is to send the bytes instead.
+_NOT_A_FILE = {
     errno.EACCES,
     errno.ELOOP,
     errno.ENAMETOOLONG,
@@ -81,50 +83,52 @@ _LEADS_NOWHERE = {
 }
 
 
-def _step(part: str, flags: int, parent: int | None) -> int:
+def _open_part(part: str, flags: int, parent: int | None) -> int:
     try:
         return os.open(part, flags | os.O_CLOEXEC, dir_fd=parent)
     except OSError as error:
-        if error.errno in _LEADS_NOWHERE:
-            raise FieldInvalid(_FIELD, "leads to no file in the shared folder") from error
+        if error.errno in _NOT_A_FILE:
+            raise FieldInvalid(_FIELD, "is not a file in the shared folder") from error
         raise
 
 
-def unwritten(opened: int) -> bool:
-    """Whether nobody has the file open for writing, for certain: False where that cannot be told."""
+def has_no_writers(fd: int) -> bool:
+    """Return whether the file is certainly not open for writing anywhere; False if that is unknown."""
     try:
-        return _lease(opened)
+        return _try_lease(fd)
     except BlockingIOError:
         return False
 
 
-def _be_unwritten(opened: int) -> None:
-    """FIELD_INVALID while anybody has the file open for writing, as far as that can be told."""
+def _check_no_writers(fd: int) -> None:
+    """Raise FIELD_INVALID if the file is open for writing anywhere, as far as that can be known."""
     try:
-        _lease(opened)
+        _try_lease(fd)
     except BlockingIOError as error:
         raise FieldInvalid(_FIELD, "is still open for writing") from error
 
 
-def _lease(opened: int) -> bool:
-    """Whether a read lease is granted: only where nobody writes, see F_SETLEASE in fcntl(2).
+def _try_lease(fd: int) -> bool:
+    """Return whether a read lease is granted, which means that nobody writes (F_SETLEASE in fcntl(2)).
 
-    BlockingIOError where somebody does; False where this filesystem, or its owner, gives none.
+    Raises BlockingIOError if somebody does; returns False if the filesystem or the file's owner
+    does not allow leases.
     """
-    # Whoever opens it for writing in this very moment would have SIGIO kill us.
-    fcntl.fcntl(opened, fcntl.F_SETSIG, signal.SIGURG)
+    # A process that opens the file for writing at this very moment would send SIGIO, which kills.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     try:
-        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
         raise
     except OSError:
         return False
     with suppress(OSError):
-        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True
 
 
-def _copied(source: int, target: Path) -> Hasher:
+def _copy(source: int, target: Path) -> Hasher:
+    """Copy the opened file *source* to *target*; return the hasher of its content."""
     hasher = Hasher()
     copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o440)
     try:

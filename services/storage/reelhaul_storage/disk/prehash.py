@@ -1,6 +1,6 @@
-"""Ahead: files of the shared folder are read before they are taken over, while others still try them.
+"""Prehash cache: hashes files of the shared folder before they are adopted, while they are verified.
 
-Nothing is taken meanwhile, and nothing is kept but a digest: who never comes back leaves nothing behind.
+It takes nothing over and keeps nothing but digests: an upload that never finishes leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -16,109 +16,112 @@ from pathlib import Path
 
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Hasher
-from reelhaul_storage.disk.link_import import opened_below, unwritten
+from reelhaul_storage.disk.link_import import has_no_writers, open_below
 
 _BUFFER = 1 << 20
-_MOST = 256
-# CLOCK_REALTIME_COARSE, the clock of files; Python has no name for it.
-_CLOCK_OF_FILES = 5
-# A clock tick is 1 to 10 ms; a time far ahead is that of another machine.
-_TICK_SECONDS, _TICKS = 0.001, 20
+_MAX_PREHASHES = 256
+# The clock of file times; Python has no name for it.
+_CLOCK_REALTIME_COARSE = 5
+# A tick of that clock takes 1 to 10 ms; a time far in the future comes from another machine's clock.
+_TICK_SECONDS, _MAX_TICKS = 0.001, 20
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """Of a file: whatever is done to it changes this, and nobody can turn ``changed`` back."""
+class _FileState:
+    """Identity, size and times of a file. Every change sets ``ctime``, which nobody can set back."""
 
     device: int
     inode: int
     size: int
-    written: int
-    changed: int
+    mtime: int
+    ctime: int
 
     @classmethod
-    def of(cls, opened: int) -> _State:
-        told = os.fstat(opened)
-        return cls(told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+    def from_fd(cls, fd: int) -> _FileState:
+        status = os.fstat(fd)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A file that is being read; *over* is set when nobody wants it any more."""
+class _Prehash:
+    """A file that is being hashed; *cancelled* stops the thread that reads it."""
 
-    over: threading.Event
-    found: Future[tuple[_State, Hasher] | None]
+    cancelled: threading.Event
+    result: Future[tuple[_FileState, Hasher] | None]
 
-    def stop(self) -> None:
-        self.over.set()
-        self.found.cancel()
+    def cancel(self) -> None:
+        self.cancelled.set()
+        self.result.cancel()
 
 
 class PrehashCache:
-    """Reads files in *folder*, at most *readers* at a time. Any thread may call it.
+    """Hashes files in *folder*, at most *readers* at a time. Any thread may call it.
 
-    Only those on *device*: from elsewhere they are copied, and hashed on the way.
+    Only files on *device* are hashed: others will be copied, and are hashed on the way.
     """
 
     def __init__(self, folder: Path, device: int, readers: int) -> None:
         self._folder, self._device = folder, device
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="ahead")
-        self._reads: OrderedDict[str, _Read] = OrderedDict()
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="prehash")
+        self._prehashes: OrderedDict[str, _Prehash] = OrderedDict()
 
-    def begin(self, upload: str, path: str) -> None:
-        """Read the file at *path*, which *upload* is to take over. Returns at once, and never fails."""
-        if upload in self._reads:
+    def start(self, upload: str, path: str) -> None:
+        """Start hashing the file at *path*, which *upload* will adopt. Returns at once and never raises."""
+        if upload in self._prehashes:
             return
-        over = threading.Event()
-        self._reads[upload] = _Read(over, self._readers.submit(self._read, path, over))
-        while len(self._reads) > _MOST:
-            self._reads.popitem(last=False)[1].stop()
+        cancelled = threading.Event()
+        self._prehashes[upload] = _Prehash(cancelled, self._readers.submit(self._hash, path, cancelled))
+        while len(self._prehashes) > _MAX_PREHASHES:
+            self._prehashes.popitem(last=False)[1].cancel()
 
-    def taken(self, upload: str, opened: int) -> Hasher | None:
-        """What hashed the file *opened* for *upload*, once all is read; None where it is not that any more.
+    def take(self, upload: str, fd: int) -> Hasher | None:
+        """Return the hasher of the open file *fd* that *upload* adopts; None if it is unknown or changed.
 
-        Blocks while it is being read. What was not begun by now is not read at all.
+        Waits if the file is being hashed; cancels if that has not started yet.
         """
-        read = self._reads.pop(upload, None)
-        if read is None or read.found.cancel():
+        prehash = self._prehashes.pop(upload, None)
+        if prehash is None or prehash.result.cancel():
             return None
-        found = read.found.result()
-        # In this order: who still writes is refused, and who has ended has left a trace.
-        if found is None or not unwritten(opened) or found[0] != _State.of(opened):
+        result = prehash.result.result()
+        if result is None:
             return None
-        return found[1]
+        state, hasher = result
+        # In this order: an active writer is detected first, and one that has finished has changed the state.
+        if not has_no_writers(fd) or state != _FileState.from_fd(fd):
+            return None
+        return hasher
 
-    def forget(self, upload: str) -> None:
-        """*upload* will not come."""
-        if read := self._reads.pop(upload, None):
-            read.stop()
+    def discard(self, upload: str) -> None:
+        """Cancel the prehash of *upload*, which will not be finished."""
+        if prehash := self._prehashes.pop(upload, None):
+            prehash.cancel()
 
     def close(self) -> None:
-        """Read no further."""
-        for read in self._reads.values():
-            read.stop()
+        """Cancel every prehash and wait for the threads."""
+        for prehash in self._prehashes.values():
+            prehash.cancel()
         self._readers.shutdown(cancel_futures=True)
 
-    def _read(self, path: str, over: threading.Event) -> tuple[_State, Hasher] | None:
-        """What hashed the file, and the state that it was in before; None where that would prove nothing."""
+    def _hash(self, path: str, cancelled: threading.Event) -> tuple[_FileState, Hasher] | None:
+        """Hash the file; return its state before that. None if a change would go unnoticed."""
         try:
-            with opened_below(self._folder, path) as (_, _, source):
-                state = _State.of(source)
-                ours = stat.S_ISREG(os.fstat(source).st_mode) and state.device == self._device
-                if not ours or not unwritten(source) or not _past(state.changed):
+            with open_below(self._folder, path) as (_, _, source):
+                state = _FileState.from_fd(source)
+                will_be_linked = stat.S_ISREG(os.fstat(source).st_mode) and state.device == self._device
+                if not will_be_linked or not has_no_writers(source) or not _wait_past(state.ctime):
                     return None
                 hasher = Hasher()
-                while not over.is_set() and (piece := os.read(source, _BUFFER)):
+                while not cancelled.is_set() and (piece := os.read(source, _BUFFER)):
                     hasher.update(piece)
-                return None if over.is_set() else (state, hasher)
+                return None if cancelled.is_set() else (state, hasher)
         except (FieldInvalid, OSError):
-            return None  # whoever takes it over will hear of that
+            return None  # adopting the file will raise the same
 
 
-def _past(changed: int) -> bool:
-    """Wait until a change from now on has another time than *changed*; False where that takes long."""
-    for _ in range(_TICKS):
-        if time.clock_gettime_ns(_CLOCK_OF_FILES) > changed:
+def _wait_past(ctime: int) -> bool:
+    """Wait until a change from now on gets a later time than *ctime*; False if that takes too long."""
+    for _ in range(_MAX_TICKS):
+        if time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) > ctime:
             return True
         time.sleep(_TICK_SECONDS)
     return False

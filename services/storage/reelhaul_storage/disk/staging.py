@@ -1,4 +1,4 @@
-"""Staging: an open write, hashed and written in threads while the next bytes arrive."""
+"""StagedFile: an open write, hashed and written in threads while the next bytes arrive."""
 
 from __future__ import annotations
 
@@ -11,79 +11,79 @@ from typing import Any
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.disk import fsync
 
-# A hop to a thread costs as much as some 100 KiB of hashing: so go rarely, with much.
+# Handing work to a thread costs as much as hashing about 100 KiB, so it pays only in large batches.
 _BATCH = 2 << 20
 
 
 class StagedFile:
-    """A write to an open file: one batch is on its way while the next one gathers."""
+    """Writes to an open file: one batch is written by a thread while the next one is buffered."""
 
-    def __init__(self, opened: int, size: int, hasher: Hasher | None, threads: Executor) -> None:
-        self._opened = opened
+    def __init__(self, fd: int, size: int, hasher: Hasher | None, threads: Executor) -> None:
+        self._fd = fd
         self._threads = threads
-        self._gathered: list[bytes] = []
-        self._gathered_size = 0
-        self._going: asyncio.Future[None] | None = None
+        self._buffer: list[bytes] = []
+        self._buffer_size = 0
+        self._pending: asyncio.Future[None] | None = None
         #: Bytes in the file.
         self.size = size
-        #: What hashed all of them, or None where some were written before our time.
+        #: The hasher of all bytes; None if this process did not write all of them.
         self.hasher = hasher
 
     async def write(self, content: bytes) -> None:
         """Append *content*. Waits while the disk is slower than the sender."""
-        self._gathered.append(content)
-        self._gathered_size += len(content)
-        if self._gathered_size >= _BATCH:
-            await self._go()
+        self._buffer.append(content)
+        self._buffer_size += len(content)
+        if self._buffer_size >= _BATCH:
+            await self._flush()
 
     async def persist(self) -> int:
-        """Return the size once all is safe on disk."""
-        await self._go()
-        await self._settled()
-        self._begin(self._sync)
-        await self._settled()
+        """Write and sync everything; return the size."""
+        await self._flush()
+        await self._wait_for_pending()
+        self._start(self._sync)
+        await self._wait_for_pending()
         return self.size
 
-    def when_settled(self, left: Callable[[], None]) -> None:
-        """Call *left* as soon as no thread touches the file any more: now, or soon."""
-        if self._going is None or self._going.done():
-            left()
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        """Call *callback* as soon as no thread uses the file, which may be now."""
+        if self._pending is None or self._pending.done():
+            callback()
         else:
-            after(self._going, left)
+            call_when_done(self._pending, callback)
 
-    async def _settled(self) -> None:
-        """Return when no thread touches the file; raises what failed there."""
-        if self._going is not None:
-            # Cancelling us must not make us forget that a thread is at it.
-            await asyncio.shield(self._going)
+    async def _wait_for_pending(self) -> None:
+        """Return when no thread uses the file; raises what a thread raised."""
+        if self._pending is not None:
+            # Shielded: if this task is cancelled, the thread still runs and must stay known.
+            await asyncio.shield(self._pending)
 
-    async def _go(self) -> None:
-        await self._settled()
-        pieces, self._gathered, self._gathered_size = self._gathered, [], 0
-        self._begin(self._put, pieces)
+    async def _flush(self) -> None:
+        await self._wait_for_pending()
+        pieces, self._buffer, self._buffer_size = self._buffer, [], 0
+        self._start(self._write_pieces, pieces)
 
-    def _begin(self, work: Callable[..., None], *arguments: object) -> None:
-        self._going = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        self._pending = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _sync(self) -> None:
         with fsync.os_errors_as_unavailable():
-            os.fsync(self._opened)
+            os.fsync(self._fd)
 
-    def _put(self, pieces: list[bytes]) -> None:
+    def _write_pieces(self, pieces: list[bytes]) -> None:
         with fsync.os_errors_as_unavailable():
             for piece in pieces:
-                fsync.write_all(self._opened, piece)
+                fsync.write_all(self._fd, piece)
                 self.size += len(piece)
                 if self.hasher is not None:
                     self.hasher.update(piece)
 
 
-def after(work: asyncio.Future[Any], left: Callable[[], None]) -> None:
-    """Call *left* once *work* has ended, however it did."""
+def call_when_done(future: asyncio.Future[Any], callback: Callable[[], None]) -> None:
+    """Call *callback* once *future* is done, with whatever outcome."""
 
-    def ended(_: asyncio.Future[Any]) -> None:
-        if not work.cancelled():
-            work.exception()  # looked at, since nobody else will
-        left()
+    def on_done(_: asyncio.Future[Any]) -> None:
+        if not future.cancelled():
+            future.exception()  # retrieved, or asyncio would log it as never retrieved
+        callback()
 
-    work.add_done_callback(ended)
+    future.add_done_callback(on_done)

@@ -1,1 +1,1 @@
-"""Revisions of the catalogue."""
+"""Alembic migrations of the catalog."""

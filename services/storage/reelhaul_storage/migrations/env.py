@@ -1,6 +1,5 @@
-"""Where Alembic finds the catalogue's tables."""
+"""Alembic environment: runs the revisions on the connection that ``migrate`` opened."""
 
 from reelhaul_runtime.sql import migrations
-from reelhaul_storage.catalog.tables import metadata
 
-migrations.run(metadata)
+migrations.run()

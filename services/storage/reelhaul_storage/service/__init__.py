@@ -1,1 +1,1 @@
-"""What one may do with uploads and artifacts."""
+"""Use cases of storage: uploads, artifacts and garbage collection."""

@@ -1,4 +1,4 @@
-"""Artifacts: what one may do with what is stored."""
+"""Artifacts: reads, lists, changes and deletes stored files."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from datetime import datetime
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.identity import caller
-from reelhaul_storage.digests import crc32c_more
+from reelhaul_storage.digests import extend_crc32c
 from reelhaul_storage.errors import Corrupt, RangeInvalid
 from reelhaul_storage.model import Artifact, Query
-from reelhaul_storage.ports import BlobStore, Catalogue
-from reelhaul_storage.service.garbage_collector import Sweep
+from reelhaul_storage.ports import BlobStore, Catalog
+from reelhaul_storage.service.garbage_collector import GarbageCollector
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What to change; None leaves as it is."""
+class ArtifactChanges:
+    """New values for an artifact's mutable attributes; None keeps the present value."""
 
     file_name: str | None = None
     labels: Mapping[str, str] | None = None
     expire_time: datetime | None = None
 
-    def applied(self, artifact: Artifact, now: datetime) -> Artifact:
-        """*artifact* with these changes; itself where they change nothing."""
+    def apply(self, artifact: Artifact, now: datetime) -> Artifact:
+        """Return *artifact* with these changes; *artifact* itself if nothing differs."""
         changed = replace(
             artifact,
             file_name=artifact.file_name if self.file_name is None else self.file_name or artifact.id,
@@ -38,19 +38,23 @@ class Changes:
 
 
 class Artifacts:
-    """Stored files. A caller sees those of its tenant; the suite sees all."""
+    """Use cases of artifacts. A caller sees the artifacts of its tenant; the suite sees all."""
 
     def __init__(
-        self, catalogue: Catalogue, blobs: BlobStore, sweep: Sweep, now: Callable[[], datetime]
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        garbage_collector: GarbageCollector,
+        now: Callable[[], datetime],
     ) -> None:
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._blobs = blobs
-        self._sweep = sweep
+        self._garbage_collector = garbage_collector
         self._now = now
 
     async def get(self, id: str) -> Artifact:  # noqa: A002
-        """The artifact. RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
-        artifact = await self._catalogue.artifact(id)
+        """Return the artifact. Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
+        artifact = await self._catalog.get_artifact(id)
         artifact.check_visible_to(caller())
         artifact.check_not_expired(self._now())
         return artifact
@@ -62,69 +66,69 @@ class Artifacts:
         limit: int = 0,
         etag: str = "",
     ) -> tuple[Artifact, AsyncIterator[bytes]]:
-        """The artifact, and its bytes from *offset* on, at most *limit* where that is not 0.
+        """Return the artifact and a stream of its bytes from *offset*, at most *limit* (0: no limit).
 
-        RANGE_INVALID and ETAG_MISMATCH come before the first byte; ARTIFACT_CORRUPT, where
-        all is read, at the latest before the last.
+        Raises RANGE_INVALID and ETAG_MISMATCH before the first byte. If the whole content is read,
+        the stream raises ARTIFACT_CORRUPT before the last byte at the latest.
         """
         artifact = await self.get(id)
-        artifact.match(etag)
+        artifact.check_etag(etag)
         size = artifact.content.size
         if offset > size or offset == size > 0:
             raise RangeInvalid(size)
         length = min(limit or size, size - offset)
-        return artifact, self._checked(artifact, offset, length)
+        return artifact, self._read_verified(artifact, offset, length)
 
-    async def page(self, query: Query, after: tuple[datetime | int, str] | None) -> list[Artifact]:
-        """What *query* asks for past *after*, among what the caller may see."""
+    async def list_artifacts(self, query: Query, after: tuple[datetime | int, str] | None) -> list[Artifact]:
+        """Return the artifacts that match *query*, follow *after*, and are visible to the caller."""
         who, query = caller(), replace(query, after=after)
         if not who.suite:
             admin = who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
             tenant = query.tenant if admin and query.tenant is not None else who.tenant
             query = replace(query, tenant=tenant)
-        return await self._catalogue.artifacts(query)
+        return await self._catalog.list_artifacts(query)
 
-    async def change(self, id: str, etag: str, changes: Changes) -> Artifact:  # noqa: A002
-        """The artifact with *changes*. ETAG_MISMATCH, ARTIFACT_EXPIRED."""
+    async def update(self, id: str, etag: str, changes: ArtifactChanges) -> Artifact:  # noqa: A002
+        """Apply *changes* and return the artifact. Raises ETAG_MISMATCH, ARTIFACT_EXPIRED."""
         now, who = self._now(), caller()
 
-        def changed(artifact: Artifact) -> Artifact:
+        def change(artifact: Artifact) -> Artifact:
             artifact.check_visible_to(who)
             artifact.check_not_expired(now)
-            artifact.match(etag)
-            return changes.applied(artifact, now)
+            artifact.check_etag(etag)
+            return changes.apply(artifact, now)
 
-        return await self._catalogue.change(id, changed)
+        return await self._catalog.update_artifact(id, change)
 
-    async def remove(self, ids: list[str], etag: str = "", *, allow_missing: bool = False) -> None:
-        """Forget all of *ids*, or none where one is missing; bytes go with their last artifact."""
+    async def delete(self, ids: list[str], etag: str = "", *, allow_missing: bool = False) -> None:
+        """Delete all artifacts in *ids*, or none if one is missing; bytes go with the last reference."""
         who = caller()
 
         def check(artifact: Artifact) -> None:
             artifact.check_visible_to(who)
-            artifact.match(etag)
+            artifact.check_etag(etag)
 
         try:
-            await self._catalogue.remove(ids, check, self._now())
+            await self._catalog.delete_artifacts(ids, check, self._now())
         except NotFound:
             if not allow_missing:
                 raise
         try:
-            await self._sweep.delete_doomed_blobs()
+            await self._garbage_collector.delete_doomed_blobs()
         except ReelhaulError:
-            return  # they are forgotten, as was asked; the next sweep removes the bytes
+            return  # the artifacts are deleted; the next garbage collection deletes the bytes
 
     async def find(self, tenant: str, sha256: list[str]) -> dict[str, str]:
-        """Digest -> name of a living artifact of *tenant* with that content."""
-        found = await self._catalogue.find(tenant, sha256, self._now())
-        return {digest: f"artifacts/{id_}" for digest, id_ in found.items()}
+        """Return digest -> name of an unexpired artifact of *tenant* with that content."""
+        ids = await self._catalog.find_by_sha256(tenant, sha256, self._now())
+        return {digest: f"artifacts/{id_}" for digest, id_ in ids.items()}
 
-    async def _checked(self, artifact: Artifact, offset: int, length: int) -> AsyncIterator[bytes]:
-        seen, crc32c, size = 0, 0, artifact.content.size
+    async def _read_verified(self, artifact: Artifact, offset: int, length: int) -> AsyncIterator[bytes]:
+        read, crc32c = 0, 0
         try:
             async for piece in self._blobs.read(artifact.key, offset, length):
-                crc32c, seen = crc32c_more(crc32c, piece), seen + len(piece)
-                if seen == size and crc32c != artifact.content.crc32c:
+                crc32c, read = extend_crc32c(crc32c, piece), read + len(piece)
+                if read == artifact.content.size and crc32c != artifact.content.crc32c:
                     raise Corrupt(artifact.name)
                 yield piece
         except (EOFError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""The sweep: takes away what has expired, and what crashes left behind."""
+"""Garbage collector: deletes expired artifacts and uploads, and bytes that crashes left behind."""
 
 from __future__ import annotations
 
@@ -7,75 +7,80 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
-from reelhaul_storage.ports import BlobStore, Catalogue
+from reelhaul_storage.ports import BlobStore, Catalog
 
 log = logging.getLogger(__name__)
 
-_STEP = 200
-#: How long bytes may lie unknown to the catalogue: a writer may be between the two.
+_BATCH = 200
+#: Age from which bytes that the catalog does not know are orphans: a younger blob may belong to a
+#: writer that has not committed yet.
 _ORPHAN_AGE = timedelta(hours=1)
+_ORPHAN_SCAN_SECONDS = 3600
 
 
-class Sweep:
-    """Each method is one step that may be repeated, and run beside itself on other replicas."""
+class GarbageCollector:
+    """Deletes what has expired. Each method is idempotent and may run on several replicas at once."""
 
-    def __init__(self, catalogue: Catalogue, blobs: BlobStore, now: Callable[[], datetime]) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalog: Catalog, blobs: BlobStore, now: Callable[[], datetime]) -> None:
+        self._catalog = catalog
         self._blobs = blobs
         self._now = now
 
-    async def expired(self) -> None:
-        """Take away artifacts and uploads that are past their time, and blobs left by them."""
+    async def delete_expired(self) -> None:
+        """Delete expired artifacts and uploads, and the blobs that lost their last reference."""
         now = self._now()
-        while await self._catalogue.expire(now, _STEP) == _STEP:
+        while await self._catalog.delete_expired_artifacts(now, _BATCH) == _BATCH:
             await self.delete_doomed_blobs()
-        while gone := await self._catalogue.expired_uploads(now, _STEP):
-            for upload in gone:
+        while uploads := await self._catalog.list_expired_uploads(now, _BATCH):
+            for upload in uploads:
                 await self._blobs.discard(upload)
-            await self._catalogue.remove_uploads(gone)
-        await self._catalogue.doom_unused(now - _ORPHAN_AGE, now, _STEP)
+            await self._catalog.delete_uploads(uploads)
+        await self._catalog.doom_unused_blobs(now - _ORPHAN_AGE, now, _BATCH)
         await self.delete_doomed_blobs()
 
     async def delete_doomed_blobs(self) -> None:
         """Delete the bytes of doomed blobs."""
-        while doomed := await self._catalogue.doomed(_STEP):
+        while doomed := await self._catalog.list_doomed_keys(_BATCH):
             for key in doomed:
                 await self._blobs.delete(key)
-            await self._catalogue.forget(doomed)
+            await self._catalog.delete_doomed_keys(doomed)
 
-    async def orphans(self) -> None:
-        """Delete bytes that the catalogue does not know: walks through all there are."""
+    async def delete_orphans(self) -> None:
+        """Delete bytes that the catalog does not know; scans the whole blob store."""
         before = self._now() - _ORPHAN_AGE
-        async for ids in _in_steps(self._blobs.staged(before)):
-            for upload in ids - await self._catalogue.known_uploads(ids):
+        async for ids in _batches(self._blobs.list_staged(before)):
+            for upload in ids - await self._catalog.find_unfinished_uploads(ids):
                 log.info("orphan removed", extra={"upload": upload})
                 await self._blobs.discard(upload)
-        async for keys in _in_steps(self._blobs.keys(before)):
-            for key in keys - await self._catalogue.known_keys(keys):
+        async for keys in _batches(self._blobs.list_keys(before)):
+            for key in keys - await self._catalog.find_known_keys(keys):
                 log.info("orphan removed", extra={"key": key})
                 await self._blobs.delete(key)
 
 
-async def sweeping(sweep: Sweep, seconds: float) -> None:
-    """Sweep every *seconds*, the whole store every hour, until cancelled. Failures are told and outlived."""
-    orphans_due = 0.0
+async def collect_garbage_forever(garbage_collector: GarbageCollector, seconds: float) -> None:
+    """Delete what has expired every *seconds*, and orphans every hour, until cancelled.
+
+    Failures are logged; the next run tries again.
+    """
+    loop, next_scan = asyncio.get_running_loop(), 0.0
     while True:
         try:
-            await sweep.expired()
-            if asyncio.get_running_loop().time() >= orphans_due:
-                await sweep.orphans()
-                orphans_due = asyncio.get_running_loop().time() + 3600
+            await garbage_collector.delete_expired()
+            if loop.time() >= next_scan:
+                await garbage_collector.delete_orphans()
+                next_scan = loop.time() + _ORPHAN_SCAN_SECONDS
         except Exception as error:
-            log.warning("sweep broke off; it comes again", extra={"cause": repr(error)})
+            log.warning("garbage collection failed; it will run again", extra={"cause": repr(error)})
         await asyncio.sleep(seconds)
 
 
-async def _in_steps(each: AsyncIterator[str]) -> AsyncIterator[set[str]]:
-    step: set[str] = set()
-    async for one in each:
-        step.add(one)
-        if len(step) == _STEP:
-            yield step
-            step = set()
-    if step:
-        yield step
+async def _batches(names: AsyncIterator[str]) -> AsyncIterator[set[str]]:
+    batch: set[str] = set()
+    async for name in names:
+        batch.add(name)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = set()
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""Uploads: how bytes come in, are checked, and become artifacts."""
+"""Uploads: receives bytes, verifies them and makes artifacts of them."""
 
 from __future__ import annotations
 
@@ -13,193 +13,251 @@ from weakref import WeakValueDictionary
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import caller
-from reelhaul_storage.digests import EMPTY_SHA256, Digests
-from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict
-from reelhaul_storage.file_names import new_key
+from reelhaul_storage.digests import EMPTY_SHA256, Digests, crc32c
+from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict, TooLarge
 from reelhaul_storage.model import (
-    CLAIM_LIFE,
-    UPLOAD_LIFE,
+    CLAIM_LIFETIME,
+    UPLOAD_LIFETIME,
     Artifact,
     Chunk,
-    Expected,
+    ExpectedChecksums,
     NewArtifact,
     Upload,
-    artifact_of,
+    build_artifact,
 )
-from reelhaul_storage.ports import BlobStore, Catalogue
-from reelhaul_storage.service.upload_writer import fit, take
+from reelhaul_storage.ports import BlobStore, Catalog, StagedWriter
+
+# A writer that sends nothing for this many seconds is dropped: it blocks other writers of the upload.
+_IDLE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class UploadStatus:
-    """How far an upload has come."""
+    """The progress of an upload."""
 
     upload: Upload
     persisted_size: int
-    #: Whether nothing need be written to finish it; so too where it is finished.
+    #: Whether the upload can be finished without sending bytes, or is finished already.
     content_exists: bool
 
 
 class Uploads:
-    """Writes in hand. A caller sees those of its tenant; the suite sees all."""
+    """Use cases of uploads. A caller sees the uploads of its tenant; the suite sees all."""
 
     def __init__(
-        self, catalogue: Catalogue, blobs: BlobStore, now: Callable[[], datetime], *, max_bytes: int
+        self, catalog: Catalog, blobs: BlobStore, now: Callable[[], datetime], *, max_bytes: int
     ) -> None:
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._blobs = blobs
         self._now = now
         self._max_bytes = max_bytes
-        self._finishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def begin(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
-        """Begin *upload*; what it says of times, and its id, are filled in here.
+    async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
+        """Create *upload*; its id, tenant and times are set here.
 
-        The file at *adopt_path* is read meanwhile, where there is one and its content is not stored.
+        Starts hashing the file at *adopt_path*, if there is one and its content is not stored yet.
         """
-        fit(upload.total_size, self._max_bytes)
+        self._check_size(upload.total_size)
         now = self._now()
-        draft = replace(upload.draft, tenant=_tenant(upload.draft))
-        begun = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFE)
-        standing = await self._standing(await self._catalogue.add_upload(begun))
-        if adopt_path and not standing.content_exists:
-            self._blobs.look_ahead(standing.upload.id, adopt_path)
-        return standing
+        draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
+        upload = replace(
+            upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFETIME
+        )
+        status = await self._get_status(await self._catalog.add_upload(upload))
+        if adopt_path and not status.content_exists:
+            self._blobs.prehash(status.upload.id, adopt_path)
+        return status
 
     async def get(self, id: str) -> UploadStatus:  # noqa: A002
-        """How far it has come. RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
-        return await self._standing(await self._alive(id))
+        """Return the progress of an upload. Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
+        return await self._get_status(await self._get_unexpired(id))
 
-    async def page(self, after: tuple[datetime, str] | None, limit: int) -> list[UploadStatus]:
-        """Unfinished writes, the oldest first."""
+    async def list_unfinished(self, after: tuple[datetime, str] | None, limit: int) -> list[UploadStatus]:
+        """Return unfinished uploads, oldest first, that follow (create_time, id) *after*."""
         who = caller()
-        found = await self._catalogue.uploads(None if who.suite else who.tenant, after, limit)
-        return [await self._standing(upload) for upload in found]
+        uploads = await self._catalog.list_uploads(None if who.suite else who.tenant, after, limit)
+        return [await self._get_status(upload) for upload in uploads]
 
-    async def drop(self, id: str) -> None:  # noqa: A002
-        """Forget the write and its bytes; what it became stays. Gone already is no error."""
-        found = await self._catalogue.known_uploads([id])
-        if not found:
+    async def delete(self, id: str) -> None:  # noqa: A002
+        """Delete an unfinished upload and its bytes. A finished or missing one is not an error."""
+        if not await self._catalog.find_unfinished_uploads([id]):
             return
-        (await self._catalogue.upload(id)).check_visible_to(caller())
-        await self._catalogue.remove_uploads([id])
+        (await self._catalog.get_upload(id)).check_visible_to(caller())
+        await self._catalog.delete_uploads([id])
         await self._blobs.discard(id)
 
     async def write(self, id: str, chunks: AsyncIterator[Chunk]) -> Artifact | int:  # noqa: A002
-        """Append *chunks*: the artifact if the last of them finishes, else the bytes now safe.
+        """Append *chunks*; return the artifact if the last one finishes, else the durable size.
 
-        WRITE_OFFSET_CONFLICT, WRITE_CHECKSUM_MISMATCH, ARTIFACT_EXPIRED, MEDIA_TOO_LARGE.
+        Raises WRITE_OFFSET_CONFLICT, WRITE_CHECKSUM_MISMATCH, ARTIFACT_EXPIRED, MEDIA_TOO_LARGE.
         """
-        upload = await self._alive(id)
-        if upload.artifact:
-            artifact = await self._catalogue.artifact(upload.artifact)
+        upload = await self._get_unexpired(id)
+        if upload.artifact_id:
+            artifact = await self._catalog.get_artifact(upload.artifact_id)
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
-        await self._catalogue.keep_upload(id, self._now() + UPLOAD_LIFE)
-        persisted, finish = await take(self._blobs, upload, chunks, self._max_bytes)
-        await self._catalogue.keep_upload(id, self._now() + UPLOAD_LIFE)
+        await self._catalog.extend_upload(id, self._now() + UPLOAD_LIFETIME)
+        persisted, finish = await self._stage(upload, chunks)
+        await self._catalog.extend_upload(id, self._now() + UPLOAD_LIFETIME)
         return persisted if finish is None else await self.finish(id, finish)
 
-    async def write_once(self, draft: NewArtifact, chunks: AsyncIterator[Chunk]) -> Artifact:
-        """Make an artifact of *chunks* in one go; nothing is left of one that breaks off."""
+    async def write_artifact(self, draft: NewArtifact, chunks: AsyncIterator[Chunk]) -> Artifact:
+        """Make an artifact of *chunks* in one call; a failed call leaves nothing behind."""
         now = self._now()
-        upload = (await self.begin(Upload("", draft, now, now))).upload
+        upload = (await self.create(Upload("", draft, now, now))).upload
         try:
-            return _finished(await self.write(upload.id, chunks))
+            return _require_finished(await self.write(upload.id, chunks))
         except BaseException:
-            # Cancelled or not: nobody knows its name, so nobody else could drop it.
-            await asyncio.shield(self.drop(upload.id))
+            # Also when cancelled: nobody else knows the name, so nobody else could delete it.
+            await asyncio.shield(self.delete(upload.id))
             raise
 
-    async def finish(self, id: str, expected: Expected, adopt_path: str = "") -> Artifact:  # noqa: A002
-        """Check the content and make the artifact; the same one when repeated.
+    async def finish(
+        self,
+        id: str,  # noqa: A002
+        expected: ExpectedChecksums,
+        adopt_path: str = "",
+    ) -> Artifact:
+        """Verify the content and make the artifact; a repeated call returns the same artifact.
 
-        WRITE_CHECKSUM_MISMATCH (write it again from 0), WRITE_OFFSET_CONFLICT (bytes are
+        Raises WRITE_CHECKSUM_MISMATCH (write again from 0), WRITE_OFFSET_CONFLICT (bytes are
         missing), FIELD_INVALID (adopt_path).
         """
-        async with self._finishing.setdefault(id, asyncio.Lock()):
-            upload = await self._alive(id)
-            if upload.artifact:
-                return await self._catalogue.artifact(upload.artifact)
+        async with self._finish_locks.setdefault(id, asyncio.Lock()):
+            upload = await self._get_unexpired(id)
+            if upload.artifact_id:
+                return await self._catalog.get_artifact(upload.artifact_id)
             if upload.expected_sha256 not in ("", expected.sha256):
                 raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
             if adopt_path:
                 await self._blobs.adopt(id, adopt_path)
-            content = await self._blobs.digests(id)
+            content = await self._blobs.hash_staged(id)
             if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
                 return await self._finish_without_bytes(upload, expected)
             return await self._finish_staged(upload, content, expected)
 
-    async def _finish_staged(self, upload: Upload, content: Digests, expected: Expected) -> Artifact:
-        fit(content.size, self._max_bytes)
+    async def _finish_staged(self, upload: Upload, content: Digests, expected: ExpectedChecksums) -> Artifact:
+        self._check_size(content.size)
         if content.size < upload.total_size:
             raise OffsetConflict(f"{upload.total_size - content.size} bytes are missing", content.size)
-        if not expected.holds_for(content) or upload.total_size not in (0, content.size):
+        if not expected.match(content) or upload.total_size not in (0, content.size):
             await self._blobs.discard(upload.id)
-            raise ChecksumMismatch(f"what was written has sha256 {content.sha256}; write it again", 0)
+            raise ChecksumMismatch(f"the written bytes have sha256 {content.sha256}; write them again", 0)
         if content.size == 0:
             async with self._blobs.stage(upload.id, 0):
-                pass  # so that there is something to publish
+                pass  # creates the empty file that is published below
         now = self._now()
-        wanted = new_key(content.sha256, secrets.token_hex(6))
-        key = await self._catalogue.claim(upload.id, content, wanted, now, now + CLAIM_LIFE)
+        new_key = _build_blob_key(content.sha256, secrets.token_hex(6))
+        key = await self._catalog.claim_blob(upload.id, content, new_key, now, now + CLAIM_LIFETIME)
         failpoints.reached("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
         failpoints.reached("storage.publish.after_rename")
-        made = await self._catalogue.finish(upload.id, self._become(upload, content, key))
+        artifact = await self._catalog.finish_upload(upload.id, self._build_artifact(upload, content, key))
         failpoints.reached("storage.finish.after_commit")
-        return made
+        return artifact
 
-    async def _finish_without_bytes(self, upload: Upload, expected: Expected) -> Artifact:
-        """Of what an earlier finish left behind, else of what the tenant has stored."""
-        left = upload.claimed
-        if left and expected.holds_for(left) and await self._blobs.size(upload.key) == left.size:
-            return await self._catalogue.finish(upload.id, self._become(upload, left, upload.key))
-        known = await self._known(upload.draft.tenant, expected.sha256)
-        if known is None or not expected.holds_for(known.content):
+    async def _finish_without_bytes(self, upload: Upload, expected: ExpectedChecksums) -> Artifact:
+        """Finish with the blob of an earlier, interrupted finish, or with one the tenant stores."""
+        claimed, key = upload.claimed_content, upload.claimed_key
+        if claimed and expected.match(claimed) and await self._blobs.size(key) == claimed.size:
+            return await self._catalog.finish_upload(upload.id, self._build_artifact(upload, claimed, key))
+        stored = await self._find_stored(upload.draft.tenant, expected.sha256)
+        if stored is None or not expected.match(stored.content):
             raise OffsetConflict("the content is not stored: write it", 0)
 
         def make(content: Digests, key: str) -> Artifact:
-            return self._become(upload, content, key, known.verify_time)
+            return self._build_artifact(upload, content, key, stored.verify_time)
 
-        made = await self._catalogue.finish_known(upload.id, expected.sha256, make)
-        if made is None:
-            raise OffsetConflict("the content was removed a moment ago: write it", 0)
-        return made
+        artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make)
+        if artifact is None:
+            raise OffsetConflict("the content has just been deleted: write it", 0)
+        return artifact
 
-    async def _standing(self, upload: Upload) -> UploadStatus:
+    async def _stage(
+        self, upload: Upload, chunks: AsyncIterator[Chunk]
+    ) -> tuple[int, ExpectedChecksums | None]:
+        """Stage *chunks*; return the durable size and the last chunk's *finish*.
+
+        If a chunk is rejected, the ones before it stay staged.
+        """
+        chunk = await _next_chunk(chunks)
+        if chunk is None:
+            raise FieldInvalid("content", "no message was sent")
+        size = chunk.offset
+        async with self._blobs.stage(upload.id, size) as staged:
+            while chunk is not None:
+                self._check_size(size + len(chunk.content))
+                await _check_chunk(upload, staged, chunk, size)
+                await staged.write(chunk.content)
+                size += len(chunk.content)
+                if chunk.finish is not None:
+                    return await staged.persist(), chunk.finish
+                chunk = await _next_chunk(chunks)
+            return await staged.persist(), None
+
+    async def _get_status(self, upload: Upload) -> UploadStatus:
         size = await self._blobs.staged_size(upload.id)
-        known = upload.artifact or await self._known(upload.draft.tenant, upload.expected_sha256)
-        return UploadStatus(upload, size, bool(known))
+        stored = upload.artifact_id or await self._find_stored(upload.draft.tenant, upload.expected_sha256)
+        return UploadStatus(upload, size, bool(stored))
 
-    async def _known(self, tenant: str, sha256: str) -> Artifact | None:
-        """A living artifact of *tenant* whose bytes are *sha256*, and rest where they should."""
+    async def _find_stored(self, tenant: str, sha256: str) -> Artifact | None:
+        """Return an unexpired artifact of *tenant* with digest *sha256* whose blob is complete."""
         if not sha256:
             return None
-        found = await self._catalogue.find(tenant, [sha256], self._now())
-        if sha256 not in found:
+        ids = await self._catalog.find_by_sha256(tenant, [sha256], self._now())
+        if sha256 not in ids:
             return None
-        artifact = await self._catalogue.artifact(found[sha256])
-        whole = await self._blobs.size(artifact.key) == artifact.content.size
-        return artifact if whole else None
+        artifact = await self._catalog.get_artifact(ids[sha256])
+        complete = await self._blobs.size(artifact.key) == artifact.content.size
+        return artifact if complete else None
 
-    async def _alive(self, id: str) -> Upload:  # noqa: A002
-        upload = await self._catalogue.upload(id)
+    async def _get_unexpired(self, id: str) -> Upload:  # noqa: A002
+        upload = await self._catalog.get_upload(id)
         upload.check_visible_to(caller())
         upload.check_not_expired(self._now())
         return upload
 
-    def _become(
+    def _check_size(self, size: int) -> None:
+        """Raise MEDIA_TOO_LARGE if *size* exceeds the limit of one artifact."""
+        if size > self._max_bytes:
+            raise TooLarge(size, self._max_bytes)
+
+    def _build_artifact(
         self, upload: Upload, content: Digests, key: str, verify_time: datetime | None = None
     ) -> Artifact:
-        return artifact_of(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
+        return build_artifact(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
 
 
-def _tenant(draft: NewArtifact) -> str:
+def _require_finished(result: Artifact | int) -> Artifact:
+    if isinstance(result, Artifact):
+        return result
+    raise FieldInvalid("finish_write", "must be set on the last message of a one-shot write")
+
+
+def _choose_tenant(draft: NewArtifact) -> str:
     who = caller()
     return draft.tenant if who.suite and draft.tenant else who.tenant
 
 
-def _finished(written: Artifact | int) -> Artifact:
-    if isinstance(written, Artifact):
-        return written
-    raise FieldInvalid("finish_write", "a one-shot write must end with it")
+def _build_blob_key(sha256: str, nonce: str) -> str:
+    """Return the key for a new blob; *nonce* must be fresh for each call.
+
+    The nonce keeps a key from being used twice: a slow deletion of an earlier blob with the same
+    digest cannot delete the new one.
+    """
+    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{nonce}"
+
+
+async def _check_chunk(upload: Upload, staged: StagedWriter, chunk: Chunk, size: int) -> None:
+    """Raise unless *chunk* is intact, starts at *size*, and ends within the announced size."""
+    if upload.total_size and size + len(chunk.content) > upload.total_size:
+        raise FieldInvalid("content", f"exceeds the announced size of {upload.total_size} bytes")
+    if chunk.offset != size:
+        raise OffsetConflict(f"write_offset is {chunk.offset}, not {size}", await staged.persist())
+    if chunk.crc32c is not None and chunk.crc32c != crc32c(chunk.content):
+        raise ChecksumMismatch(f"crc32c does not match the content at {size}", await staged.persist())
+
+
+async def _next_chunk(chunks: AsyncIterator[Chunk]) -> Chunk | None:
+    async with asyncio.timeout(_IDLE_SECONDS):
+        return await anext(chunks, None)

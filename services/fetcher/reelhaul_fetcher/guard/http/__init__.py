@@ -1,1 +1,1 @@
-"""HTTP/1.1 as the guard reads and writes it: pure, no sockets."""
+"""Strict HTTP/1.1 parsing and encoding for the guard: pure functions, no sockets."""

@@ -1,4 +1,4 @@
-"""The fields of HTTP heads: read strictly, written plainly, those between two neighbours left out."""
+"""Header fields of requests and responses: strict parsing, plain encoding, no hop-by-hop fields."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from reelhaul_fetcher.guard.errors import Malformed
 
 Fields = list[tuple[str, str]]
 
-#: Body lengths that are no number of bytes.
+#: Body lengths that are not a number of bytes.
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
 
-def values(fields: Fields, *names: str) -> list[str]:
-    """The values of all fields of these (lower-case) names, in order."""
+def get_all(fields: Fields, *names: str) -> list[str]:
+    """Return the values of all fields with one of these (lower-case) names, in order."""
     return [value for name, value in fields if name.lower() in names]
 
 
-def end_to_end(fields: Fields, *without: str) -> Iterator[str]:
-    """The lines of *fields* that are meant for the other end, *without* those named."""
-    dropped = {*_HOP_BY_HOP, *tokens(fields, "connection", "proxy-connection"), *without}
+def list_members(fields: Fields, *names: str) -> list[str]:
+    """Return the members of the comma-separated lists in the fields of these names, in lower case."""
+    members = (member.strip().lower() for value in get_all(fields, *names) for member in value.split(","))
+    return [member for member in members if member]
+
+
+def end_to_end_lines(fields: Fields, *without: str) -> Iterator[str]:
+    """Return the lines to forward: all but hop-by-hop fields (RFC 9110, 7.6.1) and those in *without*."""
+    dropped = {*_HOP_BY_HOP, *list_members(fields, "connection", "proxy-connection"), *without}
     return (f"{name}: {value}" for name, value in fields if name.lower() not in dropped)
 
 
-def tokens(fields: Fields, *names: str) -> list[str]:
-    """The members of lists in the fields of these names, in lower case."""
-    found = (token.strip().lower() for value in values(fields, *names) for token in value.split(","))
-    return [token for token in found if token]
-
-
 def parse_field(line: str) -> tuple[str, str]:
-    """Name and value of a field's line. Raises ``Malformed``."""
-    found = _FIELD.fullmatch(line)
-    if not found:
+    """Return the name and value of a field line. Raises ``Malformed``."""
+    field = _FIELD.fullmatch(line)
+    if not field:
         raise Malformed("field")
-    return found[1], found[2].strip(" \t")
+    return field[1], field[2].strip(" \t")
 
 
 def parse_length(digits: str) -> int:
-    """The number that *digits* write. Raises ``Malformed``."""
+    """Return the number in a Content-Length. Raises ``Malformed``."""
     if not _LENGTH.fullmatch(digits):
         raise Malformed("length")
     return int(digits)
 
 
-def framing(body: int, told_length: str) -> list[str]:
-    """The field that tells where *body* ends; *told_length* stands where no body follows."""
-    if body == CHUNKED:
+def framing_lines(body_length: int, declared_length: str) -> list[str]:
+    """Return the field that frames a body of *body_length*; *declared_length* is sent if there is no body."""
+    if body_length == CHUNKED:
         return ["Transfer-Encoding: chunked"]
-    length = str(body) if body > 0 else told_length
+    length = str(body_length) if body_length > 0 else declared_length
     return [f"Content-Length: {length}"] if length else []
 
 
-def write_head(lines: list[str]) -> bytes:
-    """A whole head."""
+def encode_head(lines: list[str]) -> bytes:
+    """Return the bytes of a head."""
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)", re.ASCII)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
-#: Content-Length is written anew from the body's framing.
+#: Content-Length is encoded anew from the body's length.
 _HOP_BY_HOP = frozenset(
     [
         "connection",

@@ -1,4 +1,4 @@
-"""Answers of sites, made plain: whatever a site wrote, its client reads one form with one end."""
+"""Parses responses leniently and encodes them plainly: clients get one form with one unambiguous end."""
 
 from __future__ import annotations
 
@@ -11,76 +11,73 @@ from reelhaul_fetcher.guard.http.fields import (
     CHUNKED,
     UNTIL_CLOSE,
     Fields,
-    end_to_end,
-    framing,
+    encode_head,
+    end_to_end_lines,
+    framing_lines,
+    get_all,
+    list_members,
     parse_field,
     parse_length,
-    tokens,
-    values,
-    write_head,
 )
 
 
 @dataclass(frozen=True)
 class Response:
-    """What a site answers."""
+    """The head of a site's response."""
 
     version: str
     status: int
     phrase: str
     fields: Fields
 
-    def body(self, method: str) -> int:
-        """Bytes of the body that follows in answer to *method*, or CHUNKED, or UNTIL_CLOSE.
+    def body_length(self, method: str) -> int:
+        """Return the bytes of the body that answers *method*, or CHUNKED, or UNTIL_CLOSE (RFC 9112, 6.3).
 
         Raises ``Malformed``.
         """
         if method == "HEAD" or self.status in (204, 304):
             return 0
-        codings = tokens(self.fields, "transfer-encoding")
+        codings = list_members(self.fields, "transfer-encoding")
         if codings:
             if codings != ["chunked"]:
                 raise Malformed("coding")
             return CHUNKED
-        lengths = set(tokens(self.fields, "content-length"))
+        lengths = set(list_members(self.fields, "content-length"))
         if len(lengths) > 1:
             raise Malformed("length")
         return parse_length(lengths.pop()) if lengths else UNTIL_CLOSE
 
     @property
-    def keep(self) -> bool:
-        """Whether another request may follow on this connection."""
-        both = values(self.fields, "transfer-encoding") and values(self.fields, "content-length")
-        return self.version == "HTTP/1.1" and not both and "close" not in tokens(self.fields, "connection")
+    def keep_alive(self) -> bool:
+        """Whether another request may be sent on this connection."""
+        both = get_all(self.fields, "transfer-encoding") and get_all(self.fields, "content-length")
+        closing = "close" in list_members(self.fields, "connection")
+        return self.version == "HTTP/1.1" and not both and not closing
 
-    def forwarded(self, body: int, keep: bool) -> bytes:
-        """The head to send to the client. Only the guard itself speaks under the guard's name."""
-        lines = [f"HTTP/1.1 {self.status} {self.phrase}", *end_to_end(self.fields, *_OURS)]
-        lines.append("Connection: keep-alive" if keep else "Connection: close")
-        return write_head(lines + framing(body, self._told_length()))
+    def encode(self, body_length: int, keep_alive: bool) -> bytes:
+        """Return the head for the client, without the guard's own fields: no site may imitate the guard."""
+        lines = [f"HTTP/1.1 {self.status} {self.phrase}", *end_to_end_lines(self.fields, *_GUARD_FIELDS)]
+        lines.append("Connection: keep-alive" if keep_alive else "Connection: close")
+        return encode_head(lines + framing_lines(body_length, self._declared_length()))
 
-    def _told_length(self) -> str:
-        # HEAD and 304 tell the length of a body that does not follow.
-        lengths = set(tokens(self.fields, "content-length"))
+    def _declared_length(self) -> str:
+        # HEAD and 304 declare the length of a body that does not follow.
+        lengths = set(list_members(self.fields, "content-length"))
         return lengths.pop() if len(lengths) == 1 and self.status != 204 else ""
 
 
 def parse_response(head: bytes) -> Response:
-    """The response that *head* holds; sloppy line ends, folds and spaces are made good.
-
-    Raises ``Malformed``.
-    """
+    """Parse *head*; wrong line ends, folded fields and extra spaces are tolerated. Raises ``Malformed``."""
     text = re.sub(r"\r?\n[ \t]+", " ", head.decode("latin-1").rstrip("\r\n"))
     first, *lines = re.split(r"[ \t]*\r?\n", text)
-    found = _STATUS_LINE.fullmatch(first)
-    if not found or len(lines) > 256:
+    status_line = _STATUS_LINE.fullmatch(first)
+    if not status_line or len(lines) > 256:
         raise Malformed("status-line")
-    version, status, phrase = found.groups()
-    return Response(
-        version, int(status), phrase or "", [parse_field(_SPACED.sub(r"\1:", text)) for text in lines]
-    )
+    version, status, phrase = status_line.groups()
+    fields = [parse_field(_SPACE_BEFORE_COLON.sub(r"\1:", line)) for line in lines]
+    return Response(version, int(status), phrase or "", fields)
 
 
-_OURS = (REFUSAL_FIELD.lower(), FAILURE_FIELD.lower())
+_GUARD_FIELDS = (REFUSAL_FIELD.lower(), FAILURE_FIELD.lower())
 _STATUS_LINE = re.compile(r"(HTTP/1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?", re.ASCII)
-_SPACED = re.compile(r"^([^\s:]+)[ \t]+:")
+_SPACE_BEFORE_COLON = re.compile(r"^([^\s:]+)[ \t]+:")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from io import FileIO
+from pathlib import Path
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError
 
+from reelhaul.backoff import exponential_delay
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import Pace
-from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, Remote, Version
-from reelhaul_fetcher.ytdlp.download.writeback import Writeback
+from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, Remote, RemoteFileChanged, Version
+from reelhaul_runtime.errors import ReelhaulError
 
 #: Told of the bytes here, and of all that there are where that is known; what it raises is the end.
 Hear = Callable[[int, int | None], None]
@@ -203,7 +207,7 @@ def _pause(tries: int, error: RequestError) -> float:
     """Seconds to wait after *tries* failures, the last of them *error*."""
     asked = error.response.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
     least = float(asked) if asked.isdecimal() else 0.0
-    return min(max(0.1 * 2.0**tries, least), _LONGEST_PAUSE)
+    return min(max(exponential_delay(tries, 0.1, _LONGEST_PAUSE), least), _LONGEST_PAUSE)
 
 
 def _fitting(block: int, seconds: float) -> int:
@@ -211,3 +215,67 @@ def _fitting(block: int, seconds: float) -> int:
     if seconds < _QUICK:
         return min(2 * block, _LARGEST_BLOCK)
     return max(block // 2, _SMALLEST_BLOCK) if seconds > _LONG else block
+
+
+_WRITE = 2
+_EVERY = 16 * 1024 * 1024
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+
+
+class Writeback:
+    """Begins to write out a file each time that so many bytes were put into it. Waits for nothing."""
+
+    def __init__(self, file: int) -> None:
+        self._file, self._put = file, 0
+
+    def put(self, count: int) -> None:
+        """*count* bytes more. A count lost between threads does no harm."""
+        self._put += count
+        if self._put >= _EVERY and _sync_file_range is not None:
+            self._put = 0
+            # From the first byte to the last, whatever of it is not on its way yet.
+            _sync_file_range(self._file, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)
+
+
+# Side by side, alone, and without asking for parts at all.
+_STARTS = 3
+
+
+class FileDownload:
+    """The file at *path*, fetched over at most *most* connections, telling *hear*."""
+
+    def __init__(self, path: Path, most: int, hear: Hear) -> None:
+        self.path = path
+        self._most, self._hear = most, hear
+        self._spans: RangeAllocator | None = None
+        self._version = Version()
+
+    def receive(self, remote: Remote) -> None:
+        """Fetch all of it, or the rest of it from a fresh URL after a failure.
+
+        Raises RequestError, OSError, what *hear* raises, VERIFICATION_FAILED for a file that never stays.
+        """
+        for start in range(_STARTS):
+            if start == _STARTS - 1:
+                remote.forget_ranges()
+            try:
+                return self._received(remote, self._most if start == 0 else 1)
+            except RemoteFileChanged:
+                self.forget()
+        text = "the file changed each time that it was fetched"
+        raise ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "version"})
+
+    def forget(self) -> None:
+        """Begin anew at the next ``receive``."""
+        self._spans, self._version = None, Version()
+
+    def _received(self, remote: Remote, most: int) -> None:
+        if self._spans is None:
+            # Not the old one emptied: who still writes into that must not reach the new one.
+            self.path.unlink(missing_ok=True)
+        file = FileIO(self.path, "x+" if self._spans is None else "r+")
+        crew = ParallelDownload(remote, file, self._spans or RangeAllocator(), self._version, self._hear)
+        try:
+            crew.work(most)
+        finally:
+            self._spans, self._version = (crew.spans if crew.resumable else None), crew.version

@@ -12,11 +12,11 @@ from yt_dlp.networking.exceptions import RequestError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.ytdlp.extraction import Source
 from reelhaul_fetcher.ytdlp.live import stream as takes
 from reelhaul_fetcher.ytdlp.live.stream import LiveStreamRecorder, Reason
-from reelhaul_fetcher.ytdlp.source import Source
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -50,7 +50,7 @@ def on_air(source: Source, part: str) -> bool:
 def record(
     source: Source,
     parts: list[str],
-    order: FetchOrder,
+    order: FetchRequest,
     gauge: ProgressTracker,
     enough: Callable[[], Reason.ValueType],
 ) -> Recording:
@@ -58,7 +58,7 @@ def record(
 
     Raises FORMAT_UNAVAILABLE for what cannot be recorded, MEDIA_TOO_LARGE.
     """
-    gauge.plan(dict.fromkeys(parts), None)
+    gauge.set_plan(dict.fromkeys(parts), None)
     files = [order.folder / f"stream{number}.ts" for number in range(len(parts))]
     running = [
         LiveStreamRecorder(

@@ -10,11 +10,12 @@ from typing import Any, BinaryIO, TypeVar
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 
+from reelhaul.backoff import LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model import playlists
-from reelhaul_fetcher.model.engine_requests import FetchOrder
-from reelhaul_fetcher.model.playlists import Playlist, Segment
+from reelhaul_fetcher.model import hls_playlist
+from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.streams import too_large
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
@@ -46,7 +47,7 @@ class LiveStreamRecorder:
         stream: Info,
         part: str,
         path: Path,
-        order: FetchOrder,
+        order: FetchRequest,
         gauge: ProgressTracker,
         enough: Callable[[], Reason.ValueType],
     ) -> None:
@@ -64,7 +65,7 @@ class LiveStreamRecorder:
 
     def run(self) -> Reason.ValueType:
         """Record; what ended it before its end."""
-        limit, patience = self._order.record_seconds, self._order.patience_seconds
+        limit, patience = self._order.record_seconds, self._order.record_timeout_seconds
         give_up = time.monotonic() + patience if patience else None
         with self._path.open("wb") as file:
             for segment in self._segments():
@@ -146,7 +147,7 @@ class LiveStreamRecorder:
             return False
         file.write(content)
         self._received += len(content)
-        self._gauge.receive(self._part, self._received)
+        self._gauge.update_part(self._part, self._received)
         if self._order.size_limit and self._gauge.received > self._order.size_limit:
             raise too_large(self._gauge.received, self._order.size_limit)
         return True
@@ -157,10 +158,11 @@ class LiveStreamRecorder:
             try:
                 return step()
             except RequestError as error:
-                if self.seconds and (_gone(error) or self._waited(0.3 * 2**turn)):
+                delay = exponential_delay(turn, 0.3, LONGEST_SECONDS)
+                if self.seconds and (_gone(error) or self._waited(delay)):
                     raise
                 if not self.seconds:
-                    time.sleep(0.3 * 2**turn)
+                    time.sleep(delay)
         return step()
 
 
@@ -168,7 +170,7 @@ def read(downloader: Downloader, stream: Info) -> Playlist:
     """The playlist of *stream* as it is now. Raises RequestError, ValueError."""
     request = Request(stream["url"], headers=stream.get("http_headers") or {})
     text = body(downloader, request, _MAX_PLAYLIST).decode("utf-8", "replace")
-    return playlists.read(text, stream["url"])
+    return hls_playlist.read(text, stream["url"])
 
 
 def _gone(error: RequestError) -> bool:

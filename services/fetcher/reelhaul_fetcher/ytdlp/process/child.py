@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yt_dlp.version
 from google.rpc import status_pb2
+from yt_dlp.networking import Response
 
+from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import inspector_client, subprocess
-from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.media import ffmpeg, inspector_client, verify, warm_decoders
+from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    Order,
-    ProbeOrder,
+    EngineRequest,
+    ExpandRequest,
+    ExtractorListRequest,
+    FetchRequest,
+    ProbeRequest,
     Product,
-    SitesOrder,
 )
-from reelhaul_fetcher.ytdlp import errors, fetch, playlist, probe, sites
-from reelhaul_fetcher.ytdlp.downloader import ResponseLog
+from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
+from reelhaul_fetcher.ytdlp.downloader import (
+    Downloader,
+    ResponseLog,
+    disable_ffmpeg_downloader,
+    options,
+    share_trust,
+)
+from reelhaul_fetcher.ytdlp.info import media_of
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
 
@@ -89,16 +100,16 @@ def run(stream: socket.socket) -> None:
     """Do the order that comes over *stream*; does not return."""
     frame = protocol.read(stream)
     order, access = protocol.order_of(frame), protocol.access_of(frame)
-    access = access.meant_for(order.url, order.cookies)
+    access = access.for_request(order.url, order.cookies)
     line, answers = FetcherChannel(stream), ResponseLog()
     place = FetchContext()
     try:
-        folder = order.folder if isinstance(order, FetchOrder) else Path("/")
-        limit = order.size_limit if isinstance(order, FetchOrder) else 0
+        folder = order.folder if isinstance(order, FetchRequest) else Path("/")
+        limit = order.size_limit if isinstance(order, FetchRequest) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = sandbox.ResourceLimits(limit, order.cpu_seconds, order.memory_bytes)
-        inspector_client.bound(order.memory_bytes)
-        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.line())
+        inspector_client.limit_memory(order.memory_bytes)
+        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.channel())
         end = _done(order, access, line, answers, place)
     except BaseException as error:
         end = _failed(errors.classified(error, answers, order.url, place.extractor))
@@ -107,20 +118,24 @@ def run(stream: socket.socket) -> None:
 
 
 def _done(
-    order: Order, access: Access, line: FetcherChannel, answers: ResponseLog, place: FetchContext
+    order: EngineRequest,
+    access: EngineOptions,
+    line: FetcherChannel,
+    answers: ResponseLog,
+    place: FetchContext,
 ) -> protocol.Frame:
     """*order*, carried out."""
     match order:
-        case FetchOrder():
-            subprocess.set_idle_timeout(order.idle_seconds)
+        case FetchRequest():
+            ffmpeg.set_idle_timeout(order.idle_seconds)
             return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
-        case ProbeOrder():
-            return {"type": "done", "media": protocol.packed(probe.probe(order, access, answers))}
-        case ExpandOrder():
+        case ProbeRequest():
+            return {"type": "done", "media": protocol.packed(extraction.probe(order, access, answers))}
+        case ExpandRequest():
             listed = playlist.expand(order, access, line, answers, place)
             return {"type": "done", "media": protocol.packed(listed.media), "truncated": listed.truncated}
-        case SitesOrder():
-            return {"type": "done", "sites": [protocol.packed(site) for site in sites.known()]}
+        case ExtractorListRequest():
+            return {"type": "done", "sites": [protocol.packed(site) for site in list_extractors()]}
 
 
 class FetchContext:
@@ -131,3 +146,53 @@ class FetchContext:
 
 def _failed(error: ReelhaulError) -> dict[str, Any]:
     return {"type": "failed", "status": protocol.packed(to_status(error))}
+
+
+_PAGE = b"""<html><head><title>warm</title>
+<script type="application/ld+json">{"@context": "https://schema.org", "@type": "VideoObject", "name": "warm",
+"contentUrl": "http://warm.invalid/v.mp4", "duration": "PT1S"}</script></head>
+<body><video src="http://warm.invalid/v.mp4"></video></body></html>"""
+
+#: What children use; named so that importing this module loads them.
+LOADED = (fetch, playlist, ffmpeg, verify)
+
+
+class _Rehearsal(Downloader):
+    """Answers every request from memory."""
+
+    def urlopen(self, req: Any) -> Response:
+        """The one page there is."""
+        url = req if isinstance(req, str) else req.url
+        return Response(io.BytesIO(_PAGE), url, {"Content-Type": "text/html; charset=utf-8"}, status=200)
+
+
+def warm_up() -> str:
+    """Load yt-dlp, all extractors and what a first extraction loads late; returns the engine's version."""
+    disable_ffmpeg_downloader()
+    share_trust()
+    with _Rehearsal(ResponseLog(), options("")) as rehearsal:
+        Downloader.extractors = dict(rehearsal._ies)
+        for extractor in Downloader.extractors.values():
+            # An extractor compiles its URL pattern on the first call.
+            extractor.suitable("")
+        info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
+    media_of(info)
+    warm_decoders.prepare()
+    return f"yt-dlp {yt_dlp.version.__version__}"
+
+
+def list_extractors() -> Iterator[Extractor]:
+    """Yield each extractor that takes http URLs.
+
+    Extractors without a description are left out: other extractors call them, or they only refuse.
+    """
+    for extractor in Downloader.extractors.values():
+        patterns = extractor._VALID_URL or ()
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        takes_http = extractor.IE_NAME == "generic" or any("http" in pattern for pattern in patterns)
+        if takes_http and extractor.IE_DESC is not False:
+            yield Extractor(
+                name=f"extractors/{extractor.IE_NAME}",
+                display_name=extractor.IE_DESC or extractor.IE_NAME,
+                broken=not extractor.working(),
+            )

@@ -84,7 +84,7 @@ class Zygote:
 
             if tastes:
                 # Before the order is read: a taster knows of nothing.
-                inspector_client.begin()
+                inspector_client.start()
             child.run(socket.socket(fileno=descriptor))
         finally:
             # No atexit, no flush of what the parent had buffered.
@@ -149,9 +149,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The fetcher decides when to end; a Ctrl-C in its terminal is its own to hear.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from reelhaul_fetcher.ytdlp.process import preload
+    from reelhaul_fetcher.ytdlp.process import child
 
-    version = preload.warm_up()
+    version = child.warm_up()
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"warm": version}).encode())

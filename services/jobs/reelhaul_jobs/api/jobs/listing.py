@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
-from datetime import datetime
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -17,22 +15,22 @@ from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.service.jobs import JobView, Owner
-from reelhaul_jobs.service.tokens import Place, Tokens
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 from reelhaul_runtime.identity import Caller
+from reelhaul_runtime.page_tokens import PageTokens
 
 # A client takes answers of 4 MiB by default.
 _HEAVIEST = 3_500_000
 
 
-def query_of(request: job_service_pb2.ListJobsRequest, who: Caller, tokens: Tokens, now: datetime) -> Query:
+def query_of(request: job_service_pb2.ListJobsRequest, who: Caller, tokens: PageTokens) -> Query:
     """The page that *request* asks for. FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID."""
     owner, where = reach_of(request.filter, who)
     order, descending = _order_of(request.order_by, owner)
     after = total = None
-    if request.page_token:
-        place = tokens.after(_arguments(request, owner), request.page_token, now)
-        after, total = (place.time, str(uuid.UUID(bytes=place.key))), place.total
+    if position := tokens.read(_arguments(request, owner), request.page_token):
+        time, job_id, total = position
+        after = time, job_id
     return Query(
         tenant=owner,
         limit=fields.page_size(request.page_size),
@@ -63,7 +61,7 @@ def answer_of(
     query: Query,
     page: Page,
     shown: Iterable[JobView],
-    token: tuple[Tokens, datetime],
+    tokens: PageTokens,
 ) -> job_service_pb2.ListJobsResponse:
     """*page*, told as *shown*: fewer jobs than asked where they would be too heavy for one answer."""
     view = request.view or job_service_pb2.JOB_VIEW_BASIC
@@ -75,10 +73,8 @@ def answer_of(
             break
         answer.jobs.append(job)
     if page.more or len(answer.jobs) < len(page.jobs):
-        tokens, now = token
-        time, last = query.order.of(page.jobs[len(answer.jobs) - 1])
-        place = Place(time, uuid.UUID(last).bytes, page.total)
-        answer.next_page_token = tokens.page(_arguments(request, query.tenant), place, now)
+        position = query.order.of(page.jobs[len(answer.jobs) - 1])
+        answer.next_page_token = tokens.create(_arguments(request, query.tenant), *position, page.total)
     return answer
 
 
@@ -110,13 +106,12 @@ def _arguments(request: job_service_pb2.ListJobsRequest, owner: Owner) -> str:
     return repr((owner, request.filter, request.order_by.split()))
 
 
-def below(job_id: str, token: str, tokens: Tokens, now: datetime) -> int | None:
-    """The attempt number that a page of attempts stays under; None for the first page."""
-    if not token:
-        return None
-    return int.from_bytes(tokens.after(f"attempts of {job_id}", token, now).key)
+def below(job_id: str, token: str, tokens: PageTokens) -> int | None:
+    """Return the attempt number that a page of attempts stays under; None for the first page."""
+    position = tokens.read(f"attempts of {job_id}", token)
+    return position[0] if position else None
 
 
-def below_token(job_id: str, last: int, tokens: Tokens, now: datetime) -> str:
-    """The token of the attempts under number *last*."""
-    return tokens.page(f"attempts of {job_id}", Place(now, last.to_bytes(16)), now)
+def below_token(job_id: str, last: int, tokens: PageTokens) -> str:
+    """Return the token of the attempts under number *last*."""
+    return tokens.create(f"attempts of {job_id}", last)

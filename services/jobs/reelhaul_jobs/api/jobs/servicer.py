@@ -20,15 +20,15 @@ from reelhaul_jobs.api.jobs.update_validation import paths_of
 from reelhaul_jobs.api.jobs.updates import update_of
 from reelhaul_jobs.model import ids, wait_reason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs, JobView, Owner
-from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_jobs.service.watch.messages import Message
 from reelhaul_runtime import identity, logs
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.page_tokens import PageTokens
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
@@ -40,7 +40,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         batches: Batches,
         watching: JobStreams,
         following: FilterStreams,
-        tokens: Tokens,
+        page_tokens: PageTokens,
         now: Clock,
         retention: timedelta,
     ) -> None:
@@ -48,7 +48,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._batches = batches
         self._watches = watching
         self._followings = following
-        self._tokens = tokens
+        self._page_tokens = page_tokens
         self._now = now
         self._retention = retention
         self._forms = JobTemplateCache(retention)
@@ -76,11 +76,10 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     async def ListJobs(
         self, request: job_service_pb2.ListJobsRequest, context: object = None
     ) -> job_service_pb2.ListJobsResponse:
-        now = self._now()
-        query = listing.query_of(request, identity.caller(), self._tokens, now)
+        query = listing.query_of(request, identity.caller(), self._page_tokens)
         page = await self._jobs.page(query)
         shown = (self._seen(job) for job in page.jobs)
-        return listing.answer_of(request, query, page, shown, (self._tokens, now))
+        return listing.answer_of(request, query, page, shown, self._page_tokens)
 
     async def SummarizeJobs(
         self, request: job_service_pb2.SummarizeJobsRequest, context: object = None
@@ -194,13 +193,9 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.ListAttemptsRequest, context: object = None
     ) -> job_service_pb2.ListAttemptsResponse:
         job_id, size = fields.job_id(request.parent, "parent"), fields.page_size(request.page_size)
-        below = listing.below(job_id, request.page_token, self._tokens, self._now())
+        below = listing.below(job_id, request.page_token, self._page_tokens)
         found = await self._jobs.attempts(job_id, _owner(), below=below, limit=size + 1)
-        token = (
-            listing.below_token(job_id, found[size - 1].number, self._tokens, self._now())
-            if found[size:]
-            else ""
-        )
+        token = listing.below_token(job_id, found[size - 1].number, self._page_tokens) if found[size:] else ""
         return job_service_pb2.ListAttemptsResponse(
             attempts=[to_jobs.attempt_of(attempt) for attempt in found[:size]], next_page_token=token
         )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.filters.evaluate import holds
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.jobs import Owner

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from reelhaul_jobs.model.job import Event, Job
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.bus import JobBus, Notice
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.tokens import Position, Tokens
 from reelhaul_jobs.service.watch.messages import Message, Snapshot

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.ports.clock import Clock
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.tokens import Position, Tokens

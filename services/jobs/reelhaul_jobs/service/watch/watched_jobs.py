@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from reelhaul_jobs.ports.bus import JobBus
-from reelhaul_jobs.ports.clock import Clock
 from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch import messages

@@ -1,9 +1,10 @@
-"""The first tables: artifacts, the blobs that they mean, uploads on their way."""
+"""Create the tables artifacts, blobs, doomed and uploads."""
 
 import sqlalchemy as sa
 from alembic import op
 
-Moment = sa.BigInteger
+# A UTC time as microseconds since 1970.
+UtcMicroseconds = sa.BigInteger
 
 revision = "0001"
 down_revision = None
@@ -12,21 +13,20 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make them."""
     op.create_table(
         "blobs",
         sa.Column("key", sa.String(length=128), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("crc32c", sa.BigInteger(), nullable=False),
-        sa.Column("create_time", Moment(), nullable=False),
+        sa.Column("create_time", UtcMicroseconds(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_blobs"),
         sa.UniqueConstraint("sha256", name="uq_blobs_sha256"),
     )
     op.create_table(
         "doomed",
         sa.Column("key", sa.String(length=128), nullable=False),
-        sa.Column("doom_time", Moment(), nullable=False),
+        sa.Column("doom_time", UtcMicroseconds(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_doomed"),
     )
     op.create_table(
@@ -37,12 +37,12 @@ def upgrade() -> None:
         sa.Column("total_size", sa.BigInteger(), nullable=False),
         sa.Column("expected_sha256", sa.String(length=64), nullable=False),
         sa.Column("direct", sa.Boolean(), nullable=False),
-        sa.Column("create_time", Moment(), nullable=False),
-        sa.Column("expire_time", Moment(), nullable=False),
+        sa.Column("create_time", UtcMicroseconds(), nullable=False),
+        sa.Column("expire_time", UtcMicroseconds(), nullable=False),
         sa.Column("request_id", sa.String(length=36)),
         sa.Column("request_digest", sa.String(length=64), nullable=False),
         sa.Column("claimed_key", sa.String(length=128), nullable=False),
-        sa.Column("claimed_until", Moment()),
+        sa.Column("claimed_until", UtcMicroseconds()),
         sa.Column("artifact", sa.String(length=36), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_uploads"),
     )
@@ -65,10 +65,10 @@ def upgrade() -> None:
         sa.Column("kind", sa.Integer(), nullable=False),
         sa.Column("language_code", sa.String(length=35), nullable=False),
         sa.Column("labels", sa.JSON(), nullable=False),
-        sa.Column("create_time", Moment(), nullable=False),
-        sa.Column("update_time", Moment(), nullable=False),
-        sa.Column("expire_time", Moment(), nullable=False),
-        sa.Column("verify_time", Moment(), nullable=False),
+        sa.Column("create_time", UtcMicroseconds(), nullable=False),
+        sa.Column("update_time", UtcMicroseconds(), nullable=False),
+        sa.Column("expire_time", UtcMicroseconds(), nullable=False),
+        sa.Column("verify_time", UtcMicroseconds(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["key"], ["blobs.key"], name="fk_artifacts_key"),
         sa.PrimaryKeyConstraint("id", name="pk_artifacts"),

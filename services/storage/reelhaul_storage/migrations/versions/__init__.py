@@ -1,1 +1,1 @@
-"""Revisions of the catalogue."""
+"""Alembic revisions of the catalog; each spells out its own tables."""

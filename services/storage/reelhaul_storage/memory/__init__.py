@@ -1,1 +1,0 @@
-"""The storage service's world in memory: for tests, demos and laptops. Nothing survives the process."""

@@ -1,0 +1,292 @@
+"""Contract of Catalog, run on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from tests.postgresql import fresh_database
+
+from reelhaul.type.v1.media_pb2 import ArtifactInfo
+from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.sql import migrations
+from reelhaul_storage.catalog.store import SqlCatalog
+from reelhaul_storage.digests import Digests
+from reelhaul_storage.errors import BackendUnavailable
+from reelhaul_storage.model import Artifact, NewArtifact, Query, Upload, build_artifact
+from reelhaul_storage.ports import Catalog
+
+NOW = datetime(2030, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Catalog]:
+    if request.param == "sqlite":
+        async with _open(f"sqlite:///{tmp_path}/storage.db") as opened:
+            yield opened
+    else:
+        with fresh_database() as url:
+            async with _open(url) as opened:
+                yield opened
+
+
+@asynccontextmanager
+async def _open(url: str) -> AsyncIterator[Catalog]:
+    await asyncio.to_thread(migrations.migrate_if_behind, url, "reelhaul_storage")
+    async with SqlCatalog.open(url) as opened:
+        yield opened
+
+
+def _id(n: int) -> str:
+    return str(UUID(int=n, version=4))
+
+
+def _content(n: int) -> Digests:
+    return Digests(n, f"{n:064x}", n)
+
+
+def _upload(n: int, **draft: object) -> Upload:
+    fields = {"tenant": "one", "expire_time": NOW + HOUR, "labels": {"k": "ü"}} | draft
+    return Upload(_id(n), NewArtifact(**fields), NOW + timedelta(seconds=n), NOW + 24 * HOUR)
+
+
+async def _finish_artifact(
+    catalog: Catalog, n: int, content: Digests | None = None, **draft: object
+) -> Artifact:
+    """Create and finish artifact *n*, of *content* or of content of its own."""
+    content = content or _content(n)
+    upload = await catalog.add_upload(_upload(n, **draft))
+    key = await catalog.claim_blob(upload.id, content, f"key-{n}", NOW, NOW + HOUR)
+    artifact = build_artifact(upload, content, key, id=_id(1000 + n), now=NOW + timedelta(seconds=n))
+    return await catalog.finish_upload(upload.id, artifact)
+
+
+def _allow(_: Artifact) -> None:
+    """Allow every deletion."""
+
+
+async def test_artifact_round_trip(catalog: Catalog):
+    """An artifact is read back as it was written, to the microsecond."""
+    artifact = await _finish_artifact(
+        catalog,
+        1,
+        job="jobs/1",
+        kind=ArtifactInfo.Kind.VIDEO,
+        epoch=7,
+        language_code="de",
+        file_name="ü.mp4",
+    )
+    assert await catalog.get_artifact(artifact.id) == artifact
+    with pytest.raises(NotFound):
+        await catalog.get_artifact(_id(9))
+
+
+async def test_upload_round_trip(catalog: Catalog):
+    """An upload is read back as it was created, then with its claim, then with its artifact."""
+    upload = await catalog.add_upload(_upload(1))
+    assert await catalog.get_upload(upload.id) == upload
+    assert await catalog.find_unfinished_uploads([upload.id, _id(9)]) == {upload.id}
+    await catalog.extend_upload(upload.id, NOW + 48 * HOUR)
+    key = await catalog.claim_blob(upload.id, _content(5), "key", NOW, NOW + HOUR)
+    claimed = await catalog.get_upload(upload.id)
+    assert (claimed.claimed_key, claimed.claimed_content, claimed.expire_time) == (
+        key,
+        _content(5),
+        NOW + 48 * HOUR,
+    )
+    artifact = await catalog.finish_upload(
+        upload.id, build_artifact(upload, _content(5), key, id=_id(2), now=NOW)
+    )
+    assert (await catalog.get_upload(upload.id)).artifact_id == artifact.id
+    assert await catalog.find_unfinished_uploads([upload.id]) == set()
+    assert await catalog.list_uploads(None, None, 10) == []
+
+
+async def test_request_id(catalog: Catalog):
+    """One tenant's request_id is one upload, also concurrently; another request is rejected."""
+    uploads = [replace(_upload(n), request_id="r", request_digest="d") for n in range(3)]
+    results = await asyncio.gather(*map(catalog.add_upload, uploads))
+    assert len({upload.id for upload in results}) == 1
+    with pytest.raises(ReelhaulError, match="request_id"):
+        await catalog.add_upload(replace(_upload(4), request_id="r", request_digest="other"))
+    of_other_tenant = replace(_upload(5, tenant="two"), request_id="r", request_digest="d")
+    assert (await catalog.add_upload(of_other_tenant)).id == of_other_tenant.id
+    assert (await catalog.add_upload(_upload(6))).id != (await catalog.add_upload(_upload(7))).id
+
+
+async def test_list_uploads(catalog: Catalog):
+    """Uploads are listed in the order of their creation, after a cursor, of one tenant or all."""
+    for n in (3, 1, 2):
+        await catalog.add_upload(_upload(n, tenant="two" if n == 2 else "one"))
+    first = await catalog.list_uploads(None, None, 2)
+    assert [upload.id for upload in first] == [_id(1), _id(2)]
+    rest = await catalog.list_uploads(None, (first[-1].create_time, first[-1].id), 2)
+    assert [upload.id for upload in rest] == [_id(3)]
+    assert [upload.id for upload in await catalog.list_uploads("two", None, 9)] == [_id(2)]
+
+
+async def test_finish_twice(catalog: Catalog):
+    """Finishing a finished upload returns its artifact."""
+    artifact = await _finish_artifact(catalog, 1)
+    upload = await catalog.get_upload(_id(1))
+    other = build_artifact(upload, _content(1), artifact.key, id=_id(2), now=NOW)
+    assert await catalog.finish_upload(upload.id, other) == artifact
+    assert await catalog.finish_from_stored(upload.id, artifact.content.sha256, lambda *_: other) == artifact
+    with pytest.raises(NotFound):
+        await catalog.finish_upload(_id(9), other)
+
+
+async def test_claim_same_content(catalog: Catalog):
+    """Concurrent claims of the same content get the same key."""
+    for n in range(4):
+        await catalog.add_upload(_upload(n))
+    claims = [catalog.claim_blob(_id(n), _content(5), f"key-{n}", NOW, NOW + HOUR) for n in range(4)]
+    assert len(set(await asyncio.gather(*claims))) == 1
+
+
+async def test_finish_from_stored(catalog: Catalog):
+    """Content that the tenant stores makes an artifact without bytes; that of another tenant does not."""
+    artifact = await _finish_artifact(catalog, 1)
+    await catalog.add_upload(_upload(2))
+    await catalog.add_upload(_upload(3, tenant="two"))
+    sha256 = artifact.content.sha256
+
+    def make(content: Digests, key: str) -> Artifact:
+        return build_artifact(_upload(2), content, key, id=_id(2), now=NOW)
+
+    stored = await catalog.finish_from_stored(_id(2), sha256, make)
+    assert stored is not None
+    assert (stored.key, stored.content) == (artifact.key, artifact.content)
+    assert await catalog.finish_from_stored(_id(3), sha256, make) is None
+
+
+async def test_doomed_with_last_reference(catalog: Catalog):
+    """A blob is doomed when its last artifact is deleted, not before."""
+    one = await _finish_artifact(catalog, 1, _content(5))
+    two = await _finish_artifact(catalog, 2, _content(5))
+    await catalog.delete_artifacts([one.id], _allow, NOW)
+    assert await catalog.list_doomed_keys(10) == []
+    await catalog.delete_artifacts([two.id], _allow, NOW)
+    assert await catalog.list_doomed_keys(10) == [one.key]
+    assert await catalog.find_known_keys([one.key, "other"]) == {one.key}
+    await catalog.delete_doomed_keys([one.key])
+    assert await catalog.list_doomed_keys(10) == []
+    assert await catalog.find_known_keys([one.key]) == set()
+
+
+async def test_claim_prevents_doom(catalog: Catalog):
+    """A claim keeps a blob from being doomed until it lapses; then its writer gets an error."""
+    artifact = await _finish_artifact(catalog, 1, _content(5))
+    await catalog.add_upload(_upload(2))
+    key = await catalog.claim_blob(_id(2), _content(5), "other", NOW, NOW + HOUR)
+    assert key == artifact.key
+    await catalog.delete_artifacts([artifact.id], _allow, NOW)
+    await catalog.doom_unused_blobs(NOW + HOUR, NOW, 10)
+    assert await catalog.list_doomed_keys(10) == []
+    later = NOW + 2 * HOUR
+    await catalog.doom_unused_blobs(later, later, 10)
+    assert await catalog.list_doomed_keys(10) == [key]
+    with pytest.raises(BackendUnavailable):
+        await catalog.finish_upload(_id(2), build_artifact(_upload(2), _content(5), key, id=_id(3), now=NOW))
+    assert await catalog.claim_blob(_id(2), _content(5), "other-key", later, later + HOUR) == "other-key"
+
+
+async def test_delete_all_or_none(catalog: Catalog):
+    """If one artifact is missing or the check raises for one, none is deleted."""
+    one, two = await _finish_artifact(catalog, 1), await _finish_artifact(catalog, 2)
+    with pytest.raises(NotFound) as failure:
+        await catalog.delete_artifacts([one.id, _id(9), two.id], _allow, NOW)
+    assert failure.value.metadata["resource"] == f"artifacts/{_id(9)}"
+
+    def object_to_two(artifact: Artifact) -> None:
+        if artifact.id == two.id:
+            raise ValueError("stays")
+
+    with pytest.raises(ValueError, match="stays"):
+        await catalog.delete_artifacts([one.id, two.id], object_to_two, NOW)
+    assert await catalog.get_artifact(one.id) == one
+    await catalog.delete_artifacts([one.id, two.id, one.id], _allow, NOW)
+    assert sorted(await catalog.list_doomed_keys(10)) == [one.key, two.key]
+
+
+async def test_concurrent_updates(catalog: Catalog):
+    """Concurrent changes all take effect; one that raises changes nothing."""
+    artifact = await _finish_artifact(catalog, 1)
+
+    def increment(artifact: Artifact) -> Artifact:
+        return replace(artifact, revision=artifact.revision + 1)
+
+    await asyncio.gather(*(catalog.update_artifact(artifact.id, increment) for _ in range(8)))
+    assert (await catalog.get_artifact(artifact.id)).revision == 9
+
+    def fail(artifact: Artifact) -> Artifact:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await catalog.update_artifact(artifact.id, fail)
+    with pytest.raises(NotFound):
+        await catalog.update_artifact(_id(9), increment)
+
+
+async def test_expiry(catalog: Catalog):
+    """Expired artifacts are deleted in batches; others stay."""
+    old = [await _finish_artifact(catalog, n, expire_time=NOW) for n in (1, 2, 3)]
+    young = await _finish_artifact(catalog, 4)
+    assert [await catalog.delete_expired_artifacts(NOW, 2) for _ in range(3)] == [2, 1, 0]
+    assert sorted(await catalog.list_doomed_keys(10)) == sorted(artifact.key for artifact in old)
+    assert await catalog.get_artifact(young.id) == young
+    assert await catalog.list_expired_uploads(NOW, 10) == []
+    expired = await catalog.list_expired_uploads(NOW + 24 * HOUR, 10)
+    await catalog.delete_uploads(expired)
+    assert await catalog.list_expired_uploads(NOW + 24 * HOUR, 10) == []
+
+
+async def test_find_by_sha256(catalog: Catalog):
+    """A tenant's unexpired artifacts are found by digest."""
+    artifact = await _finish_artifact(catalog, 1)
+    await _finish_artifact(catalog, 2, tenant="two")
+    await _finish_artifact(catalog, 3, expire_time=NOW)
+    digests = [_content(n).sha256 for n in (1, 2, 3, 4)]
+    assert await catalog.find_by_sha256("one", digests, NOW) == {artifact.content.sha256: artifact.id}
+
+
+@pytest.mark.parametrize("order", ["create_time", "expire_time", "size"])
+@pytest.mark.parametrize("descending", [True, False])
+async def test_list_artifacts(catalog: Catalog, order: str, descending: bool):
+    """In any order, pages contain each artifact once; equal values are ordered by id."""
+    for n in range(1, 6):
+        await _finish_artifact(
+            catalog, n, Digests(7, f"{n:064x}", 0), tenant="two" if n == 5 else "one", epoch=n % 2
+        )
+    query = Query(limit=3, tenant="one", order=order, descending=descending)
+    first = await catalog.list_artifacts(query)
+    second = await catalog.list_artifacts(replace(query, after=query.cursor(first[-1])))
+    ids = [artifact.id for artifact in (*first, *second)]
+    assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
+    odd = await catalog.list_artifacts(replace(query, equal=(("epoch", 1),)))
+    assert {artifact.id for artifact in odd} == {_id(1001), _id(1003)}
+    assert len(await catalog.list_artifacts(Query(limit=9))) == 5
+
+
+async def test_migrations_match_tables(tmp_path: Path):
+    """The migrations create exactly the tables that the catalog describes."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from sqlalchemy import create_engine
+
+    from reelhaul_storage.catalog.tables import metadata
+
+    url = f"sqlite:///{tmp_path}/storage.db"
+    await asyncio.to_thread(migrations.migrate, url, "reelhaul_storage")
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()

@@ -1,0 +1,95 @@
+"""Real stores of the jobs service for tests, on SQLite and PostgreSQL, and jobs to put into them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from tests.postgresql import migrated_database
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model import leases, queue_transitions
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.ports.jobs import IdempotencyKey
+from reelhaul_jobs.store.jobs import SqlJobStore
+from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.schedules import SqlScheduleStore
+from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_runtime.sql import migrations
+from reelhaul_runtime.sql.database import Database
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LEASE = timedelta(seconds=30)
+
+
+class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
+    """All stores of one database: jobs, queue and state events in one, schedules beside them."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.schedules = SqlScheduleStore(database)
+
+
+@asynccontextmanager
+async def open_store(url: str) -> AsyncIterator[SqlStore]:
+    """Open the stores of the database at *url*, which has the schema of this build."""
+    async with Database.open(url) as database:
+        yield SqlStore(database)
+
+
+@asynccontextmanager
+async def sqlite_store(folder: Path) -> AsyncIterator[SqlStore]:
+    """Open the stores of a new SQLite database in *folder*."""
+    path = folder / "jobs.db"
+    shutil.copy(_sqlite_template(), path)
+    async with open_store(f"sqlite:///{path}") as store:
+        yield store
+
+
+@asynccontextmanager
+async def postgresql_store() -> AsyncIterator[SqlStore]:
+    """Open the stores of a new PostgreSQL database."""
+    with migrated_database("reelhaul_jobs") as url:
+        async with open_store(url) as store:
+            yield store
+
+
+@cache
+def _sqlite_template() -> Path:
+    """Migrate one file per process: to copy it takes a millisecond, to migrate a new one half a second."""
+    path = Path(tempfile.mkdtemp(prefix="reelhaul-test-")) / "template.db"
+    migrations.migrate(f"sqlite:///{path}", "reelhaul_jobs")
+    return path
+
+
+def job(number: int, **fields: object) -> Job:
+    """Return a job that was created *number* seconds after NOW."""
+    create_time = NOW + timedelta(seconds=number)
+    defaults = Job(
+        id=f"00000000-0000-7000-8000-{number:012d}",
+        tenant="acme",
+        url="https://videos.example/watch?v=1",
+        format=media_pb2.FormatSpec(max_height=720),
+        labels={"album": "Ünïcode"},
+        create_time=create_time,
+        update_time=create_time,
+    )
+    return queue_transitions.admitted(replace(defaults, **fields))  # type: ignore[arg-type]
+
+
+def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> leases.Claim:
+    """Return a worker's claim of an attempt."""
+    return leases.Claim(
+        attempt=attempt, worker=worker, request_id=request_id, engine_version="yt-dlp 1", lease=LEASE
+    )
+
+
+def request(number: int = 1, digest: bytes = b"d") -> IdempotencyKey:
+    """Return the idempotency key of a CreateJob call."""
+    return IdempotencyKey("acme", "CreateJob", f"request-{number}", digest, NOW)

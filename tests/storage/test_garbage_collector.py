@@ -1,0 +1,255 @@
+"""Garbage collector: expired and orphaned data is deleted, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.conftest import running_process
+from tests.storage.conftest import (
+    SERVICE,
+    Clock,
+    StartStorage,
+    checksums,
+    random_bytes,
+    wait_until,
+    write_requests,
+)
+
+from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul.storage.v1 import storage_service_pb2_grpc
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime import broker
+from reelhaul_runtime.identity import Caller, set_caller
+from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.sql import migrations
+from reelhaul_storage.catalog.store import SqlCatalog
+from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.model import Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
+from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.garbage_collector import GarbageCollector
+from reelhaul_storage.service.uploads import Uploads
+
+
+class CrashingCatalog(SqlCatalog):
+    """A catalog that can crash right before it commits an artifact."""
+
+    crashes = False
+
+    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
+        if self.crashes:
+            raise RuntimeError("crash")
+        return await super().finish_upload(upload, artifact)
+
+
+class Services:
+    """The objects of the storage service, called step by step."""
+
+    def __init__(self, catalog: CrashingCatalog, blobs: DiskBlobStore) -> None:
+        self.clock = Clock()
+        self.catalog, self.blobs = catalog, blobs
+        self.garbage_collector = GarbageCollector(catalog, blobs, self.clock)
+        self.uploads = Uploads(catalog, blobs, self.clock, max_bytes=1 << 30)
+        self.artifacts = Artifacts(catalog, blobs, self.garbage_collector, self.clock)
+
+    async def create_upload(self) -> str:
+        now = self.clock()
+        upload = Upload("", NewArtifact(tenant="one", expire_time=now + timedelta(days=1)), now, now)
+        return (await self.uploads.create(upload)).upload.id
+
+    async def write(self, upload: str, content: bytes) -> None:
+        async def chunks() -> AsyncIterator[Chunk]:
+            yield Chunk(0, content)
+
+        await self.uploads.write(upload, chunks())
+
+    async def read(self, artifact: Artifact) -> bytes:
+        _, pieces = await self.artifacts.read(artifact.id)
+        return b"".join([piece async for piece in pieces])
+
+
+@asynccontextmanager
+async def _open_services(folder: Path) -> AsyncIterator[Services]:
+    url = f"sqlite:///{folder}/storage.db"
+    migrations.migrate_if_behind(url, "reelhaul_storage")
+    disk = DiskBlobStore.open(folder / "artifacts", adopt_from=folder / "work")
+    async with CrashingCatalog.open(url) as catalog, disk as blobs:
+        yield Services(catalog, blobs)
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    set_caller(Caller("suite", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True))
+    async with _open_services(tmp_path) as services:
+        yield services
+
+
+def _expected(content: bytes) -> ExpectedChecksums:
+    return ExpectedChecksums(checksums(content).sha256.hex())
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in (folder / "artifacts").rglob("*") if path.is_file() and path.name[0] != "."]
+
+
+async def _crash_before_commit(services: Services, content: bytes) -> str:
+    """Write *content* and crash right before its artifact is committed; return the upload."""
+    upload = await services.create_upload()
+    await services.write(upload, content)
+    services.catalog.crashes = True
+    with pytest.raises(RuntimeError, match="crash"):
+        await services.uploads.finish(upload, _expected(content))
+    services.catalog.crashes = False
+    return upload
+
+
+async def test_crash_between_rename_and_commit(services: Services, tmp_path: Path):
+    """After a crash the blob exists without an artifact; finishing again needs no bytes."""
+    upload = await _crash_before_commit(services, b"video")
+    assert len(_files(tmp_path)) == 1
+    assert await services.catalog.find_by_sha256("one", [_expected(b"video").sha256], services.clock()) == {}
+    async with _open_services(tmp_path) as restarted:
+        artifact = await restarted.uploads.finish(upload, _expected(b"video"))
+        assert await restarted.read(artifact) == b"video"
+
+
+async def test_crash_and_never_finished(services: Services, tmp_path: Path):
+    """A blob whose writer crashed and never finishes is deleted, but not before an hour has passed."""
+    await _crash_before_commit(services, b"video")
+    await services.garbage_collector.delete_expired()
+    await services.garbage_collector.delete_orphans()
+    assert len(_files(tmp_path)) == 1
+    services.clock.offset = timedelta(hours=2)
+    await services.garbage_collector.delete_expired()
+    assert _files(tmp_path) == []
+
+
+async def test_finish_after_collection(services: Services, tmp_path: Path):
+    """A writer whose blob was collected must write again; no artifact without bytes is made."""
+    upload = await _crash_before_commit(services, b"video")
+    services.clock.offset = timedelta(hours=2)
+    await services.garbage_collector.delete_expired()
+    with pytest.raises((OffsetConflict, BackendUnavailable)):
+        await services.uploads.finish(upload, _expected(b"video"))
+    await services.write(upload, b"video")
+    assert await services.read(await services.uploads.finish(upload, _expected(b"video"))) == b"video"
+
+
+async def test_delete_while_claimed(services: Services, tmp_path: Path):
+    """Deleting the last artifact keeps bytes that another writer of the same content has just claimed."""
+    first = await services.create_upload()
+    await services.write(first, b"same")
+    artifact = await services.uploads.finish(first, _expected(b"same"))
+    second = await _crash_before_commit(services, b"same")
+    await services.artifacts.delete([artifact.id])
+    assert len(_files(tmp_path)) == 1
+    assert await services.read(await services.uploads.finish(second, _expected(b"same"))) == b"same"
+
+
+async def test_late_blob_deletion(services: Services, tmp_path: Path):
+    """A late deletion does not affect a new blob with the same digest."""
+    first = await services.create_upload()
+    await services.write(first, b"same")
+    artifact = await services.uploads.finish(first, _expected(b"same"))
+    await services.catalog.delete_artifacts([artifact.id], lambda _: None, services.clock())
+    doomed = await services.catalog.list_doomed_keys(10)
+    second = await services.create_upload()
+    await services.write(second, b"same")
+    artifact = await services.uploads.finish(second, _expected(b"same"))
+    for key in doomed:
+        await services.blobs.delete(key)
+    assert await services.read(artifact) == b"same"
+
+
+async def test_expired_artifacts_and_uploads(services: Services, tmp_path: Path):
+    """Expired artifacts are deleted, and uploads 24 h after their last write."""
+    finished, unfinished = await services.create_upload(), await services.create_upload()
+    await services.write(finished, b"video")
+    await services.uploads.finish(finished, _expected(b"video"))
+    await services.write(unfinished, b"half")
+    await services.garbage_collector.delete_expired()
+    assert len(_files(tmp_path)) == 2
+    services.clock.offset = timedelta(hours=25)
+    await services.garbage_collector.delete_expired()
+    assert _files(tmp_path) == []
+    assert await services.catalog.list_uploads(None, None, 10) == []
+
+
+async def test_orphaned_files(services: Services, tmp_path: Path):
+    """Files that the catalog does not know are deleted after an hour; known and recent ones stay."""
+    upload = await services.create_upload()
+    await services.write(upload, b"video")
+    artifact = await services.uploads.finish(upload, _expected(b"video"))
+    old = [
+        tmp_path / "artifacts" / "staging" / "lost",
+        tmp_path / "artifacts" / "blobs" / "ab" / "cd" / "lost",
+    ]
+    fresh = tmp_path / "artifacts" / "staging" / "fresh"
+    for path in (*old, fresh):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    for path in (*old, tmp_path / "artifacts" / "blobs" / artifact.key):
+        os.utime(path, (time.time() - 7200,) * 2)
+    await services.garbage_collector.delete_orphans()
+    assert [path.exists() for path in (*old, fresh)] == [False, False, True]
+    assert await services.read(artifact) == b"video"
+
+
+async def test_runs_in_background(start_storage: StartStorage):
+    """The running service collects garbage by itself."""
+    async with start_storage(storage_sweep_seconds=0.05) as storage:
+        await storage.write_artifact(b"x", ttl={"seconds": 60})
+        assert len(storage.blob_files()) == 1
+        storage.clock.offset = timedelta(seconds=61)
+        await wait_until(lambda: storage.blob_files() == [])
+
+
+async def test_kill_under_load(tmp_path: Path):
+    """After kill -9 under load, every artifact that a response named can be read."""
+    contents: dict[str, bytes] = {}
+
+    async def write_forever(stub: storage_service_pb2_grpc.StorageServiceAsyncStub) -> None:
+        while True:
+            content = random_bytes(300_000)
+            response = await stub.WriteArtifact(write_requests(content, artifact={}))
+            contents[response.artifact.name] = content
+
+    async with _storage_process(tmp_path) as (pid, stub):
+        writers = [asyncio.ensure_future(write_forever(stub)) for _ in range(4)]
+        await wait_until(lambda: len(contents) > 20)
+        os.kill(pid, 9)
+        outcomes = await asyncio.gather(*writers, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {grpc.aio.AioRpcError}
+    async with _storage_process(tmp_path) as (_, stub):
+        for name, content in contents.items():
+            responses = stub.ReadArtifact(pb.ReadArtifactRequest(name=name))
+            assert b"".join([response.content async for response in responses]) == content
+
+
+@asynccontextmanager
+async def _storage_process(
+    folder: Path,
+) -> AsyncIterator[tuple[int, storage_service_pb2_grpc.StorageServiceAsyncStub]]:
+    port = broker.free_port()
+    program = "import asyncio; from reelhaul_storage.app import service\n"
+    program += (
+        "async def main():\n  async with service.running(): await asyncio.Event().wait()\nasyncio.run(main())"
+    )
+    environment = os.environ | {
+        "REELHAUL_DATA_DIR": str(folder),
+        "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{port}",
+        "REELHAUL_STORAGE_RESERVE_BYTES": "0",
+    }
+    with running_process([sys.executable, "-c", program], env=environment) as process:
+        await broker.listening(port, 20)
+        async with channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
+            yield process.pid, storage_service_pb2_grpc.StorageServiceStub(opened)
