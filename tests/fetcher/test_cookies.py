@@ -16,13 +16,13 @@ from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_fetcher.api.convert import question_of
+from reelhaul_fetcher.api.convert import to_probe_query
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
-from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest, ProbeRequest
 from reelhaul_fetcher.service.cookie_login import SiteCookies
-from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -148,10 +148,10 @@ def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
     folder.add("ours", kept, [])
     sign_in = SiteCookies(folder)
     if not expired:
-        assert sign_in.text("ours", "acme", URL) == kept
+        assert sign_in.get_text("ours", "acme", URL) == kept
         return
     with pytest.raises(ReelhaulError) as failure:
-        sign_in.text("ours", "acme", URL)
+        sign_in.get_text("ours", "acme", URL)
     assert reason(failure) == "COOKIES_EXPIRED"
     assert failure.value.metadata == {"cookies": "ours", "host": "www.example.com"}
     assert [kept.refused for kept in folder.list()] == ["expired"]
@@ -181,7 +181,7 @@ async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
     folder.add("ours", text(LONG), ["local"])
     house = await worked(tmp_path, folder, "ours")
     (order,) = house.engine.requests
-    assert isinstance(order, FetchOrder)
+    assert isinstance(order, FetchRequest)
     assert order.cookies == text(LONG)
     assert VALUE not in repr(order)
     assert house.outcome.HasField("succeeded")
@@ -198,7 +198,7 @@ async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolde
 async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
     """A worker that has done a job with those *cookies*."""
     house = House(tmp_path / "work")
-    house.worker._bench.fetching.signing = SiteCookies(folder)
+    house.worker._bench.downloader.site_cookies = SiteCookies(folder)
     house.leases.specs[JOB].format.cookies = cookies
     async with house.working():
         house.give()
@@ -210,13 +210,16 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
     """An answer that cookies opened is kept for those who have the same ones only."""
     folder.add("ours", text(LONG), ["local"])
     engine = FakeEngine()
-    probing = Probing(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
-    await probing.ask(Question(URL, cookies="ours", tenant="local"))
+    probing = ProbeCache(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
+    await probing.probe(ProbeQuery(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
-        await probing.ask(Question(URL, cookies="ours", tenant="other"))
+        await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
-    await probing.ask(Question(URL))
-    assert [isinstance(order, ProbeOrder) and order.cookies for order in engine.requests] == [text(LONG), ""]
+    await probing.probe(ProbeQuery(URL))
+    assert [isinstance(order, ProbeRequest) and order.cookies for order in engine.requests] == [
+        text(LONG),
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("suite", "tenant"), [(True, "acme"), (False, "theirs")])
@@ -225,8 +228,8 @@ def test_whose_probe_it_is(suite: bool, tenant: str) -> None:
     level = PermissionLevel.PERMISSION_LEVEL_READ_ONLY
     identity.set_caller(identity.Caller("theirs", level, suite=suite))
     asked = ProbeMediaRequest(url=URL, tenant="acme", format=FormatSpec(cookies="ours"))
-    assert question_of(asked).tenant == tenant
-    assert question_of(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
+    assert to_probe_query(asked).tenant == tenant
+    assert to_probe_query(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -263,4 +266,4 @@ def test_time_passes(folder: CookieFolder) -> None:
     folder.add("ours", text(LONG), [])
     later = datetime.fromtimestamp(LONG, UTC) + timedelta(seconds=1)
     with pytest.raises(ReelhaulError):
-        SiteCookies(folder, lambda: later).text("ours", "acme", URL)
+        SiteCookies(folder, lambda: later).get_text("ours", "acme", URL)

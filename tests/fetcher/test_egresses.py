@@ -26,7 +26,7 @@ from reelhaul_fetcher.model.egresses import Egresses, egress_name
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
-from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_fetcher.service.worker import WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
@@ -198,7 +198,7 @@ async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: 
     presence = WorkerHeartbeat("w", lambda: 3, room, egresses, clock)
     assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
     egresses.add_bytes("a", 10)
-    saying = asyncio.create_task(presence.say(queue))
+    saying = asyncio.create_task(presence.run(queue))
     said = await asyncio.wait_for(queue.worker_notices.get(), 5)
     assert (said.shortage, said.until.ToDatetime(UTC)) == (
         WorkerNotice.EGRESS,
@@ -214,11 +214,11 @@ async def test_probes_go_another_way(clock: Clock) -> None:
     """A probe that meets a bot check makes the next one go out by another egress."""
     engine, guard = FakeEngine(), FakeGuard()
     engine.failure = BLOCKED
-    probing = Probing(engine, guard, clock, egresses=Egresses(("a", "b"), now=clock))
+    probing = ProbeCache(engine, guard, clock, egresses=Egresses(("a", "b"), now=clock))
     with pytest.raises(ReelhaulError):
-        await probing.ask(Question("https://www.a.example/1"))
+        await probing.probe(ProbeQuery("https://www.a.example/1"))
     engine.failure = None
-    await probing.ask(Question("https://a.example/2"))
+    await probing.probe(ProbeQuery("https://a.example/2"))
     assert guard.egresses == ["a", "b"]
 
 

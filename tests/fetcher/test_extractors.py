@@ -17,7 +17,7 @@ from reelhaul.fetcher.v1.fetcher_service_pb2 import GetExtractorRequest, ListExt
 from reelhaul.fetcher.v1.fetcher_service_pb2_grpc import FetcherServiceStub
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.app import running
-from reelhaul_fetcher.service.sites import Page, Sites
+from reelhaul_fetcher.service.extractors import ExtractorCatalog, ExtractorQuery
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.rpc.channels import channel, error_of
@@ -29,8 +29,8 @@ async def test_sites_are_listed_once() -> None:
     """Who asks at the same time waits for one listing; the next one finds it there."""
     engine = FakeEngine()
     engine.extractors = [Extractor(name=f"extractors/{name}") for name in ("b", "A", "c")]
-    sites = Sites(engine)
-    pages = await asyncio.gather(*(sites.page(Page(2)) for _ in range(5)))
+    sites = ExtractorCatalog(engine)
+    pages = await asyncio.gather(*(sites.list(ExtractorQuery(2)) for _ in range(5)))
     assert {tuple(site.name for site in page) for page in pages} == {
         ("extractors/A", "extractors/b", "extractors/c")
     }

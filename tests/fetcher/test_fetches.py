@@ -25,9 +25,9 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.api.fetcher import FetcherServicer
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
-from reelhaul_fetcher.service.fetches import Fetches
-from reelhaul_fetcher.service.probe_cache import Probing
-from reelhaul_fetcher.service.sites import Sites
+from reelhaul_fetcher.service.extractors import ExtractorCatalog
+from reelhaul_fetcher.service.fetches import FetchRegistry
+from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
@@ -79,9 +79,11 @@ def asking(url: str = URL, request_id: str = "") -> pb.ExecuteFetchRequest:
 async def house(tmp_path: Path) -> AsyncIterator[Front]:
     """A house with one slot, its worker idle."""
     house = Front(tmp_path)
-    probing = Probing(house.engine, house.guard, lambda: datetime.now(UTC))
+    probing = ProbeCache(house.engine, house.guard, lambda: datetime.now(UTC))
     unqueued = DirectFetches(house.worker, house.bench)
-    servicer = FetcherServicer(probing, Sites(house.engine), unqueued, house.worker, PageTokens("secret"))
+    servicer = FetcherServicer(
+        probing, ExtractorCatalog(house.engine), unqueued, house.worker, PageTokens("secret")
+    )
     served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(house.working())
@@ -215,12 +217,12 @@ async def test_a_job_waits_for_the_slot(house: Front) -> None:
 async def test_short_of_space(house: Front) -> None:
     """On a full disk nothing is begun; one that finds too little while it runs leaves, and says so."""
     house.free = 10
-    await house.room.look()
+    await house.room.measure()
     with pytest.raises(aio.AioRpcError) as refused:
         await house.begun()
     assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
     house.free = 1 << 40
-    await house.room.look()
+    await house.room.measure()
     house.engine.go.clear()
     house.engine.total_bytes = 1 << 41
     fetch = await house.begun()
@@ -351,7 +353,7 @@ async def test_pages(house: Front) -> None:
 
 async def test_a_page_has_its_weight() -> None:
     """A page of what is large has fewer, but none is left out."""
-    fetches = Fetches()
+    fetches = FetchRegistry()
     large = lease_pb2.FetchSpec(url=URL, format=FormatSpec(selector="a" * 400_000))
     names = [fetches.begin(large).name for _ in range(5)]
     token, pages = "", list[list[str]]()
@@ -392,7 +394,7 @@ async def test_draining_with_an_item_in_hand(house: Front, monkeypatch: pytest.M
         looking.set()
         return await asyncio.Future()
 
-    monkeypatch.setattr(house.room, "look", look)
+    monkeypatch.setattr(house.room, "measure", look)
     house.give()
     await looking.wait()
     assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]
@@ -425,7 +427,7 @@ async def test_draining_without_a_listener(house: Front) -> None:
     assert house.outcome.released.reason == type(house.outcome).Released.DRAIN
 
 
-def _ended(fetches: Fetches, number: int, attempt: str = "") -> Sequence[str]:
+def _ended(fetches: FetchRegistry, number: int, attempt: str = "") -> Sequence[str]:
     """Names of that many fetches that were begun and have ended."""
     begun = [fetches.begin(lease_pb2.FetchSpec(url=URL), attempt) for _ in range(number)]
     for fetch in begun:
@@ -436,7 +438,7 @@ def _ended(fetches: Fetches, number: int, attempt: str = "") -> Sequence[str]:
 async def test_ended_ones_are_forgotten() -> None:
     """Ten minutes after its end a fetch is forgotten, sooner where there are many; one that runs, never."""
     now = 0.0
-    fetches = Fetches(lambda: now, most_ended=3)
+    fetches = FetchRegistry(lambda: now, most_ended=3)
     running = fetches.begin(lease_pb2.FetchSpec(url=URL))
     names = _ended(fetches, 4)
     assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:0:-1], running.name]
@@ -450,7 +452,7 @@ async def test_ended_ones_are_forgotten() -> None:
 
 async def test_jobs_crowd_nobody_out() -> None:
     """However many jobs a worker has done, it remembers what was asked of it directly."""
-    fetches = Fetches(most_ended_attempts=2)
+    fetches = FetchRegistry(most_ended_attempts=2)
     (own,) = _ended(fetches, 1)
     names = _ended(fetches, 5, f"{JOB}/attempts/1")
     assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:2:-1], own]
@@ -458,12 +460,12 @@ async def test_jobs_crowd_nobody_out() -> None:
 
 async def test_a_slow_watcher_gets_the_newest() -> None:
     """Whoever is slow is told the newest progress only, and holds nothing meanwhile."""
-    fetches = Fetches()
+    fetches = FetchRegistry()
     fetch = fetches.begin(lease_pb2.FetchSpec(url=URL))
     events = fetch.events()
     assert isinstance(await anext(events), Fetch)
     for number in range(1000):
-        fetch.progressed(Progress(downloaded_bytes=number))
+        fetch.update_progress(Progress(downloaded_bytes=number))
     newest = await anext(events)
     assert isinstance(newest, Progress)
     assert newest.downloaded_bytes == 999

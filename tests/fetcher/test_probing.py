@@ -17,7 +17,7 @@ from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.app import running
-from reelhaul_fetcher.service.probe_cache import Probing, Question
+from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import channel, error_of
@@ -25,33 +25,33 @@ from reelhaul_runtime.rpc.channels import channel, error_of
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Request = fetcher_service_pb2.ProbeMediaRequest
-PAGE = Question("https://example.com/")
+PAGE = ProbeQuery("https://example.com/")
 
 
 async def test_equal_questions_are_one() -> None:
     """Ten who ask at once, one question; later ones take the kept answer, until it is old."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     engine = FakeEngine()
-    probing = Probing(engine, FakeGuard(), lambda: now)
-    answers = await asyncio.gather(*(probing.ask(PAGE) for _ in range(10)))
+    probing = ProbeCache(engine, FakeGuard(), lambda: now)
+    answers = await asyncio.gather(*(probing.probe(PAGE) for _ in range(10)))
     assert {"A video"} == {answer.media.title for answer in answers}
-    await probing.ask(PAGE)
+    await probing.probe(PAGE)
     assert engine.probes == 1
-    await probing.ask(PAGE, fresh=True)
+    await probing.probe(PAGE, fresh=True)
     now += timedelta(minutes=10)
-    await probing.ask(PAGE)
+    await probing.probe(PAGE)
     assert engine.probes == 3
 
 
 async def test_failures_are_not_kept() -> None:
     """A site that failed is asked again; its pass is given back."""
     engine, guard = FakeEngine(), FakeGuard()
-    probing = Probing(engine, guard, lambda: datetime.now(UTC))
+    probing = ProbeCache(engine, guard, lambda: datetime.now(UTC))
     engine.failure = ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
     with pytest.raises(ReelhaulError):
-        await probing.ask(PAGE)
+        await probing.probe(PAGE)
     engine.failure = None
-    assert (await probing.ask(PAGE)).media.title == "A video"
+    assert (await probing.probe(PAGE)).media.title == "A video"
     assert not guard.open_passes
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.api.convert import admitted
+from reelhaul_fetcher.api.convert import check_url
 from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.ytdlp.errors import retry_after
 from reelhaul_runtime.errors import ReelhaulError
@@ -98,6 +98,6 @@ def test_retry_after(header: str, seconds: int | None) -> None:
 def test_urls_that_are_not_admitted(url: str) -> None:
     """Only http and https with a host, no user info, within bounds; a secret is not repeated."""
     with pytest.raises(ReelhaulError) as failure:
-        admitted(url)
+        check_url(url)
     assert failure.value.reason == ErrorReason.URL_INVALID
     assert "secret" not in failure.value.metadata["url"]

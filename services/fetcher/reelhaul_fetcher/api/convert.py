@@ -9,10 +9,10 @@ from datetime import timedelta
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
-from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec
 from reelhaul.work.v1 import lease_pb2
-from reelhaul_fetcher.service.probe_cache import Probe, Question, estimate
-from reelhaul_fetcher.service.sites import Page
+from reelhaul_fetcher.service.extractors import ExtractorQuery
+from reelhaul_fetcher.service.probe_cache import ProbeQuery, ProbeResult
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.page_tokens import PageTokens
@@ -24,7 +24,7 @@ _MAX_GRACE = timedelta(hours=12)
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def work_of(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
+def to_fetch_spec(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
     """What *request* asks to be fetched, every default filled in. Raises as ``Findings.raise_any``."""
     findings, asked = FieldViolations(), Fetch()
     asked.CopyFrom(request.fetch)
@@ -44,7 +44,7 @@ def work_of(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.Fetch
     return lease_pb2.FetchSpec(url=asked.url, format=asked.format, tenant=tenant)
 
 
-def request_id_of(request: fetcher_service_pb2.ExecuteFetchRequest) -> str:
+def check_request_id(request: fetcher_service_pb2.ExecuteFetchRequest) -> str:
     """Its request_id, lower-case or empty. Raises FIELD_INVALID."""
     told = request.request_id.lower()
     if told and not re.fullmatch(_UUID, told):
@@ -52,14 +52,14 @@ def request_id_of(request: fetcher_service_pb2.ExecuteFetchRequest) -> str:
     return told
 
 
-def fetch_name(name: str) -> str:
+def check_fetch_name(name: str) -> str:
     """*name*, if it is one of a fetch. Raises FIELD_INVALID."""
     if not re.fullmatch(f"fetches/{_UUID}", name):
         raise FieldInvalid("name", "must be fetches/ and a lower-case UUID")
     return name
 
 
-def grace_of(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
+def grace_seconds(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
     """Seconds until unfinished work is handed back; None: however long it takes. Raises FIELD_INVALID."""
     if not request.HasField("grace"):
         return None
@@ -73,14 +73,14 @@ _MAX_ENTRIES = 1000
 _DEFAULT_ENTRIES = 50
 
 
-def question_of(request: fetcher_service_pb2.ProbeMediaRequest) -> Question:
+def to_probe_query(request: fetcher_service_pb2.ProbeMediaRequest) -> ProbeQuery:
     """What *request* asks. Raises URL_INVALID, URL_FORBIDDEN, FIELD_INVALID."""
     if not 0 <= request.max_entries <= _MAX_ENTRIES:
         raise FieldInvalid("max_entries", f"must be between 0 and {_MAX_ENTRIES}")
     cookies, who = request.format.cookies, identity.caller()
     tenant = request.tenant if who.suite else who.tenant
-    return Question(
-        admitted(request.url),
+    return ProbeQuery(
+        check_url(request.url),
         request.max_entries or _DEFAULT_ENTRIES,
         request.playlist,
         cookies,
@@ -88,18 +88,14 @@ def question_of(request: fetcher_service_pb2.ProbeMediaRequest) -> Question:
     )
 
 
-def answer_of(
-    probe: Probe, request: fetcher_service_pb2.ProbeMediaRequest
-) -> fetcher_service_pb2.ProbeMediaResponse:
-    """*probe* and what a job would take. Raises FORMAT_UNAVAILABLE."""
-    answer = fetcher_service_pb2.ProbeMediaResponse(
-        media=probe.media, estimate=estimate(probe.media, request.format)
-    )
-    answer.probe_time.FromDatetime(probe.at)
-    return answer
+def to_probe_response(probe: ProbeResult, estimate: Estimate) -> fetcher_service_pb2.ProbeMediaResponse:
+    """Return *probe* and *estimate* as the response of ProbeMedia."""
+    response = fetcher_service_pb2.ProbeMediaResponse(media=probe.media, estimate=estimate)
+    response.probe_time.FromDatetime(probe.time)
+    return response
 
 
-def admitted(url: str) -> str:
+def check_url(url: str) -> str:
     """*url*, if it is one that may be asked for at all. Raises URL_INVALID, URL_FORBIDDEN.
 
     What it leads to, the guard judges.
@@ -113,21 +109,23 @@ def admitted(url: str) -> str:
 _MAX_SEARCH = 100
 
 
-def page_of(request: fetcher_service_pb2.ListExtractorsRequest, page_tokens: PageTokens) -> Page:
+def to_extractor_query(
+    request: fetcher_service_pb2.ListExtractorsRequest, page_tokens: PageTokens
+) -> ExtractorQuery:
     """Which sites *request* asks for. Raises FIELD_INVALID, PAGE_TOKEN_INVALID."""
     if len(request.search) > _MAX_SEARCH:
         raise FieldInvalid("search", f"must be at most {_MAX_SEARCH} characters")
     search = request.search.casefold()
     position = page_tokens.read(f"extractors {search}", request.page_token)
-    return Page(page_size(request.page_size), position[0] if position else "", search)
+    return ExtractorQuery(page_size(request.page_size), position[0] if position else "", search)
 
 
-def sites_answer(
-    page: Page, found: Sequence[Extractor], page_tokens: PageTokens
+def to_extractors_response(
+    page: ExtractorQuery, found: Sequence[Extractor], page_tokens: PageTokens
 ) -> fetcher_service_pb2.ListExtractorsResponse:
     """*found*, which *page* asked for: one more than its size where more follow."""
-    shown = found[: page.size]
-    more = page_tokens.create(f"extractors {page.search}", shown[-1].name) if found[page.size :] else ""
+    shown = found[: page.page_size]
+    more = page_tokens.create(f"extractors {page.search}", shown[-1].name) if found[page.page_size :] else ""
     return fetcher_service_pb2.ListExtractorsResponse(extractors=shown, next_page_token=more)
 
 

@@ -10,11 +10,11 @@ from grpc import aio
 from reelhaul.fetcher.v1 import fetch_pb2, fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul_fetcher.api import convert
-from reelhaul_fetcher.api.convert import page_of, sites_answer
+from reelhaul_fetcher.api.convert import to_extractor_query, to_extractors_response
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
-from reelhaul_fetcher.service.fetches import Tracked
-from reelhaul_fetcher.service.probe_cache import Probing
-from reelhaul_fetcher.service.sites import Sites
+from reelhaul_fetcher.service.extractors import ExtractorCatalog
+from reelhaul_fetcher.service.fetches import TrackedFetch
+from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.page_tokens import PageTokens
 
@@ -26,7 +26,12 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     """All of FetcherService."""
 
     def __init__(
-        self, probing: Probing, sites: Sites, unqueued: DirectFetches, worker: Worker, page_tokens: PageTokens
+        self,
+        probing: ProbeCache,
+        sites: ExtractorCatalog,
+        unqueued: DirectFetches,
+        worker: Worker,
+        page_tokens: PageTokens,
     ) -> None:
         self._probing, self._sites, self._page_tokens = probing, sites, page_tokens
         self._unqueued, self._fetches, self._worker = unqueued, unqueued.fetches, worker
@@ -37,14 +42,15 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         context: Context,
     ) -> fetcher_service_pb2.ProbeMediaResponse:
         """Metadata of a URL, and what a job would take."""
-        probe = await self._probing.ask(convert.question_of(request), fresh=request.bypass_cache)
-        return convert.answer_of(probe, request)
+        probe = await self._probing.probe(convert.to_probe_query(request), fresh=request.bypass_cache)
+        estimate = await self._probing.estimate(probe.media, request.format)
+        return convert.to_probe_response(probe, estimate)
 
     async def ExecuteFetch(
         self, request: fetcher_service_pb2.ExecuteFetchRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.ExecuteFetchResponse]:
         """Begin a fetch, or join it; it does not end with the call."""
-        spec, request_id = convert.work_of(request), convert.request_id_of(request)
+        spec, request_id = convert.to_fetch_spec(request), convert.check_request_id(request)
         fetch = self._unqueued.execute(spec, request_id)
         async for message in _told(fetch, fetcher_service_pb2.ExecuteFetchResponse):
             yield message
@@ -53,7 +59,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.WatchFetchRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.WatchFetchResponse]:
         """Join a fetch."""
-        fetch = self._fetches.get(convert.fetch_name(request.name))
+        fetch = self._fetches.get(convert.check_fetch_name(request.name))
         async for message in _told(fetch, fetcher_service_pb2.WatchFetchResponse):
             yield message
 
@@ -61,7 +67,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.GetFetchRequest, context: Context
     ) -> fetch_pb2.Fetch:
         """One fetch."""
-        return self._fetches.get(convert.fetch_name(request.name)).snapshot()
+        return self._fetches.get(convert.check_fetch_name(request.name)).snapshot()
 
     async def ListFetches(
         self, request: fetcher_service_pb2.ListFetchesRequest, context: Context
@@ -76,13 +82,13 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.CancelFetchRequest, context: Context
     ) -> fetch_pb2.Fetch:
         """Stop a fetch; return when its files are gone."""
-        return await self._unqueued.cancel(convert.fetch_name(request.name))
+        return await self._unqueued.cancel(convert.check_fetch_name(request.name))
 
     async def DrainFetcher(
         self, request: fetcher_service_pb2.DrainFetcherRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.DrainFetcherResponse]:
         """Take no more work; tell what is left of it. It goes on where the caller hangs up."""
-        self._worker.begin_drain(convert.grace_of(request))
+        self._worker.start_drain(convert.grace_seconds(request))
         async for left in self._worker.remaining():
             yield fetcher_service_pb2.DrainFetcherResponse(active_count=left)
 
@@ -92,8 +98,8 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         context: Context,
     ) -> fetcher_service_pb2.ListExtractorsResponse:
         """Sites that the engine reads, by name."""
-        page = page_of(request, self._page_tokens)
-        return sites_answer(page, await self._sites.page(page), self._page_tokens)
+        page = to_extractor_query(request, self._page_tokens)
+        return to_extractors_response(page, await self._sites.list(page), self._page_tokens)
 
     async def GetExtractor(
         self,
@@ -104,7 +110,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         return await self._sites.get(request.name)
 
 
-async def _told(fetch: Tracked, message: type[Told]) -> AsyncIterator[Told]:
+async def _told(fetch: TrackedFetch, message: type[Told]) -> AsyncIterator[Told]:
     """The events of *fetch* as numbered messages."""
     number = 0
     async for event in fetch.events():

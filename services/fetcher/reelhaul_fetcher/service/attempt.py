@@ -20,7 +20,7 @@ from reelhaul_fetcher.ports import Delivery, Leases, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader
-from reelhaul_fetcher.service.fetches import Fetches, Tracked
+from reelhaul_fetcher.service.fetches import FetchRegistry, TrackedFetch
 from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, Stop
 from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
@@ -38,21 +38,21 @@ class AttemptContext:
 
     leases: Leases
     queue: WorkQueue
-    fetching: Downloader
-    room: DiskMonitor
+    downloader: Downloader
+    disk: DiskMonitor
     worker: str
-    slot: Callable[[], lease_pb2.Slot]
+    describe_slot: Callable[[], lease_pb2.Slot]
     clock: Callable[[], float]
-    fetches: Fetches = field(default_factory=Fetches)
+    fetches: FetchRegistry = field(default_factory=FetchRegistry)
 
 
 class Attempt:
     """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
 
     def __init__(
-        self, bench: AttemptContext, delivery: Delivery, place: Slot, fetch: Tracked | None = None
+        self, bench: AttemptContext, delivery: Delivery, place: Slot, fetch: TrackedFetch | None = None
     ) -> None:
-        self._bench, self._delivery, self.place = bench, delivery, place
+        self._bench, self._delivery, self.slot = bench, delivery, place
         #: How it shows to who asks this worker; None until the job is claimed.
         self.fetch = fetch
         #: The outcome that was committed, once one is.
@@ -84,12 +84,12 @@ class Attempt:
         log.warning("evicted for want of disk space", extra={"job": self.job, "own_fault": own_fault})
         worker = self._bench.worker
         self._stop(
-            outcomes.too_large_for_here(self.job, worker) if own_fault else outcomes.released_for_disk()
+            outcomes.too_large_for_worker(self.job, worker) if own_fault else outcomes.released_for_disk()
         )
 
-    def use(self) -> DiskUsage:
+    def disk_usage(self) -> DiskUsage:
         """What it takes of the disk. Blocks for a look at its folder."""
-        written = self._bench.fetching.scratch.used_bytes(self.job, self.epoch)
+        written = self._bench.downloader.scratch.used_bytes(self.job, self.epoch)
         latest = self._reporter.latest if self._reporter else Progress()
         # Later stages make one file out of another; how large that is, nobody knows.
         coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
@@ -97,13 +97,13 @@ class Attempt:
 
     def end_recording(self, why: Warned.Reason.ValueType = Warned.RECORDING_CUT) -> None:
         """If it records, that is enough: what there is becomes its file."""
-        if self._reporter is not None and self.place.recording:
+        if self._reporter is not None and self.slot.recording:
             self._reporter.end_recording(why)
 
     async def run(self) -> None:
         """Claim, work, finish, acknowledge."""
         bench = self._bench
-        claimed = await lease_keeper.claim(bench.leases, self._claim(), bench.clock)
+        claimed = await lease_keeper.claim_lease(bench.leases, self._claim(), bench.clock)
         if claimed is None:
             await self._delivery.nak(timedelta(seconds=2))
             return
@@ -127,7 +127,7 @@ class Attempt:
             job=self.job,
             attempt=self._delivery.item.attempt,
             worker=self._bench.worker,
-            slot=self._bench.slot(),
+            slot=self._bench.describe_slot(),
             request_id=str(uuid.uuid4()),
         )
 
@@ -140,7 +140,7 @@ class Attempt:
         if lease.spec.recording_stopped:
             # It takes a moment: no room beside the slots is needed for that.
             reporter.recording_callback = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
-        reporter.on_published = self.fetch.progressed
+        reporter.on_published = self.fetch.update_progress
         return reporter
 
     async def _outcome(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Stop:
@@ -177,7 +177,7 @@ class Attempt:
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(seconds or None) as deadline:
-                done, self._usage = await self._bench.fetching.download(self.job, lease, reporter)
+                done, self._usage = await self._bench.downloader.download(self.job, lease, reporter)
                 return done
         except TimeoutError:
             if not deadline.expired():
@@ -189,19 +189,19 @@ class Attempt:
             ) from None
 
     async def _unsuccessful(self, error: BaseException, lease: lease_pb2.Lease) -> Finish:
-        error = outcomes.of_a_lost_recording(error, lease)
-        if released := outcomes.until_it_begins(error, lease):
+        error = outcomes.explain_lost_recording(error, lease)
+        if released := outcomes.release_until_live(error, lease):
             return released
         full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
         # Its own folder is gone by now: who is short of space still was not filled by this job.
-        if full and await self._bench.room.look():
+        if full and await self._bench.disk.measure():
             return outcomes.released_for_disk()
         return outcomes.failed(error, self.job, self._bench.worker)
 
     def _recording(self) -> None:
         """It lasts as long as the broadcast does: others are to have the slot."""
-        if not self.place.record():
-            self._stop(outcomes.no_room_to_record())
+        if not self.slot.start_recording():
+            self._stop(outcomes.recorders_busy())
 
     def _stop(self, why: Stop) -> None:
         # The first reason holds; but a lost lease ends all others.
@@ -218,14 +218,14 @@ class Attempt:
         request.http_statuses.update(reporter.status_counts.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
-        answer = await lease_keeper.finish(self._bench.leases, request, self._bench.worker)
+        answer = await lease_keeper.finish_lease(self._bench.leases, request, self._bench.worker)
         failpoints.reached("fetcher.ack.before")
         committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
         if committed:
             self.committed = request
         if not (committed and request.HasField("succeeded")):
             # Nobody will ask for it.
-            await self._bench.fetching.artifacts.delete(stored)
+            await self._bench.downloader.artifacts.delete(stored)
         if answer is None:
             await self._delivery.nak(timedelta(seconds=30))
         elif answer.HasField("refusal"):

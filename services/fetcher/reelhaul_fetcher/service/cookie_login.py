@@ -34,7 +34,7 @@ class SiteCookies:
     ) -> None:
         self._kept, self._now = kept or NoCookies(), now
 
-    def text(self, name: str, tenant: str, url: str) -> str:
+    def get_text(self, name: str, tenant: str, url: str) -> str:
         """The cookies *name* of *tenant* for a fetch of *url*. Raises COOKIES_UNKNOWN, COOKIES_EXPIRED."""
         if not name:
             return ""

@@ -16,7 +16,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Delivery, WorkQueue
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
-from reelhaul_fetcher.service.fetches import Tracked
+from reelhaul_fetcher.service.fetches import TrackedFetch
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.sites import site_of
@@ -39,7 +39,7 @@ class DirectFetches:
         # Request ids, with what was asked by them and what came of it.
         self._asked: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
 
-    def execute(self, spec: lease_pb2.FetchSpec, request_id: str = "") -> Tracked:
+    def execute(self, spec: lease_pb2.FetchSpec, request_id: str = "") -> TrackedFetch:
         """The fetch of *spec*, begun now; with a *request_id* that was used before, the one begun then.
 
         Raises OVERLOADED where there is no place, REQUEST_ID_REUSED where something else was
@@ -48,8 +48,8 @@ class DirectFetches:
         digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
         if known := self._asked.get(request_id):
             return self._again(known, digest, request_id)
-        egress = self._bench.fetching.egresses.choose(site_of(spec.url))
-        place = self._worker.place()
+        egress = self._bench.downloader.egresses.choose(site_of(spec.url))
+        place = self._worker.reserve_slot()
         spec.attempt_deadline.FromTimedelta(DEADLINE)
         fetch, leases = self.fetches.begin(spec), LocalLeases(spec, egress)
         attempt = Attempt(self._alone(leases), NullDelivery(fetch.name), place, fetch)
@@ -58,8 +58,8 @@ class DirectFetches:
             leases.cancelled = True
             attempt.renew_now()
 
-        fetch.stop = stop
-        self._worker.begin(attempt)
+        fetch.cancel = stop
+        self._worker.start(attempt)
         if request_id:
             self._asked[request_id] = digest, fetch.name
             if len(self._asked) > _MOST_REQUESTS:
@@ -73,13 +73,13 @@ class DirectFetches:
         """
         fetch = self.fetches.get(name)
         if not fetch.ended:
-            if fetch.stop is None:
+            if fetch.cancel is None:
                 raise StateConflict(name, "RUNNING", f"it serves {fetch.attempt}: cancel its job")
-            fetch.stop()
-            await fetch.over()
+            fetch.cancel()
+            await fetch.wait_ended()
         return fetch.snapshot()
 
-    def _again(self, known: tuple[bytes, str], digest: bytes, request_id: str) -> Tracked:
+    def _again(self, known: tuple[bytes, str], digest: bytes, request_id: str) -> TrackedFetch:
         before, name = known
         if before != digest:
             text = "the request_id was used for another fetch"
@@ -88,12 +88,12 @@ class DirectFetches:
 
     def _alone(self, leases: LocalLeases) -> AttemptContext:
         """What an attempt works with that concerns nobody but who watches it here."""
-        fetching = self._bench.fetching
+        fetching = self._bench.downloader
         return replace(
             self._bench,
             leases=leases,
             queue=SilentQueue(self._bench.queue),
-            fetching=replace(fetching, artifacts=UnownedArtifacts(fetching.artifacts)),
+            downloader=replace(fetching, artifacts=UnownedArtifacts(fetching.artifacts)),
         )
 
 

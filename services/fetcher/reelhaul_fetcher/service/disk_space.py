@@ -19,34 +19,34 @@ class DiskMonitor:
 
     def __init__(self, scratch: Scratch, marks: DiskThresholds) -> None:
         self._scratch = scratch
-        self.marks = marks
+        self.thresholds = marks
         #: Bytes that attempts may still write, and whether work is not taken for want of them; as of
         #: the last look.
         self.free_bytes = scratch.free_bytes()
         self.short = False
 
-    async def look(self) -> bool:
+    async def measure(self) -> bool:
         """Measure; whether there is too little to take work."""
         try:
             self.free_bytes = await asyncio.to_thread(self._scratch.free_bytes)
         except OSError:
             log.exception("the disk cannot be looked at")
             self.free_bytes = 0
-        before, self.short = self.short, self.marks.is_short(self.free_bytes, before=self.short)
-        told = {"free_bytes": self.free_bytes, "wanted_bytes": self.marks.pause}
+        before, self.short = self.short, self.thresholds.is_short(self.free_bytes, before=self.short)
+        told = {"free_bytes": self.free_bytes, "wanted_bytes": self.thresholds.pause}
         if self.short and not before:
             log.warning("short of disk space; no work is taken", extra=told)
         elif before and not self.short:
             log.info("disk space again; work is taken", extra=told)
         return self.short
 
-    async def enough(self) -> None:
+    async def wait_for_space(self) -> None:
         """Return when there is enough to take work."""
-        while await self.look():  # noqa: ASYNC110 - a disk sends no event
+        while await self.measure():  # noqa: ASYNC110 - a disk sends no event
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def check(self) -> None:
         """Return if there is enough, as of the last look. Raises Unavailable."""
         if self.short:
-            told = f"{self.free_bytes} bytes are free of {self.marks.pause} that work is taken for"
+            told = f"{self.free_bytes} bytes are free of {self.thresholds.pause} that work is taken for"
             raise Unavailable("fetcher", f"short of disk space: {told}")

@@ -17,7 +17,13 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
+from reelhaul_fetcher.model.engine_requests import (
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
+    Product,
+)
 from reelhaul_fetcher.model.progress import Watchdog
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Guard, Scratch
@@ -66,7 +72,7 @@ class Downloader:
     scratch: Scratch
     limits: Limits
     egresses: Egresses = field(default_factory=Egresses)
-    signing: SiteCookies = field(default_factory=SiteCookies)
+    site_cookies: SiteCookies = field(default_factory=SiteCookies)
 
     async def download(
         self, job: str, lease: lease_pb2.Lease, reporter: ProgressReporter
@@ -87,7 +93,7 @@ class Downloader:
         except BaseException:
             await asyncio.shield(self.artifacts.delete([info.name for info in infos]))
             raise
-        done = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
+        done = Succeeded(artifacts=infos, media=report.media, got=report.delivered, warnings=report.warnings)
         return done, usage
 
     async def _expanded(
@@ -96,14 +102,14 @@ class Downloader:
         """Page through the list; every entry is with jobs when this returns."""
         asked, cookies = lease.spec.expansion, self._cookies(lease)
 
-        def work(proxy_url: str) -> Coroutine[Any, Any, ListReport]:
-            order = ExpandOrder(
+        def work(proxy_url: str) -> Coroutine[Any, Any, ExpandResult]:
+            order = ExpandRequest(
                 lease.spec.url, proxy_url, asked.max_entries, asked.start_position, cookies=cookies
             )
             return self.engine.expand(order, reporter)
 
         report, usage = await self.with_proxy_pass(job, lease, _LIST_BYTES, work, reporter)
-        await reporter.entries_taken()
+        await reporter.wait_entries_sent()
         done = Succeeded(media=report.media)
         if report.truncated:
             text = f"the list has more than the {asked.max_entries} entries that were taken"
@@ -112,11 +118,11 @@ class Downloader:
 
     async def _receive(
         self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: ProgressReporter
-    ) -> tuple[FetchReport, Usage]:
+    ) -> tuple[FetchResult, Usage]:
         limit = _smaller(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
         cookies = self._cookies(lease)
 
-        def work(proxy_url: str) -> Coroutine[Any, Any, FetchReport]:
+        def work(proxy_url: str) -> Coroutine[Any, Any, FetchResult]:
             order = self._order(lease, folder, proxy_url, limit)
             return self.engine.fetch(replace(order, cookies=cookies), reporter)
 
@@ -144,21 +150,23 @@ class Downloader:
         finally:
             usage = await asyncio.shield(self.guard.close(name))
         self.egresses.record_result(site_of(lease.spec.url), lease.egress, failure)
-        failure = self.signing.classify_cookie_failure(lease.spec.format.cookies, lease.spec.url, failure)
+        failure = self.site_cookies.classify_cookie_failure(
+            lease.spec.format.cookies, lease.spec.url, failure
+        )
         if report is None:
             assert failure is not None
             raise explain_guard_refusal(failure, usage) from failure
         return report, usage
 
     def _cookies(self, lease: lease_pb2.Lease) -> str:
-        return self.signing.text(lease.spec.format.cookies, lease.spec.tenant, lease.spec.url)
+        return self.site_cookies.get_text(lease.spec.format.cookies, lease.spec.tenant, lease.spec.url)
 
-    def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
+    def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchRequest:
         asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()
         longest = min(asked or self.limits.max_seconds, self.limits.max_seconds)
         recorded = lease.spec.format.live.max_duration.ToTimedelta().total_seconds()
         deadline = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
-        return FetchOrder(
+        return FetchRequest(
             url=lease.spec.url,
             format=lease.spec.format,
             folder=folder,
@@ -167,11 +175,11 @@ class Downloader:
             max_seconds=longest,
             record_seconds=min(recorded or longest, longest),
             # What is recorded must be packed and stored before the attempt is over.
-            patience_seconds=deadline * _RECORDING_SHARE,
+            record_timeout_seconds=deadline * _RECORDING_SHARE,
             idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
             memory_bytes=self.limits.memory_bytes,
-            stopped=lease.spec.recording_stopped,
+            recording_stopped=lease.spec.recording_stopped,
         )
 
     async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: ProgressReporter) -> T:
@@ -200,12 +208,12 @@ class Downloader:
         """Store *products*; *infos* holds what is stored, also where that is broken off."""
         total = sum(product.info.size_bytes for product in products)
         done = 0
-        reporter.uploading(0, total)
+        reporter.report_upload(0, total)
         for product in products:
             told = partial(_told_above, reporter, done, total)
             infos.append(await self.artifacts.store(product, stamp, told))
             done += product.info.size_bytes
-            reporter.uploading(done, total)
+            reporter.report_upload(done, total)
 
 
 def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError:
@@ -236,7 +244,7 @@ def _stalled(url: str, patience: float, stage: Progress.Stage.ValueType) -> Reel
 
 
 def _told_above(reporter: ProgressReporter, before: int, total: int, stored: int) -> None:
-    reporter.uploading(before + stored, total)
+    reporter.report_upload(before + stored, total)
 
 
 def _smaller(one: int, other: int) -> int:

@@ -25,14 +25,14 @@ _MOST_ENDED, _MOST_ENDED_ATTEMPTS = 1000, 100
 _MOST_BYTES = 1 << 20
 
 
-class Tracked:
+class TrackedFetch:
     """One fetch. Whoever watches is told the newest only, so that a slow one holds nothing."""
 
     def __init__(self, number: int, fetch: Fetch) -> None:
         #: In the order in which they began.
-        self.number = number
+        self.sequence = number
         #: Stops it; None where jobs holds it, or it has ended.
-        self.stop: Callable[[], None] | None = None
+        self.cancel: Callable[[], None] | None = None
         self._fetch = fetch
         self._turn = asyncio.Event()
 
@@ -52,7 +52,7 @@ class Tracked:
         return self._fetch.state != Fetch.RUNNING
 
     @property
-    def weight(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes that a snapshot takes in an answer."""
         return self._fetch.ByteSize()
 
@@ -62,14 +62,14 @@ class Tracked:
         taken.CopyFrom(self._fetch)
         return taken
 
-    def progressed(self, progress: Progress) -> None:
+    def update_progress(self, progress: Progress) -> None:
         """*progress* is the newest."""
         self._fetch.progress.CopyFrom(progress)
         self._tell()
 
     def end(self, outcome: Finish | None) -> None:
         """It is over: with *outcome*, or stopped where there is none that counts."""
-        fetch, self.stop = self._fetch, None
+        fetch, self.cancel = self._fetch, None
         if outcome is not None and outcome.HasField("released") and not fetch.attempt:
             outcome = outcomes.released_as_failure(outcome.released)
         fetch.state = Fetch.CANCELLED
@@ -84,7 +84,7 @@ class Tracked:
             fetch.error.CopyFrom(outcome.failed.status)
         self._tell()
 
-    async def over(self) -> None:
+    async def wait_ended(self) -> None:
         """Return when it has ended."""
         while not self.ended:
             await self._turn.wait()
@@ -109,7 +109,7 @@ class Tracked:
         turn.set()
 
 
-class Fetches:
+class FetchRegistry:
     """Those that run, and of the ended ones some, for ten minutes."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Fetches:
         most_ended_attempts: int = _MOST_ENDED_ATTEMPTS,
     ) -> None:
         self._clock = clock
-        self._all: dict[str, Tracked] = {}
+        self._all: dict[str, TrackedFetch] = {}
         # When each ended, with its name, by whether a job asked for it.
         self._ended: dict[bool, deque[tuple[float, str]]] = {False: deque(), True: deque()}
         self._most = {False: most_ended, True: most_ended_attempts}
@@ -127,7 +127,7 @@ class Fetches:
         # Numbers start again with each process: page tokens of another one are invalid here.
         self._page_tokens = PageTokens(secrets.token_bytes(16))
 
-    def begin(self, spec: lease_pb2.FetchSpec, attempt: str = "") -> Tracked:
+    def begin(self, spec: lease_pb2.FetchSpec, attempt: str = "") -> TrackedFetch:
         """A fetch of *spec* runs, for *attempt* where it serves one."""
         fetch = Fetch(
             name=f"fetches/{uuid.uuid4()}",
@@ -138,36 +138,36 @@ class Fetches:
             state=Fetch.RUNNING,
         )
         fetch.create_time.GetCurrentTime()
-        begun = self._all[fetch.name] = Tracked(next(self._numbers), fetch)
+        begun = self._all[fetch.name] = TrackedFetch(next(self._numbers), fetch)
         return begun
 
-    def end(self, fetch: Tracked, outcome: Finish | None) -> None:
+    def end(self, fetch: TrackedFetch, outcome: Finish | None) -> None:
         """*fetch* is over: as ``Tracked.end``."""
         fetch.end(outcome)
         self._ended[bool(fetch.attempt)].append((self._clock(), fetch.name))
         self._forget()
 
-    def get(self, name: str) -> Tracked:
+    def get(self, name: str) -> TrackedFetch:
         """The one of that *name*. Raises NotFound, also where it is forgotten."""
         self._forget()
         if (found := self._all.get(name)) is None:
             raise NotFound(name)
         return found
 
-    def page(self, size: int, token: str) -> tuple[list[Tracked], str]:
+    def page(self, size: int, token: str) -> tuple[list[TrackedFetch], str]:
         """At most *size* fetches from where *token* says, the newest first, and the next page's token.
 
         Raises PAGE_TOKEN_INVALID.
         """
         self._forget()
         position = self._page_tokens.read("fetches", token)
-        page, weight = list[Tracked](), 0
+        page, weight = list[TrackedFetch](), 0
         for fetch in reversed(self._all.values()):
-            if position and fetch.number >= position[0]:
+            if position and fetch.sequence >= position[0]:
                 continue
-            weight += fetch.weight
+            weight += fetch.size_bytes
             if page and (len(page) == size or weight > _MOST_BYTES):
-                return page, self._page_tokens.create("fetches", page[-1].number)
+                return page, self._page_tokens.create("fetches", page[-1].sequence)
             page.append(fetch)
         return page, ""
 

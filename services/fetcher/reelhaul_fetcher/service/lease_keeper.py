@@ -77,7 +77,7 @@ class LeaseKeeper:
         else:
             if answer.renewal.stop_recording:
                 self._end_recording()
-            reporter.entries_sent(len(entries))
+            reporter.mark_entries_sent(len(entries))
             await self._delivery.in_progress()
         return True
 
@@ -87,7 +87,7 @@ log = logging.getLogger(__name__)
 _CLAIM_SECONDS = 10.0
 
 
-async def claim(
+async def claim_lease(
     leases: Leases, request: lease_service_pb2.ClaimRequest, clock: Callable[[], float]
 ) -> lease_service_pb2.ClaimResponse | None:
     """jobs' answer; None where it stays away. One request_id: a repeated claim gets the same lease."""
@@ -102,7 +102,9 @@ async def claim(
     return None
 
 
-async def finish(leases: Leases, request: Finish, worker: str) -> lease_service_pb2.FinishResponse | None:
+async def finish_lease(
+    leases: Leases, request: Finish, worker: str
+) -> lease_service_pb2.FinishResponse | None:
     """jobs' answer to the outcome, however long it is away; None where it will never take one.
 
     An outcome that it refuses to read becomes the failure that this is.

@@ -36,7 +36,7 @@ def released_for_disk() -> Finish:
     return Finish(released=released)
 
 
-def no_room_to_record() -> Finish:
+def recorders_busy() -> Finish:
     """Back to the queue: the worker records as much as it may."""
     released = Released(reason=Released.RECORDERS_BUSY)
     released.retry_delay.FromTimedelta(_ROOM_WAIT)
@@ -59,7 +59,7 @@ _UNQUEUED: dict[Released.Reason.ValueType, tuple[ErrorReason.ValueType, str]] = 
 }
 
 
-def too_large_for_here(job: str, worker: str) -> Finish:
+def too_large_for_worker(job: str, worker: str) -> Finish:
     """A failure that another worker may spare the job: it wants more space than there is here."""
     error = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the job wants more space than the worker has")
     return failed(error, job, worker)
@@ -82,7 +82,7 @@ def failed(error: BaseException, job: str, worker: str) -> Finish:
     return Finish(failed=Finish.Failed(status=to_status(error), retry_hint=hint))
 
 
-def of_a_lost_recording(error: BaseException, lease: lease_pb2.Lease) -> BaseException:
+def explain_lost_recording(error: BaseException, lease: lease_pb2.Lease) -> BaseException:
     """*error*; where the user ended the recording under an earlier lease, no event is waited for any more."""
     announced = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
     if not (lease.spec.recording_stopped and announced):
@@ -91,7 +91,7 @@ def of_a_lost_recording(error: BaseException, lease: lease_pb2.Lease) -> BaseExc
     return ReelhaulError(ErrorReason.RECORDING_LOST, text)
 
 
-def until_it_begins(error: BaseException, lease: lease_pb2.Lease) -> Finish | None:
+def release_until_live(error: BaseException, lease: lease_pb2.Lease) -> Finish | None:
     """Back to the queue until an announced event begins, where that is to be waited for."""
     if not isinstance(error, ReelhaulError) or error.reason != ErrorReason.MEDIA_NOT_LIVE_YET:
         return None

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.model.engine_requests import ProbeOrder
-from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.model.engine_requests import ProbeRequest
+from reelhaul_fetcher.model.selection import SelectFormats, choose_formats
 from reelhaul_fetcher.ports import Engine, Guard
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.download import explain_guard_refusal
@@ -29,7 +29,7 @@ _BYTE_LIMIT = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeQuery:
     """What is asked of a URL; equal ones are one."""
 
     url: str
@@ -41,14 +41,14 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeResult:
     """What a site said, and when it was asked."""
 
     media: MediaInfo
-    at: datetime
+    time: datetime
 
 
-class Probing:
+class ProbeCache:
     """Answers questions about URLs, at most *width* at a time."""
 
     def __init__(
@@ -63,16 +63,16 @@ class Probing:
         self._engine, self._guard, self._now = engine, guard, now
         self._egresses, self._signing = egresses or Egresses(), signing or SiteCookies()
         self._width = asyncio.Semaphore(width)
-        self._kept: OrderedDict[Question, Probe] = OrderedDict()
-        self._asking: dict[Question, asyncio.Task[Probe]] = {}
+        self._kept: OrderedDict[ProbeQuery, ProbeResult] = OrderedDict()
+        self._asking: dict[ProbeQuery, asyncio.Task[ProbeResult]] = {}
 
-    async def ask(self, question: Question, *, fresh: bool = False) -> Probe:
+    async def probe(self, question: ProbeQuery, *, fresh: bool = False) -> ProbeResult:
         """What the site says. *fresh* asks it even where the answer is kept.
 
         Raises what the site's answer means, URL_FORBIDDEN where the guard refused.
         """
         kept = self._kept.get(question)
-        if kept and not fresh and (self._now() - kept.at).total_seconds() < _KEPT_SECONDS:
+        if kept and not fresh and (self._now() - kept.time).total_seconds() < _KEPT_SECONDS:
             return kept
         task = self._asking.get(question)
         if task is None:
@@ -81,7 +81,12 @@ class Probing:
         # Who hangs up must not take the answer from the others.
         return await asyncio.shield(task)
 
-    def _asked(self, question: Question, task: asyncio.Task[Probe]) -> None:
+    async def estimate(self, media: MediaInfo, spec: FormatSpec) -> Estimate:
+        """Return what a job of *spec* would download of *media*. Raises FORMAT_UNAVAILABLE."""
+        # In a thread: the engine's ``select_formats`` blocks.
+        return await asyncio.to_thread(_estimate, media, spec, self._engine.select_formats)
+
+    def _asked(self, question: ProbeQuery, task: asyncio.Task[ProbeResult]) -> None:
         del self._asking[question]
         if task.cancelled() or task.exception() is not None:
             return
@@ -90,16 +95,16 @@ class Probing:
         if len(self._kept) > _KEPT_PROBES:
             self._kept.popitem(last=False)
 
-    async def _ask(self, question: Question) -> Probe:
+    async def _ask(self, question: ProbeQuery) -> ProbeResult:
         async with self._width:
             name = f"probe-{uuid.uuid4()}"
             at, site = self._now(), site_of(question.url)
-            cookies = self._signing.text(question.cookies, question.tenant, question.url)
+            cookies = self._signing.get_text(question.cookies, question.tenant, question.url)
             egress = self._egresses.choose(site)
             failure: ReelhaulError | None = None
             media: MediaInfo | None = None
             url = await self._guard.open(name, _BYTE_LIMIT, egress, _LONGEST_SECONDS)
-            order = ProbeOrder(question.url, url, question.max_entries, question.playlist, cookies=cookies)
+            order = ProbeRequest(question.url, url, question.max_entries, question.playlist, cookies=cookies)
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
                     media = await self._engine.probe(order)
@@ -114,7 +119,7 @@ class Probing:
             if failure is not None:
                 raise explain_guard_refusal(failure, usage) from failure
             assert media is not None
-            return Probe(media, at)
+            return ProbeResult(media, at)
 
 
 def _stalled(url: str) -> ReelhaulError:
@@ -125,13 +130,12 @@ def _stalled(url: str) -> ReelhaulError:
     )
 
 
-def estimate(media: MediaInfo, spec: FormatSpec) -> Estimate:
-    """What a job of *spec* would fetch of *media*. Raises FORMAT_UNAVAILABLE."""
+def _estimate(media: MediaInfo, spec: FormatSpec, select_formats: SelectFormats) -> Estimate:
     if media.entries or media.entry_count:
         return Estimate(job_count=media.entry_count or len(media.entries))
     if not media.formats:
         return Estimate(job_count=1)
-    chosen, warnings = choose_formats(list(media.formats), spec)
+    chosen, warnings = choose_formats(list(media.formats), spec, select_formats)
     told = Estimate(formats=chosen, job_count=1, warnings=warnings)
     seconds = media.duration.ToTimedelta().total_seconds()
     sizes = [f.size_bytes or int(f.bitrate_bps / 8 * seconds) for f in chosen]

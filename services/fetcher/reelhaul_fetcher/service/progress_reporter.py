@@ -71,14 +71,14 @@ class ProgressReporter:
         self.unsent_entries += entries
         self._eager()
 
-    def entries_sent(self, number: int) -> None:
+    def mark_entries_sent(self, number: int) -> None:
         """A renewal carried the first *number* of the unsent entries."""
         del self.unsent_entries[:number]
         if self.unsent_entries:
             self._eager()
         self._taken.set()
 
-    async def entries_taken(self) -> None:
+    async def wait_entries_sent(self) -> None:
         """Return when renewals have carried every entry."""
         while self.unsent_entries:
             self._taken.clear()
@@ -98,7 +98,7 @@ class ProgressReporter:
         self.latest = told
         self._fresh.set()
 
-    def uploading(self, stored: int, total: int) -> None:
+    def report_upload(self, stored: int, total: int) -> None:
         """*stored* of *total* bytes are in storage."""
         begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
         told = Progress()

@@ -20,7 +20,7 @@ class SlotPool:
             self._left.clear()
             await self._left.wait()
 
-    def take(self) -> Slot | None:
+    def try_take(self) -> Slot | None:
         """A slot, if one is free."""
         if not self._free:
             return None
@@ -48,14 +48,14 @@ class Slot:
         #: Among the recordings, not in a slot.
         self.recording = False
 
-    def record(self) -> bool:
+    def start_recording(self) -> bool:
         """Leave the slot to others and go on beside them. False where there is no room for that."""
         if not self.recording and self._places._recording_begun():
             self.recording = True
             self._places._slot_left()
         return self.recording
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """It is free for another."""
         if self.recording:
             self._places._recording_left()

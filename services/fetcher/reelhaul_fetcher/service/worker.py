@@ -49,9 +49,9 @@ class Worker:
     @property
     def busy(self) -> int:
         """Slots in use; what is recorded uses none."""
-        return sum(not attempt.place.recording for attempt in self._running)
+        return sum(not attempt.slot.recording for attempt in self._running)
 
-    def offer(self, pool: str, engine_version: str, free_bytes: int) -> lease_pb2.Slot:
+    def describe_slot(self, pool: str, engine_version: str, free_bytes: int) -> lease_pb2.Slot:
         """What a claim says of this worker; the slot that it is for is counted as busy."""
         return lease_pb2.Slot(
             pool=pool,
@@ -85,24 +85,24 @@ class Worker:
         if self._draining.is_set():
             raise Unavailable("fetcher", "drained: it takes no work until it is started anew")
 
-    def place(self) -> Slot:
+    def reserve_slot(self) -> Slot:
         """A slot for what no queue brought. Raises OVERLOADED where there is none to be had."""
         if self._draining.is_set():
             raise _overloaded("the worker is drained and takes no new work: ask another one")
-        if self._bench.room.short:
+        if self._bench.disk.short:
             raise _overloaded("the worker is short of disk space: ask another one, or later")
-        if (place := self._places.take()) is None:
+        if (place := self._places.try_take()) is None:
             raise _overloaded(f"all {self._places.slots} slots are busy: ask another worker, or later")
         return place
 
-    def begin(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt) -> None:
         """Let *attempt*, which has its place, run to its end."""
         task = asyncio.create_task(attempt.run())
         self._running[attempt] = task
         task.add_done_callback(lambda ended: self._end(attempt, ended))
         self._changed()
 
-    def begin_drain(self, grace: float | None) -> None:
+    def start_drain(self, grace: float | None) -> None:
         """``drain``, whoever waits for it; from now on nothing is taken."""
         log.info("asked to drain", extra={"grace_seconds": grace})
         self._draining.set()
@@ -143,21 +143,21 @@ class Worker:
         while True:
             await self._places.wait_free()
             delivery = await self._next()
-            place = None if self._draining.is_set() else self._places.take()
+            place = None if self._draining.is_set() else self._places.try_take()
             if place is None:
                 # Another took the slot while this one was waited for.
                 await delivery.nak(timedelta())
             else:
-                self.begin(Attempt(self._bench, delivery, place))
+                self.start(Attempt(self._bench, delivery, place))
 
     async def _next(self) -> Delivery:
         """The next item that there is disk space for."""
         while True:
-            await self._bench.room.enough()
+            await self._bench.disk.wait_for_space()
             delivery = await self._bench.queue.next()
             # It may have come after hours, in which the disk was filled.
             try:
-                short = await self._bench.room.look()
+                short = await self._bench.disk.measure()
             except asyncio.CancelledError:
                 # The worker leaves with it in hand.
                 await delivery.nak(timedelta())
@@ -168,7 +168,7 @@ class Worker:
 
     def _end(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         del self._running[attempt]
-        attempt.place.leave()
+        attempt.slot.release()
         outcome = attempt.committed
         if not task.cancelled() and (error := task.exception()):
             log.error("an attempt broke", extra={"job": attempt.job}, exc_info=error)
@@ -183,17 +183,19 @@ class Worker:
 
     async def _watch_room(self) -> None:
         """See every second to it that what runs finds the space that it needs."""
-        room = self._bench.room
+        room = self._bench.disk
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             # Also while there is nothing to do: health tells of it.
-            await room.look()
+            await room.measure()
             attempts = [attempt for attempt in self._running if attempt.epoch]
             # Who is leaving gives its space back first.
             if not attempts or any(attempt.stopping for attempt in attempts):
                 continue
-            uses = await asyncio.to_thread(lambda running: [each.use() for each in running], attempts)
-            for leaving in choose_evictions(room.free_bytes, uses, room.marks):
+            uses = await asyncio.to_thread(
+                lambda running: [attempt.disk_usage() for attempt in running], attempts
+            )
+            for leaving in choose_evictions(room.free_bytes, uses, room.thresholds):
                 attempts[leaving.index].evict(own_fault=leaving.own_fault)
 
     async def _follow_hints(self) -> None:
@@ -236,7 +238,7 @@ class WorkerHeartbeat:
             made.shortage = WorkerNotice.DISK
         return made
 
-    async def say(self, queue: WorkQueue) -> None:
+    async def run(self, queue: WorkQueue) -> None:
         """Say it at each change and from time to time, until cancelled; then that it leaves."""
         said, last = WorkerNotice(), 0.0
         try:

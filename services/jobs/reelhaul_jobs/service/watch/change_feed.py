@@ -16,6 +16,7 @@ from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.watch import messages
 from reelhaul_jobs.service.watch.conflating_queue import Changed, Queue, Wanted
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +118,7 @@ class Feed:
         begun, reading, self._begun, self._reading = self._begun, self._reading, None, None
         self._known.clear()
         self._stirred.clear()
-        for task in (begun, reading):
-            if task is not None and not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError, ReelhaulError):
-                    await task
+        await cancel_and_wait(*filter(None, (begun, reading)))
         if reading is not None:
             self._hub.leave_all(self)
 

@@ -13,15 +13,15 @@ from reelhaul_runtime.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ExtractorQuery:
     """So many sites behind the one called *after*, of those that have *search*, casefolded, about them."""
 
-    size: int
+    page_size: int
     after: str = ""
     search: str = ""
 
 
-class Sites:
+class ExtractorCatalog:
     """The engine's sites by name; asked for when they are first wanted, and again for another engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -31,14 +31,14 @@ class Sites:
         self._names: list[str] = []
         self._known: list[Extractor] = []
 
-    async def page(self, page: Page) -> Sequence[Extractor]:
+    async def list(self, page: ExtractorQuery) -> Sequence[Extractor]:
         """Those that *page* asks for, and one more if more follow."""
         known = await self._listed()
         found: list[Extractor] = []
         for site in known[bisect_right(self._names, page.after.casefold()) :]:
             if page.search in _about(site):
                 found.append(site)
-                if len(found) > page.size:
+                if len(found) > page.page_size:
                     break
         return found
 
