@@ -79,15 +79,15 @@ async def test_a_fetch_whose_taster_dies(harness: Harness, site: Site) -> None:
     async with asyncio.timeout(20):
         while not any(progress.downloaded_bytes for progress in listener.progress_updates):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.02)
-    (child,) = psutil.Process(harness.engine.pid).children()
+    (child,) = psutil.Process(harness.engine.zygote_pid).children()
     (found,) = child.children()
     found.kill()
     with pytest.raises(ReelhaulError, match="ended with -9") as failure:
         await fetch
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
     assert not child.is_running()
-    assert (await harness.fetch(site.url("/media/360.mp4"))).got.height == 360
-    assert not psutil.Process(harness.engine.pid).children()
+    assert (await harness.fetch(site.url("/media/360.mp4"))).delivered.height == 360
+    assert not psutil.Process(harness.engine.zygote_pid).children()
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ async def _sent(link: Link, port: int, file: Path) -> bytes:
         channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", [_SERVICE], suite_token=_TOKEN) as linked,
         channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
     ):
-        artifacts = ArtifactUploader(linked, file.parent / "not shared", patience=20)
+        artifacts = ArtifactUploader(linked, file.parent / "not shared", retry_seconds=20)
         info = await artifacts.store(product, _STAMP, lambda _: None)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         read = [part.content async for part in stub.ReadArtifact(pb.ReadArtifactRequest(name=info.name))]
@@ -231,7 +231,7 @@ async def test_changed_after_it_was_hashed(port: int, tmp_path: Path):
     product = _product(file)
     async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
-        artifacts = ArtifactUploader(direct, tmp_path / "not shared", patience=0)
+        artifacts = ArtifactUploader(direct, tmp_path / "not shared", retry_seconds=0)
         artifacts.prepare(product, _STAMP)
         while not (await stub.ListUploads(pb.ListUploadsRequest())).uploads:
             pass
@@ -312,7 +312,7 @@ async def test_thought_to_be_shared(port: int, tmp_path: Path):
 async def test_announced_while_storage_is_away(tmp_path: Path, shared: Path):
     """To announce to a storage that is away costs nothing but what storing would cost."""
     async with channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
-        artifacts = ArtifactUploader(nowhere, shared.parent, patience=0)
+        artifacts = ArtifactUploader(nowhere, shared.parent, retry_seconds=0)
         product = _product(shared / "film.mp4")
         artifacts.prepare(product, _STAMP)
         with pytest.raises(ReelhaulError) as failure:
