@@ -34,7 +34,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_runtime.rpc.channels import channel, error_of
 
 SECOND = duration_pb2.Duration(seconds=1)
@@ -283,7 +283,7 @@ async def test_failure_is_retried_then_told(service):
 
     async def work(held):
         await held.finish(
-            failed=FinishRequest.Failed(status=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
+            failed=FinishRequest.Failed(status=error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
         )
 
     async with working(service, work):
@@ -300,7 +300,7 @@ async def test_failure_is_retried_then_told(service):
 
 async def test_retry_of_a_failed_job(service):
     """RetryJob runs a FAILED job anew, once for each request_id."""
-    outcomes = [{"failed": {"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
+    outcomes = [{"failed": {"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
 
     async def work(held):
         outcome = outcomes.pop(0)
@@ -352,7 +352,7 @@ async def test_claim_and_finish_may_be_repeated(service):
     assert other.refusal.reason == lease_pb2.Refusal.LEASED
     assert other.refusal.HasField("retry_delay")
     finish = FinishRequest(
-        job=job.name, epoch=1, failed={"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "")}
+        job=job.name, epoch=1, failed={"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "")}
     )
     first, second = [(await service.leases.Finish(finish)).receipt for _ in range(2)]
     assert (first.repeated_call, second.repeated_call) == (False, True)
@@ -387,7 +387,7 @@ async def test_a_worker_that_cannot_is_avoided(service):
     """A worker that asks to be avoided is told to leave the next attempt to another one."""
     job = await create(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
     lease = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "full"))).lease
-    status = status_of(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
+    status = error_status(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
     failed = FinishRequest.Failed(status=status, retry_hint=lease_pb2.RetryHint(avoid_worker=True))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=lease.epoch, failed=failed))
 

@@ -21,7 +21,7 @@ async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: NatsServe
         await stream.add_stream(replace(job_bus._WORK, duplicate_window=60))
         await stream.publish("progress.one", b"1")
         async with NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened:
-            assert not await opened.ready()
+            assert not await opened.ensure_streams()
             work, progress = await stream.stream_info(WORK), await stream.stream_info(PROGRESS)
             assert work.config.duplicate_window == 600
             assert (progress.config.max_msgs, progress.config.max_age) == (10_000, 3600)
@@ -34,7 +34,7 @@ async def test_progress_is_bounded(nats_server: NatsServer) -> None:
         nats_client.connected(nats_server.url, "jobs") as client,
         NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened,
     ):
-        await opened.ready()
+        await opened.ensure_streams()
         for number in range(10_020):
             for percent in (b"1", b"2"):
                 await client.publish(f"progress.{number}", percent)

@@ -90,7 +90,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        token_key = await store.key("tokens")
+        token_key = await store.get_or_create_key("tokens")
         news, tokens, page_tokens = ChangeNotifier(hub, bus), Tokens(token_key), PageTokens(token_key, now)
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
