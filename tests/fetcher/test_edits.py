@@ -17,7 +17,7 @@ from tests.sites.youtube.site import YouTube
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.engine_requests import FetchReport
+from reelhaul_fetcher.model.engine_requests import FetchResult
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,9 +47,9 @@ def shown(path: Path) -> dict[str, Any]:
     return told
 
 
-def length(report: FetchReport) -> float:
+def length(report: FetchResult) -> float:
     """Seconds that were delivered."""
-    return report.got.duration.ToTimedelta().total_seconds()
+    return report.delivered.duration.ToTimedelta().total_seconds()
 
 
 def picture_at(path: Path, second: float) -> bytes:
@@ -78,7 +78,7 @@ async def test_clip_is_exact(harness: Harness, site: Site, start: float, end: fl
     """A clip lasts what was asked, to the frame, and begins with the frame of that moment."""
     report = await harness.fetch(site.url("/media/360.mp4"), FormatSpec(clip=clip(start, end)))
     assert length(report) == pytest.approx((end or 8.0) - start, abs=0.08)
-    assert report.got.transcoded
+    assert report.delivered.transcoded
     assert list(report.warnings) == []
     original = site.media.file("/media/360.mp4")
     made = report.products[0].path
@@ -105,7 +105,7 @@ async def test_clip_of_a_strange_codec(youtube_harness: Harness, youtube: YouTub
     spec = FormatSpec(max_height=144, video_codecs=[FormatSpec.AV1], clip=clip(1, 2))
     report = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
     assert length(report) == pytest.approx(1, abs=0.1)
-    assert report.got.height == 144
+    assert report.delivered.height == 144
 
 
 @pytest.mark.parametrize("container", [MP4, WEBM])
@@ -117,7 +117,7 @@ async def test_clip_of_high_dynamic_range(
         max_height=720, container=container, dynamic_range=FormatSpec.REQUIRE_HDR, clip=clip(1, 2)
     )
     report = await youtube_harness.fetch(youtube.watch_url("hdr1080"), spec)
-    assert (report.got.dynamic_range, report.got.height) == ("HDR10", 720)
+    assert (report.delivered.dynamic_range, report.delivered.height) == ("HDR10", 720)
     assert length(report) == pytest.approx(1, abs=0.2)
 
 
@@ -127,7 +127,7 @@ async def test_clip_of_sound(youtube_harness: Harness, youtube: YouTube) -> None
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=audio, clip=clip(1, 3))
     report = await youtube_harness.fetch(youtube.watch_url("plain360"), spec)
     assert length(report) == pytest.approx(2, abs=0.06)
-    assert not report.got.transcoded
+    assert not report.delivered.transcoded
 
 
 async def test_clip_beyond_the_end(harness: Harness, site: Site) -> None:
@@ -160,7 +160,7 @@ async def test_subtitles_in_the_container(
     assert [s["codec_name"] for s in words] == [codec, codec]
     assert [s["tags"]["language"] for s in words] in (["eng", "ger"], ["eng", "deu"])
     assert [p.info.language_code for p in report.products[1:]] == ["en", "de"]
-    assert not report.got.transcoded
+    assert not report.delivered.transcoded
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ async def test_picture_in_the_container(
     covers = [s for s in shown(media.path)["streams"] if s["disposition"]["attached_pic"]]
     assert (media.path.suffix, [s["codec_name"] for s in covers]) == (f".{extension}", ["mjpeg"])
     assert thumbnail.info.kind == ArtifactInfo.THUMBNAIL
-    assert report.got.container == extension
+    assert report.delivered.container == extension
 
 
 async def test_picture_where_it_cannot_be(youtube_harness: Harness, youtube: YouTube) -> None:

@@ -92,15 +92,15 @@ async def test_fetch_whose_inspector_dies(harness: Harness, site: Site) -> None:
     fetch = asyncio.create_task(harness.fetch(site.url("/media/360.mp4?media.rate=400000"), None, listener))
     async with asyncio.timeout(20):
         await listener.downloading.wait()
-    (child,) = psutil.Process(harness.engine.pid).children()
+    (child,) = psutil.Process(harness.engine.zygote_pid).children()
     (inspector,) = child.children()
     inspector.kill()
     with pytest.raises(ReelhaulError, match="ended with -9") as failure:
         await fetch
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
     assert not child.is_running()
-    assert (await harness.fetch(site.url("/media/360.mp4"))).got.height == 360
-    assert not psutil.Process(harness.engine.pid).children()
+    assert (await harness.fetch(site.url("/media/360.mp4"))).delivered.height == 360
+    assert not psutil.Process(harness.engine.zygote_pid).children()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
+from reelhaul_fetcher.model.engine_requests import FetchRequest, Product, product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.edit_plan import too_long
@@ -34,7 +34,7 @@ _MAX_CHAPTERS = 300
 class Plan:
     """What is to be made of the files received."""
 
-    order: FetchOrder
+    order: FetchRequest
     media: MediaInfo
     chosen: list[Format]
     cut: Cut = field(default_factory=Cut)
