@@ -18,7 +18,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
-from reelhaul_runtime import bus
+from reelhaul_runtime import nats_client
 from reelhaul_runtime.rpc.channels import channel
 
 _NEXT = "$JS.API.CONSUMER.MSG.NEXT.WORK.work-{lane}-default"
@@ -107,7 +107,7 @@ async def main() -> None:
     asked = parser.parse_args()
     service = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
     async with (
-        bus.connected(asked.nats, "bench") as client,
+        nats_client.connected(asked.nats, "bench") as client,
         channel(asked.jobs, [service], suite_token=os.environ["REELHAUL_SUITE_TOKEN"]) as opened,
     ):
         worker = Worker(client, BatchingLeaseClient(opened), asked.slots, asked.hold)

@@ -28,7 +28,7 @@ from reelhaul_jobs.api.downloads import error_fields, requests
 from reelhaul_jobs.api.downloads.choices import QUALITIES
 from reelhaul_jobs.api.downloads.info import info
 from reelhaul_jobs.api.downloads.responses import asked_quality
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import channel, error_of
@@ -116,7 +116,7 @@ async def test_failure_is_told_flat(service, downloads):
     created = await downloads.CreateDownload(flat.CreateDownloadRequest(url=URL))
 
     async def work(held):
-        status = status_of(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
+        status = error_status(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
         await held.finish(failed=FinishRequest.Failed(status=status))
 
     async with working(service, work):

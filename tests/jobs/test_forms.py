@@ -50,7 +50,7 @@ def refused(forms: JobTemplateCache, asked: job_pb2.Job) -> ReelhaulError:
 
 
 def shown(job: Job) -> job_pb2.Job:
-    return proto_of(JobView(job, wait_reason.wait_of(job)))
+    return proto_of(JobView(job, wait_reason.explain_wait(job)))
 
 
 @pytest.mark.parametrize("asked", ASKED)

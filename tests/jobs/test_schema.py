@@ -55,8 +55,8 @@ async def test_a_database_of_the_build_before(tmp_path, side):
             await asyncio.to_thread(moved, url, revision)
             async with Database.open(url) as database:
                 for order in (Order.UPDATED, Order.ENDED):
-                    page = await SqlJobStore(database).page(Query(tenant="acme", limit=20, order=order))
-                    assert list(page.jobs) == sorted([*ended, job(9)], key=order.of, reverse=True)
+                    page = await SqlJobStore(database).list_page(Query(tenant="acme", limit=20, order=order))
+                    assert list(page.jobs) == sorted([*ended, job(9)], key=order.sort_key, reverse=True)
         assert await asyncio.to_thread(differences, url) == []
 
 

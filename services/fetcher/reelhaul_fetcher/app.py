@@ -41,7 +41,7 @@ from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
-from reelhaul_runtime import bus, logs
+from reelhaul_runtime import logs, nats_client
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
@@ -78,7 +78,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         storage = await stack.enter_async_context(
             channel(settings.storage_address, [_STORAGE], suite_token=token)
         )
-        client = await stack.enter_async_context(bus.connected(settings.nats_url, name))
+        client = await stack.enter_async_context(nats_client.connected(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
         limits = Limits(
             settings.fetcher_max_duration_seconds,

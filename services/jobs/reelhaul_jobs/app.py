@@ -53,8 +53,8 @@ from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
-from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
+from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import channel
@@ -90,7 +90,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        token_key = await store.key("tokens")
+        token_key = await store.get_or_create_key("tokens")
         news, tokens, page_tokens = ChangeNotifier(hub, bus), Tokens(token_key), PageTokens(token_key, now)
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)

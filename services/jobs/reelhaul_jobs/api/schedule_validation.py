@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2
 from reelhaul_jobs.api.error_paths import renamed
 from reelhaul_jobs.api.jobs import validation
-from reelhaul_jobs.model.cron import CronError, parse_cron, zone_of
+from reelhaul_jobs.model.cron import CronError, parse_cron, parse_time_zone
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.validation import fields, urls
@@ -49,7 +49,7 @@ def _check_times(
     schedule: schedule_pb2.Schedule, now: datetime, since: datetime, findings: FieldViolations
 ) -> None:
     try:
-        zone_of(schedule.time_zone)
+        parse_time_zone(schedule.time_zone)
     except CronError as error:
         findings.add("schedule.time_zone", str(error))
         return
@@ -60,7 +60,7 @@ def _check_times(
         findings.add("schedule.cron", "it is required")
         return
     try:
-        first = parse_cron(schedule.cron, schedule.time_zone, since).after(now)
+        first = parse_cron(schedule.cron, schedule.time_zone, since).next_after(now)
     except CronError as error:
         findings.add("schedule.cron", str(error))
         return
