@@ -25,7 +25,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def to_fetch_spec(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
-    """What *request* asks to be fetched, every default filled in. Raises as ``FieldViolations.raise_if_any``."""
+    """Return *request* as a FetchSpec with all defaults. Raises as ``FieldViolations.raise_if_any``."""
     findings, asked = FieldViolations(), Fetch()
     asked.CopyFrom(request.fetch)
     if asked.attempt:
