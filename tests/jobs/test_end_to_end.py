@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -12,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from tests.conftest import running_process
 from tests.jobs.conftest import PATIENCE, SERVICES, eventually, serving, with_settings
 from tests.jobs.worker import claim, working
 from tests.postgresql import fresh_database
+from tests.servers import running_nats_server
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
@@ -36,8 +35,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
 from reelhaul_jobs.model.retries import error_status
-from reelhaul_runtime import broker
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 SECOND = duration_pb2.Duration(seconds=1)
 URL = "https://videos.example/watch?v=1"
@@ -58,7 +56,7 @@ async def ended(service, name: str) -> Job:
 
 
 def reason(failure) -> str:
-    return ErrorReason.Name(error_of(failure.value, "jobs").reason)
+    return ErrorReason.Name(error_from_rpc(failure.value, "jobs").reason)
 
 
 def states(messages) -> list[int]:
@@ -206,7 +204,7 @@ async def test_drain_ends_watches(settings):
     """A server that leaves tells its watchers so: UNAVAILABLE, come back."""
     async with AsyncExitStack() as server:
         port = await server.enter_async_context(running(settings))
-        async with channel(f"127.0.0.1:{port}", SERVICES) as opened:
+        async with open_channel(f"127.0.0.1:{port}", SERVICES) as opened:
             stub = job_service_pb2_grpc.JobServiceStub(opened)
             job = await stub.CreateJob(CreateJobRequest(job=Job(url=URL)))
             stream = aiter(stub.WatchJob(WatchJobRequest(name=job.name)))
@@ -563,16 +561,12 @@ async def test_broker_wiped_while_jobs_goes_on(settings, nats_server, tmp_path):
     async with serving(settings) as service:
         before = await create(service)
         await eventually(lambda: _holds(service, 1))
-        nats_server.process.kill()
-        nats_server.process.wait()
+        nats_server.kill()
         during, unwanted = await create(service), await create(service)
         await service.jobs.CancelJob(CancelJobRequest(name=unwanted.name))
-        config = broker.write_config(tmp_path / "other", nats_server.port)
-        with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
-            await broker.listening(nats_server.port)
-            async with working(service, work):
-                for job in (before, during):
-                    assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        async with running_nats_server(tmp_path / "other", nats_server.port), working(service, work):
+            for job in (before, during):
+                assert (await ended(service, job.name)).state == Job.SUCCEEDED
         assert (await ended(service, unwanted.name)).state == Job.CANCELLED
 
 
