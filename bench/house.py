@@ -22,7 +22,7 @@ from bench.processes import Process, python, running
 from bench.tally import SOCKET
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.up import nats_server
 
 _JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
@@ -82,7 +82,7 @@ async def house(database: str = "", settings: Mapping[str, str] | None = None) -
     with tempfile.TemporaryDirectory(prefix="reelhaul-bench-") as name:
         folder, port = Path(name), free_port()
         config = nats_server.write_config(folder / "nats", port)
-        command = [nats_server.executable(), "-c", str(config)]
+        command = [nats_server.find_executable(), "-c", str(config)]
         async with running(command, folder / "nats.log") as nats:
             await wait_until_listening(port)
             yield House(folder, database or f"sqlite:///{folder}/jobs.db", port, nats, settings or {})
@@ -95,7 +95,7 @@ async def serving(place: House) -> AsyncIterator[Service]:
     async with (
         running(command, place.folder / "jobs.log", place.environment) as process,
         grpc.aio.insecure_channel(place.address) as outside,
-        channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
+        open_channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
     ):
         await _ready(outside, place)
         yield Service(

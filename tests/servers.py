@@ -66,7 +66,7 @@ class NatsServer:
     async def start(self) -> None:
         """Start the process; return when it listens."""
         self.process = subprocess.Popen(  # noqa: ASYNC220 - starting is quick
-            [nats_server.executable(), "-c", str(self._config)],
+            [nats_server.find_executable(), "-c", str(self._config)],
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )

@@ -71,7 +71,7 @@ async def main() -> None:
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     server.add_insecure_port(asked.address)
-    async with nats_client.connected(asked.nats, "bench-echo") as client:
+    async with nats_client.connect(asked.nats, "bench-echo") as client:
         await client.subscribe("progress.*", cb=echo.heard)
         await server.start()
         await stop.wait()

@@ -64,7 +64,7 @@ def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def broker(own_nats: str) -> AsyncIterator[Client]:
     """A connection to a broker with an empty WORK stream."""
-    async with nats_client.connected(own_nats, "test") as client:
+    async with nats_client.connect(own_nats, "test") as client:
         jetstream = client.jetstream()
         await jetstream.add_stream(
             StreamConfig(name="WORK", subjects=["work.*.*"], retention=RetentionPolicy.WORK_QUEUE)

@@ -19,7 +19,7 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.app import running
 from reelhaul_jobs.settings import Settings
 from reelhaul_runtime import nats_client
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 
 TOKEN = "the suite's own"
 #: Seconds for what takes a moment: patience is for the machine, not for the service.
@@ -81,10 +81,10 @@ def settings(tmp_path: Path, nats_server: NatsServer) -> Settings:
 async def serving(settings: Settings) -> AsyncIterator[Service]:
     """The service, ready: its streams are there."""
     async with (
-        nats_client.connected(settings.nats_url, "test") as client,
+        nats_client.connect(settings.nats_url, "test") as client,
         running(settings) as port,
-        channel(f"127.0.0.1:{port}", SERVICES) as outside,
-        channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
+        open_channel(f"127.0.0.1:{port}", SERVICES) as outside,
+        open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
     ):
         await eventually(lambda: consumer_there(client))
         yield Service(

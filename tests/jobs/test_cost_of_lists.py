@@ -33,7 +33,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]
     url = f"sqlite:///{tmp_path_factory.mktemp('jobs')}/jobs.db"
     migrations.migrate(url, "reelhaul_jobs")
     asyncio.run(fill(url))
-    engine = engines.reading(url, connections=1)
+    engine = engines.create_read_engine(url, connections=1)
     with engine.connect() as opened:
         yield opened
     engine.dispose()

@@ -35,7 +35,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
 from reelhaul_jobs.model.retries import error_status
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 SECOND = duration_pb2.Duration(seconds=1)
 URL = "https://videos.example/watch?v=1"
@@ -56,7 +56,7 @@ async def ended(service, name: str) -> Job:
 
 
 def reason(failure) -> str:
-    return ErrorReason.Name(error_of(failure.value, "jobs").reason)
+    return ErrorReason.Name(error_from_rpc(failure.value, "jobs").reason)
 
 
 def states(messages) -> list[int]:
@@ -204,7 +204,7 @@ async def test_drain_ends_watches(settings):
     """A server that leaves tells its watchers so: UNAVAILABLE, come back."""
     async with AsyncExitStack() as server:
         port = await server.enter_async_context(running(settings))
-        async with channel(f"127.0.0.1:{port}", SERVICES) as opened:
+        async with open_channel(f"127.0.0.1:{port}", SERVICES) as opened:
             stub = job_service_pb2_grpc.JobServiceStub(opened)
             job = await stub.CreateJob(CreateJobRequest(job=Job(url=URL)))
             stream = aiter(stub.WatchJob(WatchJobRequest(name=job.name)))

@@ -22,7 +22,7 @@ from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, FinishRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_jobs.api.leases import LeaseServicer
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 
 Call = ExchangeRequest.Call
 
@@ -81,7 +81,7 @@ async def test_a_call_that_asks_nothing_is_refused(service):
 
 @asynccontextmanager
 async def worker_at(port: int) -> AsyncIterator[BatchingLeaseClient]:
-    async with channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
+    async with open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
         yield BatchingLeaseClient(opened)
 
 

@@ -137,5 +137,5 @@ def test_ids_of_a_batch():
 def test_plain_but_refused(url):
     """URLs that look plain are judged by their host as any other."""
     findings = FieldViolations()
-    urls.check(url, "url", findings)
+    urls.check_url(url, "url", findings)
     assert findings

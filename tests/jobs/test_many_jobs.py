@@ -31,7 +31,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.model.retries import error_reason, error_status
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.rpc.channels import error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc
 
 URL = "https://videos.example/watch?v={}"
 GOOD, BAD = Job(url=URL.format(0)), Job(url="file:///etc/passwd")
@@ -48,7 +48,7 @@ def numbered(count: int) -> list[Job]:
 async def refused(call) -> ReelhaulError:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
-    return error_of(failure.value, "jobs")
+    return error_from_rpc(failure.value, "jobs")
 
 
 async def stored(service, text: str = "") -> int:

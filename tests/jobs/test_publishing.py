@@ -15,7 +15,7 @@ from reelhaul_runtime import nats_client
 
 @pytest.fixture
 async def client(nats_server):
-    async with nats_client.connected(nats_server.url, "test") as opened:
+    async with nats_client.connect(nats_server.url, "test") as opened:
         yield opened
 
 

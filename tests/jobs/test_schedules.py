@@ -40,7 +40,7 @@ from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.schedules import Scheduler, begun
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 
 SERVICES = [schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"]]
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -179,7 +179,7 @@ async def test_the_end(house):
 async def stub(settings):
     async with (
         serving(settings) as service,
-        channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
+        open_channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
     ):
         yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service
 

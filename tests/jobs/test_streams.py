@@ -15,7 +15,7 @@ from reelhaul_runtime import nats_client
 
 async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: NatsServer) -> None:
     """What an older build made is bounded as this one wants it, and loses nothing by that."""
-    async with nats_client.connected(nats_server.url, "jobs") as client:
+    async with nats_client.connect(nats_server.url, "jobs") as client:
         stream = client.jetstream()
         await stream.add_stream(replace(job_bus._PROGRESS, max_msgs=-1, max_age=60))
         await stream.add_stream(replace(job_bus._WORK, duplicate_window=60))
@@ -31,7 +31,7 @@ async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: NatsServe
 async def test_progress_is_bounded(nats_server: NatsServer) -> None:
     """The newest progress of each of the newest jobs is kept, and of no more than would be watched."""
     async with (
-        nats_client.connected(nats_server.url, "jobs") as client,
+        nats_client.connect(nats_server.url, "jobs") as client,
         NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened,
     ):
         await opened.ensure_streams()

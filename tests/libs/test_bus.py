@@ -28,7 +28,7 @@ async def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
 
 async def test_broker_that_is_killed_and_comes_back(own_broker: NatsServer):
     """While the broker is away a publish fails at once; when it is back the same connection works."""
-    async with nats_client.connected(own_broker.url, "test") as client:
+    async with nats_client.connect(own_broker.url, "test") as client:
         heard = await client.subscribe("news")
         await client.publish("news", b"before")
         assert (await heard.next_msg(timeout=5)).data == b"before"
@@ -49,7 +49,7 @@ async def test_broker_that_is_killed_and_comes_back(own_broker: NatsServer):
 
 async def test_streams_outlive_a_killed_broker(own_broker: NatsServer):
     """What JetStream acknowledged before kill -9 is there after it."""
-    async with nats_client.connected(own_broker.url, "test") as client:
+    async with nats_client.connect(own_broker.url, "test") as client:
         stream = client.jetstream()
         await stream.add_stream(name="KEPT", subjects=["kept.*"])
         await stream.publish("kept.one", b"x")
@@ -70,14 +70,14 @@ async def test_waits_for_a_broker_that_is_not_there_yet(own_broker: NatsServer):
 
 
 async def _connect_once(url: str) -> bool:
-    async with nats_client.connected(url, "test") as client:
+    async with nats_client.connect(url, "test") as client:
         return client.is_connected
 
 
 async def test_leaving_while_the_broker_is_away(own_broker: NatsServer):
     """The connection can be left while the broker is away, in a moment and without a failure."""
     closed = asyncio.Event()
-    async with nats_client.connected(own_broker.url, "test", closed=closed) as client:
+    async with nats_client.connect(own_broker.url, "test", closed=closed) as client:
         own_broker.kill()
         await until(lambda: not client.is_connected)
     assert client.is_closed

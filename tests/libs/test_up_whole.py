@@ -42,7 +42,7 @@ def over_grpc(name, proto):
         servicers = [(add, Jobs(), proto)]
         address = getattr(settings, name + "_address")
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(nats_client.connected(settings.nats_url, name))
+            client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
             door = NoAuthentication(settings.suite_token)
             checks = {name + ".nats": client.flush}
             yield await stack.enter_async_context(

@@ -28,7 +28,7 @@ from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.identity import Caller, set_caller
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
@@ -250,5 +250,5 @@ async def _storage_process(
     }
     with running_process([sys.executable, "-c", program], env=environment) as process:
         await wait_until_listening(port, 20)
-        async with channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
+        async with open_channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
             yield process.pid, storage_service_pb2_grpc.StorageServiceStub(opened)

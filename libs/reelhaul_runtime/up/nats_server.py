@@ -30,7 +30,7 @@ def write_config(folder: Path, port: int) -> Path:
     return path
 
 
-def executable() -> str:
+def find_executable() -> str:
     """The nats-server beside this Python, else on PATH. Raises FileNotFoundError."""
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")

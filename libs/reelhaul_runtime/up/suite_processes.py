@@ -55,4 +55,6 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
 def nats(folder: Path, port: int) -> SuiteProcess:
     """A broker of our own on loopback, with its streams in *folder*. FileNotFoundError without the wheel."""
     config = nats_server.write_config(folder, port)
-    return SuiteProcess("nats", (nats_server.executable(), "-c", str(config)), f"nats://127.0.0.1:{port}")
+    return SuiteProcess(
+        "nats", (nats_server.find_executable(), "-c", str(config)), f"nats://127.0.0.1:{port}"
+    )

@@ -44,7 +44,7 @@ from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_
 from reelhaul_runtime import logs, nats_client
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -74,11 +74,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
-        jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
-        storage = await stack.enter_async_context(
-            channel(settings.storage_address, [_STORAGE], suite_token=token)
+        jobs = await stack.enter_async_context(
+            open_channel(settings.jobs_address, [_LEASES], suite_token=token)
         )
-        client = await stack.enter_async_context(nats_client.connected(settings.nats_url, name))
+        storage = await stack.enter_async_context(
+            open_channel(settings.storage_address, [_STORAGE], suite_token=token)
+        )
+        client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
         limits = Limits(
             settings.fetcher_max_duration_seconds,

@@ -57,7 +57,7 @@ from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
@@ -170,7 +170,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: what this replica changed, it has told its own watchers of.
-    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
         leaving = asyncio.create_task(leave())
         try:
             yield client
@@ -179,8 +179,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 
 async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
-    storage = channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
+    fetcher = open_channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),

@@ -74,7 +74,7 @@ def entries_of(request: RenewRequest) -> Sequence[media_pb2.PlaylistEntry]:
         raise FieldInvalid("entries", f"at most {_MOST_ENTRIES}")
     for entry in request.entries:
         findings = FieldViolations()
-        urls.check(entry.url, "entries.url", findings)
+        urls.check_url(entry.url, "entries.url", findings)
         if findings or "\0" in entry.media_id:
             entry.ClearField("url")
         entry.title = entry.title[:_LONGEST_TITLE]

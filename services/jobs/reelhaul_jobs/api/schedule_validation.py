@@ -32,7 +32,7 @@ def admitted(asked: schedule_pb2.Schedule, now: datetime, since: datetime) -> sc
         findings.add("schedule.job_template.schedule_time", "it must be unset: the cron says when")
     if schedule.job_template.HasField("expire_time"):
         findings.add("schedule.job_template.expire_time", "it must be unset: ttl counts for each job")
-    findings.raise_any()
+    findings.raise_if_any()
     schedule.job_template.CopyFrom(_template(schedule, now))
     schedule.catch_up = schedule.catch_up or schedule_pb2.Schedule.SKIP
     return schedule
@@ -41,8 +41,8 @@ def admitted(asked: schedule_pb2.Schedule, now: datetime, since: datetime) -> sc
 def check_again(job: Job) -> None:
     """Raise URL_INVALID or URL_FORBIDDEN if *job*'s URL may not be fetched any more."""
     findings = FieldViolations()
-    urls.check(job.url, "job_template.url", findings)
-    findings.raise_any()
+    urls.check_url(job.url, "job_template.url", findings)
+    findings.raise_if_any()
 
 
 def _check_times(
@@ -55,7 +55,9 @@ def _check_times(
         return
     good_end = True
     if schedule.HasField("end_time"):
-        good_end = findings.time("schedule.end_time", schedule.end_time, not_before=now, not_after=now + _FAR)
+        good_end = findings.check_time(
+            "schedule.end_time", schedule.end_time, not_before=now, not_after=now + _FAR
+        )
     if not schedule.cron:
         findings.add("schedule.cron", "it is required")
         return

@@ -143,7 +143,7 @@ def finish(
             return _end_attempt(job, _succeed(held, good, now), AttemptState.SUCCEEDED, outcome)
         case Failed() as bad:
             error = retries.normalize_error(bad.error)
-            if errors.spec_of(retries.error_reason(error)).parks_site:
+            if errors.error_spec(retries.error_reason(error)).parks_site:
                 after = _requeue_blocked(held, error, bad.retry_after, now)
                 state = AttemptState.FAILED if after.state.is_terminal else AttemptState.RELEASED
                 return _end_attempt(job, after, state, outcome, error)

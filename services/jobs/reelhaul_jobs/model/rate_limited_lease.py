@@ -102,7 +102,7 @@ def _next_rate_limit(
             return rate_limit.slow_down(gate, now) if complained else rate_limit.speed_up(gate)
         case leases.Failed() as bad:
             reason = retries.error_reason(bad.error)
-            spec = errors.spec_of(reason)
+            spec = errors.error_spec(reason)
             if spec.parks_site:
                 name = ErrorReason.Name(reason)
                 return rate_limit.park(

@@ -31,13 +31,13 @@ def error_status(
     reason: ErrorReason.ValueType, text: str, metadata: Mapping[str, str] | None = None
 ) -> status_pb2.Status:
     """A job's error: why it ended, for Job.error."""
-    promised = dict.fromkeys(errors.spec_of(reason).metadata_keys, "")
+    promised = dict.fromkeys(errors.error_spec(reason).metadata_keys, "")
     info = error_details_pb2.ErrorInfo(
         reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=promised | dict(metadata or {})
     )
     packed = any_pb2.Any()
     packed.Pack(info)
-    return status_pb2.Status(code=errors.spec_of(reason).code, message=text, details=[packed])
+    return status_pb2.Status(code=errors.error_spec(reason).code, message=text, details=[packed])
 
 
 def normalize_error(status: status_pb2.Status) -> status_pb2.Status:
@@ -61,7 +61,7 @@ def retry_delay(
     *charged* and *failures* count the attempt that just failed. *asked* is the site's
     Retry-After, which is never undercut.
     """
-    spec = errors.spec_of(reason)
+    spec = errors.error_spec(reason)
     if not spec.retryable or charged >= policy.max_attempts:
         return None
     if spec.max_retries and failures.get(ErrorReason.Name(reason), 0) > spec.max_retries:

@@ -106,9 +106,9 @@ class Dispatcher:
     async def _published(self, picks: Sequence[fair_scheduling.ReadyJob], now: datetime) -> int:
         """How many of *picks* are marked and stored; those that are not stored are ready again."""
         taken = await self._queue.mark_published(picks, now + self._look_again, self._leader)
-        failpoints.reached("jobs.dispatch.before_publish")
+        failpoints.hit("jobs.dispatch.before_publish")
         stored = await self._bus.publish(taken, now)
-        failpoints.reached("jobs.dispatch.after_publish")
+        failpoints.hit("jobs.dispatch.after_publish")
         if len(stored) < len(taken):
             there = {job.id for job in stored}
             await self._queue.mark_ready([job for job in taken if job.id not in there])

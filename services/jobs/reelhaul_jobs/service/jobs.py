@@ -61,9 +61,9 @@ class Jobs:
 
         Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
         """
-        failpoints.reached("jobs.create.before_commit")
+        failpoints.hit("jobs.create.before_commit")
         (kept,) = await self._store.add([queue_transitions.enqueue(job)], request)
-        failpoints.reached("jobs.create.after_commit")
+        failpoints.hit("jobs.create.after_commit")
         await self._news.tell_row(kept)
         return JobView(kept, wait_reason.explain_wait(kept))
 

@@ -88,7 +88,7 @@ class Leases:
         change = await self._change_at_site(
             job_id, lambda job: (job.site, claim.egress), rule, counted=counted
         )
-        failpoints.reached("jobs.claim.after_commit")
+        failpoints.hit("jobs.claim.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         return Leased(change.job, change.before if change.changed else None, self.duration)
@@ -118,7 +118,7 @@ class Leases:
             change = await self._expand(job_id, entries, growing)
         else:
             change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
-        failpoints.reached("jobs.renew.after_commit")
+        failpoints.hit("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         await self._note(change.job.worker, None, (change.job.egress,))
@@ -143,11 +143,11 @@ class Leases:
             change = rate_limited_lease.finish(job, epoch, outcome, passage, self._limits, self._now())
             return _checked(change)
 
-        failpoints.reached("jobs.finish.before_commit")
+        failpoints.hit("jobs.finish.before_commit")
         change = await self._change_at_site(
             job_id, lambda job: rate_limited_lease.rate_limit_key(job, outcome), rule
         )
-        failpoints.reached("jobs.finish.after_commit")
+        failpoints.hit("jobs.finish.after_commit")
         if isinstance(change, Refusal):
             return change
         if change.refusal is not None:
