@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from reelhaul_runtime.tasks import cancel_and_wait
+
 
 class Relay:
     """Passes bytes between whoever connects and one server on loopback."""
@@ -85,6 +87,4 @@ async def cutting(relay: Relay, seconds: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancel_and_wait(task)

@@ -24,17 +24,17 @@ from reelhaul_runtime.up.suite_processes import SuiteProcess
 # Its callers say of which tenant they are.
 _BELIEVING = (sys.executable, "-P", str(Path(__file__).with_name("doors.py")), "serve", "jobs")
 # What dies every few seconds must be back sooner than that: longest_pause.
-_PATIENCE = RestartPolicy(longest_pause=0.4, between_questions=1.0, answer=4.0, misses=12)
+_PATIENCE = RestartPolicy(longest_delay=0.4, probe_interval=1.0, probe_timeout=4.0, max_failed_probes=12)
 
 
 def main() -> int:
     """Run the suite that REELHAUL_* describes until a signal; returns the exit code."""
     settings = SuiteSettings()
-    with log_multiplexer.to_stderr("json", settings.log_level) as told:
-        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.Stream("up", told))
-        folder = data_dir.run_folder(settings.data_dir)
-        with data_dir.locked(folder):
-            data_dir.await_leftovers(suite_state.left_in(folder), 30)
+    with log_multiplexer.render_to_stderr("json", settings.log_level) as told:
+        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", told))
+        folder = data_dir.create_run_folder(settings.data_dir)
+        with data_dir.lock(folder):
+            data_dir.wait_for_exit(suite_state.leftover_pids(folder), 30)
             kept = list(_parts(settings, int(sys.argv[1]), sys.argv[2:]))
             return asyncio.run(Suite(kept, folder, _PATIENCE, told).run())
 
@@ -43,7 +43,7 @@ def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> I
     """Broker and services, and beside them jobs-2 …, fetcher-2, fetcher-3 …"""
     nats = suite_processes.nats(settings.data_dir / "nats", data_dir.reserve_port())
     yield nats
-    token = data_dir.suite_token(settings.data_dir / "run")
+    token = data_dir.load_suite_token(settings.data_dir / "run")
     for each in suite_processes.services(settings, nats.address, token):
         part = replace(each, command=_BELIEVING) if each.name == "jobs" else each
         yield part
@@ -52,7 +52,7 @@ def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> I
                 yield _another(part, number, address)
         if part.name == "fetcher":
             for number in range(2, fetchers + 1):
-                own = data_dir.with_port("127.0.0.1:0")
+                own = data_dir.resolve_port("127.0.0.1:0")
                 yield _another(part, number, own, _distant(settings, replicas) if number % 2 == 0 else {})
 
 

@@ -1,9 +1,10 @@
-"""What every BlobStore holds to."""
+"""Contract of BlobStore, run against every implementation."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.disk.blobs import DiskBlobStore
-from reelhaul_storage.errors import OffsetConflict
+from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.ports import BlobStore
 
 UPLOAD = "0b8a4f0e-0000-4000-8000-000000000001"
@@ -20,18 +21,33 @@ KEY = "ab/cd/abcd.1"
 CONTENT = bytes(range(256)) * 5000
 
 
-@pytest.fixture(params=["disk"])
-async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
-    async with _open_store(request.param, tmp_path) as opened:
-        yield opened
+@dataclass
+class Backend:
+    """A store, and what makes its disk or server fail and work again."""
+
+    blobs: BlobStore
+    fail: Callable[[], object]
+    recover: Callable[[], object]
 
 
 @asynccontextmanager
-async def _open_store(kind: str, folder: Path) -> AsyncIterator[BlobStore]:
+async def _disk(folder: Path) -> AsyncIterator[Backend]:
     (folder / "work").mkdir()
-    (folder / "work" / "film").write_bytes(CONTENT)
-    async with DiskBlobStore.open(folder / "store", adopt_from=folder / "work") as disk:
-        yield disk
+    (folder / "work" / "video").write_bytes(CONTENT)
+    staging, hidden = folder / "store" / "staging", folder / "store" / "hidden"
+    async with DiskBlobStore.open(folder / "store", adopt_from=folder / "work") as blobs:
+        yield Backend(blobs, fail=lambda: staging.rename(hidden), recover=lambda: hidden.rename(staging))
+
+
+@pytest.fixture(params=[_disk], ids=["disk"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    async with request.param(tmp_path) as backend:
+        yield backend
+
+
+@pytest.fixture
+def blobs(backend: Backend) -> BlobStore:
+    return backend.blobs
 
 
 async def _stage(blobs: BlobStore, content: bytes = CONTENT, offset: int = 0) -> int:
@@ -44,8 +60,8 @@ async def _read(blobs: BlobStore, offset: int = 0, length: int = len(CONTENT)) -
     return b"".join([piece async for piece in blobs.read(KEY, offset, length)])
 
 
-async def test_staged_then_published(blobs: BlobStore):
-    """What is staged can be hashed and published, is read back, and is staged no more."""
+async def test_stage_and_publish(blobs: BlobStore):
+    """Staged bytes can be hashed and published; then they can be read and are no longer staged."""
     assert await _stage(blobs) == len(CONTENT)
     hasher = Hasher()
     hasher.update(CONTENT)
@@ -58,8 +74,8 @@ async def test_staged_then_published(blobs: BlobStore):
     assert await _read(blobs, 700_000, 1000) == CONTENT[700_000:701_000]
 
 
-async def test_written_in_parts(blobs: BlobStore):
-    """A write goes on exactly where the bytes end, and nowhere else."""
+async def test_stage_in_parts(blobs: BlobStore):
+    """A write resumes exactly at the end of the staged bytes and nowhere else."""
     await _stage(blobs, CONTENT[:1000])
     for wrong in (0, 999, 1001):
         with pytest.raises(OffsetConflict) as failure:
@@ -70,8 +86,8 @@ async def test_written_in_parts(blobs: BlobStore):
     assert await _read(blobs) == CONTENT
 
 
-async def test_one_writer(blobs: BlobStore):
-    """While one writes, another one is refused, and nothing can be hashed or published."""
+async def test_single_writer(blobs: BlobStore):
+    """While one writer is active, another is rejected, and nothing can be hashed or published."""
     async with blobs.stage(UPLOAD, 0):
         with pytest.raises(OffsetConflict):
             await _stage(blobs)
@@ -81,16 +97,16 @@ async def test_one_writer(blobs: BlobStore):
             await blobs.publish(UPLOAD, KEY, 0)
 
 
-async def test_published_as_hashed(blobs: BlobStore):
-    """What grew after it was hashed is not published."""
+async def test_publish_other_size(blobs: BlobStore):
+    """Bytes that grew after they were hashed are not published."""
     await _stage(blobs)
     with pytest.raises(OffsetConflict):
         await blobs.publish(UPLOAD, KEY, len(CONTENT) - 1)
     assert await blobs.size(KEY) is None
 
 
-async def test_published_twice(blobs: BlobStore):
-    """Publishing the same content under a key that rests already leaves one that can be read."""
+async def test_publish_twice(blobs: BlobStore):
+    """Publishing the same content under an existing key leaves a readable blob."""
     for _ in range(2):
         await _stage(blobs)
         await blobs.publish(UPLOAD, KEY, len(CONTENT))
@@ -98,14 +114,14 @@ async def test_published_twice(blobs: BlobStore):
 
 
 async def test_nothing_staged(blobs: BlobStore):
-    """Of nothing there is size 0 and the digest of nothing; dropping it is no error."""
+    """An unknown upload has size 0 and the digests of empty content; discarding it is not an error."""
     assert await blobs.staged_size(UPLOAD) == 0
     assert await blobs.hash_staged(UPLOAD) == Hasher().digests()
     await blobs.discard(UPLOAD)
 
 
-async def test_discarded(blobs: BlobStore):
-    """What was dropped is gone, its digests too."""
+async def test_discard(blobs: BlobStore):
+    """Discarded bytes are gone, and so are their digests."""
     await _stage(blobs)
     await blobs.discard(UPLOAD)
     assert await blobs.staged_size(UPLOAD) == 0
@@ -113,23 +129,23 @@ async def test_discarded(blobs: BlobStore):
     assert (await blobs.hash_staged(UPLOAD)).size == 5
 
 
-async def test_adopted(blobs: BlobStore):
-    """A shared file takes the place of what was staged."""
+async def test_adopt(blobs: BlobStore):
+    """An adopted file replaces what was staged."""
     await _stage(blobs, b"before")
-    await blobs.adopt(UPLOAD, "film")
+    await blobs.adopt(UPLOAD, "video")
     assert (await blobs.hash_staged(UPLOAD)).size == len(CONTENT)
     await blobs.publish(UPLOAD, KEY, len(CONTENT))
     assert await _read(blobs) == CONTENT
 
 
-async def test_adopting_nothing(blobs: BlobStore):
-    """A path to nothing is refused."""
+async def test_adopt_missing_file(blobs: BlobStore):
+    """A path to a missing file is rejected."""
     with pytest.raises(FieldInvalid):
         await blobs.adopt(UPLOAD, "none")
 
 
-async def test_missing_and_short(blobs: BlobStore):
-    """Reading what is not there, or past what is there, is told."""
+async def test_read_missing_bytes(blobs: BlobStore):
+    """Reading a missing blob raises KeyError; reading past the end raises EOFError."""
     with pytest.raises(KeyError):
         await _read(blobs)
     await _stage(blobs)
@@ -138,31 +154,39 @@ async def test_missing_and_short(blobs: BlobStore):
         await _read(blobs, 0, len(CONTENT) + 1)
 
 
-async def test_deleted(blobs: BlobStore):
-    """Deleted bytes are gone; deleting again is no error; who reads already reads on."""
+async def test_delete(blobs: BlobStore):
+    """A deleted blob is gone, deleting it again is not an error, and a started read continues."""
     await _stage(blobs)
     await blobs.publish(UPLOAD, KEY, len(CONTENT))
-    reading = aiter(blobs.read(KEY, 0, len(CONTENT)))
-    got = await anext(reading)
+    pieces = aiter(blobs.read(KEY, 0, len(CONTENT)))
+    received = await anext(pieces)
     for _ in range(2):
         await blobs.delete(KEY)
     assert await blobs.size(KEY) is None
-    async for piece in reading:
-        got += piece
-    assert got == CONTENT
+    async for piece in pieces:
+        received += piece
+    assert received == CONTENT
 
 
-async def test_listed_by_age(blobs: BlobStore):
-    """Staged uploads and keys are told where they are old enough."""
+async def test_list_by_age(blobs: BlobStore):
+    """Only staged uploads and keys last written before the given time are listed."""
     await _stage(blobs)
     await blobs.publish(UPLOAD, KEY, len(CONTENT))
     await _stage(blobs)
     now = datetime.now(UTC)
-    for before, told in ((now - timedelta(hours=1), []), (now + timedelta(hours=1), [UPLOAD])):
-        assert [upload async for upload in blobs.list_staged(before)] == told
-        assert [key async for key in blobs.list_keys(before)] == ([KEY] if told else [])
+    for before, expected in ((now - timedelta(hours=1), []), (now + timedelta(hours=1), [UPLOAD])):
+        assert [upload async for upload in blobs.list_staged(before)] == expected
+        assert [key async for key in blobs.list_keys(before)] == ([KEY] if expected else [])
 
 
-async def test_check(blobs: BlobStore):
-    """A store that works says so."""
-    await blobs.check()
+async def test_check(backend: Backend):
+    """The check fails while the backend does, succeeds when it works, and leaves nothing behind."""
+    await backend.blobs.check()
+    backend.fail()
+    with pytest.raises(BackendUnavailable):
+        await backend.blobs.check()
+    backend.recover()
+    await backend.blobs.check()
+    future = datetime.now(UTC) + timedelta(hours=1)
+    assert [upload async for upload in backend.blobs.list_staged(future)] == []
+    assert [key async for key in backend.blobs.list_keys(future)] == []

@@ -9,6 +9,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
 from reelhaul_fetcher.model.packaging import plan_package
 from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -60,7 +61,7 @@ AUDIO = FormatSpec.AUDIO
 )
 def test_the_ladder(spec: FormatSpec, chosen: list[str]) -> None:
     """Height first, then frame rate, dynamic range, codec; the original sound, as the container likes."""
-    streams, _ = choose_formats(OFFERED, spec)
+    streams, _ = choose_formats(OFFERED, spec, select_formats)
     assert chosen == [stream.format_id for stream in streams]
 
 
@@ -76,24 +77,26 @@ def test_the_ladder(spec: FormatSpec, chosen: list[str]) -> None:
 def test_what_nothing_meets(spec: FormatSpec) -> None:
     """What no offered stream meets is FORMAT_UNAVAILABLE, not something else instead."""
     with pytest.raises(ReelhaulError) as failure:
-        choose_formats(OFFERED, spec)
+        choose_formats(OFFERED, spec, select_formats)
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
 def test_what_cannot_be_cut() -> None:
     """Where a codec cannot be decoded, cuts take another, if a lower picture; alone, it is not available."""
-    streams, _ = choose_formats(OFFERED, FormatSpec(max_height=1080), frozenset({"av1", "vp9"}))
+    streams, _ = choose_formats(
+        OFFERED, FormatSpec(max_height=1080), select_formats, frozenset({"av1", "vp9"})
+    )
     assert [stream.format_id for stream in streams] == ["137", "140"]
     only = [video("399", 1080, "av01.0.08M.08"), audio("140", "mp4a.40.2")]
     with pytest.raises(ReelhaulError) as failure:
-        choose_formats(only, FormatSpec(), frozenset({"av1"}))
+        choose_formats(only, FormatSpec(), select_formats, frozenset({"av1"}))
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
 def test_wishes_not_met_are_told() -> None:
     """Less height, another codec, another language: delivered, and said."""
     spec = FormatSpec(max_height=4320, video_codecs=[H264], audio=FormatSpec.Audio(languages=["fr"]))
-    _, warnings = choose_formats(OFFERED, spec)
+    _, warnings = choose_formats(OFFERED, spec, select_formats)
     assert [warning.reason for warning in warnings] == [
         media_pb2.Warning.HEIGHT_BELOW_ASKED,
         media_pb2.Warning.CODEC_NOT_OFFERED,
@@ -104,16 +107,16 @@ def test_wishes_not_met_are_told() -> None:
 def test_a_portrait_counts_its_shorter_side() -> None:
     """1080×1920 is 1080 high, as people count."""
     upright = Format(format_id="up", width=1080, height=1920, video_codec="avc1", audio_codec="mp4a")
-    streams, warnings = choose_formats([upright], FormatSpec(max_height=1080))
+    streams, warnings = choose_formats([upright], FormatSpec(max_height=1080), select_formats)
     assert ([stream.format_id for stream in streams], warnings) == (["up"], [])
 
 
 def test_protected_streams_are_never_taken() -> None:
     """DRM among others is passed over; alone it is the reason of the failure."""
     secret = video("drm", 4320, "avc1", drm=True)
-    assert choose_formats([*OFFERED, secret], FormatSpec())[0][0].format_id == "313"
+    assert choose_formats([*OFFERED, secret], FormatSpec(), select_formats)[0][0].format_id == "313"
     with pytest.raises(ReelhaulError) as failure:
-        choose_formats([secret], FormatSpec())
+        choose_formats([secret], FormatSpec(), select_formats)
     assert failure.value.reason == ErrorReason.MEDIA_DRM_PROTECTED
 
 

@@ -11,8 +11,8 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model import selectors
 from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -42,7 +42,7 @@ from reelhaul_runtime.errors import ReelhaulError
 )
 def test_what_is_taken(selector: str, taken: list[str]) -> None:
     """Each word and sign means what it means to yt-dlp; the picture comes first."""
-    streams, _ = choose_formats(OFFERED, FormatSpec(selector=selector, max_height=144))
+    streams, _ = choose_formats(OFFERED, FormatSpec(selector=selector, max_height=144), select_formats)
     assert taken == [stream.format_id for stream in streams]
 
 
@@ -64,6 +64,11 @@ def test_what_is_taken(selector: str, taken: list[str]) -> None:
         "b**",
         "bv{0}",
         "(" * 40 + "b" + ")" * 40,
+        "/".join(["bv"] * 160),
+        "bv)+ba",
+        "bv[height^=7]+ba",
+        "bv[ext<3]+ba",
+        "bv[url*=x]+ba",
         "999",
         "ba",
     ],
@@ -71,7 +76,7 @@ def test_what_is_taken(selector: str, taken: list[str]) -> None:
 def test_what_is_refused(selector: str) -> None:
     """What is not served, and what takes nothing, is FORMAT_UNAVAILABLE with the selector in it."""
     with pytest.raises(ReelhaulError) as failure:
-        choose_formats(OFFERED, FormatSpec(selector=selector or " "))
+        choose_formats(OFFERED, FormatSpec(selector=selector or " "), select_formats)
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
     assert failure.value.metadata["selector"] == (selector or " ")
 
@@ -80,15 +85,17 @@ def test_what_is_refused(selector: str) -> None:
 def test_no_selector_breaks_it(selector: str) -> None:
     """Whatever is written is understood or refused, nothing else."""
     try:
-        taken = selectors.parsed(selector)(OFFERED)
-    except selectors.NotUnderstood:
+        taken = select_formats(selector, OFFERED)
+    except ValueError:
         return
     assert len(taken) <= 2
 
 
 def test_sound_by_selector() -> None:
     """For sound alone, what the selector takes is sound."""
-    streams, _ = choose_formats(OFFERED, FormatSpec(selector="ba[acodec^=mp4a]", media_kind=FormatSpec.AUDIO))
+    streams, _ = choose_formats(
+        OFFERED, FormatSpec(selector="ba[acodec^=mp4a]", media_kind=FormatSpec.AUDIO), select_formats
+    )
     assert [stream.format_id for stream in streams] == ["140"]
 
 
@@ -97,5 +104,9 @@ async def test_selector_against_youtube(youtube_harness: Harness, youtube: YouTu
     """The selector's streams are what is delivered, in the container asked."""
     spec = FormatSpec(selector="bv[height<=480][vcodec^=avc]+ba[ext=webm]", container=FormatSpec.MKV)
     report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert list(report.got.format_ids) == ["135", "251"]
-    assert (report.got.height, report.got.container, report.got.audio_codec) == (480, "mkv", "opus")
+    assert list(report.delivered.format_ids) == ["135", "251"]
+    assert (report.delivered.height, report.delivered.container, report.delivered.audio_codec) == (
+        480,
+        "mkv",
+        "opus",
+    )

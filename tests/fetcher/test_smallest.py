@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
 from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.ytdlp.format_selector import select_formats
 
 OFFERED = [
     Format(format_id="low", width=640, height=360, video_codec="avc1", bitrate_bps=300),
@@ -16,7 +17,7 @@ OFFERED = [
 
 
 def taken(**asked: object) -> list[str]:
-    streams, _ = choose_formats(OFFERED, FormatSpec(**asked))  # type: ignore[arg-type]
+    streams, _ = choose_formats(OFFERED, FormatSpec(**asked), select_formats)  # type: ignore[arg-type]
     return [stream.format_id for stream in streams]
 
 

@@ -17,7 +17,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -278,8 +278,8 @@ async def test_recording_ended_under_earlier_lease(tmp_path: Path) -> None:
         harness.enqueue()
         await harness.wait_logged("ack")
     (order,) = harness.engine.requests
-    assert isinstance(order, FetchOrder)
-    assert order.stopped
+    assert isinstance(order, FetchRequest)
+    assert order.recording_stopped
     assert [w.reason for w in harness.outcome.succeeded.warnings] == [MediaWarning.RECORDING_STOPPED]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
-from tests.libs.small_gateway import (
+from tests.libs.fake_gateway import (
     CANCELLED,
     CONTENT,
     DONE,
@@ -22,7 +22,7 @@ from tests.libs.small_gateway import (
     FILE,
     JOB,
     RUNNING,
-    Gateway,
+    FakeGateway,
     progress,
     running_gateway,
     status,
@@ -36,16 +36,16 @@ from reelhaul.rest import Event
 
 
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
+def gateway() -> Iterator[FakeGateway]:
     with running_gateway() as running:
         yield running
 
 
-def run(gateway: Gateway, *args: str) -> Result:
+def run(gateway: FakeGateway, *args: str) -> Result:
     return CliRunner().invoke(reelhaul, [*args, "--server", gateway.url])
 
 
-def download(gateway: Gateway, folder: Path, *args: str) -> Result:
+def download(gateway: FakeGateway, folder: Path, *args: str) -> Result:
     return run(gateway, "download", "https://a.example/v", "-o", str(folder), *args)
 
 
@@ -120,7 +120,7 @@ def test_failed_job_is_exit_code_1(gateway, tmp_path):
 def test_refused_request_is_exit_code_2(gateway, tmp_path):
     """What the server says of a field is told with the field's name."""
     refusal = status(3, "FIELD_INVALID", "1079p is no quality", quality="use 1080p")
-    gateway.answers["POST /api/v1/download"] = [(400, refusal)]
+    gateway.responses["POST /api/v1/download"] = [(400, refusal)]
     result = download(gateway, tmp_path)
     assert result.exit_code == 2
     assert "FIELD_INVALID: 1079p is no quality (quality)" in result.stderr
@@ -128,7 +128,7 @@ def test_refused_request_is_exit_code_2(gateway, tmp_path):
 
 def test_refusal_is_json_with_json(gateway, tmp_path):
     """A script needs no second parser for failures."""
-    gateway.answers["POST /api/v1/download"] = [(400, status(3, "URL_INVALID", "no URL", url="no URL"))]
+    gateway.responses["POST /api/v1/download"] = [(400, status(3, "URL_INVALID", "no URL", url="no URL"))]
     result = download(gateway, tmp_path, "--json")
     assert lines(result)[-1]["reason"] == "URL_INVALID"
     assert lines(result)[-1]["fields"] == {"url": "no URL"}
@@ -136,7 +136,7 @@ def test_refusal_is_json_with_json(gateway, tmp_path):
 
 def test_restarting_server_is_asked_again(gateway, tmp_path):
     """A moment of 503 is no failure, and the repeated create carries the same key."""
-    gateway.answers["POST /api/v1/download"] = [
+    gateway.responses["POST /api/v1/download"] = [
         (503, status(14, "SERVICE_UNAVAILABLE", "jobs does not answer"))
     ]
     assert download(gateway, tmp_path).exit_code == 0
@@ -155,7 +155,7 @@ def test_no_server_is_told_with_advice(tmp_path):
 
 def test_something_else_at_the_port_is_told(gateway, tmp_path):
     """An answer that is no Status, nor JSON, is a clear failure."""
-    gateway.answers["GET /api/v1/status/x"] = [(418, {"teapot": True})]
+    gateway.responses["GET /api/v1/status/x"] = [(418, {"teapot": True})]
     result = run(gateway, "jobs", "get", "x")
     assert result.exit_code == 1
     assert "HTTP 418" in result.stderr
@@ -163,7 +163,7 @@ def test_something_else_at_the_port_is_told(gateway, tmp_path):
 
 def test_broken_file_is_resumed(gateway, tmp_path):
     """What was received is kept, and the rest is asked for by Range."""
-    gateway.breaks = [300_000, 200_000]
+    gateway.truncate_after = [300_000, 200_000]
     assert download(gateway, tmp_path).exit_code == 0
     ranges = [h.get("range") for path, h, _ in gateway.requests if "/artifacts/" in path]
     assert ranges == [None, "bytes=300000-", "bytes=500000-"]
@@ -260,7 +260,7 @@ def test_ctrl_c_before_the_recording(gateway, tmp_path):
     """Where nothing is recorded yet there is nothing to keep: the job is cancelled."""
     conflict = {"code": 9, "message": "it is QUEUED and records nothing now", "details": []}
     gateway.connections = [[{"snapshot": RUNNING}, {"hang": True}]]
-    gateway.answers[f"POST /api/v1/stop_recording/{JOB}"] = [(400, conflict)]
+    gateway.responses[f"POST /api/v1/stop_recording/{JOB}"] = [(400, conflict)]
     code, lines = interrupted(gateway, tmp_path, "--live", "wait")
     assert (code, lines[-1]["type"]) == (130, "cancelled")
     assert gateway.cancelled.is_set()

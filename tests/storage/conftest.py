@@ -1,4 +1,4 @@
-"""A storage service as others meet it: real gRPC, a real disk, a real SQLite file."""
+"""Fixtures: a storage service over real gRPC, with a real disk and a real SQLite file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_storage.app import running
 from reelhaul_storage.settings import Settings
 
@@ -28,40 +28,40 @@ TOKEN = "only the suite knows"
 
 @dataclass
 class Clock:
-    """A clock that the tests set forward."""
+    """A clock that tests can set forward."""
 
-    ahead: timedelta = timedelta()
+    offset: timedelta = timedelta()
 
     def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
+        return datetime.now(UTC) + self.offset
 
 
 @dataclass
-class Running:
-    """The service, and the two who call it."""
+class StorageService:
+    """A running service and two stubs: one with the suite's token, one of an ordinary client."""
 
     suite: storage_service_pb2_grpc.StorageServiceAsyncStub
-    stranger: storage_service_pb2_grpc.StorageServiceAsyncStub
+    client: storage_service_pb2_grpc.StorageServiceAsyncStub
     channel: grpc.aio.Channel
     folder: Path
     clock: Clock
     port: int
 
-    def blobs(self) -> list[Path]:
-        """All published files."""
+    def blob_files(self) -> list[Path]:
+        """Return all published files."""
         return [path for path in (self.folder / "artifacts" / "blobs").rglob("*") if path.is_file()]
 
-    def staged(self) -> list[Path]:
-        """All files of unfinished writes."""
+    def staged_files(self) -> list[Path]:
+        """Return all files of unfinished uploads."""
         return [path for path in (self.folder / "artifacts" / "staging").iterdir() if path.name[0] != "."]
 
-    async def put(self, content: bytes, **artifact: object) -> artifact_pb2.Artifact:
-        """An artifact of *content*, written in one go."""
-        answer = await self.suite.WriteArtifact(messages(content, artifact=artifact_pb2.Artifact(**artifact)))
-        return answer.artifact
+    async def write_artifact(self, content: bytes, **artifact: object) -> artifact_pb2.Artifact:
+        """Write *content* in one call; return its artifact."""
+        requests = write_requests(content, artifact=artifact_pb2.Artifact(**artifact))
+        return (await self.suite.WriteArtifact(requests)).artifact
 
-    async def begin(self, content: bytes = b"", adopt_path: str = "", **artifact: object):
-        """An upload that announces *content*, or the file at *adopt_path*, where it is given."""
+    async def create_upload(self, content: bytes = b"", adopt_path: str = "", **artifact: object):
+        """Create an upload that announces *content*, or the file at *adopt_path*, if given."""
         request = pb.CreateUploadRequest(adopt_path=adopt_path)
         request.upload.artifact.MergeFrom(artifact_pb2.Artifact(**artifact))
         request.upload.artifact.SetInParent()
@@ -70,60 +70,60 @@ class Running:
             request.expected_checksums.sha256 = hashlib.sha256(content).digest()
         return await self.suite.CreateUpload(request)
 
-    async def finish(self, name: str, content: bytes, **more: str) -> artifact_pb2.Artifact:
-        """The artifact of an upload that holds *content*."""
+    async def finish_upload(self, name: str, content: bytes, **fields: str) -> artifact_pb2.Artifact:
+        """Finish an upload that holds *content*; return its artifact."""
         return await self.suite.FinishUpload(
-            pb.FinishUploadRequest(name=name, total_checksums=checksums(content), **more)
+            pb.FinishUploadRequest(name=name, total_checksums=checksums(content), **fields)
         )
 
-    async def get(self, name: str, **more: object) -> bytes:
-        """The bytes of an artifact."""
-        pieces = self.suite.ReadArtifact(pb.ReadArtifactRequest(name=name, **more))
-        return b"".join([piece.content async for piece in pieces])
+    async def read(self, name: str, **fields: object) -> bytes:
+        """Return the bytes of an artifact."""
+        responses = self.suite.ReadArtifact(pb.ReadArtifactRequest(name=name, **fields))
+        return b"".join([response.content async for response in responses])
 
 
-Enter = Callable[..., AbstractAsyncContextManager[Running]]
+StartStorage = Callable[..., AbstractAsyncContextManager[StorageService]]
 
 
 @pytest.fixture
-def enter(tmp_path: Path) -> Enter:
-    """Runs the service on one folder, as often as a test likes."""
+def start_storage(tmp_path: Path) -> StartStorage:
+    """Return a context manager that runs the service; each run uses the same folder."""
 
     @asynccontextmanager
-    async def entered(**settings: object) -> AsyncIterator[Running]:
-        told = Settings(
+    async def start(**overrides: object) -> AsyncIterator[StorageService]:
+        settings = Settings(
             data_dir=tmp_path,
             storage_address="127.0.0.1:0",
             suite_token=TOKEN,
             drain_seconds=0,
-            **({"storage_reserve_bytes": 0} | settings),
+            **({"storage_reserve_bytes": 0} | overrides),
         )
         clock = Clock()
         async with (
-            running(told, now=clock) as port,
-            channel(f"127.0.0.1:{port}", [SERVICE], suite_token=TOKEN) as suite,
-            channel(f"127.0.0.1:{port}", [SERVICE]) as stranger,
+            running(settings, now=clock) as port,
+            open_channel(f"127.0.0.1:{port}", [SERVICE], suite_token=TOKEN) as suite,
+            open_channel(f"127.0.0.1:{port}", [SERVICE]) as client,
         ):
             stub = storage_service_pb2_grpc.StorageServiceStub
-            yield Running(stub(suite), stub(stranger), suite, tmp_path, clock, port)
+            yield StorageService(stub(suite), stub(client), suite, tmp_path, clock, port)
 
-    return entered
+    return start
 
 
 @pytest.fixture
-async def storage(enter: Enter) -> AsyncIterator[Running]:
-    async with enter() as entered:
-        yield entered
+async def storage(start_storage: StartStorage) -> AsyncIterator[StorageService]:
+    async with start_storage() as service:
+        yield service
 
 
 def checksums(content: bytes) -> media_pb2.Checksums:
     return media_pb2.Checksums(sha256=hashlib.sha256(content).digest())
 
 
-async def messages(
+async def write_requests(
     content: bytes, *, at: int = 0, finish: bool = True, whole: bytes = b"", step: int = 512 << 10, **target
 ) -> AsyncIterator[pb.WriteArtifactRequest]:
-    """The messages that write *content* from offset *at*; *whole* is what it makes in the end."""
+    """Yield the messages that write *content* at offset *at*; *whole* is the complete content."""
     for begin in range(0, max(len(content), 1), step):
         request = pb.WriteArtifactRequest(write_offset=at + begin, content=content[begin : begin + step])
         if begin == 0:
@@ -135,31 +135,31 @@ async def messages(
 
 
 @dataclass
-class Refused:
-    """How a call was refused."""
+class ErrorDetails:
+    """Status code and ErrorInfo of a failed call."""
 
     reason: str
     metadata: dict[str, str]
     code: grpc.StatusCode
 
 
-def refused(error: grpc.aio.AioRpcError) -> Refused:
-    """What *error* says to a program."""
+def error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
+    """Return the details of *error*."""
     raw = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
     info = error_details_pb2.ErrorInfo()
     status_pb2.Status.FromString(raw).details[0].Unpack(info)
-    return Refused(info.reason, dict(info.metadata), error.code())
+    return ErrorDetails(info.reason, dict(info.metadata), error.code())
 
 
-def noise(size: int) -> bytes:
-    """Bytes that were never there before."""
+def random_bytes(size: int) -> bytes:
+    """Return bytes that no other test writes."""
     return os.urandom(size)
 
 
-async def until(done: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Return once *done* says so; the test's own time limit ends what never is."""
+async def wait_until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Return once *condition* holds; the test's timeout ends an endless wait."""
     while True:
-        answer = done()
-        if answer if isinstance(answer, bool) else await answer:
+        result = condition()
+        if result if isinstance(result, bool) else await result:
             return
         await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""How bytes go out, and what may be asked of artifacts."""
+"""Artifacts: reading, listing, changing and deleting stored files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 import google_crc32c
 import grpc
 import pytest
-from tests.storage.conftest import Running, noise, refused
+from tests.storage.conftest import StorageService, error_details, random_bytes
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
@@ -15,102 +15,100 @@ from reelhaul.type.v1 import media_pb2
 MIB = 1 << 20
 
 
-async def test_ranges(storage: Running):
-    """Any range is read as it is; each message says where it is, and how to check it."""
-    content = noise(3 * MIB + 5)
-    artifact = await storage.put(content)
+async def test_read_range(storage: StorageService):
+    """Any range is read correctly; each message carries its offset and checksum."""
+    content = random_bytes(3 * MIB + 5)
+    artifact = await storage.write_artifact(content)
     for offset, limit in ((0, 0), (0, 1), (1, 3 * MIB), (2 * MIB + 3, 0), (len(content) - 1, 100)):
         request = pb.ReadArtifactRequest(name=artifact.name, read_offset=offset, read_limit=limit)
-        at, first = offset, True
-        async for message in storage.suite.ReadArtifact(request):
-            assert message.offset == at
-            assert message.content == content[at : at + len(message.content)]
-            assert message.crc32c == google_crc32c.value(message.content)
-            assert message.HasField("artifact") == first
-            at, first = at + len(message.content), False
-        assert at == (min(offset + limit, len(content)) if limit else len(content))
+        position, first = offset, True
+        async for response in storage.suite.ReadArtifact(request):
+            assert response.offset == position
+            assert response.content == content[position : position + len(response.content)]
+            assert response.crc32c == google_crc32c.value(response.content)
+            assert response.HasField("artifact") == first
+            position, first = position + len(response.content), False
+        assert position == (min(offset + limit, len(content)) if limit else len(content))
 
 
-async def test_bad_ranges(storage: Running):
-    """What starts past the end, or is of another version, is refused before the first byte."""
-    artifact = await storage.put(b"abc")
-    bad = {
+async def test_read_invalid_range(storage: StorageService):
+    """A range past the end, or a stale etag, is rejected before the first byte."""
+    artifact = await storage.write_artifact(b"abc")
+    invalid = {
         "RANGE_INVALID": {"read_offset": 3},
         "FIELD_INVALID": {"read_offset": -1},
         "ETAG_MISMATCH": {"etag": '"other"'},
     }
-    for reason, range_ in bad.items():
+    for reason, range_ in invalid.items():
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await storage.get(artifact.name, **range_)
-        assert refused(failure.value).reason == reason
-    assert await storage.get(artifact.name, read_offset=1, etag=artifact.etag) == b"bc"
+            await storage.read(artifact.name, **range_)
+        assert error_details(failure.value).reason == reason
+    assert await storage.read(artifact.name, read_offset=1, etag=artifact.etag) == b"bc"
 
 
-async def test_damaged_on_disk(storage: Running):
-    """Bytes that changed or went on the disk are never passed off as whole."""
+async def test_read_damaged_blob(storage: StorageService):
+    """Bytes that changed or vanished on the disk fail the read with ARTIFACT_CORRUPT."""
     for damage in (
         lambda path: path.write_bytes(b"abd"),
         lambda path: path.write_bytes(b"a"),
         lambda p: p.unlink(),
     ):
-        artifact = await storage.put(b"abc")
-        (blob,) = storage.blobs()
+        artifact = await storage.write_artifact(b"abc")
+        (blob,) = storage.blob_files()
         blob.chmod(0o640)
         damage(blob)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await storage.get(artifact.name)
-        answer = refused(failure.value)
-        assert (answer.reason, answer.code) == ("ARTIFACT_CORRUPT", grpc.StatusCode.DATA_LOSS)
+            await storage.read(artifact.name)
+        details = error_details(failure.value)
+        assert (details.reason, details.code) == ("ARTIFACT_CORRUPT", grpc.StatusCode.DATA_LOSS)
         await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=artifact.name))
 
 
-async def test_download(storage: Running):
-    """Downloading gives the bytes and their media type."""
-    artifact = await storage.put(b"film", media_type="video/mp4")
-    parts = [
-        p async for p in storage.stranger.DownloadArtifact(pb.DownloadArtifactRequest(name=artifact.name))
-    ]
+async def test_download(storage: StorageService):
+    """DownloadArtifact sends the bytes and their media type."""
+    artifact = await storage.write_artifact(b"video", media_type="video/mp4")
+    parts = [p async for p in storage.client.DownloadArtifact(pb.DownloadArtifactRequest(name=artifact.name))]
     assert parts[0].content_type == "video/mp4"
-    assert b"".join(part.data for part in parts) == b"film"
+    assert b"".join(part.data for part in parts) == b"video"
 
 
-async def test_reading_goes_on_while_deleted(storage: Running):
-    """Who has begun to read reads to the end, though the artifact is deleted meanwhile."""
-    content = noise(8 * MIB)
-    artifact = await storage.put(content)
+async def test_delete_during_read(storage: StorageService):
+    """A read that has started continues to the end although the artifact is deleted."""
+    content = random_bytes(8 * MIB)
+    artifact = await storage.write_artifact(content)
     reading = storage.suite.ReadArtifact(pb.ReadArtifactRequest(name=artifact.name))
-    messages = aiter(reading)
-    got = (await anext(messages)).content
+    responses = aiter(reading)
+    received = (await anext(responses)).content
     await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=artifact.name))
-    assert storage.blobs() == []
-    async for message in messages:
-        got += message.content
-    assert got == content
+    assert storage.blob_files() == []
+    async for response in responses:
+        received += response.content
+    assert received == content
 
 
-async def test_other_tenants(storage: Running):
-    """Another tenant's artifact does not exist: not to read, change, delete or list."""
-    foreign = await storage.put(b"theirs", tenant="theirs")
-    own = await storage.put(b"ours", tenant="local")
-    stranger = storage.stranger
+async def test_tenant_isolation(storage: StorageService):
+    """Another tenant's artifact cannot be read, changed, deleted or listed."""
+    other = await storage.write_artifact(b"theirs", tenant="theirs")
+    own = await storage.write_artifact(b"ours", tenant="local")
+    client = storage.client
     calls = [
-        stranger.GetArtifact(pb.GetArtifactRequest(name=foreign.name)),
-        stranger.UpdateArtifact(pb.UpdateArtifactRequest(artifact={"name": foreign.name, "file_name": "x"})),
-        stranger.DeleteArtifact(pb.DeleteArtifactRequest(name=foreign.name)),
-        stranger.BatchDeleteArtifacts(pb.BatchDeleteArtifactsRequest(names=[own.name, foreign.name])),
+        client.GetArtifact(pb.GetArtifactRequest(name=other.name)),
+        client.UpdateArtifact(pb.UpdateArtifactRequest(artifact={"name": other.name, "file_name": "x"})),
+        client.DeleteArtifact(pb.DeleteArtifactRequest(name=other.name)),
+        client.BatchDeleteArtifacts(pb.BatchDeleteArtifactsRequest(names=[own.name, other.name])),
     ]
     for call in calls:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await call
-        assert refused(failure.value).metadata == {"resource": foreign.name}
-    listed = await stranger.ListArtifacts(pb.ListArtifactsRequest())
+        assert error_details(failure.value).metadata == {"resource": other.name}
+    listed = await client.ListArtifacts(pb.ListArtifactsRequest())
     assert [artifact.name for artifact in listed.artifacts] == [own.name]
-    assert await storage.get(foreign.name) == b"theirs"
+    assert await storage.read(other.name) == b"theirs"
 
 
-async def test_update(storage: Running):
-    """Name, labels and expiry change; the etag with them, and guards against lost changes."""
-    artifact = await storage.put(b"x", file_name="a", labels={"k": "v"})
+async def test_update(storage: StorageService):
+    """Name, labels and expiry can be changed; the etag changes too and prevents lost updates."""
+    artifact = await storage.write_artifact(b"x", file_name="a", labels={"k": "v"})
     request = pb.UpdateArtifactRequest(
         artifact={"name": artifact.name, "file_name": "b", "ttl": {"seconds": 60}}
     )
@@ -121,44 +119,44 @@ async def test_update(storage: Running):
     request.artifact.etag = artifact.etag
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.UpdateArtifact(request)
-    assert refused(failure.value).metadata == {"resource": artifact.name, "etag": changed.etag}
+    assert error_details(failure.value).metadata == {"resource": artifact.name, "etag": changed.etag}
     masked = pb.UpdateArtifactRequest(artifact={"name": artifact.name}, update_mask={"paths": ["labels"]})
     assert dict((await storage.suite.UpdateArtifact(masked)).labels) == {}
     masked.update_mask.paths[:] = ["tenant"]
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.UpdateArtifact(masked)
-    assert refused(failure.value).metadata == {"field": "update_mask"}
+    assert error_details(failure.value).metadata == {"field": "update_mask"}
 
 
-async def test_list(storage: Running):
-    """Artifacts are listed by filter and order, page by page, none twice and none left out."""
+async def test_list(storage: StorageService):
+    """Artifacts are listed by filter and order; pages contain each artifact once."""
     job = "jobs/0191f0f0-0000-7000-8000-000000000001"
-    made = [
-        await storage.put(b"x" * n, job=job if n % 2 else "", kind=media_pb2.ArtifactInfo.VIDEO)
+    artifacts = [
+        await storage.write_artifact(b"x" * n, job=job if n % 2 else "", kind=media_pb2.ArtifactInfo.VIDEO)
         for n in range(5)
     ]
-    names = [artifact.name for artifact in made]
+    names = [artifact.name for artifact in artifacts]
 
-    async def listed(**asked: object) -> list[str]:
-        found, token = [], ""
+    async def list_names(**fields: object) -> list[str]:
+        listed, token = [], ""
         while True:
             page = await storage.suite.ListArtifacts(
-                pb.ListArtifactsRequest(page_size=2, page_token=token, **asked)
+                pb.ListArtifactsRequest(page_size=2, page_token=token, **fields)
             )
-            found += [artifact.name for artifact in page.artifacts]
+            listed += [artifact.name for artifact in page.artifacts]
             token = page.next_page_token
             if not token:
-                return found
+                return listed
 
-    assert await listed() == names[::-1]
-    assert await listed(order_by="size_bytes") == names
-    assert await listed(filter=f'job = "{job}"') == [names[3], names[1]]
-    assert await listed(filter=f'job="{job}" AND size_bytes = 3 AND kind = VIDEO') == [names[3]]
-    assert await listed(filter="kind = AUDIO") == []
+    assert await list_names() == names[::-1]
+    assert await list_names(order_by="size_bytes") == names
+    assert await list_names(filter=f'job = "{job}"') == [names[3], names[1]]
+    assert await list_names(filter=f'job="{job}" AND size_bytes = 3 AND kind = VIDEO') == [names[3]]
+    assert await list_names(filter="kind = AUDIO") == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("fields", "reason"),
     [
         ({"filter": "job"}, "FILTER_INVALID"),
         ({"filter": 'secret = "x"'}, "FILTER_INVALID"),
@@ -172,74 +170,74 @@ async def test_list(storage: Running):
         ({"page_size": -1}, "FIELD_INVALID"),
     ],
 )
-async def test_bad_lists(storage: Running, asked: dict, reason: str):
-    """A list that cannot be understood is refused, with the reason."""
+async def test_list_invalid(storage: StorageService, fields: dict, reason: str):
+    """An invalid list request is rejected with its reason."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await storage.suite.ListArtifacts(pb.ListArtifactsRequest(**asked))
-    assert refused(failure.value).reason == reason
+        await storage.suite.ListArtifacts(pb.ListArtifactsRequest(**fields))
+    assert error_details(failure.value).reason == reason
 
 
-async def test_page_token_of_another_list(storage: Running):
-    """A page token goes on with its own list only."""
+async def test_page_token_of_another_list(storage: StorageService):
+    """A page token is valid for its own list only."""
     for n in range(2):
-        await storage.put(b"x" * n)
+        await storage.write_artifact(b"x" * n)
     page = await storage.suite.ListArtifacts(pb.ListArtifactsRequest(page_size=1))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.ListArtifacts(
             pb.ListArtifactsRequest(page_token=page.next_page_token, order_by="size_bytes")
         )
-    assert refused(failure.value).reason == "PAGE_TOKEN_INVALID"
+    assert error_details(failure.value).reason == "PAGE_TOKEN_INVALID"
 
 
-async def test_delete(storage: Running):
-    """Bytes go with the last artifact that means them; deleting again is told, or allowed."""
-    one, two = await storage.put(b"same"), await storage.put(b"same")
+async def test_delete(storage: StorageService):
+    """Bytes go with the last reference; deleting a missing artifact is an error unless allowed."""
+    one, two = await storage.write_artifact(b"same"), await storage.write_artifact(b"same")
     await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=one.name))
-    assert await storage.get(two.name) == b"same"
+    assert await storage.read(two.name) == b"same"
     await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=two.name, etag=two.etag))
-    assert storage.blobs() == []
+    assert storage.blob_files() == []
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=two.name))
-    assert refused(failure.value).reason == "RESOURCE_NOT_FOUND"
+    assert error_details(failure.value).reason == "RESOURCE_NOT_FOUND"
     await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=two.name, allow_missing=True))
 
 
-async def test_delete_many(storage: Running):
-    """All are deleted, or none where one is missing."""
-    one, two = await storage.put(b"1"), await storage.put(b"2")
+async def test_batch_delete(storage: StorageService):
+    """All artifacts are deleted, or none if one is missing."""
+    one, two = await storage.write_artifact(b"1"), await storage.write_artifact(b"2")
     missing = "artifacts/00000000-0000-4000-8000-000000000000"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.BatchDeleteArtifacts(
             pb.BatchDeleteArtifactsRequest(names=[one.name, missing, two.name])
         )
-    assert refused(failure.value).metadata == {"resource": missing}
-    assert await storage.get(one.name) == b"1"
+    assert error_details(failure.value).metadata == {"resource": missing}
+    assert await storage.read(one.name) == b"1"
     await storage.suite.BatchDeleteArtifacts(pb.BatchDeleteArtifactsRequest(names=[one.name, two.name]))
-    assert storage.blobs() == []
+    assert storage.blob_files() == []
 
 
-async def test_find(storage: Running):
-    """Digests that the tenant has stored are found, with an artifact of theirs."""
-    artifact = await storage.put(b"here", tenant="one")
+async def test_find(storage: StorageService):
+    """Digests that the tenant stores are found, with one of its artifacts."""
+    artifact = await storage.write_artifact(b"here", tenant="one")
     request = pb.FindArtifactsRequest(sha256=[artifact.checksums.sha256, b"\0" * 32], tenant="one")
-    found = (await storage.suite.FindArtifacts(request)).artifacts
-    assert dict(found) == {artifact.checksums.sha256.hex(): artifact.name}
+    artifacts = (await storage.suite.FindArtifacts(request)).artifacts
+    assert dict(artifacts) == {artifact.checksums.sha256.hex(): artifact.name}
     request.tenant = "two"
     assert not (await storage.suite.FindArtifacts(request)).artifacts
 
 
-async def test_expired(storage: Running):
-    """Past its time an artifact is gone at once, and says so."""
-    artifact = await storage.put(b"x", ttl={"seconds": 60})
-    storage.clock.ahead = timedelta(seconds=61)
+async def test_expired(storage: StorageService):
+    """An expired artifact is no longer readable, and the error says why."""
+    artifact = await storage.write_artifact(b"x", ttl={"seconds": 60})
+    storage.clock.offset = timedelta(seconds=61)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await storage.get(artifact.name)
-    assert refused(failure.value).reason == "ARTIFACT_EXPIRED"
+        await storage.read(artifact.name)
+    assert error_details(failure.value).reason == "ARTIFACT_EXPIRED"
 
 
-async def test_not_served_yet(storage: Running):
-    """What this build does not do says so."""
-    artifact = await storage.put(b"x")
+async def test_unimplemented_method(storage: StorageService):
+    """A method that is not implemented responds with METHOD_UNSUPPORTED."""
+    artifact = await storage.write_artifact(b"x")
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.SignArtifactUrl(pb.SignArtifactUrlRequest(name=artifact.name))
-    assert refused(failure.value).reason == "METHOD_UNSUPPORTED"
+    assert error_details(failure.value).reason == "METHOD_UNSUPPORTED"

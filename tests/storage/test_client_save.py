@@ -8,20 +8,20 @@ import hashlib
 import pytest
 from google.protobuf import duration_pb2
 from tests.relay import relaying
-from tests.storage.conftest import noise
+from tests.storage.conftest import random_bytes
 
 from reelhaul.client import CallFailed, Client, SaveFailed
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1.storage_service_pb2 import DeleteArtifactRequest, UpdateArtifactRequest
 from reelhaul.type.v1 import media_pb2
 
-CONTENT = noise(24 * 1024 * 1024)
+CONTENT = random_bytes(24 * 1024 * 1024)
 
 
 @pytest.fixture
 async def artifact(storage) -> media_pb2.ArtifactInfo:
     """A stored film, as its job tells of it."""
-    made = await storage.put(CONTENT, file_name="A film.mp4", tenant="local")
+    made = await storage.write_artifact(CONTENT, file_name="A film.mp4", tenant="local")
     return media_pb2.ArtifactInfo(
         name=made.name, file_name=made.file_name, size_bytes=made.size_bytes, checksums=made.checksums
     )

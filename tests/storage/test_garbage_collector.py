@@ -1,4 +1,4 @@
-"""What is past its time goes; what crashes leave behind goes too; nothing else does."""
+"""Garbage collector: expired and orphaned data is deleted, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.conftest import running_process
-from tests.storage.conftest import SERVICE, Clock, Enter, checksums, messages, noise, until
+from tests.servers import free_port, running_process, wait_until_listening
+from tests.storage.conftest import (
+    SERVICE,
+    Clock,
+    StartStorage,
+    checksums,
+    random_bytes,
+    wait_until,
+    write_requests,
+)
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_runtime import broker
 from reelhaul_runtime.identity import Caller, set_caller
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
@@ -32,28 +39,28 @@ from reelhaul_storage.service.garbage_collector import GarbageCollector
 from reelhaul_storage.service.uploads import Uploads
 
 
-class Dying(SqlCatalog):
-    """A catalogue whose process is killed right before it commits an artifact."""
+class CrashingCatalog(SqlCatalog):
+    """A catalog that can crash right before it commits an artifact."""
 
-    dies = False
+    crashes = False
 
     async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
-        if self.dies:
-            raise RuntimeError("killed")
+        if self.crashes:
+            raise RuntimeError("crash")
         return await super().finish_upload(upload, artifact)
 
 
-class House:
-    """The parts of the service, to be stopped between any two steps."""
+class Services:
+    """The objects of the storage service, called step by step."""
 
-    def __init__(self, catalogue: Dying, blobs: DiskBlobStore) -> None:
+    def __init__(self, catalog: CrashingCatalog, blobs: DiskBlobStore) -> None:
         self.clock = Clock()
-        self.catalogue, self.blobs = catalogue, blobs
-        self.sweep = GarbageCollector(catalogue, blobs, self.clock)
-        self.uploads = Uploads(catalogue, blobs, self.clock, max_bytes=1 << 30)
-        self.artifacts = Artifacts(catalogue, blobs, self.sweep, self.clock)
+        self.catalog, self.blobs = catalog, blobs
+        self.garbage_collector = GarbageCollector(catalog, blobs, self.clock)
+        self.uploads = Uploads(catalog, blobs, self.clock, max_bytes=1 << 30)
+        self.artifacts = Artifacts(catalog, blobs, self.garbage_collector, self.clock)
 
-    async def begin(self) -> str:
+    async def create_upload(self) -> str:
         now = self.clock()
         upload = Upload("", NewArtifact(tenant="one", expire_time=now + timedelta(days=1)), now, now)
         return (await self.uploads.create(upload)).upload.id
@@ -64,25 +71,25 @@ class House:
 
         await self.uploads.write(upload, chunks())
 
-    async def content(self, artifact: Artifact) -> bytes:
+    async def read(self, artifact: Artifact) -> bytes:
         _, pieces = await self.artifacts.read(artifact.id)
         return b"".join([piece async for piece in pieces])
 
 
 @asynccontextmanager
-async def _house(folder: Path) -> AsyncIterator[House]:
+async def _open_services(folder: Path) -> AsyncIterator[Services]:
     url = f"sqlite:///{folder}/storage.db"
     migrations.migrate_if_behind(url, "reelhaul_storage")
     disk = DiskBlobStore.open(folder / "artifacts", adopt_from=folder / "work")
-    async with Dying.open(url) as catalogue, disk as blobs:
-        yield House(catalogue, blobs)
+    async with CrashingCatalog.open(url) as catalog, disk as blobs:
+        yield Services(catalog, blobs)
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
     set_caller(Caller("suite", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True))
-    async with _house(tmp_path) as entered:
-        yield entered
+    async with _open_services(tmp_path) as services:
+        yield services
 
 
 def _expected(content: bytes) -> ExpectedChecksums:
@@ -93,93 +100,94 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in (folder / "artifacts").rglob("*") if path.is_file() and path.name[0] != "."]
 
 
-async def _killed_before_commit(house: House, content: bytes) -> str:
-    upload = await house.begin()
-    await house.write(upload, content)
-    house.catalogue.dies = True
-    with pytest.raises(RuntimeError, match="killed"):
-        await house.uploads.finish(upload, _expected(content))
-    house.catalogue.dies = False
+async def _crash_before_commit(services: Services, content: bytes) -> str:
+    """Write *content* and crash right before its artifact is committed; return the upload."""
+    upload = await services.create_upload()
+    await services.write(upload, content)
+    services.catalog.crashes = True
+    with pytest.raises(RuntimeError, match="crash"):
+        await services.uploads.finish(upload, _expected(content))
+    services.catalog.crashes = False
     return upload
 
 
-async def test_killed_between_rename_and_commit(house: House, tmp_path: Path):
-    """The bytes lie published, but no artifact speaks of them; finishing again needs no bytes."""
-    upload = await _killed_before_commit(house, b"film")
+async def test_crash_between_rename_and_commit(services: Services, tmp_path: Path):
+    """After a crash the blob exists without an artifact; finishing again needs no bytes."""
+    upload = await _crash_before_commit(services, b"video")
     assert len(_files(tmp_path)) == 1
-    assert await house.catalogue.find_by_sha256("one", [_expected(b"film").sha256], house.clock()) == {}
-    async with _house(tmp_path) as again:
-        artifact = await again.uploads.finish(upload, _expected(b"film"))
-        assert await again.content(artifact) == b"film"
+    assert await services.catalog.find_by_sha256("one", [_expected(b"video").sha256], services.clock()) == {}
+    async with _open_services(tmp_path) as restarted:
+        artifact = await restarted.uploads.finish(upload, _expected(b"video"))
+        assert await restarted.read(artifact) == b"video"
 
 
-async def test_killed_and_never_finished(house: House, tmp_path: Path):
-    """What a killed writer published and nobody finishes is swept, but not too soon."""
-    await _killed_before_commit(house, b"film")
-    await house.sweep.delete_expired()
-    await house.sweep.delete_orphans()
+async def test_crash_and_never_finished(services: Services, tmp_path: Path):
+    """A blob whose writer crashed and never finishes is deleted, but not before an hour has passed."""
+    await _crash_before_commit(services, b"video")
+    await services.garbage_collector.delete_expired()
+    await services.garbage_collector.delete_orphans()
     assert len(_files(tmp_path)) == 1
-    house.clock.ahead = timedelta(hours=2)
-    await house.sweep.delete_expired()
+    services.clock.offset = timedelta(hours=2)
+    await services.garbage_collector.delete_expired()
     assert _files(tmp_path) == []
 
 
-async def test_finished_after_the_sweep(house: House, tmp_path: Path):
-    """A writer that slept through the sweep is told to write again; no artifact lies."""
-    upload = await _killed_before_commit(house, b"film")
-    house.clock.ahead = timedelta(hours=2)
-    await house.sweep.delete_expired()
+async def test_finish_after_collection(services: Services, tmp_path: Path):
+    """A writer whose blob was collected must write again; no artifact without bytes is made."""
+    upload = await _crash_before_commit(services, b"video")
+    services.clock.offset = timedelta(hours=2)
+    await services.garbage_collector.delete_expired()
     with pytest.raises((OffsetConflict, BackendUnavailable)):
-        await house.uploads.finish(upload, _expected(b"film"))
-    await house.write(upload, b"film")
-    assert await house.content(await house.uploads.finish(upload, _expected(b"film"))) == b"film"
+        await services.uploads.finish(upload, _expected(b"video"))
+    await services.write(upload, b"video")
+    assert await services.read(await services.uploads.finish(upload, _expected(b"video"))) == b"video"
 
 
-async def test_deleted_while_another_publishes(house: House, tmp_path: Path):
-    """Deleting the last artifact spares bytes that a writer of the same content just claimed."""
-    first = await house.begin()
-    await house.write(first, b"same")
-    artifact = await house.uploads.finish(first, _expected(b"same"))
-    second = await _killed_before_commit(house, b"same")
-    await house.artifacts.delete([artifact.id])
+async def test_delete_while_claimed(services: Services, tmp_path: Path):
+    """Deleting the last artifact keeps bytes that another writer of the same content has just claimed."""
+    first = await services.create_upload()
+    await services.write(first, b"same")
+    artifact = await services.uploads.finish(first, _expected(b"same"))
+    second = await _crash_before_commit(services, b"same")
+    await services.artifacts.delete([artifact.id])
     assert len(_files(tmp_path)) == 1
-    assert await house.content(await house.uploads.finish(second, _expected(b"same"))) == b"same"
+    assert await services.read(await services.uploads.finish(second, _expected(b"same"))) == b"same"
 
 
-async def test_slow_deletion_spares_new_bytes(house: House, tmp_path: Path):
-    """A deletion that comes late does not hit what was stored anew under the same digest."""
-    first = await house.begin()
-    await house.write(first, b"same")
-    artifact = await house.uploads.finish(first, _expected(b"same"))
-    await house.catalogue.delete_artifacts([artifact.id], lambda _: None, house.clock())
-    late = await house.catalogue.list_doomed_keys(10)
-    second = await house.begin()
-    await house.write(second, b"same")
-    anew = await house.uploads.finish(second, _expected(b"same"))
-    for key in late:
-        await house.blobs.delete(key)
-    assert await house.content(anew) == b"same"
+async def test_late_blob_deletion(services: Services, tmp_path: Path):
+    """A late deletion does not affect a new blob with the same digest."""
+    first = await services.create_upload()
+    await services.write(first, b"same")
+    artifact = await services.uploads.finish(first, _expected(b"same"))
+    await services.catalog.delete_artifacts([artifact.id], lambda _: None, services.clock())
+    doomed = await services.catalog.list_doomed_keys(10)
+    second = await services.create_upload()
+    await services.write(second, b"same")
+    artifact = await services.uploads.finish(second, _expected(b"same"))
+    for key in doomed:
+        await services.blobs.delete(key)
+    assert await services.read(artifact) == b"same"
 
 
-async def test_expired_artifacts_and_uploads(house: House, tmp_path: Path):
-    """Artifacts past their time and uploads 24 h after their last byte are taken away."""
-    done, undone = await house.begin(), await house.begin()
-    await house.write(done, b"film")
-    await house.uploads.finish(done, _expected(b"film"))
-    await house.write(undone, b"half")
-    await house.sweep.delete_expired()
+async def test_expired_artifacts_and_uploads(services: Services, tmp_path: Path):
+    """Expired artifacts are deleted, and uploads 24 h after their last write."""
+    finished, unfinished = await services.create_upload(), await services.create_upload()
+    await services.write(finished, b"video")
+    await services.uploads.finish(finished, _expected(b"video"))
+    await services.write(unfinished, b"half")
+    await services.garbage_collector.delete_expired()
     assert len(_files(tmp_path)) == 2
-    house.clock.ahead = timedelta(hours=25)
-    await house.sweep.delete_expired()
+    services.clock.offset = timedelta(hours=25)
+    await services.garbage_collector.delete_expired()
     assert _files(tmp_path) == []
-    assert await house.catalogue.list_uploads(None, None, 10) == []
+    assert await services.catalog.list_uploads(None, None, 10) == []
 
 
-async def test_files_nobody_knows(house: House, tmp_path: Path):
-    """Files unknown to the catalogue go after an hour; known and fresh ones stay."""
-    upload = await house.begin()
-    await house.write(upload, b"film")
-    artifact = await house.uploads.finish(upload, _expected(b"film"))
+async def test_orphaned_files(services: Services, tmp_path: Path):
+    """Files that the catalog does not know are deleted after an hour; known and recent ones stay."""
+    upload = await services.create_upload()
+    await services.write(upload, b"video")
+    artifact = await services.uploads.finish(upload, _expected(b"video"))
     old = [
         tmp_path / "artifacts" / "staging" / "lost",
         tmp_path / "artifacts" / "blobs" / "ab" / "cd" / "lost",
@@ -190,47 +198,47 @@ async def test_files_nobody_knows(house: House, tmp_path: Path):
         path.write_bytes(b"x")
     for path in (*old, tmp_path / "artifacts" / "blobs" / artifact.key):
         os.utime(path, (time.time() - 7200,) * 2)
-    await house.sweep.delete_orphans()
+    await services.garbage_collector.delete_orphans()
     assert [path.exists() for path in (*old, fresh)] == [False, False, True]
-    assert await house.content(artifact) == b"film"
+    assert await services.read(artifact) == b"video"
 
 
-async def test_sweeps_by_itself(enter: Enter):
-    """The running service sweeps without being asked."""
-    async with enter(storage_sweep_seconds=0.05) as storage:
-        await storage.put(b"x", ttl={"seconds": 60})
-        assert len(storage.blobs()) == 1
-        storage.clock.ahead = timedelta(seconds=61)
-        await until(lambda: storage.blobs() == [])
+async def test_runs_in_background(start_storage: StartStorage):
+    """The running service collects garbage by itself."""
+    async with start_storage(storage_sweep_seconds=0.05) as storage:
+        await storage.write_artifact(b"x", ttl={"seconds": 60})
+        assert len(storage.blob_files()) == 1
+        storage.clock.offset = timedelta(seconds=61)
+        await wait_until(lambda: storage.blob_files() == [])
 
 
-async def test_killed_in_the_middle(tmp_path: Path):
-    """kill -9 under load: every artifact that was answered can be read after the restart."""
-    answered: dict[str, bytes] = {}
+async def test_kill_under_load(tmp_path: Path):
+    """After kill -9 under load, every artifact that a response named can be read."""
+    contents: dict[str, bytes] = {}
 
-    async def writes(stub: storage_service_pb2_grpc.StorageServiceAsyncStub) -> None:
+    async def write_forever(stub: storage_service_pb2_grpc.StorageServiceAsyncStub) -> None:
         while True:
-            content = noise(300_000)
-            answer = await stub.WriteArtifact(messages(content, artifact={}))
-            answered[answer.artifact.name] = content
+            content = random_bytes(300_000)
+            response = await stub.WriteArtifact(write_requests(content, artifact={}))
+            contents[response.artifact.name] = content
 
-    async with _process(tmp_path) as (pid, stub):
-        writers = [asyncio.ensure_future(writes(stub)) for _ in range(4)]
-        await until(lambda: len(answered) > 20)
+    async with _storage_process(tmp_path) as (pid, stub):
+        writers = [asyncio.ensure_future(write_forever(stub)) for _ in range(4)]
+        await wait_until(lambda: len(contents) > 20)
         os.kill(pid, 9)
         outcomes = await asyncio.gather(*writers, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {grpc.aio.AioRpcError}
-    async with _process(tmp_path) as (_, stub):
-        for name, content in answered.items():
-            pieces = stub.ReadArtifact(pb.ReadArtifactRequest(name=name))
-            assert b"".join([piece.content async for piece in pieces]) == content
+    async with _storage_process(tmp_path) as (_, stub):
+        for name, content in contents.items():
+            responses = stub.ReadArtifact(pb.ReadArtifactRequest(name=name))
+            assert b"".join([response.content async for response in responses]) == content
 
 
 @asynccontextmanager
-async def _process(
+async def _storage_process(
     folder: Path,
 ) -> AsyncIterator[tuple[int, storage_service_pb2_grpc.StorageServiceAsyncStub]]:
-    port = broker.free_port()
+    port = free_port()
     program = "import asyncio; from reelhaul_storage.app import service\n"
     program += (
         "async def main():\n  async with service.running(): await asyncio.Event().wait()\nasyncio.run(main())"
@@ -241,6 +249,6 @@ async def _process(
         "REELHAUL_STORAGE_RESERVE_BYTES": "0",
     }
     with running_process([sys.executable, "-c", program], env=environment) as process:
-        await broker.listening(port, 20)
-        async with channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
+        await wait_until_listening(port, 20)
+        async with open_channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
             yield process.pid, storage_service_pb2_grpc.StorageServiceStub(opened)

@@ -1,4 +1,4 @@
-"""How files that are to be taken over are read before that, and what happens between."""
+"""Prehash: hashing files before they are adopted, and detecting changes made in between."""
 
 from __future__ import annotations
 
@@ -10,171 +10,171 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.storage.conftest import Running, noise, refused
+from tests.storage.conftest import StorageService, error_details, random_bytes
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul_storage.disk.prehash import PrehashCache
 
-_FILM = noise(1 << 20)
-_OTHER = noise(1 << 20)
+_VIDEO = random_bytes(1 << 20)
+_OTHER = random_bytes(1 << 20)
 
 
 @pytest.fixture
-def shared(storage: Running) -> Path:
+def shared(storage: StorageService) -> Path:
     folder = storage.folder / "work"
     folder.mkdir()
-    (folder / "film").write_bytes(_FILM)
+    (folder / "video").write_bytes(_VIDEO)
     return folder
 
 
 @pytest.fixture
-def ahead(tmp_path: Path) -> Iterator[PrehashCache]:
-    """With one reader: what was begun first is read first."""
-    (tmp_path / "film").write_bytes(_FILM)
+def prehashes(tmp_path: Path) -> Iterator[PrehashCache]:
+    """A cache with one reader, which reads in the order of the calls."""
+    (tmp_path / "video").write_bytes(_VIDEO)
     (tmp_path / "last").write_bytes(b"")
-    reading = PrehashCache(tmp_path, tmp_path.stat().st_dev, readers=1)
-    yield reading
-    reading.close()
+    cache = PrehashCache(tmp_path, tmp_path.stat().st_dev, readers=1)
+    yield cache
+    cache.close()
 
 
-def _taken(ahead: PrehashCache, path: Path) -> str:
-    """The SHA-256 that is known of *path*, when it is taken over as what was begun; empty: none."""
-    opened = os.open(path, os.O_RDONLY)
+def _take_sha256(prehashes: PrehashCache, path: Path) -> str:
+    """Return the SHA-256 that *prehashes* has for *path*, as if it were adopted now; empty if none."""
+    fd = os.open(path, os.O_RDONLY)
     try:
-        found = ahead.take(path.name, opened)
+        hasher = prehashes.take(path.name, fd)
     finally:
-        os.close(opened)
-    return found.digests().sha256 if found else ""
+        os.close(fd)
+    return hasher.digests().sha256 if hasher else ""
 
 
-def _all_read(ahead: PrehashCache, folder: Path) -> None:
-    """Return once all is read that was begun: one reader reads in order."""
-    ahead.start("last", "last")
-    while not _taken(ahead, folder / "last"):
+def _wait_for_prehashes(prehashes: PrehashCache, folder: Path) -> None:
+    """Return once every prehash is done: the single reader reads in order."""
+    prehashes.start("last", "last")
+    while not _take_sha256(prehashes, folder / "last"):
         time.sleep(0.001)
-        ahead.start("last", "last")
+        prehashes.start("last", "last")
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-async def test_digest_that_nobody_told(storage: Running, shared: Path):
-    """A file that was announced is taken over without its sender's digest: storage answers with its own."""
-    upload = await storage.begin(adopt_path="film")
-    assert (shared / "film").stat().st_nlink == 1
-    artifact = await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="film"))
-    assert artifact.checksums.sha256 == hashlib.sha256(_FILM).digest()
-    assert await storage.get(artifact.name) == _FILM
+async def test_finish_without_checksum(storage: StorageService, shared: Path):
+    """An announced file can be finished without a checksum; the response has it."""
+    upload = await storage.create_upload(adopt_path="video")
+    assert (shared / "video").stat().st_nlink == 1
+    artifact = await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="video"))
+    assert artifact.checksums.sha256 == hashlib.sha256(_VIDEO).digest()
+    assert await storage.read(artifact.name) == _VIDEO
 
 
-async def test_known_content_announced_again(storage: Running, shared: Path):
-    """What is stored already is kept once, also where nobody said so before."""
+async def test_announce_stored_content(storage: StorageService, shared: Path):
+    """Content that is stored already is kept once, even if its digest was not announced."""
     for _ in range(2):
-        upload = await storage.begin(adopt_path="film")
-        await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="film"))
-    assert len(storage.blobs()) == 1
+        upload = await storage.create_upload(adopt_path="video")
+        await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="video"))
+    assert len(storage.blob_files()) == 1
 
 
-async def test_empty_file_announced(storage: Running, shared: Path):
-    """An empty file is one as well."""
-    (shared / "film").write_bytes(b"")
-    upload = await storage.begin(adopt_path="film")
-    artifact = await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="film"))
+async def test_announce_empty_file(storage: StorageService, shared: Path):
+    """An empty file can be adopted."""
+    (shared / "video").write_bytes(b"")
+    upload = await storage.create_upload(adopt_path="video")
+    artifact = await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="video"))
     assert artifact.checksums.sha256 == hashlib.sha256().digest()
 
 
-async def test_replaced_after_it_was_announced(storage: Running, shared: Path):
-    """What is taken over is what lies there in the end, and its digest is of that."""
-    upload = await storage.begin(adopt_path="film")
+async def test_replaced_after_announcement(storage: StorageService, shared: Path):
+    """The adopted content and its digest are those of the file at the time of adoption."""
+    upload = await storage.create_upload(adopt_path="video")
     (shared / "other").write_bytes(_OTHER)
-    (shared / "other").replace(shared / "film")
-    artifact = await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="film"))
+    (shared / "other").replace(shared / "video")
+    artifact = await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path="video"))
     assert artifact.checksums.sha256 == hashlib.sha256(_OTHER).digest()
-    assert await storage.get(artifact.name) == _OTHER
+    assert await storage.read(artifact.name) == _OTHER
 
 
-async def test_promised_and_announced(storage: Running, shared: Path):
-    """Where its sender does tell a digest, a file that was announced is held to it."""
-    upload = await storage.begin(adopt_path="film")
+async def test_announced_file_with_wrong_checksum(storage: StorageService, shared: Path):
+    """An announced file must match the checksum if the sender states one."""
+    upload = await storage.create_upload(adopt_path="video")
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await storage.finish(upload.name, b"meant", adopt_path="film")
-    assert refused(failure.value).reason == "WRITE_CHECKSUM_MISMATCH"
-    assert storage.staged() == storage.blobs() == []
+        await storage.finish_upload(upload.name, b"meant", adopt_path="video")
+    assert error_details(failure.value).reason == "WRITE_CHECKSUM_MISMATCH"
+    assert storage.staged_files() == storage.blob_files() == []
 
 
-async def test_sent_without_a_digest(storage: Running):
-    """Who sends bytes, and has nothing taken over, must say their digest."""
-    upload = await storage.begin()
+async def test_written_without_checksum(storage: StorageService):
+    """An upload without an adopted file must be finished with a checksum."""
+    upload = await storage.create_upload()
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name))
-    assert refused(failure.value).reason == "FIELD_INVALID"
+    assert error_details(failure.value).reason == "FIELD_INVALID"
 
 
 @pytest.mark.parametrize("path", ["../secret", "none", "link", "pipe"])
-async def test_announced_paths_that_lead_out(storage: Running, shared: Path, path: str):
-    """What could not be taken over is not read ahead either; only taking it over fails."""
+async def test_announced_path_outside_folder(storage: StorageService, shared: Path, path: str):
+    """An invalid path is not an error when it is announced, only when it is adopted."""
     (storage.folder / "secret").write_bytes(b"secret")
     (shared / "link").symlink_to(storage.folder / "secret")
     os.mkfifo(shared / "pipe")
-    upload = await storage.begin(adopt_path=path)
+    upload = await storage.create_upload(adopt_path=path)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.FinishUpload(pb.FinishUploadRequest(name=upload.name, adopt_path=path))
-    assert refused(failure.value).reason == "FIELD_INVALID"
+    assert error_details(failure.value).reason == "FIELD_INVALID"
 
 
-async def test_announced_and_dropped(storage: Running, shared: Path):
-    """Who announces a file and drops it has lost nothing, and left nothing."""
-    upload = await storage.begin(adopt_path="film")
+async def test_announced_and_deleted(storage: StorageService, shared: Path):
+    """Deleting an upload that announced a file leaves the file untouched and nothing behind."""
+    upload = await storage.create_upload(adopt_path="video")
     await storage.suite.DeleteUpload(pb.DeleteUploadRequest(name=upload.name))
-    assert storage.staged() == storage.blobs() == []
-    assert (shared / "film").read_bytes() == _FILM
+    assert storage.staged_files() == storage.blob_files() == []
+    assert (shared / "video").read_bytes() == _VIDEO
 
 
-def test_read_ahead(ahead: PrehashCache, tmp_path: Path):
-    """What was read ahead and is as it was need not be read again."""
-    ahead.start("film", "film")
-    _all_read(ahead, tmp_path)
-    assert _taken(ahead, tmp_path / "film") == _sha256(_FILM)
+def test_unchanged_file(prehashes: PrehashCache, tmp_path: Path):
+    """An unchanged file need not be hashed again."""
+    prehashes.start("video", "video")
+    _wait_for_prehashes(prehashes, tmp_path)
+    assert _take_sha256(prehashes, tmp_path / "video") == _sha256(_VIDEO)
 
 
-def _overwritten(film: Path) -> None:
-    before = film.stat()
-    with film.open("r+b") as file:
+def _overwrite(video: Path) -> None:
+    before = video.stat()
+    with video.open("r+b") as file:
         file.write(b"x")
-    os.utime(film, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _appended(film: Path) -> None:
-    with film.open("ab") as file:
+def _append(video: Path) -> None:
+    with video.open("ab") as file:
         file.write(b"x")
 
 
-def _replaced(film: Path) -> None:
-    film.with_name("other").write_bytes(_FILM)
-    film.with_name("other").replace(film)
+def _replace(video: Path) -> None:
+    video.with_name("other").write_bytes(_VIDEO)
+    video.with_name("other").replace(video)
 
 
-@pytest.mark.parametrize("change", [_overwritten, _appended, _replaced])
-def test_changed_since_it_was_read(ahead: PrehashCache, tmp_path: Path, change: Callable[[Path], None]):
-    """Of a file that was changed since, however its times were turned back, nothing is known."""
-    ahead.start("film", "film")
-    _all_read(ahead, tmp_path)
-    change(tmp_path / "film")
-    assert not _taken(ahead, tmp_path / "film")
+@pytest.mark.parametrize("change", [_overwrite, _append, _replace])
+def test_changed_file(prehashes: PrehashCache, tmp_path: Path, change: Callable[[Path], None]):
+    """A changed file is detected even if its modification time was set back."""
+    prehashes.start("video", "video")
+    _wait_for_prehashes(prehashes, tmp_path)
+    change(tmp_path / "video")
+    assert not _take_sha256(prehashes, tmp_path / "video")
 
 
-def test_open_for_writing_while_it_is_read(ahead: PrehashCache, tmp_path: Path):
-    """Of a file that somebody could have written to while it was read nothing is known."""
-    with (tmp_path / "film").open("r+b"):
-        ahead.start("film", "film")
-        _all_read(ahead, tmp_path)
-    assert not _taken(ahead, tmp_path / "film")
+def test_open_for_writing_while_hashed(prehashes: PrehashCache, tmp_path: Path):
+    """A file that was open for writing while it was hashed is hashed again."""
+    with (tmp_path / "video").open("r+b"):
+        prehashes.start("video", "video")
+        _wait_for_prehashes(prehashes, tmp_path)
+    assert not _take_sha256(prehashes, tmp_path / "video")
 
 
-def test_open_for_writing_when_it_is_taken(ahead: PrehashCache, tmp_path: Path):
-    """Nor of one that somebody has open for writing in the end."""
-    ahead.start("film", "film")
-    _all_read(ahead, tmp_path)
-    with (tmp_path / "film").open("r+b"):
-        assert not _taken(ahead, tmp_path / "film")
+def test_open_for_writing_when_adopted(prehashes: PrehashCache, tmp_path: Path):
+    """A file that is open for writing when it is adopted is hashed again."""
+    prehashes.start("video", "video")
+    _wait_for_prehashes(prehashes, tmp_path)
+    with (tmp_path / "video").open("r+b"):
+        assert not _take_sha256(prehashes, tmp_path / "video")

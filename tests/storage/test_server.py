@@ -1,4 +1,4 @@
-"""How the service behaves as a server."""
+"""The storage service as a server: health checks and cancelled calls."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ import shutil
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.storage.conftest import Running, messages, noise, until
+from tests.storage.conftest import StorageService, random_bytes, wait_until, write_requests
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 
 MIB = 1 << 20
 
 
-async def test_health(storage: Running):
-    """Database and disk each have a health of their own; a disk that is gone is told, and told when back."""
+async def test_health(storage: StorageService):
+    """Database and disk have their own health; a missing disk is reported, and its recovery too."""
     health = health_pb2_grpc.HealthStub(storage.channel)
 
     async def status(component: str) -> str:
         try:
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=component))
+            response = await health.Check(health_pb2.HealthCheckRequest(service=component))
         except grpc.aio.AioRpcError as error:
-            return error.code().name  # NOT_FOUND: not looked at yet
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+            return error.code().name  # NOT_FOUND: not checked yet
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
 
-    async def become(component: str, wanted: str) -> None:
-        async def is_so() -> bool:
-            return await status(component) == wanted
+    async def wait_for_status(component: str, expected: str) -> None:
+        async def matches() -> bool:
+            return await status(component) == expected
 
-        await until(is_so)
+        await wait_until(matches)
 
-    await become("storage.database", "SERVING")
-    await become("storage.backend", "SERVING")
+    await wait_for_status("storage.database", "SERVING")
+    await wait_for_status("storage.backend", "SERVING")
     staging = storage.folder / "artifacts" / "staging"
     shutil.rmtree(staging)
-    await become("storage.backend", "NOT_SERVING")
+    await wait_for_status("storage.backend", "NOT_SERVING")
     assert await status("storage.database") == "SERVING"
     staging.mkdir()
-    await become("storage.backend", "SERVING")
-    assert storage.staged() == []
+    await wait_for_status("storage.backend", "SERVING")
+    assert storage.staged_files() == []
 
 
-async def test_callers_that_hang_up(storage: Running):
-    """Reads and writes that break off leave no file open."""
-    artifact = await storage.put(noise(8 * MIB))
+async def test_cancelled_calls(storage: StorageService):
+    """Cancelled reads and writes leave no file open."""
+    artifact = await storage.write_artifact(random_bytes(8 * MIB))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(10):
         reading = storage.suite.ReadArtifact(pb.ReadArtifactRequest(name=artifact.name))
         await reading.read()
         reading.cancel()
-        upload = await storage.begin()
-        writing = storage.suite.WriteArtifact(messages(noise(6 * MIB), upload=upload.name))
+        upload = await storage.create_upload()
+        writing = storage.suite.WriteArtifact(write_requests(random_bytes(6 * MIB), upload=upload.name))
         staged = storage.folder / "artifacts" / "staging" / upload.name.partition("/")[2]
-        await until(staged.exists)
+        await wait_until(staged.exists)
         writing.cancel()
-    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
-    assert len(await storage.get(artifact.name)) == 8 * MIB
+    await wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    assert len(await storage.read(artifact.name)) == 8 * MIB

@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from reelhaul_runtime.rpc.interceptor import Authenticator, PolicyInterceptor
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ async def serving(
     try:
         yield port
     finally:
-        watching.cancel()
+        await cancel_and_wait(watching)
         await health.enter_graceful_shutdown()
         if draining is not None:
             await draining()

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Protocol
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Format, MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import CookieJar
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
+    ExpandRequest,
+    FetchRequest,
+    FetchResult,
     HttpStatusCounts,
-    ListReport,
-    ProbeOrder,
+    ExpandResult,
+    ProbeRequest,
     Product,
 )
 from reelhaul_fetcher.model.proxy_usage import Usage
@@ -65,18 +65,25 @@ class Engine(Protocol):
     async def check(self) -> None:
         """Return within seconds if the engine is warm. Raises Unavailable."""
 
-    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
-        """Fetch into the order's folder, which exists.
+    async def fetch(self, request: FetchRequest, listener: Listener) -> FetchResult:
+        """Fetch into the request's folder, which exists.
 
         Cancellation stops every process of the fetch before it returns. Raises ReelhaulError
         with the reason of the failure; WORKER_LOST if the engine died.
         """
 
-    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
-        """Read the entries of the order's list; a single video is a list of one. Otherwise like ``fetch``."""
+    async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
+        """Read the entries of the request's list; a single video is a list of one. Otherwise like ``fetch``."""
 
-    async def probe(self, order: ProbeOrder) -> MediaInfo:
-        """Return the metadata of the order's URL. Otherwise like ``fetch``."""
+    async def probe(self, request: ProbeRequest) -> MediaInfo:
+        """Return the metadata of the request's URL. Otherwise like ``fetch``."""
+
+    def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
+        """Return the formats of *offered* (worst first) that yt-dlp's format *selector* takes.
+
+        Blocks; the first call takes up to a second. Raises ValueError, with the reason, if *selector* is
+        not in the allowed part of the language.
+        """
 
     async def list_extractors(self) -> Sequence[Extractor]:
         """Return every extractor, unsorted; takes about a second. Raises Unavailable, WORKER_LOST."""

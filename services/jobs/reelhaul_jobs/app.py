@@ -53,11 +53,11 @@ from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
-from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
+from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
@@ -90,7 +90,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        token_key = await store.key("tokens")
+        token_key = await store.get_or_create_key("tokens")
         news, tokens, page_tokens = ChangeNotifier(hub, bus), Tokens(token_key), PageTokens(token_key, now)
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
@@ -170,7 +170,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: what this replica changed, it has told its own watchers of.
-    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
         leaving = asyncio.create_task(leave())
         try:
             yield client
@@ -179,8 +179,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 
 async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
-    storage = channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
+    fetcher = open_channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),

@@ -46,5 +46,5 @@ class SweeperDisabled(Reaper):
         return 0 if lane is QueueStage.LEASED else await super()._sweep(lane, before, rule)
 
     async def _recover(self, now: datetime) -> int:
-        await self._bus.ready()
+        await self._bus.ensure_streams()
         return 0

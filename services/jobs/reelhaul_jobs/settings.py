@@ -44,10 +44,10 @@ class Settings(SuiteSettings):
     def site_limits(self) -> SiteLimits:
         """What may be asked of a site."""
         return SiteLimits(
-            running=self.jobs_site_limit,
-            running_of=self.jobs_site_limits,
-            delay=timedelta(seconds=self.jobs_site_delay_seconds),
-            park=timedelta(seconds=self.jobs_park_seconds),
+            max_running=self.jobs_site_limit,
+            max_running_by_site=self.jobs_site_limits,
+            min_delay=timedelta(seconds=self.jobs_site_delay_seconds),
+            first_cooldown=timedelta(seconds=self.jobs_park_seconds),
         )
 
     @property

@@ -10,11 +10,11 @@ from typing import TypeVar
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
-from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.service.extractors import ExtractorQuery
 from reelhaul_fetcher.service.fetches import TrackedFetch
-from reelhaul_fetcher.service.probe_cache import ProbeQuery, ProbeResult, estimate
+from reelhaul_fetcher.service.probe_cache import ProbeQuery, ProbeResult
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.page_tokens import PageTokens
@@ -48,14 +48,14 @@ def to_fetch_spec(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2
         violations.add("fetch.attempt", "must be empty: a direct fetch serves no attempt of a job")
     fields.clear_output(fetch)
     fields.check_enums(fetch, "fetch", violations)
-    urls.check(fetch.url, "fetch.url", violations)
-    formats.check(fetch.format, "fetch.format", violations)
+    urls.check_url(fetch.url, "fetch.url", violations)
+    formats.check_format(fetch.format, "fetch.format", violations)
     if fetch.format.live.mode == FormatSpec.Live.WAIT:
         violations.add("fetch.format.live.mode", "WAIT needs a queue: create a job instead, or use RECORD")
     if len(fetch.tenant) > _MAX_TENANT or not fetch.tenant.isprintable():
         violations.add("fetch.tenant", f"must be at most {_MAX_TENANT} printable characters")
-    violations.raise_any()
-    formats.fill(fetch.format)
+    violations.raise_if_any()
+    formats.apply_defaults(fetch.format)
     tenant = fetch.tenant or identity.caller().tenant
     return lease_pb2.FetchSpec(url=fetch.url, format=fetch.format, tenant=tenant)
 
@@ -91,8 +91,8 @@ def to_grace_seconds(request: fetcher_service_pb2.DrainFetcherRequest) -> float 
     if not request.HasField("grace"):
         return None
     violations = FieldViolations()
-    violations.duration("grace", request.grace, timedelta(0), _MAX_GRACE)
-    violations.raise_any()
+    violations.check_duration("grace", request.grace, timedelta(0), _MAX_GRACE)
+    violations.raise_if_any()
     return request.grace.ToTimedelta().total_seconds()
 
 
@@ -112,13 +112,9 @@ def to_probe_query(request: fetcher_service_pb2.ProbeMediaRequest) -> ProbeQuery
     )
 
 
-def to_probe_response(
-    probe: ProbeResult, request: fetcher_service_pb2.ProbeMediaRequest
-) -> fetcher_service_pb2.ProbeMediaResponse:
-    """Return *probe* with the estimate of a job. Raises FORMAT_UNAVAILABLE."""
-    response = fetcher_service_pb2.ProbeMediaResponse(
-        media=probe.media, estimate=estimate(probe.media, request.format)
-    )
+def to_probe_response(probe: ProbeResult, estimate: Estimate) -> fetcher_service_pb2.ProbeMediaResponse:
+    """Return *probe* and *estimate* as the response of ProbeMedia."""
+    response = fetcher_service_pb2.ProbeMediaResponse(media=probe.media, estimate=estimate)
     response.probe_time.FromDatetime(probe.time)
     return response
 
@@ -129,8 +125,8 @@ def check_url(url: str) -> str:
     Raises URL_INVALID, URL_FORBIDDEN.
     """
     violations = FieldViolations()
-    urls.check(url, "url", violations)
-    violations.raise_any()
+    urls.check_url(url, "url", violations)
+    violations.raise_if_any()
     return url
 
 

@@ -38,7 +38,8 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     ) -> fetcher_service_pb2.ProbeMediaResponse:
         query = convert.to_probe_query(request)
         probe = await self._probes.probe(query, bypass_cache=request.bypass_cache)
-        return convert.to_probe_response(probe, request)
+        estimate = await self._probes.estimate(probe.media, request.format)
+        return convert.to_probe_response(probe, estimate)
 
     async def ExecuteFetch(
         self, request: fetcher_service_pb2.ExecuteFetchRequest, context: Context

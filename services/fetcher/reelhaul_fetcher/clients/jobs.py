@@ -1,4 +1,4 @@
-"""jobs, seen from here: what many slots ask for at once goes in one call."""
+"""Jobs client: batches the claims and finishes of many slots into one call."""
 
 from __future__ import annotations
 
@@ -11,104 +11,101 @@ from grpc import aio
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, ExchangeResponse
 from reelhaul_runtime import errors
-from reelhaul_runtime.rpc.channels import error_of, status_as_errors
+from reelhaul_runtime.rpc.channels import error_from_rpc, status_as_errors
 
-# Each lease may bring half a megabyte of what is known of its media; the answer, sixteen.
-_MOST_CALLS, _MOST_BYTES = 24, 1 << 20
+# A claimed lease may carry half a megabyte of cached metadata; a response may have 16 MiB.
+_MAX_CALLS, _MAX_BYTES = 24, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A call, and who waits for its answer."""
+class _PendingCall:
+    """A call and the future that its caller waits for."""
 
     call: ExchangeRequest.Call
     answer: asyncio.Future[ExchangeResponse.Answer]
 
 
 class BatchingLeaseClient:
-    """jobs' LeaseService as ``ports.Leases``.
+    """``ports.Leases`` on jobs' LeaseService.
 
-    One call of claims and finishes is under way at a time; what is asked for meanwhile goes
-    together in the next. Renewals wait for nothing.
+    At most one RPC of claims and finishes is in flight; calls that arrive meanwhile are batched into the
+    next one. Renewals are sent at once.
     """
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
-        self._waiting: list[_Asked] = []
+        self._queue: list[_PendingCall] = []
         self._sending: asyncio.Task[None] | None = None
 
     async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
-        """As ``ports.Leases.claim``."""
-        return (await self._answer(ExchangeRequest.Call(claim=request))).claim
+        return (await self._call(ExchangeRequest.Call(claim=request))).claim
 
     async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
-        """As ``ports.Leases.renew``."""
         with status_as_errors("jobs"):
             return await self._stub.Renew(request)
 
     async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
-        """As ``ports.Leases.finish``."""
-        return (await self._answer(ExchangeRequest.Call(finish=request))).finish
+        return (await self._call(ExchangeRequest.Call(finish=request))).finish
 
-    async def _answer(self, call: ExchangeRequest.Call) -> ExchangeResponse.Answer:
+    async def _call(self, call: ExchangeRequest.Call) -> ExchangeResponse.Answer:
         loop = asyncio.get_running_loop()
-        asked = _Asked(call, loop.create_future())
-        self._waiting.append(asked)
+        pending = _PendingCall(call, loop.create_future())
+        self._queue.append(pending)
         if self._sending is None:
-            self._sending = loop.create_task(self._send())
-        answer = await asked.answer
+            self._sending = loop.create_task(self._send_queue())
+        answer = await pending.answer
         if answer.HasField("error"):
             raise errors.from_status(answer.error)
         return answer
 
-    async def _send(self) -> None:
-        """Ask for what waits, until nothing does."""
+    async def _send_queue(self) -> None:
+        """Send batches until the queue is empty."""
         try:
-            while together := self._next():
+            while batch := self._next_batch():
                 try:
-                    answers = await self._asked(together)
-                except Exception as error:  # it concerns who asked
-                    _fail(together, error)
+                    answers = await self._send(batch)
+                except Exception as error:  # the callers of the batch raise it
+                    _set_exception(batch, error)
                 except asyncio.CancelledError:
-                    # The channel is being closed: nobody will be answered any more.
-                    for asked in (*together, *self._waiting):
-                        asked.answer.cancel()
+                    # The channel is being closed: no call will be answered.
+                    for pending in (*batch, *self._queue):
+                        pending.answer.cancel()
                     raise
                 else:
-                    _settle(together, answers)
+                    _set_answers(batch, answers)
         finally:
             self._sending = None
 
-    def _next(self) -> list[_Asked]:
-        """What goes in one call: as much as it bears, and one at least. Those who left are forgotten."""
-        waiting = [asked for asked in self._waiting if not asked.answer.done()]
-        size, number = 0, 0
-        for asked in waiting[:_MOST_CALLS]:
-            size += asked.call.ByteSize()
-            if number and size > _MOST_BYTES:
+    def _next_batch(self) -> list[_PendingCall]:
+        """Take at least one call off the queue, up to the limits of a batch; drop cancelled calls."""
+        waiting = [pending for pending in self._queue if not pending.answer.done()]
+        size, count = 0, 0
+        for pending in waiting[:_MAX_CALLS]:
+            size += pending.call.ByteSize()
+            if count and size > _MAX_BYTES:
                 break
-            number += 1
-        self._waiting = waiting[number:]
-        return waiting[:number]
+            count += 1
+        self._queue = waiting[count:]
+        return waiting[:count]
 
-    async def _asked(self, together: Sequence[_Asked]) -> Sequence[ExchangeResponse.Answer]:
-        if len(together) > 1:
-            request = ExchangeRequest(calls=[asked.call for asked in together])
+    async def _send(self, batch: Sequence[_PendingCall]) -> Sequence[ExchangeResponse.Answer]:
+        if len(batch) > 1:
+            request = ExchangeRequest(calls=[pending.call for pending in batch])
             return (await self._stub.Exchange(request)).answers
-        call = together[0].call
+        call = batch[0].call
         if call.HasField("claim"):
             return [ExchangeResponse.Answer(claim=await self._stub.Claim(call.claim))]
         return [ExchangeResponse.Answer(finish=await self._stub.Finish(call.finish))]
 
 
-def _settle(together: Sequence[_Asked], answers: Sequence[ExchangeResponse.Answer]) -> None:
-    for asked, answer in zip(together, answers, strict=True):
-        if not asked.answer.done():
-            asked.answer.set_result(answer)
+def _set_answers(batch: Sequence[_PendingCall], answers: Sequence[ExchangeResponse.Answer]) -> None:
+    for pending, answer in zip(batch, answers, strict=True):
+        if not pending.answer.done():
+            pending.answer.set_result(answer)
 
 
-def _fail(together: Sequence[_Asked], error: Exception) -> None:
-    for asked in together:
-        if not asked.answer.done():
-            named = error_of(error, "jobs") if isinstance(error, aio.AioRpcError) else error
-            asked.answer.set_exception(named)
+def _set_exception(batch: Sequence[_PendingCall], error: Exception) -> None:
+    for pending in batch:
+        if not pending.answer.done():
+            converted = error_from_rpc(error, "jobs") if isinstance(error, aio.AioRpcError) else error
+            pending.answer.set_exception(converted)

@@ -17,6 +17,7 @@ from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import GuardClient, GuardUnavailable
 from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,7 @@ async def running_guard(
         try:
             yield guard
         finally:
-            supervising.cancel()
-            with suppress(asyncio.CancelledError):
-                await supervising
+            await cancel_and_wait(supervising)
             await guard._stop()
 
 

@@ -8,10 +8,12 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs, selectors
+from reelhaul_fetcher.model import codecs
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
+#: ``ports.Engine.select_formats``.
+SelectFormats = Callable[[str, Sequence[Format]], list[Format]]
 
 # Stands for an unknown height where the smallest video is wanted: an unknown one is not taken for small.
 _UNKNOWN_HEIGHT = 10_000
@@ -21,12 +23,15 @@ _PROTOCOLS = ("hls", "dash", "https")
 
 
 def choose_formats(
-    offered: Sequence[Format], spec: FormatSpec, excluded_codecs: frozenset[str] = frozenset()
+    offered: Sequence[Format],
+    spec: FormatSpec,
+    select_formats: SelectFormats,
+    excluded_codecs: frozenset[str] = frozenset(),
 ) -> Choice:
     """Return the formats to download, video first, and a warning for each preference they do not meet.
 
     *offered* is sorted from worst to best; of equals the last is taken. Video in *excluded_codecs*
-    (ffmpeg's names) is not taken.
+    (ffmpeg's names) is not taken. *select_formats* evaluates the selector of *spec*.
 
     Raises FORMAT_UNAVAILABLE if nothing offered meets *spec*, MEDIA_DRM_PROTECTED if everything
     is protected.
@@ -37,7 +42,8 @@ def choose_formats(
     if spec.media_kind == FormatSpec.SUBTITLES_ONLY:
         return [], []
     if spec.selector:
-        return taken([s for s in playable if codecs.family(s.video_codec) not in excluded_codecs], spec), []
+        usable = [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs]
+        return _choose_by_selector(usable, spec, select_formats), []
     if spec.media_kind == FormatSpec.AUDIO:
         return _choose_audio_only(playable, spec)
     usable = [s for s in playable if codecs.family(s.video_codec) not in excluded_codecs]
@@ -55,6 +61,29 @@ def matches_language(offered: str, requested: str) -> bool:
 def _height(stream: Format) -> int:
     """Return the nominal height: of a portrait video, its width; 0 if unknown."""
     return min(stream.width, stream.height) if stream.width and stream.height else stream.height
+
+
+def _choose_by_selector(
+    offered: list[Format], spec: FormatSpec, select_formats: SelectFormats
+) -> list[Format]:
+    """Return the formats that the selector of *spec* takes; only the media kind still applies."""
+    try:
+        chosen = select_formats(spec.selector, offered)
+    except ValueError as error:
+        raise _selector_failure(spec, f"the selector is not supported: {error}") from None
+    if not chosen:
+        raise _selector_failure(spec, "the selector matches none of the formats offered")
+    if spec.media_kind == FormatSpec.AUDIO:
+        chosen = [stream for stream in chosen if stream.audio_codec]
+        if not chosen:
+            raise _selector_failure(spec, "the selector matches no audio")
+    elif not any(stream.video_codec for stream in chosen):
+        raise _selector_failure(spec, "the selector matches no video")
+    return chosen
+
+
+def _selector_failure(spec: FormatSpec, text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text, metadata={"selector": spec.selector})
 
 
 def _choose_audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
@@ -210,25 +239,3 @@ def _preference(name: str, preferred: Sequence[str]) -> int:
 
 def _unavailable(text: str) -> ReelhaulError:
     return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
-
-
-def taken(offered: list[Format], spec: FormatSpec) -> list[Format]:
-    """What the selector of *spec* takes, which overrides all wishes but what kind of file it is.
-
-    Raises FORMAT_UNAVAILABLE.
-    """
-    wants_sound = spec.media_kind == FormatSpec.AUDIO
-    try:
-        chosen = selectors.parsed(spec.selector)(offered)
-    except selectors.NotUnderstood as error:
-        raise _unselected(spec.selector, f"the selector is not served: {error}") from None
-    if not chosen:
-        raise _unselected(spec.selector, "the selector takes none of the streams offered")
-    kind = "sound" if wants_sound else "picture"
-    if not any(s.audio_codec if wants_sound else s.video_codec for s in chosen):
-        raise _unselected(spec.selector, f"the selector takes no {kind}")
-    return [s for s in chosen if s.audio_codec] if wants_sound else chosen
-
-
-def _unselected(selector: str, text: str) -> ReelhaulError:
-    return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text, metadata={"selector": selector})

@@ -1,1 +1,1 @@
-"""NATS: work items, cancellation hints and progress."""
+"""NATS adapters: work items from JetStream, stop hints and progress over core NATS."""

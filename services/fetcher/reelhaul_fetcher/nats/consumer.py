@@ -1,4 +1,12 @@
-"""One consumer of the WORK stream, pulled from one item at a time."""
+"""JetStream consumer: pulls one work item at a time from one durable consumer of the WORK stream.
+
+This is not ``pull_subscribe_bind``, because ``PullSubscription.fetch(1)``
+
+- cannot ask with ``no_wait``: without it an empty high-priority consumer delays the next one, or three
+  open pulls deliver items of which two must be handed back;
+- stops waiting at the moment when the broker's pull expires: an item sent at the last moment would stay
+  unacknowledged in the subscription until the next fetch, for up to ``ack_wait``.
+"""
 
 from __future__ import annotations
 
@@ -21,105 +29,103 @@ from reelhaul_runtime.tasks import cancel_and_wait
 log = logging.getLogger(__name__)
 
 _STREAM = "WORK"
-# A pull that waits is asked anew this often: so long may a broker's restart go unnoticed.
-_WAIT_SECONDS = 5.0
-#: Between two tries to reach what is not there yet.
+# An open pull is renewed this often: for so long a restart of the broker may go unnoticed.
+_PULL_SECONDS = 5.0
+#: Between two attempts to reach a broker or consumer that is not there yet.
 RETRY_SECONDS = 0.5
 _ACK_SECONDS = 2.0
-# Statuses of a pull that found no message, and of one that has waited long enough.
-_NOTHING = ("404", "408")
+# Statuses: no messages; the pull has expired.
+_NO_MESSAGE_STATUSES = ("404", "408")
 
 
 class JetStreamDelivery:
-    """A message of the WORK stream."""
+    """``ports.Delivery`` of a message of the WORK stream."""
 
     def __init__(self, message: Msg, item: work_pb2.WorkItem) -> None:
         self.item = item
         self._message = message
 
     async def ack(self) -> None:
-        """As ``ports.Delivery.ack``. Asks for an answer: a lost ack would cost a second claim."""
+        """Acknowledge, and wait for the broker's confirmation: a lost ack would cost a second claim."""
         with suppress(NatsError, TimeoutError):
             await self._message.ack_sync(timeout=_ACK_SECONDS)
 
     async def nak(self, delay: timedelta) -> None:
-        """As ``ports.Delivery.nak``."""
         with suppress(NatsError):
             await self._message.nak(delay=max(delay.total_seconds(), 0.001))
 
     async def in_progress(self) -> None:
-        """As ``ports.Delivery.in_progress``."""
         with suppress(NatsError):
             await self._message.in_progress()
 
 
 class PullConsumer:
-    """One durable consumer, pulled from one message at a time."""
+    """The durable consumer *durable*. *has_free_slot* says whether an item that arrives can be taken."""
 
-    def __init__(self, client: Client, durable: str, wanted: Callable[[], bool]) -> None:
-        self._client, self._wanted = client, wanted
+    def __init__(self, client: Client, durable: str, has_free_slot: Callable[[], bool]) -> None:
+        self._client, self._has_free_slot = client, has_free_slot
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{_STREAM}.{durable}"
         self._inbox: Subscription | None = None
-        self._waiting: asyncio.Task[JetStreamDelivery | None] | None = None
+        self._pull_task: asyncio.Task[JetStreamDelivery | None] | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether a pull waits already."""
-        return self._waiting is not None and not self._waiting.done()
+    def pulling(self) -> bool:
+        """Whether a pull is open."""
+        return self._pull_task is not None and not self._pull_task.done()
 
-    async def at_once(self) -> JetStreamDelivery | None:
-        """What is there now, if anything."""
+    async def pull_no_wait(self) -> JetStreamDelivery | None:
+        """Return the next item if there is one now."""
         with suppress(NatsError, TimeoutError):
             return await self._pull({"batch": 1, "no_wait": True}, 2.0)
         return None
 
-    def waiting(self) -> asyncio.Task[JetStreamDelivery | None]:
-        """The pull that waits. It outlives its caller: the broker does not take a pull back."""
-        if self._waiting is None:
-            self._waiting = asyncio.create_task(self._wait())
-        return self._waiting
+    def start_pull(self) -> asyncio.Task[JetStreamDelivery | None]:
+        """Return the open pull. It outlives its caller: the broker does not take a pull back."""
+        if self._pull_task is None:
+            self._pull_task = asyncio.create_task(self._pull_and_wait())
+        return self._pull_task
 
-    def taken(self) -> JetStreamDelivery | None:
-        """What an ended pull brought."""
-        if self._waiting is None or not self._waiting.done():
+    def take_result(self) -> JetStreamDelivery | None:
+        """Return the item of a pull that has ended, if it has one."""
+        if self._pull_task is None or not self._pull_task.done():
             return None
-        ended, self._waiting = self._waiting, None
+        ended, self._pull_task = self._pull_task, None
         return None if ended.cancelled() else ended.result()
 
     async def close(self) -> None:
-        """Stop waiting."""
-        if self._waiting is not None:
-            await cancel_and_wait(self._waiting)
+        """Cancel the open pull."""
+        if self._pull_task is not None:
+            await cancel_and_wait(self._pull_task)
 
-    async def _wait(self) -> JetStreamDelivery | None:
-        nanoseconds = round(_WAIT_SECONDS * 1e9)
+    async def _pull_and_wait(self) -> JetStreamDelivery | None:
+        expires_nanoseconds = round(_PULL_SECONDS * 1e9)
         try:
-            found = await self._pull({"batch": 1, "expires": nanoseconds}, _WAIT_SECONDS + 1)
+            delivery = await self._pull({"batch": 1, "expires": expires_nanoseconds}, _PULL_SECONDS + 1)
         except (NatsError, TimeoutError):
-            # No consumer yet, or the broker is away: jobs makes the one, time mends the other.
+            # The consumer does not exist yet (jobs creates it), or the broker is away.
             await asyncio.sleep(RETRY_SECONDS)
             return None
-        if found is not None and not self._wanted():
-            # Its slot was taken by another lane's message meanwhile: another worker may have one.
-            await found.nak(timedelta())
+        if delivery is not None and not self._has_free_slot():
+            # An item of another priority took the slot meanwhile: another worker may have one.
+            await delivery.nak(timedelta())
             return None
-        return found
+        return delivery
 
-    async def _pull(self, asked: dict[str, object], seconds: float) -> JetStreamDelivery | None:
-        # Not request(): work comes under its own subject, by which that cannot match it.
+    async def _pull(self, request: dict[str, object], timeout: float) -> JetStreamDelivery | None:
+        # Not Client.request(): work items arrive under their own subject, so it cannot match the response.
         if self._inbox is None:
             self._inbox = await self._client.subscribe(self._client.new_inbox())
-        await self._client.publish(self._subject, json.dumps(asked).encode(), reply=self._inbox.subject)
-        return await _read(await self._inbox.next_msg(timeout=seconds))
+        await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._inbox.subject)
+        return await _parse(await self._inbox.next_msg(timeout=timeout))
 
 
-async def _read(message: Msg) -> JetStreamDelivery | None:
-    """A work item; None where there is nothing. What cannot be read is taken out.
+async def _parse(message: Msg) -> JetStreamDelivery | None:
+    """Return the work item in *message*, None if it holds none. An invalid item is removed from the stream.
 
-    Raises NatsError for any other answer: there is no such consumer.
+    Raises NatsError for any other status: the consumer does not exist.
     """
     status = (message.headers or {}).get("Status")
-    if status in _NOTHING:
+    if status in _NO_MESSAGE_STATUSES:
         return None
     if status is not None or not message.reply:
         raise NatsError(f"no work can be pulled: {status}")

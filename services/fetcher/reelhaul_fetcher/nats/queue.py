@@ -1,4 +1,4 @@
-"""Work from JetStream, hints and progress over core NATS."""
+"""``ports.WorkQueue`` on NATS: work items by priority from JetStream, hints and progress over core NATS."""
 
 from __future__ import annotations
 
@@ -20,62 +20,63 @@ from reelhaul_runtime.errors import Unavailable
 log = logging.getLogger(__name__)
 
 _PRIORITIES = ("high", "normal", "bulk")
-# Every so many pulls begin with bulk: its guaranteed share.
+# Every eighth pull begins with bulk: its guaranteed share.
 _BULK_SHARE = 8
 
 
 class JetStreamQueue:
-    """As ``ports.Queue``, over one connection."""
+    """The work queue of *pool*, over one connection."""
 
     def __init__(self, client: Client, pool: str) -> None:
         self._client = client
-        self._lanes = [
-            PullConsumer(client, f"work-{prio}-{pool}", lambda: self._wanted) for prio in _PRIORITIES
+        self._consumers = [
+            PullConsumer(client, f"work-{priority}-{pool}", lambda: self._has_free_slot)
+            for priority in _PRIORITIES
         ]
-        self._turns = itertools.count(1)
-        self._wanted = False
+        self._counter = itertools.count(1)
+        self._has_free_slot = False
 
     @classmethod
     @asynccontextmanager
     async def open(cls, client: Client, pool: str) -> AsyncIterator[JetStreamQueue]:
-        """The queue of *pool*; it waits for nothing after the block."""
+        """Open the queue of *pool*; its pulls are cancelled when the block exits."""
         queue = cls(client, pool)
         try:
             yield queue
         finally:
-            for lane in queue._lanes:
-                await lane.close()
+            for consumer in queue._consumers:
+                await consumer.close()
 
     async def next(self) -> JetStreamDelivery:
-        """As ``ports.Queue.next``."""
-        order = list(self._lanes)
-        if next(self._turns) % _BULK_SHARE == 0:
-            order.insert(0, order.pop())
-        self._wanted = True
-        found: JetStreamDelivery | None = None
+        consumers = list(self._consumers)
+        if next(self._counter) % _BULK_SHARE == 0:
+            consumers.insert(0, consumers.pop())
+        self._has_free_slot = True
+        delivery: JetStreamDelivery | None = None
         try:
-            while found is None:
-                found = await self._pulled(order)
-            return found
+            while delivery is None:
+                delivery = await self._pull(consumers)
+            return delivery
         finally:
-            self._wanted = False
-            for lane in self._lanes:
-                if (spare := lane.taken()) is not None:
-                    await spare.nak(timedelta())
+            self._has_free_slot = False
+            for consumer in self._consumers:
+                if (surplus := consumer.take_result()) is not None:
+                    await surplus.nak(timedelta())
 
-    async def _pulled(self, order: list[PullConsumer]) -> JetStreamDelivery | None:
-        """The first message of the best lane that has one; None where a wait ended without."""
-        if not any(lane.asked for lane in order):
-            for lane in order:
-                if (found := await lane.at_once()) is not None:
-                    return found
-        await asyncio.wait({lane.waiting() for lane in order}, return_when=asyncio.FIRST_COMPLETED)
-        return next((found for lane in order if (found := lane.taken()) is not None), None)
+    async def _pull(self, consumers: list[PullConsumer]) -> JetStreamDelivery | None:
+        """Return an item of the first of *consumers* that has one; None if a pull ended without."""
+        if not any(consumer.pulling for consumer in consumers):
+            for consumer in consumers:
+                if (delivery := await consumer.pull_no_wait()) is not None:
+                    return delivery
+        pulls = {consumer.start_pull() for consumer in consumers}
+        await asyncio.wait(pulls, return_when=asyncio.FIRST_COMPLETED)
+        results = (consumer.take_result() for consumer in consumers)
+        return next((delivery for delivery in results if delivery is not None), None)
 
     async def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
-        """As ``ports.Queue.hints``."""
         while True:
-            # The subscription outlives reconnections; only making it needs a broker.
+            # The subscription survives reconnections; only creating it needs a broker.
             with suppress(NatsError):
                 subscription = await self._client.subscribe("control.*")
                 async for message in subscription.messages:
@@ -84,13 +85,13 @@ class JetStreamQueue:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
-        """As ``ports.Queue.publish``. Not awaited by the broker: the next one is a quarter second away."""
+        """Publish without waiting for the broker: the next notice follows a quarter of a second later."""
         with suppress(NatsError):
             subject = f"progress.{notice.job.removeprefix('jobs/')}"
             await self._client.publish(subject, notice.SerializeToString())
 
     async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
-        """As ``ports.Queue.say``. Not awaited by the broker: it is said again."""
+        """Publish without waiting for the broker: the notice is repeated."""
         with suppress(NatsError):
             await self._client.publish(f"workers.{_token(notice.worker)}", notice.SerializeToString())
 
@@ -103,5 +104,5 @@ class JetStreamQueue:
 
 
 def _token(name: str) -> str:
-    """*name* as one token of a subject: host names have dots."""
+    """Return *name* as one token of a subject: host names contain dots."""
     return name.replace(".", "-")

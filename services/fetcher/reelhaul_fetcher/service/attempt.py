@@ -234,7 +234,7 @@ class LeasedAttempt(Attempt):
         metadata = artifact_metadata(self.job, lease.epoch, lease.spec)
         reporter = self._create_reporter(lease, number, fetch, metadata, context.queue)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
-        failpoints.reached("fetcher.claim.after")
+        failpoints.hit("fetcher.claim.after")
         outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
         if isinstance(outcome, lease_pb2.Refusal):
             log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
@@ -256,14 +256,14 @@ class LeasedAttempt(Attempt):
 
     async def _finish(self, request: Finish, reporter: ProgressReporter) -> None:
         """Report the outcome until jobs answers, however long it is away; then settle the item."""
-        failpoints.reached("fetcher.finish.before")
+        failpoints.hit("fetcher.finish.before")
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.status_counts.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
         response = await lease_keeper.finish_lease(self._context.leases, request, self._context.worker)
-        failpoints.reached("fetcher.ack.before")
+        failpoints.hit("fetcher.ack.before")
         committed = response is not None and response.HasField("receipt") and not response.receipt.cancelled
         if committed:
             self.committed = request

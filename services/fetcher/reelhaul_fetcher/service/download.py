@@ -15,7 +15,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
+from reelhaul_fetcher.model.engine_requests import ExpandRequest, FetchRequest, FetchResult, ExpandResult, Product
 from reelhaul_fetcher.model.progress import Watchdog
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Scratch
@@ -74,15 +74,15 @@ class Downloader:
         folder, infos = self.scratch.create(job, lease.epoch), list[ArtifactInfo]()
         try:
             try:
-                report, usage = await self._fetch(job, lease, folder, reporter)
-                await self._store(report.products, metadata, reporter, infos)
+                fetched, usage = await self._fetch(job, lease, folder, reporter)
+                await self._store(fetched.products, metadata, reporter, infos)
             finally:
                 await asyncio.shield(self.artifacts.cancel_prepared(folder))
                 await asyncio.shield(self.scratch.remove(folder))
         except BaseException:
             await asyncio.shield(self.artifacts.delete([info.name for info in infos]))
             raise
-        result = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
+        result = Succeeded(artifacts=infos, media=fetched.media, got=fetched.delivered, warnings=fetched.warnings)
         return result, usage
 
     async def _expand_list(
@@ -91,45 +91,45 @@ class Downloader:
         """Read the list; return once jobs has every entry."""
         expansion, cookies = lease.spec.expansion, self._cookies(lease)
 
-        def expand(proxy_url: str) -> Coroutine[Any, Any, ListReport]:
-            order = ExpandOrder(
+        def expand(proxy_url: str) -> Coroutine[Any, Any, ExpandResult]:
+            request = ExpandRequest(
                 lease.spec.url,
                 proxy_url,
                 expansion.max_entries,
                 expansion.start_position,
                 cookies=cookies,
             )
-            return self.engine.expand(order, reporter)
+            return self.engine.expand(request, reporter)
 
-        report, usage = await self._run(job, lease, _MAX_LIST_BYTES, expand, reporter)
+        expanded, usage = await self._run(job, lease, _MAX_LIST_BYTES, expand, reporter)
         await reporter.wait_entries_sent()
-        result = Succeeded(media=report.media)
-        if report.truncated:
+        result = Succeeded(media=expanded.media)
+        if expanded.truncated:
             text = f"the list has more than the {expansion.max_entries} entries that were read"
             result.warnings.add(reason=media_pb2.Warning.ENTRIES_TRUNCATED, message=text)
         return result, usage
 
     async def _fetch(
         self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: ProgressReporter
-    ) -> tuple[FetchReport, Usage]:
+    ) -> tuple[FetchResult, Usage]:
         size_limit = _smaller_limit(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
         byte_limit = size_limit + _BYTES_BEYOND_MEDIA if size_limit else 0
         cookies = self._cookies(lease)
 
-        def fetch(proxy_url: str) -> Coroutine[Any, Any, FetchReport]:
-            return self.engine.fetch(self._order(lease, folder, proxy_url, size_limit, cookies), reporter)
+        def fetch(proxy_url: str) -> Coroutine[Any, Any, FetchResult]:
+            return self.engine.fetch(self._request(lease, folder, proxy_url, size_limit, cookies), reporter)
 
         return await self._run(job, lease, byte_limit, fetch, reporter)
 
-    def _order(
+    def _request(
         self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, size_limit: int, cookies: str
-    ) -> FetchOrder:
+    ) -> FetchRequest:
         spec = lease.spec
         requested_seconds = spec.format.max_duration.ToTimedelta().total_seconds()
         max_seconds = min(requested_seconds or self.limits.max_seconds, self.limits.max_seconds)
         record_seconds = spec.format.live.max_duration.ToTimedelta().total_seconds()
         deadline = spec.attempt_deadline.ToTimedelta().total_seconds()
-        return FetchOrder(
+        return FetchRequest(
             url=spec.url,
             format=spec.format,
             folder=folder,
@@ -137,12 +137,12 @@ class Downloader:
             size_limit=size_limit,
             max_seconds=max_seconds,
             record_seconds=min(record_seconds or max_seconds, max_seconds),
-            patience_seconds=deadline * _RECORDING_SHARE,
+            record_timeout_seconds=deadline * _RECORDING_SHARE,
             idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
             memory_bytes=self.limits.memory_bytes,
             cookies=cookies,
-            stopped=spec.recording_stopped,
+            recording_stopped=spec.recording_stopped,
         )
 
     def _cookies(self, lease: lease_pb2.Lease) -> str:

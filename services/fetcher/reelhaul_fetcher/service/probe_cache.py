@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
-from reelhaul_fetcher.model.engine_requests import ProbeOrder
-from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.model.engine_requests import ProbeRequest
+from reelhaul_fetcher.model.selection import SelectFormats, choose_formats
 from reelhaul_fetcher.ports import Engine
 from reelhaul_fetcher.service.site_access import SiteAccess
 from reelhaul_runtime.errors import ReelhaulError
@@ -72,6 +72,11 @@ class ProbeCache:
         # A caller that hangs up must not cancel the probe for the others.
         return await asyncio.shield(task)
 
+    async def estimate(self, media: MediaInfo, spec: FormatSpec) -> Estimate:
+        """Return what a job of *spec* would download of *media*. Raises FORMAT_UNAVAILABLE."""
+        # In a thread: the engine's ``select_formats`` blocks.
+        return await asyncio.to_thread(_estimate, media, spec, self._engine.select_formats)
+
     def _on_done(self, query: ProbeQuery, task: asyncio.Task[ProbeResult]) -> None:
         del self._running[query]
         if task.cancelled() or task.exception() is not None:
@@ -87,7 +92,7 @@ class ProbeCache:
             cookies = self._access.cookies.get_text(query.cookies, query.tenant, query.url)
 
             async def probe(proxy_url: str) -> MediaInfo:
-                order = ProbeOrder(query.url, proxy_url, query.max_entries, query.playlist, cookies=cookies)
+                order = ProbeRequest(query.url, proxy_url, query.max_entries, query.playlist, cookies=cookies)
                 try:
                     async with asyncio.timeout(_TIMEOUT_SECONDS):
                         return await self._engine.probe(order)
@@ -114,13 +119,12 @@ def _stalled(url: str) -> ReelhaulError:
     )
 
 
-def estimate(media: MediaInfo, spec: FormatSpec) -> Estimate:
-    """Return what a job of *spec* would download of *media*. Raises FORMAT_UNAVAILABLE."""
+def _estimate(media: MediaInfo, spec: FormatSpec, select_formats: SelectFormats) -> Estimate:
     if media.entries or media.entry_count:
         return Estimate(job_count=media.entry_count or len(media.entries))
     if not media.formats:
         return Estimate(job_count=1)
-    formats, warnings = choose_formats(list(media.formats), spec)
+    formats, warnings = choose_formats(list(media.formats), spec, select_formats)
     result = Estimate(formats=formats, job_count=1, warnings=warnings)
     seconds = media.duration.ToTimedelta().total_seconds()
     sizes = [f.size_bytes or int(f.bitrate_bps / 8 * seconds) for f in formats]
