@@ -218,7 +218,10 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
         await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
     await probing.probe(ProbeQuery(URL))
-    assert [isinstance(order, ProbeRequest) and order.cookies for order in engine.requests] == [text(LONG), ""]
+    assert [isinstance(order, ProbeRequest) and order.cookies for order in engine.requests] == [
+        text(LONG),
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("suite", "tenant"), [(True, "acme"), (False, "theirs")])

@@ -93,7 +93,9 @@ async def harness(tmp_path: Path) -> AsyncIterator[Front]:
         address = f"127.0.0.1:{port}"
         ours = await stack.enter_async_context(open_channel(address, [SERVICE], suite_token="secret"))
         harness.stub = FetcherServiceStub(ours)
-        harness.stranger = FetcherServiceStub(await stack.enter_async_context(open_channel(address, [SERVICE])))
+        harness.stranger = FetcherServiceStub(
+            await stack.enter_async_context(open_channel(address, [SERVICE]))
+        )
         yield harness
 
 

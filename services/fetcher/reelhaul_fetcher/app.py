@@ -81,7 +81,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
 
-        jobs = await stack.enter_async_context(open_channel(settings.jobs_address, [_LEASES], suite_token=token))
+        jobs = await stack.enter_async_context(
+            open_channel(settings.jobs_address, [_LEASES], suite_token=token)
+        )
         storage = await stack.enter_async_context(
             open_channel(settings.storage_address, [_STORAGE], suite_token=token)
         )

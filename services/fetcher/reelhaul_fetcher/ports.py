@@ -16,10 +16,10 @@ from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import CookieJar
 from reelhaul_fetcher.model.engine_requests import (
     ExpandRequest,
+    ExpandResult,
     FetchRequest,
     FetchResult,
     HttpStatusCounts,
-    ExpandResult,
     ProbeRequest,
     Product,
 )
@@ -73,7 +73,7 @@ class Engine(Protocol):
         """
 
     async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
-        """Read the entries of the request's list; a single video is a list of one. Otherwise like ``fetch``."""
+        """Read the entries of a list; a single video is a list of one. Otherwise like ``fetch``."""
 
     async def probe(self, request: ProbeRequest) -> MediaInfo:
         """Return the metadata of the request's URL. Otherwise like ``fetch``."""

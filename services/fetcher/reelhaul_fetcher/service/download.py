@@ -15,7 +15,13 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
-from reelhaul_fetcher.model.engine_requests import ExpandRequest, FetchRequest, FetchResult, ExpandResult, Product
+from reelhaul_fetcher.model.engine_requests import (
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
+    Product,
+)
 from reelhaul_fetcher.model.progress import Watchdog
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Scratch
@@ -82,7 +88,9 @@ class Downloader:
         except BaseException:
             await asyncio.shield(self.artifacts.delete([info.name for info in infos]))
             raise
-        result = Succeeded(artifacts=infos, media=fetched.media, got=fetched.delivered, warnings=fetched.warnings)
+        result = Succeeded(
+            artifacts=infos, media=fetched.media, got=fetched.delivered, warnings=fetched.warnings
+        )
         return result, usage
 
     async def _expand_list(

@@ -92,10 +92,12 @@ class ProbeCache:
             cookies = self._access.cookies.get_text(query.cookies, query.tenant, query.url)
 
             async def probe(proxy_url: str) -> MediaInfo:
-                order = ProbeRequest(query.url, proxy_url, query.max_entries, query.playlist, cookies=cookies)
+                request = ProbeRequest(
+                    query.url, proxy_url, query.max_entries, query.playlist, cookies=cookies
+                )
                 try:
                     async with asyncio.timeout(_TIMEOUT_SECONDS):
-                        return await self._engine.probe(order)
+                        return await self._engine.probe(request)
                 except TimeoutError:
                     raise _stalled(query.url) from None
 
