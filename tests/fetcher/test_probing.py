@@ -53,7 +53,7 @@ async def test_failures_are_not_kept() -> None:
         await probing.probe(PAGE)
     engine.failure = None
     assert (await probing.probe(PAGE)).media.title == "A video"
-    assert not guard.open_passes
+    assert not guard.open_sessions
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

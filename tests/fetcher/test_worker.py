@@ -38,7 +38,7 @@ async def test_finish_before_ack(harness: WorkerHarness) -> None:
     content, metadata = harness.artifacts.stored[artifact.name]
     assert (content, metadata.job, metadata.epoch, metadata.tenant) == (b"a video", JOB, 1, "local")
     assert harness.work_dirs == []
-    assert not harness.guard.open_passes
+    assert not harness.guard.open_sessions
 
 
 async def test_progress_is_published(harness: WorkerHarness) -> None:
@@ -394,7 +394,7 @@ async def test_entries_are_sent_before_finish(harness: WorkerHarness) -> None:
     assert not harness.outcome.succeeded.artifacts
     (warning,) = harness.outcome.succeeded.warnings
     assert warning.reason == media_pb2.Warning.ENTRIES_TRUNCATED
-    assert not harness.guard.open_passes
+    assert not harness.guard.open_sessions
 
 
 async def test_entries_survive_jobs_outage(harness: WorkerHarness) -> None:
