@@ -9,7 +9,7 @@ from typing import Protocol
 import click
 
 from reelhaul.cli.options import as_json_value, emit_json
-from reelhaul.cli.text import format_bytes, format_duration, printable, word
+from reelhaul.cli.output import format_bytes, format_duration, printable, word
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import Event, Saved

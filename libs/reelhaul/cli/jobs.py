@@ -14,7 +14,7 @@ from reelhaul.cli.commands import INTERRUPTED
 from reelhaul.cli.common import check_succeeded, followed, save_all
 from reelhaul.cli.display import numbers, status_name
 from reelhaul.cli.options import as_json_value, client_command, emit_json
-from reelhaul.cli.text import format_bytes, printable
+from reelhaul.cli.output import format_bytes, printable
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import Client
 

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from reelhaul.cli.commands import FAILED, USAGE
-from reelhaul.cli.text import printable
+from reelhaul.cli.output import printable
 from reelhaul.rest import CallFailed, SaveFailed
 
 P = ParamSpec("P")

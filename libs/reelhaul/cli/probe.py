@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from reelhaul.cli.options import as_json_value, client_command, emit_json
-from reelhaul.cli.text import format_bytes, format_duration, printable, word
+from reelhaul.cli.output import format_bytes, format_duration, printable, word
 from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
 from reelhaul.rest import Client
 from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from reelhaul.cli.display import described, saved_line
-from reelhaul.cli.text import format_bytes, printable
+from reelhaul.cli.output import format_bytes, printable
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.rest import Event, Saved
 

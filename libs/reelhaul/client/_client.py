@@ -13,10 +13,10 @@ import grpc
 from google.protobuf import duration_pb2
 from grpc import aio
 
-from reelhaul.client import _download, _watch
+from reelhaul._core.retries import call_with_retries
+from reelhaul.client import _save, _watch
 from reelhaul.client._channels import opened
 from reelhaul.client._errors import JobFailed
-from reelhaul.client._retries import call_with_retries
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
@@ -136,7 +136,7 @@ class Client:
         return job
 
     async def download(
-        self, url: str, to: Path, *, received: _download.Received = _download.nothing, **wishes: Any
+        self, url: str, to: Path, *, received: _save.Received = _save.nothing, **wishes: Any
     ) -> Path:
         """Create a job for *url*, wait for it, and save its media; where that is. *wishes*: see create.
 
@@ -148,7 +148,7 @@ class Client:
         return await self.save(job.artifacts[0], to, received=received)
 
     async def save(
-        self, artifact: media_pb2.ArtifactInfo, to: Path, *, received: _download.Received = _download.nothing
+        self, artifact: media_pb2.ArtifactInfo, to: Path, *, received: _save.Received = _save.nothing
     ) -> Path:
         """Save a job's artifact as the file *to*, or into the folder *to*; where it is.
 
@@ -159,7 +159,7 @@ class Client:
         def opening(request: storage_service_pb2.ReadArtifactRequest) -> Any:
             return self._storage.ReadArtifact(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        return await _download.save(opening, artifact, to, received, self._patience)
+        return await _save.save(opening, artifact, to, received, self._patience)
 
     async def _call(self, method: aio.UnaryUnaryMultiCallable[Any, job_pb2.Job], request: Any) -> job_pb2.Job:
         async def once() -> job_pb2.Job:

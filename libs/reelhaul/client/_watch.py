@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf import duration_pb2
 from grpc import aio
 
+from reelhaul._core.retries import Retries
 from reelhaul.client import _errors
 from reelhaul.client._errors import CallFailed
-from reelhaul.client._retries import Retries
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 
 #: What the server is asked for, in seconds of silence.

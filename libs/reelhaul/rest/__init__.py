@@ -11,8 +11,8 @@ Programs that speak gRPC take the stubs of ``reelhaul.jobs.v1`` and the like ins
 """
 
 from reelhaul.rest._client import Client
-from reelhaul.rest._download import Saved
 from reelhaul.rest._errors import CallFailed, SaveFailed
+from reelhaul.rest._save import Saved
 from reelhaul.rest._watch import Event
 
 __all__ = ["CallFailed", "Client", "Event", "SaveFailed", "Saved"]

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from reelhaul.backoff import LONGEST_SECONDS, Backoff
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
-from reelhaul.rest import _download, _errors, _watch
+from reelhaul.rest import _errors, _save, _watch
 from reelhaul.rest._errors import CallFailed
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
@@ -107,14 +107,14 @@ class Client:
         folder: Path,
         *,
         overwrite: bool = False,
-        received: _download.Received = _download.nothing,
-    ) -> _download.Saved:
+        received: _save.Received = _save.nothing,
+    ) -> _save.Saved:
         """Save *file* into *folder*, verified; an interrupted one is taken up where it was.
 
         Another file of that name is kept, and ours numbered, unless *overwrite*. *received*
         is told the bytes there are so far. Raises SaveFailed too.
         """
-        return _download.save(self._http, file, folder, overwrite, received)
+        return _save.save(self._http, file, folder, overwrite, received)
 
     def _call(
         self,

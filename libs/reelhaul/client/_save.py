@@ -12,9 +12,9 @@ from typing import Any
 from grpc import aio
 
 from reelhaul import file_names
+from reelhaul._core.retries import Retries
 from reelhaul.client import _errors
 from reelhaul.client._errors import CallFailed, SaveFailed
-from reelhaul.client._retries import Retries
 from reelhaul.storage.v1.storage_service_pb2 import ReadArtifactRequest, ReadArtifactResponse
 from reelhaul.type.v1 import media_pb2
 
