@@ -20,7 +20,7 @@ from tests.suite.suite import Suite, running_suite
 from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.up import data_dir, process
 
 _HOUSE = Path(__file__).with_name("house.py")
@@ -82,7 +82,7 @@ class Outcome:
 
 def run(asked: Asked, folder: Path) -> Outcome:
     """Do *asked* in *folder*, with nothing left running at the end."""
-    process.adopt_orphans()
+    process.become_subreaper()
     (folder / "data").mkdir(mode=0o700)
     with ExitStack() as stack:
         settings = _settings(asked, folder / "data") | stack.enter_context(_databases(asked.db))
@@ -104,15 +104,15 @@ class _Run:
 
     async def run(self) -> Outcome:
         """Load and faults; then peace; then the questions."""
-        token = data_dir.suite_token(data_dir.run_folder(self._data))
+        token = data_dir.load_suite_token(data_dir.create_run_folder(self._data))
         async with AsyncExitStack() as stack:
             first = self._settings["jobs_address"]
             opened = [
-                await stack.enter_async_context(channel(address, _CALLED))
+                await stack.enter_async_context(open_channel(address, _CALLED))
                 for address in (first, *self._replicas)
             ]
             clients = Clients(opened, self._films, self._asked.seed, self._asked.clients)
-            inside = await stack.enter_async_context(channel(first, _LEASES, suite_token=token))
+            inside = await stack.enter_async_context(open_channel(first, _LEASES, suite_token=token))
             loading = await self._in_trouble(clients, lease_service_pb2_grpc.LeaseServiceStub(inside))
             await self._in_peace(clients, loading)
         rows = await asyncio.to_thread(self._rows.jobs)
@@ -174,7 +174,8 @@ class _Run:
 
     @contextmanager
     def _suite(self, **more: str) -> Iterator[Suite]:
-        command = ("-P", str(_HOUSE), str(self._asked.fetchers), *self._replicas)
+        mutant = ("--mutant", self._asked.mutant) if self._asked.mutant else ()
+        command = ("-P", str(_HOUSE), *mutant, str(self._asked.fetchers), *self._replicas)
         with running_suite(self._data, command=command, **self._settings, **more) as suite:
             yield suite
 
@@ -185,7 +186,6 @@ def _settings(asked: Asked, data: Path) -> dict[str, str]:
     addresses = {f"{name}_address": f"127.0.0.1:{data_dir.reserve_port()}" for name in names}
     return addresses | {
         "chaos": "1",
-        "mutant": asked.mutant,
         "jobs_lease_seconds": str(asked.lease),
         "jobs_site_limit": str(asked.site_limit),
         "storage_sweep_seconds": "2",

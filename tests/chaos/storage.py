@@ -14,7 +14,7 @@ from tests.chaos.audit import Row
 from tests.chaos.invariants import Stored
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_storage.app import running
 from reelhaul_storage.settings import Settings
 
@@ -38,7 +38,7 @@ async def stored(data_dir: Path, database_url: str, rows: Sequence[Row]) -> Stor
     )
     async with (
         running(settings, now=lambda: datetime.now(UTC) + _LATER) as port,
-        channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as opened,
+        open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as opened,
     ):
         strays = await _swept(data_dir / "artifacts", settings.database_url)
         stub = storage_service_pb2_grpc.StorageServiceStub(opened)

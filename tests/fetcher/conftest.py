@@ -17,17 +17,16 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
     HttpStatusCounts,
-    ListReport,
-    ProbeOrder,
+    ProbeRequest,
     Product,
 )
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import bundle as ca_bundle
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 
 
 class FetchListener:
@@ -79,14 +78,14 @@ class Harness:
         size_limit: int = 0,
         folder: Path | None = None,
         **limits: float,
-    ) -> FetchReport:
+    ) -> FetchResult:
         """What *url* gives for *spec*; in a *folder* of its own where none is named."""
         name = f"fetch{next(self._numbers)}"
         if folder is None:
             folder = self.workdir / name
             folder.mkdir()
         proxy = await self.guard.open(name, 0)
-        order = FetchOrder(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
+        order = FetchRequest(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
         try:
             return await self.engine.fetch(order, listener or FetchListener())
         finally:
@@ -94,12 +93,12 @@ class Harness:
 
     async def expand(
         self, url: str, listener: FetchListener, max_entries: int = 10_000, start_position: int = 0
-    ) -> ListReport:
+    ) -> ExpandResult:
         """Page through *url*."""
         name = f"list{next(self._numbers)}"
         proxy = await self.guard.open(name, 0)
         try:
-            return await self.engine.expand(ExpandOrder(url, proxy, max_entries, start_position), listener)
+            return await self.engine.expand(ExpandRequest(url, proxy, max_entries, start_position), listener)
         finally:
             await self.guard.close(name)
 
@@ -108,7 +107,7 @@ class Harness:
         name = f"probe{next(self._numbers)}"
         proxy = await self.guard.open(name, 0)
         try:
-            return await self.engine.probe(ProbeOrder(url, proxy, max_entries, playlist))
+            return await self.engine.probe(ProbeRequest(url, proxy, max_entries, playlist))
         finally:
             await self.guard.close(name)
 
@@ -118,7 +117,7 @@ def engine_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     """What an engine's parent is given."""
     place = tmp_path_factory.mktemp("engine")
     (place / "home").mkdir()
-    return environment(tools.link(place / "tools"), place / "home", None)
+    return build_environment(tools.link(place / "tools"), place / "home", None)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -131,7 +130,7 @@ async def harness(
         running_guard(config) as guard,
         YtDlpEngine.open(engine_environment, "test-worker") as engine,
     ):
-        await engine.warm()
+        await engine.wait_until_warm()
         yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
 
 
@@ -145,11 +144,11 @@ async def youtube_harness(
     """
     place = tmp_path_factory.mktemp("tube")
     (place / "home").mkdir()
-    trusted = ca_bundle(youtube.ca_file, place)
-    surroundings = environment(tools.link(place / "tools"), place / "home", trusted)
+    trusted = write_ca_bundle(youtube.ca_file, place)
+    surroundings = build_environment(tools.link(place / "tools"), place / "home", trusted)
     async with (
         running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
         YtDlpEngine.open(surroundings, "test-worker") as engine,
     ):
-        await engine.warm()
+        await engine.wait_until_warm()
         yield Harness(engine, guard, tmp_path_factory.mktemp("work"))

@@ -24,12 +24,12 @@ from reelhaul.type.v1.media_pb2 import (
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
-    ListReport,
-    Order,
-    ProbeOrder,
+    EngineRequest,
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
+    ProbeRequest,
     Product,
 )
 from reelhaul_fetcher.model.proxy_usage import Usage
@@ -58,7 +58,7 @@ class FakeEngine:
         self.extractors: list[Extractor] = []
         self.listings = 0
         #: The orders, as they came.
-        self.requests: list[Order] = []
+        self.requests: list[EngineRequest] = []
         #: What a fetch says that there will be in all.
         self.total_bytes = 0
         self._content = content
@@ -66,7 +66,7 @@ class FakeEngine:
     async def check(self) -> None:
         """As ``ports.Engine.check``."""
 
-    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
         """As ``ports.Engine.fetch``."""
         self.requests.append(order)
         path = order.folder / "result.mp4"
@@ -90,23 +90,23 @@ class FakeEngine:
         if self.failure is not None:
             raise self.failure
         warnings = (Warned(reason=listener.stop_reason),) if self.live else ()
-        return FetchReport(self.media, (Product(path, info),), DeliveredMedia(), warnings)
+        return FetchResult(self.media, (Product(path, info),), DeliveredMedia(), warnings)
 
-    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
         """As ``ports.Engine.expand``."""
         self.requests.append(order)
         listener.on_media(self.media)
         listener.on_entries(self.entries[order.start_position : order.max_entries])
         self.started.set()
         await self.go.wait()
-        return ListReport(self.media, truncated=len(self.entries) > order.max_entries)
+        return ExpandResult(self.media, truncated=len(self.entries) > order.max_entries)
 
     async def list_extractors(self) -> Sequence[Extractor]:
         """As ``ports.Engine.sites``."""
         self.listings += 1
         return self.extractors
 
-    async def probe(self, order: ProbeOrder) -> MediaInfo:
+    async def probe(self, order: ProbeRequest) -> MediaInfo:
         """As ``ports.Engine.probe``."""
         self.requests.append(order)
         self.probes += 1

@@ -17,16 +17,15 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, EngineOptions
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, access_options, options
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import bundle as ca_bundle
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime.errors import ReelhaulError
 
-Opened = Callable[[Access], AbstractAsyncContextManager[Harness]]
+Opened = Callable[[EngineOptions], AbstractAsyncContextManager[Harness]]
 
 COOKIES = "# Netscape HTTP Cookie File\n.youtube.com\tTRUE\t/\tTRUE\t4102444800\tLOGIN_INFO\tours\n"
 
@@ -36,16 +35,16 @@ def opened(youtube: YouTube, tmp_path: Path) -> Opened:
     """Opens a harness before YouTube whose engine has the access given."""
 
     @asynccontextmanager
-    async def open_rig(access: Access) -> AsyncIterator[Harness]:
+    async def open_rig(access: EngineOptions) -> AsyncIterator[Harness]:
         for folder in ("home", "work"):
             (tmp_path / folder).mkdir()
-        trusted = ca_bundle(youtube.ca_file, tmp_path)
-        surroundings = environment(tools.link(tmp_path / "tools"), tmp_path / "home", trusted)
+        trusted = write_ca_bundle(youtube.ca_file, tmp_path)
+        surroundings = build_environment(tools.link(tmp_path / "tools"), tmp_path / "home", trusted)
         async with (
             running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
             YtDlpEngine.open(surroundings, "test-worker", access) as engine,
         ):
-            await engine.warm()
+            await engine.wait_until_warm()
             yield Harness(engine, guard, tmp_path / "work")
 
     return open_rig
@@ -55,9 +54,9 @@ async def test_cookies_open_doors(opened: Opened, youtube: YouTube, tmp_path: Pa
     """With cookies a private video comes; the operator's file stays as it is, and no copy lies about."""
     cookies = tmp_path / "cookies.txt"
     cookies.write_text(COOKIES)
-    async with opened(Access(cookies_file=str(cookies))) as harness:
+    async with opened(EngineOptions(cookies_file=str(cookies))) as harness:
         report = await harness.fetch(youtube.watch_url("private"), FormatSpec(max_height=360))
-    assert report.got.height == 360
+    assert report.delivered.height == 360
     assert cookies.read_text() == COOKIES
     left = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert [path.name for path in left] == [report.products[0].path.name]
@@ -71,13 +70,13 @@ def _holding(place: Path, what: bytes) -> list[Path]:
 async def test_cookies_of_one_fetch(opened: Opened, youtube: YouTube, tmp_path: Path) -> None:
     """A private video comes for the fetch that has cookies, which lie nowhere, and for no other."""
     url = youtube.watch_url("private")
-    async with opened(Access()) as harness:
+    async with opened(EngineOptions()) as harness:
         folder = tmp_path / "work/signed"
         folder.mkdir()
         proxy = await harness.guard.open("signed", 0)
-        order = FetchOrder(url, FormatSpec(max_height=360), folder, proxy, cookies=COOKIES)
+        order = FetchRequest(url, FormatSpec(max_height=360), folder, proxy, cookies=COOKIES)
         report = await harness.engine.fetch(order, FetchListener())
-        assert report.got.height == 360
+        assert report.delivered.height == 360
         assert _holding(tmp_path, b"LOGIN_INFO") == []
         with pytest.raises(ReelhaulError) as failure:
             await harness.fetch(url, FormatSpec(max_height=360))
@@ -86,7 +85,7 @@ async def test_cookies_of_one_fetch(opened: Opened, youtube: YouTube, tmp_path: 
 
 async def test_player_clients(opened: Opened, youtube: YouTube) -> None:
     """YouTube is asked as the clients that were set: as one that is told no URLs, nothing comes."""
-    async with opened(Access(player_clients=("web",))) as harness:
+    async with opened(EngineOptions(player_clients=("web",))) as harness:
         with pytest.raises(ReelhaulError) as failure:
             await harness.fetch(youtube.watch_url("plain360"), FormatSpec(max_height=360))
     assert failure.value.reason == ErrorReason.EXTRACTOR_FAILED
@@ -94,7 +93,7 @@ async def test_player_clients(opened: Opened, youtube: YouTube) -> None:
 
 async def test_js_runtime(opened: Opened, youtube: YouTube) -> None:
     """Riddles are solved by the program that was set: by one that is no deno, not at all."""
-    async with opened(Access(js_runtime="/bin/false")) as harness:
+    async with opened(EngineOptions(js_runtime="/bin/false")) as harness:
         with pytest.raises(ReelhaulError) as failure:
             await harness.fetch(youtube.watch_url("signed", copy=9), FormatSpec(max_height=360))
     assert failure.value.reason == ErrorReason.EXTRACTOR_FAILED
@@ -102,7 +101,7 @@ async def test_js_runtime(opened: Opened, youtube: YouTube) -> None:
 
 def test_tokens_of_proof_of_origin() -> None:
     """The provider's address is where bgutil's plugin looks for it."""
-    access = Access(po_token_url="http://127.0.0.1:4416", player_clients=("mweb", "tv"))
+    access = EngineOptions(po_token_url="http://127.0.0.1:4416", player_clients=("mweb", "tv"))
     with Downloader(ResponseLog(), options("", access)) as downloader:
         youtube = downloader.get_info_extractor("Youtube")
         assert youtube._configuration_arg("player_client", casesense=True) == ["mweb", "tv"]
@@ -113,7 +112,7 @@ def test_tokens_of_proof_of_origin() -> None:
 
 def test_nothing_is_set() -> None:
     """Without settings, yt-dlp's own defaults hold."""
-    assert access_options(Access()) == {}
+    assert access_options(EngineOptions()) == {}
 
 
 _CAGED = """
@@ -156,7 +155,7 @@ def test_settings_become_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name, value in told.items():
         monkeypatch.setenv(f"REELHAUL_FETCHER_{name}", value)
     settings = Settings(data_dir=tmp_path)
-    assert settings.access == Access(
+    assert settings.engine_options == EngineOptions(
         ("mweb", "-web"), "http://127.0.0.1:4416", sys.executable, str(cookies), SPONSORBLOCK
     )
     assert str(cookies) not in repr(settings)

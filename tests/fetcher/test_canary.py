@@ -18,7 +18,7 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.engine_trial import Outcome
-from reelhaul_fetcher.ytdlp.version import age_of
+from reelhaul_fetcher.ytdlp.version import compute_age
 
 INSTALLED = Path(yt_dlp.__file__).parent
 
@@ -131,7 +131,7 @@ def test_what_is_worse(other: Outcome, worse: bool) -> None:
 )
 def test_age(engine: str, days: int | None, state: str) -> None:
     """An engine is told as old after two months, and by name where it is older than the floor."""
-    age = age_of(engine, date(2026, 11, 22), "2026.8.19")
+    age = compute_age(engine, date(2026, 11, 22), "2026.8.19")
     assert (age.days, age.state) == (days, state)
 
 

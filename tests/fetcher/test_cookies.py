@@ -20,7 +20,7 @@ from reelhaul_fetcher.api.convert import to_probe_query
 from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
-from reelhaul_fetcher.model.engine_requests import FetchOrder, ProbeOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest, ProbeRequest
 from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_runtime import identity
@@ -181,7 +181,7 @@ async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
     folder.add("ours", text(LONG), ["local"])
     house = await worked(tmp_path, folder, "ours")
     (order,) = house.engine.requests
-    assert isinstance(order, FetchOrder)
+    assert isinstance(order, FetchRequest)
     assert order.cookies == text(LONG)
     assert VALUE not in repr(order)
     assert house.outcome.HasField("succeeded")
@@ -216,7 +216,10 @@ async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
         await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
     await probing.probe(ProbeQuery(URL))
-    assert [isinstance(order, ProbeOrder) and order.cookies for order in engine.requests] == [text(LONG), ""]
+    assert [isinstance(order, ProbeRequest) and order.cookies for order in engine.requests] == [
+        text(LONG),
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("suite", "tenant"), [(True, "acme"), (False, "theirs")])

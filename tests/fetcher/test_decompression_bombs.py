@@ -43,11 +43,11 @@ def bombing() -> Iterator[Site]:
 
 async def test_a_page_that_inflates(harness: Harness, bombing: Site) -> None:
     """It is refused as too large; the engine lives on, and the next fetch goes well."""
-    parent = harness.engine.pid
+    parent = harness.engine.zygote_pid
     with pytest.raises(ReelhaulError) as failure:
         await harness.fetch(bombing.url("/bomb"), memory_bytes=_MEMORY)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
     assert not failure.value.retryable
     report = await harness.fetch(bombing.url("/media/360.mp4"), memory_bytes=_MEMORY)
-    assert report.got.height == 360
-    assert parent == harness.engine.pid
+    assert report.delivered.height == 360
+    assert parent == harness.engine.zygote_pid

@@ -24,10 +24,10 @@ async def test_a_plain_file_arrives_untouched(harness: Harness, site: Site, path
     media = report.products[0]
     assert site.digest("/media/1080.mp4") == sha256(media)
     assert (
-        report.got.height,
-        report.got.video_codec,
-        report.got.audio_codec,
-        report.got.container,
+        report.delivered.height,
+        report.delivered.video_codec,
+        report.delivered.audio_codec,
+        report.delivered.container,
     ) == (1080, "h264", "aac", "mp4")
 
 
@@ -36,20 +36,24 @@ async def test_streams_apart_are_merged(harness: Harness, site: Site, path: str)
     """HLS and DASH: picture and sound come apart and are merged without encoding."""
     report = await harness.fetch(site.url(path), FormatSpec(max_height=720))
     assert (
-        report.got.height,
-        report.got.video_codec,
-        report.got.audio_codec,
-        report.got.transcoded,
+        report.delivered.height,
+        report.delivered.video_codec,
+        report.delivered.audio_codec,
+        report.delivered.transcoded,
     ) == (720, "h264", "aac", False)
     assert [product.path.name for product in report.products] == ["result.mp4"]
-    assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
+    assert 7 < report.delivered.duration.ToTimedelta().total_seconds() < 9
 
 
 async def test_encrypted_segments_are_decrypted(harness: Harness, site: Site) -> None:
     """HLS whose segments are encrypted with AES-128 arrives in the clear."""
     report = await harness.fetch(site.url("/hls-aes/360.m3u8"), FormatSpec())
-    assert (report.got.height, report.got.video_codec, report.got.audio_codec) == (360, "h264", "aac")
-    assert 7 < report.got.duration.ToTimedelta().total_seconds() < 9
+    assert (report.delivered.height, report.delivered.video_codec, report.delivered.audio_codec) == (
+        360,
+        "h264",
+        "aac",
+    )
+    assert 7 < report.delivered.duration.ToTimedelta().total_seconds() < 9
 
 
 @pytest.mark.parametrize(
@@ -70,8 +74,8 @@ async def test_containers(
 ) -> None:
     """A container that takes the streams gets them as they are; one that does not, encoded anew."""
     report = await harness.fetch(site.url("/media/360.mp4"), FormatSpec(container=container))
-    assert (extension, codec) == (report.got.container, report.got.video_codec)
-    assert transcoded == report.got.transcoded
+    assert (extension, codec) == (report.delivered.container, report.delivered.video_codec)
+    assert transcoded == report.delivered.transcoded
     assert ([media_pb2.Warning.TRANSCODED] if transcoded else []) == [w.reason for w in report.warnings]
 
 
@@ -90,9 +94,13 @@ async def test_audio_alone(
     """Audio comes in the format asked, and the smallest picture is fetched for it."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=form))
     report = await harness.fetch(site.url("/watch/video"), spec)
-    assert (extension, codec, "") == (report.got.container, report.got.audio_codec, report.got.video_codec)
+    assert (extension, codec, "") == (
+        report.delivered.container,
+        report.delivered.audio_codec,
+        report.delivered.video_codec,
+    )
     assert report.products[0].info.kind == ArtifactInfo.AUDIO
-    assert list(report.got.format_ids) == ["360p"]
+    assert list(report.delivered.format_ids) == ["360p"]
 
 
 async def test_subtitles_thumbnail_and_metadata(harness: Harness, site: Site) -> None:
@@ -120,7 +128,7 @@ async def test_subtitles_of_a_master_playlist(harness: Harness, site: Site) -> N
     """Subtitles that come in segments are joined."""
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["de"]))
     report = await harness.fetch(site.url("/hls/master.m3u8"), spec)
-    assert list(report.got.subtitle_language_codes) == ["de"]
+    assert list(report.delivered.subtitle_language_codes) == ["de"]
     assert "-->" in report.products[1].path.read_text()
 
 
@@ -202,7 +210,7 @@ async def test_duration_limit(harness: Harness, site: Site) -> None:
     spec = FormatSpec()
     spec.clip.end.seconds = 2
     report = await harness.fetch(site.url("/media/360.mp4"), spec, max_seconds=5)
-    assert report.got.duration.seconds == 2
+    assert report.delivered.duration.seconds == 2
 
 
 async def test_progress_of_an_encoding(harness: Harness, site: Site) -> None:

@@ -16,7 +16,7 @@ from tests.sites import media
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,7 +88,7 @@ async def walked(
     proxy = await harness.guard.open(name, 0)
     reason: ErrorReason.ValueType = 0  # type: ignore[assignment]
     try:
-        await harness.engine.fetch(FetchOrder(url, FormatSpec(), folder, proxy), FetchListener())
+        await harness.engine.fetch(FetchRequest(url, FormatSpec(), folder, proxy), FetchListener())
     except ReelhaulError as failure:
         reason = failure.reason
     return reason, list((await harness.guard.close(name)).refusals)
@@ -165,7 +165,9 @@ async def test_what_goes_beside_the_video(harness: Harness, tmp_path: Path, besi
         url = _page(site, f'<video {poster} src="/v.mp4">{track}</video>')
         spec = FormatSpec(thumbnail=True, subtitles=FormatSpec.Subtitles(languages=["en"]))
         proxy, listener = await harness.guard.open(beside, 0), FetchListener()
-        report = await harness.engine.fetch(FetchOrder(url, spec, _folder(tmp_path, beside), proxy), listener)
+        report = await harness.engine.fetch(
+            FetchRequest(url, spec, _folder(tmp_path, beside), proxy), listener
+        )
         refusals = (await harness.guard.close(beside)).refusals
     assert inside.accepted == 0
     assert ("127.0.0.1", "loopback") in list(refusals)

@@ -86,7 +86,7 @@ async def test_cancel_leaves_nothing(
     listener = FetchListener()
     fetch = asyncio.create_task(harness.fetch(site.url(path), FormatSpec(), listener))
     await _until(lambda: any(p.stage == stage for p in listener.progress_updates))
-    parent = harness.engine.pid
+    parent = harness.engine.zygote_pid
     assert _children(parent)
     began = time.monotonic()
     fetch.cancel()
@@ -106,7 +106,7 @@ async def test_cancel_while_transcoding(harness: Harness, site: Site) -> None:
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    assert not _children(harness.engine.pid)
+    assert not _children(harness.engine.zygote_pid)
     assert "ffmpeg" not in _names()
 
 
@@ -115,7 +115,7 @@ async def test_a_killed_child_is_a_failure_at_once(harness: Harness, site: Site)
     listener = FetchListener()
     fetch = asyncio.create_task(harness.fetch(site.url("/watch/video?media.rate=50000"), None, listener))
     await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
-    os.kill(_children(harness.engine.pid)[0], signal.SIGKILL)
+    os.kill(_children(harness.engine.zygote_pid)[0], signal.SIGKILL)
     with pytest.raises(ReelhaulError) as failure:
         await fetch
     assert failure.value.reason == ErrorReason.WORKER_LOST
@@ -126,7 +126,7 @@ async def test_a_killed_parent_comes_back(harness: Harness, site: Site) -> None:
     listener = FetchListener()
     fetch = asyncio.create_task(harness.fetch(site.url("/watch/video?media.rate=50000"), None, listener))
     await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
-    parent = harness.engine.pid
+    parent = harness.engine.zygote_pid
     child = _children(parent)[0]
     os.kill(parent, signal.SIGKILL)
     with pytest.raises(ReelhaulError) as failure:
@@ -134,8 +134,8 @@ async def test_a_killed_parent_comes_back(harness: Harness, site: Site) -> None:
     assert (failure.value.reason, failure.value.retryable) == (ErrorReason.WORKER_LOST, True)
     await _until(lambda: not Path(f"/proc/{child}").exists())
     report = await harness.fetch(site.url("/media/360.mp4"))
-    assert report.got.height == 360
-    assert parent != harness.engine.pid
+    assert report.delivered.height == 360
+    assert parent != harness.engine.zygote_pid
 
 
 async def _until(true: Callable[[], bool], seconds: float = 15) -> None:

@@ -31,7 +31,7 @@ from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 from reelhaul_runtime.rpc.server import serving
 
 URL = "https://example.com/"
@@ -91,9 +91,9 @@ async def house(tmp_path: Path) -> AsyncIterator[Front]:
             serving("127.0.0.1:0", [served], authenticator=NoAuthentication("secret"), drain_seconds=1)
         )
         address = f"127.0.0.1:{port}"
-        ours = await stack.enter_async_context(channel(address, [SERVICE], suite_token="secret"))
+        ours = await stack.enter_async_context(open_channel(address, [SERVICE], suite_token="secret"))
         house.stub = FetcherServiceStub(ours)
-        house.stranger = FetcherServiceStub(await stack.enter_async_context(channel(address, [SERVICE])))
+        house.stranger = FetcherServiceStub(await stack.enter_async_context(open_channel(address, [SERVICE])))
         yield house
 
 
@@ -186,7 +186,7 @@ async def test_the_same_request_is_one_fetch(house: Front) -> None:
     assert len(house.engine.requests) == 1
     with pytest.raises(aio.AioRpcError) as refused:
         await house.begun(f"{URL}other", request_id)
-    assert error_of(refused.value, "").reason == ErrorReason.REQUEST_ID_REUSED
+    assert error_from_rpc(refused.value, "").reason == ErrorReason.REQUEST_ID_REUSED
 
 
 async def test_no_free_slot(house: Front) -> None:
@@ -195,7 +195,7 @@ async def test_no_free_slot(house: Front) -> None:
     fetch = await house.begun()
     with pytest.raises(aio.AioRpcError) as refused:
         await house.begun()
-    failure = error_of(refused.value, "")
+    failure = error_from_rpc(refused.value, "")
     assert failure.reason == ErrorReason.OVERLOADED
     assert failure.retry_delay is not None
     assert [one.name for one in (await house.listed()).fetches] == [fetch.name]
@@ -220,7 +220,7 @@ async def test_short_of_space(house: Front) -> None:
     await house.room.measure()
     with pytest.raises(aio.AioRpcError) as refused:
         await house.begun()
-    assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
+    assert error_from_rpc(refused.value, "").reason == ErrorReason.OVERLOADED
     house.free = 1 << 40
     await house.room.measure()
     house.engine.go.clear()
@@ -270,7 +270,7 @@ async def test_bad_input(house: Front, fetch: Fetch, field: str, reason: str) ->
     """What is wrong is told by its field, and nothing is begun."""
     with pytest.raises(aio.AioRpcError) as refused:
         await anext(aiter(house.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=fetch))))
-    failure = error_of(refused.value, "")
+    failure = error_from_rpc(refused.value, "")
     assert ErrorReason.Name(failure.reason) == reason
     assert [violation.field for violation in failure.violations] == [field]
     assert not (await house.listed()).fetches
@@ -287,10 +287,10 @@ async def test_names_and_ids(house: Front) -> None:
     ]:
         with pytest.raises(aio.AioRpcError) as refused:
             await call
-        assert error_of(refused.value, "").metadata["field"] == field
+        assert error_from_rpc(refused.value, "").metadata["field"] == field
     with pytest.raises(aio.AioRpcError) as missing:
         await house.told(f"fetches/{uuid.uuid4()}")
-    assert error_of(missing.value, "").reason == ErrorReason.RESOURCE_NOT_FOUND
+    assert error_from_rpc(missing.value, "").reason == ErrorReason.RESOURCE_NOT_FOUND
 
 
 async def test_only_for_the_suite(house: Front) -> None:
@@ -306,7 +306,7 @@ async def test_only_for_the_suite(house: Front) -> None:
     ):
         with pytest.raises(aio.AioRpcError) as refused:
             await call
-        assert error_of(refused.value, "").reason == ErrorReason.PERMISSION_INSUFFICIENT
+        assert error_from_rpc(refused.value, "").reason == ErrorReason.PERMISSION_INSUFFICIENT
 
 
 async def test_fetches_of_jobs_are_shown(house: Front) -> None:
@@ -318,7 +318,7 @@ async def test_fetches_of_jobs_are_shown(house: Front) -> None:
     assert (fetch.attempt, fetch.state) == (f"{JOB}/attempts/1", Fetch.RUNNING)
     with pytest.raises(aio.AioRpcError) as refused:
         await house.cancelled(fetch.name)
-    assert error_of(refused.value, "").reason == ErrorReason.STATE_CONFLICT
+    assert error_from_rpc(refused.value, "").reason == ErrorReason.STATE_CONFLICT
     watching = asyncio.create_task(house.told(fetch.name))
     house.engine.go.set()
     last = (await watching)[-1].snapshot
@@ -348,7 +348,7 @@ async def test_pages(house: Front) -> None:
     for token in ("nonsense", "deadbeef-1", f"{first.next_page_token}x"):
         with pytest.raises(aio.AioRpcError) as refused:
             await house.listed(page_token=token)
-        assert error_of(refused.value, "").reason == ErrorReason.PAGE_TOKEN_INVALID
+        assert error_from_rpc(refused.value, "").reason == ErrorReason.PAGE_TOKEN_INVALID
 
 
 async def test_a_page_has_its_weight() -> None:
@@ -374,7 +374,7 @@ async def test_draining(house: Front) -> None:
     assert (await anext(counts)).active_count == 1
     with pytest.raises(aio.AioRpcError) as refused:
         await house.begun()
-    assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
+    assert error_from_rpc(refused.value, "").reason == ErrorReason.OVERLOADED
     with pytest.raises(Unavailable):
         await house.worker.check()
     assert house.worker.slots == 0

@@ -14,8 +14,8 @@ from tests.fetcher.guard_harness import PUBLIC, Site, running_site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.model.engine_requests import ProbeOrder
+from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_runtime.errors import ReelhaulError
@@ -27,12 +27,12 @@ no_curl = pytest.mark.skipif(find_spec("curl_cffi") is None, reason="curl_cffi i
 async def browser(engine_environment: dict[str, str], tmp_path_factory) -> AsyncIterator[Harness]:
     """An engine that one site takes for Chrome."""
     config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
-    access = Access(impersonate={PUBLIC: "chrome"})
+    access = EngineOptions(impersonate={PUBLIC: "chrome"})
     async with (
         running_guard(config) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", access) as engine,
     ):
-        await engine.warm()
+        await engine.wait_until_warm()
         yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
 
 
@@ -54,7 +54,7 @@ async def test_taken_for_a_browser(browser: Harness) -> None:
     """The site sees Chrome's greeting, and all of it came through the pass."""
     async with running_site() as site:
         proxy = await browser.guard.open("x", 0)
-        media = await browser.engine.probe(ProbeOrder(page(site, "/watch"), proxy))
+        media = await browser.engine.probe(ProbeRequest(page(site, "/watch"), proxy))
         used = await browser.guard.close("x")
     assert media.title.startswith("t")
     assert b"chrome" in site.heads[0].lower()
@@ -70,7 +70,7 @@ async def test_no_pass_no_way(browser: Harness) -> None:
         proxy = await browser.guard.open("y", 0)
         await browser.guard.close("y")
         with pytest.raises(ReelhaulError):
-            await browser.engine.probe(ProbeOrder(page(site, "/watch"), proxy))
+            await browser.engine.probe(ProbeRequest(page(site, "/watch"), proxy))
     assert site.accepted == 0
 
 
@@ -84,7 +84,7 @@ async def test_redirects_inside_are_refused(browser: Harness, scheme: str) -> No
         name = f"z-{scheme}"
         proxy = await browser.guard.open(name, 0)
         with pytest.raises(ReelhaulError) as failure:
-            await browser.engine.probe(ProbeOrder(url, proxy))
+            await browser.engine.probe(ProbeRequest(url, proxy))
         used = await browser.guard.close(name)
     assert used.refusals == (("127.0.0.3", "loopback"),)
     assert failure.value.reason in (ErrorReason.URL_FORBIDDEN, ErrorReason.UPSTREAM_UNAVAILABLE)
@@ -93,7 +93,9 @@ async def test_redirects_inside_are_refused(browser: Harness, scheme: str) -> No
 
 def test_which_browser() -> None:
     """A site is meant with all its subdomains, the longest name first."""
-    access = Access(impersonate={"a.example": "chrome", "m.b.a.example": "safari", "b.a.example": "edge"})
+    access = EngineOptions(
+        impersonate={"a.example": "chrome", "m.b.a.example": "safari", "b.a.example": "edge"}
+    )
     for host, browser in {
         "a.example": "chrome",
         "www.a.example": "chrome",
@@ -101,7 +103,7 @@ def test_which_browser() -> None:
         "aa.example": "",
         "example": "",
     }.items():
-        assert access.meant_for(f"https://{host}/watch", "").browser == browser
+        assert access.for_request(f"https://{host}/watch", "").impersonate_target == browser
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

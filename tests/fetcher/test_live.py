@@ -46,7 +46,7 @@ async def test_recording_to_its_limit(youtube_harness: Harness, youtube: YouTube
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener, record_seconds=5)
     media = report.products[0]
-    assert (media.path.suffix, report.got.height, report.got.transcoded) == (".mp4", 360, False)
+    assert (media.path.suffix, report.delivered.height, report.delivered.transcoded) == (".mp4", 360, False)
     assert tools.probe(media.path).duration == pytest.approx(5, abs=0.5)
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
     assert not any(p.HasField("percent") for p in listener.progress_updates if p.stage == Progress.RECORDING)
@@ -71,7 +71,7 @@ async def test_recording_to_the_end(youtube_harness: Harness, youtube: YouTube) 
 async def test_recording_within_the_attempt(youtube_harness: Harness, youtube: YouTube) -> None:
     """A recording ends while there is time left to keep it."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
-    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, patience_seconds=2)
+    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_timeout_seconds=2)
     assert 2 < tools.probe(report.products[0].path).duration < 8
     assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
 
@@ -135,7 +135,7 @@ async def test_sound_of_a_broadcast(youtube_harness: Harness, youtube: YouTube) 
     audio = FormatSpec.Audio(format=FormatSpec.Audio.MP3)
     spec = FormatSpec(live=Live(mode=Live.RECORD), media_kind=FormatSpec.AUDIO, audio=audio)
     report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
-    assert (report.got.container, report.got.video_codec) == ("mp3", "")
+    assert (report.delivered.container, report.delivered.video_codec) == ("mp3", "")
 
 
 async def test_recording_above_its_size(youtube_harness: Harness, youtube: YouTube) -> None:

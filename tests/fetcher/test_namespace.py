@@ -22,7 +22,7 @@ from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, runn
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.namespace import Namespace, NoNamespace
+from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace, NamespaceUnavailable
 
 _TRIES = """
 import json, socket, sys
@@ -42,19 +42,19 @@ print(json.dumps(told))
 
 
 @pytest.fixture
-async def space() -> AsyncIterator[Namespace]:
+async def space() -> AsyncIterator[EngineNamespace]:
     """A namespace; where the kernel refuses one there is nothing to test."""
     try:
-        async with namespaces.opened("on") as found:
+        async with namespaces.open_namespace("on") as found:
             assert found
             yield found
-    except NoNamespace as refused:
+    except NamespaceUnavailable as refused:
         pytest.skip(f"no namespaces here: {refused}")
 
 
 @pytest.fixture
 async def harness(
-    space: Namespace, engine_environment: dict[str, str], tmp_path: Path
+    space: EngineNamespace, engine_environment: dict[str, str], tmp_path: Path
 ) -> AsyncIterator[tuple[Harness, GuardSupervisor]]:
     """An engine inside, its guard outside."""
     config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
@@ -62,11 +62,11 @@ async def harness(
         running_guard(config, space.listener) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", namespace=space) as engine,
     ):
-        await engine.warm()
+        await engine.wait_until_warm()
         yield Harness(engine, guard, tmp_path), guard
 
 
-def inside(space: Namespace, *places: tuple[str, int]) -> dict[str, object]:
+def inside(space: EngineNamespace, *places: tuple[str, int]) -> dict[str, object]:
     """What a process without any other bars reaches from inside."""
     done = subprocess.run(
         [sys.executable, "-c", _TRIES, str(space.user), str(space.network), json.dumps(places)],
@@ -84,11 +84,11 @@ async def test_fetches_come(harness: tuple[Harness, GuardSupervisor], site: Site
     """A download through the door is as any other, and its bytes are counted."""
     engine, _ = harness
     report = await engine.fetch(site.url("/watch/demo"), FormatSpec(max_height=360))
-    assert report.got.height == 360
+    assert report.delivered.height == 360
 
 
 async def test_nothing_else_is_reached(
-    harness: tuple[Harness, GuardSupervisor], space: Namespace, site: Site
+    harness: tuple[Harness, GuardSupervisor], space: EngineNamespace, site: Site
 ) -> None:
     """Not the site beside the guard, not this machine, not the world: no road leads to them."""
     door = space.listener.getsockname()
@@ -102,10 +102,12 @@ async def test_nothing_else_is_reached(
     assert len(told) == 3
 
 
-async def test_the_engine_lives_there(harness: tuple[Harness, GuardSupervisor], space: Namespace) -> None:
+async def test_the_engine_lives_there(
+    harness: tuple[Harness, GuardSupervisor], space: EngineNamespace
+) -> None:
     """The warm parent, from which each fetch is forked, is in that network and not in ours."""
     engine, _ = harness
-    theirs = os.stat(f"/proc/{engine.engine.pid}/ns/net")
+    theirs = os.stat(f"/proc/{engine.engine.zygote_pid}/ns/net")
     assert theirs.st_ino == os.fstat(space.network).st_ino
     assert theirs.st_ino != os.stat("/proc/self/ns/net").st_ino
 
@@ -114,28 +116,28 @@ async def test_both_may_die(harness: tuple[Harness, GuardSupervisor], site: Site
     """The next parent lives in the same network, the next guard listens at the same door."""
     engine, guard = harness
     os.kill(guard.pid, 9)
-    os.kill(parent := engine.engine.pid, 9)
+    os.kill(parent := engine.engine.zygote_pid, 9)
     async with asyncio.timeout(30):
-        while engine.engine.pid in (0, parent):  # noqa: ASYNC110 - it comes back by itself
+        while engine.engine.zygote_pid in (0, parent):  # noqa: ASYNC110 - it comes back by itself
             await asyncio.sleep(0.02)
-        await engine.engine.warm()
+        await engine.engine.wait_until_warm()
     assert (await engine.probe(site.url("/watch/demo"))).title
 
 
 async def test_where_it_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """``on`` ends the start and says why; ``auto`` says why and goes on; ``off`` does not try."""
 
-    async def refused() -> Namespace:
-        raise NoNamespace(1, "unshare: Operation not permitted")
+    async def refused() -> EngineNamespace:
+        raise NamespaceUnavailable(1, "unshare: Operation not permitted")
 
     monkeypatch.setattr(namespaces, "_made", refused)
-    with pytest.raises(NoNamespace, match="unshare"):
-        async with namespaces.opened("on"):
+    with pytest.raises(NamespaceUnavailable, match="unshare"):
+        async with namespaces.open_namespace("on"):
             pass
-    async with namespaces.opened("auto") as found:
+    async with namespaces.open_namespace("auto") as found:
         assert found is None
     assert "no network of its own" in caplog.text
-    async with namespaces.opened("off") as found:
+    async with namespaces.open_namespace("off") as found:
         assert found is None
 
 
@@ -150,8 +152,8 @@ async def test_the_maker_tells_what_was_refused(monkeypatch: pytest.MonkeyPatch,
         "ctypes.CDLL = lambda *a, **k: Library()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(NoNamespace, match="Operation not permitted"):
-        async with namespaces.opened("on"):
+    with pytest.raises(NamespaceUnavailable, match="Operation not permitted"):
+        async with namespaces.open_namespace("on"):
             pass
 
 

@@ -20,7 +20,7 @@ from reelhaul_fetcher.app import running
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -67,7 +67,7 @@ async def stub(
         nats_url=nats_url,
         fetcher_allow_networks="127.0.0.2/32",  # type: ignore[arg-type]
     )
-    async with running(settings) as port, channel(f"127.0.0.1:{port}", []) as opened:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", []) as opened:
         yield fetcher_service_pb2_grpc.FetcherServiceStub(opened)
 
 
@@ -98,4 +98,4 @@ async def test_failures_over_grpc(
     """What may not be asked, or does not answer, is told by its reason."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ProbeMedia(Request(url=url))
-    assert ErrorReason.Name(reason) == ErrorReason.Name(error_of(failure.value, "fetcher").reason)
+    assert ErrorReason.Name(reason) == ErrorReason.Name(error_from_rpc(failure.value, "fetcher").reason)

@@ -104,5 +104,9 @@ async def test_selector_against_youtube(youtube_harness: Harness, youtube: YouTu
     """The selector's streams are what is delivered, in the container asked."""
     spec = FormatSpec(selector="bv[height<=480][vcodec^=avc]+ba[ext=webm]", container=FormatSpec.MKV)
     report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert list(report.got.format_ids) == ["135", "251"]
-    assert (report.got.height, report.got.container, report.got.audio_codec) == (480, "mkv", "opus")
+    assert list(report.delivered.format_ids) == ["135", "251"]
+    assert (report.delivered.height, report.delivered.container, report.delivered.audio_codec) == (
+        480,
+        "mkv",
+        "opus",
+    )

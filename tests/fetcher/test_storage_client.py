@@ -20,7 +20,7 @@ from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import ArtifactMetadata
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_storage.app import running
 from reelhaul_storage.settings import Settings
 
@@ -148,8 +148,10 @@ async def _sent(link: Link, port: int, file: Path) -> bytes:
     product = _product(file)
     async with (
         await asyncio.start_server(link.serve, "127.0.0.1", 0) as server,
-        channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", [_SERVICE], suite_token=_TOKEN) as linked,
-        channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
+        open_channel(
+            f"127.0.0.1:{server.sockets[0].getsockname()[1]}", [_SERVICE], suite_token=_TOKEN
+        ) as linked,
+        open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
     ):
         artifacts = ArtifactUploader(linked, file.parent / "not shared", retry_seconds=20)
         info = await artifacts.store(product, _STAMP, lambda _: None)
@@ -182,7 +184,7 @@ async def test_cancelled_while_it_is_sent(port: int, tmp_path: Path):
     """A file that is cancelled in the middle of being sent leaves nothing staged, and no upload."""
     file, staging = tmp_path / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
     file.write_bytes(os.urandom(32 << 20))
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         half = asyncio.Event()
         artifacts = ArtifactUploader(direct, file.parent / "not shared")
 
@@ -204,7 +206,7 @@ async def test_what_is_sent_is_counted(port: int, tmp_path: Path):
     """Whoever listens hears of the bytes that are on their way, more each time, up to the last."""
     file, told = tmp_path / "film.mp4", list[int]()
     file.write_bytes(os.urandom(4 << 20))
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         await ArtifactUploader(direct, tmp_path / "not shared").store(_product(file), _STAMP, told.append)
     assert told == sorted(told)
     assert len(told) >= 8
@@ -215,7 +217,7 @@ async def test_discarded(port: int, tmp_path: Path):
     """What is stored and then not wanted is gone; discarding what is gone already is no error."""
     file = tmp_path / "film.mp4"
     file.write_bytes(b"a film")
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, file.parent / "not shared")
         info = await artifacts.store(_product(file), _STAMP, lambda _: None)
         for _ in range(2):
@@ -229,7 +231,7 @@ async def test_changed_after_it_was_hashed(port: int, tmp_path: Path):
     file, staging = tmp_path / "film.mp4", tmp_path / "storage" / "artifacts" / "staging"
     file.write_bytes(b"a film")
     product = _product(file)
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         artifacts = ArtifactUploader(direct, tmp_path / "not shared", retry_seconds=0)
         artifacts.prepare(product, _STAMP)
@@ -255,7 +257,7 @@ def shared(tmp_path: Path) -> Path:
 async def test_taken_over(port: int, tmp_path: Path, shared: Path, announced: bool):
     """What storage can reach is not sent: it is taken over, and its digest is storage's word."""
     told = list[int]()
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts, product = ArtifactUploader(direct, shared.parent), _product(shared / "film.mp4")
         if announced:
             artifacts.prepare(product, _STAMP)
@@ -273,7 +275,7 @@ async def test_announced_as_another(port: int, tmp_path: Path, shared: Path):
     """What is stored is what is said in the end, whatever was announced in its place."""
     film = _product(shared / "film.mp4")
     other = Product(film.path, media_pb2.ArtifactInfo(size_bytes=6, file_name="Other.mp4"))
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, shared.parent)
         artifacts.prepare(film, _STAMP)
         assert (await artifacts.store(other, _STAMP, lambda _: None)).file_name == "Other.mp4"
@@ -285,7 +287,7 @@ async def test_announced_as_another(port: int, tmp_path: Path, shared: Path):
 @pytest.mark.parametrize("reached", [True, False], ids=["shared", "not shared"])
 async def test_announced_and_withdrawn(port: int, tmp_path: Path, shared: Path, reached: bool):
     """A file that was announced and did not pass leaves nothing with storage, and is still there."""
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, shared.parent if reached else tmp_path / "not shared")
         artifacts.prepare(_product(shared / "film.mp4"), _STAMP)
         await artifacts.cancel_prepared(shared)
@@ -299,7 +301,7 @@ async def test_thought_to_be_shared(port: int, tmp_path: Path):
     """Where storage has another folder than we think, what it cannot take over is sent."""
     file = tmp_path / "film.mp4"
     file.write_bytes(b"a film")
-    async with channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         artifacts = ArtifactUploader(direct, tmp_path)
         for _ in range(2):
             artifacts.prepare(_product(file), _STAMP)
@@ -311,7 +313,7 @@ async def test_thought_to_be_shared(port: int, tmp_path: Path):
 
 async def test_announced_while_storage_is_away(tmp_path: Path, shared: Path):
     """To announce to a storage that is away costs nothing but what storing would cost."""
-    async with channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
+    async with open_channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
         artifacts = ArtifactUploader(nowhere, shared.parent, retry_seconds=0)
         product = _product(shared / "film.mp4")
         artifacts.prepare(product, _STAMP)

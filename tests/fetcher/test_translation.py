@@ -78,7 +78,7 @@ async def polyglot(
         running_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", translator=FakeTranslator()) as engine,
     ):
-        await engine.warm()
+        await engine.wait_until_warm()
         yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
 
 
@@ -92,7 +92,7 @@ async def test_the_site_translates(
         youtube.watch_url(name, copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
     )
     assert [p.info.language_code for p in report.products] == ["en", "fr"]
-    assert list(report.got.subtitle_language_codes) == ["en", "fr"]
+    assert list(report.delivered.subtitle_language_codes) == ["en", "fr"]
     text = report.products[1].path.read_text()
     assert text.count("[fr] this is line") == 20
     assert text.count(" --> ") == 20

@@ -27,7 +27,7 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.model.disk_limits import DiskThresholds
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.disk_space import DiskMonitor
@@ -352,8 +352,8 @@ async def test_a_recording_that_was_ended_under_an_earlier_lease(tmp_path: Path)
         house.give()
         await house.logged("ack")
     (order,) = house.engine.requests
-    assert isinstance(order, FetchOrder)
-    assert order.stopped
+    assert isinstance(order, FetchRequest)
+    assert order.recording_stopped
     assert [warning.reason for warning in house.outcome.succeeded.warnings] == [Warned.RECORDING_STOPPED]
 
 

@@ -21,8 +21,8 @@ async def test_quality_ladder(youtube_harness: Harness, youtube: YouTube, height
     """Each height of the ladder is delivered as an mp4 of that height, nothing encoded anew."""
     spec = FormatSpec(max_height=height, container=FormatSpec.MP4)
     report = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
-    assert (report.got.height, report.got.container) == (height, "mp4")
-    assert not report.got.transcoded
+    assert (report.delivered.height, report.delivered.container) == (height, "mp4")
+    assert not report.delivered.transcoded
     assert list(report.warnings) == []
 
 
@@ -45,9 +45,9 @@ async def test_containers(
     """Of streams in several codecs those are taken that the container holds as they are."""
     spec = FormatSpec(max_height=1080, container=container)
     report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert (report.got.height, report.got.container) == (1080, extension)
-    assert report.got.video_codec in video
-    assert (report.got.audio_codec, report.got.transcoded) == (audio, False)
+    assert (report.delivered.height, report.delivered.container) == (1080, extension)
+    assert report.delivered.video_codec in video
+    assert (report.delivered.audio_codec, report.delivered.transcoded) == (audio, False)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_codec_preference(
     """The codec asked for is the codec delivered."""
     spec = FormatSpec(max_height=360, video_codecs=[codec], container=FormatSpec.MKV)
     report = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
-    assert (report.got.video_codec, report.got.height) == (name, 360)
+    assert (report.delivered.video_codec, report.delivered.height) == (name, 360)
 
 
 @pytest.mark.parametrize(("limit", "rate"), [(0, 60), (60, 60), (30, 25)])
@@ -67,7 +67,7 @@ async def test_frame_rate(youtube_harness: Harness, youtube: YouTube, limit: int
     """Smooth pictures are taken unless fewer frames are asked for."""
     spec = FormatSpec(max_height=720, max_frame_rate=limit)
     report = await youtube_harness.fetch(youtube.watch_url("fps60"), spec)
-    assert round(report.got.frame_rate) == rate
+    assert round(report.delivered.frame_rate) == rate
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ async def test_high_dynamic_range(
     """HDR comes where it is asked for, SDR where not."""
     spec = FormatSpec(max_height=1080, dynamic_range=wish)
     report = await youtube_harness.fetch(youtube.watch_url("hdr1080"), spec)
-    assert (report.got.dynamic_range, report.got.height) == (delivered, 1080)
+    assert (report.delivered.dynamic_range, report.delivered.height) == (delivered, 1080)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ async def test_audio_formats(
     """Sound alone comes in each format, and no picture is fetched for it."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=form))
     report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert (report.got.audio_codec, report.got.video_codec) == (codec, "")
+    assert (report.delivered.audio_codec, report.delivered.video_codec) == (codec, "")
     assert report.products[0].info.kind == ArtifactInfo.AUDIO
-    assert set(report.got.format_ids) <= {"140", "251"}
+    assert set(report.delivered.format_ids) <= {"140", "251"}
 
 
 async def test_audio_is_taken_as_it_is(youtube_harness: Harness, youtube: YouTube) -> None:
@@ -125,7 +125,7 @@ async def test_audio_language(
     """A dubbed video is heard in its original language, not in what it plays unasked, or in the one asked."""
     spec = FormatSpec(max_height=360, container=FormatSpec.MP4, audio=Audio(languages=languages))
     report = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
-    assert (report.got.audio_language_code, report.got.original_audio) == (spoken, original)
+    assert (report.delivered.audio_language_code, report.delivered.original_audio) == (spoken, original)
     sound = tools.stream_digests(youtube.file("dubbed", 140, spoken))["audio"]
     assert tools.stream_digests(report.products[0].path)["audio"] == sound
 
@@ -134,14 +134,14 @@ async def test_audio_language_that_is_not_offered(youtube_harness: Harness, yout
     """A language that is not there is told, and the original comes instead."""
     spec = FormatSpec(max_height=360, audio=Audio(languages=["ja"]))
     report = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
-    assert report.got.audio_language_code == "de"
+    assert report.delivered.audio_language_code == "de"
     assert [w.reason for w in report.warnings] == [media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS]
 
 
 async def test_signed_urls(youtube_harness: Harness, youtube: YouTube) -> None:
     """URLs whose riddles only the player's JavaScript solves are solved, inside the fetch's own limits."""
     report = await youtube_harness.fetch(youtube.watch_url("signed"), FormatSpec(max_height=360))
-    assert report.got.height == 360
+    assert report.delivered.height == 360
 
 
 async def test_more_than_one_chunk(youtube_harness: Harness, youtube: YouTube) -> None:
@@ -158,13 +158,13 @@ async def test_mishaps_that_pass(youtube_harness: Harness, youtube: YouTube) -> 
     """Resets and errors of the media server are survived, and the file is whole."""
     for name in ("flaky503", "reset", "flaky-api"):
         report = await youtube_harness.fetch(youtube.watch_url(name, copy=2), FormatSpec(max_height=360))
-        assert report.got.height == 360
+        assert report.delivered.height == 360
 
 
 async def test_advertisement_is_waited_for(youtube_harness: Harness, youtube: YouTube) -> None:
     """A video behind an advertisement is fetched once its URLs are good."""
     report = await youtube_harness.fetch(youtube.watch_url("preroll"), FormatSpec(max_height=360))
-    assert report.got.height == 360
+    assert report.delivered.height == 360
 
 
 @pytest.mark.parametrize("name", ["t-slashes", "t-shell", "t-rtl", "t-long", "t-html", "t-ext"])

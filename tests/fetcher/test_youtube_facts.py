@@ -49,14 +49,14 @@ async def test_heard_captions_do_not_roll(youtube_harness: Harness, youtube: You
     assert subtitle.count(" --> ") == 20
     assert subtitle.count("this is line ") == 20
     assert len(transcript.strip().split("\n\n")) == 5
-    assert list(report.got.subtitle_language_codes) == ["en"]
+    assert list(report.delivered.subtitle_language_codes) == ["en"]
 
 
 async def test_subtitles_beside_the_video(youtube_harness: Harness, youtube: YouTube) -> None:
     """A subtitle that YouTube refuses is a warning; the video comes all the same."""
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]))
     report = await youtube_harness.fetch(youtube.watch_url("subs429"), spec)
-    assert report.got.height == 360
+    assert report.delivered.height == 360
     assert [w.reason for w in report.warnings] == [media_pb2.Warning.SUBTITLES_MISSING]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from tests.conftest import running_process
 from tests.job_stores import SqlStore, sqlite_store
 from tests.jobs.replica import Replica
+from tests.servers import NatsServer, free_port, running_nats_server
 
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.app import running
 from reelhaul_jobs.settings import Settings
-from reelhaul_runtime import broker, bus
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime import nats_client
+from reelhaul_runtime.rpc.channels import open_channel
 
 TOKEN = "the suite's own"
 #: Seconds for what takes a moment: patience is for the machine, not for the service.
@@ -42,14 +41,6 @@ class Service:
     port: int
 
 
-@dataclass
-class Broker:
-    """A nats-server."""
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
     """All stores of a new SQLite database."""
@@ -64,24 +55,21 @@ def replica(store: SqlStore) -> Replica:
 
 
 @pytest.fixture
-async def nats_server(tmp_path: Path) -> AsyncIterator[Broker]:
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A broker of this test's own: the streams' names are the service's, not the test's."""
-    port = broker.free_port()
-    config = broker.write_config(tmp_path / "nats", port)
-    with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL) as process:
-        await broker.listening(port)
-        yield Broker(port, process)
+    async with running_nats_server(tmp_path / "nats") as server:
+        yield server
 
 
 @pytest.fixture
-def settings(tmp_path: Path, nats_server: Broker) -> Settings:
+def settings(tmp_path: Path, nats_server: NatsServer) -> Settings:
     return Settings(
         data_dir=tmp_path,
-        nats_url=f"nats://127.0.0.1:{nats_server.port}",
+        nats_url=nats_server.url,
         jobs_address="127.0.0.1:0",
         # Nobody is there.
-        storage_address=f"127.0.0.1:{broker.free_port()}",
-        fetcher_address=f"127.0.0.1:{broker.free_port()}",
+        storage_address=f"127.0.0.1:{free_port()}",
+        fetcher_address=f"127.0.0.1:{free_port()}",
         suite_token=TOKEN,
         # Workers of the tests seldom renew, and the machine may be slow.
         jobs_lease_seconds=10,
@@ -93,10 +81,10 @@ def settings(tmp_path: Path, nats_server: Broker) -> Settings:
 async def serving(settings: Settings) -> AsyncIterator[Service]:
     """The service, ready: its streams are there."""
     async with (
-        bus.connected(settings.nats_url, "test") as client,
+        nats_client.connect(settings.nats_url, "test") as client,
         running(settings) as port,
-        channel(f"127.0.0.1:{port}", SERVICES) as outside,
-        channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
+        open_channel(f"127.0.0.1:{port}", SERVICES) as outside,
+        open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
     ):
         await eventually(lambda: consumer_there(client))
         yield Service(

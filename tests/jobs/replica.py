@@ -44,14 +44,14 @@ class Replica:
             create_time=self.time,
             update_time=self.time,
         )
-        job = queue_transitions.admitted(replace(plain, **fields))  # type: ignore[arg-type]
+        job = queue_transitions.enqueue(replace(plain, **fields))  # type: ignore[arg-type]
         await self.store.add([job])
         return job
 
     async def claim(self, job_id: str) -> Job:
         attempt = (await self.store.get(job_id)).attempt
         asked = leases.Claim(attempt=attempt, worker="w", request_id="r", engine_version="", lease=LEASE)
-        return (await self.store.change(job_id, lambda job: leases.claimed(job, asked, self.time))).job
+        return (await self.store.change(job_id, lambda job: leases.claim(job, asked, self.time))).job
 
     async def let_pass(self, span: timedelta) -> None:
         """Time, with the sweeper at work."""

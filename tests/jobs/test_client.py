@@ -11,12 +11,12 @@ import pytest
 from tests.jobs.conftest import PATIENCE, eventually, serving
 from tests.jobs.worker import working
 from tests.relay import cut_every, run_relay
+from tests.servers import free_port
 
 from reelhaul.client import CallFailed, Client, JobFailed
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
-from reelhaul_runtime import broker
 
 URL = "https://videos.example/watch?v=1"
 MIN_INTERVAL = timedelta(milliseconds=50)
@@ -72,7 +72,7 @@ async def test_watch_through_disconnects(service, client):
 
 async def test_watch_through_server_restart(settings):
     """A server that drains and restarts is one more disconnect: no state is missed."""
-    fixed = settings.model_copy(update={"jobs_address": f"127.0.0.1:{broker.free_port()}"})
+    fixed = settings.model_copy(update={"jobs_address": f"127.0.0.1:{free_port()}"})
     async with Client(fixed.jobs_address) as client:
         async with serving(fixed):
             job = await client.create(URL)
@@ -205,7 +205,7 @@ async def test_cancelled_download(service, client, tmp_path):
 
 async def test_no_server():
     """Without a server a call fails after its retry_timeout."""
-    async with Client(f"127.0.0.1:{broker.free_port()}", retry_timeout=0.5) as client:
+    async with Client(f"127.0.0.1:{free_port()}", retry_timeout=0.5) as client:
         with pytest.raises(CallFailed) as failure:
             await client.get("jobs/01890000-0000-7000-8000-000000000000")
         assert failure.value.transient

@@ -12,7 +12,7 @@ NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def after(text: str, moment: datetime, zone: str = "") -> datetime | None:
-    return parse_cron(text, zone, NEW_YEAR).after(moment)
+    return parse_cron(text, zone, NEW_YEAR).next_after(moment)
 
 
 @pytest.mark.parametrize(

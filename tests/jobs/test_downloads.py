@@ -28,10 +28,10 @@ from reelhaul_jobs.api.downloads import error_fields, requests
 from reelhaul_jobs.api.downloads.choices import QUALITIES
 from reelhaul_jobs.api.downloads.info import info
 from reelhaul_jobs.api.downloads.responses import asked_quality
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import NoAuthentication
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 from reelhaul_runtime.rpc.server import serving
 
 URL = "https://videos.example/watch?v=1"
@@ -41,14 +41,14 @@ FETCHER = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
 
 @pytest.fixture
 async def downloads(service: Service) -> AsyncIterator[download_service_pb2_grpc.DownloadServiceStub]:
-    async with channel(f"127.0.0.1:{service.port}", [DOWNLOADS]) as opened:
+    async with open_channel(f"127.0.0.1:{service.port}", [DOWNLOADS]) as opened:
         yield download_service_pb2_grpc.DownloadServiceStub(opened)
 
 
 async def refused(call) -> ReelhaulError:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
-    return error_of(failure.value, "jobs")
+    return error_from_rpc(failure.value, "jobs")
 
 
 async def watched(downloads, job_id: str, **fields) -> list[flat.WatchProgressResponse]:
@@ -116,7 +116,7 @@ async def test_failure_is_told_flat(service, downloads):
     created = await downloads.CreateDownload(flat.CreateDownloadRequest(url=URL))
 
     async def work(held):
-        status = status_of(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
+        status = error_status(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
         await held.finish(failed=FinishRequest.Failed(status=status))
 
     async with working(service, work):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -12,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from tests.conftest import running_process
 from tests.jobs.conftest import PATIENCE, SERVICES, eventually, serving, with_settings
 from tests.jobs.worker import claim, working
 from tests.postgresql import fresh_database
+from tests.servers import running_nats_server
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
@@ -35,9 +34,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
-from reelhaul_jobs.model.retries import status_of
-from reelhaul_runtime import broker
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_jobs.model.retries import error_status
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 SECOND = duration_pb2.Duration(seconds=1)
 URL = "https://videos.example/watch?v=1"
@@ -58,7 +56,7 @@ async def ended(service, name: str) -> Job:
 
 
 def reason(failure) -> str:
-    return ErrorReason.Name(error_of(failure.value, "jobs").reason)
+    return ErrorReason.Name(error_from_rpc(failure.value, "jobs").reason)
 
 
 def states(messages) -> list[int]:
@@ -206,7 +204,7 @@ async def test_drain_ends_watches(settings):
     """A server that leaves tells its watchers so: UNAVAILABLE, come back."""
     async with AsyncExitStack() as server:
         port = await server.enter_async_context(running(settings))
-        async with channel(f"127.0.0.1:{port}", SERVICES) as opened:
+        async with open_channel(f"127.0.0.1:{port}", SERVICES) as opened:
             stub = job_service_pb2_grpc.JobServiceStub(opened)
             job = await stub.CreateJob(CreateJobRequest(job=Job(url=URL)))
             stream = aiter(stub.WatchJob(WatchJobRequest(name=job.name)))
@@ -285,7 +283,7 @@ async def test_failure_is_retried_then_told(service):
 
     async def work(held):
         await held.finish(
-            failed=FinishRequest.Failed(status=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
+            failed=FinishRequest.Failed(status=error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
         )
 
     async with working(service, work):
@@ -302,7 +300,7 @@ async def test_failure_is_retried_then_told(service):
 
 async def test_retry_of_a_failed_job(service):
     """RetryJob runs a FAILED job anew, once for each request_id."""
-    outcomes = [{"failed": {"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
+    outcomes = [{"failed": {"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
 
     async def work(held):
         outcome = outcomes.pop(0)
@@ -354,7 +352,7 @@ async def test_claim_and_finish_may_be_repeated(service):
     assert other.refusal.reason == lease_pb2.Refusal.LEASED
     assert other.refusal.HasField("retry_delay")
     finish = FinishRequest(
-        job=job.name, epoch=1, failed={"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "")}
+        job=job.name, epoch=1, failed={"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "")}
     )
     first, second = [(await service.leases.Finish(finish)).receipt for _ in range(2)]
     assert (first.repeated_call, second.repeated_call) == (False, True)
@@ -389,7 +387,7 @@ async def test_a_worker_that_cannot_is_avoided(service):
     """A worker that asks to be avoided is told to leave the next attempt to another one."""
     job = await create(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
     lease = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "full"))).lease
-    status = status_of(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
+    status = error_status(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
     failed = FinishRequest.Failed(status=status, retry_hint=lease_pb2.RetryHint(avoid_worker=True))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=lease.epoch, failed=failed))
 
@@ -563,16 +561,12 @@ async def test_broker_wiped_while_jobs_goes_on(settings, nats_server, tmp_path):
     async with serving(settings) as service:
         before = await create(service)
         await eventually(lambda: _holds(service, 1))
-        nats_server.process.kill()
-        nats_server.process.wait()
+        nats_server.kill()
         during, unwanted = await create(service), await create(service)
         await service.jobs.CancelJob(CancelJobRequest(name=unwanted.name))
-        config = broker.write_config(tmp_path / "other", nats_server.port)
-        with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
-            await broker.listening(nats_server.port)
-            async with working(service, work):
-                for job in (before, during):
-                    assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        async with running_nats_server(tmp_path / "other", nats_server.port), working(service, work):
+            for job in (before, during):
+                assert (await ended(service, job.name)).state == Job.SUCCEEDED
         assert (await ended(service, unwanted.name)).state == Job.CANCELLED
 
 

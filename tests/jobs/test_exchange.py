@@ -11,6 +11,7 @@ import grpc
 import pytest
 from tests.jobs.conftest import SERVICES, TOKEN, serving
 from tests.jobs.worker import claim, succeeded
+from tests.servers import free_port
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import CreateJobRequest, GetJobRequest
@@ -20,9 +21,8 @@ from reelhaul.work.v1 import lease_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, FinishRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_jobs.api.leases import LeaseServicer
-from reelhaul_runtime import broker
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 
 Call = ExchangeRequest.Call
 
@@ -81,7 +81,7 @@ async def test_a_call_that_asks_nothing_is_refused(service):
 
 @asynccontextmanager
 async def worker_at(port: int) -> AsyncIterator[BatchingLeaseClient]:
-    async with channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
+    async with open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
         yield BatchingLeaseClient(opened)
 
 
@@ -108,7 +108,7 @@ async def test_a_fetcher_asks_together(settings, monkeypatch):
 async def test_jobs_away_is_told_to_each(service):
     """While jobs is away everyone who waits hears so."""
     (item, other) = await items(service, 2)
-    async with worker_at(broker.free_port()) as leases:
+    async with worker_at(free_port()) as leases:
         asked = [leases.claim(claim(each, "w1")) for each in (item, other)]
         told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in told] == [Unavailable, Unavailable]

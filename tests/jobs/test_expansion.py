@@ -23,7 +23,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 LIST = media_pb2.MediaInfo(title="A list", extractor="tube:list", entry_count=3)
 
@@ -187,7 +187,7 @@ async def test_a_failed_list_goes_on_where_it_was(service):
         starts.append(held.lease.spec.expansion.start_position)
         if len(starts) == 1:
             await held.renew(entries=entries(1, 2))
-            failure = status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
+            failure = error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
             await held.finish(failed=FinishRequest.Failed(status=failure))
         else:
             await held.renew(entries=entries(3))

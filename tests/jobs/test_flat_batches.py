@@ -14,7 +14,7 @@ from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 __all__ = ["downloads"]
 
@@ -100,7 +100,7 @@ async def test_stats(service, downloads):
     async def work(held):
         progress = media_pb2.Progress(downloaded_bytes=2**33)
         if held.job.endswith(made[0].job_id):
-            status = status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")
+            status = error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")
             await held.finish(failed=FinishRequest.Failed(status=status), progress=progress)
         else:
             artifact = media_pb2.ArtifactInfo(name="artifacts/1")

@@ -50,7 +50,7 @@ def refused(forms: JobTemplateCache, asked: job_pb2.Job) -> ReelhaulError:
 
 
 def shown(job: Job) -> job_pb2.Job:
-    return proto_of(JobView(job, wait_reason.wait_of(job)))
+    return proto_of(JobView(job, wait_reason.explain_wait(job)))
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -137,5 +137,5 @@ def test_ids_of_a_batch():
 def test_plain_but_refused(url):
     """URLs that look plain are judged by their host as any other."""
     findings = FieldViolations()
-    urls.check(url, "url", findings)
+    urls.check_url(url, "url", findings)
     assert findings

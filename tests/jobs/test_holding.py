@@ -23,7 +23,7 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 )
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 
 def update(name: str, *paths: str, **fields: object) -> UpdateJobRequest:
@@ -154,7 +154,7 @@ async def test_schedule_time_of_a_job_between_attempts(service):
     """A job that waits for its next attempt can be put off further, and not called back before its time."""
 
     async def work(held):
-        await held.finish(failed={"status": status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
+        await held.finish(failed={"status": error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
 
     job = await create(service)
     async with working(service, work):

@@ -99,7 +99,7 @@ async def test_lapsed_lease(replica):
     replica.time += LEASE
     await replica.sweeper.step()
     after = await replica.store.get(job.id)
-    assert (after.state, after.attempt, after.lane) == (State.QUEUED, 2, QueueStage.READY)
+    assert (after.state, after.attempt, after.queue_stage) == (State.QUEUED, 2, QueueStage.READY)
     assert replica.bus.changes[-1] == after
 
 
@@ -151,7 +151,7 @@ async def test_lapsed_cancel(replica):
     """A job whose worker vanished while it was to stop is CANCELLED."""
     job = await replica.add()
     await replica.claim(job.id)
-    await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+    await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
     await replica.let_pass(2 * LEASE)
     assert (await replica.store.get(job.id)).state is State.CANCELLED
 
@@ -199,13 +199,13 @@ class Shelf:
         self.away = False
         self.asked = 0
 
-    async def keep_until(self, artifact: str, expire_time: datetime) -> None:
+    async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
         self.asked += 1
         if self.away:
             raise Unavailable("storage", "away")
         self.kept[artifact] = expire_time
 
-    async def delete(self, artifacts: Sequence[str]) -> None:
+    async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         if self.away:
             raise Unavailable("storage", "away")
         self.deleted += artifacts
@@ -217,7 +217,7 @@ async def succeed(replica: Replica, job: Job) -> Job:
         media=media_pb2.MediaInfo(), artifacts=(media_pb2.ArtifactInfo(name="artifacts/1"),)
     )
     outcome = leases.Outcome(result=result)
-    return (await replica.store.change(job.id, lambda j: leases.finished(j, 1, outcome, replica.time))).job
+    return (await replica.store.change(job.id, lambda j: leases.finish(j, 1, outcome, replica.time))).job
 
 
 async def test_storage_is_told_until_it_knows(replica):
@@ -257,17 +257,17 @@ async def test_deleted_job_is_purged(replica):
     done = await succeed(replica, await replica.add())
     running = await replica.claim((await replica.add()).id)
     for job in (done, running):
-        await replica.store.change(job.id, lambda j: queue_transitions.deleted(j, replica.time))
+        await replica.store.change(job.id, lambda j: queue_transitions.delete(j, replica.time))
     await confirmer.step()
     assert shelf.deleted == ["artifacts/1"]
     with pytest.raises(NotFound):
-        await replica.store.change(done.id, lambda j: queue_transitions.deleted(j, replica.time))
+        await replica.store.change(done.id, lambda j: queue_transitions.delete(j, replica.time))
     cancelled = leases.Outcome(result=leases.Cancelled())
-    await replica.store.change(running.id, lambda j: leases.finished(j, 1, cancelled, replica.time))
+    await replica.store.change(running.id, lambda j: leases.finish(j, 1, cancelled, replica.time))
     replica.time += timedelta(minutes=1)
     await confirmer.step()
     with pytest.raises(NotFound):
-        await replica.store.change(running.id, lambda j: queue_transitions.deleted(j, replica.time))
+        await replica.store.change(running.id, lambda j: queue_transitions.delete(j, replica.time))
 
 
 async def test_a_swallowed_cancellation_still_ends_the_loop(replica):

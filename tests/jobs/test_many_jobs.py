@@ -29,9 +29,9 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
-from reelhaul_jobs.model.retries import reason_of, status_of
+from reelhaul_jobs.model.retries import error_reason, error_status
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.rpc.channels import error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc
 
 URL = "https://videos.example/watch?v={}"
 GOOD, BAD = Job(url=URL.format(0)), Job(url="file:///etc/passwd")
@@ -48,7 +48,7 @@ def numbered(count: int) -> list[Job]:
 async def refused(call) -> ReelhaulError:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
-    return error_of(failure.value, "jobs")
+    return error_from_rpc(failure.value, "jobs")
 
 
 async def stored(service, text: str = "") -> int:
@@ -59,7 +59,7 @@ async def all_fail(service, names, reason=ErrorReason.MEDIA_NOT_FOUND) -> None:
     """Work off the jobs of *names*, each with a failure for good."""
 
     async def work(held):
-        await held.finish(failed=FinishRequest.Failed(status=status_of(reason, "so it is")))
+        await held.finish(failed=FinishRequest.Failed(status=error_status(reason, "so it is")))
 
     async def ended(name):
         async for _ in service.jobs.WatchJob(WatchJobRequest(name=name)):
@@ -143,7 +143,7 @@ async def test_batch_in_part(service):
     request.requests[3].job_id = own
     made = await service.jobs.BatchCreateJobs(request)
     assert [job.url for job in made.jobs] == [job.url for job in numbered(2)]
-    assert {place: reason_of(why) for place, why in made.failed_requests.items()} == {
+    assert {place: error_reason(why) for place, why in made.failed_requests.items()} == {
         0: ErrorReason.URL_INVALID,
         3: ErrorReason.RESOURCE_EXISTS,
     }
@@ -302,7 +302,7 @@ async def test_heavy_jobs_make_short_pages(service):
 
     async def work(held):
         await held.renew(media=heavy)
-        await held.finish(failed=FinishRequest.Failed(status=status_of(ErrorReason.MEDIA_NOT_FOUND, "")))
+        await held.finish(failed=FinishRequest.Failed(status=error_status(ErrorReason.MEDIA_NOT_FOUND, "")))
 
     async with working(service, work, slots=4), asyncio.timeout(PATIENCE):
         for job in made:
@@ -332,7 +332,7 @@ async def test_summary(service):
         progress = media_pb2.Progress(downloaded_bytes=1000)
         if held.job == first:
             await held.finish(
-                failed=FinishRequest.Failed(status=status_of(ErrorReason.MEDIA_NOT_FOUND, "")),
+                failed=FinishRequest.Failed(status=error_status(ErrorReason.MEDIA_NOT_FOUND, "")),
                 progress=progress,
             )
         else:

@@ -26,7 +26,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import NoAuthentication
-from reelhaul_runtime.rpc.channels import error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc
 from reelhaul_runtime.rpc.server import serving as rpc_serving
 
 
@@ -123,7 +123,7 @@ async def test_validate_only_of_what_is_gone(settings):
     async with neighbours(settings, Shelf()) as service:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL + "2"), validate_only=True))
-    assert error_of(failure.value, "jobs").reason == ErrorReason.MEDIA_NOT_FOUND
+    assert error_from_rpc(failure.value, "jobs").reason == ErrorReason.MEDIA_NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ async def test_validate_only_of_what_would_fail(settings, url, asked, reason):
             return
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await call
-        assert ErrorReason.Name(error_of(failure.value, "jobs").reason) == reason
+        assert ErrorReason.Name(error_from_rpc(failure.value, "jobs").reason) == reason

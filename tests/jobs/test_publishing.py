@@ -10,12 +10,12 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from tests.jobs.conftest import PATIENCE
 
 from reelhaul_jobs.nats.publisher import Message, Publisher
-from reelhaul_runtime import bus
+from reelhaul_runtime import nats_client
 
 
 @pytest.fixture
 async def client(nats_server):
-    async with bus.connected(f"nats://127.0.0.1:{nats_server.port}", "test") as opened:
+    async with nats_client.connect(nats_server.url, "test") as opened:
         yield opened
 
 

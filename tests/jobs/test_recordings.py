@@ -24,7 +24,7 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 ON_AIR = Progress(stage=Progress.RECORDING, downloaded_bytes=1000)
 
@@ -143,7 +143,7 @@ async def test_a_retry_forgets_the_wish(service):
     held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
     await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
     await stop(service, job.name)
-    failed = FinishRequest.Failed(status=status_of(ErrorReason.RECORDING_LOST, "it was lost"))
+    failed = FinishRequest.Failed(status=error_status(ErrorReason.RECORDING_LOST, "it was lost"))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=held.epoch, failed=failed))
     assert (await get(service, job.name)).state == Job.FAILED
     again = await service.jobs.RetryJob(RetryJobRequest(name=job.name))

@@ -14,17 +14,16 @@ from contextlib import asynccontextmanager, contextmanager
 import nats
 import psycopg
 import pytest
-from tests.conftest import running_process
 from tests.jobs.conftest import PATIENCE, TOKEN, Service, consumer_there, eventually, serving
 from tests.jobs.test_end_to_end import create, ended, states, watched
 from tests.jobs.worker import working
 from tests.postgresql import fresh_database
+from tests.servers import free_port, running_process
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest, WatchJobsRequest
 from reelhaul_jobs.service.loop_runner import LEADING
 from reelhaul_jobs.settings import Settings
-from reelhaul_runtime import broker
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def replica_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """A replica as a process of its own, which can be killed."""
     environment = os.environ | {
         "REELHAUL_DATA_DIR": str(settings.data_dir),
-        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{broker.free_port()}",
+        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_JOBS_DATABASE_URL": settings.jobs_database_url,
         "REELHAUL_NATS_URL": settings.nats_url,
         "REELHAUL_SUITE_TOKEN": TOKEN,

@@ -45,7 +45,7 @@ async def test_an_expired_job_goes_with_its_artifacts(replica):
     await confirmer.step()
     assert shelf.deleted == ["artifacts/1"]
     with pytest.raises(NotFound):
-        await replica.store.change(job.id, lambda found: queue_transitions.deleted(found, replica.time))
+        await replica.store.change(job.id, lambda found: queue_transitions.delete(found, replica.time))
 
 
 async def test_a_live_job_never_expires(replica):
@@ -60,12 +60,12 @@ async def test_in_small_steps(replica):
     """Many that expire together go a hundred at a time."""
     for _ in range(150):
         job = await replica.add()
-        await replica.store.change(job.id, lambda found: queue_transitions.cancelling(found, replica.time))
+        await replica.store.change(job.id, lambda found: queue_transitions.cancel(found, replica.time))
     replica.time += 8 * DAY
     retirer = ExpiredJobDeleter(replica.store, replica.store, replica.now)
     assert await retirer.step()
     assert not await retirer.step()
-    assert await replica.store.expired(replica.time, 10) == []
+    assert await replica.store.list_expired(replica.time, 10) == []
 
 
 async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(replica):
@@ -74,16 +74,16 @@ async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(replica):
     confirmer = ArtifactExpirySync(replica.store, Shelf(), replica.now)
     parent = await replica.add(kind=Kind.EXPANSION, expansion=Expansion())
     child = await replica.add(parent=parent.id, position=1)
-    await replica.store.change(parent.id, lambda found: queue_transitions.deleted(found, replica.time))
+    await replica.store.change(parent.id, lambda found: queue_transitions.delete(found, replica.time))
     await confirmer.step()
     cascader = CascadeCanceller(replica.store, replica.store, news, replica.now)
     while await cascader.step():
         pass
-    assert (await replica.store.get(child.id)).state.terminal
+    assert (await replica.store.get(child.id)).state.is_terminal
     replica.time += timedelta(minutes=1)
     await confirmer.step()
     with pytest.raises(NotFound):
-        await replica.store.change(parent.id, lambda found: queue_transitions.deleted(found, replica.time))
+        await replica.store.change(parent.id, lambda found: queue_transitions.delete(found, replica.time))
 
 
 async def test_the_operator_says_how_long(settings):

@@ -26,7 +26,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 
 async def create(service, host: str, **fields) -> Job:
@@ -38,7 +38,7 @@ async def get(service, job: Job) -> Job:
 
 
 def blocked(reason=ErrorReason.UPSTREAM_BLOCKED, **hint) -> FinishRequest.Failed:
-    failed = FinishRequest.Failed(status=status_of(reason, "are you a robot?", {"host": "a.example"}))
+    failed = FinishRequest.Failed(status=error_status(reason, "are you a robot?", {"host": "a.example"}))
     for name, value in hint.items():
         if isinstance(value, duration_pb2.Duration):
             getattr(failed.retry_hint, name).CopyFrom(value)

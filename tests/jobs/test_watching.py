@@ -14,7 +14,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports.bus import Notice
+from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.tokens import Tokens
 from reelhaul_jobs.service.watch import messages as told
@@ -50,8 +50,8 @@ async def first_of(stream):
     return message
 
 
-def notice(job_id: str, sequence: int, epoch: int = 1) -> Notice:
-    return Notice(job_id, epoch, sequence, media_pb2.Progress(percent=sequence))
+def notice(job_id: str, sequence: int, epoch: int = 1) -> ProgressNotice:
+    return ProgressNotice(job_id, epoch, sequence, media_pb2.Progress(percent=sequence))
 
 
 async def test_slow_watcher_sees_the_newest_progress(replica, watches):
@@ -90,8 +90,8 @@ async def test_states_are_never_dropped(replica, watches):
     released = leases.Outcome(result=leases.Released())
     for epoch in range(1, 11):
         await replica.claim(job.id)
-        await move(replica, job.id, lambda j, e=epoch: leases.finished(j, e, released, replica.time))
-    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+        await move(replica, job.id, lambda j, e=epoch: leases.finish(j, e, released, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     messages = [message async for message in stream]
     states = [message.body.state for message in messages if isinstance(message.body, Event)]
     assert states == [State.RUNNING, State.QUEUED] * 10 + [State.CANCELLED]
@@ -106,7 +106,7 @@ async def test_too_far_behind_is_a_reset(replica, watches):
     released = leases.Outcome(result=leases.Released())
     for epoch in range(1, 40):
         await replica.claim(job.id)
-        await move(replica, job.id, lambda j, e=epoch: leases.finished(j, e, released, replica.time))
+        await move(replica, job.id, lambda j, e=epoch: leases.finish(j, e, released, replica.time))
     message = await anext(stream)
     assert message.body.reset
     assert message.body.job.state is State.QUEUED
@@ -129,7 +129,7 @@ async def test_lost_notice(replica, watches, monkeypatch):
     job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
-    await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+    await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
     async with asyncio.timeout(PATIENCE):
         rest = [message.body async for message in stream]
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
@@ -140,7 +140,7 @@ async def test_deleted_job_says_a_last_word(replica, watches):
     job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
-    await move(replica, job.id, lambda j: queue_transitions.deleted(j, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
     async with asyncio.timeout(PATIENCE):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
@@ -212,7 +212,7 @@ async def test_watchers_share_one_reading(replica, watches):
     replica.store.get = counted
     waiting = [asyncio.create_task(anext(stream)) for stream in streams]
     await asyncio.sleep(0)
-    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     changes = await asyncio.gather(*waiting)
     assert {message.body.state for message in changes} == {State.CANCELLED}
     assert len(reads) == 1
@@ -234,7 +234,7 @@ async def test_database_away(replica, watches, monkeypatch):
 
     replica.store.get = failing
     waiting = asyncio.create_task(anext(stream))
-    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     await away.wait()
     replica.store.get = get
     async with asyncio.timeout(PATIENCE):
@@ -249,8 +249,8 @@ async def test_retried_while_nobody_looked(replica, watches):
     await anext(stream)
     # Notices follow both changes, so that the first reading finds both.
     changes = [
-        await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time)),
-        await replica.store.change(job.id, lambda j: queue_transitions.retried(j, replica.time)),
+        await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time)),
+        await replica.store.change(job.id, lambda j: queue_transitions.retry(j, replica.time)),
     ]
     for change in changes:
         await ChangeNotifier(replica.hub, replica.bus).tell(change)
@@ -326,7 +326,7 @@ async def test_crowd_leaves_others_their_turn(replica, watches):
     for _ in range(3):
         await asyncio.sleep(0)
     assert 0 < len(told) < 250
-    await move(replica, job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     async with asyncio.timeout(10):
         await asyncio.gather(*listening)
     for stream in streams:

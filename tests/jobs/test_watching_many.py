@@ -37,11 +37,11 @@ async def claimed(replica, job_id):
     claim = leases.Claim(
         attempt=attempt, worker="w", request_id="r", engine_version="", lease=timedelta(seconds=30)
     )
-    return await move(replica, job_id, lambda job: leases.claimed(job, claim, replica.time))
+    return await move(replica, job_id, lambda job: leases.claim(job, claim, replica.time))
 
 
 async def cancelled(replica, job_id):
-    return await move(replica, job_id, lambda job: queue_transitions.cancelling(job, replica.time))
+    return await move(replica, job_id, lambda job: queue_transitions.cancel(job, replica.time))
 
 
 async def told(stream, count: int = 1) -> list:
@@ -118,7 +118,7 @@ async def test_deleted_job(replica, followings):
     job = await replica.add()
     stream = followings.follow(asked(), "")
     await anext(stream)
-    await move(replica, job.id, lambda j: queue_transitions.deleted(j, replica.time))
+    await move(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
     (message,) = await told(stream)
     assert message.changed.job.delete_time is not None
     await stream.aclose()
@@ -200,7 +200,7 @@ async def test_lost_notice(replica, followings, monkeypatch):
     stream = followings.follow(asked(), "")
     await anext(stream)
     replica.time += timedelta(seconds=1)
-    await replica.store.change(job.id, lambda j: queue_transitions.cancelling(j, replica.time))
+    await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
     assert jobs(await told(stream)) == [(job.id, State.CANCELLED)]
     await stream.aclose()
 
@@ -215,9 +215,7 @@ async def test_late_commit(replica, followings, monkeypatch):
     replica.time += timedelta(seconds=5)
     await cancelled(replica, quick.id)
     await told(stream)
-    await replica.store.change(
-        slow.id, lambda j: queue_transitions.cancelling(j, began + timedelta(seconds=1))
-    )
+    await replica.store.change(slow.id, lambda j: queue_transitions.cancel(j, began + timedelta(seconds=1)))
     assert jobs(await told(stream)) == [(slow.id, State.CANCELLED)]
     await stream.aclose()
 

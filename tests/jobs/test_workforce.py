@@ -11,7 +11,7 @@ from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus, shortage_of
+from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus, find_shortage
 from reelhaul_jobs.service.worker_registry import WorkerRegistry
 
 MIDNIGHT = datetime(2030, 1, 2, tzinfo=UTC)
@@ -95,4 +95,4 @@ def test_the_shortage_that_ends_first_is_told(other: Shortage):
     """Of several shortages the one is told that may end first: space at any moment, a budget at its time."""
     soon = WorkerStatus("soon", 1, other, MIDNIGHT if other is Shortage.EGRESS else None)
     late = WorkerStatus("late", 1, Shortage.EGRESS, MIDNIGHT + timedelta(days=1))
-    assert shortage_of([late, soon], 2) is soon
+    assert find_shortage([late, soon], 2) is soon

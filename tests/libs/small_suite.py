@@ -13,7 +13,7 @@ from reelhaul_runtime.up.process_supervisor import RestartPolicy
 from reelhaul_runtime.up.suite import Suite
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
-folder, style = data_dir.run_folder(Path(sys.argv[1])), sys.argv[2]
+folder, style = data_dir.create_run_folder(Path(sys.argv[1])), sys.argv[2]
 patience, parts = (
     RestartPolicy(**json.loads(sys.argv[3])),
     [SuiteProcess(**part) for part in json.loads(sys.argv[4])],
@@ -25,8 +25,8 @@ async def main(told: log_multiplexer.LogRenderer) -> int:
 
 
 with (
-    data_dir.locked(folder),
-    log_multiplexer.to_stderr("text" if style == "text" else "json", "INFO") as told,
+    data_dir.lock(folder),
+    log_multiplexer.render_to_stderr("text" if style == "text" else "json", "INFO") as told,
 ):
-    logs.configure("up", "json", "INFO", stream=log_multiplexer.Stream("up", told))
+    logs.configure("up", "json", "INFO", stream=log_multiplexer.LogStream("up", told))
     sys.exit(asyncio.run(main(told)))

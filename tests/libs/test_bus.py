@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.servers import NatsServer, running_nats_server
 
-from reelhaul_runtime import broker, bus
+from reelhaul_runtime import nats_client
 from reelhaul_runtime.up import data_dir
-
-
-class Broker:
-    """A nats-server of one test's own, to be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = data_dir.reserve_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
-        self._config = broker.write_config(folder, self.port)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        command = [broker.executable(), "-c", str(self._config)]
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - starting is quick
-            command, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        await broker.listening(self.port)
-
-    def kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
 
 
 @pytest.fixture
 async def own_broker(tmp_path: Path):
-    own = Broker(tmp_path)
-    await own.start()
-    yield own
-    own.kill()
+    async with running_nats_server(tmp_path, data_dir.reserve_port()) as server:
+        yield server
 
 
 async def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -52,9 +26,9 @@ async def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_broker_that_is_killed_and_comes_back(own_broker: Broker):
+async def test_broker_that_is_killed_and_comes_back(own_broker: NatsServer):
     """While the broker is away a publish fails at once; when it is back the same connection works."""
-    async with bus.connected(own_broker.url, "test") as client:
+    async with nats_client.connect(own_broker.url, "test") as client:
         heard = await client.subscribe("news")
         await client.publish("news", b"before")
         assert (await heard.next_msg(timeout=5)).data == b"before"
@@ -73,9 +47,9 @@ async def test_broker_that_is_killed_and_comes_back(own_broker: Broker):
         assert (await heard.next_msg(timeout=5)).data == b"after"
 
 
-async def test_streams_outlive_a_killed_broker(own_broker: Broker):
+async def test_streams_outlive_a_killed_broker(own_broker: NatsServer):
     """What JetStream acknowledged before kill -9 is there after it."""
-    async with bus.connected(own_broker.url, "test") as client:
+    async with nats_client.connect(own_broker.url, "test") as client:
         stream = client.jetstream()
         await stream.add_stream(name="KEPT", subjects=["kept.*"])
         await stream.publish("kept.one", b"x")
@@ -85,7 +59,7 @@ async def test_streams_outlive_a_killed_broker(own_broker: Broker):
         assert (await stream.stream_info("KEPT")).state.messages == 1
 
 
-async def test_waits_for_a_broker_that_is_not_there_yet(own_broker: Broker):
+async def test_waits_for_a_broker_that_is_not_there_yet(own_broker: NatsServer):
     """A service that starts before the broker waits for it."""
     own_broker.kill()
     connecting = asyncio.create_task(_connect_once(own_broker.url))
@@ -96,14 +70,14 @@ async def test_waits_for_a_broker_that_is_not_there_yet(own_broker: Broker):
 
 
 async def _connect_once(url: str) -> bool:
-    async with bus.connected(url, "test") as client:
+    async with nats_client.connect(url, "test") as client:
         return client.is_connected
 
 
-async def test_leaving_while_the_broker_is_away(own_broker: Broker):
+async def test_leaving_while_the_broker_is_away(own_broker: NatsServer):
     """The connection can be left while the broker is away, in a moment and without a failure."""
     closed = asyncio.Event()
-    async with bus.connected(own_broker.url, "test", closed=closed) as client:
+    async with nats_client.connect(own_broker.url, "test", closed=closed) as client:
         own_broker.kill()
         await until(lambda: not client.is_connected)
     assert client.is_closed

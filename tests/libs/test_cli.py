@@ -22,7 +22,7 @@ from tests.libs.fake_gateway import (
     FILE,
     JOB,
     RUNNING,
-    Gateway,
+    FakeGateway,
     progress,
     running_gateway,
     status,
@@ -36,16 +36,16 @@ from reelhaul.rest import Event
 
 
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
+def gateway() -> Iterator[FakeGateway]:
     with running_gateway() as running:
         yield running
 
 
-def run(gateway: Gateway, *args: str) -> Result:
+def run(gateway: FakeGateway, *args: str) -> Result:
     return CliRunner().invoke(reelhaul, [*args, "--server", gateway.url])
 
 
-def download(gateway: Gateway, folder: Path, *args: str) -> Result:
+def download(gateway: FakeGateway, folder: Path, *args: str) -> Result:
     return run(gateway, "download", "https://a.example/v", "-o", str(folder), *args)
 
 
@@ -163,7 +163,7 @@ def test_other_server(gateway, tmp_path):
 
 def test_interrupted_file_is_resumed(gateway, tmp_path):
     """Received bytes are kept, and the rest is requested by Range."""
-    gateway.cuts = [300_000, 200_000]
+    gateway.truncate_after = [300_000, 200_000]
     assert download(gateway, tmp_path).exit_code == 0
     ranges = [h.get("range") for path, h, _ in gateway.requests if "/artifacts/" in path]
     assert ranges == [None, "bytes=300000-", "bytes=500000-"]

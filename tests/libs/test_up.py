@@ -20,11 +20,11 @@ from reelhaul_runtime.up import data_dir, procfs
 
 HERE = Path(__file__).parent
 QUICK = {
-    "shortest_pause": 0.05,
-    "longest_pause": 0.4,
-    "between_questions": 0.2,
-    "answer": 0.3,
-    "drain": 3.0,
+    "first_delay": 0.05,
+    "longest_delay": 0.4,
+    "probe_interval": 0.2,
+    "probe_timeout": 0.3,
+    "drain_timeout": 3.0,
 }
 
 
@@ -127,7 +127,7 @@ def suite(tmp_path: Path) -> Iterator[SmallSuite]:
     small = SmallSuite(tmp_path)
     yield small
     if small.process is not None and small.process.poll() is None:
-        left = procfs.descendants_of(small.process.pid)
+        left = procfs.descendants(small.process.pid)
         small.process.kill()
         for pid in left:
             with suppress(ProcessLookupError):
@@ -195,7 +195,7 @@ def test_pauses_grow(suite: SmallSuite):
 
 def test_settled_part_starts_again_at_once(suite: SmallSuite):
     """After a while alive, the pause is the shortest again."""
-    suite.start(settled=0.0)
+    suite.start(stable_after=0.0)
     suite.ready()
     for deaths in (1, 2, 3):
         os.kill(until(lambda: suite.record()["processes"].get("b")), signal.SIGKILL)
@@ -229,7 +229,7 @@ def test_what_a_dead_part_left_is_ended(suite: SmallSuite):
 
 def test_part_that_will_not_drain_is_killed(suite: SmallSuite):
     """A part that ignores SIGTERM is killed after the drain time; the others still drain."""
-    suite.start(flags={"b": ["--ignore-term"]}, drain=0.5)
+    suite.start(flags={"b": ["--ignore-term"]}, drain_timeout=0.5)
     part = suite.ready()["processes"]["b"]
     code, _, err = suite.end()
     assert code == 0
@@ -240,7 +240,7 @@ def test_part_that_will_not_drain_is_killed(suite: SmallSuite):
 
 def test_second_signal_kills(suite: SmallSuite):
     """A second Ctrl-C ends everything at once, with exit code 130."""
-    suite.start(flags={"c": ["--ignore-term"]}, drain=60.0)
+    suite.start(flags={"c": ["--ignore-term"]}, drain_timeout=60.0)
     parts = suite.ready()["processes"].values()
     assert suite.process is not None
     suite.process.send_signal(signal.SIGINT)

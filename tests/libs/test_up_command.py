@@ -31,7 +31,7 @@ def command(data_dir: Path, *arguments: str, **environment: str) -> subprocess.C
 
 def test_refuses_a_folder_in_use(tmp_path: Path):
     """A second suite on the same data folder is refused, with the pid of the first."""
-    with ground.locked(ground.run_folder(tmp_path)):
+    with ground.lock(ground.create_run_folder(tmp_path)):
         refused = command(tmp_path, "up")
     assert refused.returncode == 1
     assert f"a suite runs on {tmp_path} already (pid {os.getpid()})" in refused.stderr
@@ -65,7 +65,7 @@ def test_refuses_a_wrong_setting_by_name(tmp_path: Path):
 
 def test_status_of_nothing(tmp_path: Path):
     """Where no suite runs, --status says so and exits with 3, a stale record or not."""
-    ground.run_folder(tmp_path)
+    ground.create_run_folder(tmp_path)
     suite_state.write(tmp_path / "run", suite_state.SuiteState(1, 1.0, {}, {}, {}))
     asked = command(tmp_path, "up", "--status", "--json")
     assert asked.returncode == 3
@@ -74,12 +74,12 @@ def test_status_of_nothing(tmp_path: Path):
 
 def test_status_of_a_suite(tmp_path: Path, nats_url: str):
     """--status shows each part with its state, age and memory, children counted, and the sum."""
-    folder = ground.run_folder(tmp_path)
+    folder = ground.create_run_folder(tmp_path)
     suite = suite_state.SuiteState(
         os.getpid(), 1.5, {"nats": nats_url, "jobs": "127.0.0.1:1"}, {"jobs": ""}, {"nats": os.getpid()}
     )
     suite_state.write(folder, suite)
-    with ground.locked(folder):
+    with ground.lock(folder):
         asked = command(tmp_path, "up", "--status", "--json")
         table = command(tmp_path, "up", "--status")
     told = json.loads(asked.stdout)
@@ -94,10 +94,10 @@ def test_status_of_a_suite(tmp_path: Path, nats_url: str):
 
 def test_token_is_kept_and_private(tmp_path: Path):
     """The suite token is made once, is long, and only its owner can read it, whatever it was before."""
-    folder = ground.run_folder(tmp_path)
-    made = ground.suite_token(folder)
+    folder = ground.create_run_folder(tmp_path)
+    made = ground.load_suite_token(folder)
     (folder / "suite-token").chmod(0o644)
-    assert ground.suite_token(folder) == made
+    assert ground.load_suite_token(folder) == made
     assert len(made) >= 32
     assert (folder / "suite-token").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -105,44 +105,44 @@ def test_token_is_kept_and_private(tmp_path: Path):
 
 def test_waits_for_what_a_killed_supervisor_left(tmp_path: Path):
     """Processes of the last suite are waited for by their record, and named where they stay."""
-    folder = ground.run_folder(tmp_path)
+    folder = ground.create_run_folder(tmp_path)
     with subprocess.Popen(["sleep", "600"]) as left:
         try:
             suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": left.pid}))
-            assert suite_state.left_in(folder) == [left.pid]
+            assert suite_state.leftover_pids(folder) == [left.pid]
             with pytest.raises(ground.StartupConflict, match=str(left.pid)):
-                ground.await_leftovers([left.pid], seconds=0.1)
+                ground.wait_for_exit([left.pid], seconds=0.1)
         finally:
             left.kill()
-    ground.await_leftovers([left.pid], seconds=5)
+    ground.wait_for_exit([left.pid], seconds=5)
 
 
 def test_reused_process_id_is_not_waited_for(tmp_path: Path):
     """A process younger than the record is somebody else's."""
-    folder = ground.run_folder(tmp_path)
+    folder = ground.create_run_folder(tmp_path)
     with subprocess.Popen(["sleep", "600"]) as stranger:
         try:
             suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": stranger.pid}))
             an_hour_ago = time.time() - 3600
             os.utime(folder / "suite.json", (an_hour_ago, an_hour_ago))
-            assert suite_state.left_in(folder) == []
+            assert suite_state.leftover_pids(folder) == []
         finally:
             stranger.kill()
 
 
 def test_chosen_ports_are_out_of_the_way():
     """Port 0 becomes a free port that the kernel gives to no outgoing connection."""
-    host, _, port = ground.with_port("127.0.0.1:0").rpartition(":")
+    host, _, port = ground.resolve_port("127.0.0.1:0").rpartition(":")
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert host == "127.0.0.1"
     assert 1024 < int(port) < low
-    assert ground.with_port("127.0.0.1:8080") == "127.0.0.1:8080"
+    assert ground.resolve_port("127.0.0.1:8080") == "127.0.0.1:8080"
 
 
 def test_address_that_is_none():
     """An address without a port is refused in words."""
     with pytest.raises(ground.StartupConflict, match="host:port"):
-        ground.is_free("localhost")
+        ground.is_address_free("localhost")
 
 
 def test_age_of_this_process():
@@ -150,7 +150,7 @@ def test_age_of_this_process():
     with subprocess.Popen(["sleep", "600"]) as young:
         try:
             assert 0 <= procfs.age_seconds(young.pid) < 5
-            assert young.pid in procfs.children_of(os.getpid())
+            assert young.pid in procfs.children(os.getpid())
         finally:
             young.kill()
     with pytest.raises(ProcessLookupError):
@@ -163,7 +163,7 @@ def told_by(lines_: list[bytes], style: Literal["json", "text"] = "json", **opti
     outlet = log_multiplexer.NonBlockingWriter(writing)
     told = log_multiplexer.LogRenderer(outlet, style, "INFO", **options)
     for line in lines_:
-        told.tell("nats", line)
+        told.render("nats", line)
     outlet.close()
     os.close(writing)
     with os.fdopen(reading) as file:
@@ -202,12 +202,12 @@ def test_reader_that_does_not_read_stops_nobody():
     told = log_multiplexer.LogRenderer(outlet, "json", "INFO")
     begun = time.monotonic()
     for _ in range(2000):
-        told.tell("jobs", b"x" * 500)
+        told.render("jobs", b"x" * 500)
     assert time.monotonic() - begun < 5
     heard = b""
     with os.fdopen(reading, "rb", buffering=0) as file:
         while b"lines were lost" not in heard:
             heard += file.read(65536)
-            told.tell("jobs", b"again")
+            told.render("jobs", b"again")
     outlet.close()
     os.close(writing)

@@ -24,8 +24,8 @@ _SERVICES = """
 import asyncio, os, sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2_grpc
-from reelhaul_runtime import bus
-from reelhaul_runtime.identity import OpenDoor
+from reelhaul_runtime import nats_client
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import SuiteSettings
@@ -42,8 +42,8 @@ def over_grpc(name, proto):
         servicers = [(add, Jobs(), proto)]
         address = getattr(settings, name + "_address")
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(bus.connected(settings.nats_url, name))
-            door = OpenDoor(settings.suite_token)
+            client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
+            door = NoAuthentication(settings.suite_token)
             checks = {name + ".nats": client.flush}
             yield await stack.enter_async_context(
                 serving(address, servicers, authenticator=door, checks=checks, drain_seconds=1)

@@ -56,8 +56,8 @@ class Database:
         What was asked before the end is still committed.
         """
         threads = 1 if engines.is_sqlite(url) else _POSTGRESQL_WRITERS
-        writing = engines.writing(url, connections=threads)
-        reading = engines.reading(url, connections=_READERS + _SCANNERS)
+        writing = engines.create_write_engine(url, connections=threads)
+        reading = engines.create_read_engine(url, connections=_READERS + _SCANNERS)
         writer = Writer(writing, threads=threads)
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-reader")
         scanners = ThreadPoolExecutor(_SCANNERS, thread_name_prefix="sql-scanner")
@@ -92,7 +92,7 @@ class Database:
         same time are done in one go, with a statement for all of them where one alone would need its own.
         """
         try:
-            return await self._writer.write_with_others(together, what)
+            return await self._writer.write_batched(together, what)
         except Exception as error:
             self._check_away(error)
             raise
@@ -112,7 +112,7 @@ class Database:
         """
 
         def bounded() -> T:
-            with self._reading.begin() as connection, engines.at_most(seconds, connection):
+            with self._reading.begin() as connection, engines.limit_statement_time(seconds, connection):
                 return op(connection)
 
         try:

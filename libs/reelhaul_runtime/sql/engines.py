@@ -57,7 +57,7 @@ def is_sqlite(url: str) -> bool:
     return make_url(url).get_backend_name() == "sqlite"
 
 
-def writing(url: str, *, connections: int = 1) -> Engine:
+def create_write_engine(url: str, *, connections: int = 1) -> Engine:
     """An engine for transactions that write, with at most *connections* connections.
 
     A SQLite file's folder is made where it is missing. ValueError: not a URL of ours.
@@ -69,7 +69,7 @@ def writing(url: str, *, connections: int = 1) -> Engine:
     return _postgresql(parsed, connections)
 
 
-def reading(url: str, *, connections: int) -> Engine:
+def create_read_engine(url: str, *, connections: int) -> Engine:
     """An engine that cannot write; each transaction of it sees one snapshot."""
     parsed = _ours(url)
     if parsed.get_backend_name() == "sqlite":
@@ -84,7 +84,7 @@ def reading(url: str, *, connections: int) -> Engine:
 
 
 @contextmanager
-def at_most(seconds: float, connection: Connection) -> Iterator[None]:
+def limit_statement_time(seconds: float, connection: Connection) -> Iterator[None]:
     """Ends a statement of the block that runs when *seconds* have passed: REQUEST_TIMED_OUT."""
     try:
         with _watched(seconds, connection):

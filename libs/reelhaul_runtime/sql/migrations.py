@@ -30,7 +30,7 @@ def migrate_if_behind(url: str, package: str) -> bool:
     Blocks. A schema newer than this build's is left alone: a newer replica made it, and
     revisions are written so that the previous build can live with them.
     """
-    engine = engines.writing(url)
+    engine = engines.create_write_engine(url)
     try:
         with engine.connect() as connection:
             present = _revision(connection)
@@ -50,7 +50,7 @@ def migrate(url: str, package: str) -> None:
     # Alembic takes longer to import than all else at start; most starts need it not.
     from alembic import command
 
-    engine = engines.writing(url)
+    engine = engines.create_write_engine(url)
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":

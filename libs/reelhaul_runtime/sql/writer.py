@@ -90,7 +90,7 @@ class Writer:
         value: T = await self._put(QueuedWrite(op, self._loop.create_future()))
         return value
 
-    async def write_with_others(self, together: BatchFunction, what: Any) -> Any:
+    async def write_batched(self, together: BatchFunction, what: Any) -> Any:
         """As ``write``, of what *together* does with *what* and with others that ask for the same."""
 
         def alone(connection: Connection) -> Any:

@@ -17,7 +17,7 @@ class StartupConflict(Exception):
     """The suite cannot start here; the text tells why and what to do."""
 
 
-def run_folder(data_dir: Path) -> Path:
+def create_run_folder(data_dir: Path) -> Path:
     """Where a running suite keeps what belongs to the run alone; made with mode 0700."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = data_dir / "run"
@@ -26,7 +26,7 @@ def run_folder(data_dir: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Hold *folder* for one supervisor. Raises GroundTaken where another holds it."""
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -69,7 +69,7 @@ def _lock_within(handle: int, seconds: float) -> bool:
             return True
 
 
-def await_leftovers(pids: Iterable[int], seconds: float) -> None:
+def wait_for_exit(pids: Iterable[int], seconds: float) -> None:
     """Wait until *pids*, services of a supervisor that was killed, have drained.
 
     Raises GroundTaken where one still runs after *seconds*.
@@ -81,7 +81,7 @@ def await_leftovers(pids: Iterable[int], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def suite_token(folder: Path) -> str:
+def load_suite_token(folder: Path) -> str:
     """The suite's credential, made on first use; readable by its owner only."""
     path = folder / "suite-token"
     try:
@@ -91,14 +91,14 @@ def suite_token(folder: Path) -> str:
         if kept := path.read_text().strip():
             return kept
         path.unlink()  # the disk was full, or the machine stopped, as it was written
-        return suite_token(folder)
+        return load_suite_token(folder)
     with os.fdopen(handle, "w") as file:
         made = secrets.token_urlsafe(32)
         file.write(made + "\n")
     return made
 
 
-def with_port(address: str) -> str:
+def resolve_port(address: str) -> str:
     """*address* (host:port), with port 0 replaced by a free one that stays ours over restarts."""
     host, _, port = address.rpartition(":")
     return address if port != "0" else f"{host}:{reserve_port()}"
@@ -111,12 +111,12 @@ def reserve_port() -> int:
     that dials an ephemeral port can be given that very port as its own.
     """
     for port in random.sample(range(10_000, 32_000), 100):
-        if is_free(f"127.0.0.1:{port}"):
+        if is_address_free(f"127.0.0.1:{port}"):
             return port
     raise StartupConflict("no free port on 127.0.0.1 below 32000")
 
 
-def is_free(address: str) -> bool:
+def is_address_free(address: str) -> bool:
     """Whether a server could listen at *address* (host:port) now. GroundTaken where it is no address."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")

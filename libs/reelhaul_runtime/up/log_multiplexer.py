@@ -81,7 +81,7 @@ class LogRenderer:
         self._lost = 0
         self._least = logging.getLevelNamesMapping()[level]
 
-    def tell(self, name: str, raw: bytes) -> None:
+    def render(self, name: str, raw: bytes) -> None:
         """Pass on one line that the part *name* wrote."""
         said = _parsed(name, raw.decode(errors="replace"))
         if logging.getLevelNamesMapping().get(str(said["level"]), logging.INFO) < self._least:
@@ -110,7 +110,7 @@ class LogRenderer:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
 
 
-class Stream:
+class LogStream:
     """A text stream whose lines are told as the part *name*'s: for the supervisor's own logs."""
 
     def __init__(self, name: str, lines: LogRenderer) -> None:
@@ -118,12 +118,12 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Tell *text*, one whole line."""
-        self._lines.tell(self._name, text.rstrip("\n").encode())
+        self._lines.render(self._name, text.rstrip("\n").encode())
         return len(text)
 
 
 @contextmanager
-def to_stderr(style: Literal["json", "text"], level: str) -> Iterator[LogRenderer]:
+def render_to_stderr(style: Literal["json", "text"], level: str) -> Iterator[LogRenderer]:
     """Lines on standard error, coloured if that is a terminal."""
     outlet = NonBlockingWriter(sys.stderr.fileno())
     try:

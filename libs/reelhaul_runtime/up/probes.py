@@ -14,7 +14,7 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-async def lives(address: str, seconds: float = 4.0) -> bool:
+async def is_alive(address: str, seconds: float = 4.0) -> bool:
     """Whether the part at *address* answers for itself within *seconds*, whatever else is down."""
     return await _answers(address, "", "/healthz", seconds)
 

@@ -53,7 +53,7 @@ class Process:
         loop.add_reader(self._pidfd, self._collect)
         self._output = loop.create_task(_read_lines(reading, tell))
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         """The exit code when it ends, negative for a signal; nothing of its group is left then."""
         code = await asyncio.shield(self._code)
         # What it said last is read to the end, unless a stray child holds the pipe open.
@@ -61,7 +61,7 @@ class Process:
         self._output.cancel()
         return code
 
-    def ask_to_end(self) -> None:
+    def terminate(self) -> None:
         """SIGTERM to the process alone: what to do with its children is its own affair."""
         self._send(signal.SIGTERM)
 
@@ -82,14 +82,14 @@ class Process:
         self._code.set_result(self._popen.wait())
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """From now on a process whose parent died becomes this process's child, not init's."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_orphans(ours: Iterable[int]) -> None:
+def kill_orphans(ours: Iterable[int]) -> None:
     """Kill and bury the children of this process that are not *ours*: their own parent has died."""
-    for pid in set(procfs.children_of(os.getpid())) - set(ours):
+    for pid in set(procfs.children(os.getpid())) - set(ours):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):

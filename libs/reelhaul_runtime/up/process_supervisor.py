@@ -22,17 +22,17 @@ class RestartPolicy:
     """How long the supervisor waits for what; all in seconds."""
 
     #: Between a death and the next start; doubled at each, up to the longest.
-    shortest_pause: float = 0.1
-    longest_pause: float = 10.0
+    first_delay: float = 0.1
+    longest_delay: float = 10.0
     #: Alive for so long, a part is well again: its next pause is the shortest.
-    settled: float = 30.0
+    stable_after: float = 30.0
     #: Between two questions whether a part lives, and how long an answer may take.
-    between_questions: float = 5.0
-    answer: float = 4.0
+    probe_interval: float = 5.0
+    probe_timeout: float = 4.0
     #: Questions without an answer, in a row, that make a part a hanging one.
-    misses: int = 3
+    max_failed_probes: int = 3
     #: From SIGTERM to SIGKILL.
-    drain: float = 15.0
+    drain_timeout: float = 15.0
 
 
 class ProcessSupervisor:
@@ -45,7 +45,7 @@ class ProcessSupervisor:
         tell: Callable[[str, bytes], None],
         changed: Callable[[], None],
     ) -> None:
-        self.part = part
+        self.spec = part
         #: The process that runs now.
         self.process: Process | None = None
         #: How the last one ended, None before any has.
@@ -54,18 +54,18 @@ class ProcessSupervisor:
         self._tell, self._changed = tell, changed
         self._stopping = asyncio.Event()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Start the part, again whenever it dies or hangs, until ``stop``."""
-        backoff = Backoff(self._patience.shortest_pause, self._patience.longest_pause)
+        backoff = Backoff(self._patience.first_delay, self._patience.longest_delay)
         while not self._stopping.is_set():
             begun = time.monotonic()
             await self._live_once()
-            if time.monotonic() - begun >= self._patience.settled:
+            if time.monotonic() - begun >= self._patience.stable_after:
                 backoff.reset()
             if self._stopping.is_set():
                 return
             pause = backoff.next_delay()
-            log.warning("%s %s; starting it again in %.1f s", self.part.name, _how(self.last_code), pause)
+            log.warning("%s %s; starting it again in %.1f s", self.spec.name, _how(self.last_code), pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
@@ -74,13 +74,13 @@ class ProcessSupervisor:
         self._stopping.set()
         if (process := self.process) is None:
             return
-        process.ask_to_end()
+        process.terminate()
         try:
-            await asyncio.wait_for(process.ended(), self._patience.drain)
+            await asyncio.wait_for(process.wait(), self._patience.drain_timeout)
         except TimeoutError:
-            log.warning("%s did not drain in time and is killed", self.part.name)
+            log.warning("%s did not drain in time and is killed", self.spec.name)
             process.kill()
-            await process.ended()
+            await process.wait()
 
     def kill(self) -> None:
         """End it now."""
@@ -90,9 +90,9 @@ class ProcessSupervisor:
 
     async def _live_once(self) -> None:
         """From start to end of one process."""
-        name = self.part.name
+        name = self.spec.name
         try:
-            process = Process(self.part.command, self.part.environment, lambda line: self._tell(name, line))
+            process = Process(self.spec.command, self.spec.environment, lambda line: self._tell(name, line))
         except OSError as error:
             log.error("%s cannot be started: %s", name, error)
             self.last_code = 127
@@ -101,7 +101,7 @@ class ProcessSupervisor:
         self._changed()
         watching = asyncio.create_task(self._end_if_hanging(process))
         try:
-            self.last_code = await process.ended()
+            self.last_code = await process.wait()
         finally:
             watching.cancel()
             self.process = None
@@ -110,12 +110,12 @@ class ProcessSupervisor:
     async def _end_if_hanging(self, process: Process) -> None:
         """Kill *process* once it has answered and then leaves too many questions unanswered."""
         patience, answered, missed = self._patience, False, 0
-        while missed < patience.misses:
-            await asyncio.sleep(patience.between_questions)
-            lives = await probes.lives(self.part.address, patience.answer)
+        while missed < patience.max_failed_probes:
+            await asyncio.sleep(patience.probe_interval)
+            lives = await probes.is_alive(self.spec.address, patience.probe_timeout)
             answered = answered or lives
             missed = 0 if lives or not answered else missed + 1
-        log.error("%s lives but does not answer: it is killed", self.part.name)
+        log.error("%s lives but does not answer: it is killed", self.spec.name)
         process.kill()
 
 

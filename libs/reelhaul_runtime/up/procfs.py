@@ -28,12 +28,12 @@ def age_seconds(pid: int) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / _TICKS
 
 
-def children_of(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """The processes whose parent *pid* is now."""
     return _families().get(pid, [])
 
 
-def descendants_of(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """All processes below *pid*."""
     families, found = _families(), []
     waiting = list(families.get(pid, ()))
@@ -43,7 +43,7 @@ def descendants_of(pid: int) -> list[int]:
     return found
 
 
-def memory_of(pid: int) -> Memory:
+def memory(pid: int) -> Memory:
     """What *pid* alone holds; nothing where it is gone or not ours to look at."""
     try:
         lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]

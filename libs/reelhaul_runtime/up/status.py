@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reelhaul_runtime.settings import SuiteSettings, complaints
+from reelhaul_runtime.settings import SuiteSettings, describe_errors
 from reelhaul_runtime.up import data_dir as ground
 from reelhaul_runtime.up import probes, procfs, suite_state
 from reelhaul_runtime.up.procfs import Memory
@@ -40,7 +40,7 @@ def main(*, as_json: bool) -> int:
     try:
         data_dir = SuiteSettings().data_dir.absolute()
     except (ValidationError, SettingsError) as error:
-        click.echo("\n".join(f"reelhaul: {line}" for line in complaints(error)), err=True)
+        click.echo("\n".join(f"reelhaul: {line}" for line in describe_errors(error)), err=True)
         return REFUSED
     folder = data_dir / "run"
     suite = suite_state.read(folder) if ground.is_locked(folder) else None
@@ -75,8 +75,8 @@ def _row(name: str, pid: int | None, good: bool, address: str, *, alone: bool = 
         except ProcessLookupError:
             pid = None
         else:
-            family = [pid] if alone else [pid, *procfs.descendants_of(pid)]
-            memory = sum((procfs.memory_of(each) for each in family), Memory())
+            family = [pid] if alone else [pid, *procfs.descendants(pid)]
+            memory = sum((procfs.memory(each) for each in family), Memory())
     return Row(name, pid, "SERVING" if good else "NOT_SERVING", address, uptime, memory.rss, memory.pss)
 
 

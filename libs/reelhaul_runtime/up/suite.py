@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from reelhaul_runtime import logs
-from reelhaul_runtime.settings import SuiteSettings, complaints
+from reelhaul_runtime.settings import SuiteSettings, describe_errors
 from reelhaul_runtime.up import (
     data_dir,
     log_multiplexer,
@@ -47,11 +47,13 @@ def main() -> int:
     try:
         settings = SuiteSettings()
     except (ValidationError, SettingsError) as error:
-        for line in complaints(error):
+        for line in describe_errors(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
-    with log_multiplexer.to_stderr("text" if _wants_text(settings) else "json", settings.log_level) as told:
-        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.Stream("up", told))
+    with log_multiplexer.render_to_stderr(
+        "text" if _wants_text(settings) else "json", settings.log_level
+    ) as told:
+        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", told))
         try:
             return _run(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}), told)
         except (data_dir.StartupConflict, OSError) as error:
@@ -60,12 +62,12 @@ def main() -> int:
 
 
 def _run(settings: SuiteSettings, told: log_multiplexer.LogRenderer) -> int:
-    folder = data_dir.run_folder(settings.data_dir)
-    with data_dir.locked(folder):
+    folder = data_dir.create_run_folder(settings.data_dir)
+    with data_dir.lock(folder):
         drain = settings.drain_seconds + _LAST_WORDS_SECONDS
-        data_dir.await_leftovers(suite_state.left_in(folder), drain)
+        data_dir.wait_for_exit(suite_state.leftover_pids(folder), drain)
         settings = _with_ports(settings)
-        patience = RestartPolicy(drain=drain)
+        patience = RestartPolicy(drain_timeout=drain)
         suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
         return asyncio.run(suite.run())
 
@@ -82,7 +84,7 @@ class Suite:
         *,
         nats_url: str = "",
     ) -> None:
-        self._keepers = [ProcessSupervisor(part, patience, told.tell, self._changed) for part in parts]
+        self._keepers = [ProcessSupervisor(part, patience, told.render, self._changed) for part in parts]
         self._folder, self._patience = folder, patience
         self._addresses = {part.name: part.address for part in parts}
         if nats_url:
@@ -93,10 +95,10 @@ class Suite:
 
     async def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP; returns the exit code."""
-        process.adopt_orphans()
+        process.become_subreaper()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        keeping = [asyncio.create_task(keeper.keep()) for keeper in self._keepers]
+        keeping = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
         beside = [asyncio.create_task(self._announce()), asyncio.create_task(self._bury())]
         await self._stop.wait()
         beside[0].cancel()
@@ -104,7 +106,7 @@ class Suite:
             await keeper.stop()
         await asyncio.gather(*keeping)
         beside[1].cancel()
-        process.end_orphans(())
+        process.kill_orphans(())
         suite_state.remove(self._folder)
         return self._code
 
@@ -119,7 +121,7 @@ class Suite:
 
     def _changed(self) -> None:
         """A process has started or ended."""
-        refusing = [k.part.name for k in self._keepers if k.last_code == REFUSED]
+        refusing = [k.spec.name for k in self._keepers if k.last_code == REFUSED]
         if refusing and self._ready_seconds is None and not self._stop.is_set():
             log.error("%s refused its settings", ", ".join(refusing))
             self._code = REFUSED
@@ -127,8 +129,8 @@ class Suite:
         self._write_record()
 
     def _write_record(self) -> None:
-        running = {k.part.name: k.process.pid for k in self._keepers if k.process is not None}
-        health = {k.part.name: k.part.health for k in self._keepers}
+        running = {k.spec.name: k.process.pid for k in self._keepers if k.process is not None}
+        health = {k.spec.name: k.spec.health for k in self._keepers}
         told = suite_state.SuiteState(os.getpid(), self._ready_seconds, self._addresses, health, running)
         try:
             suite_state.write(self._folder, told)
@@ -137,7 +139,7 @@ class Suite:
 
     async def _announce(self) -> None:
         """Wait until all parts are ready; then say so, with the time it took since the command."""
-        waiting = {k.part.name: asyncio.create_task(_until_ready(k.part)) for k in self._keepers}
+        waiting = {k.spec.name: asyncio.create_task(_until_ready(k.spec)) for k in self._keepers}
         try:
             while pending := [task for task in waiting.values() if not task.done()]:
                 await asyncio.wait(pending, timeout=_SLOW_START_SECONDS)
@@ -160,8 +162,8 @@ class Suite:
     async def _bury(self) -> None:
         """End what a dead part has left behind in groups of its own."""
         while True:
-            await asyncio.sleep(self._patience.between_questions)
-            process.end_orphans(k.process.pid for k in self._keepers if k.process is not None)
+            await asyncio.sleep(self._patience.probe_interval)
+            process.kill_orphans(k.process.pid for k in self._keepers if k.process is not None)
 
 
 async def _until_ready(part: SuiteProcess) -> None:
@@ -171,7 +173,7 @@ async def _until_ready(part: SuiteProcess) -> None:
 
 def _parts_of(settings: SuiteSettings, folder: Path) -> list[SuiteProcess]:
     """What to run for *settings*: a broker too, unless they name one."""
-    token = settings.suite_token or data_dir.suite_token(folder)
+    token = settings.suite_token or data_dir.load_suite_token(folder)
     if settings.nats_url:
         return parts.services(settings, settings.nats_url, token)
     nats = parts.nats(settings.data_dir / "nats", data_dir.reserve_port())
@@ -180,9 +182,9 @@ def _parts_of(settings: SuiteSettings, folder: Path) -> list[SuiteProcess]:
 
 def _with_ports(settings: SuiteSettings) -> SuiteSettings:
     """*settings* with port 0 filled in. Raises GroundTaken, naming the setting, where a port is in use."""
-    chosen = {name: data_dir.with_port(getattr(settings, name)) for name in _ADDRESSES}
+    chosen = {name: data_dir.resolve_port(getattr(settings, name)) for name in _ADDRESSES}
     for name, address in chosen.items():
-        if not data_dir.is_free(address):
+        if not data_dir.is_address_free(address):
             raise data_dir.StartupConflict(
                 f"{address} is taken by another process: end that, or set REELHAUL_{name.upper()} to another"
             )

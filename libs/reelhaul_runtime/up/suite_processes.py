@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reelhaul_runtime import broker
 from reelhaul_runtime.settings import SuiteSettings
+from reelhaul_runtime.up import nats_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +54,7 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
 
 def nats(folder: Path, port: int) -> SuiteProcess:
     """A broker of our own on loopback, with its streams in *folder*. FileNotFoundError without the wheel."""
-    config = broker.write_config(folder, port)
-    return SuiteProcess("nats", (broker.executable(), "-c", str(config)), f"nats://127.0.0.1:{port}")
+    config = nats_server.write_config(folder, port)
+    return SuiteProcess(
+        "nats", (nats_server.find_executable(), "-c", str(config)), f"nats://127.0.0.1:{port}"
+    )

@@ -46,7 +46,7 @@ def read(folder: Path) -> SuiteState | None:
         return None
 
 
-def left_in(folder: Path) -> list[int]:
+def leftover_pids(folder: Path) -> list[int]:
     """The processes that a supervisor which was killed has left running."""
     path = folder / "suite.json"
     try:

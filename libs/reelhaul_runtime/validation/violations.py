@@ -40,14 +40,14 @@ class FieldViolations:
         if reason != ErrorReason.FIELD_INVALID and self._reason == ErrorReason.FIELD_INVALID:
             self._reason, self._metadata = reason, dict(metadata or {})
 
-    def between(self, field: str, value: float, low: int, high: int) -> bool:
+    def check_range(self, field: str, value: float, low: int, high: int) -> bool:
         """Whether *value* is unset (0) or within *low*..*high*."""
         if value and not low <= value <= high:
             self.add(field, f"it is {value:g}, and must be {low}..{high}")
             return False
         return True
 
-    def duration(
+    def check_duration(
         self, field: str, value: duration_pb2.Duration, low: timedelta, high: timedelta = _LONGEST
     ) -> bool:
         """Whether *value* is a duration within *low*..*high*."""
@@ -63,7 +63,7 @@ class FieldViolations:
             return False
         return True
 
-    def time(
+    def check_time(
         self, field: str, value: timestamp_pb2.Timestamp, *, not_before: datetime, not_after: datetime
     ) -> bool:
         """Whether *value* is a time between the two."""
@@ -80,7 +80,7 @@ class FieldViolations:
             return False
         return True
 
-    def raise_any(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise all findings as one error, or return where there is none."""
         if not self._violations:
             return

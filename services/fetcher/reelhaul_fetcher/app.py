@@ -40,11 +40,11 @@ from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import bundle, environment
-from reelhaul_runtime import bus, logs
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
+from reelhaul_runtime import logs, nats_client
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -62,9 +62,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     async with AsyncExitStack() as stack:
         translator = await stack.enter_async_context(_translator(settings))
-        namespace = await stack.enter_async_context(namespaces.opened(settings.namespace))
+        namespace = await stack.enter_async_context(namespaces.open_namespace(settings.namespace))
         engine = await stack.enter_async_context(
-            YtDlpEngine.open(_environment(settings), name, settings.access, translator, namespace)
+            YtDlpEngine.open(_environment(settings), name, settings.engine_options, translator, namespace)
         )
         spending = EgressUsageLog(settings.data_dir.absolute() / "run")
         egresses = _egresses(settings, spending)
@@ -74,11 +74,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
         token = settings.suite_token
-        jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
-        storage = await stack.enter_async_context(
-            channel(settings.storage_address, [_STORAGE], suite_token=token)
+        jobs = await stack.enter_async_context(
+            open_channel(settings.jobs_address, [_LEASES], suite_token=token)
         )
-        client = await stack.enter_async_context(bus.connected(settings.nats_url, name))
+        storage = await stack.enter_async_context(
+            open_channel(settings.storage_address, [_STORAGE], suite_token=token)
+        )
+        client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
         limits = Limits(
             settings.fetcher_max_duration_seconds,
@@ -134,7 +136,7 @@ def _utc_now() -> datetime:
 
 async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
     """Take work, from when the engine is warm."""
-    await engine.warm()
+    await engine.wait_until_warm()
     _tell_age(engine.version)
     while True:
         try:
@@ -146,7 +148,7 @@ async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
 
 
 def _tell_age(engine: str) -> None:
-    age = version.age(engine)
+    age = version.engine_age(engine)
     told = {"engine": age.engine, "days": age.days, "floor": age.floor}
     if age.state == "ok":
         log.info("the engine's age", extra=told)
@@ -169,8 +171,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     place = settings.data_dir.absolute()
     home = place / "run" / "engine"
     home.mkdir(parents=True, exist_ok=True)
-    ca_bundle = bundle(settings.fetcher_ca_file, home)
-    return environment(
+    ca_bundle = write_ca_bundle(settings.fetcher_ca_file, home)
+    return build_environment(
         tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )
 

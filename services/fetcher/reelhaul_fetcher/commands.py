@@ -109,9 +109,9 @@ def version(as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from reelhaul_fetcher.ytdlp.version import age
+    from reelhaul_fetcher.ytdlp.version import engine_age
 
-    found = age()
+    found = engine_age()
     if as_json:
         click.echo(json.dumps(asdict(found) | {"state": found.state}))
     else:

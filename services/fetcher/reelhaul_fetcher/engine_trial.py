@@ -21,11 +21,10 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Pro
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.engine_requests import FetchOrder, HttpStatusCounts, ProbeOrder, Product
+from reelhaul_fetcher.model.engine_requests import FetchRequest, HttpStatusCounts, ProbeRequest, Product
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.environment import bundle as ca_bundle
-from reelhaul_fetcher.ytdlp.process.environment import environment
+from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 #: So much of each video is fetched; what is smaller, wholly.
@@ -116,17 +115,17 @@ class Trial:
     async def _probed(self, url: str) -> MediaInfo:
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await self._engine.warm()
+                await self._engine.wait_until_warm()
         except TimeoutError:
             raise Unavailable("fetcher", "the engine does not get warm") from None
         async with self._pass() as proxy_url:
-            return await self._engine.probe(ProbeOrder(url, proxy_url))
+            return await self._engine.probe(ProbeRequest(url, proxy_url))
 
     async def _sampled(self, url: str, sample: _Sample) -> None:
         async with self._pass() as proxy_url:
             folder = self._place / f"fetch-{self._number}"
             folder.mkdir()
-            order = FetchOrder(url, FormatSpec(), folder, proxy_url)
+            order = FetchRequest(url, FormatSpec(), folder, proxy_url)
             fetch = asyncio.create_task(self._engine.fetch(order, sample))
             enough = asyncio.create_task(sample.stop_recording.wait())
             try:
@@ -155,9 +154,9 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
     networks = tuple(str(network) for network in settings.fetcher_allow_networks)
     home = place / "home"
     home.mkdir()
-    trusted = ca_bundle(settings.fetcher_ca_file, home)
+    trusted = write_ca_bundle(settings.fetcher_ca_file, home)
     plugins = bool(settings.fetcher_po_token_url)
-    present = environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
+    present = build_environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
     engines = {"present": present}
     if candidate:
         path = ":".join(filter(None, [str(candidate), present.get("PYTHONPATH")]))
@@ -168,7 +167,7 @@ async def trials(settings: Settings, place: Path, candidate: Path | None) -> Asy
         found = []
         for name, surroundings in engines.items():
             (place / name).mkdir()
-            opened = YtDlpEngine.open(surroundings, name, settings.access)
+            opened = YtDlpEngine.open(surroundings, name, settings.engine_options)
             engine = await stack.enter_async_context(opened)
             found.append(Trial(engine, guard, next(iter(settings.egresses)), place / name))
         yield found

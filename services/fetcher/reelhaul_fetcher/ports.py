@@ -15,12 +15,12 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import CookieJar
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
     HttpStatusCounts,
-    ListReport,
-    ProbeOrder,
+    ProbeRequest,
     Product,
 )
 from reelhaul_fetcher.model.proxy_usage import Usage
@@ -65,17 +65,17 @@ class Engine(Protocol):
     async def check(self) -> None:
         """Return when the engine is warm, at most seconds later. Raises Unavailable."""
 
-    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
         """Fetch into the order's folder, which exists.
 
         Being cancelled stops every process of the fetch before it returns. Raises
         ReelhaulError with the reason, WORKER_LOST if the engine died under it.
         """
 
-    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
         """Page through the order's list; media that is no list is one of itself. As ``fetch`` in all else."""
 
-    async def probe(self, order: ProbeOrder) -> MediaInfo:
+    async def probe(self, order: ProbeRequest) -> MediaInfo:
         """Metadata of the order's URL. As ``fetch`` in all else."""
 
     async def list_extractors(self) -> Sequence[Extractor]:

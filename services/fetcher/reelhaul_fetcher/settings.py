@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.model.disk_limits import RESUME_FACTOR, DiskThresholds
 from reelhaul_fetcher.model.egresses import DIRECT, egress_name
-from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, Access
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, EngineOptions
 from reelhaul_runtime.settings import SuiteSettings
 
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
@@ -184,9 +184,9 @@ class Settings(SuiteSettings):
         return found or {DIRECT: ""}
 
     @property
-    def access(self) -> Access:
+    def engine_options(self) -> EngineOptions:
         """How the engine gets at sites."""
-        return Access(
+        return EngineOptions(
             player_clients=self.fetcher_player_clients,
             po_token_url=self.fetcher_po_token_url,
             js_runtime=str(self.fetcher_js_runtime or ""),

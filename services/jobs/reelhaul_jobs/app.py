@@ -27,7 +27,6 @@ from reelhaul_jobs.api.leases import LeaseServicer
 from reelhaul_jobs.api.schedule_validation import check_again
 from reelhaul_jobs.api.schedules import ScheduleServicer
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
-from reelhaul_jobs.mutants import LeasesWithoutFencing, SweeperDisabled
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
@@ -53,11 +52,11 @@ from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
-from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
+from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
@@ -90,7 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        token_key = await store.key("tokens")
+        token_key = await store.get_or_create_key("tokens")
         news, tokens, page_tokens = ChangeNotifier(hub, bus), Tokens(token_key), PageTokens(token_key, now)
         limits, holder = settings.site_limits, _replica(settings)
         jobs = Jobs(store, queue, hub, news, probe, now, limits)
@@ -100,9 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         batches = Batches(store, news, now)
         job_servicer = JobServicer(jobs, batches, watches, followings, page_tokens, now, retention)
         downloads = DownloadServicer(job_servicer, probe)
-        held_by = LeasesWithoutFencing if settings.mutant == "no-fence" else Leases
-        swept_by = SweeperDisabled if settings.mutant == "no-sweeper" else Reaper
-        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease, limits))
         scheduled = SqlScheduleStore(database)
         schedules = Schedules(scheduled, news, now, check_again)
         schedule_servicer = ScheduleServicer(schedules, page_tokens, now, retention)
@@ -110,7 +107,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, hub=hub)
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch, dispatcher.taken_over),
-            Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
+            Loop("sweeper", Reaper(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
             Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),
             Loop("cascader", CascadeCanceller(store, queue, news, now).step, 0.5),
@@ -170,7 +167,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: what this replica changed, it has told its own watchers of.
-    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
         leaving = asyncio.create_task(leave())
         try:
             yield client
@@ -179,8 +176,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 
 async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
-    storage = channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
+    fetcher = open_channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),

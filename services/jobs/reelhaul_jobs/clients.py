@@ -31,7 +31,7 @@ class RemoteStorage:
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = storage_service_pb2_grpc.StorageServiceStub(channel)
 
-    async def keep_until(self, artifact: str, expire_time: datetime) -> None:
+    async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
         """See Storage.keep_until."""
         kept = artifact_pb2.Artifact(name=artifact)
         kept.expire_time.FromDatetime(expire_time)
@@ -44,7 +44,7 @@ class RemoteStorage:
             if error.reason not in _GONE:
                 raise
 
-    async def delete(self, artifacts: Sequence[str]) -> None:
+    async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         """See Storage.delete."""
         for artifact in artifacts:
             request = storage_service_pb2.DeleteArtifactRequest(name=artifact, allow_missing=True)
@@ -58,7 +58,7 @@ class RemoteProbe:
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = fetcher_service_pb2_grpc.FetcherServiceStub(channel)
 
-    async def look(
+    async def estimate(
         self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
         """See Probe.look."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_runtime.settings import SuiteSettings
@@ -31,23 +31,14 @@ class Settings(SuiteSettings):
     #: How many times a tenant's share of one of weight 1 a tenant has, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
 
-    #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
-    mutant: Literal["", "no-fence", "no-sweeper"] = ""
-
-    @model_validator(mode="after")
-    def _be_whole(self) -> Self:
-        if self.mutant and not self.chaos:
-            raise ValueError("REELHAUL_MUTANT loses jobs: it is for crash tests, with REELHAUL_CHAOS=1")
-        return self
-
     @property
     def site_limits(self) -> SiteLimits:
         """What may be asked of a site."""
         return SiteLimits(
-            running=self.jobs_site_limit,
-            running_of=self.jobs_site_limits,
-            delay=timedelta(seconds=self.jobs_site_delay_seconds),
-            park=timedelta(seconds=self.jobs_park_seconds),
+            max_running=self.jobs_site_limit,
+            max_running_by_site=self.jobs_site_limits,
+            min_delay=timedelta(seconds=self.jobs_site_delay_seconds),
+            first_cooldown=timedelta(seconds=self.jobs_park_seconds),
         )
 
     @property

@@ -25,21 +25,21 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def to_fetch_spec(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
-    """What *request* asks to be fetched, every default filled in. Raises as ``Findings.raise_any``."""
+    """Return *request* as a FetchSpec with all defaults. Raises as ``FieldViolations.raise_if_any``."""
     findings, asked = FieldViolations(), Fetch()
     asked.CopyFrom(request.fetch)
     if asked.attempt:
         findings.add("fetch.attempt", "a fetch that is asked for directly serves none")
     fields.clear_output(asked)
     fields.check_enums(asked, "fetch", findings)
-    urls.check(asked.url, "fetch.url", findings)
-    formats.check(asked.format, "fetch.format", findings)
+    urls.check_url(asked.url, "fetch.url", findings)
+    formats.check_format(asked.format, "fetch.format", findings)
     if asked.format.live.mode == FormatSpec.Live.WAIT:
         findings.add("fetch.format.live.mode", "nothing waits without a queue: make a job of it, or RECORD")
     if len(asked.tenant) > _MAX_TENANT or not asked.tenant.isprintable():
         findings.add("fetch.tenant", f"at most {_MAX_TENANT} printable characters")
-    findings.raise_any()
-    formats.fill(asked.format)
+    findings.raise_if_any()
+    formats.apply_defaults(asked.format)
     tenant = asked.tenant or identity.caller().tenant
     return lease_pb2.FetchSpec(url=asked.url, format=asked.format, tenant=tenant)
 
@@ -64,8 +64,8 @@ def grace_seconds(request: fetcher_service_pb2.DrainFetcherRequest) -> float | N
     if not request.HasField("grace"):
         return None
     findings = FieldViolations()
-    findings.duration("grace", request.grace, timedelta(0), _MAX_GRACE)
-    findings.raise_any()
+    findings.check_duration("grace", request.grace, timedelta(0), _MAX_GRACE)
+    findings.raise_if_any()
     return request.grace.ToTimedelta().total_seconds()
 
 
@@ -101,8 +101,8 @@ def check_url(url: str) -> str:
     What it leads to, the guard judges.
     """
     findings = FieldViolations()
-    urls.check(url, "url", findings)
-    findings.raise_any()
+    urls.check_url(url, "url", findings)
+    findings.raise_if_any()
     return url
 
 

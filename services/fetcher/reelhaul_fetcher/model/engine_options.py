@@ -12,7 +12,7 @@ SPONSORBLOCK = "https://sponsor.ajay.app"
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class EngineOptions:
     """Settings of the engine. Empty means its own default.
 
     ``player_clients`` are YouTube's, in the order to try. ``po_token_url`` is where tokens of
@@ -32,11 +32,11 @@ class Access:
     #: The browser to be taken for, by site: for those that look at how a client greets them.
     impersonate: Mapping[str, str] = field(default_factory=dict)
     #: That of one fetch.
-    browser: str = ""
+    impersonate_target: str = ""
 
-    def meant_for(self, url: str, cookies: str) -> Access:
+    def for_request(self, url: str, cookies: str) -> EngineOptions:
         """What of this holds for a fetch of *url* with *cookies*."""
         host = host_of(url)
         sites = [site for site in self.impersonate if host == site or host.endswith(f".{site}")]
         browser = self.impersonate[max(sites, key=len)] if sites else ""
-        return replace(self, cookies=cookies, browser=browser)
+        return replace(self, cookies=cookies, impersonate_target=browser)

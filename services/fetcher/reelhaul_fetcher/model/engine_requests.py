@@ -10,7 +10,7 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo
 
 
 @dataclass(frozen=True, slots=True)
-class FetchOrder:
+class FetchRequest:
     """Media to fetch into a folder of its own.
 
     ``proxy_url`` is the only way out, pass included. ``size_limit`` is the most bytes to
@@ -26,18 +26,18 @@ class FetchOrder:
     size_limit: int = 0
     max_seconds: float = 0.0
     record_seconds: float = 0.0
-    patience_seconds: float = 0.0
+    record_timeout_seconds: float = 0.0
     idle_seconds: float = 60.0
     cpu_seconds: int = 4 * 3600
     memory_bytes: int = 4 << 30
     #: Cookies to ask the site with, in Netscape's form: a copy that nobody else has.
     cookies: str = field(default="", repr=False)
     #: The user ended its recording before, and that was lost: a moment of what is on air, or nothing.
-    stopped: bool = False
+    recording_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeOrder:
+class ProbeRequest:
     """Metadata to read. *playlist* takes the list of a URL that names a video within one."""
 
     url: str
@@ -50,7 +50,7 @@ class ProbeOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpandOrder:
+class ExpandRequest:
     """A playlist or channel to page through, up to *max_entries*, beginning after *start_position*."""
 
     url: str
@@ -63,7 +63,7 @@ class ExpandOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class SitesOrder:
+class ExtractorListRequest:
     """Every site that the engine knows. Nobody is asked: the way out leads nowhere."""
 
     url: str = ""
@@ -74,7 +74,7 @@ class SitesOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class ListReport:
+class ExpandResult:
     """A list that was paged through: what the site says of it, without its entries."""
 
     media: media_pb2.MediaInfo
@@ -83,7 +83,7 @@ class ListReport:
 
 
 #: Whatever the engine may be asked for.
-Order = FetchOrder | ProbeOrder | ExpandOrder | SitesOrder
+EngineRequest = FetchRequest | ProbeRequest | ExpandRequest | ExtractorListRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,12 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchReport:
+class FetchResult:
     """A fetch that went well: checked files, the media first."""
 
     media: media_pb2.MediaInfo
     products: tuple[Product, ...]
-    got: media_pb2.DeliveredMedia
+    delivered: media_pb2.DeliveredMedia
     warnings: tuple[media_pb2.Warning, ...] = ()
 
 

@@ -114,7 +114,7 @@ class Attempt:
         self.epoch = lease.epoch
         reporter = self._reporter = self._reporting(lease)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
-        failpoints.reached("fetcher.claim.after")
+        failpoints.hit("fetcher.claim.after")
         outcome = await self._outcome(lease, reporter)
         if isinstance(outcome, lease_pb2.Refusal):
             log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
@@ -212,14 +212,14 @@ class Attempt:
 
     async def _finish(self, request: Finish, reporter: ProgressReporter) -> None:
         """Tell the outcome until jobs answers, however long it is away; then settle the item."""
-        failpoints.reached("fetcher.finish.before")
+        failpoints.hit("fetcher.finish.before")
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.status_counts.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
         answer = await lease_keeper.finish_lease(self._bench.leases, request, self._bench.worker)
-        failpoints.reached("fetcher.ack.before")
+        failpoints.hit("fetcher.ack.before")
         committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
         if committed:
             self.committed = request

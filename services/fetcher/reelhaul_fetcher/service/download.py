@@ -17,7 +17,13 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.model.engine_requests import ExpandOrder, FetchOrder, FetchReport, ListReport, Product
+from reelhaul_fetcher.model.engine_requests import (
+    ExpandRequest,
+    ExpandResult,
+    FetchRequest,
+    FetchResult,
+    Product,
+)
 from reelhaul_fetcher.model.progress import Watchdog
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Guard, Scratch
@@ -87,7 +93,7 @@ class Downloader:
         except BaseException:
             await asyncio.shield(self.artifacts.delete([info.name for info in infos]))
             raise
-        done = Succeeded(artifacts=infos, media=report.media, got=report.got, warnings=report.warnings)
+        done = Succeeded(artifacts=infos, media=report.media, got=report.delivered, warnings=report.warnings)
         return done, usage
 
     async def _expanded(
@@ -96,8 +102,8 @@ class Downloader:
         """Page through the list; every entry is with jobs when this returns."""
         asked, cookies = lease.spec.expansion, self._cookies(lease)
 
-        def work(proxy_url: str) -> Coroutine[Any, Any, ListReport]:
-            order = ExpandOrder(
+        def work(proxy_url: str) -> Coroutine[Any, Any, ExpandResult]:
+            order = ExpandRequest(
                 lease.spec.url, proxy_url, asked.max_entries, asked.start_position, cookies=cookies
             )
             return self.engine.expand(order, reporter)
@@ -112,11 +118,11 @@ class Downloader:
 
     async def _receive(
         self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: ProgressReporter
-    ) -> tuple[FetchReport, Usage]:
+    ) -> tuple[FetchResult, Usage]:
         limit = _smaller(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
         cookies = self._cookies(lease)
 
-        def work(proxy_url: str) -> Coroutine[Any, Any, FetchReport]:
+        def work(proxy_url: str) -> Coroutine[Any, Any, FetchResult]:
             order = self._order(lease, folder, proxy_url, limit)
             return self.engine.fetch(replace(order, cookies=cookies), reporter)
 
@@ -155,12 +161,12 @@ class Downloader:
     def _cookies(self, lease: lease_pb2.Lease) -> str:
         return self.site_cookies.get_text(lease.spec.format.cookies, lease.spec.tenant, lease.spec.url)
 
-    def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchOrder:
+    def _order(self, lease: lease_pb2.Lease, folder: Path, proxy_url: str, limit: int) -> FetchRequest:
         asked = lease.spec.format.max_duration.ToTimedelta().total_seconds()
         longest = min(asked or self.limits.max_seconds, self.limits.max_seconds)
         recorded = lease.spec.format.live.max_duration.ToTimedelta().total_seconds()
         deadline = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
-        return FetchOrder(
+        return FetchRequest(
             url=lease.spec.url,
             format=lease.spec.format,
             folder=folder,
@@ -169,11 +175,11 @@ class Downloader:
             max_seconds=longest,
             record_seconds=min(recorded or longest, longest),
             # What is recorded must be packed and stored before the attempt is over.
-            patience_seconds=deadline * _RECORDING_SHARE,
+            record_timeout_seconds=deadline * _RECORDING_SHARE,
             idle_seconds=self.limits.stall_seconds,
             cpu_seconds=self.limits.cpu_seconds,
             memory_bytes=self.limits.memory_bytes,
-            stopped=lease.spec.recording_stopped,
+            recording_stopped=lease.spec.recording_stopped,
         )
 
     async def _run(self, work: Coroutine[Any, Any, T], url: str, name: str, reporter: ProgressReporter) -> T:

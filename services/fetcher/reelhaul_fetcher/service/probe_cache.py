@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
 from reelhaul_fetcher.model.egresses import Egresses
-from reelhaul_fetcher.model.engine_requests import ProbeOrder
+from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.model.selection import SelectFormats, choose_formats
 from reelhaul_fetcher.ports import Engine, Guard
 from reelhaul_fetcher.service.cookie_login import SiteCookies
@@ -104,7 +104,7 @@ class ProbeCache:
             failure: ReelhaulError | None = None
             media: MediaInfo | None = None
             url = await self._guard.open(name, _BYTE_LIMIT, egress, _LONGEST_SECONDS)
-            order = ProbeOrder(question.url, url, question.max_entries, question.playlist, cookies=cookies)
+            order = ProbeRequest(question.url, url, question.max_entries, question.playlist, cookies=cookies)
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
                     media = await self._engine.probe(order)

@@ -17,7 +17,7 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model import subtitles
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
+from reelhaul_fetcher.model.engine_requests import FetchRequest, Product, product
 from reelhaul_fetcher.model.selection import matches_language
 from reelhaul_fetcher.model.subtitles import SubtitleTrack, find_site_translation, select_tracks
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body, supported
@@ -49,7 +49,7 @@ class _Track:
 
 
 def captions(
-    downloader: Downloader, info: Info, media: MediaInfo, order: FetchOrder, cut: Cut, translate: Translate
+    downloader: Downloader, info: Info, media: MediaInfo, order: FetchRequest, cut: Cut, translate: Translate
 ) -> Captions:
     """What *order* asks for, as it is after *cut*.
 
@@ -78,7 +78,7 @@ def _add_translation(
     downloader: Downloader,
     info: Info,
     tracks: list[_Track],
-    order: FetchOrder,
+    order: FetchRequest,
     told: Captions,
     translate: Translate,
 ) -> None:
@@ -102,7 +102,7 @@ def _add_translation(
         )
 
 
-def _write(track: _Track, media: MediaInfo, order: FetchOrder, cut: Cut, told: Captions) -> None:
+def _write(track: _Track, media: MediaInfo, order: FetchRequest, cut: Cut, told: Captions) -> None:
     asked = order.format.subtitles
     cues = subtitles.apply_cut(track.cues, cut)
     taken = {made.info.file_name for made in told.products}

@@ -21,7 +21,7 @@ from yt_dlp.utils import unsmuggle_url
 
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
-from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
 
 # Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
@@ -128,7 +128,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
 def options(
     proxy_url: str,
-    access: Access | None = None,
+    access: EngineOptions | None = None,
     *,
     hook: Callable[[dict[str, Any]], None] | None = None,
     **more: Any,
@@ -215,7 +215,7 @@ def _pause(n: int) -> float:
 _MAX_COOKIES = 4 * 1024 * 1024
 
 
-def access_options(access: Access) -> dict[str, Any]:
+def access_options(access: EngineOptions) -> dict[str, Any]:
     """yt-dlp's parameters for *access*. Raises OSError where the cookies cannot be read."""
     told: dict[str, Any] = {}
     arguments: dict[str, dict[str, list[str]]] = {}
@@ -227,8 +227,8 @@ def access_options(access: Access) -> dict[str, Any]:
         told["extractor_args"] = arguments
     if access.js_runtime:
         told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
-    if access.browser:
-        told["impersonate"] = ImpersonateTarget.from_str(access.browser)
+    if access.impersonate_target:
+        told["impersonate"] = ImpersonateTarget.from_str(access.impersonate_target)
     if access.cookies:
         # In memory alone: no copy for a crash to leave on disk, and what the site changes ends with us.
         told["cookiefile"] = io.StringIO(access.cookies)

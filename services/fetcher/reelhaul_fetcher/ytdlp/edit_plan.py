@@ -11,8 +11,8 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.model import cuts
 from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.ytdlp.downloader import Downloader
 from reelhaul_fetcher.ytdlp.sponsorblock import stretches
 from reelhaul_runtime.errors import ReelhaulError
@@ -32,7 +32,7 @@ class Edit:
         return frozenset({"av1"}) if self.cut.removes_something and not ffmpeg.decodes("av1") else frozenset()
 
 
-def edit(downloader: Downloader, media: MediaInfo, order: FetchOrder, access: Access) -> Edit:
+def edit(downloader: Downloader, media: MediaInfo, order: FetchRequest, access: EngineOptions) -> Edit:
     """What *order* asks for. Raises FORMAT_UNAVAILABLE, MEDIA_TOO_LONG."""
     # Some sites tell of a broadcast how long it has been on air: that limits nothing.
     on_air = media.live_status == MediaInfo.LIVE

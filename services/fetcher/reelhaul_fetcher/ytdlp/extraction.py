@@ -10,8 +10,8 @@ from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.model.engine_requests import ProbeOrder
+from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.errors import classified
 from reelhaul_fetcher.ytdlp.info import formats_in, media_of
@@ -78,7 +78,7 @@ def _by_id(info: Info) -> dict[str, Info]:
     return {str(stream.get("format_id") or ""): stream for stream in formats_in(info)}
 
 
-def probe(order: ProbeOrder, access: Access, answers: ResponseLog) -> MediaInfo:
+def probe(order: ProbeRequest, access: EngineOptions, answers: ResponseLog) -> MediaInfo:
     """What the site says of *order*'s URL; of a list its first entries, flat."""
     try:
         info = _read_for_probe(order, access, answers)
@@ -94,7 +94,9 @@ def probe(order: ProbeOrder, access: Access, answers: ResponseLog) -> MediaInfo:
     return media_of(info)
 
 
-def _read_for_probe(order: ProbeOrder, access: Access, answers: ResponseLog, **more: Any) -> dict[str, Any]:
+def _read_for_probe(
+    order: ProbeRequest, access: EngineOptions, answers: ResponseLog, **more: Any
+) -> dict[str, Any]:
     asked = options(
         order.proxy_url,
         access,

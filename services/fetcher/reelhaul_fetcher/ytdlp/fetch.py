@@ -10,8 +10,8 @@ from typing import Protocol
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.model.engine_requests import FetchOrder, FetchReport, Product
+from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_fetcher.ytdlp.captions import Translate
@@ -58,7 +58,9 @@ class Place(Protocol):
     extractor: str
 
 
-def fetch(order: FetchOrder, access: Access, line: Line, answers: ResponseLog, place: Place) -> FetchReport:
+def fetch(
+    order: FetchRequest, access: EngineOptions, line: Line, answers: ResponseLog, place: Place
+) -> FetchResult:
     """Do *order*. Raises whatever ends it; ``failures.classified`` tells what that means."""
     gauge = ProgressTracker(line.progress, time.monotonic)
     gauge.begin_stage(Stage.PROBING)
@@ -95,7 +97,7 @@ def fetch(order: FetchOrder, access: Access, line: Line, answers: ResponseLog, p
     got.subtitle_language_codes.extend(
         sorted({p.info.language_code for p in beside.products if p.info.kind == ArtifactInfo.SUBTITLE})
     )
-    return FetchReport(
+    return FetchResult(
         media, (*products, *beside.products), got, (*warnings, *made.warnings, *beside.warnings)
     )
 
@@ -106,7 +108,7 @@ def _received(
     """What *plan* chose, received or recorded, finished."""
     parts = [stream.format_id for stream in plan.chosen]
     if not recorder.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
-        if plan.order.stopped:
+        if plan.order.recording_stopped:
             raise recorder.lost()
         return postprocess(streams.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
     gauge.begin_stage(Progress.RECORDING)
@@ -124,7 +126,7 @@ def _goes_on(source: Source, plan: Plan, part: str) -> bool:
     return status == MediaInfo.LIVE or (unsaid and recorder.on_air(source, part))
 
 
-def _admit(media: MediaInfo, order: FetchOrder) -> None:
+def _admit(media: MediaInfo, order: FetchRequest) -> None:
     """Refuse what must not be fetched at all."""
     if media.live_status == MediaInfo.UPCOMING:
         known = media.HasField("live_start_time")

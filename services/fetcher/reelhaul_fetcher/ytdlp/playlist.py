@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from yt_dlp.utils import PlaylistEntries, sanitize_url, unsmuggle_url
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
-from reelhaul_fetcher.model.engine_options import Access
-from reelhaul_fetcher.model.engine_requests import ExpandOrder, ListReport
+from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.engine_requests import ExpandRequest, ExpandResult
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
 from reelhaul_fetcher.ytdlp.fetch import Place
 from reelhaul_fetcher.ytdlp.info import entry_of, formats_in, media_of
@@ -41,7 +41,9 @@ class Line(Protocol):
         """The next entries."""
 
 
-def expand(order: ExpandOrder, access: Access, line: Line, answers: ResponseLog, place: Place) -> ListReport:
+def expand(
+    order: ExpandRequest, access: EngineOptions, line: Line, answers: ResponseLog, place: Place
+) -> ExpandResult:
     """Page through *order*'s list. Raises whatever ends it; what was told before stands."""
     line.progress(Progress(stage=Progress.EXPANDING))
     asked = options(order.proxy_url, access, extract_flat=True, noplaylist=False, lazy_playlist=True)
@@ -52,11 +54,11 @@ def expand(order: ExpandOrder, access: Access, line: Line, answers: ResponseLog,
         line.media(media)
         found = enumerate(_entries(downloader, info, _DEEPEST), 1)
         _tell(islice(found, order.start_position, order.max_entries), order, media.entry_count, line)
-        return ListReport(media, truncated=next(found, None) is not None)
+        return ExpandResult(media, truncated=next(found, None) is not None)
 
 
 def _tell(
-    found: Iterator[tuple[int, PlaylistEntry | None]], order: ExpandOrder, count: int, line: Line
+    found: Iterator[tuple[int, PlaylistEntry | None]], order: ExpandRequest, count: int, line: Line
 ) -> None:
     expected = min(count or order.max_entries, order.max_entries)
     page: list[PlaylistEntry] = []

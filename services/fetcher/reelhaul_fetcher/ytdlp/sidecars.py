@@ -15,7 +15,7 @@ from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.muxer import SubtitleFile
 from reelhaul_fetcher.model.cuts import Cut
-from reelhaul_fetcher.model.engine_requests import FetchOrder, Product, product
+from reelhaul_fetcher.model.engine_requests import FetchRequest, Product, product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.captions import Translate, captions
 from reelhaul_fetcher.ytdlp.downloader import Downloader, body
@@ -37,7 +37,7 @@ class Extras:
 def fetch_sidecars(
     source: Source,
     media: MediaInfo,
-    order: FetchOrder,
+    order: FetchRequest,
     cut: Cut,
     gauge: ProgressTracker,
     translate: Translate,

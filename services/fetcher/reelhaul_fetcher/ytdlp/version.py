@@ -10,14 +10,14 @@ from importlib import metadata
 _PACKAGE = "yt-dlp"
 
 
-def age(engine: str = "") -> Age:
+def engine_age(engine: str = "") -> EngineAge:
     """How old *engine* is, e.g. "yt-dlp 2026.10.26"; empty means the one that is installed."""
     if not engine:
         try:
             engine = f"{_PACKAGE} {metadata.version(_PACKAGE)}"
         except metadata.PackageNotFoundError:
             engine = f"no {_PACKAGE}"
-    return age_of(engine, datetime.now(UTC).date(), _floor())
+    return compute_age(engine, datetime.now(UTC).date(), _floor())
 
 
 def _floor() -> str:
@@ -36,7 +36,7 @@ OLD_DAYS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Age:
+class EngineAge:
     """An engine's version against the calendar, and the oldest one that we run with."""
 
     #: E.g. "yt-dlp 2026.10.26".
@@ -55,13 +55,13 @@ class Age:
         return "old" if self.days is not None and self.days > OLD_DAYS else "ok"
 
 
-def age_of(engine: str, today: date, floor: str) -> Age:
+def compute_age(engine: str, today: date, floor: str) -> EngineAge:
     """How old *engine* is; *floor* is the oldest version that we run with."""
     try:
         days = (today - date(*_numbers(engine)[:3])).days
     except (TypeError, ValueError):
         days = None
-    return Age(engine, days, floor)
+    return EngineAge(engine, days, floor)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from reelhaul.work.v1.lease_service_pb2 import (
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.transition import Refusal
 from reelhaul_jobs.service.leases import Leased, Receipt, Renewed
 from reelhaul_runtime.errors import FieldInvalid
@@ -74,7 +74,7 @@ def entries_of(request: RenewRequest) -> Sequence[media_pb2.PlaylistEntry]:
         raise FieldInvalid("entries", f"at most {_MOST_ENTRIES}")
     for entry in request.entries:
         findings = FieldViolations()
-        urls.check(entry.url, "entries.url", findings)
+        urls.check_url(entry.url, "entries.url", findings)
         if findings or "\0" in entry.media_id:
             entry.ClearField("url")
         entry.title = entry.title[:_LONGEST_TITLE]
@@ -131,7 +131,9 @@ def claim_response(answer: Leased | Refusal) -> ClaimResponse:
 def _expansion(job: Job) -> lease_pb2.ExpansionSpec | None:
     if job.expansion is None:
         return None
-    return lease_pb2.ExpansionSpec(max_entries=job.expansion.max_entries, start_position=job.expansion.taken)
+    return lease_pb2.ExpansionSpec(
+        max_entries=job.expansion.max_entries, start_position=job.expansion.last_position
+    )
 
 
 def renew_response(answer: Renewed | Refusal) -> RenewResponse:
@@ -189,7 +191,7 @@ def _succeeded(told: FinishRequest.Succeeded) -> leases.Succeeded:
 
 def _released(told: FinishRequest.Released) -> leases.Released:
     delay, cause = _delay(told.retry_delay), _CAUSES.get(told.reason)
-    return leases.Released(delay=delay, error=None if cause is None else status_of(*cause))
+    return leases.Released(delay=delay, error=None if cause is None else error_status(*cause))
 
 
 # Why a job was handed back, where its user is to hear of it.

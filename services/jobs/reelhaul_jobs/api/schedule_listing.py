@@ -9,18 +9,18 @@ from reelhaul.jobs.v1 import schedule_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.schedule_messages import proto_of
-from reelhaul_jobs.filters.ast import Field, Kind
-from reelhaul_jobs.filters.evaluate import Facts, holds
+from reelhaul_jobs.filters.ast import Field, FieldKind
+from reelhaul_jobs.filters.evaluate import Facts, matches
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.schedule import Schedule, ScheduleState
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.page_tokens import PageTokens
 
 _FIELDS: Mapping[str, Field] = {
-    "state": Field(Kind.CHOICE, {state.name: int(state) for state in ScheduleState}),
-    "job_template.url": Field(Kind.PATTERN),
-    "create_time": Field(Kind.TIME),
-    "next_run_time": Field(Kind.TIME),
+    "state": Field(FieldKind.ENUM, {state.name: int(state) for state in ScheduleState}),
+    "job_template.url": Field(FieldKind.PATTERN),
+    "create_time": Field(FieldKind.TIME),
+    "next_run_time": Field(FieldKind.TIME),
 }
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def page_of(
     size, where = fields.page_size(request.page_size), parse(request.filter, _FIELDS)
     field, descending = _order_of(request.order_by)
     arguments = repr(("schedules", request.filter, request.order_by.split()))
-    kept = [one for one in found if where is None or holds(where, _facts_of(one))]
+    kept = [one for one in found if where is None or matches(where, _facts_of(one))]
     kept.sort(key=lambda one: _place_of(one, field), reverse=descending)
     if last := tokens.read(arguments, request.page_token):
         kept = [one for one in kept if (_place_of(one, field) < last) is descending]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2
 from reelhaul_jobs.api.error_paths import renamed
 from reelhaul_jobs.api.jobs import validation
-from reelhaul_jobs.model.cron import CronError, parse_cron, zone_of
+from reelhaul_jobs.model.cron import CronError, parse_cron, parse_time_zone
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.validation import fields, urls
@@ -32,7 +32,7 @@ def admitted(asked: schedule_pb2.Schedule, now: datetime, since: datetime) -> sc
         findings.add("schedule.job_template.schedule_time", "it must be unset: the cron says when")
     if schedule.job_template.HasField("expire_time"):
         findings.add("schedule.job_template.expire_time", "it must be unset: ttl counts for each job")
-    findings.raise_any()
+    findings.raise_if_any()
     schedule.job_template.CopyFrom(_template(schedule, now))
     schedule.catch_up = schedule.catch_up or schedule_pb2.Schedule.SKIP
     return schedule
@@ -41,26 +41,28 @@ def admitted(asked: schedule_pb2.Schedule, now: datetime, since: datetime) -> sc
 def check_again(job: Job) -> None:
     """Raise URL_INVALID or URL_FORBIDDEN if *job*'s URL may not be fetched any more."""
     findings = FieldViolations()
-    urls.check(job.url, "job_template.url", findings)
-    findings.raise_any()
+    urls.check_url(job.url, "job_template.url", findings)
+    findings.raise_if_any()
 
 
 def _check_times(
     schedule: schedule_pb2.Schedule, now: datetime, since: datetime, findings: FieldViolations
 ) -> None:
     try:
-        zone_of(schedule.time_zone)
+        parse_time_zone(schedule.time_zone)
     except CronError as error:
         findings.add("schedule.time_zone", str(error))
         return
     good_end = True
     if schedule.HasField("end_time"):
-        good_end = findings.time("schedule.end_time", schedule.end_time, not_before=now, not_after=now + _FAR)
+        good_end = findings.check_time(
+            "schedule.end_time", schedule.end_time, not_before=now, not_after=now + _FAR
+        )
     if not schedule.cron:
         findings.add("schedule.cron", "it is required")
         return
     try:
-        first = parse_cron(schedule.cron, schedule.time_zone, since).after(now)
+        first = parse_cron(schedule.cron, schedule.time_zone, since).next_after(now)
     except CronError as error:
         findings.add("schedule.cron", str(error))
         return

@@ -89,4 +89,4 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         tenant = identity.caller().tenant
         once = to_jobs.request_of(request, "RunSchedule", tenant, self._now())
         job = await self._schedules.run(tenant, convert.bare_id(request.name), once)
-        return to_jobs.proto_of(JobView(job, wait_reason.wait_of(job)))
+        return to_jobs.proto_of(JobView(job, wait_reason.explain_wait(job)))

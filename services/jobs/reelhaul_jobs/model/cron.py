@@ -37,7 +37,7 @@ class Cron:
     every: timedelta | None
     since: datetime
 
-    def after(self, moment: datetime) -> datetime | None:
+    def next_after(self, moment: datetime) -> datetime | None:
         """The first time after *moment*, in UTC; None where none comes."""
         if self.every is not None:
             return self.since + max((moment - self.since) // self.every + 1, 1) * self.every
@@ -57,7 +57,7 @@ class Cron:
 
 def parse_cron(text: str, zone_name: str, since: datetime) -> Cron:
     """The cron that *text* says, in the zone of that name (IANA; empty: UTC). Raises CronError."""
-    zone = zone_of(zone_name)
+    zone = parse_time_zone(zone_name)
     if len(text) > _LONGEST:
         raise CronError(f"at most {_LONGEST} characters, not {len(text)}")
     if text.startswith("@every"):
@@ -76,7 +76,7 @@ def parse_cron(text: str, zone_name: str, since: datetime) -> Cron:
     return Cron(fields, zone, None, since)
 
 
-def zone_of(name: str) -> tzinfo:
+def parse_time_zone(name: str) -> tzinfo:
     """The IANA time zone called *name*. Raises CronError."""
     if name in ("", "UTC", "Etc/UTC"):
         return UTC

@@ -13,7 +13,7 @@ from reelhaul_jobs.model.states import Priority
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyJob:
     """A job that could be published now."""
 
     id: str
@@ -32,31 +32,31 @@ class InFlightCounts:
 
     by_tenant: Mapping[str, int] = field(default_factory=dict)
     #: By tenant and site.
-    at_site: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    by_tenant_and_site: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def select_fairly(
-    ready: Mapping[str, Sequence[Ready]],
-    room: int,
+    ready: Mapping[str, Sequence[ReadyJob]],
+    count: int,
     *,
-    held: InFlightCounts | None = None,
-    rooms: Mapping[str, int] | None = None,
+    in_flight: InFlightCounts | None = None,
+    free_slots: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
-) -> list[Ready]:
+) -> list[ReadyJob]:
     """The next *room* jobs: always one of the tenant that holds the least for its weight.
 
     *ready* has each tenant's jobs in their order, *rooms* how many more each site bears. A
     full site holds nothing up: the tenant's next job of another site goes instead.
     """
-    held, weights = held or InFlightCounts(), weights or {}
-    seated = apply_site_limits(ready, held, rooms or {}, weights)
+    in_flight, weights = in_flight or InFlightCounts(), weights or {}
+    seated = apply_site_limits(ready, in_flight, free_slots or {}, weights)
     order = [
-        (held.by_tenant.get(tenant, 0) / weights.get(tenant, 1.0), place, tenant, iter(jobs))
+        (in_flight.by_tenant.get(tenant, 0) / weights.get(tenant, 1.0), place, tenant, iter(jobs))
         for place, (tenant, jobs) in enumerate(seated.items())
     ]
-    picked: list[Ready] = []
+    picked: list[ReadyJob] = []
     heapify(order)
-    while order and len(picked) < room:
+    while order and len(picked) < count:
         share, place, tenant, jobs = order[0]
         job = next(jobs, None)
         if job is None:
@@ -67,7 +67,7 @@ def select_fairly(
     return picked
 
 
-def window(slots: int, drained: float, ceiling: int = 4096) -> int:
+def window_size(slots: int, drained: float, ceiling: int = 4096) -> int:
     """How many items may lie unclaimed for workers of *slots*, who drained so many a second lately.
 
     What lies there is served before whoever comes next, so it is kept short: enough for the
@@ -78,13 +78,13 @@ def window(slots: int, drained: float, ceiling: int = 4096) -> int:
 
 
 def apply_site_limits(
-    ready: Mapping[str, Sequence[Ready]],
+    ready: Mapping[str, Sequence[ReadyJob]],
     held: InFlightCounts,
     rooms: Mapping[str, int],
     weights: Mapping[str, float],
-) -> dict[str, list[Ready]]:
+) -> dict[str, list[ReadyJob]]:
     """*ready* without the jobs that their sites have no room for."""
-    asking: dict[str, dict[str, list[Ready]]] = defaultdict(lambda: defaultdict(list))
+    asking: dict[str, dict[str, list[ReadyJob]]] = defaultdict(lambda: defaultdict(list))
     for tenant, jobs in ready.items():
         for job in jobs:
             asking[job.site][tenant].append(job)
@@ -100,18 +100,20 @@ def apply_site_limits(
 
 def split_site_slots(
     site: str,
-    queues: Mapping[str, Sequence[Ready]],
+    queues: Mapping[str, Sequence[ReadyJob]],
     room: int,
     held: InFlightCounts,
     weights: Mapping[str, float],
-) -> Iterator[Ready]:
+) -> Iterator[ReadyJob]:
     """The *room* jobs of one site that get its seats.
 
     By what each tenant holds at this site, then by age: who holds much elsewhere would
     else never be let in here.
     """
     waiting = {tenant: list(reversed(jobs)) for tenant, jobs in queues.items()}
-    here = {tenant: held.at_site.get((tenant, site), 0) / weights.get(tenant, 1.0) for tenant in queues}
+    here = {
+        tenant: held.by_tenant_and_site.get((tenant, site), 0) / weights.get(tenant, 1.0) for tenant in queues
+    }
     for _ in range(room):
         tenant = min(waiting, key=lambda name: (here[name], *_age(waiting[name][-1])), default=None)
         if tenant is None:
@@ -122,5 +124,5 @@ def split_site_slots(
             del waiting[tenant]
 
 
-def _age(job: Ready) -> tuple[float, str]:
+def _age(job: ReadyJob) -> tuple[float, str]:
     return (job.due.timestamp() if job.due else 0.0, job.id)

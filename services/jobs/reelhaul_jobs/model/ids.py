@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from datetime import datetime
 
 
-def new_id(now: datetime, place: int | None = None) -> str:
+def new_id(now: datetime, position: int | None = None) -> str:
     """A fresh job id, lower-case. Those of one time sort by their *place*, 0..4095, where they have one."""
-    counter = secrets.randbits(12) if place is None else place
+    counter = secrets.randbits(12) if position is None else position
     return _written(_milliseconds(now), counter, secrets.randbits(62))
 
 
-def new_ids(now: datetime, number: int) -> Iterator[str]:
+def new_ids(now: datetime, count: int) -> Iterator[str]:
     """*number* fresh job ids, 4096 at most, that sort as they come."""
-    milliseconds, chance = _milliseconds(now), secrets.token_bytes(8 * number)
-    for place in range(number):
+    milliseconds, chance = _milliseconds(now), secrets.token_bytes(8 * count)
+    for place in range(count):
         drawn = int.from_bytes(chance[8 * place : 8 * place + 8]) >> 2
         yield _written(milliseconds, place, drawn)
 

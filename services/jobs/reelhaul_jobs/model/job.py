@@ -46,7 +46,7 @@ class Expansion:
     skipped_count: int = 0
 
     @property
-    def taken(self) -> int:
+    def last_position(self) -> int:
         """Up to which position the list is dealt with."""
         return self.job_count + self.skipped_count
 
@@ -89,7 +89,7 @@ class Job:
     charged: int = 0
     #: Counts changes of anything but progress.
     revision: int = 1
-    lane: QueueStage = QueueStage.READY
+    queue_stage: QueueStage = QueueStage.READY
     due: datetime | None = None
     #: Who holds the lease, or held it last.
     worker: str = ""
@@ -150,7 +150,7 @@ class Job:
         return f'"{self.revision}"'
 
     @property
-    def leased(self) -> bool:
+    def is_leased(self) -> bool:
         """Whether a worker may hold it."""
         return self.state in (State.RUNNING, State.CANCELLING)
 
@@ -175,20 +175,24 @@ class Job:
         return made
 
     def transition(
-        self, to: State, now: datetime, roads: Mapping[State, frozenset[State]] = TRANSITIONS, **fields: Any
+        self,
+        to: State,
+        now: datetime,
+        transitions: Mapping[State, frozenset[State]] = TRANSITIONS,
+        **fields: Any,
     ) -> Job:
         """This job in its next state, or ``StateConflict`` if there is no such road."""
-        if to not in roads.get(self.state, frozenset()):
+        if to not in transitions.get(self.state, frozenset()):
             raise StateConflict(
                 self.name, self.state.name, f"{self.name} is {self.state.name}, cannot become {to.name}"
             )
         return self.bump(now, state=to, **fields)
 
-    def ended(self, to: State, now: datetime, **fields: Any) -> Job:
+    def end(self, to: State, now: datetime, **fields: Any) -> Job:
         """This job in the terminal state *to*, with nothing left to do but to expire."""
         expire_time = self.expire_time or now + self.ttl
         return self.transition(
-            to, now, lane=QueueStage.IDLE, due=None, end_time=now, expire_time=expire_time, **fields
+            to, now, queue_stage=QueueStage.IDLE, due=None, end_time=now, expire_time=expire_time, **fields
         )
 
     def rank(self, since: datetime) -> datetime:

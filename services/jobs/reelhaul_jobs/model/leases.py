@@ -13,8 +13,8 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import rate_limit, retries, transition
 from reelhaul_jobs.model.job import Attempt, AttemptOutcome, Job
-from reelhaul_jobs.model.playlist_expansion import described
-from reelhaul_jobs.model.queue_transitions import cancelled, requeued
+from reelhaul_jobs.model.playlist_expansion import with_entry_count
+from reelhaul_jobs.model.queue_transitions import complete_cancel, requeue
 from reelhaul_jobs.model.states import AttemptState, QueueStage, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_runtime import errors
@@ -85,13 +85,13 @@ class Outcome:
     http_statuses: Mapping[int, int] = field(default_factory=dict)
 
 
-def claimed(job: Job, claim: Claim, now: datetime) -> Transition:
+def claim(job: Job, claim: Claim, now: datetime) -> Transition:
     """*job* leased to the worker, or the refusal that says what to do with the work item."""
-    if job.leased and job.attempt == claim.attempt:
-        return _claimed_again(job, claim, now)
+    if job.is_leased and job.attempt == claim.attempt:
+        return _claim_leased(job, claim, now)
     if job.delete_time is not None:
         return transition.no_change(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
-    if job.state.terminal or job.state is State.CANCELLING:
+    if job.state.is_terminal or job.state is State.CANCELLING:
         return transition.no_change(
             job, Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
         )
@@ -102,16 +102,16 @@ def claimed(job: Job, claim: Claim, now: datetime) -> Transition:
     if job.attempt != claim.attempt or job.state is not State.QUEUED:
         told = f"attempt {claim.attempt} is not the present one, {job.attempt}"
         return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
-    if job.lane is QueueStage.LATER and job.due is not None and job.due > now:
+    if job.queue_stage is QueueStage.LATER and job.due is not None and job.due > now:
         refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
         later = job.bump(now, attempt=job.attempt + 1)
         return Transition(before=job, job=later, refusal=refusal)
     if unfit := _exclusion_refusal(job, claim.worker, now):
         return transition.no_change(job, unfit)
-    return _leased(job, claim, now)
+    return _grant_lease(job, claim, now)
 
 
-def renewed(
+def renew(
     job: Job,
     epoch: int,
     now: datetime,
@@ -125,11 +125,11 @@ def renewed(
         return transition.no_change(job, refusal)
     kept = job.replace_fields(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        kept = kept.bump(now, media=media, expansion=described(job.expansion, media))
+        kept = kept.bump(now, media=media, expansion=with_entry_count(job.expansion, media))
     return Transition(before=job, job=kept)
 
 
-def finished(
+def finish(
     job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: rate_limit.Jitter = random.random
 ) -> Transition:
     """*job* after its lease's outcome; refused for a stale epoch."""
@@ -137,47 +137,51 @@ def finished(
         return transition.no_change(job, refusal)
     held = job.replace_fields(progress=outcome.progress or job.progress)
     if job.state is State.CANCELLING:
-        return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
+        return _end_attempt(job, complete_cancel(held, now), AttemptState.CANCELLED, outcome)
     match outcome.result:
         case Succeeded() as good:
-            return _done(job, _succeeded(held, good, now), AttemptState.SUCCEEDED, outcome)
+            return _end_attempt(job, _succeed(held, good, now), AttemptState.SUCCEEDED, outcome)
         case Failed() as bad:
-            error = retries.told(bad.error)
-            if errors.spec_of(retries.reason_of(error)).parks_site:
-                after = _refused(held, error, bad.retry_after, now)
-                state = AttemptState.FAILED if after.state.terminal else AttemptState.RELEASED
-                return _done(job, after, state, outcome, error)
-            after = _failed(held, error, bad.retry_after, now, jitter)
+            error = retries.normalize_error(bad.error)
+            if errors.error_spec(retries.error_reason(error)).parks_site:
+                after = _requeue_blocked(held, error, bad.retry_after, now)
+                state = AttemptState.FAILED if after.state.is_terminal else AttemptState.RELEASED
+                return _end_attempt(job, after, state, outcome, error)
+            after = _fail(held, error, bad.retry_after, now, jitter)
             if bad.avoid_worker:
                 after = _exclude_worker(after)
-            return _done(job, after, AttemptState.FAILED, outcome, error)
+            return _end_attempt(job, after, AttemptState.FAILED, outcome, error)
         case Released() as back:
             charged = max(0, job.charged - 1)
-            after = requeued(held, now, delay=back.delay, charged=charged, error=back.error)
-            return _done(job, after, AttemptState.RELEASED, outcome, back.error)
+            after = requeue(held, now, delay=back.delay, charged=charged, error=back.error)
+            return _end_attempt(job, after, AttemptState.RELEASED, outcome, back.error)
         case Cancelled():
             # Nobody asked for it; what the user wants is the download.
-            after = requeued(held, now, charged=max(0, job.charged - 1))
-            return _done(job, after, AttemptState.RELEASED, outcome)
+            after = requeue(held, now, charged=max(0, job.charged - 1))
+            return _end_attempt(job, after, AttemptState.RELEASED, outcome)
 
 
-def expired(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transition:
+def expire(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transition:
     """*job* taken back from a worker that went silent; unchanged if its lease is live."""
-    if not job.leased or job.due is None or job.due + grace > now:
+    if not job.is_leased or job.due is None or job.due + grace > now:
         return transition.no_change(job)
     if job.state is State.CANCELLING:
-        return Transition(before=job, job=cancelled(job, now), ended=AttemptOutcome(state=AttemptState.LOST))
-    error = retries.status_of(
+        return Transition(
+            before=job, job=complete_cancel(job, now), attempt_outcome=AttemptOutcome(state=AttemptState.LOST)
+        )
+    error = retries.error_status(
         ErrorReason.WORKER_LOST, f"worker {job.worker} went silent", {"worker": job.worker}
     )
     if job.charged >= job.retry.max_attempts:
-        after = job.ended(State.FAILED, now, error=error)
+        after = job.end(State.FAILED, now, error=error)
     else:
-        after = requeued(job, now, error=error)
-    return Transition(before=job, job=after, ended=AttemptOutcome(state=AttemptState.LOST, error=error))
+        after = requeue(job, now, error=error)
+    return Transition(
+        before=job, job=after, attempt_outcome=AttemptOutcome(state=AttemptState.LOST, error=error)
+    )
 
 
-def _claimed_again(job: Job, claim: Claim, now: datetime) -> Transition:
+def _claim_leased(job: Job, claim: Claim, now: datetime) -> Transition:
     """A claim of an attempt that is leased: the same call again, another worker's, or too late."""
     live = job.due is not None and job.due > now
     if live and job.worker == claim.worker and job.claim_id == claim.request_id:
@@ -190,18 +194,18 @@ def _claimed_again(job: Job, claim: Claim, now: datetime) -> Transition:
             lease_expire_time=job.due,
         )
         return transition.no_change(job, refusal)
-    after = expired(job, now)
-    reason = RefusalReason.ENDED if after.job.state.terminal else RefusalReason.SUPERSEDED
+    after = expire(job, now)
+    reason = RefusalReason.ENDED if after.job.state.is_terminal else RefusalReason.SUPERSEDED
     return replace(after, refusal=Refusal(reason=reason, message="the lease lapsed; a later item follows"))
 
 
-def _leased(job: Job, claim: Claim, now: datetime) -> Transition:
+def _grant_lease(job: Job, claim: Claim, now: datetime) -> Transition:
     after = job.transition(
         State.RUNNING,
         now,
         epoch=job.epoch + 1,
         charged=job.charged + 1,
-        lane=QueueStage.LEASED,
+        queue_stage=QueueStage.LEASED,
         due=now + claim.lease,
         worker=claim.worker,
         avoid_until=None,
@@ -218,32 +222,32 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Transition:
         engine_version=claim.engine_version,
         start_time=now,
     )
-    return Transition(before=job, job=after, began=attempt)
+    return Transition(before=job, job=after, started_attempt=attempt)
 
 
 def check_fence(job: Job, epoch: int) -> Refusal | None:
-    if job.leased and job.epoch == epoch:
+    if job.is_leased and job.epoch == epoch:
         return None
     if job.epoch == epoch and job.state is State.PAUSED:
         return Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
-    if job.epoch != epoch or not job.state.terminal:
+    if job.epoch != epoch or not job.state.is_terminal:
         return Refusal(reason=RefusalReason.LOST, message=f"epoch {epoch} lost its lease")
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
 
 
-def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
+def _succeed(job: Job, good: Succeeded, now: datetime) -> Job:
     progress = media_pb2.Progress()
     progress.CopyFrom(job.progress or media_pb2.Progress(attempt=job.attempt))
     progress.percent = 100
     progress.bytes_per_second = 0
     progress.ClearField("eta")
-    return job.ended(
+    return job.end(
         State.SUCCEEDED,
         now,
         progress=progress,
         error=None,
         media=good.media,
-        expansion=described(job.expansion, good.media),
+        expansion=with_entry_count(job.expansion, good.media),
         got=good.got,
         artifacts=good.artifacts,
         warnings=good.warnings,
@@ -251,42 +255,42 @@ def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
     )
 
 
-def _failed(
+def _fail(
     job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: rate_limit.Jitter
 ) -> Job:
-    reason = retries.reason_of(error)
+    reason = retries.error_reason(error)
     name = ErrorReason.Name(reason)
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    wait = retries.wait_before_next(
-        job.retry, charged=job.charged, failures=failures, reason=reason, asked=asked, jitter=jitter
+    wait = retries.retry_delay(
+        job.retry, charged=job.charged, failures=failures, reason=reason, retry_after=asked, jitter=jitter
     )
     if wait is None:
-        return job.ended(State.FAILED, now, error=error, failures=failures)
+        return job.end(State.FAILED, now, error=error, failures=failures)
     return job.transition(
         State.RETRYING,
         now,
         attempt=job.attempt + 1,
-        lane=QueueStage.LATER,
+        queue_stage=QueueStage.LATER,
         due=now + wait,
         error=error,
         failures=failures,
     )
 
 
-def _refused(job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime) -> Job:
+def _requeue_blocked(job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime) -> Job:
     """*job* back in the queue, uncharged: its site refuses us all. Behind the others of its priority,
     so that another one is the next probe.
     """
-    name = ErrorReason.Name(retries.reason_of(error))
+    name = ErrorReason.Name(retries.error_reason(error))
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    given_up = asked is not None and asked > rate_limit.LONGEST_WAIT
-    if given_up or failures[name] >= rate_limit.MOST_PARKS:
-        return job.ended(State.FAILED, now, error=error, failures=failures)
+    given_up = asked is not None and asked > rate_limit.MAX_RETRY_AFTER
+    if given_up or failures[name] >= rate_limit.MAX_PARKS_PER_JOB:
+        return job.end(State.FAILED, now, error=error, failures=failures)
     charged = max(0, job.charged - 1)
-    return requeued(job, now, since=now, charged=charged, error=error, failures=failures)
+    return requeue(job, now, since=now, charged=charged, error=error, failures=failures)
 
 
-def _done(
+def _end_attempt(
     before: Job,
     after: Job,
     state: AttemptState,
@@ -294,7 +298,7 @@ def _done(
     error: status_pb2.Status | None = None,
 ) -> Transition:
     ending = AttemptOutcome(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
-    return Transition(before=before, job=after, ended=ending)
+    return Transition(before=before, job=after, attempt_outcome=ending)
 
 
 def _exclude_worker(job: Job) -> Job:

@@ -25,7 +25,7 @@ class Order(Enum):
     #: A job that has not ended comes as the latest.
     ENDED = "end_time"
 
-    def of(self, job: Job) -> tuple[datetime, str]:
+    def sort_key(self, job: Job) -> tuple[datetime, str]:
         """Where *job* stands in this order."""
         time: datetime | None = getattr(job, self.value)
         return time or NEVER, job.id
@@ -40,14 +40,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class CountQuery:
     """Jobs created in a stretch of time, to be counted: *start* is in it, *end* is not."""
 
     tenant: str | None
     start: datetime
     end: datetime
     #: Width of the buckets that are told beside the total; None: none are.
-    step: timedelta | None = None
+    bucket_width: timedelta | None = None
     where: Node | None = None
 
 
@@ -70,4 +70,4 @@ class Summary:
     """The whole range, and the buckets of it that hold any job, by their number from 0."""
 
     total: JobCounts
-    series: Mapping[int, JobCounts]
+    buckets: Mapping[int, JobCounts]

@@ -10,7 +10,7 @@ from hashlib import sha256
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import ids
 from reelhaul_jobs.model.job import Expansion, Job
-from reelhaul_jobs.model.queue_transitions import admitted
+from reelhaul_jobs.model.queue_transitions import enqueue
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.transition import Transition
 
@@ -34,17 +34,17 @@ def add_children(
         return change
     made: list[Job] = []
     noted: dict[tuple[str, str], None] = {}
-    taken = expansion.taken
+    taken = expansion.last_position
     for entry in sorted(entries, key=lambda entry: entry.position):
         if not taken < entry.position <= expansion.max_entries:
             continue
         taken = entry.position
-        key = _extractor(job), media_id(entry)
+        key = _extractor(job), entry_key(entry)
         known = expansion.new_entries_only and (key in seen or key in noted)
         if entry.url and not known:
-            made.append(child(job, entry, now, len(made)))
+            made.append(create_child(job, entry, now, len(made)))
             noted[key] = None
-    if taken == expansion.taken:
+    if taken == expansion.last_position:
         return change
     jobs = expansion.job_count + len(made)
     after = replace(expansion, job_count=jobs, skipped_count=taken - jobs)
@@ -53,18 +53,18 @@ def add_children(
         change,
         job=job.bump(now, expansion=after),
         children=tuple(made),
-        noted=tuple(noted) if remembers else (),
+        seen_entries=tuple(noted) if remembers else (),
     )
 
 
-def described(expansion: Expansion | None, media: media_pb2.MediaInfo | None) -> Expansion | None:
+def with_entry_count(expansion: Expansion | None, media: media_pb2.MediaInfo | None) -> Expansion | None:
     """*expansion* with what the site says of its list."""
     if expansion is None or media is None or not media.entry_count:
         return expansion
     return replace(expansion, entry_count=media.entry_count)
 
 
-def child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, place: int) -> Job:
+def create_child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, place: int) -> Job:
     """The job that downloads *entry*, as *parent* asked for it; jobs of one time sort by *place*."""
     job = Job(
         id=ids.new_id(now, place),
@@ -87,10 +87,10 @@ def child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, place: int
         position=entry.position,
         media=_flat(entry),
     )
-    return admitted(job)
+    return enqueue(job)
 
 
-def media_id(entry: media_pb2.PlaylistEntry) -> str:
+def entry_key(entry: media_pb2.PlaylistEntry) -> str:
     """What *entry* is known again by, with its extractor: the site's own id, else its URL."""
     told = entry.media_id or entry.url
     return told if len(told) <= _LONGEST_ID else sha256(told.encode()).hexdigest()

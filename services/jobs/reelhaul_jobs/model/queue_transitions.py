@@ -13,14 +13,14 @@ from reelhaul_jobs.model.transition import Transition
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 
 
-def admitted(job: Job) -> Job:
+def enqueue(job: Job) -> Job:
     """*job* in the lane that its schedule_time asks for."""
     if job.schedule_time is not None and job.schedule_time > job.create_time:
-        return _in_lane(job, QueueStage.LATER, job.schedule_time)
-    return _in_lane(job, QueueStage.READY, job.rank(job.create_time))
+        return _in_stage(job, QueueStage.LATER, job.schedule_time)
+    return _in_stage(job, QueueStage.READY, job.rank(job.create_time))
 
 
-def requeued(
+def requeue(
     job: Job,
     now: datetime,
     *,
@@ -32,59 +32,63 @@ def requeued(
 
     It takes the place of one that waits *since* then; unset: since it was created.
     """
-    lane, due = QueueStage.READY, job.rank(since or job.create_time)
+    stage, due = QueueStage.READY, job.rank(since or job.create_time)
     if delay > timedelta(0):
-        lane, due = QueueStage.LATER, now + delay
-    return job.transition(State.QUEUED, now, attempt=job.attempt + 1, lane=lane, due=due, **fields)
+        stage, due = QueueStage.LATER, now + delay
+    return job.transition(State.QUEUED, now, attempt=job.attempt + 1, queue_stage=stage, due=due, **fields)
 
 
-def due_now(job: Job, now: datetime) -> Transition:
+def make_ready(job: Job, now: datetime) -> Transition:
     """*job* made ready, if it waited for a time that has come."""
-    if job.lane is not QueueStage.LATER or job.due is None or job.due > now:
+    if job.queue_stage is not QueueStage.LATER or job.due is None or job.due > now:
         return transition.no_change(job)
     rank = job.rank(job.due)
     if job.state is State.RETRYING:
-        return Transition(before=job, job=job.transition(State.QUEUED, now, lane=QueueStage.READY, due=rank))
-    return Transition(before=job, job=job.bump(now, lane=QueueStage.READY, due=rank))
+        return Transition(
+            before=job, job=job.transition(State.QUEUED, now, queue_stage=QueueStage.READY, due=rank)
+        )
+    return Transition(before=job, job=job.bump(now, queue_stage=QueueStage.READY, due=rank))
 
 
-def republished(job: Job, now: datetime) -> Transition:
+def republish(job: Job, now: datetime) -> Transition:
     """*job* to be published anew, its item being lost.
 
     As its next attempt: JetStream would take the same one for a duplicate.
     """
-    if job.lane is not QueueStage.PUBLISHED:
+    if job.queue_stage is not QueueStage.PUBLISHED:
         return transition.no_change(job)
     rank = job.rank(job.create_time)
-    return Transition(before=job, job=job.bump(now, attempt=job.attempt + 1, lane=QueueStage.READY, due=rank))
+    return Transition(
+        before=job, job=job.bump(now, attempt=job.attempt + 1, queue_stage=QueueStage.READY, due=rank)
+    )
 
 
-def cancelling(job: Job, now: datetime, reason: str = "") -> Transition:
+def cancel(job: Job, now: datetime, reason: str = "") -> Transition:
     """*job* on its way to CANCELLED, or there where nothing runs. As it is, where it is there already.
 
     An expansion takes its jobs with it, also where it has ended itself.
     """
     if job.state in (State.CANCELLING, State.CANCELLED):
         return transition.no_change(job)
-    if job.state.terminal and job.kind is Kind.EXPANSION:
+    if job.state.is_terminal and job.kind is Kind.EXPANSION:
         return Transition(before=job, job=job.replace_fields(cascade_time=now))
-    if job.state.terminal:
+    if job.state.is_terminal:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: too late to cancel")
-    error = retries.status_of(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
+    error = retries.error_status(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
     cascade = now if job.kind is Kind.EXPANSION else None
     if job.state is State.RUNNING:
         return Transition(
             before=job, job=job.transition(State.CANCELLING, now, error=error, cascade_time=cascade)
         )
-    return Transition(before=job, job=job.ended(State.CANCELLED, now, error=error, cascade_time=cascade))
+    return Transition(before=job, job=job.end(State.CANCELLED, now, error=error, cascade_time=cascade))
 
 
-def cancelled(job: Job, now: datetime) -> Job:
+def complete_cancel(job: Job, now: datetime) -> Job:
     """A CANCELLING *job* whose worker let go."""
-    return job.ended(State.CANCELLED, now)
+    return job.end(State.CANCELLED, now)
 
 
-def retried(job: Job, now: datetime) -> Transition:
+def retry(job: Job, now: datetime) -> Transition:
     """A FAILED or CANCELLED *job* queued again, with a new series of attempts."""
     if job.state not in RETRY_TRANSITIONS:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to retry")
@@ -95,7 +99,7 @@ def retried(job: Job, now: datetime) -> Transition:
         attempt=job.attempt + 1,
         charged=0,
         failures={},
-        lane=QueueStage.READY,
+        queue_stage=QueueStage.READY,
         due=job.rank(now),
         end_time=None,
         # Its user's own expiry stays; the one that followed from its end does not.
@@ -118,34 +122,34 @@ def check_etag(job: Job, etag: str) -> None:
         )
 
 
-def _in_lane(job: Job, lane: QueueStage, due: datetime) -> Job:
-    return job.replace_fields(lane=lane, due=due)
+def _in_stage(job: Job, stage: QueueStage, due: datetime) -> Job:
+    return job.replace_fields(queue_stage=stage, due=due)
 
 
-def deleted(job: Job, now: datetime) -> Transition:
+def delete(job: Job, now: datetime) -> Transition:
     """*job* gone for callers; a live one is cancelled first."""
-    after = job if job.state.terminal else cancelling(job, now, "deleted by a user").job
+    after = job if job.state.is_terminal else cancel(job, now, "deleted by a user").job
     return Transition(before=job, job=after.bump(now, delete_time=now, confirm_time=now))
 
 
-def cancelled_with(job: Job, parent: Job, now: datetime) -> Transition:
+def cancel_child(job: Job, parent: Job, now: datetime) -> Transition:
     """*job* cancelled because the expansion that made it was; as it is, where it has ended."""
-    if job.state.terminal:
+    if job.state.is_terminal:
         return transition.no_change(job)
-    return cancelling(job, now, f"cancelled with {parent.name}")
+    return cancel(job, now, f"cancelled with {parent.name}")
 
 
-def cascaded(job: Job, since: datetime | None) -> Transition:
+def complete_cascade(job: Job, since: datetime | None) -> Transition:
     """An expansion whose jobs are cancelled, as was asked at *since*."""
     if job.cascade_time is None or job.cascade_time != since:
         return transition.no_change(job)
     return Transition(before=job, job=job.replace_fields(cascade_time=None))
 
 
-def expired(job: Job, now: datetime) -> Transition:
+def expire(job: Job, now: datetime) -> Transition:
     """*job* gone, if it has ended and its time has passed."""
-    if not job.state.terminal or job.delete_time is not None:
+    if not job.state.is_terminal or job.delete_time is not None:
         return transition.no_change(job)
     if job.expire_time is None or job.expire_time > now:
         return transition.no_change(job)
-    return deleted(job, now)
+    return delete(job, now)

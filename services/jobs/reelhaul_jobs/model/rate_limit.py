@@ -14,22 +14,22 @@ from datetime import datetime, timedelta
 Jitter = Callable[[], float]
 
 #: A site that asks for a longer wait than this has refused.
-LONGEST_WAIT = timedelta(hours=24)
+MAX_RETRY_AFTER = timedelta(hours=24)
 
 #: A site is asked again after so long at the latest, unless it named a longer time.
-LONGEST_PARK = timedelta(minutes=30)
+MAX_COOLDOWN = timedelta(minutes=30)
 
 #: A probe that says nothing for so long counts for nothing: the next may try.
-PROBING = timedelta(minutes=2)
+PROBE_TIMEOUT = timedelta(minutes=2)
 
 #: A worker that neither claimed nor renewed for so long is gone, and its egress with it.
-WORKER_GONE = timedelta(seconds=60)
+WORKER_TIMEOUT = timedelta(seconds=60)
 
 #: A worker whose egress is not let in leaves the item to others for so long.
-ANOTHER_EGRESS = timedelta(seconds=1)
+OTHER_EGRESS_DELAY = timedelta(seconds=1)
 
 #: A job that alone has parked its site so often fails: it is not the site, then.
-MOST_PARKS = 10
+MAX_PARKS_PER_JOB = 10
 
 _SLOWED = timedelta(seconds=1)
 _SLOWEST = timedelta(seconds=60)
@@ -58,14 +58,14 @@ class SiteRateLimit:
     probe: str = ""
 
     @property
-    def parked(self) -> bool:
+    def is_parked(self) -> bool:
         """Whether only probes pass."""
         return self.parked_until is not None
 
     @property
-    def plain(self) -> bool:
+    def is_default(self) -> bool:
         """Whether it says nothing that needs to be remembered."""
-        return not self.parked and self.delay == _NONE and self.next_start is None
+        return not self.is_parked and self.delay == _NONE and self.next_start is None
 
     def blocked_until(self, now: datetime) -> datetime | None:
         """When the next job may pass; None if it may now."""
@@ -76,23 +76,23 @@ class SiteRateLimit:
         """Whether a job may pass now."""
         return self.blocked_until(now) is None
 
-    def open(self, now: datetime, delay: timedelta) -> bool:
+    def is_unlimited(self, now: datetime, delay: timedelta) -> bool:
         """Whether any number may pass now; *delay* is the least that every gate has."""
-        return not self.parked and max(self.delay, delay) == _NONE and self.admits(now)
+        return not self.is_parked and max(self.delay, delay) == _NONE and self.admits(now)
 
 
-def passed(gate: SiteRateLimit, job_id: str, now: datetime, delay: timedelta) -> SiteRateLimit:
+def record_start(gate: SiteRateLimit, job_id: str, now: datetime, delay: timedelta) -> SiteRateLimit:
     """*gate*, which is not shut, after the job went through it; *delay* is the least between two."""
     wait = max(gate.delay, delay)
     next_start = now + wait if wait > _NONE else None
     after = gate if gate.next_start == next_start else replace(gate, next_start=next_start)
-    if gate.parked:
+    if gate.is_parked:
         # Shut behind the probe: nobody follows before it has told how it went.
-        return replace(after, parked_until=now + max(gate.cooldown, PROBING), probe=job_id)
+        return replace(after, parked_until=now + max(gate.cooldown, PROBE_TIMEOUT), probe=job_id)
     return after
 
 
-def parked(
+def park(
     gate: SiteRateLimit,
     job_id: str,
     reason: str,
@@ -102,15 +102,15 @@ def parked(
     jitter: Jitter,
 ) -> SiteRateLimit:
     """*gate* after the site refused us for *reason*, and *asked* to be left alone for so long."""
-    asked = min(asked or _NONE, LONGEST_WAIT)
-    if gate.parked and gate.probe != job_id:
+    asked = min(asked or _NONE, MAX_RETRY_AFTER)
+    if gate.is_parked and gate.probe != job_id:
         # One of those that had passed before it was parked; it knows nothing new but the wait.
         assert gate.parked_until is not None
         return replace(gate, parked_until=max(gate.parked_until, now + asked))
-    cooldown = min(LONGEST_PARK, gate.cooldown * 2 if gate.parked else first)
+    cooldown = min(MAX_COOLDOWN, gate.cooldown * 2 if gate.is_parked else first)
     until = now + max(cooldown * (1 + jitter() / 4), asked)
     return replace(
-        slowed(gate, now),
+        slow_down(gate, now),
         parked_until=until,
         parked_since=gate.parked_since or now,
         cooldown=cooldown,
@@ -119,7 +119,7 @@ def parked(
     )
 
 
-def slowed(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
+def slow_down(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
     """*gate* after the site asked to slow down."""
     delay = min(_SLOWEST, max(_SLOWED, gate.delay * 2))
     return replace(gate, delay=delay, next_start=now + delay)
@@ -133,21 +133,21 @@ def speed_up(gate: SiteRateLimit) -> SiteRateLimit:
     return replace(gate, delay=delay if delay >= _NO_DELAY_BELOW else _NONE)
 
 
-def opened(gate: SiteRateLimit, job_id: str) -> SiteRateLimit:
+def unpark(gate: SiteRateLimit, job_id: str) -> SiteRateLimit:
     """*gate* after the site answered *job_id*: open again if that was the probe."""
-    if not gate.parked or gate.probe != job_id:
+    if not gate.is_parked or gate.probe != job_id:
         return gate
     return replace(gate, parked_until=None, parked_since=None, cooldown=_NONE, reason="", probe="")
 
 
-def clear_probe(gate: SiteRateLimit, job_id: str, now: datetime) -> SiteRateLimit:
+def release_probe(gate: SiteRateLimit, job_id: str, now: datetime) -> SiteRateLimit:
     """*gate* after *job_id*, if it was the probe, ended without a word of the site: the next may try."""
-    if not gate.parked or gate.probe != job_id:
+    if not gate.is_parked or gate.probe != job_id:
         return gate
     return replace(gate, parked_until=now, probe="")
 
 
-def cleared(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
+def drop_past_start(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
     """*gate* without what needs no memory: a start that has passed, where none is to follow it slowly."""
     over = gate.delay == _NONE and gate.next_start is not None and gate.next_start <= now
     return replace(gate, next_start=None) if over else gate
@@ -162,45 +162,45 @@ class SiteLimits:
     """What may be asked of a site."""
 
     #: Jobs in hand at once; 0 means any number.
-    running: int = 0
-    running_of: Mapping[str, int] = field(default_factory=dict)
+    max_running: int = 0
+    max_running_by_site: Mapping[str, int] = field(default_factory=dict)
     #: Between two starts by one egress, while the site has not asked to slow down.
-    delay: timedelta = timedelta(0)
+    min_delay: timedelta = timedelta(0)
     #: How long a site is left alone that blocks us; doubled each time that it still does.
-    park: timedelta = timedelta(seconds=30)
+    first_cooldown: timedelta = timedelta(seconds=30)
 
     @property
-    def any(self) -> bool:
+    def limits_running(self) -> bool:
         """Whether there is a limit of running jobs at all."""
-        return self.running > 0 or bool(self.running_of)
+        return self.max_running > 0 or bool(self.max_running_by_site)
 
-    def most(self, site: str) -> int:
+    def max_running_at(self, site: str) -> int:
         """How many jobs of *site* may be in hand."""
-        return self.running_of.get(site, self.running) or UNLIMITED
+        return self.max_running_by_site.get(site, self.max_running) or UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteNow:
+class SiteStatus:
     """How a site stands: jobs of it in hand, and its gates, one for each live egress."""
 
     site: str
     published: int = 0
     leased: int = 0
-    gates: tuple[SiteRateLimit, ...] = ()
+    rate_limits: tuple[SiteRateLimit, ...] = ()
 
 
-def room(site: SiteNow, limits: SiteLimits, now: datetime) -> int:
+def free_slots(site: SiteStatus, limits: SiteLimits, now: datetime) -> int:
     """How many more jobs of *site* may be published now."""
-    left = limits.most(site.site) - site.published - site.leased
-    gates = site.gates or (SiteRateLimit(site=site.site),)
-    if not any(gate.open(now, limits.delay) for gate in gates):
+    left = limits.max_running_at(site.site) - site.published - site.leased
+    gates = site.rate_limits or (SiteRateLimit(site=site.site),)
+    if not any(gate.is_unlimited(now, limits.min_delay) for gate in gates):
         # One at each gate: a probe, or the next after its delay.
         left = min(left, sum(gate.admits(now) for gate in gates) - site.published)
     return max(0, left)
 
 
-def opens_at(site: SiteNow, now: datetime) -> datetime | None:
+def next_opening(site: SiteStatus, now: datetime) -> datetime | None:
     """When the first of its gates lets a job through again; None where one does now."""
-    times = [gate.blocked_until(now) for gate in site.gates]
+    times = [gate.blocked_until(now) for gate in site.rate_limits]
     shut = [time for time in times if time is not None]
     return min(shut) if shut and len(shut) == len(times) else None

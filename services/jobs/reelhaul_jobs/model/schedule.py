@@ -18,13 +18,13 @@ from reelhaul_jobs.model.states import Kind
 from reelhaul_runtime.errors import ReelhaulError, StateConflict, to_status
 
 #: A run that is later than this was missed: a restart of ours is not.
-LATE = timedelta(minutes=10)
+START_TOLERANCE = timedelta(minutes=10)
 
 #: Schedules that a tenant may have.
-MOST = 1000
+MAX_PER_TENANT = 1000
 
 #: So many failed runs in a row stop a schedule.
-MOST_FAILURES = 5
+MAX_FAILED_RUNS = 5
 
 
 class ScheduleState(IntEnum):
@@ -82,16 +82,16 @@ class Schedule:
         return f'"{self.revision}"'
 
     @property
-    def clock(self) -> Cron:
+    def parsed_cron(self) -> Cron:
         """Its times."""
         return parse_cron(self.cron, self.time_zone, self.create_time)
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Its first time after *moment* and not after its end; None where there is none."""
-        found = self.clock.after(moment)
+        found = self.parsed_cron.next_after(moment)
         return None if found is None or (self.end_time and found > self.end_time) else found
 
-    def changed(self, now: datetime, **fields: Any) -> Schedule:
+    def bump(self, now: datetime, **fields: Any) -> Schedule:
         """This schedule with *fields*, one revision on."""
         return replace(self, revision=self.revision + 1, update_time=now, **fields)
 
@@ -106,10 +106,10 @@ class Run:
 
 
 #: Raises what forbids a job today that was allowed when its schedule was made.
-Admit = Callable[[Job], None]
+CheckJob = Callable[[Job], None]
 
 
-def due(schedule: Schedule, now: datetime, live: bool, admit: Admit) -> Run:
+def run_if_due(schedule: Schedule, now: datetime, live: bool, admit: CheckJob) -> Run:
     """*schedule* after its time has come; *live* says whether a job of it lives."""
     planned = schedule.next_run_time
     if schedule.state is not ScheduleState.ENABLED or planned is None or planned > now:
@@ -119,37 +119,37 @@ def due(schedule: Schedule, now: datetime, live: bool, admit: Admit) -> Run:
     if following is None:
         moved["state"] = ScheduleState.DISABLED
     if _missed(schedule, planned, now):
-        return Run(before=schedule, after=schedule.changed(now, **moved))
+        return Run(before=schedule, after=schedule.bump(now, **moved))
     if schedule.skip_overlapping and live:
         left_out = to_status(_overlapping(schedule))
-        return Run(before=schedule, after=schedule.changed(now, last_error=left_out, **moved))
-    job = made(schedule, now)
+        return Run(before=schedule, after=schedule.bump(now, last_error=left_out, **moved))
+    job = create_job(schedule, now)
     try:
         admit(job)
     except ReelhaulError as error:
         return Run(before=schedule, after=_failed(schedule, error, now, moved))
-    after = schedule.changed(now, last_job=job.id, last_error=None, failures=0, **moved)
+    after = schedule.bump(now, last_job=job.id, last_error=None, failures=0, **moved)
     return Run(before=schedule, after=after, job=job)
 
 
-def run_now(schedule: Schedule, now: datetime, live: bool, admit: Admit) -> Run:
+def run_now(schedule: Schedule, now: datetime, live: bool, admit: CheckJob) -> Run:
     """A job beside the clock. STATE_CONFLICT where it would overlap."""
     if schedule.skip_overlapping and live:
         raise _overlapping(schedule)
-    job = made(schedule, now)
+    job = create_job(schedule, now)
     admit(job)
-    after = schedule.changed(now, last_job=job.id, last_error=None)
+    after = schedule.bump(now, last_job=job.id, last_error=None)
     return Run(before=schedule, after=after, job=job)
 
 
-def paused(schedule: Schedule, now: datetime) -> Schedule:
+def pause(schedule: Schedule, now: datetime) -> Schedule:
     """*schedule* held until it is resumed; as it is, where it is held already."""
     if schedule.state is ScheduleState.PAUSED:
         return schedule
-    return schedule.changed(now, state=ScheduleState.PAUSED)
+    return schedule.bump(now, state=ScheduleState.PAUSED)
 
 
-def resumed(schedule: Schedule, now: datetime) -> Schedule:
+def resume(schedule: Schedule, now: datetime) -> Schedule:
     """*schedule* at work again; as it is, where it is so already. STATE_CONFLICT past its end."""
     if schedule.state is ScheduleState.ENABLED:
         return schedule
@@ -157,12 +157,12 @@ def resumed(schedule: Schedule, now: datetime) -> Schedule:
     following = missed if schedule.catch_up is CatchUp.ONCE and missed else schedule.next_after(now)
     if following is None or (schedule.end_time and schedule.end_time <= now):
         raise StateConflict(schedule.name, schedule.state.name, f"{schedule.name} is past its end_time")
-    return schedule.changed(now, state=ScheduleState.ENABLED, failures=0, next_run_time=following)
+    return schedule.bump(now, state=ScheduleState.ENABLED, failures=0, next_run_time=following)
 
 
-def updated(schedule: Schedule, wanted: Schedule, now: datetime) -> Schedule:
+def update(schedule: Schedule, wanted: Schedule, now: datetime) -> Schedule:
     """*schedule* as *wanted*; its times begin anew where they are others."""
-    after = schedule.changed(
+    after = schedule.bump(
         now,
         cron=wanted.cron,
         time_zone=wanted.time_zone,
@@ -181,7 +181,7 @@ def updated(schedule: Schedule, wanted: Schedule, now: datetime) -> Schedule:
     return replace(after, next_run_time=after.next_after(now))
 
 
-def made(schedule: Schedule, now: datetime) -> Job:
+def create_job(schedule: Schedule, now: datetime) -> Job:
     """A job of *schedule*."""
     new = ids.new_id(now)
     job = replace(
@@ -193,13 +193,13 @@ def made(schedule: Schedule, now: datetime) -> Job:
         schedule=schedule.id,
         batch_id=new if schedule.template.kind is Kind.EXPANSION else "",
     )
-    return queue_transitions.admitted(job)
+    return queue_transitions.enqueue(job)
 
 
 def _missed(schedule: Schedule, planned: datetime, now: datetime) -> bool:
-    if schedule.catch_up is CatchUp.ONCE or now - planned <= LATE:
+    if schedule.catch_up is CatchUp.ONCE or now - planned <= START_TOLERANCE:
         return False
-    newest = schedule.next_after(now - LATE)
+    newest = schedule.next_after(now - START_TOLERANCE)
     return newest is None or newest > now
 
 
@@ -209,19 +209,21 @@ def _overlapping(schedule: Schedule) -> ReelhaulError:
 
 def _failed(schedule: Schedule, error: ReelhaulError, now: datetime, moved: dict[str, Any]) -> Schedule:
     failures = schedule.failures + 1
-    told = retries.told(to_status(error))
-    if failures >= MOST_FAILURES:
+    told = retries.normalize_error(to_status(error))
+    if failures >= MAX_FAILED_RUNS:
         moved = {"next_run_time": None, "state": ScheduleState.DISABLED}
-    return schedule.changed(now, failures=failures, last_error=told, **moved)
+    return schedule.bump(now, failures=failures, last_error=told, **moved)
 
 
-def exists(schedule: Schedule) -> ReelhaulError:
+def already_exists(schedule: Schedule) -> ReelhaulError:
     """Its id is taken."""
     text = f"{schedule.name} exists"
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, text, metadata={"resource": schedule.name})
 
 
-def too_many() -> ReelhaulError:
+def quota_exceeded() -> ReelhaulError:
     """The tenant has as many as it may."""
     told = {"quotaMetric": "schedules", "resetTime": ""}
-    return ReelhaulError(ErrorReason.QUOTA_EXCEEDED, f"a tenant has at most {MOST} schedules", metadata=told)
+    return ReelhaulError(
+        ErrorReason.QUOTA_EXCEEDED, f"a tenant has at most {MAX_PER_TENANT} schedules", metadata=told
+    )

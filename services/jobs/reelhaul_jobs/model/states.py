@@ -24,7 +24,7 @@ class State(IntEnum):
     PAUSED = 8
 
     @property
-    def terminal(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether only RetryJob leads on from here, if anything does."""
         return self in _TERMINAL
 

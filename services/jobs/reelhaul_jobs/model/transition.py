@@ -44,24 +44,24 @@ class Transition:
     before: Job
     job: Job
     #: The attempt that begins with this change.
-    began: Attempt | None = None
+    started_attempt: Attempt | None = None
     #: How the attempt of ``before``'s lease ended with this change.
-    ended: AttemptOutcome | None = None
+    attempt_outcome: AttemptOutcome | None = None
     refusal: Refusal | None = None
     #: Jobs that an expansion made with this change.
     children: tuple[Job, ...] = ()
     #: What its schedule remembers from now on: extractor and id of each entry.
-    noted: tuple[tuple[str, str], ...] = ()
+    seen_entries: tuple[tuple[str, str], ...] = ()
     #: The gate as it is from now on; None: as it was.
-    gate: SiteRateLimit | None = None
+    rate_limit: SiteRateLimit | None = None
 
     @property
-    def made(self) -> bool:
+    def changed(self) -> bool:
         """Whether anything changed at all."""
         return self.job is not self.before
 
     @property
-    def concerns_worker(self) -> bool:
+    def needs_worker_attention(self) -> bool:
         """Whether who holds the lease is to renew at once: what it does is to end."""
         if self.before.state is not State.RUNNING:
             return False
@@ -73,7 +73,7 @@ class Transition:
         """What watchers are told; None where the state stayed."""
         if self.job.state is self.before.state:
             return None
-        return event_of(self.job, self.before)
+        return create_event(self.job, self.before)
 
 
 def no_change(job: Job, refusal: Refusal | None = None) -> Transition:
@@ -81,7 +81,7 @@ def no_change(job: Job, refusal: Refusal | None = None) -> Transition:
     return Transition(before=job, job=job, refusal=refusal)
 
 
-def event_of(job: Job, before: Job | None) -> Event:
+def create_event(job: Job, before: Job | None) -> Event:
     """How *job* came into its present state; *before* is None for its birth."""
     return Event(
         revision=job.revision,

@@ -13,7 +13,7 @@ from reelhaul_jobs.model.states import AttemptState, Priority, QueueStage, State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_runtime.errors import StateConflict
 
-_GOING = frozenset({State.QUEUED, State.RETRYING, State.RUNNING})
+_PAUSABLE = frozenset({State.QUEUED, State.RETRYING, State.RUNNING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,32 +28,38 @@ class Update:
     ttl: timedelta | None = None
 
 
-def paused(job: Job, now: datetime) -> Transition:
+def pause(job: Job, now: datetime) -> Transition:
     """*job* held until it is resumed; as it is, where it is held already.
 
     A worker that has it lost its lease with this: the epoch refuses what it says later.
     """
     if job.state is State.PAUSED:
         return transition.no_change(job)
-    if job.state not in _GOING:
+    if job.state not in _PAUSABLE:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to pause")
     if job.state is not State.RUNNING:
-        return Transition(before=job, job=job.transition(State.PAUSED, now, lane=QueueStage.IDLE, due=None))
-    held = job.transition(State.PAUSED, now, lane=QueueStage.IDLE, due=None, charged=max(0, job.charged - 1))
-    return Transition(before=job, job=held, ended=AttemptOutcome(state=AttemptState.RELEASED))
+        return Transition(
+            before=job, job=job.transition(State.PAUSED, now, queue_stage=QueueStage.IDLE, due=None)
+        )
+    held = job.transition(
+        State.PAUSED, now, queue_stage=QueueStage.IDLE, due=None, charged=max(0, job.charged - 1)
+    )
+    return Transition(before=job, job=held, attempt_outcome=AttemptOutcome(state=AttemptState.RELEASED))
 
 
-def resumed(job: Job, now: datetime) -> Transition:
+def resume(job: Job, now: datetime) -> Transition:
     """A PAUSED *job* queued as its next attempt; as it is, where it goes on already."""
-    if job.state in _GOING:
+    if job.state in _PAUSABLE:
         return transition.no_change(job)
     if job.state is not State.PAUSED:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to resume")
-    after = job.transition(State.QUEUED, now, attempt=job.attempt + 1, **_place(job, job.schedule_time, now))
+    after = job.transition(
+        State.QUEUED, now, attempt=job.attempt + 1, **_queue_fields(job, job.schedule_time, now)
+    )
     return Transition(before=job, job=after)
 
 
-def recording_stopped(job: Job, now: datetime) -> Transition:
+def stop_recording(job: Job, now: datetime) -> Transition:
     """*job* whose recording is to end, with what there is as its file; as it is, where that was asked before.
 
     The wish stays with the job: who takes it up after its worker was lost is told as well.
@@ -67,28 +73,28 @@ def recording_stopped(job: Job, now: datetime) -> Transition:
 
 
 def _why_no_recording(state: State) -> str:
-    if state.terminal:
+    if state.is_terminal:
         return f"is {state.name}: its recording, if it was one, is over"
     return f"is {state.name} and records nothing now; CancelJob ends it without a file"
 
 
-def updated(job: Job, update: Update, now: datetime) -> Transition:
+def update(job: Job, update: Update, now: datetime) -> Transition:
     """*job* with what *update* says; as it is, where that is so already.
 
     STATE_CONFLICT: more than labels and expiration of a terminal job; the time of one
     whose attempt has begun.
     """
-    fields: dict[str, Any] = _kept(job, update)
+    fields: dict[str, Any] = _retention_fields(job, update)
     if "priority" in update.paths:
-        fields |= _prioritised(job, update.priority)
+        fields |= _priority_fields(job, update.priority)
     if "schedule_time" in update.paths:
-        fields |= _scheduled(job.replace_fields(**fields), update.schedule_time, now)
+        fields |= _schedule_fields(job.replace_fields(**fields), update.schedule_time, now)
     after = job.bump(now, **fields)
     same = all(getattr(job, name) == value for name, value in fields.items())
     return transition.no_change(job) if same else Transition(before=job, job=after)
 
 
-def _kept(job: Job, update: Update) -> dict[str, Any]:
+def _retention_fields(job: Job, update: Update) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if "labels" in update.paths:
         fields["labels"] = update.labels or {}
@@ -97,7 +103,7 @@ def _kept(job: Job, update: Update) -> dict[str, Any]:
     if "ttl" in update.paths and update.ttl is not None:
         fields["ttl"] = update.ttl
         fields["expire_time"] = job.end_time + update.ttl if job.end_time else None
-    if job.state.terminal and "expire_time" in fields:
+    if job.state.is_terminal and "expire_time" in fields:
         fields["expire_time"] = fields["expire_time"] or (job.end_time or job.create_time) + job.ttl
         if job.artifacts and fields["expire_time"] != job.expire_time:
             # Storage keeps them until then; it is told until it has heard.
@@ -105,16 +111,16 @@ def _kept(job: Job, update: Update) -> dict[str, Any]:
     return fields
 
 
-def _prioritised(job: Job, priority: Priority) -> dict[str, Any]:
-    if job.state.terminal and priority is not job.priority:
+def _priority_fields(job: Job, priority: Priority) -> dict[str, Any]:
+    if job.state.is_terminal and priority is not job.priority:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: it waits no more")
-    if job.lane is not QueueStage.READY or job.due is None:
+    if job.queue_stage is not QueueStage.READY or job.due is None:
         return {"priority": priority}
     waits_since = job.due + job.priority_offset(job.priority)
     return {"priority": priority, "due": waits_since - job.priority_offset(priority)}
 
 
-def _scheduled(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]:
+def _schedule_fields(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]:
     if time == job.schedule_time:
         return {}
     if job.state is State.PAUSED:
@@ -126,11 +132,11 @@ def _scheduled(job: Job, time: datetime | None, now: datetime) -> dict[str, Any]
             job.name, job.state.name, f"{job.name} is {job.state.name}: too late to set its time"
         )
     # As its next attempt: the present one may be with a worker already.
-    return {"schedule_time": time, "attempt": job.attempt + 1, **_place(job, time, now)}
+    return {"schedule_time": time, "attempt": job.attempt + 1, **_queue_fields(job, time, now)}
 
 
-def _place(job: Job, not_before: datetime | None, now: datetime) -> dict[str, Any]:
+def _queue_fields(job: Job, not_before: datetime | None, now: datetime) -> dict[str, Any]:
     """Lane and due of a job that goes into the queue."""
     if not_before is not None and not_before > now:
-        return {"lane": QueueStage.LATER, "due": not_before}
-    return {"lane": QueueStage.READY, "due": job.rank(job.create_time)}
+        return {"queue_stage": QueueStage.LATER, "due": not_before}
+    return {"queue_stage": QueueStage.READY, "due": job.rank(job.create_time)}

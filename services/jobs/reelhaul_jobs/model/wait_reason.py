@@ -11,8 +11,8 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteLimits, SiteNow, opens_at, room
-from reelhaul_jobs.model.retries import reason_of
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteStatus, free_slots, next_opening
+from reelhaul_jobs.model.retries import error_reason
 from reelhaul_jobs.model.states import QueueStage, State
 
 _NO_END = datetime.max.replace(tzinfo=UTC)
@@ -38,7 +38,7 @@ class WorkerStatus:
     until: datetime | None = None
 
 
-def shortage_of(present: Sequence[WorkerStatus], slots: int) -> WorkerStatus | None:
+def find_shortage(present: Sequence[WorkerStatus], slots: int) -> WorkerStatus | None:
     """Whose shortage ends first, where every worker has one; None where one takes work.
 
     *slots* are those of all live workers: also of such as say nothing of themselves.
@@ -62,15 +62,15 @@ class WaitReason(IntEnum):
     PAUSED = 7
     NO_WORKER = 8
     DISK_FULL = 9
-    LIVE_NOT_BEGUN = 10
-    EGRESS_SPENT = 12
+    LIVE_NOT_STARTED = 10
+    EGRESS_EXHAUSTED = 12
 
 
 # What a job says whose worker handed it back for this.
 _HANDED_BACK: Mapping[int | None, tuple[WaitReason, str]] = {
     ErrorReason.WORKER_DISK_FULL: (WaitReason.DISK_FULL, "its worker ran short of disk space"),
     ErrorReason.MEDIA_NOT_LIVE_YET: (
-        WaitReason.LIVE_NOT_BEGUN,
+        WaitReason.LIVE_NOT_STARTED,
         "the event has not begun",
     ),
 }
@@ -82,7 +82,7 @@ class Wait:
 
     reason: WaitReason
     message: str
-    place: int = 0
+    position: int = 0
     until: datetime | None = None
 
 
@@ -90,12 +90,16 @@ class Wait:
 class WorkerAvailability:
     """The workers: whether any lives, and the shortage for which none takes work."""
 
-    lives: bool = True
-    short: WorkerStatus | None = None
+    any_alive: bool = True
+    shortage: WorkerStatus | None = None
 
 
-def wait_of(
-    job: Job, *, place: int = 0, crew: WorkerAvailability = WorkerAvailability(), site: Wait | None = None
+def explain_wait(
+    job: Job,
+    *,
+    position: int = 0,
+    workers: WorkerAvailability = WorkerAvailability(),
+    site: Wait | None = None,
 ) -> Wait | None:
     """Why *job* does not run; None where it runs or has ended.
 
@@ -108,16 +112,16 @@ def wait_of(
             return Wait(reason=WaitReason.BACKOFF, message=message, until=job.due)
         case State.PAUSED:
             return Wait(reason=WaitReason.PAUSED, message="paused by a user")
-        case State.QUEUED if job.lane is QueueStage.LATER:
+        case State.QUEUED if job.queue_stage is QueueStage.LATER:
             return _later(job)
-        case State.QUEUED if not crew.lives:
-            return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", place=place)
-        case State.QUEUED if site is not None and job.lane is QueueStage.READY:
-            return replace(site, place=place)
-        case State.QUEUED if crew.short is not None:
-            return _short(crew.short, place)
+        case State.QUEUED if not workers.any_alive:
+            return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", position=position)
+        case State.QUEUED if site is not None and job.queue_stage is QueueStage.READY:
+            return replace(site, position=position)
+        case State.QUEUED if workers.shortage is not None:
+            return _short(workers.shortage, position)
         case State.QUEUED:
-            return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", place=place)
+            return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", position=position)
         case _:
             return None
 
@@ -125,36 +129,38 @@ def wait_of(
 def _short(worker: WorkerStatus, place: int) -> Wait:
     """Why no worker takes work, of which *worker* is the first that will again."""
     if worker.shortage is Shortage.DISK:
-        return Wait(reason=WaitReason.DISK_FULL, message="the fetchers are short of disk space", place=place)
+        return Wait(
+            reason=WaitReason.DISK_FULL, message="the fetchers are short of disk space", position=place
+        )
     message = "every egress has carried the bytes that it may today"
-    return Wait(reason=WaitReason.EGRESS_SPENT, message=message, place=place, until=worker.until)
+    return Wait(reason=WaitReason.EGRESS_EXHAUSTED, message=message, position=place, until=worker.until)
 
 
 def _later(job: Job) -> Wait:
     """Why *job* is not to start before its ``due``: its user said so, or the worker that handed it back."""
     if job.due == job.schedule_time:
         return Wait(reason=WaitReason.SCHEDULED, message="its time has not come", until=job.due)
-    return handed_back(job.error, job.due)
+    return explain_release(job.error, job.due)
 
 
-def handed_back(error: status_pb2.Status | None, until: datetime | None = None) -> Wait:
+def explain_release(error: status_pb2.Status | None, until: datetime | None = None) -> Wait:
     """Why a job waits whose worker gave it back because of *error*."""
-    cause = reason_of(error) if error is not None else None
+    cause = error_reason(error) if error is not None else None
     reason, message = _HANDED_BACK.get(cause, (WaitReason.IN_QUEUE, "waits for a free slot"))
     return Wait(reason=reason, message=message, until=until)
 
 
-def wait_at(site: SiteNow, limits: SiteLimits, now: datetime) -> Wait | None:
+def explain_site_wait(site: SiteStatus, limits: SiteLimits, now: datetime) -> Wait | None:
     """Why no job of *site* may start now; None if one may."""
-    if room(site, limits, now) > 0:
+    if free_slots(site, limits, now) > 0:
         return None
-    until = opens_at(site, now)
-    parked = [gate for gate in site.gates if gate.parked]
-    if parked and len(parked) == len(site.gates):
+    until = next_opening(site, now)
+    parked = [gate for gate in site.rate_limits if gate.is_parked]
+    if parked and len(parked) == len(site.rate_limits):
         refused = "; ".join(sorted({gate.reason for gate in parked}))
         message = f"{site.site} refuses us ({refused}); one job asks it again from time to time"
         return Wait(reason=WaitReason.SITE_PARKED, message=message, until=until)
-    if site.published + site.leased >= limits.most(site.site):
-        message = f"{site.site} has {limits.most(site.site)} jobs in hand: as many as it may"
+    if site.published + site.leased >= limits.max_running_at(site.site):
+        message = f"{site.site} has {limits.max_running_at(site.site)} jobs in hand: as many as it may"
         return Wait(reason=WaitReason.SITE_BUSY, message=message)
     return Wait(reason=WaitReason.SITE_BUSY, message=f"{site.site} is asked at a polite pace", until=until)

@@ -15,17 +15,17 @@ Clock = Callable[[], datetime]
 class Storage(Protocol):
     """The storage service, seen from here."""
 
-    async def keep_until(self, artifact: str, expire_time: datetime) -> None:
+    async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
         """The artifact (by name) is kept until then. Keeping what is gone is not an error."""
 
-    async def delete(self, artifacts: Sequence[str]) -> None:
+    async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         """Forget the artifacts (by name). Forgetting what is gone is not an error."""
 
 
 class Probe(Protocol):
     """The fetcher's answer to: what is there, and what would it cost?"""
 
-    async def look(
+    async def estimate(
         self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
         """What the site says, and the estimate. Raises what the site's answer means.

@@ -61,15 +61,15 @@ class ArtifactExpirySync:
     async def _kept(self, job: Job) -> bool:
         assert job.expire_time is not None
         for artifact in job.artifacts:
-            await self._storage.keep_until(artifact.name, job.expire_time)
+            await self._storage.set_expire_time(artifact.name, job.expire_time)
         await self._queue.mark_expiry_confirmed(job.id, None)
         return True
 
     async def _deleted(self, job: Job) -> bool:
         """Remove what is left of a deleted job, when its worker and its own jobs have let go."""
-        if not job.state.terminal or job.cascade_time is not None:
+        if not job.state.is_terminal or job.cascade_time is not None:
             return False
         if job.artifacts:
-            await self._storage.delete([artifact.name for artifact in job.artifacts])
+            await self._storage.delete_artifacts([artifact.name for artifact in job.artifacts])
         await self._queue.purge(job.id)
         return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import Any, Every, Node, Sign, Term
+from reelhaul_jobs.filters.ast import And, Node, Operator, Or, Term
 from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Job
@@ -24,7 +24,7 @@ from reelhaul_runtime.errors import FieldInvalid, NotFound, ReelhaulError, Viola
 #: Jobs that one call may retry.
 MOST = 1000
 
-_REOPENED = Any(tuple(Term("state", Sign.EQUAL, int(state)) for state in RETRY_TRANSITIONS))
+_REOPENED = Or(tuple(Term("state", Operator.EQUAL, int(state)) for state in RETRY_TRANSITIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Batches:
             if job.kind is not Kind.SINGLE:
                 raise FieldInvalid(f"requests[{place}].job.kind", "a batch holds no lists: expand each alone")
         batch = Batch(
-            {place: queue_transitions.admitted(job) for place, job in asked.jobs.items()}, asked.failed
+            {place: queue_transitions.enqueue(job) for place, job in asked.jobs.items()}, asked.failed
         )
         kept = await (self._in_part(batch, request) if partly else self._whole(batch, request))
         await self._news.tell_all(list(kept.jobs.values()))
@@ -89,7 +89,7 @@ class Batches:
         def rule(job: Job) -> Transition:
             if job.delete_time is not None:
                 raise NotFound(job.name)
-            return changes.no_change(job) if job.state.terminal else queue_transitions.cancelling(job, now)
+            return changes.no_change(job) if job.state.is_terminal else queue_transitions.cancel(job, now)
 
         return await self._told(await self._store.change_many(job_ids, rule))
 
@@ -106,7 +106,7 @@ class Batches:
 
         def rule(job: Job) -> Transition | None:
             gone = job.delete_time is not None or job.state not in RETRY_TRANSITIONS
-            return None if gone else queue_transitions.retried(job, now)
+            return None if gone else queue_transitions.retry(job, now)
 
         done = await self._store.change_many([job.id for job in found.jobs], rule, request)
         return Retried(await self._told(done), found.more)
@@ -115,10 +115,10 @@ class Batches:
         if wanted.ids:
             present = await self.get(wanted.ids, owner)
             return Retried([job for job in present if job.state in RETRY_TRANSITIONS])
-        narrowed = _REOPENED if wanted.where is None else Every((wanted.where, _REOPENED))
+        narrowed = _REOPENED if wanted.where is None else And((wanted.where, _REOPENED))
         query = Query(tenant=owner, limit=MOST, descending=False, where=narrowed, total=0)
-        page = await self._store.page(query)
-        return Retried(page.jobs, page.more)
+        page = await self._store.list_page(query)
+        return Retried(page.jobs, page.has_more)
 
     async def _told(self, done: Sequence[Transition]) -> Sequence[Job]:
         for change in done:

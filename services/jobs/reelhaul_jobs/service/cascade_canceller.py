@@ -39,14 +39,14 @@ class CascadeCanceller:
         if not ids:
             # It makes no more: a list is paged through by a running job alone.
             await self._store.change(
-                parent.id, partial(queue_transitions.cascaded, since=parent.cascade_time)
+                parent.id, partial(queue_transitions.complete_cascade, since=parent.cascade_time)
             )
         return not ids
 
     async def _cancel(self, job_id: str, parent: Job) -> None:
         try:
             change = await self._store.change(
-                job_id, lambda job: queue_transitions.cancelled_with(job, parent, self._now())
+                job_id, lambda job: queue_transitions.cancel_child(job, parent, self._now())
             )
         except NotFound:
             return

@@ -62,7 +62,7 @@ class Dispatcher:
         self._leader = leader
         self._hub = hub or EventHub()
         self._timer: asyncio.TimerHandle | None = None
-        self._window = fair_scheduling.window(0, 0)
+        self._window = fair_scheduling.window_size(0, 0)
         self._drained = 0.0
         self._drained_at = now()
         # Where there are more tenants or sites than one look takes in, they take turns.
@@ -75,12 +75,12 @@ class Dispatcher:
         # Until this step knows better: what makes room meanwhile is not to be missed.
         self._hub.dispatch_blocked = True
         look = self._look(now)
-        backlog = await self._queue.backlog(look, now)
-        self._window = fair_scheduling.window(backlog.slots, self._rate(now))
-        rooms = {name: rate_limit.room(site, self._limits, now) for name, site in backlog.sites.items()}
+        backlog = await self._queue.get_backlog(look, now)
+        self._window = fair_scheduling.window_size(backlog.slots, self._rate(now))
+        rooms = {name: rate_limit.free_slots(site, self._limits, now) for name, site in backlog.sites.items()}
         room = self._window - backlog.published
         picks = fair_scheduling.select_fairly(
-            backlog.ready, room, held=backlog.held, rooms=rooms, weights=self._weights
+            backlog.ready, room, in_flight=backlog.in_flight, free_slots=rooms, weights=self._weights
         )
         if not picks:
             self._wake_when_open(backlog, now)
@@ -98,17 +98,17 @@ class Dispatcher:
 
         What is there already, the broker drops as a duplicate.
         """
-        marked = await self._queue.outstanding(_CEILING)
+        marked = await self._queue.list_published(_CEILING)
         stored = await self._bus.publish(marked, self._now())
         if marked:
             log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
 
-    async def _published(self, picks: Sequence[fair_scheduling.Ready], now: datetime) -> int:
+    async def _published(self, picks: Sequence[fair_scheduling.ReadyJob], now: datetime) -> int:
         """How many of *picks* are marked and stored; those that are not stored are ready again."""
         taken = await self._queue.mark_published(picks, now + self._look_again, self._leader)
-        failpoints.reached("jobs.dispatch.before_publish")
+        failpoints.hit("jobs.dispatch.before_publish")
         stored = await self._bus.publish(taken, now)
-        failpoints.reached("jobs.dispatch.after_publish")
+        failpoints.hit("jobs.dispatch.after_publish")
         if len(stored) < len(taken):
             there = {job.id for job in stored}
             await self._queue.mark_ready([job for job in taken if job.id not in there])
@@ -117,7 +117,7 @@ class Dispatcher:
     def _look(self, now: datetime) -> BacklogQuery:
         return BacklogQuery(
             limit=self._window,
-            room=lambda site: rate_limit.room(site, self._limits, now),
+            free_slots=lambda site: rate_limit.free_slots(site, self._limits, now),
             after_tenant=self._after_tenant,
             after_sites=self._after_sites,
         )
@@ -136,7 +136,9 @@ class Dispatcher:
 
     def _wake_when_open(self, backlog: Backlog, now: datetime) -> None:
         times = [
-            time for site in backlog.sites.values() if (time := rate_limit.opens_at(site, now)) is not None
+            time
+            for site in backlog.sites.values()
+            if (time := rate_limit.next_opening(site, now)) is not None
         ]
         if self._timer is not None:
             self._timer.cancel()
@@ -151,5 +153,5 @@ def _left_behind(look: BacklogQuery, backlog: Backlog, picked: int, room: int) -
         return True
     seen = Counter(job.site for jobs in backlog.ready.values() for job in jobs)
     cut = any(len(jobs) >= look.limit for jobs in backlog.ready.values())
-    full = any(seen[name] >= look.room(site) for name, site in backlog.sites.items())
+    full = any(seen[name] >= look.free_slots(site) for name, site in backlog.sites.items())
     return cut or full or picked < seen.total()

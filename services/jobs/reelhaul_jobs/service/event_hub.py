@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.ports.bus import Notice
+from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_jobs.service.worker_registry import WorkerRegistry
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -21,7 +21,7 @@ _MOST_WATCHERS = 20_000
 class Listener(Protocol):
     """Is told of one job. What it is told it must not wait in."""
 
-    def progressed(self, notice: Notice) -> None:
+    def progressed(self, notice: ProgressNotice) -> None:
         """A worker's progress, newer than any before."""
 
     def row_changed(self, revision: int) -> None:
@@ -47,7 +47,7 @@ class EventHub:
     def __init__(self) -> None:
         self._listeners: dict[str, Listener] = {}
         self._all: list[AllListener] = []
-        self._newest: OrderedDict[str, Notice] = OrderedDict()
+        self._newest: OrderedDict[str, ProgressNotice] = OrderedDict()
         self._watchers = 0
         self._closed = False
         #: The workers that were heard of lately.
@@ -85,7 +85,7 @@ class EventHub:
         """Tell *listener* no more."""
         self._all.remove(listener)
 
-    def progressed(self, notice: Notice) -> None:
+    def progressed(self, notice: ProgressNotice) -> None:
         """A worker's progress came."""
         known = self._newest.get(notice.job_id)
         if known is not None and _order(notice) <= _order(known):
@@ -106,7 +106,7 @@ class EventHub:
         for everyone in self._all:
             everyone.row_changed(job_id, tenant)
 
-    def newest(self, job_id: str) -> Notice | None:
+    def newest(self, job_id: str) -> ProgressNotice | None:
         """The newest progress of *job_id* heard of here."""
         return self._newest.get(job_id)
 
@@ -123,5 +123,5 @@ class EventHub:
             everyone.closed()
 
 
-def _order(notice: Notice) -> tuple[int, int]:
+def _order(notice: ProgressNotice) -> tuple[int, int]:
     return notice.epoch, notice.sequence

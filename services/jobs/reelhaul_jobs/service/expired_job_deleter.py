@@ -25,8 +25,8 @@ class ExpiredJobDeleter:
     async def step(self) -> bool:
         """Delete some of what has expired. Whether there may be more to do at once."""
         now = self._now()
-        ids = await self._queue.expired(now, _BATCH)
-        rule = partial(queue_transitions.expired, now=now)
+        ids = await self._queue.list_expired(now, _BATCH)
+        rule = partial(queue_transitions.expire, now=now)
         found = await asyncio.gather(*(self._store.change(i, rule) for i in ids), return_exceptions=True)
         for failure in found:
             if isinstance(failure, BaseException) and not isinstance(failure, NotFound):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import preflight, queue_transitions, user_actions, wait_reason
 from reelhaul_jobs.model.job import Attempt, Job
-from reelhaul_jobs.model.lists import Range, Summary
+from reelhaul_jobs.model.lists import CountQuery, Summary
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Page, Query, Rule
+from reelhaul_jobs.ports.jobs import ChangeRule, IdempotencyKey, JobStore, Page, Query
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock, Probe
 from reelhaul_jobs.service.event_hub import EventHub
@@ -61,59 +61,63 @@ class Jobs:
 
         Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
         """
-        failpoints.reached("jobs.create.before_commit")
-        (kept,) = await self._store.add([queue_transitions.admitted(job)], request)
-        failpoints.reached("jobs.create.after_commit")
+        failpoints.hit("jobs.create.before_commit")
+        (kept,) = await self._store.add([queue_transitions.enqueue(job)], request)
+        failpoints.hit("jobs.create.after_commit")
         await self._news.tell_row(kept)
-        return JobView(kept, wait_reason.wait_of(kept))
+        return JobView(kept, wait_reason.explain_wait(kept))
 
     async def created(self, request: IdempotencyKey | None) -> JobView | None:
         """The job of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
         if request is None or (kept := await self._store.find_by_idempotency_key(request)) is None:
             return None
-        return JobView(kept[0], wait_reason.wait_of(kept[0]))
+        return JobView(kept[0], wait_reason.explain_wait(kept[0]))
 
     async def preflight(self, job: Job) -> JobView:
         """*job* as it would be, with what the site says; nothing is admitted. Raises what that means."""
         listed = job.expansion.max_entries if job.expansion else 0
-        media, estimate = await self._probe.look(job.url, job.format, listed)
+        media, estimate = await self._probe.estimate(job.url, job.format, listed)
         preflight.check(job.format, media, estimate)
-        would_be = replace(queue_transitions.admitted(job), media=media)
-        return JobView(would_be, wait_reason.wait_of(would_be), estimate)
+        would_be = replace(queue_transitions.enqueue(job), media=media)
+        return JobView(would_be, wait_reason.explain_wait(would_be), estimate)
 
     async def get(self, job_id: str, owner: Owner) -> JobView:
         """The job with its newest progress, and why it waits. ``NotFound`` for others' jobs."""
         job = self.with_latest_progress(_owned(await self._store.get(job_id), owner))
-        children = await self._store.children(job.id) if job.kind is Kind.EXPANSION else None
+        children = await self._store.count_children(job.id) if job.kind is Kind.EXPANSION else None
         if job.state is not State.QUEUED:
-            return JobView(job, wait_reason.wait_of(job), children=children)
+            return JobView(job, wait_reason.explain_wait(job), children=children)
         now = self._now()
-        place = await self._store.queue_position(job)
-        slots, present = await self._queue.slots(now), self._hub.roll.present()
-        site = wait_reason.wait_at(await self._queue.site(job.site, now), self._limits, now)
-        crew = wait_reason.WorkerAvailability(
-            lives=slots > 0 or bool(present), short=wait_reason.shortage_of(present, slots)
+        place = await self._store.get_queue_position(job)
+        slots, present = await self._queue.count_worker_slots(now), self._hub.roll.present()
+        site = wait_reason.explain_site_wait(
+            await self._queue.get_site_status(job.site, now), self._limits, now
         )
-        return JobView(job, wait_reason.wait_of(job, place=place, crew=crew, site=site), children=children)
+        crew = wait_reason.WorkerAvailability(
+            any_alive=slots > 0 or bool(present), shortage=wait_reason.find_shortage(present, slots)
+        )
+        return JobView(
+            job, wait_reason.explain_wait(job, position=place, workers=crew, site=site), children=children
+        )
 
     async def page(self, query: Query) -> Page:
         """A page of jobs."""
-        return await self._store.page(query)
+        return await self._store.list_page(query)
 
-    async def summary(self, asked: Range) -> Summary:
+    async def summary(self, asked: CountQuery) -> Summary:
         """What became of the jobs of a stretch of time."""
-        return await self._store.summary(asked)
+        return await self._store.summarize(asked)
 
     async def cancel(self, job_id: str, owner: Owner, *, reason: str = "", etag: str = "") -> JobView:
         """Stop the job for good. STATE_CONFLICT where it ended otherwise; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: queue_transitions.cancelling(job, self._now(), reason)
+            job_id, owner, etag, lambda job: queue_transitions.cancel(job, self._now(), reason)
         )
 
     async def stop_recording(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """End its recording, and keep it. STATE_CONFLICT where nothing is recorded; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: user_actions.recording_stopped(job, self._now())
+            job_id, owner, etag, lambda job: user_actions.stop_recording(job, self._now())
         )
 
     async def retry(
@@ -121,29 +125,29 @@ class Jobs:
     ) -> JobView:
         """Queue a FAILED or CANCELLED job again. STATE_CONFLICT for any other; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: queue_transitions.retried(job, self._now()), request
+            job_id, owner, etag, lambda job: queue_transitions.retry(job, self._now()), request
         )
 
     async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """Hold the job until it is resumed. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
-        return await self._changed(job_id, owner, etag, lambda job: user_actions.paused(job, self._now()))
+        return await self._changed(job_id, owner, etag, lambda job: user_actions.pause(job, self._now()))
 
     async def resume(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """Let a held job go on. STATE_CONFLICT where it has ended; ETAG_MISMATCH."""
-        return await self._changed(job_id, owner, etag, lambda job: user_actions.resumed(job, self._now()))
+        return await self._changed(job_id, owner, etag, lambda job: user_actions.resume(job, self._now()))
 
     async def update(
         self, job_id: str, owner: Owner, update: user_actions.Update, *, etag: str = ""
     ) -> JobView:
         """Change what *update* names. STATE_CONFLICT where it is too late for that; ETAG_MISMATCH."""
         return await self._changed(
-            job_id, owner, etag, lambda job: user_actions.updated(job, update, self._now())
+            job_id, owner, etag, lambda job: user_actions.update(job, update, self._now())
         )
 
     async def delete(self, job_id: str, owner: Owner, *, etag: str = "", allow_missing: bool = False) -> None:
         """Remove the job, cancelling it first where it lives. Its artifacts follow. ETAG_MISMATCH."""
         try:
-            await self._changed(job_id, owner, etag, lambda job: queue_transitions.deleted(job, self._now()))
+            await self._changed(job_id, owner, etag, lambda job: queue_transitions.delete(job, self._now()))
         except NotFound:
             if not allow_missing:
                 raise
@@ -151,24 +155,24 @@ class Jobs:
     async def attempt(self, job_id: str, number: int, owner: Owner) -> Attempt:
         """One attempt of the job, or ``NotFound``."""
         _owned(await self._store.get(job_id), owner)
-        return await self._store.attempt(job_id, number)
+        return await self._store.get_attempt(job_id, number)
 
     async def attempts(
         self, job_id: str, owner: Owner, *, below: int | None, limit: int
     ) -> Sequence[Attempt]:
         """The job's attempts, the newest first, from under *below*."""
         _owned(await self._store.get(job_id), owner)
-        return await self._store.attempts(job_id, below=below, limit=limit)
+        return await self._store.list_attempts(job_id, below=below, limit=limit)
 
     def with_latest_progress(self, job: Job) -> Job:
         """*job* with the newest progress of its lease, where the bus told a newer one than the row."""
         notice = self._hub.newest(job.id)
-        if notice is None or not job.leased or notice.epoch != job.epoch:
+        if notice is None or not job.is_leased or notice.epoch != job.epoch:
             return job
         return job.replace_fields(progress=notice.progress)
 
     async def _changed(
-        self, job_id: str, owner: Owner, etag: str, rule: Rule, request: IdempotencyKey | None = None
+        self, job_id: str, owner: Owner, etag: str, rule: ChangeRule, request: IdempotencyKey | None = None
     ) -> JobView:
         def guarded(job: Job) -> Transition:
             _owned(job, owner)
@@ -179,7 +183,7 @@ class Jobs:
 
         change = await self._store.change(job_id, guarded, request)
         await self._news.tell(change)
-        return JobView(self.with_latest_progress(change.job), wait_reason.wait_of(change.job))
+        return JobView(self.with_latest_progress(change.job), wait_reason.explain_wait(change.job))
 
 
 def _owned(job: Job, owner: Owner) -> Job:

@@ -14,7 +14,7 @@ from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import AttemptState, Kind, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
-from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
+from reelhaul_jobs.ports.jobs import ExpansionRule, JobStore, LeaseRule, RateLimitKey
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.notifier import ChangeNotifier
@@ -82,16 +82,16 @@ class Leases:
         await self._note(claim.worker, slots, (claim.egress, *claim.other_egresses))
 
         def rule(job: Job, passage: RateLimitView) -> Transition:
-            return rate_limited_lease.claimed(job, claim, passage, self._limits, self._now())
+            return rate_limited_lease.claim(job, claim, passage, self._limits, self._now())
 
-        counted = self._limits.any
+        counted = self._limits.limits_running
         change = await self._change_at_site(
             job_id, lambda job: (job.site, claim.egress), rule, counted=counted
         )
-        failpoints.reached("jobs.claim.after_commit")
+        failpoints.hit("jobs.claim.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
-        return Leased(change.job, change.before if change.made else None, self.duration)
+        return Leased(change.job, change.before if change.changed else None, self.duration)
 
     async def renew(
         self,
@@ -104,7 +104,7 @@ class Leases:
         """The lease prolonged, and whether to stop; or that it is gone. Each of *entries* is a job then."""
 
         def rule(job: Job, passage: RateLimitView) -> Transition:
-            return rate_limited_lease.renewed(self._renewed(job, epoch, progress, media), progress, passage)
+            return rate_limited_lease.renew(self._renewed(job, epoch, progress, media), progress, passage)
 
         def growing(job: Job, seen: Set[tuple[str, str]]) -> Transition:
             change = self._renewed(job, epoch, progress, media)
@@ -118,7 +118,7 @@ class Leases:
             change = await self._expand(job_id, entries, growing)
         else:
             change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
-        failpoints.reached("jobs.renew.after_commit")
+        failpoints.hit("jobs.renew.after_commit")
         if isinstance(change, Refusal) or change.refusal is not None:
             return change if isinstance(change, Refusal) else _refusal(change)
         await self._note(change.job.worker, None, (change.job.egress,))
@@ -134,18 +134,20 @@ class Leases:
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
     ) -> Transition:
-        return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
+        return leases.renew(job, epoch, self._now(), self.duration, progress=progress, media=media)
 
     async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
         """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
 
         def rule(job: Job, passage: RateLimitView) -> Transition:
-            change = rate_limited_lease.finished(job, epoch, outcome, passage, self._limits, self._now())
+            change = rate_limited_lease.finish(job, epoch, outcome, passage, self._limits, self._now())
             return _checked(change)
 
-        failpoints.reached("jobs.finish.before_commit")
-        change = await self._change_at_site(job_id, lambda job: rate_limited_lease.key_of(job, outcome), rule)
-        failpoints.reached("jobs.finish.after_commit")
+        failpoints.hit("jobs.finish.before_commit")
+        change = await self._change_at_site(
+            job_id, lambda job: rate_limited_lease.rate_limit_key(job, outcome), rule
+        )
+        failpoints.hit("jobs.finish.after_commit")
         if isinstance(change, Refusal):
             return change
         if change.refusal is not None:
@@ -154,21 +156,23 @@ class Leases:
         return Receipt(change.job.update_time, change.job.revision, cancelled)
 
     async def _change_at_site(
-        self, job_id: str, key: SiteKey, rule: SiteRule, *, counted: bool = False
+        self, job_id: str, key: RateLimitKey, rule: LeaseRule, *, counted: bool = False
     ) -> Transition | Refusal:
         try:
-            change = await self._store.change_at_site(job_id, key, rule, self._now(), counted=counted)
+            change = await self._store.change_lease(job_id, key, rule, self._now(), counted=counted)
         except NotFound:
             return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
-        _tell_of(change.gate)
+        _tell_of(change.rate_limit)
         await self._news.tell(change)
         return change
 
     async def _expand(
-        self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: RuleOfList
+        self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: ExpansionRule
     ) -> Transition | Refusal:
         try:
-            change = await self._store.expand(job_id, [playlist_expansion.media_id(e) for e in entries], rule)
+            change = await self._store.expand(
+                job_id, [playlist_expansion.entry_key(e) for e in entries], rule
+            )
         except NotFound:
             return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
         await self._news.tell(change)
@@ -177,7 +181,7 @@ class Leases:
 
     async def _earlier(self, job_id: str, epoch: int) -> Receipt | None:
         """The receipt of an outcome that this epoch had committed before; it never changes."""
-        attempt = await self._store.attempt_of_epoch(job_id, epoch)
+        attempt = await self._store.find_attempt_by_epoch(job_id, epoch)
         if attempt is None or attempt.finish_revision is None or attempt.end_time is None:
             return None
         cancelled = attempt.state is AttemptState.CANCELLED
@@ -200,13 +204,17 @@ class Leases:
 def _checked(change: Transition) -> Transition:
     """*change*, unless a job would have succeeded without what makes it a success."""
     job = change.job
-    if change.made and job.state is State.SUCCEEDED and (job.kind is Kind.SINGLE) is not bool(job.artifacts):
+    if (
+        change.changed
+        and job.state is State.SUCCEEDED
+        and (job.kind is Kind.SINGLE) is not bool(job.artifacts)
+    ):
         raise FieldInvalid("succeeded.artifacts", "an expansion has none, any other job has one at least")
     return change
 
 
 def _tell_of(gate: SiteRateLimit | None) -> None:
-    if gate is not None and gate.parked and not gate.probe and gate.parked_until is not None:
+    if gate is not None and gate.is_parked and not gate.probe and gate.parked_until is not None:
         told = {"site": gate.site, "egress": gate.egress, "reason": gate.reason}
         log.warning("site parked", extra=told | {"until": gate.parked_until.isoformat()})
 

@@ -22,8 +22,8 @@ class ChangeNotifier:
         """Say what *change*, committed, means to others."""
         if change.job.revision == change.before.revision:
             return
-        if change.concerns_worker:
-            await self._bus.stop(change.job)
+        if change.needs_worker_attention:
+            await self._bus.notify_worker(change.job)
         await self.tell_row(change.job)
 
     async def tell_all(self, jobs: Sequence[Job]) -> None:
@@ -33,7 +33,7 @@ class ChangeNotifier:
 
     async def tell_row(self, job: Job) -> None:
         """Say that the row of *job* changed."""
-        if job.state.terminal:
+        if job.state.is_terminal:
             self._hub.forget(job.id)
-        self._hub.row_changed(job.id, job.revision, job.tenant, ready=job.lane is QueueStage.READY)
-        await self._bus.changed(job)
+        self._hub.row_changed(job.id, job.revision, job.tenant, ready=job.queue_stage is QueueStage.READY)
+        await self._bus.notify_changed(job)

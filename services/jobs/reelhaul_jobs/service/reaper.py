@@ -57,11 +57,11 @@ class Reaper:
         """Look after everything once. Whether there may be more to do at once."""
         now = self._now()
         self._note_absence(now)
-        found = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.due_now(job, now))
+        found = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.make_ready(job, now))
         if now >= self._lapse_from:
             late = now - self._grace
             found += await self._sweep(
-                QueueStage.LEASED, late, lambda job: leases.expired(job, now, self._grace)
+                QueueStage.LEASED, late, lambda job: leases.expire(job, now, self._grace)
             )
         try:
             found += await self._recover(now)
@@ -80,26 +80,26 @@ class Reaper:
 
     async def _recover(self, now: datetime) -> int:
         """Give items that the broker lost back to the dispatcher."""
-        if await self._bus.ready():
+        if await self._bus.ensure_streams():
             log.warning("the work stream was made anew; all that was in it is published again")
             total = 0
             while found := await self._sweep(
-                QueueStage.PUBLISHED, now + _FAR, lambda job: queue_transitions.republished(job, now)
+                QueueStage.PUBLISHED, now + _FAR, lambda job: queue_transitions.republish(job, now)
             ):
                 total += found
             return total
-        ids = await self._queue.due(QueueStage.PUBLISHED, now, _BATCH)
+        ids = await self._queue.list_due(QueueStage.PUBLISHED, now, _BATCH)
         if not ids:
             return 0
         # An item waits where all workers are busy; only where some are missing was one lost.
-        held = await self._queue.count([QueueStage.PUBLISHED, QueueStage.LEASED])
-        if await self._bus.waiting() < held:
-            return await self._change(ids, lambda job: queue_transitions.republished(job, now))
+        held = await self._queue.count_in_stages([QueueStage.PUBLISHED, QueueStage.LEASED])
+        if await self._bus.count_work_items() < held:
+            return await self._change(ids, lambda job: queue_transitions.republish(job, now))
         await self._change(ids, lambda job: _looked_after(job, now + self._look_again))
         return 0
 
     async def _sweep(self, lane: QueueStage, before: datetime, rule: Callable[[Job], Transition]) -> int:
-        return await self._change(await self._queue.due(lane, before, _BATCH), rule)
+        return await self._change(await self._queue.list_due(lane, before, _BATCH), rule)
 
     async def _change(self, ids: Sequence[str], rule: Callable[[Job], Transition]) -> int:
         """How many jobs *rule* changed."""
@@ -111,10 +111,10 @@ class Reaper:
         except NotFound:
             return False
         await self._news.tell(made)
-        return made.made
+        return made.changed
 
 
 def _looked_after(job: Job, again: datetime) -> Transition:
-    if job.lane is not QueueStage.PUBLISHED:
+    if job.queue_stage is not QueueStage.PUBLISHED:
         return transition.no_change(job)
     return Transition(before=job, job=job.replace_fields(due=again))

@@ -29,5 +29,5 @@ class RetentionPurger:
         """Drop what is old. There is never more to do at once."""
         now = self._now()
         await self._queue.delete_old_records(now - EVENTS_KEPT - _MARGIN, now - REQUESTS_KEPT)
-        await self._queue.forget_gates(now - GATES_KEPT)
+        await self._queue.delete_idle_rate_limits(now - GATES_KEPT)
         return False

@@ -10,7 +10,7 @@ from functools import partial
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.schedule import Admit, Run, Schedule
+from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
@@ -25,7 +25,7 @@ _BATCH = 50
 class Schedules:
     """What one may do with one's schedules."""
 
-    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: Admit) -> None:
+    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: CheckJob) -> None:
         self._store = store
         self._news = news
         self._now = now
@@ -41,14 +41,14 @@ class Schedules:
 
     async def all(self, tenant: str) -> Sequence[Schedule]:
         """All of a tenant's, in no order."""
-        return await self._store.all(tenant)
+        return await self._store.list_all(tenant)
 
     async def update(self, present: Schedule, wanted: Schedule) -> Schedule:
         """*present* as *wanted*. ETAG_MISMATCH where it is not what it was any more."""
 
         def rule(schedule: Schedule) -> Schedule:
             check_etag(schedule, present.etag)
-            return model.updated(schedule, wanted, self._now())
+            return model.update(schedule, wanted, self._now())
 
         return await self._store.change(present.tenant, present.id, rule)
 
@@ -58,11 +58,11 @@ class Schedules:
 
     async def pause(self, tenant: str, schedule_id: str) -> Schedule:
         """Make no more jobs until it is resumed."""
-        return await self._store.change(tenant, schedule_id, lambda s: model.paused(s, self._now()))
+        return await self._store.change(tenant, schedule_id, lambda s: model.pause(s, self._now()))
 
     async def resume(self, tenant: str, schedule_id: str) -> Schedule:
         """Make jobs again. STATE_CONFLICT past its end_time."""
-        return await self._store.change(tenant, schedule_id, lambda s: model.resumed(s, self._now()))
+        return await self._store.change(tenant, schedule_id, lambda s: model.resume(s, self._now()))
 
     async def run(self, tenant: str, schedule_id: str, request: IdempotencyKey | None) -> Job:
         """A job of it, now. STATE_CONFLICT where it would overlap."""
@@ -79,7 +79,7 @@ class Schedules:
 class Scheduler:
     """The loop: makes the jobs whose time has come, each once, for a run moves its schedule on."""
 
-    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: Admit) -> None:
+    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: CheckJob) -> None:
         self._store = store
         self._news = news
         self._now = now
@@ -87,14 +87,14 @@ class Scheduler:
 
     async def step(self) -> bool:
         """Run what is due. Whether there may be more to do at once."""
-        found = await self._store.due(self._now(), _BATCH)
+        found = await self._store.list_due(self._now(), _BATCH)
         for tenant, schedule_id in found:
             await self._run(tenant, schedule_id)
         return len(found) == _BATCH
 
     async def _run(self, tenant: str, schedule_id: str) -> None:
         def rule(schedule: Schedule, live: bool) -> Run:
-            return model.due(schedule, self._now(), live, self._admit)
+            return model.run_if_due(schedule, self._now(), live, self._admit)
 
         try:
             run = await self._store.run(tenant, schedule_id, rule)

@@ -16,12 +16,12 @@ from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.model.states import Kind, Priority
 from reelhaul_jobs.ports.jobs import IdempotencyKey
-from reelhaul_jobs.ports.schedules import Rule, RunRule
+from reelhaul_jobs.ports.schedules import RunRule, ScheduleRule
 from reelhaul_jobs.store import idempotency, listing, rows
 from reelhaul_jobs.store import insert as births_store
 from reelhaul_jobs.store.idempotency import RecordedResponse
-from reelhaul_jobs.store.rows import micros, micros_or_none, time_of
-from reelhaul_jobs.store.tables import OF_A_SCHEDULE, jobs, schedules, seen_entries
+from reelhaul_jobs.store.rows import from_micros, to_micros, to_micros_or_none
+from reelhaul_jobs.store.tables import HAS_SCHEDULE, jobs, schedules, seen_entries
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 
@@ -38,7 +38,7 @@ _LIVE = select(
     exists().where(
         jobs.c.tenant == bindparam("of_tenant"),
         jobs.c.schedule == bindparam("of_id"),
-        OF_A_SCHEDULE,
+        HAS_SCHEDULE,
         jobs.c.end_time.is_(None),
     )
 )
@@ -74,18 +74,18 @@ class SqlScheduleStore:
 
     async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
         """See ScheduleStore.add."""
-        return await idempotency.written(self._database, partial(_add, schedule=schedule, request=request))
+        return await idempotency.write(self._database, partial(_add, schedule=schedule, request=request))
 
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
         """See ScheduleStore.get."""
         return await self._database.read(partial(_get, tenant=tenant, schedule_id=schedule_id))
 
-    async def all(self, tenant: str) -> Sequence[Schedule]:
+    async def list_all(self, tenant: str) -> Sequence[Schedule]:
         """See ScheduleStore.all."""
         found = await self._database.read(lambda c: list(c.execute(_ALL, {"of_tenant": tenant}).mappings()))
         return [_schedule_of(row) for row in found]
 
-    async def change(self, tenant: str, schedule_id: str, rule: Rule) -> Schedule:
+    async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
         """See ScheduleStore.change."""
 
         def op(connection: Connection) -> Schedule:
@@ -110,7 +110,7 @@ class SqlScheduleStore:
             _written(connection, before, run.after)
             return run
 
-        return await idempotency.written(self._database, op)
+        return await idempotency.write(self._database, op)
 
     async def delete(self, tenant: str, schedule_id: str, check: Callable[[Schedule], None]) -> None:
         """See ScheduleStore.delete."""
@@ -121,9 +121,9 @@ class SqlScheduleStore:
 
         await self._database.write(op)
 
-    async def due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def list_due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """See ScheduleStore.due."""
-        asked = {"now": micros(now), "most": limit}
+        asked = {"now": to_micros(now), "most": limit}
         found = await self._database.read(lambda connection: connection.execute(_DUE, asked).all())
         return [(row.tenant, row.id) for row in found]
 
@@ -132,14 +132,14 @@ def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | N
     if (answer := idempotency.recorded_response(connection, request)) is not None:
         return _get(connection, schedule.tenant, answer.ids[0])
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
-    if connection.execute(_COUNT, key).scalar_one() >= model.MOST:
-        raise model.too_many()
+    if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:
+        raise model.quota_exceeded()
     added = connection.execute(
-        idempotency.insert_new(connection, schedules).returning(schedules.c.id),
+        idempotency.insert_or_ignore(connection, schedules).returning(schedules.c.id),
         _row_of(schedule) | {"seen_count": 0},
     )
     if added.first() is None:
-        raise model.exists(schedule)
+        raise model.already_exists(schedule)
     idempotency.record_response(connection, request, RecordedResponse([schedule.id]))
     return schedule
 
@@ -182,7 +182,7 @@ def add_seen_entries(connection: Connection, job: Job, entries: Sequence[tuple[s
         {"tenant": job.tenant, "schedule": job.schedule, "extractor": extractor, "media_id": media_id}
         for extractor, media_id in entries
     ]
-    connection.execute(idempotency.insert_new(connection, seen_entries), told)
+    connection.execute(idempotency.insert_or_ignore(connection, seen_entries), told)
     connection.execute(_ADD_SEEN_COUNT, {**whose, "more": len(told)})
 
 
@@ -201,21 +201,21 @@ def _row_of(schedule: Schedule) -> dict[str, Any]:
         "skip_overlapping": schedule.skip_overlapping,
         "new_entries_only": schedule.new_entries_only,
         "catch_up": int(schedule.catch_up),
-        "end_time": micros_or_none(schedule.end_time),
+        "end_time": to_micros_or_none(schedule.end_time),
         "state": int(schedule.state),
-        "next_run_time": micros_or_none(schedule.next_run_time),
+        "next_run_time": to_micros_or_none(schedule.next_run_time),
         "last_job": schedule.last_job,
         "last_error": schedule.last_error.SerializeToString() if schedule.last_error else None,
         "failures": schedule.failures,
         "revision": schedule.revision,
-        "create_time": micros(schedule.create_time),
-        "update_time": micros(schedule.update_time),
+        "create_time": to_micros(schedule.create_time),
+        "update_time": to_micros(schedule.update_time),
     }
 
 
 def _schedule_of(row: rows.Row) -> Schedule:
     """The schedule of a row with all columns."""
-    created = time_of(row["create_time"])
+    created = from_micros(row["create_time"])
     error = row["last_error"]
     return Schedule(
         tenant=row["tenant"],
@@ -226,16 +226,16 @@ def _schedule_of(row: rows.Row) -> Schedule:
         skip_overlapping=bool(row["skip_overlapping"]),
         new_entries_only=bool(row["new_entries_only"]),
         catch_up=CatchUp(row["catch_up"]),
-        end_time=None if row["end_time"] is None else time_of(row["end_time"]),
+        end_time=None if row["end_time"] is None else from_micros(row["end_time"]),
         state=ScheduleState(row["state"]),
-        next_run_time=None if row["next_run_time"] is None else time_of(row["next_run_time"]),
+        next_run_time=None if row["next_run_time"] is None else from_micros(row["next_run_time"]),
         last_job=row["last_job"],
         last_error=None if error is None else status_pb2.Status.FromString(error),
         failures=row["failures"],
         seen_count=row["seen_count"],
         revision=row["revision"],
         create_time=created,
-        update_time=time_of(row["update_time"]),
+        update_time=from_micros(row["update_time"]),
     )
 
 

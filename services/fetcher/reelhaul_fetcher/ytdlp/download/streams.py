@@ -15,7 +15,7 @@ from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, Hear
 from reelhaul_fetcher.ytdlp.download.remote_file import Remote
@@ -59,7 +59,7 @@ class Meter:
 
 
 def receive(
-    source: Source, parts: list[str], order: FetchOrder, gauge: ProgressTracker, meter: Meter
+    source: Source, parts: list[str], order: FetchRequest, gauge: ProgressTracker, meter: Meter
 ) -> list[Path]:
     """The files of the streams whose ids are *parts*, in their order.
 

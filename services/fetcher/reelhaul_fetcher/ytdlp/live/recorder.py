@@ -12,7 +12,7 @@ from yt_dlp.networking.exceptions import RequestError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.extraction import Source
 from reelhaul_fetcher.ytdlp.live import stream as takes
@@ -50,7 +50,7 @@ def on_air(source: Source, part: str) -> bool:
 def record(
     source: Source,
     parts: list[str],
-    order: FetchOrder,
+    order: FetchRequest,
     gauge: ProgressTracker,
     enough: Callable[[], Reason.ValueType],
 ) -> Recording:

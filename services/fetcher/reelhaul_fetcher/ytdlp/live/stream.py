@@ -14,7 +14,7 @@ from reelhaul.backoff import LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model import hls_playlist
-from reelhaul_fetcher.model.engine_requests import FetchOrder
+from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.streams import too_large
@@ -47,7 +47,7 @@ class LiveStreamRecorder:
         stream: Info,
         part: str,
         path: Path,
-        order: FetchOrder,
+        order: FetchRequest,
         gauge: ProgressTracker,
         enough: Callable[[], Reason.ValueType],
     ) -> None:
@@ -65,7 +65,7 @@ class LiveStreamRecorder:
 
     def run(self) -> Reason.ValueType:
         """Record; what ended it before its end."""
-        limit, patience = self._order.record_seconds, self._order.patience_seconds
+        limit, patience = self._order.record_seconds, self._order.record_timeout_seconds
         give_up = time.monotonic() + patience if patience else None
         with self._path.open("wb") as file:
             for segment in self._segments():

@@ -18,15 +18,15 @@ from yt_dlp.networking import Response
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, inspector_client, verify, warm_decoders
-from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.media import ffmpeg, inspect, inspector_client, verify
+from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    Order,
-    ProbeOrder,
+    EngineRequest,
+    ExpandRequest,
+    ExtractorListRequest,
+    FetchRequest,
+    ProbeRequest,
     Product,
-    SitesOrder,
 )
 from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
@@ -100,12 +100,12 @@ def run(stream: socket.socket) -> None:
     """Do the order that comes over *stream*; does not return."""
     frame = protocol.read(stream)
     order, access = protocol.order_of(frame), protocol.access_of(frame)
-    access = access.meant_for(order.url, order.cookies)
+    access = access.for_request(order.url, order.cookies)
     line, answers = FetcherChannel(stream), ResponseLog()
     place = FetchContext()
     try:
-        folder = order.folder if isinstance(order, FetchOrder) else Path("/")
-        limit = order.size_limit if isinstance(order, FetchOrder) else 0
+        folder = order.folder if isinstance(order, FetchRequest) else Path("/")
+        limit = order.size_limit if isinstance(order, FetchRequest) else 0
         ways = [access.po_token_url] if access.po_token_url else []
         bounds = sandbox.ResourceLimits(limit, order.cpu_seconds, order.memory_bytes)
         inspector_client.limit_memory(order.memory_bytes)
@@ -118,19 +118,23 @@ def run(stream: socket.socket) -> None:
 
 
 def _done(
-    order: Order, access: Access, line: FetcherChannel, answers: ResponseLog, place: FetchContext
+    order: EngineRequest,
+    access: EngineOptions,
+    line: FetcherChannel,
+    answers: ResponseLog,
+    place: FetchContext,
 ) -> protocol.Frame:
     """*order*, carried out."""
     match order:
-        case FetchOrder():
+        case FetchRequest():
             ffmpeg.set_idle_timeout(order.idle_seconds)
             return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
-        case ProbeOrder():
+        case ProbeRequest():
             return {"type": "done", "media": protocol.packed(extraction.probe(order, access, answers))}
-        case ExpandOrder():
+        case ExpandRequest():
             listed = playlist.expand(order, access, line, answers, place)
             return {"type": "done", "media": protocol.packed(listed.media), "truncated": listed.truncated}
-        case SitesOrder():
+        case ExtractorListRequest():
             return {"type": "done", "sites": [protocol.packed(site) for site in list_extractors()]}
 
 
@@ -173,7 +177,7 @@ def warm_up() -> str:
             extractor.suitable("")
         info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
     media_of(info)
-    warm_decoders.prepare()
+    inspect.warm_decoders()
     return f"yt-dlp {yt_dlp.version.__version__}"
 
 

@@ -22,20 +22,20 @@ from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.clients.libretranslate import NoTranslator
-from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
-    ListReport,
-    Order,
-    ProbeOrder,
+    EngineRequest,
+    ExpandRequest,
+    ExpandResult,
+    ExtractorListRequest,
+    FetchRequest,
+    FetchResult,
+    ProbeRequest,
     Product,
-    SitesOrder,
 )
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.ytdlp.process import protocol
-from reelhaul_fetcher.ytdlp.process.namespace import Namespace
+from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -66,13 +66,13 @@ class YtDlpEngine:
         self,
         environment: Mapping[str, str],
         worker: str,
-        access: Access | None = None,
+        access: EngineOptions | None = None,
         translator: Translator | None = None,
-        namespace: Namespace | None = None,
+        namespace: EngineNamespace | None = None,
     ) -> None:
         self._namespace = [namespace.user, namespace.network] if namespace else []
         self._environment, self._worker = dict(environment), worker
-        self._access, self._translator = access or Access(), translator or NoTranslator()
+        self._access, self._translator = access or EngineOptions(), translator or NoTranslator()
         self._control: socket.socket | None = None
         self._runs: dict[str, _Run] = {}
         self._warm = asyncio.Event()
@@ -85,9 +85,9 @@ class YtDlpEngine:
         cls,
         environment: Mapping[str, str],
         worker: str,
-        access: Access | None = None,
+        access: EngineOptions | None = None,
         translator: Translator | None = None,
-        namespace: Namespace | None = None,
+        namespace: EngineNamespace | None = None,
     ) -> AsyncIterator[YtDlpEngine]:
         """An engine whose parent has *environment* and nothing else; warm a second later.
 
@@ -107,7 +107,7 @@ class YtDlpEngine:
         return self._version
 
     @property
-    def pid(self) -> int:
+    def zygote_pid(self) -> int:
         """The present parent; 0 while there is none."""
         return self._pid
 
@@ -119,11 +119,11 @@ class YtDlpEngine:
         except TimeoutError:
             raise Unavailable("fetcher", "the engine is not warm") from None
 
-    async def warm(self) -> None:
+    async def wait_until_warm(self) -> None:
         """Return when the parent is warm."""
         await self._warm.wait()
 
-    async def fetch(self, order: FetchOrder, listener: Listener) -> FetchReport:
+    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
         """As ``ports.Engine.fetch``."""
         report = protocol.report_of(await self._do(order, listener))
         for product in report.products:
@@ -132,19 +132,19 @@ class YtDlpEngine:
                 raise _lost(self._worker, "the child's product is none")
         return report
 
-    async def expand(self, order: ExpandOrder, listener: ListListener) -> ListReport:
+    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
         """As ``ports.Engine.expand``."""
         done = await self._do(order, listener, listener.on_entries)
-        return ListReport(protocol.unpacked(MediaInfo, done["media"]), done["truncated"])
+        return ExpandResult(protocol.unpacked(MediaInfo, done["media"]), done["truncated"])
 
-    async def probe(self, order: ProbeOrder) -> MediaInfo:
+    async def probe(self, order: ProbeRequest) -> MediaInfo:
         """As ``ports.Engine.probe``."""
         media: MediaInfo = protocol.unpacked(MediaInfo, (await self._do(order, None))["media"])
         return media
 
     async def list_extractors(self) -> Sequence[Extractor]:
         """As ``ports.Engine.sites``."""
-        done = await self._do(SitesOrder(), None)
+        done = await self._do(ExtractorListRequest(), None)
         return [protocol.unpacked(Extractor, told) for told in done["sites"]]
 
     def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
@@ -155,7 +155,7 @@ class YtDlpEngine:
         return format_selector.select_formats(selector, offered)
 
     async def _do(
-        self, order: Order, listener: Listener | None, entries: HearEntries | None = None
+        self, order: EngineRequest, listener: Listener | None, entries: HearEntries | None = None
     ) -> protocol.Frame:
         try:
             async with asyncio.timeout(_WARM_SECONDS):
@@ -165,10 +165,10 @@ class YtDlpEngine:
         run = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        known = self._runs[run] = _Run(order.folder if isinstance(order, FetchOrder) else None)
+        known = self._runs[run] = _Run(order.folder if isinstance(order, FetchRequest) else None)
         try:
             with theirs:
-                self._send({"start": run, "tastes": isinstance(order, FetchOrder)}, theirs)
+                self._send({"start": run, "tastes": isinstance(order, FetchRequest)}, theirs)
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 writer.write(protocol.framed(protocol.order_frame(order, self._access)))

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
-def environment(tools: Path, home: Path, ca_bundle: Path | None, *, plugins: bool = False) -> dict[str, str]:
+def build_environment(
+    tools: Path, home: Path, ca_bundle: Path | None, *, plugins: bool = False
+) -> dict[str, str]:
     """What the parent and its children see: no secret of ours, no one's configuration, our tools first.
 
     yt-dlp's *plugins* are code of others: loaded only where one of them is asked for.
@@ -32,7 +34,7 @@ def environment(tools: Path, home: Path, ca_bundle: Path | None, *, plugins: boo
     return told
 
 
-def bundle(extra: Path | None, place: Path) -> Path | None:
+def write_ca_bundle(extra: Path | None, place: Path) -> Path | None:
     """One PEM file of the usual certificates and *extra*, written into *place*.
 
     None where there is no *extra*: then the engine's own defaults hold. Raises OSError where

@@ -25,18 +25,18 @@ from reelhaul_fetcher.ytdlp.process.setns import leave
 
 log = logging.getLogger(__name__)
 
-Wanted = Literal["off", "auto", "on"]
+NamespaceMode = Literal["off", "auto", "on"]
 
 _SET_FLAGS, _UP_AND_RUNNING = 0x8914, 0x41
 _PATIENCE_SECONDS = 20.0
 
 
-class NoNamespace(OSError):
+class NamespaceUnavailable(OSError):
     """The platform refuses a network of its own; the text says what it refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Namespace:
+class EngineNamespace:
     """A network without any way out but *listener*, on which the guard accepts."""
 
     user: int
@@ -45,7 +45,7 @@ class Namespace:
 
 
 @asynccontextmanager
-async def opened(wanted: Wanted) -> AsyncIterator[Namespace | None]:
+async def open_namespace(wanted: NamespaceMode) -> AsyncIterator[EngineNamespace | None]:
     """The namespace, for the block; None where it is ``off``, or ``auto`` and refused.
 
     Raises ``NoNamespace`` where it is ``on`` and refused.
@@ -55,7 +55,7 @@ async def opened(wanted: Wanted) -> AsyncIterator[Namespace | None]:
         return
     try:
         found = await _made()
-    except NoNamespace as refused:
+    except NamespaceUnavailable as refused:
         if wanted == "on":
             raise
         log.warning("the engine has no network of its own", extra={"cause": str(refused)})
@@ -70,7 +70,7 @@ async def opened(wanted: Wanted) -> AsyncIterator[Namespace | None]:
         os.close(found.network)
 
 
-async def _made() -> Namespace:
+async def _made() -> EngineNamespace:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -90,13 +90,13 @@ async def _made() -> Namespace:
             told, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, ours, 4096, 3)
         except TimeoutError:
             process.kill()
-            raise NoNamespace("making it takes too long") from None
+            raise NamespaceUnavailable("making it takes too long") from None
         finally:
             await process.wait()
     if len(descriptors) != 3:
-        raise NoNamespace(json.loads(told or '"it died while it was made"'))
+        raise NamespaceUnavailable(json.loads(told or '"it died while it was made"'))
     user, network, listener = descriptors
-    return Namespace(user, network, socket.socket(fileno=listener))
+    return EngineNamespace(user, network, socket.socket(fileno=listener))
 
 
 def _make() -> list[int]:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_fetcher.model.engine_options import Access
+from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
-    ExpandOrder,
-    FetchOrder,
-    FetchReport,
-    Order,
-    ProbeOrder,
+    EngineRequest,
+    ExpandRequest,
+    ExtractorListRequest,
+    FetchRequest,
+    FetchResult,
+    ProbeRequest,
     Product,
-    SitesOrder,
 )
 
 #: A frame longer than this is not ours: the child is fed by strangers.
@@ -28,7 +28,11 @@ HEADER = struct.Struct("!I")
 Frame = dict[str, Any]
 
 # Orders whose fields go as they are.
-_KINDS: dict[type[Order], str] = {ProbeOrder: "probe", ExpandOrder: "expand", SitesOrder: "sites"}
+_KINDS: dict[type[EngineRequest], str] = {
+    ProbeRequest: "probe",
+    ExpandRequest: "expand",
+    ExtractorListRequest: "sites",
+}
 
 
 def framed(frame: Frame) -> bytes:
@@ -58,22 +62,22 @@ def unpacked(kind: Any, text: str) -> Any:
     return kind.FromString(base64.b64decode(text))
 
 
-def order_frame(order: Order, access: Access) -> Frame:
+def order_frame(order: EngineRequest, access: EngineOptions) -> Frame:
     """*order*, and how sites are got at, as a frame."""
     told = {name: getattr(order, name) for name in order.__slots__}
-    told |= {"access": {name: getattr(access, name) for name in Access.__slots__}}
-    if isinstance(order, FetchOrder):
+    told |= {"access": {name: getattr(access, name) for name in EngineOptions.__slots__}}
+    if isinstance(order, FetchRequest):
         return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
     return told | {"kind": _KINDS[type(order)]}
 
 
-def access_of(frame: Frame) -> Access:
+def access_of(frame: Frame) -> EngineOptions:
     """How sites are got at, as *frame* tells."""
     told = frame["access"]
-    return Access(**told | {"player_clients": tuple(told["player_clients"])})
+    return EngineOptions(**told | {"player_clients": tuple(told["player_clients"])})
 
 
-def order_of(frame: Frame) -> Order:
+def order_of(frame: Frame) -> EngineRequest:
     """The order that *frame* tells."""
     told = {key: value for key, value in frame.items() if key not in ("kind", "access")}
     for kind, name in _KINDS.items():
@@ -81,26 +85,26 @@ def order_of(frame: Frame) -> Order:
             return kind(**told)
     told["format"] = unpacked(media_pb2.FormatSpec, told["format"])
     told["folder"] = Path(told["folder"])
-    return FetchOrder(**told)
+    return FetchRequest(**told)
 
 
-def report_frame(report: FetchReport) -> Frame:
+def report_frame(report: FetchResult) -> Frame:
     """*report* as a frame."""
     return {
         "type": "done",
         "media": packed(report.media),
-        "got": packed(report.got),
+        "got": packed(report.delivered),
         "products": [product_frame(product) for product in report.products],
         "warnings": [packed(warning) for warning in report.warnings],
     }
 
 
-def report_of(frame: Frame) -> FetchReport:
+def report_of(frame: Frame) -> FetchResult:
     """The report that *frame* tells."""
-    return FetchReport(
+    return FetchResult(
         media=unpacked(media_pb2.MediaInfo, frame["media"]),
         products=tuple(map(product_of, frame["products"])),
-        got=unpacked(media_pb2.DeliveredMedia, frame["got"]),
+        delivered=unpacked(media_pb2.DeliveredMedia, frame["got"]),
         warnings=tuple(unpacked(media_pb2.Warning, text) for text in frame["warnings"]),
     )
 

@@ -25,7 +25,7 @@ def create(request: flat.CreateDownloadRequest) -> job_service_pb2.CreateJobRequ
     asked = job_service_pb2.CreateJobRequest(
         job=_job(request, findings), request_id=request.request_id, validate_only=request.validate_only
     )
-    findings.raise_any()
+    findings.raise_if_any()
     return asked
 
 
@@ -46,7 +46,7 @@ def listing(request: flat.ListDownloadsRequest) -> job_service_pb2.ListJobsReque
         findings.add("page", "it must be unset where page_token is set")
     elif not 0 <= request.page <= _MOST_SKIPPED or request.page * max(asked.page_size, 1) > _MOST_SKIPPED:
         findings.add("page", f"page * page_size must be 0..{_MOST_SKIPPED}: use page_token beyond")
-    findings.raise_any()
+    findings.raise_if_any()
     asked.skip = max(request.page - 1, 0) * asked.page_size
     return asked
 
@@ -54,8 +54,8 @@ def listing(request: flat.ListDownloadsRequest) -> job_service_pb2.ListJobsReque
 def probe(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest:
     """GetInfo as ProbeMedia. Raises FIELD_INVALID."""
     findings = FieldViolations()
-    urls.check(request.url, "url", findings)
-    findings.between("max_entries", request.max_entries, 1, 1000)
+    urls.check_url(request.url, "url", findings)
+    findings.check_range("max_entries", request.max_entries, 1, 1000)
     wanted = flat.CreateDownloadRequest(
         quality=request.quality,
         format=request.format,
@@ -63,7 +63,7 @@ def probe(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest
         cookies=request.cookies,
     )
     spec = formats.spec(wanted, findings)
-    findings.raise_any()
+    findings.raise_if_any()
     return fetcher_service_pb2.ProbeMediaRequest(
         url=request.url, format=spec, max_entries=request.max_entries
     )
@@ -77,7 +77,7 @@ def watch(request: flat.WatchProgressRequest) -> job_service_pb2.WatchJobRequest
         seconds(request.min_interval_seconds, asked.min_interval, "min_interval_seconds", findings)
     if request.heartbeat_seconds:
         seconds(request.heartbeat_seconds, asked.heartbeat_interval, "heartbeat_seconds", findings)
-    findings.raise_any()
+    findings.raise_if_any()
     return asked
 
 
@@ -88,7 +88,7 @@ def name(job_id: str) -> str:
 
 def _job(request: flat.CreateDownloadRequest, findings: FieldViolations) -> job_pb2.Job:
     # Checked again with the job; here so that one answer tells of it and of the words.
-    urls.check(request.url, "url", findings)
+    urls.check_url(request.url, "url", findings)
     job = job_pb2.Job(url=request.url, format=formats.spec(request, findings), labels=request.labels)
     job.priority = (
         choices.parse_choice(request.priority, choices.PRIORITIES, "priority", findings) or job.priority

@@ -50,9 +50,9 @@ def reach_of(text: str, who: Caller) -> tuple[Owner, ast.Node | None]:
     """
     sees_all = who.suite or who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
     where = parse(text, ADMIN_FIELDS if sees_all else JOB_FIELDS)
-    if only := ast.pinned(where, "tenant"):
+    if only := ast.required_value(where, "tenant"):
         return only, where
-    everyone = who.suite or (where is not None and ast.names(where, "tenant"))
+    everyone = who.suite or (where is not None and ast.mentions_field(where, "tenant"))
     return None if everyone else who.tenant, where
 
 
@@ -72,8 +72,8 @@ def answer_of(
         if answer.jobs and heavy > _HEAVIEST:
             break
         answer.jobs.append(job)
-    if page.more or len(answer.jobs) < len(page.jobs):
-        position = query.order.of(page.jobs[len(answer.jobs) - 1])
+    if page.has_more or len(answer.jobs) < len(page.jobs):
+        position = query.order.sort_key(page.jobs[len(answer.jobs) - 1])
         answer.next_page_token = tokens.create(_arguments(request, query.tenant), *position, page.total)
     return answer
 

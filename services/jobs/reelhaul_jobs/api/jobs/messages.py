@@ -135,7 +135,7 @@ def protos_of(
     made = job_pb2.Job()
     for job in jobs:
         if before is None or job.shared_fields != before.shared_fields:
-            made = proto_of(JobView(job, wait_reason.wait_of(job)), view)
+            made = proto_of(JobView(job, wait_reason.explain_wait(job)), view)
         else:
             # Jobs asked for together are mostly alike, and most of the work is the same.
             alike, made = made, job_pb2.Job()
@@ -170,7 +170,7 @@ def wait_of(wait: wait_reason.Wait | None) -> job_pb2.Wait | None:
         return None
     return job_pb2.Wait(
         reason=cast("job_pb2.Wait.Reason.ValueType", wait.reason),
-        position=wait.place,
+        position=wait.position,
         until=fields.stamp(wait.until),
         message=wait.message,
     )

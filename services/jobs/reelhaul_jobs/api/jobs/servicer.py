@@ -203,7 +203,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     def _seen(self, job: Job) -> JobView:
         """*job* as its row and the bus tell, without its place in the queue."""
         newest = self._jobs.with_latest_progress(job)
-        return JobView(newest, wait_reason.wait_of(newest))
+        return JobView(newest, wait_reason.explain_wait(newest))
 
 
 def _owner() -> Owner:

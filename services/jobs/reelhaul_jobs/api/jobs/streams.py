@@ -72,7 +72,7 @@ def _change(changed: Changed) -> WatchJobsResponse:
     job = changed.job
     if job.delete_time is not None:
         return WatchJobsResponse(job=job_pb2.Job(name=job.name), deleted=True)
-    shown = messages.proto_of(JobView(job, wait_reason.wait_of(job)), JOB_VIEW_BASIC)
+    shown = messages.proto_of(JobView(job, wait_reason.explain_wait(job)), JOB_VIEW_BASIC)
     return WatchJobsResponse(job=shown)
 
 
@@ -85,7 +85,7 @@ def proto_of(message: Message) -> WatchJobResponse:
     )
     match message.body:
         case Snapshot() as whole:
-            job = messages.proto_of(JobView(whole.job, wait_reason.wait_of(whole.job)))
+            job = messages.proto_of(JobView(whole.job, wait_reason.explain_wait(whole.job)))
             made.snapshot.MergeFrom(
                 WatchJobResponse.Snapshot(job=job, reset=whole.reset, terminal=whole.terminal)
             )
@@ -119,7 +119,7 @@ def _wait(event: Event) -> wait_reason.Wait | None:
                 reason=wait_reason.WaitReason.BACKOFF, message=message, until=event.next_attempt_time
             )
         case State.QUEUED if event.old_state is State.RUNNING and event.error is not None:
-            return wait_reason.handed_back(event.error)
+            return wait_reason.explain_release(event.error)
         case State.QUEUED:
             return wait_reason.Wait(reason=wait_reason.WaitReason.IN_QUEUE, message="waits for a free slot")
         case State.PAUSED:

@@ -9,7 +9,7 @@ from google.protobuf import timestamp_pb2
 from reelhaul.jobs.v1.job_service_pb2 import SummarizeJobsRequest, SummarizeJobsResponse
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import listing
-from reelhaul_jobs.model.lists import JobCounts, Range, Summary
+from reelhaul_jobs.model.lists import CountQuery, JobCounts, Summary
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import Caller
 
@@ -18,7 +18,7 @@ _LEAST_STEP = timedelta(minutes=1)
 _MOST_BUCKETS = 1000
 
 
-def range_of(request: SummarizeJobsRequest, who: Caller, now: datetime) -> Range:
+def range_of(request: SummarizeJobsRequest, who: Caller, now: datetime) -> CountQuery:
     """What is to be counted. FILTER_INVALID, FIELD_INVALID."""
     owner, where = listing.reach_of(request.filter, who)
     end = _time(request, "end_time") if request.HasField("end_time") else now
@@ -26,16 +26,16 @@ def range_of(request: SummarizeJobsRequest, who: Caller, now: datetime) -> Range
     if start >= end:
         raise FieldInvalid("start_time", "it must be before end_time")
     step = _step(request, end - start) if request.HasField("step") else None
-    return Range(tenant=owner, start=start, end=end, step=step, where=where)
+    return CountQuery(tenant=owner, start=start, end=end, bucket_width=step, where=where)
 
 
-def answer_of(asked: Range, summary: Summary) -> SummarizeJobsResponse:
+def answer_of(asked: CountQuery, summary: Summary) -> SummarizeJobsResponse:
     """What was counted; a bucket in which nothing was created is there and empty."""
     answer = SummarizeJobsResponse(total=_bucket(asked.start, summary.total))
-    if asked.step is not None:
-        for number in range(-((asked.start - asked.end) // asked.step)):
-            tally = summary.series.get(number, JobCounts())
-            answer.series.append(_bucket(asked.start + number * asked.step, tally))
+    if asked.bucket_width is not None:
+        for number in range(-((asked.start - asked.end) // asked.bucket_width)):
+            tally = summary.buckets.get(number, JobCounts())
+            answer.series.append(_bucket(asked.start + number * asked.bucket_width, tally))
     return answer
 
 

@@ -33,5 +33,5 @@ def paths_of(request: job_service_pb2.UpdateJobRequest, now: datetime) -> frozen
     fields.check_enums(asked, "job", findings)
     validation.check_labels(asked, findings)
     validation.check_times(asked, now, findings)
-    findings.raise_any()
+    findings.raise_if_any()
     return frozenset(paths)

@@ -33,13 +33,13 @@ def validate_and_normalize(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
     fields.check_grants(asked, "job", identity.caller)
     findings = FieldViolations()
     fields.check_enums(asked, "job", findings)
-    urls.check(asked.url, "job.url", findings)
-    formats.check(asked.format, "job.format", findings)
+    urls.check_url(asked.url, "job.url", findings)
+    formats.check_format(asked.format, "job.format", findings)
     check_labels(asked, findings)
     check_times(asked, now, findings)
     _check_retries(asked.retry_policy, findings)
     _check_expansion(asked, findings)
-    findings.raise_any()
+    findings.raise_if_any()
     _fill(asked)
     return asked
 
@@ -50,7 +50,7 @@ def varying_fields_valid(job: job_pb2.Job, now: datetime) -> bool:
     ``admitted`` says what is wrong, if that is so.
     """
     findings = FieldViolations()
-    urls.check(job.url, "job.url", findings)
+    urls.check_url(job.url, "job.url", findings)
     check_labels(job, findings)
     check_times(job, now, findings)
     return not findings
@@ -71,25 +71,25 @@ def check_labels(job: job_pb2.Job, findings: FieldViolations) -> None:
 def check_times(job: job_pb2.Job, now: datetime, findings: FieldViolations) -> None:
     """Find times and durations out of bounds; the past is."""
     if job.HasField("schedule_time"):
-        findings.time("job.schedule_time", job.schedule_time, not_before=now, not_after=now + _YEAR)
+        findings.check_time("job.schedule_time", job.schedule_time, not_before=now, not_after=now + _YEAR)
     if job.HasField("attempt_deadline"):
-        findings.duration(
+        findings.check_duration(
             "job.attempt_deadline", job.attempt_deadline, timedelta(seconds=1), timedelta(hours=12)
         )
     if job.HasField("expire_time"):
-        findings.time("job.expire_time", job.expire_time, not_before=now, not_after=now + 10 * _YEAR)
+        findings.check_time("job.expire_time", job.expire_time, not_before=now, not_after=now + 10 * _YEAR)
     if job.HasField("ttl"):
-        findings.duration("job.ttl", job.ttl, timedelta(seconds=1), 10 * _YEAR)
+        findings.check_duration("job.ttl", job.ttl, timedelta(seconds=1), 10 * _YEAR)
 
 
 def _check_retries(policy: job_pb2.RetryPolicy, findings: FieldViolations) -> None:
     day = timedelta(days=1)
-    findings.between("job.retry_policy.max_attempts", policy.max_attempts, 1, 20)
+    findings.check_range("job.retry_policy.max_attempts", policy.max_attempts, 1, 20)
     good = True
     for name in ("min_backoff", "max_backoff"):
         if policy.HasField(name):
             wait = getattr(policy, name)
-            good &= findings.duration(f"job.retry_policy.{name}", wait, timedelta(seconds=1), day)
+            good &= findings.check_duration(f"job.retry_policy.{name}", wait, timedelta(seconds=1), day)
     both = good and policy.HasField("min_backoff") and policy.HasField("max_backoff")
     if both and policy.min_backoff.ToTimedelta() > policy.max_backoff.ToTimedelta():
         findings.add("job.retry_policy.max_backoff", "it is shorter than min_backoff")
@@ -100,7 +100,7 @@ def _check_expansion(job: job_pb2.Job, findings: FieldViolations) -> None:
         return
     if job.kind != job_pb2.Job.EXPANSION:
         findings.add("job.expansion", "only a job of kind EXPANSION has one")
-    findings.between("job.expansion.max_entries", job.expansion.max_entries, 1, 10_000)
+    findings.check_range("job.expansion.max_entries", job.expansion.max_entries, 1, 10_000)
     if job.expansion.new_entries_only:
         findings.add("job.expansion.new_entries_only", "only a schedule's job knows what was seen earlier")
 
@@ -121,4 +121,4 @@ def _fill(job: job_pb2.Job) -> None:
         job.attempt_deadline.FromTimedelta(_HOUR)
     if job.kind == job_pb2.Job.EXPANSION:
         job.expansion.max_entries = job.expansion.max_entries or 100
-    formats.fill(job.format)
+    formats.apply_defaults(job.format)

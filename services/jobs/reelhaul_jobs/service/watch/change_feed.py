@@ -84,10 +84,10 @@ class Feed:
         """The jobs of *moves* as they are now."""
         left: dict[str, set[State]] = defaultdict(set)
         for move in moves:
-            left[move.job_id] |= {move.left} - {None}  # type: ignore[arg-type]
+            left[move.job_id] |= {move.old_state} - {None}  # type: ignore[arg-type]
         told, job_ids = list[Changed](), list(left)
         for start in range(0, len(job_ids), AT_ONCE):
-            for job in await self._store.as_they_are(job_ids[start : start + AT_ONCE]):
+            for job in await self._store.get_with_deleted(job_ids[start : start + AT_ONCE]):
                 told.append(Changed(job, frozenset(left[job.id]), position))
         return told
 
@@ -149,7 +149,9 @@ class Feed:
                 # Before the reading: what changes in the midst of it is to be read again.
                 del self._stirred[job_id]
             try:
-                moves = await self._store.moves(StateEvent(began - LATENESS), AT_ONCE, among=job_ids)
+                moves = await self._store.list_state_events(
+                    StateEvent(began - LATENESS), AT_ONCE, among=job_ids
+                )
                 # Each is to be read, moved or not.
                 asked = [*moves, *(StateEvent(began, job_id) for job_id in job_ids)]
                 await self._offer(await self.changed(asked, began))
@@ -165,7 +167,7 @@ class Feed:
 
     async def _since(self, time: datetime) -> AsyncIterator[Sequence[StateEvent]]:
         after = StateEvent(time)
-        while moves := await self._store.moves(after, AT_ONCE):
+        while moves := await self._store.list_state_events(after, AT_ONCE):
             yield moves
             if len(moves) < AT_ONCE:
                 return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from reelhaul_jobs.filters.evaluate import Facts
-from reelhaul_jobs.filters.fields import facts_of
+from reelhaul_jobs.filters.fields import job_facts
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
 
@@ -33,7 +33,7 @@ class Changed:
     def facts(self) -> Facts:
         """What filters judge the job by, found once for all followers."""
         if not self._facts:
-            self._facts.update(facts_of(self.job))
+            self._facts.update(job_facts(self.job))
         return self._facts
 
 

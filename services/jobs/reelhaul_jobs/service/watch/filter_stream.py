@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from reelhaul_jobs.filters.ast import Node
-from reelhaul_jobs.filters.evaluate import holds
+from reelhaul_jobs.filters.evaluate import matches
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.service.event_hub import EventHub
@@ -41,9 +41,9 @@ class Following:
             return False
         if self.where is None:
             return True
-        if holds(self.where, changed.facts):
+        if matches(self.where, changed.facts):
             return True
-        return any(holds(self.where, {**changed.facts, "state": int(state)}) for state in changed.left)
+        return any(matches(self.where, {**changed.facts, "state": int(state)}) for state in changed.left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class FilterStreams:
             return None
         after, moves = StateEvent(since - LATENESS), list[StateEvent]()
         while True:
-            found = await self._store.moves(after, AT_ONCE, tenant=asked.owner)
+            found = await self._store.list_state_events(after, AT_ONCE, tenant=asked.owner)
             moves += found
             if len(moves) > _MOST_MISSED:
                 return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from reelhaul_jobs.model.job import Event, Job
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports.bus import JobBus, Notice
+from reelhaul_jobs.ports.bus import JobBus, ProgressNotice
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
@@ -44,16 +44,16 @@ class Topic:
         self.ended = False
         #: The job was deleted.
         self.gone = False
-        self._notice: Notice | None = None
+        self._notice: ProgressNotice | None = None
         self._events: deque[Message] = deque(maxlen=MOST_EVENTS)
         # All events after this revision are in hand.
         self._since = 0
-        self._progress: tuple[Notice, int, Message] | None = None
-        self._snapshot: tuple[Job, Notice | None, Message] | None = None
+        self._progress: tuple[ProgressNotice, int, Message] | None = None
+        self._snapshot: tuple[Job, ProgressNotice | None, Message] | None = None
         self._coming: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
 
-    def progressed(self, notice: Notice) -> None:
+    def progressed(self, notice: ProgressNotice) -> None:
         """See Listener."""
         self._notice = notice
         self.arrivals += 1
@@ -79,8 +79,8 @@ class Topic:
         self._hub.listen(self._id, self)
         # What came between the read and now.
         await self.reread()
-        if self.job.leased:
-            self._notice = self._hub.newest(self._id) or await self._bus.progress(self._id)
+        if self.job.is_leased:
+            self._notice = self._hub.newest(self._id) or await self._bus.get_last_progress(self._id)
 
     async def reread(self) -> None:
         """Read the row as it is now; who asks at the same time shares the reading."""
@@ -99,7 +99,7 @@ class Topic:
     async def older_changes(self, after: int) -> Sequence[Message] | None:
         """The same from the store; None where there are too many."""
         upto = self.job.revision
-        events = await self._store.events(self._id, after=after, limit=MOST_EVENTS + 1)
+        events = await self._store.list_events(self._id, after=after, limit=MOST_EVENTS + 1)
         if len(events) > MOST_EVENTS:
             return None
         return [self._moved(event) for event in events if event.revision <= upto]
@@ -107,7 +107,7 @@ class Topic:
     def progress(self) -> Message | None:
         """The newest progress of the present lease."""
         notice, job = self._notice, self.job
-        if notice is None or not job.leased or notice.epoch != job.epoch:
+        if notice is None or not job.is_leased or notice.epoch != job.epoch:
             return None
         told = self._progress
         if told is None or told[0] is not notice or told[1] != job.revision:
@@ -121,9 +121,9 @@ class Topic:
         job, notice, told = self.job, self._notice, self._snapshot
         if told and told[0] is job and told[1] is notice and told[2].sequence == sequence and not reset:
             return told[2]
-        fresh = notice is not None and job.leased and notice.epoch == job.epoch
+        fresh = notice is not None and job.is_leased and notice.epoch == job.epoch
         shown = job.replace_fields(progress=notice.progress) if fresh and notice else job
-        message = self._message(sequence, Snapshot(shown, reset=reset, terminal=job.state.terminal))
+        message = self._message(sequence, Snapshot(shown, reset=reset, terminal=job.state.is_terminal))
         if not reset:
             self._snapshot = job, notice, message
         return message
@@ -149,7 +149,7 @@ class Topic:
                 job, self.gone = _gone(before), True
             if job.revision <= before.revision:
                 return
-            found = await self._store.events(self._id, after=before.revision, limit=MOST_EVENTS + 1)
+            found = await self._store.list_events(self._id, after=before.revision, limit=MOST_EVENTS + 1)
             self._learn(job, found)
         self.bells.ring()
 
@@ -178,7 +178,7 @@ class Topic:
 
 def _gone(job: Job) -> Job:
     """A deleted job: its watchers get what was known of it as their last word."""
-    if job.state.terminal:
+    if job.state.is_terminal:
         return job
     return job.replace_fields(state=State.CANCELLED, revision=job.revision + 1)
 

@@ -89,7 +89,7 @@ class _Watch:
     def snapshot(self, *, reset: bool = False) -> Message:
         """The whole job; the last message where it has ended."""
         job = self._topic.job
-        self._revision, self._over = job.revision, job.state.terminal
+        self._revision, self._over = job.revision, job.state.is_terminal
         return self._told(self._topic.snapshot(max(job.revision << 32, self._sequence + 1), reset=reset))
 
     async def on(self, pace: Pace) -> AsyncIterator[Message]:
@@ -99,7 +99,7 @@ class _Watch:
         # When the next progress is due; the first one always is.
         due = 0.0
         while not self._over:
-            if self._revision < self._topic.job.revision or self._topic.job.state.terminal:
+            if self._revision < self._topic.job.revision or self._topic.job.state.is_terminal:
                 for message in await self._states():
                     yield message
                 heard = clock()
@@ -129,7 +129,7 @@ class _Watch:
         self._revision = max(self._revision, job.revision)
         told = [self._told(message) for message in changes]
         # It may have been retried meanwhile: then there is more to tell first.
-        if job.state.terminal and self._topic.job is job:
+        if job.state.is_terminal and self._topic.job is job:
             told.append(self.snapshot())
         return told
 

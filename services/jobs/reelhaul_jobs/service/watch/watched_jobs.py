@@ -91,7 +91,7 @@ class WatchedJobs:
                 log.warning("watched jobs could not be looked at", extra={"cause": repr(error)})
 
     async def _compare(self, watched: list[str]) -> None:
-        revisions = await self._store.revisions(watched)
+        revisions = await self._store.get_revisions(watched)
         for job_id in watched:
             shared = self._shared.get(job_id)
             if shared is None or not _is_good(shared.begun):

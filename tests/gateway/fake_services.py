@@ -1,4 +1,4 @@
-"""A suite small enough for the gateway's tests: real gRPC servers whose answers the tests choose."""
+"""Fake services behind a real gateway: gRPC servers on loopback whose responses tests control."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import empty_pb2, timestamp_pb2
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
@@ -27,19 +27,19 @@ from reelhaul_runtime.errors import NotFound, Unavailable
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
-TOKEN = "the suite's own"
+SUITE_TOKEN = "the suite's own"
 CONTENT = bytes(range(256)) * 8192
-_CHUNK = 512 * 1024
+_CHUNK_BYTES = 512 * 1024
 
 
-class Jobs(job_service_pb2_grpc.JobServiceServicer):
-    """Jobs that are what their ids say: ``missing``, ``slow``, ``breaks``, ``endless``."""
+class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
+    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``."""
 
     def __init__(self) -> None:
-        self.created: list[job_service_pb2.CreateJobRequest] = []
-        self.watched: list[job_service_pb2.WatchJobRequest] = []
+        self.create_requests: list[job_service_pb2.CreateJobRequest] = []
+        self.watch_requests: list[job_service_pb2.WatchJobRequest] = []
         self.metadata: list[dict[str, Any]] = []
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def GetJob(self, request, context):
@@ -47,11 +47,11 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
         if request.name == "jobs/missing":
             raise NotFound(request.name)
         if request.name == "jobs/slow":
-            await self._until_cancelled()
+            await self._wait_for_cancel()
         return _job(request.name)
 
     async def CreateJob(self, request, context):
-        self.created.append(request)
+        self.create_requests.append(request)
         return job_pb2.Job(name="jobs/new", url=request.job.url, labels=request.job.labels)
 
     async def ListJobs(self, request, context):
@@ -61,18 +61,18 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
         return job_pb2.Job(name=request.job.name, labels={"mask": ",".join(request.update_mask.paths)})
 
     async def WatchJob(self, request, context):
-        self.watched.append(request)
+        self.watch_requests.append(request)
         if request.name == "jobs/missing":
             raise NotFound(request.name)
-        yield _event(1, job_service_pb2.WatchJobResponse.Snapshot(job=_job(request.name)))
+        yield _snapshot(1, _job(request.name))
         if request.name == "jobs/breaks":
             raise Unavailable("jobs", "the database went away")
         if request.name == "jobs/endless":
-            await self._until_cancelled()
-        yield _event(2, job_service_pb2.WatchJobResponse.Snapshot(job=_job(request.name), terminal=True))
+            await self._wait_for_cancel()
+        yield _snapshot(2, _job(request.name), terminal=True)
 
-    async def _until_cancelled(self):
-        self.begun.set()
+    async def _wait_for_cancel(self):
+        self.started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -90,21 +90,24 @@ def _job(name: str) -> job_pb2.Job:
     )
 
 
-def _event(sequence, snapshot):
+def _snapshot(sequence, job, *, terminal=False):
     return job_service_pb2.WatchJobResponse(
-        sequence=sequence, resume_token=f"token-{sequence}", snapshot=snapshot
+        sequence=sequence,
+        resume_token=f"token-{sequence}",
+        snapshot=job_service_pb2.WatchJobResponse.Snapshot(job=job, terminal=terminal),
     )
 
 
-class Storage(storage_service_pb2_grpc.StorageServiceServicer):
-    """One artifact called ``video``, and those that are written."""
+class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
+    """The artifact ``video``, and those that are uploaded."""
 
     def __init__(self) -> None:
         self.artifacts = {"artifacts/video": _artifact("artifacts/video", CONTENT, "Über „uns“ 100%.mp4")}
-        self.bytes = {"artifacts/video": CONTENT}
+        self.contents = {"artifacts/video": CONTENT}
         self.uploads: dict[str, upload_pb2.Upload] = {}
         self.deleted: list[str] = []
-        self.cut_after: int | None = None
+        #: The offset at which reads fail.
+        self.fail_at: int | None = None
 
     async def GetArtifact(self, request, context):
         if request.name not in self.artifacts:
@@ -112,13 +115,13 @@ class Storage(storage_service_pb2_grpc.StorageServiceServicer):
         return self.artifacts[request.name]
 
     async def ReadArtifact(self, request, context):
-        artifact, content = self.artifacts[request.name], self.bytes[request.name]
+        artifact, content = self.artifacts[request.name], self.contents[request.name]
         stop = request.read_offset + request.read_limit if request.read_limit else len(content)
-        for at in range(request.read_offset, stop, _CHUNK):
-            if self.cut_after is not None and at >= self.cut_after:
+        for offset in range(request.read_offset, stop, _CHUNK_BYTES):
+            if self.fail_at is not None and offset >= self.fail_at:
                 raise Unavailable("storage", "the disk went away")
-            chunk = content[at : min(at + _CHUNK, stop)]
-            yield storage_service_pb2.ReadArtifactResponse(artifact=artifact, offset=at, content=chunk)
+            chunk = content[offset : min(offset + _CHUNK_BYTES, stop)]
+            yield storage_service_pb2.ReadArtifactResponse(artifact=artifact, offset=offset, content=chunk)
 
     async def CreateUpload(self, request, context):
         name = f"uploads/{uuid.uuid4()}"
@@ -127,18 +130,18 @@ class Storage(storage_service_pb2_grpc.StorageServiceServicer):
 
     async def WriteArtifact(self, request_iterator, context):
         async for request in request_iterator:
-            self.bytes[request.upload] = request.content
-        return storage_service_pb2.WriteArtifactResponse(persisted_size=len(self.bytes[request.upload]))
+            self.contents[request.upload] = request.content
+        return storage_service_pb2.WriteArtifactResponse(persisted_size=len(self.contents[request.upload]))
 
     async def FinishUpload(self, request, context):
         name = f"artifacts/{uuid.uuid4()}"
-        self.bytes[name] = self.bytes.pop(request.name)
-        self.artifacts[name] = _artifact(name, self.bytes[name], "written.bin")
+        self.contents[name] = self.contents.pop(request.name)
+        self.artifacts[name] = _artifact(name, self.contents[name], "written.bin")
         return self.artifacts[name]
 
     async def DeleteArtifact(self, request, context):
         self.deleted.append(request.name)
-        return storage_service_pb2.google_dot_protobuf_dot_empty__pb2.Empty()
+        return empty_pb2.Empty()
 
 
 def _artifact(name: str, content: bytes, file_name: str) -> artifact_pb2.Artifact:
@@ -152,13 +155,13 @@ def _artifact(name: str, content: bytes, file_name: str) -> artifact_pb2.Artifac
 
 
 @dataclass
-class SmallSuite:
-    """The gateway and what stands behind it."""
+class GatewayHarness:
+    """A running gateway and its fake services."""
 
     url: str
-    jobs: Jobs
-    storage: Storage
-    #: Ends one of the services behind the gateway, or the gateway, by closing its stack.
+    jobs: FakeJobs
+    storage: FakeStorage
+    #: Closing a stack stops that service: ``jobs``, ``storage``, ``fetcher``, ``gateway``.
     stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
 
     @property
@@ -169,9 +172,9 @@ class SmallSuite:
 
 
 @asynccontextmanager
-async def small_suite(**changed: Any) -> AsyncIterator[SmallSuite]:
-    """A gateway before small services, all on free ports of this process."""
-    jobs, storage, stacks = Jobs(), Storage(), {}
+async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
+    """Run a gateway and its fake services on free ports of this process; *settings* override its own."""
+    jobs, storage, stacks = FakeJobs(), FakeStorage(), {}
     servicers = {
         "jobs": (job_service_pb2_grpc.add_JobServiceServicer_to_server, jobs, job_service_pb2, "JobService"),
         "storage": (
@@ -187,26 +190,31 @@ async def small_suite(**changed: Any) -> AsyncIterator[SmallSuite]:
             "FetcherService",
         ),
     }
-    async with AsyncExitStack() as all_:
+    async with AsyncExitStack() as all_stacks:
         addresses = {}
         for name, (add, servicer, file, service) in servicers.items():
-            stacks[name] = await all_.enter_async_context(AsyncExitStack())
+            stacks[name] = await all_stacks.enter_async_context(AsyncExitStack())
             full_name = file.DESCRIPTOR.services_by_name[service].full_name
             port = await stacks[name].enter_async_context(
                 serving(
                     "127.0.0.1:0",
                     [(add, servicer, full_name)],
-                    authenticator=NoAuthentication(TOKEN),
-                    checks={f"{name}.database": _fine, f"{name}.nats": _fine, f"{name}.backend": _fine},
+                    authenticator=NoAuthentication(SUITE_TOKEN),
+                    checks={f"{name}.{part}": _pass for part in ("database", "nats", "backend")},
                     drain_seconds=0,
                 )
             )
             addresses[f"{name}_address"] = f"127.0.0.1:{port}"
-        chosen = {"gateway_address": "127.0.0.1:0", "suite_token": TOKEN, "drain_seconds": 1, **addresses}
-        stacks["gateway"] = await all_.enter_async_context(AsyncExitStack())
-        port = await stacks["gateway"].enter_async_context(running(Settings(**(chosen | changed))))
-        yield SmallSuite(f"http://127.0.0.1:{port}", jobs, storage, stacks)
+        defaults = {
+            "gateway_address": "127.0.0.1:0",
+            "suite_token": SUITE_TOKEN,
+            "drain_seconds": 1,
+            **addresses,
+        }
+        stacks["gateway"] = await all_stacks.enter_async_context(AsyncExitStack())
+        port = await stacks["gateway"].enter_async_context(running(Settings(**(defaults | settings))))
+        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, stacks)
 
 
-async def _fine() -> None:
+async def _pass() -> None:
     return None

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def connected(
+async def connect(
     url: str, name: str, *, closed: asyncio.Event | None = None, echo: bool = True
 ) -> AsyncIterator[Client]:
     """A connection to the broker at *url*, known there as *name*.
