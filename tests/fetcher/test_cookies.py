@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from tests.fetcher.fakes import FakeEngine, FakeGuard
-from tests.fetcher.test_worker import JOB, House
+from tests.fetcher.worker_harness import JOB, WorkerHarness
 
 from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -21,8 +21,8 @@ from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
 from reelhaul_fetcher.model.engine_requests import FetchRequest, ProbeRequest
-from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
+from reelhaul_fetcher.service.site_access import SiteAccess, SiteCookies
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
@@ -179,38 +179,40 @@ def test_refused(folder: CookieFolder) -> None:
 async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
     """A fetch gets its copy in its order, which does not show it; its folder never has one."""
     folder.add("ours", text(LONG), ["local"])
-    house = await worked(tmp_path, folder, "ours")
-    (order,) = house.engine.requests
+    harness = await worked(tmp_path, folder, "ours")
+    (order,) = harness.engine.requests
     assert isinstance(order, FetchRequest)
     assert order.cookies == text(LONG)
     assert VALUE not in repr(order)
-    assert house.outcome.HasField("succeeded")
+    assert harness.outcome.HasField("succeeded")
 
 
 async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolder) -> None:
     """It fails at once, and the site is not asked."""
     folder.add("theirs", text(LONG), ["other"])
-    house = await worked(tmp_path, folder, "theirs")
-    assert house.engine.requests == []
-    assert from_status(house.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
+    harness = await worked(tmp_path, folder, "theirs")
+    assert harness.engine.requests == []
+    assert from_status(harness.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
 
 
-async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
+async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> WorkerHarness:
     """A worker that has done a job with those *cookies*."""
-    house = House(tmp_path / "work")
-    house.worker._bench.downloader.site_cookies = SiteCookies(folder)
-    house.leases.specs[JOB].format.cookies = cookies
-    async with house.working():
-        house.give()
-        await house.logged("ack")
-    return house
+    harness = WorkerHarness(tmp_path / "work")
+    harness.access.cookies = SiteCookies(folder)
+    harness.leases.specs[JOB].format.cookies = cookies
+    async with harness.running():
+        harness.enqueue()
+        await harness.wait_logged("ack")
+    return harness
 
 
 async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
     """An answer that cookies opened is kept for those who have the same ones only."""
     folder.add("ours", text(LONG), ["local"])
     engine = FakeEngine()
-    probing = ProbeCache(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
+    probing = ProbeCache(
+        engine, SiteAccess(FakeGuard(), cookies=SiteCookies(folder)), lambda: datetime.now(UTC)
+    )
     await probing.probe(ProbeQuery(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
         await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.fetcher.test_worker import JOB, House
+from tests.fetcher.worker_harness import JOB, WorkerHarness
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
@@ -45,79 +45,79 @@ def test_who_leaves(free: int, uses: list[DiskUsage], leaving: list[Eviction]) -
 
 async def test_no_work_while_space_is_short(tmp_path: Path) -> None:
     """Below the mark nothing is claimed and health says why; with space again, work is taken."""
-    house = House(tmp_path)
-    house.free = 999
-    async with house.working():
-        house.give()
-        await _until(lambda: house.room.short)
+    harness = WorkerHarness(tmp_path)
+    harness.free_bytes = 999
+    async with harness.running():
+        harness.enqueue()
+        await _until(lambda: harness.disk.short)
         with pytest.raises(Unavailable, match="999 bytes are free of 1000"):
-            await house.room.check()
+            await harness.disk.check()
         # A little more is not enough, or it would stop again at once.
-        house.free = 1001
+        harness.free_bytes = 1001
         await asyncio.sleep(1.2)
-        assert house.log == []
-        house.free = 1250
-        await house.logged("ack")
-        await house.room.check()
-    assert house.outcome.HasField("succeeded")
+        assert harness.log == []
+        harness.free_bytes = 1250
+        await harness.wait_logged("ack")
+        await harness.disk.check()
+    assert harness.outcome.HasField("succeeded")
 
 
 async def test_space_that_went_while_there_was_no_work(tmp_path: Path) -> None:
     """An item that comes when the disk has been filled meanwhile goes to another worker, unclaimed."""
-    house = House(tmp_path)
-    async with house.working():
+    harness = WorkerHarness(tmp_path)
+    async with harness.running():
         await asyncio.sleep(0.05)
-        house.free = 999
-        house.give()
-        await house.logged("nak 5")
-    assert house.log == ["nak 5"]
+        harness.free_bytes = 999
+        harness.enqueue()
+        await harness.wait_logged("nak 5")
+    assert harness.log == ["nak 5"]
 
 
 async def test_the_youngest_is_handed_back(tmp_path: Path) -> None:
     """Where what is to come does not fit, the job that began last waits in the queue, uncharged."""
-    house = House(tmp_path, slots=2)
-    house.engine.go.clear()
-    house.engine.total_bytes = 60_000
-    house.free = 100_000
-    async with house.working():
-        house.give()
-        house.give(OTHER)
-        await house.logged("ack")
-        assert (house.outcome.job, house.outcome.released.reason) == (OTHER, Released.DISK)
-        assert house.outcome.released.retry_delay.seconds > 0
-        house.engine.go.set()
-        await _until(lambda: len(house.leases.finishes) == 2)
-    assert house.leases.finishes[1].HasField("succeeded")
-    assert house.folders == []
+    harness = WorkerHarness(tmp_path, slots=2)
+    harness.engine.go.clear()
+    harness.engine.total_bytes = 60_000
+    harness.free_bytes = 100_000
+    async with harness.running():
+        harness.enqueue()
+        harness.enqueue(OTHER)
+        await harness.wait_logged("ack")
+        assert (harness.outcome.job, harness.outcome.released.reason) == (OTHER, Released.DISK)
+        assert harness.outcome.released.retry_delay.seconds > 0
+        harness.engine.go.set()
+        await _until(lambda: len(harness.leases.finishes) == 2)
+    assert harness.leases.finishes[1].HasField("succeeded")
+    assert harness.work_dirs == []
 
 
 async def test_one_that_never_fits(tmp_path: Path) -> None:
     """A job that is larger than all the worker has fails as retryable, and asks for another worker."""
-    house = House(tmp_path)
-    house.engine.go.clear()
-    house.engine.total_bytes = 1 << 50
-    house.free = 100_000
-    async with house.working():
-        house.give()
-        await house.logged("ack")
-    error = from_status(house.outcome.failed.status)
+    harness = WorkerHarness(tmp_path)
+    harness.engine.go.clear()
+    harness.engine.total_bytes = 1 << 50
+    harness.free_bytes = 100_000
+    async with harness.running():
+        harness.enqueue()
+        await harness.wait_logged("ack")
+    error = from_status(harness.outcome.failed.status)
     assert (error.reason, error.retryable) == (ErrorReason.WORKER_DISK_FULL, True)
     assert error.metadata["worker"] == "worker-1"
-    assert house.outcome.failed.retry_hint.avoid_worker
+    assert harness.outcome.failed.retry_hint.avoid_worker
 
 
 async def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path) -> None:
     """A write that finds no space ends the attempt, not the job, where others have filled the disk."""
-    house = House(tmp_path)
-    house.engine.go.clear()
-    house.engine.failure = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the worker's disk is full")
-    async with house.working():
-        house.give()
-        await house.engine.started.wait()
-        house.free = 50
-        house.engine.go.set()
-        await house.logged("ack")
-    assert house.outcome.released.reason == Released.DISK
+    harness = WorkerHarness(tmp_path)
+    harness.engine.go.clear()
+    harness.engine.failure = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the worker's disk is full")
+    async with harness.running():
+        harness.enqueue()
+        await harness.engine.started.wait()
+        harness.free_bytes = 50
+        harness.engine.go.set()
+        await harness.wait_logged("ack")
+    assert harness.outcome.released.reason == Released.DISK
 
 
 async def test_stored_in_vain(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ async def test_stored_in_vain(tmp_path: Path) -> None:
     refused.refusal.reason = lease_pb2.Refusal.LOST
     cancelled.receipt.cancelled = True
     for answer in (refused, cancelled):
-        house = House(tmp_path)
-        house.leases.finish_response = answer
-        async with house.working():
-            house.give()
-            await house.logged("ack")
-        assert house.outcome.succeeded.artifacts
-        assert house.artifacts.stored == {}
+        harness = WorkerHarness(tmp_path)
+        harness.leases.finish_response = answer
+        async with harness.running():
+            harness.enqueue()
+            await harness.wait_logged("ack")
+        assert harness.outcome.succeeded.artifacts
+        assert harness.artifacts.stored == {}
 
 
 def test_a_quota_counts_what_files_take(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
+from reelhaul_fetcher.service.site_access import SiteAccess
 from reelhaul_fetcher.service.worker import WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
@@ -150,7 +151,7 @@ def test_budget_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
 async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) -> None:
     """Bytes in both directions count, once, while the fetch runs and when it has ended."""
     inner, egresses, spending = FakeGuard(), Egresses(("a", "b"), 1000, clock), EgressUsageLog(tmp_path)
-    guard = MeteredGuard(inner, egresses, spending)
+    guard = MeteredGuard(inner, egresses, spending.add)
     await guard.open("x", 0, "b")
     assert egresses.candidates() == ["a", "b"]
     for used in (Usage(300, 100), Usage(600, 150)):
@@ -169,7 +170,7 @@ async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
     egresses = Egresses(("a",), 10, clock, carried={"a": 10})
     inner = FakeQueue([])
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
-    asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
+    asked = asyncio.create_task(BudgetedQueue(inner, egresses, check_seconds=0.01).next())
     await asyncio.wait({asked}, timeout=0.1)
     assert not asked.done()
     clock.now += timedelta(days=1)
@@ -179,7 +180,7 @@ async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
 async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
     """An item that was waited for while there were bytes left goes back when there are none any more."""
     egresses, inner = Egresses(("a",), 10, clock), FakeQueue([])
-    asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
+    asked = asyncio.create_task(BudgetedQueue(inner, egresses, check_seconds=0.01).next())
     await asyncio.wait({asked}, timeout=0.05)
     egresses.add_bytes("a", 10)
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
@@ -214,7 +215,7 @@ async def test_probes_go_another_way(clock: Clock) -> None:
     """A probe that meets a bot check makes the next one go out by another egress."""
     engine, guard = FakeEngine(), FakeGuard()
     engine.failure = BLOCKED
-    probing = ProbeCache(engine, guard, clock, egresses=Egresses(("a", "b"), now=clock))
+    probing = ProbeCache(engine, SiteAccess(guard, Egresses(("a", "b"), now=clock)), clock)
     with pytest.raises(ReelhaulError):
         await probing.probe(ProbeQuery("https://www.a.example/1"))
     engine.failure = None

@@ -27,7 +27,6 @@ from reelhaul_jobs.api.leases import LeaseServicer
 from reelhaul_jobs.api.schedule_validation import check_again
 from reelhaul_jobs.api.schedules import ScheduleServicer
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
-from reelhaul_jobs.mutants import LeasesWithoutFencing, SweeperDisabled
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
@@ -100,9 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         batches = Batches(store, news, now)
         job_servicer = JobServicer(jobs, batches, watches, followings, page_tokens, now, retention)
         downloads = DownloadServicer(job_servicer, probe)
-        held_by = LeasesWithoutFencing if settings.mutant == "no-fence" else Leases
-        swept_by = SweeperDisabled if settings.mutant == "no-sweeper" else Reaper
-        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
+        lease_servicer = LeaseServicer(Leases(store, queue, news, now, lease, limits))
         scheduled = SqlScheduleStore(database)
         schedules = Schedules(scheduled, news, now, check_again)
         schedule_servicer = ScheduleServicer(schedules, page_tokens, now, retention)
@@ -110,7 +107,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, hub=hub)
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch, dispatcher.taken_over),
-            Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
+            Loop("sweeper", Reaper(store, queue, bus, news, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
             Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),
             Loop("cascader", CascadeCanceller(store, queue, news, now).step, 0.5),
