@@ -58,7 +58,7 @@ class CallFailed(Exception):
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> Self:
         """Return the error that *status* describes."""
-        return cls(_code_name(status.code), status.message, **parse_details(status))
+        return cls(code_name(status.code), status.message, **parse_details(status))
 
 
 class SaveFailed(Exception):
@@ -100,5 +100,6 @@ def connection_lost(message: str) -> CallFailed:
     return CallFailed("UNAVAILABLE", message)
 
 
-def _code_name(code: int) -> str:
+def code_name(code: int) -> str:
+    """Return the name of a google.rpc.Code, e.g. NOT_FOUND; UNKNOWN for other numbers."""
     return code_pb2.Code.Name(code) if code in code_pb2.Code.values() else "UNKNOWN"

@@ -1,4 +1,4 @@
-"""Resuming a watch: where a broken stream goes on, and how its silence is detected."""
+"""Resuming a watch: the position that survives disconnects, and the time-out of a silent stream."""
 
 from __future__ import annotations
 

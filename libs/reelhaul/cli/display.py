@@ -140,9 +140,9 @@ class ProgressBar:
             self.say("state", headline)
         if headline and event.kind not in ("completed", "failed"):
             progress = message.snapshot if event.kind == "snapshot" else message.progress
-            known = event.kind in ("snapshot", "progress") and progress.HasField("progress_percent")
-            percent = progress.progress_percent if known else None
-            self._update("job", headline, percent, 100 if known else None, numbers)
+            has_percent = event.kind in ("snapshot", "progress") and progress.HasField("progress_percent")
+            percent = progress.progress_percent if has_percent else None
+            self._update("job", headline, percent, 100 if has_percent else None, numbers)
 
     def saving(self, file: File, count: int) -> None:
         numbers = f"{format_bytes(count)} of {format_bytes(file.size_bytes)}"
@@ -221,8 +221,9 @@ def format_progress(progress: Download | WatchProgressResponse.Progress) -> str:
 
 def status_name(job: Download) -> str:
     """Return the name of the status; RUNNING for one that this client does not know."""
-    known = job.status in Download.Status.values() and job.status
-    return Download.Status.Name(job.status) if known else "RUNNING"
+    if job.status and job.status in Download.Status.values():
+        return Download.Status.Name(job.status)
+    return "RUNNING"
 
 
 def _saved_line(saved: Saved) -> str:

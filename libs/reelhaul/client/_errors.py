@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.rpc import status_pb2
 from grpc import aio
 
-from reelhaul._core.errors import CallFailed, parse_details
+from reelhaul._core.errors import CallFailed, code_name, parse_details
 from reelhaul.jobs.v1 import job_pb2
 
 # What grpc itself or a proxy reports for a broken connection.
@@ -17,8 +17,7 @@ class JobFailed(CallFailed):
 
     def __init__(self, job: job_pb2.Job) -> None:
         message = job.error.message or f"{job.name} ended {job_pb2.Job.State.Name(job.state)}"
-        code = CallFailed.from_status(job.error).code
-        super().__init__(code, message, **parse_details(job.error))
+        super().__init__(code_name(job.error.code), message, **parse_details(job.error))
         self.job = job
 
 
