@@ -1,4 +1,4 @@
-"""Resume tokens: positions in a watch that a caller carries and cannot make up."""
+"""Resume tokens: signed positions in a watch stream, which callers carry and cannot forge."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a watcher was: the last sequence it saw, and when."""
+    """A watcher's position: the sequence of its last message, and when that was sent."""
 
     sequence: int
     time: datetime
 
 
-class Tokens:
+class ResumeTokens:
     """Signs positions with a key that all replicas share. A token carries no authority."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def resume(self, job_id: str, position: Position) -> str:
-        """Return a resume_token of a watch of *job_id*."""
+    def create(self, watch: str, position: Position) -> str:
+        """Return the resume_token of *position* in *watch*: a job id, or the filter of a watch of many."""
         content = _POSITION.pack(position.sequence, _microseconds(position.time))
-        return seal(self._key, content, f"watch {job_id}")
+        return seal(self._key, content, f"watch {watch}")
 
-    def position(self, job_id: str, token: str) -> Position:
-        """Return the watcher's position in *token*. Raises RESUME_TOKEN_INVALID."""
-        content = unseal(self._key, token, f"watch {job_id}")
+    def read(self, watch: str, token: str) -> Position:
+        """Return the position in *token*. RESUME_TOKEN_INVALID if it is damaged or of another watch."""
+        content = unseal(self._key, token, f"watch {watch}")
         if content is None:
             raise ReelhaulError(
-                ErrorReason.RESUME_TOKEN_INVALID, "the resume token is damaged or of another watch"
+                ErrorReason.RESUME_TOKEN_INVALID, "resume_token is damaged or belongs to another watch"
             )
         sequence, microseconds = _POSITION.unpack(content)
         return Position(sequence, _EPOCH + timedelta(microseconds=min(microseconds, 2**53)))
 
 
 def _microseconds(time: datetime) -> int:
-    # Each message of a watch has one: a division of timedeltas takes four times as long.
-    passed = time - _EPOCH
-    return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
+    # And message of a watch has a token, and dividing timedeltas takes four times as long.
+    elapsed = time - _EPOCH
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds

@@ -1,4 +1,4 @@
-"""ListSchedules: a tenant has so few that they are filtered, ordered and cut in memory."""
+"""ListSchedules: a tenant has so few that they are filtered, ordered and paged in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from reelhaul.jobs.v1 import schedule_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.api import fields
-from reelhaul_jobs.api.schedule_messages import proto_of
+from reelhaul_jobs.api.schedules.messages import schedule_to_proto
 from reelhaul_jobs.filters.ast import Field, FieldKind
 from reelhaul_jobs.filters.evaluate import Facts, matches
 from reelhaul_jobs.filters.parser import parse
@@ -25,27 +25,30 @@ _FIELDS: Mapping[str, Field] = {
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def page_of(
-    request: schedule_service_pb2.ListSchedulesRequest,
-    found: Sequence[Schedule],
-    tokens: PageTokens,
+def list_response(
+    request: schedule_service_pb2.ListSchedulesRequest, schedules: Sequence[Schedule], tokens: PageTokens
 ) -> schedule_service_pb2.ListSchedulesResponse:
-    """The page of *found* that *request* asks for. FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID."""
-    size, where = fields.page_size(request.page_size), parse(request.filter, _FIELDS)
-    field, descending = _order_of(request.order_by)
+    """Return the requested page of a tenant's *schedules*.
+
+    FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    size, where = fields.limit_page_size(request.page_size), parse(request.filter, _FIELDS)
+    order, descending = _parse_order(request.order_by)
     arguments = repr(("schedules", request.filter, request.order_by.split()))
-    kept = [one for one in found if where is None or matches(where, _facts_of(one))]
-    kept.sort(key=lambda one: _place_of(one, field), reverse=descending)
+    matching = [each for each in schedules if where is None or matches(where, _facts_of(each))]
+    matching.sort(key=lambda each: _position(each, order), reverse=descending)
     if last := tokens.read(arguments, request.page_token):
-        kept = [one for one in kept if (_place_of(one, field) < last) is descending]
-        kept = [one for one in kept if _place_of(one, field) != last]
-    answer = schedule_service_pb2.ListSchedulesResponse(schedules=[proto_of(one) for one in kept[:size]])
-    if kept[size:]:
-        answer.next_page_token = tokens.create(arguments, *_place_of(kept[size - 1], field))
-    return answer
+        matching = [each for each in matching if (_position(each, order) < last) is descending]
+        matching = [each for each in matching if _position(each, order) != last]
+    page = matching[:size]
+    return schedule_service_pb2.ListSchedulesResponse(
+        schedules=[schedule_to_proto(each) for each in page],
+        next_page_token=tokens.create(arguments, *_position(page[-1], order)) if matching[size:] else "",
+    )
 
 
-def _order_of(text: str) -> tuple[str, bool]:
+def _parse_order(text: str) -> tuple[str, bool]:
+    """Return the field that *text* orders by, and whether it is descending."""
     words = text.split() or ["create_time", "desc"]
     if words[0] not in ("create_time", "next_run_time") or words[1:] not in ([], ["asc"], ["desc"]):
         raise ReelhaulError(
@@ -56,8 +59,8 @@ def _order_of(text: str) -> tuple[str, bool]:
     return words[0], words[1:] == ["desc"]
 
 
-def _place_of(schedule: Schedule, field: str) -> tuple[datetime, str]:
-    time = schedule.create_time if field == "create_time" else _next_run(schedule)
+def _position(schedule: Schedule, order: str) -> tuple[datetime, str]:
+    time = schedule.create_time if order == "create_time" else _next_run(schedule)
     return time or _NEVER, schedule.id
 
 

@@ -1,21 +1,11 @@
-"""Whose fault it is, in the words of the flat request: JobService's field names are not its callers'."""
+"""Field names: what flat requests call the fields that JobService validates by their paths."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from reelhaul_jobs.api.error_paths import renamed
-from reelhaul_runtime.errors import ReelhaulError
-
-# Fields that keep their name, or lose their prefix only, are not here.
-_FLAT = {
-    "name": "job_id",
-    "skip": "page",
-    "start_time": "created_after",
-    "end_time": "created_before",
-    "order_by": "order",
+# Fields that keep their name, or only lose their prefix, are not listed.
+_FLAT_NAMES = {
     "job.ttl": "ttl_seconds",
     "job.kind": "playlist",
     "job.expansion": "playlist",
@@ -53,20 +43,6 @@ _FLAT = {
 _PREFIX = re.compile(r"^job\.(format\.)?")
 
 
-@contextmanager
-def with_flat_field_names() -> Iterator[None]:
-    """Raise JobService's failures with the flat request's field names in them."""
-    try:
-        yield
-    except ReelhaulError as error:
-        raise flattened(error) from error
-
-
-def flattened(error: ReelhaulError) -> ReelhaulError:
-    """*error* with the flat request's field names."""
-    return renamed(error, flat_name)
-
-
 def flat_name(field: str) -> str:
-    """What *field* of a CreateJobRequest or ListJobsRequest is called in the flat request."""
-    return _FLAT.get(field) or _PREFIX.sub("", field)
+    """Return what a CreateDownloadRequest calls *field* of a CreateJobRequest."""
+    return _FLAT_NAMES.get(field) or _PREFIX.sub("", field)
