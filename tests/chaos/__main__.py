@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.chaos.run import Asked, Outcome, run
+from tests.chaos.harness import Asked, Outcome, run
 from tests.suite.suite import SuiteError
 
 #: What the counts of the last line are made of.

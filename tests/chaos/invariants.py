@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.chaos import histories
 from tests.chaos.audit import Entry, Row
 from tests.chaos.histories import Broken
-from tests.chaos.wishes import MARK, Wish
+from tests.chaos.requested_jobs import MARK, Wish
 
 from reelhaul.jobs.v1.job_pb2 import Job
 

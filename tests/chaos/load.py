@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
-from tests.chaos.asking import Caller, Refused
-from tests.chaos.films import Films
-from tests.chaos.lives import Life
-from tests.chaos.wishes import Wish, drawn, has_passed, in_seconds, job_of, request_id
+from tests.chaos.client import Caller, Refused
+from tests.chaos.requested_jobs import Wish, drawn, has_passed, in_seconds, job_of, request_id
+from tests.chaos.scenarios import Life
+from tests.chaos.videos import Films
 
 from reelhaul.jobs.v1 import job_service_pb2, schedule_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from tests.chaos import invariants
 from tests.chaos.audit import Entry, Row
-from tests.chaos.films import Film
 from tests.chaos.invariants import Facts, Stored
-from tests.chaos.wishes import Wish
+from tests.chaos.requested_jobs import Wish
+from tests.chaos.videos import Film
 
 from reelhaul.jobs.v1.job_pb2 import Job
 

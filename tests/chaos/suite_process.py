@@ -1,6 +1,6 @@
 """``reelhaul up`` as the crash test needs it: several fetchers, and hardly a pause before a new start.
 
-Run by its path, as a process: ``python -P tests/chaos/house.py [--mutant NAME] FETCHERS [ADDRESS…]``, with
+Run by its path, as a process: ``python -P tests/chaos/suite_process.py [--mutant NAME] FETCHERS [ADDRESS…]``, with
 an address for each further replica of jobs. Every other fetcher then leans on the last of these, and shares
 no folder with storage: what it made it must send.
 """

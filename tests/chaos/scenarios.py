@@ -8,9 +8,9 @@ import uuid
 
 import grpc
 from google.protobuf import duration_pb2, field_mask_pb2
-from tests.chaos.asking import Caller, Refused
+from tests.chaos.client import Caller, Refused
 from tests.chaos.histories import ENDED
-from tests.chaos.wishes import MARK, Wish, in_seconds, priority
+from tests.chaos.requested_jobs import MARK, Wish, in_seconds, priority
 
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job

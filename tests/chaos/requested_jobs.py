@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
-from tests.chaos.films import Film, Films
+from tests.chaos.videos import Film, Films
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.jobs.v1.job_pb2 import Job

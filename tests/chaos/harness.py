@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.chaos import audit, doing, films, invariants, plan, storage
+from tests.chaos import audit, invariants, plan, storage
+from tests.chaos import faults as doing
+from tests.chaos import videos as films
 from tests.chaos.load import Clients
 from tests.postgresql import fresh_database
 from tests.suite.suite import Suite, running_suite
@@ -23,7 +25,7 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.up import data_dir, process
 
-_HOUSE = Path(__file__).with_name("house.py")
+_HOUSE = Path(__file__).with_name("suite_process.py")
 _CALLED = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
