@@ -1,4 +1,4 @@
-"""Asking: calls as one tenant, repeated for as long as nobody answers them."""
+"""gRPC client of one tenant: repeats a call until it gets a definite response."""
 
 from __future__ import annotations
 
@@ -15,62 +15,65 @@ from tests.chaos.fault_injection import TENANT_KEY
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc, schedule_service_pb2_grpc
 
-# Answers that say nothing of what was done: ask again.
-_UNKNOWN = (
+# After these it is unknown whether the call took effect, so it is repeated.
+_RETRYABLE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
-    # By gRPC, of a call that arrives as the server leaves: a supervisor's death asks its services to.
+    # gRPC sends it for a call that arrives while the server shuts down, as services do when their
+    # supervisor is killed.
     grpc.StatusCode.CANCELLED,
 )
-_CALL_SECONDS = 4.0
-_PAUSE_SECONDS = 0.1
+_CALL_TIMEOUT = 4.0
+_RETRY_DELAY = 0.1
 
 
 class Refused(Exception):
-    """The answer was no."""
+    """The service refused the call with a definite status."""
 
-    def __init__(self, error: aio.AioRpcError, *, unsure: bool) -> None:
+    def __init__(self, error: aio.AioRpcError, *, repeated: bool) -> None:
         super().__init__(f"{error.code().name} {error.details()}")
         self.code = error.code()
-        #: Whether the same call had been made before, and got no answer.
-        self.unsure = unsure
+        #: Whether the same call was sent before without a definite response; it may have taken effect then.
+        self.repeated = repeated
 
 
-class Caller:
-    """A caller of one tenant. Each call, and each repetition of one, goes to the next replica of jobs."""
+class TenantClient:
+    """Calls JobService and ScheduleService as one tenant, each attempt on the next replica of jobs."""
 
     def __init__(self, replicas: Sequence[aio.Channel], tenant: str) -> None:
         self.tenant = tenant
-        #: How often each method was done.
-        self.done: Counter[str] = Counter()
-        self._jobs = cycle([job_service_pb2_grpc.JobServiceStub(each) for each in replicas])
-        self._schedules = cycle([schedule_service_pb2_grpc.ScheduleServiceStub(each) for each in replicas])
+        #: Number of successful calls by method.
+        self.successes: Counter[str] = Counter()
+        self._jobs = cycle([job_service_pb2_grpc.JobServiceStub(channel) for channel in replicas])
+        self._schedules = cycle(
+            [schedule_service_pb2_grpc.ScheduleServiceStub(channel) for channel in replicas]
+        )
 
-    async def ask(self, method: str, asked: Message) -> Any:
-        """What *method* answers. Raises Refused."""
-        unsure = False
+    async def call(self, method: str, request: Message) -> Any:
+        """Call *method* until it succeeds and return its response. Raises Refused."""
+        repeated = False
         stubs: Any = self._schedules if "Schedule" in method else self._jobs
         while True:
             try:
-                call = getattr(next(stubs), method)
-                answer = await call(asked, timeout=_CALL_SECONDS, metadata=((TENANT_KEY, self.tenant),))
+                rpc = getattr(next(stubs), method)
+                response = await rpc(request, timeout=_CALL_TIMEOUT, metadata=((TENANT_KEY, self.tenant),))
             except aio.AioRpcError as error:
-                if error.code() not in _UNKNOWN:
-                    raise Refused(error, unsure=unsure) from error
+                if error.code() not in _RETRYABLE:
+                    raise Refused(error, repeated=repeated) from error
             else:
-                self.done[method] += 1
-                return answer
-            unsure = True
-            await asyncio.sleep(_PAUSE_SECONDS)
+                self.successes[method] += 1
+                return response
+            repeated = True
+            await asyncio.sleep(_RETRY_DELAY)
 
-    async def did(self, method: str, asked: Message) -> bool:
-        """Whether *method* was done; False where the job's state does not allow it. Raises Refused."""
+    async def try_call(self, method: str, request: Message) -> bool:
+        """Call *method*; return False if the job's state does not allow it. Raises Refused."""
         try:
-            await self.ask(method, asked)
-        except Refused as no:
-            if no.code is not grpc.StatusCode.FAILED_PRECONDITION:
+            await self.call(method, request)
+        except Refused as refusal:
+            if refusal.code is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise
             return False
         return True

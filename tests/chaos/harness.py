@@ -1,4 +1,4 @@
-"""One run: load and faults, a crash of everything, peace until all has ended, then the questions."""
+"""One chaos run: load under faults, a crash of the whole suite, recovery without faults, then the checks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.chaos import audit, invariants, plan, storage
-from tests.chaos import faults as doing
-from tests.chaos import videos as films
-from tests.chaos.load import Clients
+from tests.chaos.audit import JobsDatabase, open_jobs_database
+from tests.chaos.faults import (
+    FaultInjector,
+    StaleRenewer,
+    count_failpoint_kills,
+    failpoints_setting,
+    plan_faults,
+)
+from tests.chaos.invariants import Observations, Violation, find_violations
+from tests.chaos.load import LoadGenerator
+from tests.chaos.storage import inspect_storage
+from tests.chaos.videos import VideoSource, running_video_source
 from tests.postgresql import fresh_database
 from tests.suite.suite import Suite, running_suite
 
@@ -25,183 +33,191 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.up import data_dir, process
 
-_HOUSE = Path(__file__).with_name("suite_process.py")
-_CALLED = [
+_SUITE_SCRIPT = Path(__file__).with_name("suite_process.py")
+_PUBLIC_SERVICES = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
 ]
-_LEASES = [lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]]
+_LEASE_SERVICE = [lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What run is asked for."""
+class ChaosOptions:
+    """Options of a run; those of the command line have the same names."""
 
     seconds: float = 90
     seed: int = 1
     db: str = "sqlite"
-    #: The safeguard that jobs is to lack; empty: none.
+    #: The safeguard that the jobs service lacks; empty: none.
     mutant: str = ""
     fetchers: int = 3
     clients: int = 21
-    #: Seconds of a lease: all that mends itself does so by this measure.
+    #: Seconds of a lease; recovery takes a small multiple of it.
     lease: float = 3.0
-    #: Seconds after the faults in which all must have ended.
+    #: Seconds after the faults in which all jobs must have ended.
     patience: float = 60
 
     @property
     def replicas(self) -> Mapping[str, int]:
-        """How many there are of what there may be more than one of."""
+        """Number of processes by service, where there can be several."""
         return {"fetcher": self.fetchers, "jobs": 1 if self.db == "sqlite" else 2}
 
     @property
     def site_limit(self) -> int:
-        """Running jobs that the site is to allow: one less than there are slots."""
+        """Running jobs that the site allows: one less than there are slots."""
         return 2 * self.fetchers - 1
 
     @property
     def stall(self) -> float:
-        """How long a fetcher is stopped: its lease lapses, another one has begun and not yet ended."""
+        """Seconds of a stall: long enough for another fetcher to claim the job, too short to finish it."""
         return self.lease * 7 / 6 + 1.8
 
 
 @dataclass
-class Outcome:
-    """What came of it."""
+class ChaosResult:
+    """Result of a run."""
 
     accepted: int = 0
     states: Counter[str] = field(default_factory=Counter)
-    #: How often each method was answered as good.
-    done: Counter[str] = field(default_factory=Counter)
+    #: Successful calls by method.
+    calls: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     stalls: int = 0
     wipes: int = 0
-    #: Renewals of leases that nobody holds, tried and refused.
-    refused: int = 0
-    drain_seconds: float = 0
-    broken: list[invariants.Broken] = field(default_factory=list)
+    #: Renewals of stale leases that were refused.
+    stale_renewals_refused: int = 0
+    recovery_seconds: float = 0
+    violations: list[Violation] = field(default_factory=list)
 
 
-def run(asked: Asked, folder: Path) -> Outcome:
-    """Do *asked* in *folder*, with nothing left running at the end."""
+def run(options: ChaosOptions, folder: Path) -> ChaosResult:
+    """Run the test with its data in *folder*; all its processes have ended at the return."""
     process.become_subreaper()
     (folder / "data").mkdir(mode=0o700)
     with ExitStack() as stack:
-        settings = _settings(asked, folder / "data") | stack.enter_context(_databases(asked.db))
-        shown = stack.enter_context(films.showing(folder / "films"))
-        rows = stack.enter_context(audit.opened(settings["jobs_database_url"]))
-        return asyncio.run(_Run(asked, folder / "data", settings, shown, rows).run())
+        settings = _settings(options, folder / "data")
+        settings |= stack.enter_context(_database_settings(options.db))
+        videos = stack.enter_context(running_video_source(folder / "videos"))
+        database = stack.enter_context(open_jobs_database(settings["jobs_database_url"]))
+        return asyncio.run(_Run(options, folder / "data", settings, videos, database).run())
 
 
 class _Run:
     def __init__(
-        self, asked: Asked, data: Path, settings: dict[str, str], shown: films.Films, rows: audit.Rows
+        self,
+        options: ChaosOptions,
+        folder: Path,
+        settings: dict[str, str],
+        videos: VideoSource,
+        database: JobsDatabase,
     ) -> None:
-        self._asked, self._data, self._settings = asked, data, settings
-        self._films, self._rows = shown, rows
-        #: Where further replicas of jobs serve: at the same place at both starts.
-        self._replicas = [f"127.0.0.1:{data_dir.reserve_port()}" for _ in range(1, asked.replicas["jobs"])]
-        self._outcome = Outcome()
-        self._believed: set[str] = set()
+        self._options, self._data_dir, self._settings = options, folder, settings
+        self._videos, self._database = videos, database
+        # The suite is started twice; further replicas of jobs have the same addresses both times.
+        self._replicas = [f"127.0.0.1:{data_dir.reserve_port()}" for _ in range(1, options.replicas["jobs"])]
+        self._result = ChaosResult()
+        self._stale_renewals: set[str] = set()
 
-    async def run(self) -> Outcome:
-        """Load and faults; then peace; then the questions."""
-        token = data_dir.load_suite_token(data_dir.create_run_folder(self._data))
+    async def run(self) -> ChaosResult:
+        token = data_dir.load_suite_token(data_dir.create_run_folder(self._data_dir))
         async with AsyncExitStack() as stack:
             first = self._settings["jobs_address"]
-            opened = [
-                await stack.enter_async_context(open_channel(address, _CALLED))
+            channels = [
+                await stack.enter_async_context(open_channel(address, _PUBLIC_SERVICES))
                 for address in (first, *self._replicas)
             ]
-            clients = Clients(opened, self._films, self._asked.seed, self._asked.clients)
-            inside = await stack.enter_async_context(open_channel(first, _LEASES, suite_token=token))
-            loading = await self._in_trouble(clients, lease_service_pb2_grpc.LeaseServiceStub(inside))
-            await self._in_peace(clients, loading)
-        rows = await asyncio.to_thread(self._rows.jobs)
-        kept = await storage.stored(self._data, self._settings["storage_database_url"], rows)
-        facts = invariants.Facts(
-            wishes=clients.wishes,
+            load = LoadGenerator(channels, self._videos, self._options.seed, self._options.clients)
+            internal = await stack.enter_async_context(open_channel(first, _LEASE_SERVICE, suite_token=token))
+            load_task = await self._run_with_faults(load, lease_service_pb2_grpc.LeaseServiceStub(internal))
+            await self._recover(load_task)
+        rows = await asyncio.to_thread(self._database.list_jobs)
+        stored = await inspect_storage(self._data_dir, self._settings["storage_database_url"], rows)
+        observed = Observations(
+            jobs=load.jobs,
             rows=rows,
-            audit=await asyncio.to_thread(self._rows.audit),
-            stored=kept,
-            requests=Counter(urlsplit(request.path).path for request in self._films.site.requests),
-            wipes=self._outcome.wipes,
-            site_limit=self._asked.site_limit,
-            believed=self._believed,
-            oddities=clients.oddities,
+            audit=await asyncio.to_thread(self._database.list_audit),
+            stored=stored,
+            requests=Counter(urlsplit(request.path).path for request in self._videos.site.requests),
+            wipes=self._result.wipes,
+            site_limit=self._options.site_limit,
+            stale_renewals=self._stale_renewals,
+            wrong_responses=load.wrong_responses,
         )
-        self._outcome.accepted = sum(bool(wish.names) for wish in clients.wishes)
-        self._outcome.done = clients.done
-        self._outcome.states = Counter(Job.State.Name(row.state) for row in rows if not row.deleted)
-        self._outcome.broken = invariants.broken(facts)
-        return self._outcome
+        self._result.accepted = sum(bool(job.names) for job in load.jobs)
+        self._result.calls = load.successes
+        self._result.states = Counter(Job.State.Name(row.state) for row in rows if not row.deleted)
+        self._result.violations = find_violations(observed)
+        return self._result
 
-    async def _in_trouble(
-        self, clients: Clients, leases: lease_service_pb2_grpc.LeaseServiceStub
+    async def _run_with_faults(
+        self, load: LoadGenerator, leases: lease_service_pb2_grpc.LeaseServiceStub
     ) -> asyncio.Task[None]:
-        """Load under faults; the clients, some still without an answer when all has crashed."""
-        asked, told = self._asked, self._outcome
-        faults = plan.faults(random.Random(f"{asked.seed}/plan"), asked.seconds, asked.replicas, asked.stall)
-        with self._suite(failpoints=plan.as_setting()) as suite:
-            await asyncio.to_thread(self._rows.begin_audit)
-            loading = asyncio.create_task(clients.run())
-            rogue = doing.Rogue(leases, self._rows)
-            intruding = asyncio.create_task(rogue.run())
-            deeds = doing.Doing(suite, self._rows, asked.stall)
-            await deeds.run(faults)
-            intruding.cancel()
-            await asyncio.wait({intruding})
-            clients.stop()
+        """Run load and faults, then kill the suite. Return the load task, whose last calls are unanswered."""
+        options, result = self._options, self._result
+        plan = plan_faults(
+            random.Random(f"{options.seed}/plan"), options.seconds, options.replicas, options.stall
+        )
+        with self._suite(failpoints=failpoints_setting()) as suite:
+            await asyncio.to_thread(self._database.install_audit)
+            load_task = asyncio.create_task(load.run())
+            renewer = StaleRenewer(leases, self._database)
+            renewer_task = asyncio.create_task(renewer.run())
+            injector = FaultInjector(suite, self._database, options.stall)
+            await injector.run(plan)
+            renewer_task.cancel()
+            await asyncio.wait({renewer_task})
+            load.stop()
             await asyncio.to_thread(suite.crash)
-            told.kills = deeds.kills + doing.killed_at_failpoints(suite.log)
-        told.kills += Counter(("jobs", "fetcher", "storage", "nats"))
-        told.stalls, told.wipes, told.refused = deeds.stalls, deeds.wipes, rogue.refused
-        self._believed = rogue.believed
-        return loading
+            result.kills = injector.kills + count_failpoint_kills(suite.log)
+        result.kills += Counter(("jobs", "fetcher", "storage", "nats"))
+        result.stalls, result.wipes = injector.stalls, injector.wipes
+        result.stale_renewals_refused = renewer.refused
+        self._stale_renewals = renewer.renewed_jobs
+        return load_task
 
-    async def _in_peace(self, clients: Clients, loading: asyncio.Task[None]) -> None:
-        """No more faults: until all has ended, or patience has."""
-        work = self._data / "work"
+    async def _recover(self, load_task: asyncio.Task[None]) -> None:
+        """Run the suite without faults until every job has ended, or until the patience has."""
+        work = self._data_dir / "work"
         with self._suite() as suite:
-            begun = time.monotonic()
-            end = begun + self._asked.patience
+            begin = time.monotonic()
+            end = begin + self._options.patience
             with suppress(TimeoutError):
-                await asyncio.wait_for(loading, self._asked.patience)
+                await asyncio.wait_for(load_task, self._options.patience)
             while time.monotonic() < end:
-                if not await asyncio.to_thread(self._rows.pending) and not any(work.iterdir()):
+                if not await asyncio.to_thread(self._database.count_pending) and not any(work.iterdir()):
                     break
                 await asyncio.sleep(0.2)
-            self._outcome.drain_seconds = time.monotonic() - begun
+            self._result.recovery_seconds = time.monotonic() - begin
             await asyncio.to_thread(suite.stop)
 
     @contextmanager
-    def _suite(self, **more: str) -> Iterator[Suite]:
-        mutant = ("--mutant", self._asked.mutant) if self._asked.mutant else ()
-        command = ("-P", str(_HOUSE), *mutant, str(self._asked.fetchers), *self._replicas)
-        with running_suite(self._data, command=command, **self._settings, **more) as suite:
+    def _suite(self, **settings: str) -> Iterator[Suite]:
+        mutant = ("--mutant", self._options.mutant) if self._options.mutant else ()
+        command = ("-P", str(_SUITE_SCRIPT), *mutant, str(self._options.fetchers), *self._replicas)
+        with running_suite(self._data_dir, command=command, **self._settings, **settings) as suite:
             yield suite
 
 
-def _settings(asked: Asked, data: Path) -> dict[str, str]:
+def _settings(options: ChaosOptions, folder: Path) -> dict[str, str]:
     names = ("gateway", "jobs", "fetcher", "storage")
-    # The same at both starts: the clients come back to them.
+    # Fixed, because the clients reconnect to them after the crash.
     addresses = {f"{name}_address": f"127.0.0.1:{data_dir.reserve_port()}" for name in names}
     return addresses | {
         "chaos": "1",
-        "jobs_lease_seconds": str(asked.lease),
-        "jobs_site_limit": str(asked.site_limit),
+        "jobs_lease_seconds": str(options.lease),
+        "jobs_site_limit": str(options.site_limit),
         "storage_sweep_seconds": "2",
         "drain_seconds": "8",
-        "jobs_database_url": f"sqlite:///{data}/jobs.db",
-        "storage_database_url": f"sqlite:///{data}/storage.db",
+        "jobs_database_url": f"sqlite:///{folder}/jobs.db",
+        "storage_database_url": f"sqlite:///{folder}/storage.db",
     }
 
 
 @contextmanager
-def _databases(db: str) -> Iterator[dict[str, str]]:
-    """Where the rows are, as settings."""
+def _database_settings(db: str) -> Iterator[dict[str, str]]:
+    """Create the PostgreSQL databases if *db* asks for them, and yield the settings that name them."""
     if db == "sqlite":
         yield {}
         return
-    with fresh_database() as jobs, fresh_database() as catalogue:
-        yield {"jobs_database_url": jobs, "storage_database_url": catalogue}
+    with fresh_database() as jobs, fresh_database() as catalog:
+        yield {"jobs_database_url": jobs, "storage_database_url": catalog}

@@ -1,4 +1,4 @@
-"""Lives: what becomes of a job that was accepted, as its client will have it."""
+"""Scenarios: what a client does with an accepted job until the job ends."""
 
 from __future__ import annotations
 
@@ -8,120 +8,132 @@ import uuid
 
 import grpc
 from google.protobuf import duration_pb2, field_mask_pb2
-from tests.chaos.client import Caller, Refused
-from tests.chaos.histories import ENDED
-from tests.chaos.requested_jobs import MARK, Wish, in_seconds, priority
+from tests.chaos.audit import TERMINAL_STATES
+from tests.chaos.client import Refused, TenantClient
+from tests.chaos.requested_jobs import UPDATE_LABEL, RequestedJob, draw_priority, timestamp_in
 
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 
-_LOOK_SECONDS = 0.5
-_LONGEST_STAY = duration_pb2.Duration(seconds=8 * 24 * 3600)
+_POLL_SECONDS = 0.5
+_LONG_TTL = duration_pb2.Duration(seconds=8 * 24 * 3600)
 
 
-class Life:
-    """One job, from its acceptance to its end, or to that of the load."""
+class JobScenario:
+    """A random scenario for one job, from its acceptance to its end or to the end of the load."""
 
-    def __init__(self, caller: Caller, stranger: Caller, wish: Wish, over: asyncio.Event) -> None:
-        self._caller, self._stranger, self._wish, self._over = caller, stranger, wish, over
-        self._rng = random.Random(wish.request_id)
+    def __init__(
+        self, client: TenantClient, other_tenant: TenantClient, job: RequestedJob, load_ended: asyncio.Event
+    ) -> None:
+        self._client, self._other_tenant, self._job = client, other_tenant, job
+        self._load_ended = load_ended
+        self._rng = random.Random(job.request_id)
 
     async def run(self) -> None:
-        """Live it."""
+        """Do one random action, and at times retry, delete or update the job after its end."""
         rng = self._rng
-        deeds = [self._cancel, self._delete_running, self._hold, self._update, self._pry, self._wait]
-        deed = rng.choices(deeds, [14, 4, 12, 12, 4, 54])[0]
-        await deed()
-        ended = await self._until(*ENDED)
-        if ended in (Job.FAILED, Job.CANCELLED) and rng.random() < 0.4:
+        actions = [
+            self._cancel,
+            self._delete_running,
+            self._pause_and_resume,
+            self._update,
+            self._access_as_other_tenant,
+            self._do_nothing,
+        ]
+        action = rng.choices(actions, [14, 4, 12, 12, 4, 54])[0]
+        await action()
+        state = await self._wait_for(*TERMINAL_STATES)
+        if state in (Job.FAILED, Job.CANCELLED) and rng.random() < 0.4:
             await self._retry()
-            ended = await self._until(*ENDED)
-        if ended is not None and rng.random() < 0.05:
+            state = await self._wait_for(*TERMINAL_STATES)
+        if state is not None and rng.random() < 0.05:
             await self._delete()
-        elif ended is not None and rng.random() < 0.05:
+        elif state is not None and rng.random() < 0.05:
             await self._update()
 
-    async def _wait(self) -> None:
-        """Let it run."""
+    async def _do_nothing(self) -> None:
+        """Let the job run."""
 
     async def _cancel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0, 2.5))
-        asked = job_service_pb2.CancelJobRequest(name=self._wish.name)
-        self._wish.cancelled = await self._caller.did("CancelJob", asked) or self._wish.cancelled
+        request = job_service_pb2.CancelJobRequest(name=self._job.name)
+        self._job.cancelled = await self._client.try_call("CancelJob", request) or self._job.cancelled
 
-    async def _hold(self) -> None:
-        """Pause it, and resume or cancel it after a while: also where the load is over."""
+    async def _pause_and_resume(self) -> None:
+        """Pause the job, then resume or cancel it, also when the load has ended."""
         await asyncio.sleep(self._rng.uniform(0, 2.5))
-        if not await self._caller.did("PauseJob", job_service_pb2.PauseJobRequest(name=self._wish.name)):
+        pause = job_service_pb2.PauseJobRequest(name=self._job.name)
+        if not await self._client.try_call("PauseJob", pause):
             return
         await asyncio.sleep(self._rng.uniform(0, 2))
         if self._rng.random() < 0.2:
             await self._cancel()
             return
-        self._wish.resumes += 1
-        await self._caller.ask("ResumeJob", job_service_pb2.ResumeJobRequest(name=self._wish.name))
+        self._job.resumes += 1
+        await self._client.call("ResumeJob", job_service_pb2.ResumeJobRequest(name=self._job.name))
 
     async def _update(self) -> None:
-        """Change what may be changed of it, and remember how that shows."""
+        """Update the job's label and another field, and record the label if the update is acknowledged."""
         await asyncio.sleep(self._rng.uniform(0, 1.5))
-        mark = str(uuid.UUID(int=self._rng.getrandbits(128)))
-        job = Job(name=self._wish.name, labels={MARK: mark}, priority=priority(self._rng))
-        job.ttl.CopyFrom(_LONGEST_STAY)
+        label = str(uuid.UUID(int=self._rng.getrandbits(128)))
+        job = Job(name=self._job.name, labels={UPDATE_LABEL: label}, priority=draw_priority(self._rng))
+        job.ttl.CopyFrom(_LONG_TTL)
         path = self._rng.choice(("priority", "schedule_time", "ttl"))
         if path == "schedule_time":
-            job.schedule_time.CopyFrom(in_seconds(self._rng.uniform(1, 3)))
+            job.schedule_time.CopyFrom(timestamp_in(self._rng.uniform(1, 3)))
         mask = field_mask_pb2.FieldMask(paths=["labels", path])
-        asked = job_service_pb2.UpdateJobRequest(job=job, update_mask=mask)
+        request = job_service_pb2.UpdateJobRequest(job=job, update_mask=mask)
         try:
-            await self._caller.ask("UpdateJob", asked)
-            self._wish.mark = mark
-        except Refused as no:
-            # Its time had passed when anybody heard of it, or the job is past such changes.
-            late = path == "schedule_time" and no.code is grpc.StatusCode.INVALID_ARGUMENT
-            if not late and no.code is not grpc.StatusCode.FAILED_PRECONDITION:
+            await self._client.call("UpdateJob", request)
+            self._job.update_label = label
+        except Refused as refusal:
+            # The schedule_time had passed when the call arrived, or the job's state forbids the update.
+            overdue = path == "schedule_time" and refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+            if not overdue and refusal.code is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise
-            self._wish.mark = "" if no.unsure else self._wish.mark
+            # An earlier attempt of the call may have taken effect: the label is unknown.
+            self._job.update_label = "" if refusal.repeated else self._job.update_label
 
-    async def _pry(self) -> None:
-        """Another tenant looks at it, and cancels it: for it there is no such job."""
-        for method, asked in (
-            ("GetJob", job_service_pb2.GetJobRequest(name=self._wish.name)),
-            ("CancelJob", job_service_pb2.CancelJobRequest(name=self._wish.name)),
+    async def _access_as_other_tenant(self) -> None:
+        """Get and cancel the job as another tenant, for whom it must not exist."""
+        for method, request in (
+            ("GetJob", job_service_pb2.GetJobRequest(name=self._job.name)),
+            ("CancelJob", job_service_pb2.CancelJobRequest(name=self._job.name)),
         ):
             try:
-                await self._stranger.ask(method, asked)
-            except Refused as no:
-                if no.code is not grpc.StatusCode.NOT_FOUND:
+                await self._other_tenant.call(method, request)
+            except Refused as refusal:
+                if refusal.code is not grpc.StatusCode.NOT_FOUND:
                     raise
             else:
-                raise AssertionError(f"another tenant's {method} was answered")
+                raise AssertionError(f"{method} by another tenant succeeded")
 
     async def _retry(self) -> None:
-        self._wish.retries, self._wish.cancelled = self._wish.retries + 1, False
-        name, request = self._wish.name, str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        self._job.retries, self._job.cancelled = self._job.retries + 1, False
+        name, request_id = self._job.name, str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         if self._rng.random() < 0.3:
-            many = job_service_pb2.BatchRetryJobsRequest(names=[name], request_id=request)
-            await self._caller.ask("BatchRetryJobs", many)
+            batch = job_service_pb2.BatchRetryJobsRequest(names=[name], request_id=request_id)
+            await self._client.call("BatchRetryJobs", batch)
         else:
-            one = job_service_pb2.RetryJobRequest(name=name, request_id=request)
-            await self._caller.ask("RetryJob", one)
+            request = job_service_pb2.RetryJobRequest(name=name, request_id=request_id)
+            await self._client.call("RetryJob", request)
 
     async def _delete(self) -> None:
-        self._wish.deleted = True
-        asked = job_service_pb2.DeleteJobRequest(name=self._wish.name, allow_missing=True)
-        await self._caller.ask("DeleteJob", asked)
+        self._job.deleted = True
+        request = job_service_pb2.DeleteJobRequest(name=self._job.name, allow_missing=True)
+        await self._client.call("DeleteJob", request)
 
     async def _delete_running(self) -> None:
-        """Delete it as soon as a worker has it, or it has ended before that."""
-        await self._until(Job.RUNNING, *ENDED)
+        """Delete the job as soon as it runs or has ended."""
+        await self._wait_for(Job.RUNNING, *TERMINAL_STATES)
         await self._delete()
 
-    async def _until(self, *states: Job.State.ValueType) -> Job.State.ValueType | None:
-        """Which of *states* it reached; None where it is deleted, or the load is over before."""
-        asked = job_service_pb2.GetJobRequest(name=self._wish.name)
-        while not self._over.is_set() and not self._wish.deleted:
-            job: Job = await self._caller.ask("GetJob", asked)
+    async def _wait_for(self, *states: Job.State.ValueType) -> Job.State.ValueType | None:
+        """Return the first of *states* that the job reaches; None if it is deleted or the load ends first."""
+        request = job_service_pb2.GetJobRequest(name=self._job.name)
+        while not self._load_ended.is_set() and not self._job.deleted:
+            job: Job = await self._client.call("GetJob", request)
             if job.state in states:
                 return job.state
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         return None

@@ -1,4 +1,4 @@
-"""Films: a short one for each job, all different, so that a digest tells whose bytes were stored."""
+"""Videos for the chaos test: a different short file for each job, so that its digest identifies it."""
 
 from __future__ import annotations
 
@@ -15,54 +15,52 @@ from tests.sites import tools
 from tests.sites.media import Media
 from tests.sites.site import Site, running_site
 
-_PICTURE = "testsrc2=s=320x180:r=15:d=2"
-_TONE = "sine=frequency=440:sample_rate=44100:d=2"
+_VIDEO = "testsrc2=s=320x180:r=15:d=2"
+_AUDIO = "sine=frequency=440:sample_rate=44100:d=2"
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film at the site, and what goes wrong with it there."""
+class Video:
+    """A video file at the site; its URL asks for the faults of its responses."""
 
-    #: Its path at the site.
     path: str
     url: str
     sha256: str
-    size: int
 
 
-class Films:
-    """Makes films as they are asked for, and shows them at a site."""
+class VideoSource:
+    """Creates videos on demand and serves them at a site."""
 
-    def __init__(self, site: Site, reel: bytes) -> None:
+    def __init__(self, site: Site, base_file: bytes) -> None:
         self.site = site
-        self._reel = reel
-        self._made = 0
+        self._base_file = base_file
+        self._count = 0
 
-    def another(self, rng: random.Random, *, lasting: float = 0, **faults: int) -> Film:
-        """A new film of 60 KB to 3 MB whose answers have *faults* (see tests/sites/faults.py).
+    def create(self, rng: random.Random, *, duration: float = 0, **faults: int) -> Video:
+        """Create a video of 60 KB to 3 MB whose responses have *faults* (see tests/sites/faults.py).
 
-        *lasting*: the seconds that it takes to fetch, where it is not to come as fast as it can.
+        *duration*: seconds that the download takes; 0 for full speed.
         """
-        self._made += 1
+        self._count += 1
         padding = rng.randbytes(rng.randrange(20_000, 3_000_000 if rng.random() < 0.2 else 350_000))
-        # A box of the kind "free" is what players skip: https://www.iso.org/standard/83102.html
-        body = self._reel + struct.pack(">I4s", 8 + len(padding), b"free") + padding
-        path = f"/media/film-{self._made}.mp4"
-        self.site.media.file(path).write_bytes(body)
-        self.site.media.digests[path] = sha256(body).hexdigest()
-        if lasting:
-            faults["rate"] = round(len(body) / lasting)
+        # Players skip a box of type "free": ISO/IEC 14496-12, 8.1.2.
+        content = self._base_file + struct.pack(">I4s", 8 + len(padding), b"free") + padding
+        path = f"/media/video-{self._count}.mp4"
+        self.site.media.file(path).write_bytes(content)
+        self.site.media.digests[path] = sha256(content).hexdigest()
+        if duration:
+            faults["rate"] = round(len(content) / duration)
         query = f"?{urlencode(faults)}" if faults else ""
-        return Film(path, self.site.url(path) + query, self.site.media.digests[path], len(body))
+        return Video(path, self.site.url(path) + query, self.site.media.digests[path])
 
 
 @contextmanager
-def showing(folder: Path) -> Iterator[Films]:
-    """A site that shows films, kept in *folder* while the block lasts."""
+def running_video_source(folder: Path) -> Iterator[VideoSource]:
+    """Run a site whose videos are kept in *folder*, until the block ends."""
     (folder / "media").mkdir(parents=True)
-    reel = folder / "reel.mp4"
-    inputs = ["-f", "lavfi", "-i", _PICTURE, "-f", "lavfi", "-i", _TONE]
+    base_file = folder / "base.mp4"
+    inputs = ["-f", "lavfi", "-i", _VIDEO, "-f", "lavfi", "-i", _AUDIO]
     codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", "-b:a", "64k"]
-    tools.run_ffmpeg(*inputs, *codecs, "-movflags", "+faststart", str(reel))
+    tools.run_ffmpeg(*inputs, *codecs, "-movflags", "+faststart", str(base_file))
     with running_site(media=Media(folder, {})) as site:
-        yield Films(site, reel.read_bytes())
+        yield VideoSource(site, base_file.read_bytes())
