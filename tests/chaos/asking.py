@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
-from tests.chaos.doors import TENANT_KEY
+from tests.chaos.fault_injection import TENANT_KEY
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc, schedule_service_pb2_grpc
 

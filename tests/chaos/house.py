@@ -1,12 +1,13 @@
 """``reelhaul up`` as the crash test needs it: several fetchers, and hardly a pause before a new start.
 
-Run by its path, as a process: ``python -P tests/chaos/house.py FETCHERS [ADDRESS…]``, with an address for
-each further replica of jobs. Every other fetcher then leans on the last of these, and shares no folder with
-storage: what it made it must send.
+Run by its path, as a process: ``python -P tests/chaos/house.py [--mutant NAME] FETCHERS [ADDRESS…]``, with
+an address for each further replica of jobs. Every other fetcher then leans on the last of these, and shares
+no folder with storage: what it made it must send.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,31 +22,36 @@ from reelhaul_runtime.up.process_supervisor import RestartPolicy
 from reelhaul_runtime.up.suite import Suite
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
-# Its callers say of which tenant they are.
-_BELIEVING = (sys.executable, "-P", str(Path(__file__).with_name("doors.py")), "serve", "jobs")
 # What dies every few seconds must be back sooner than that: longest_pause.
 _PATIENCE = RestartPolicy(longest_delay=0.4, probe_interval=1.0, probe_timeout=4.0, max_failed_probes=12)
 
 
 def main() -> int:
     """Run the suite that REELHAUL_* describes until a signal; returns the exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mutant", default="")
+    parser.add_argument("fetchers", type=int)
+    parser.add_argument("addresses", nargs="*")
+    asked = parser.parse_args()
     settings = SuiteSettings()
     with log_multiplexer.render_to_stderr("json", settings.log_level) as told:
         logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", told))
         folder = data_dir.create_run_folder(settings.data_dir)
         with data_dir.lock(folder):
             data_dir.wait_for_exit(suite_state.leftover_pids(folder), 30)
-            kept = list(_parts(settings, int(sys.argv[1]), sys.argv[2:]))
+            kept = list(_parts(settings, asked.fetchers, asked.addresses, asked.mutant))
             return asyncio.run(Suite(kept, folder, _PATIENCE, told).run())
 
 
-def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> Iterator[SuiteProcess]:
+def _parts(
+    settings: SuiteSettings, fetchers: int, replicas: Sequence[str], mutant: str
+) -> Iterator[SuiteProcess]:
     """Broker and services, and beside them jobs-2 …, fetcher-2, fetcher-3 …"""
     nats = suite_processes.nats(settings.data_dir / "nats", data_dir.reserve_port())
     yield nats
     token = data_dir.load_suite_token(settings.data_dir / "run")
     for each in suite_processes.services(settings, nats.address, token):
-        part = replace(each, command=_BELIEVING) if each.name == "jobs" else each
+        part = replace(each, command=_jobs_command(mutant)) if each.name == "jobs" else each
         yield part
         if part.name == "jobs":
             for number, address in enumerate(replicas, 2):
@@ -54,6 +60,12 @@ def _parts(settings: SuiteSettings, fetchers: int, replicas: Sequence[str]) -> I
             for number in range(2, fetchers + 1):
                 own = data_dir.resolve_port("127.0.0.1:0")
                 yield _another(part, number, own, _distant(settings, replicas) if number % 2 == 0 else {})
+
+
+def _jobs_command(mutant: str) -> tuple[str, ...]:
+    script = str(Path(__file__).with_name("fault_injection.py"))
+    chosen = ("--mutant", mutant) if mutant else ()
+    return (sys.executable, "-P", script, *chosen, "serve", "jobs")
 
 
 def _distant(settings: SuiteSettings, replicas: Sequence[str]) -> dict[str, str]:

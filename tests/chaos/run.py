@@ -174,7 +174,8 @@ class _Run:
 
     @contextmanager
     def _suite(self, **more: str) -> Iterator[Suite]:
-        command = ("-P", str(_HOUSE), str(self._asked.fetchers), *self._replicas)
+        mutant = ("--mutant", self._asked.mutant) if self._asked.mutant else ()
+        command = ("-P", str(_HOUSE), *mutant, str(self._asked.fetchers), *self._replicas)
         with running_suite(self._data, command=command, **self._settings, **more) as suite:
             yield suite
 
@@ -185,7 +186,6 @@ def _settings(asked: Asked, data: Path) -> dict[str, str]:
     addresses = {f"{name}_address": f"127.0.0.1:{data_dir.reserve_port()}" for name in names}
     return addresses | {
         "chaos": "1",
-        "mutant": asked.mutant,
         "jobs_lease_seconds": str(asked.lease),
         "jobs_site_limit": str(asked.site_limit),
         "storage_sweep_seconds": "2",

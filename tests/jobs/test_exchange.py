@@ -20,7 +20,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, FinishRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
-from reelhaul_jobs.api.leases import LeaseServicer
+from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.rpc.channels import open_channel
 

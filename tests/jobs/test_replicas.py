@@ -22,7 +22,7 @@ from tests.servers import free_port, running_process
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest, WatchJobsRequest
-from reelhaul_jobs.service.loop_runner import LEADING
+from reelhaul_jobs.service.loop_runner import LEADERSHIP
 from reelhaul_jobs.settings import Settings
 
 
@@ -173,7 +173,7 @@ async def test_leader_is_killed(shared):
         await _all_succeed(other, jobs)
         for loop in ("dispatcher", "sweeper"):
             await eventually(lambda loop=loop: leader_of(shared, loop) != first)
-        assert time.monotonic() - killed < 5 * LEADING.total_seconds()
+        assert time.monotonic() - killed < 5 * LEADERSHIP.total_seconds()
 
 
 async def test_leader_that_leaves(shared):

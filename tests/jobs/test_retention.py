@@ -17,8 +17,7 @@ from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Expansion
 from reelhaul_jobs.model.states import Kind
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
-from reelhaul_jobs.service.cascade_canceller import CascadeCanceller
-from reelhaul_jobs.service.expired_job_deleter import ExpiredJobDeleter
+from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound
 

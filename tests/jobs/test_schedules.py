@@ -38,7 +38,7 @@ from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_jobs.service.schedules import Scheduler, begun
+from reelhaul_jobs.service.schedules import Scheduler, with_first_run
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.rpc.channels import open_channel
 
@@ -74,7 +74,7 @@ class House:
             create_time=self.time,
             update_time=self.time,
         )
-        return await self.schedules.add(begun(replace(plain, **fields)))  # type: ignore[arg-type]
+        return await self.schedules.add(with_first_run(replace(plain, **fields)))  # type: ignore[arg-type]
 
     async def at(self, time: datetime) -> list[datetime]:
         """When jobs were made, looked at from *time* on."""

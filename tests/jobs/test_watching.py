@@ -14,12 +14,12 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.watch import Heartbeat, Pace, Snapshot
 from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watch import messages as told
+from reelhaul_jobs.service.watch import limits
 from reelhaul_jobs.service.watch.job_stream import JobStreams
-from reelhaul_jobs.service.watch.messages import Heartbeat, Pace, Snapshot
+from reelhaul_jobs.service.watch.resume_tokens import ResumeTokens
 from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 
@@ -28,7 +28,7 @@ FAST = Pace(progress=0.001, heartbeat=60)
 
 @pytest.fixture
 def watches(replica) -> JobStreams:
-    tokens = Tokens(b"k" * 32)
+    tokens = ResumeTokens(b"k" * 32)
     return JobStreams(
         WatchedJobs(replica.store, replica.bus, replica.hub, tokens, replica.now),
         replica.hub,
@@ -39,7 +39,7 @@ def watches(replica) -> JobStreams:
 
 async def move(replica, job_id, rule):
     change = await replica.store.change(job_id, rule)
-    await ChangeNotifier(replica.hub, replica.bus).tell(change)
+    await ChangeNotifier(replica.hub, replica.bus).notify(change)
     return change.job
 
 
@@ -61,11 +61,11 @@ async def test_slow_watcher_sees_the_newest_progress(replica, watches):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     for sequence in range(1, 31):
-        replica.hub.progressed(notice(job.id, sequence))
+        replica.hub.publish_progress(notice(job.id, sequence))
     message = await anext(stream)
     assert (message.body.percent, message.conflated) == (30, 29)
-    replica.hub.progressed(notice(job.id, 12))
-    replica.hub.progressed(notice(job.id, 31))
+    replica.hub.publish_progress(notice(job.id, 12))
+    replica.hub.publish_progress(notice(job.id, 31))
     assert (await anext(stream)).body.percent == 31
     await stream.aclose()
 
@@ -125,7 +125,7 @@ async def test_old_position_is_a_reset(replica, watches):
 
 async def test_lost_notice(replica, watches, monkeypatch):
     """A change that nobody told of is found by reading again."""
-    monkeypatch.setattr(told, "REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     job = await replica.add()
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
@@ -185,7 +185,7 @@ async def test_many_watchers_in_bounded_memory(replica, watches):
     tracemalloc.start()
     try:
         for sequence in range(1, 3001):
-            replica.hub.progressed(notice(job.id, sequence))
+            replica.hub.publish_progress(notice(job.id, sequence))
             if sequence % 100 == 0:
                 await asyncio.sleep(0)
         grown = tracemalloc.get_traced_memory()[0]
@@ -222,7 +222,7 @@ async def test_watchers_share_one_reading(replica, watches):
 
 async def test_database_away(replica, watches, monkeypatch):
     """A watch lives through a database that is away: what happened is told when it is back."""
-    monkeypatch.setattr(told, "REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     job = await replica.add()
     stream = watches.watch(job.id, None, "", FAST)
     await anext(stream)
@@ -253,7 +253,7 @@ async def test_retried_while_nobody_looked(replica, watches):
         await replica.store.change(job.id, lambda j: queue_transitions.retry(j, replica.time)),
     ]
     for change in changes:
-        await ChangeNotifier(replica.hub, replica.bus).tell(change)
+        await ChangeNotifier(replica.hub, replica.bus).notify(change)
     states = [(await anext(stream)).body.state for _ in range(2)]
     assert states == [State.CANCELLED, State.QUEUED]
     await stream.aclose()
@@ -271,16 +271,16 @@ async def test_early_progress_does_not_wait(replica, watches, monkeypatch):
     told = []
     for sequence, seconds in enumerate((0, 85, 115, 85, 100), start=1):
         late[0] += seconds
-        replica.hub.progressed(notice(job.id, sequence))
+        replica.hub.publish_progress(notice(job.id, sequence))
         async with asyncio.timeout(5):
             told.append((await anext(stream)).sequence & 0xFFFF)
     assert told == [1, 2, 3, 4, 5]
     waiting = asyncio.create_task(anext(stream))
     late[0] += 70
-    replica.hub.progressed(notice(job.id, 6))
+    replica.hub.publish_progress(notice(job.id, 6))
     assert not (await asyncio.wait([waiting], timeout=0.05))[0]
     late[0] += 30
-    replica.hub.progressed(notice(job.id, 7))
+    replica.hub.publish_progress(notice(job.id, 7))
     async with asyncio.timeout(5):
         assert (await waiting).sequence & 0xFFFF == 7
     await stream.aclose()
@@ -295,11 +295,11 @@ async def test_watchers_late_turn(replica, watches, monkeypatch):
     await replica.claim(job.id)
     stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
     await anext(stream)
-    replica.hub.progressed(notice(job.id, 1))
+    replica.hub.publish_progress(notice(job.id, 1))
     late[0] += 60
     assert (await anext(stream)).sequence & 0xFFFF == 1
     late[0] += 40
-    replica.hub.progressed(notice(job.id, 2))
+    replica.hub.publish_progress(notice(job.id, 2))
     async with asyncio.timeout(5):
         assert (await anext(stream)).sequence & 0xFFFF == 2
     await stream.aclose()
@@ -322,7 +322,7 @@ async def test_crowd_leaves_others_their_turn(replica, watches):
 
     listening = [asyncio.create_task(listen(stream)) for stream in streams]
     await asyncio.sleep(0)
-    replica.hub.progressed(notice(job.id, 1))
+    replica.hub.publish_progress(notice(job.id, 1))
     for _ in range(3):
         await asyncio.sleep(0)
     assert 0 < len(told) < 250

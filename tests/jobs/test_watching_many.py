@@ -14,22 +14,23 @@ from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.watch import WatchQuery
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watch import conflating_queue, messages
-from reelhaul_jobs.service.watch.change_feed import Feed
-from reelhaul_jobs.service.watch.filter_stream import FilterStreams, Following
+from reelhaul_jobs.service.watch import conflating_queue, limits
+from reelhaul_jobs.service.watch.change_feed import ChangeFeed
+from reelhaul_jobs.service.watch.filter_stream import FilterStreams
+from reelhaul_jobs.service.watch.resume_tokens import ResumeTokens
 from reelhaul_runtime.errors import ReelhaulError
 
 
 @pytest.fixture
 def followings(replica) -> FilterStreams:
-    feed = Feed(replica.store, replica.hub, replica.now)
-    return FilterStreams(feed, replica.store, replica.hub, Tokens(b"k" * 32), replica.now)
+    feed = ChangeFeed(replica.store, replica.hub, replica.now)
+    return FilterStreams(feed, replica.store, replica.hub, ResumeTokens(b"k" * 32), replica.now)
 
 
-def asked(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> Following:
-    return Following(owner=owner, where=parse(text, JOB_FIELDS), text=text, heartbeat=heartbeat)
+def asked(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> WatchQuery:
+    return WatchQuery(owner=owner, where=parse(text, JOB_FIELDS), text=text, heartbeat=heartbeat)
 
 
 async def claimed(replica, job_id):
@@ -50,22 +51,22 @@ async def told(stream, count: int = 1) -> list:
     async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             message = await anext(stream)
-            if message.changed or message.reset:
+            if message.change or message.reset:
                 found.append(message)
     return found
 
 
 def jobs(messages) -> list:
-    return [(message.changed.job.id, message.changed.job.state) for message in messages]
+    return [(message.change.job.id, message.change.job.state) for message in messages]
 
 
 async def test_changes_of_a_batch(replica, followings):
     """Each change of the jobs of a batch is told, and of no other job; the sequence grows."""
     mine = [await replica.add(batch_id="b1") for _ in range(3)]
     other = await replica.add(batch_id="b2")
-    stream = followings.follow(asked('batch_id = "b1"'), "")
+    stream = followings.watch(asked('batch_id = "b1"'), "")
     first = await anext(stream)
-    assert first.changed is None
+    assert first.change is None
     seen = [first]
     for job in [other, *mine]:
         await claimed(replica, job.id)
@@ -82,7 +83,7 @@ async def test_changes_of_a_batch(replica, followings):
 async def test_leaving_the_filter(replica, followings):
     """A job that leaves the filter by a state change is told once more, as it is then."""
     job = await replica.add()
-    stream = followings.follow(asked("state = QUEUED"), "")
+    stream = followings.watch(asked("state = QUEUED"), "")
     await anext(stream)
     await claimed(replica, job.id)
     assert jobs(await told(stream)) == [(job.id, State.RUNNING)]
@@ -92,7 +93,7 @@ async def test_leaving_the_filter(replica, followings):
 async def test_other_tenants(replica, followings):
     """Nobody hears of another tenant's jobs; a service of ours hears of all."""
     mine, others = await replica.add(), await replica.add("other")
-    stream, all_ = followings.follow(asked(), ""), followings.follow(asked(owner=None), "")
+    stream, all_ = followings.watch(asked(), ""), followings.watch(asked(owner=None), "")
     await anext(stream)
     await anext(all_)
     await cancelled(replica, others.id)
@@ -105,10 +106,10 @@ async def test_other_tenants(replica, followings):
 
 async def test_new_job(replica, followings):
     """A job that is created is told."""
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     await anext(stream)
     job = await replica.add()
-    await ChangeNotifier(replica.hub, replica.bus).tell_row(job)
+    await ChangeNotifier(replica.hub, replica.bus).notify_job(job)
     assert jobs(await told(stream)) == [(job.id, State.QUEUED)]
     await stream.aclose()
 
@@ -116,60 +117,60 @@ async def test_new_job(replica, followings):
 async def test_deleted_job(replica, followings):
     """A deletion is told as one."""
     job = await replica.add()
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     await anext(stream)
     await move(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
     (message,) = await told(stream)
-    assert message.changed.job.delete_time is not None
+    assert message.change.job.delete_time is not None
     await stream.aclose()
 
 
 async def test_resume(replica, followings):
     """Who comes back is told what changed meanwhile, at any server that shares the key."""
     job, ended = await replica.add(), await replica.add()
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     first = await anext(stream)
     await stream.aclose()
     replica.time += timedelta(minutes=5)
     await claimed(replica, job.id)
     await cancelled(replica, ended.id)
     elsewhere = FilterStreams(
-        Feed(replica.store, replica.hub, replica.now),
+        ChangeFeed(replica.store, replica.hub, replica.now),
         replica.store,
         replica.hub,
-        Tokens(b"k" * 32),
+        ResumeTokens(b"k" * 32),
         replica.now,
     )
-    again = elsewhere.follow(asked(), first.resume_token)
+    again = elsewhere.watch(asked(), first.resume_token)
     missed = await told(again, 2)
     assert sorted(jobs(missed)) == [(job.id, State.RUNNING), (ended.id, State.CANCELLED)]
     assert missed[0].sequence > first.sequence
     await again.aclose()
     # Cut off between the two: the second is told again.
-    halfway = elsewhere.follow(asked(), missed[0].resume_token)
-    assert missed[1].changed.job.id in [job_id for job_id, _ in jobs(await told(halfway, 2))]
+    halfway = elsewhere.watch(asked(), missed[0].resume_token)
+    assert missed[1].change.job.id in [job_id for job_id, _ in jobs(await told(halfway, 2))]
     await halfway.aclose()
 
 
 async def test_resume_with_another_filter(replica, followings):
     """A position is good for the filter and the tenant that it was given for."""
-    stream = followings.follow(asked("state = QUEUED"), "")
+    stream = followings.watch(asked("state = QUEUED"), "")
     token = (await anext(stream)).resume_token
     await stream.aclose()
     for other in (asked("state = RUNNING"), asked("state = QUEUED", owner="other")):
         with pytest.raises(ReelhaulError) as failure:
-            await anext(followings.follow(other, token))
+            await anext(followings.watch(other, token))
         assert failure.value.reason == ErrorReason.RESUME_TOKEN_INVALID
 
 
 async def test_old_position_is_a_reset(replica, followings):
     """Who comes back after a day is told to list again, and hears what is new."""
     job = await replica.add()
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     token = (await anext(stream)).resume_token
     await stream.aclose()
     replica.time += timedelta(hours=25)
-    again = followings.follow(asked(), token)
+    again = followings.watch(asked(), token)
     assert (await anext(again)).reset
     await cancelled(replica, job.id)
     assert jobs(await told(again)) == [(job.id, State.CANCELLED)]
@@ -178,9 +179,9 @@ async def test_old_position_is_a_reset(replica, followings):
 
 async def test_slow_follower(replica, followings, monkeypatch):
     """Who reads too slowly is told to list again; memory stays bounded, and others hear all."""
-    monkeypatch.setattr(conflating_queue, "_MOST_PENDING", 5)
+    monkeypatch.setattr(conflating_queue, "MAX_PENDING", 5)
     added = [await replica.add() for _ in range(10)]
-    slow, quick = followings.follow(asked(), ""), followings.follow(asked(), "")
+    slow, quick = followings.watch(asked(), ""), followings.watch(asked(), "")
     await anext(slow)
     await anext(quick)
     heard = []
@@ -195,9 +196,9 @@ async def test_slow_follower(replica, followings, monkeypatch):
 
 async def test_lost_notice(replica, followings, monkeypatch):
     """A change that nobody told of is found by the next look."""
-    monkeypatch.setattr(messages, "REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     job = await replica.add()
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     await anext(stream)
     replica.time += timedelta(seconds=1)
     await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
@@ -207,9 +208,9 @@ async def test_lost_notice(replica, followings, monkeypatch):
 
 async def test_late_commit(replica, followings, monkeypatch):
     """A change that is committed after later ones were told is told too."""
-    monkeypatch.setattr(messages, "REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     slow, quick = await replica.add(), await replica.add()
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     await anext(stream)
     began = replica.time
     replica.time += timedelta(seconds=5)
@@ -222,15 +223,15 @@ async def test_late_commit(replica, followings, monkeypatch):
 
 async def test_heartbeat(replica, followings):
     """Silence is broken by a heartbeat that repeats the sequence."""
-    stream = followings.follow(asked(heartbeat=0.05), "")
+    stream = followings.watch(asked(heartbeat=0.05), "")
     first, second = await anext(stream), await anext(stream)
-    assert (second.changed, second.sequence) == (None, first.sequence)
+    assert (second.change, second.sequence) == (None, first.sequence)
     await stream.aclose()
 
 
 async def test_drain(replica, followings):
     """A server that drains ends its streams with a failure that says to come back."""
-    stream = followings.follow(asked(), "")
+    stream = followings.watch(asked(), "")
     await anext(stream)
     replica.hub.close()
     with pytest.raises(ReelhaulError) as failure:
@@ -243,10 +244,10 @@ async def test_drain(replica, followings):
 async def test_many_followers_leave_others_their_turn(replica, followings, monkeypatch):
     """What changes at once for many followers is offered in turns; each hears all that it asked for."""
     made = [await replica.add(batch_id=f"b{number % 2}") for number in range(20)]
-    streams = [followings.follow(asked(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
+    streams = [followings.watch(asked(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
     for stream in streams:
         await anext(stream)
-    turns, offer = [0], conflating_queue.Queue.offer
+    turns, offer = [0], conflating_queue.ConflatingQueue.offer
 
     def counted(queue, changed):
         turns[-1] += 1
@@ -257,7 +258,7 @@ async def test_many_followers_leave_others_their_turn(replica, followings, monke
             await asyncio.sleep(0)
             turns.append(0)
 
-    monkeypatch.setattr(conflating_queue.Queue, "offer", counted)
+    monkeypatch.setattr(conflating_queue.ConflatingQueue, "offer", counted)
     waiting = asyncio.create_task(others())
     for job in made:
         await claimed(replica, job.id)

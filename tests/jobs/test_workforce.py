@@ -12,7 +12,7 @@ from tests.jobs.worker import working
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
 from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus, find_shortage
-from reelhaul_jobs.service.worker_registry import WorkerRegistry
+from reelhaul_jobs.service.event_hub import WorkerRegistry
 
 MIDNIGHT = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -83,11 +83,11 @@ def test_who_is_silent_is_gone():
     """A worker that was not heard for thirty seconds is on the roll no more."""
     now = [0.0]
     roll = WorkerRegistry(lambda: now[0])
-    roll.heard(WorkerStatus("one", 2))
+    roll.record(WorkerStatus("one", 2))
     now[0] = 20
-    roll.heard(WorkerStatus("two", 2))
+    roll.record(WorkerStatus("two", 2))
     now[0] = 31
-    assert [each.worker for each in roll.present()] == ["two"]
+    assert [each.worker for each in roll.active()] == ["two"]
 
 
 @pytest.mark.parametrize("other", [Shortage.DISK, Shortage.EGRESS])

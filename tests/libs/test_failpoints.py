@@ -52,12 +52,3 @@ def test_only_in_crash_tests():
     with pytest.raises(ValidationError, match="REELHAUL_CHAOS=1"):
         SuiteSettings(failpoints="jobs.claim.after_commit=kill:1")
     assert SuiteSettings(failpoints="jobs.claim.after_commit=kill:1", chaos=True).failpoints
-
-
-def test_mutants_only_in_crash_tests():
-    """Nor does jobs start without its safeguards."""
-    from reelhaul_jobs.settings import Settings
-
-    with pytest.raises(ValidationError, match="REELHAUL_CHAOS=1"):
-        Settings(mutant="no-fence")
-    assert Settings(mutant="no-fence", chaos=True).mutant == "no-fence"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_runtime.settings import SuiteSettings
@@ -30,15 +30,6 @@ class Settings(SuiteSettings):
     jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
     #: How many times a tenant's share of one of weight 1 a tenant has, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
-
-    #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
-    mutant: Literal["", "no-fence", "no-sweeper"] = ""
-
-    @model_validator(mode="after")
-    def _be_whole(self) -> Self:
-        if self.mutant and not self.chaos:
-            raise ValueError("REELHAUL_MUTANT loses jobs: it is for crash tests, with REELHAUL_CHAOS=1")
-        return self
 
     @property
     def site_limits(self) -> SiteLimits:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.type.v1 import media_pb2
 
 #: The time, aware, in UTC.
@@ -32,3 +33,8 @@ class Probe(Protocol):
 
         With *listed* of the list at the URL, and of a job for each of so many of its entries.
         """
+
+    async def probe(
+        self, request: fetcher_service_pb2.ProbeMediaRequest
+    ) -> fetcher_service_pb2.ProbeMediaResponse:
+        """Return what the site says to the caller's tenant. Raises as ``look``; SERVICE_UNAVAILABLE."""
