@@ -17,7 +17,7 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest, RenewRequest
 
 #: What a worker does with a job that it holds.
-Work = Callable[["Held"], Awaitable[None]]
+Work = Callable[["HeldJob"], Awaitable[None]]
 
 
 class HeldJob:

@@ -9,8 +9,8 @@ from tests.jobs.conftest import eventually, run_service
 from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_end_to_end import create, ended
 from tests.jobs.test_loops import Shelf, succeed
-from tests.jobs.test_neighbours import Shelf as RpcShelf
-from tests.jobs.test_neighbours import neighbours
+from tests.jobs.test_service_clients import Shelf as RpcShelf
+from tests.jobs.test_service_clients import neighbours
 
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul_jobs.model import queue_transitions
