@@ -15,13 +15,14 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs import app
 from reelhaul_jobs.model import leases
+from reelhaul_jobs.model.results import LeaseReceipt, LeaseRenewal
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Refusal
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
-from reelhaul_jobs.service.leases import Leases, Receipt, Renewed
+from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.__main__ import main as runtime
@@ -53,10 +54,10 @@ class LeasesWithoutFencing(Leases):
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
         entries: Sequence[media_pb2.PlaylistEntry] = (),
-    ) -> Renewed | Refusal:
+    ) -> LeaseRenewal | Refusal:
         return await super().renew(job_id, await self._newest_epoch(job_id), progress, media, entries)
 
-    async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
+    async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> LeaseReceipt | Refusal:
         return await super().finish(job_id, await self._newest_epoch(job_id), outcome)
 
     async def _newest_epoch(self, job_id: str) -> int:

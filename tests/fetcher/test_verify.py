@@ -31,7 +31,7 @@ def inspector() -> Iterator[None]:
 @pytest.fixture
 def file(site: Site, tmp_path: Path) -> Path:
     """A copy of a valid file."""
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     path.write_bytes(site.media.file("/media/360.mp4").read_bytes())
     return path
 
@@ -121,10 +121,10 @@ def _encode(path: Path, *codecs: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "codecs", "detected"),
     [
-        ("film.webm", ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-c:a", "libopus"), ("vp9", "opus")),
-        ("film.mp4", ("-c:v", "libsvtav1", "-preset", "12", "-c:a", "aac"), ("av1", "aac")),
-        ("film.mkv", ("-c:v", "libx265", "-preset", "ultrafast", "-c:a", "flac"), ("hevc", "flac")),
-        ("film.mp3", ("-vn", "-c:a", "libmp3lame"), ("", "mp3")),
+        ("video.webm", ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-c:a", "libopus"), ("vp9", "opus")),
+        ("video.mp4", ("-c:v", "libsvtav1", "-preset", "12", "-c:a", "aac"), ("av1", "aac")),
+        ("video.mkv", ("-c:v", "libx265", "-preset", "ultrafast", "-c:a", "flac"), ("hevc", "flac")),
+        ("video.mp3", ("-vn", "-c:a", "libmp3lame"), ("", "mp3")),
     ],
 )
 def test_codecs(tmp_path: Path, name: str, codecs: tuple[str, ...], detected: tuple[str, str]) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 import pytest
-from tests.jobs.conftest import PATIENCE
+from tests.jobs.conftest import TIMEOUT
 from tests.jobs.replica import LEASE, START, Replica
 
 from reelhaul.type.v1 import media_pb2
@@ -17,7 +17,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, QueueStage, State
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.dispatcher import Dispatcher
-from reelhaul_jobs.service.loop_runner import LEADING, Leader, Loop, run
+from reelhaul_jobs.service.loop_runner import LEADERSHIP, Leadership, Loop, LoopRunner
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.errors import NotFound, Unavailable
@@ -280,13 +280,15 @@ async def test_a_swallowed_cancellation_still_ends_the_loop(replica):
             await asyncio.sleep(60)
         return False
 
-    loop = Loop("dispatcher", step, rest=60)
-    turning = asyncio.create_task(run(loop, Leader(replica.store, loop.name, "replica", replica.now)))
+    loop = Loop("dispatcher", step, interval=60)
+    turning = asyncio.create_task(
+        LoopRunner(loop, Leadership(replica.store, loop.name, "replica", replica.now)).run()
+    )
     await stepping.wait()
     turning.cancel()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await asyncio.wait([turning])
-    assert await replica.store.acquire_leadership(loop.name, "another", replica.now(), LEADING)
+    assert await replica.store.acquire_leadership(loop.name, "another", replica.now(), LEADERSHIP)
 
 
 async def test_a_lone_job_waits_for_no_company(replica):
@@ -296,7 +298,7 @@ async def test_a_lone_job_waits_for_no_company(replica):
         begun = asyncio.get_running_loop().time()
         for _ in range(4):
             bell.set()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await steps.get()
         assert asyncio.get_running_loop().time() - begun < 0.2
 
@@ -308,15 +310,15 @@ async def test_what_makes_room_rings_only_if_room_is_wanted(replica):
     for crowded in (False, True):
         await replica.dispatcher.step()
         assert replica.hub.dispatch_blocked is crowded
-        replica.hub.dispatch.clear()
-        replica.hub.row_changed(job.id, 2, ready=False)
-        assert replica.hub.dispatch.is_set() is crowded
+        replica.hub.dispatch_wakeup.clear()
+        replica.hub.publish_row_change(job.id, 2, ready=False)
+        assert replica.hub.dispatch_wakeup.is_set() is crowded
         for _ in range(30):
             await replica.add()
     replica.hub.dispatch_blocked = False
-    replica.hub.dispatch.clear()
-    replica.hub.row_changed(job.id, 3)
-    assert replica.hub.dispatch.is_set()
+    replica.hub.dispatch_wakeup.clear()
+    replica.hub.publish_row_change(job.id, 3)
+    assert replica.hub.dispatch_wakeup.is_set()
 
 
 async def test_steps_under_load_are_few(replica):
@@ -355,7 +357,9 @@ async def _rung(replica: Replica, more: int = 0) -> AsyncIterator[tuple[asyncio.
         return left >= 0
 
     loop = Loop("dispatcher", step, 60, bell)
-    turning = asyncio.create_task(run(loop, Leader(replica.store, loop.name, "replica", replica.now)))
+    turning = asyncio.create_task(
+        LoopRunner(loop, Leadership(replica.store, loop.name, "replica", replica.now)).run()
+    )
     try:
         await steps.get()
         yield bell, steps

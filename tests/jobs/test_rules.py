@@ -13,7 +13,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, State
-from reelhaul_jobs.service.tokens import Position, Tokens
+from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
 from reelhaul_jobs.store import rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -109,9 +109,9 @@ def test_ids_sort_by_time():
 
 def test_resume_token():
     """A resume token tells the position it was made for."""
-    tokens = Tokens(b"k" * 32)
+    tokens = ResumeTokens(b"k" * 32)
     position = Position(7 << 32 | 9, NOW)
-    assert tokens.position("job", tokens.resume("job", position)) == position
+    assert tokens.read("job", tokens.create("job", position)) == position
 
 
 def test_a_job_is_remade_from_its_row():

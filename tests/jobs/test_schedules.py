@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 from tests.job_stores import SqlStore
-from tests.jobs.conftest import TOKEN, eventually, serving
+from tests.jobs.conftest import TOKEN, eventually, run_service
 from tests.jobs.fake_bus import FakeBus
 from tests.jobs.test_end_to_end import URL, reason
 
@@ -38,7 +38,7 @@ from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_jobs.service.schedules import Scheduler, begun
+from reelhaul_jobs.service.schedules import Scheduler, with_first_run
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.rpc.channels import open_channel
 
@@ -74,7 +74,7 @@ class House:
             create_time=self.time,
             update_time=self.time,
         )
-        return await self.schedules.add(begun(replace(plain, **fields)))  # type: ignore[arg-type]
+        return await self.schedules.add(with_first_run(replace(plain, **fields)))  # type: ignore[arg-type]
 
     async def at(self, time: datetime) -> list[datetime]:
         """When jobs were made, looked at from *time* on."""
@@ -178,7 +178,7 @@ async def test_the_end(house):
 @pytest.fixture
 async def stub(settings):
     async with (
-        serving(settings) as service,
+        run_service(settings) as service,
         open_channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
     ):
         yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -15,10 +15,23 @@ _TOLD_IN_TEXT = 3
 _LONGEST = timedelta(days=3660)
 
 
-class FieldViolations:
-    """Violations of one request, in the order found; each method adds one where there is one."""
+#: Returns what a caller's own request calls a field that is checked by its path, e.g. ``job.url``.
+FieldNames = Callable[[str], str]
 
-    def __init__(self) -> None:
+
+def same_name(field: str) -> str:
+    """Return *field*: the caller's request calls it the same."""
+    return field
+
+
+class FieldViolations:
+    """Violations of one request, in the order found; each method adds one where there is one.
+
+    The fields are reported as *names* calls them.
+    """
+
+    def __init__(self, names: FieldNames = same_name) -> None:
+        self._names = names
         self._violations: list[Violation] = []
         self._reason: ErrorReason.ValueType = ErrorReason.FIELD_INVALID
         self._metadata: dict[str, str] = {}
@@ -36,7 +49,7 @@ class FieldViolations:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """*field* breaks a rule; a *reason* of its own becomes the reason of the whole."""
-        self._violations.append(Violation(field, description))
+        self._violations.append(Violation(self._names(field), description))
         if reason != ErrorReason.FIELD_INVALID and self._reason == ErrorReason.FIELD_INVALID:
             self._reason, self._metadata = reason, dict(metadata or {})
 

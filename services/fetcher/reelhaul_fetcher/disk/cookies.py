@@ -43,7 +43,7 @@ class CookieFolder:
     def get(self, name: str, tenant: str) -> CookieJar:
         stored = self._load(name) if NAME.fullmatch(name) else None
         if stored is None or stored.jar is None or not stored.jar.is_allowed_for(tenant):
-            log.warning("cookies were asked for in vain", extra={"cookies": name, "tenant": tenant})
+            log.warning("cookies unknown to the tenant", extra={"cookies": name, "tenant": tenant})
             raise cookies_unknown(name)
         return stored.jar
 

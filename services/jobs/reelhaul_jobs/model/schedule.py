@@ -227,3 +227,13 @@ def quota_exceeded() -> ReelhaulError:
     return ReelhaulError(
         ErrorReason.QUOTA_EXCEEDED, f"a tenant has at most {MAX_PER_TENANT} schedules", metadata=told
     )
+
+
+def check_etag(schedule: Schedule, etag: str) -> None:
+    """Raise ETAG_MISMATCH unless *etag* is empty or the schedule's present one."""
+    if etag and etag != schedule.etag:
+        raise ReelhaulError(
+            ErrorReason.ETAG_MISMATCH,
+            f"{schedule.name} has changed since: read it again",
+            metadata={"resource": schedule.name, "etag": schedule.etag},
+        )

@@ -207,7 +207,7 @@ def _message_of(job: ReadyJob, now: datetime) -> publishing.Message:
 def on_progress(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
     async def heard(message: Msg) -> None:
         if notice := _notice_of(message.data):
-            hub.progressed(notice)
+            hub.publish_progress(notice)
 
     return heard
 
@@ -218,7 +218,7 @@ def _changes_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
             change = work_pb2.JobChange.FromString(message.data)
         except DecodeError:
             return
-        hub.row_changed(change.job.removeprefix("jobs/"), change.revision, change.tenant)
+        hub.publish_row_change(change.job.removeprefix("jobs/"), change.revision, change.tenant)
 
     return heard
 
@@ -230,7 +230,7 @@ def _workers_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
             until = told.until.ToDatetime(UTC) if told.HasField("until") else None
             # What a newer worker is short of, this one cannot tell its users.
             shortage = _SHORTAGES.get(told.shortage, Shortage.NONE)
-            hub.roll.heard(WorkerStatus(told.worker, told.slot_count, shortage, until))
+            hub.workers.record(WorkerStatus(told.worker, told.slot_count, shortage, until))
 
     return heard
 
