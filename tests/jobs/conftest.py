@@ -23,7 +23,7 @@ from reelhaul_runtime.rpc.channels import open_channel
 
 TOKEN = "the suite's own"
 #: Seconds for what takes a moment: patience is for the machine, not for the service.
-PATIENCE = 30
+TIMEOUT = 30
 SERVICES = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"],
@@ -31,7 +31,7 @@ SERVICES = [
 
 
 @dataclass
-class Service:
+class JobsService:
     """A running jobs service: stubs of a caller (jobs) and of a worker (leases), and its broker."""
 
     jobs: job_service_pb2_grpc.JobServiceStub
@@ -78,7 +78,7 @@ def settings(tmp_path: Path, nats_server: NatsServer) -> Settings:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Service]:
+async def run_service(settings: Settings) -> AsyncIterator[JobsService]:
     """The service, ready: its streams are there."""
     async with (
         nats_client.connect(settings.nats_url, "test") as client,
@@ -86,8 +86,8 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         open_channel(f"127.0.0.1:{port}", SERVICES) as outside,
         open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
     ):
-        await eventually(lambda: consumer_there(client))
-        yield Service(
+        await eventually(lambda: consumers_exist(client))
+        yield JobsService(
             job_service_pb2_grpc.JobServiceStub(outside),
             lease_service_pb2_grpc.LeaseServiceStub(inside),
             client,
@@ -97,9 +97,9 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def service(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+async def service(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[JobsService]:
     """The service, with the settings that the test asks for by ``with_settings``."""
-    async with serving(settings.model_copy(update=getattr(request, "param", {}))) as served:
+    async with run_service(settings.model_copy(update=getattr(request, "param", {}))) as served:
         yield served
 
 
@@ -108,13 +108,13 @@ def with_settings(**settings: object) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("service", [settings], indirect=True, ids=[""])
 
 
-async def consumer_there(client: Client) -> bool:
+async def consumers_exist(client: Client) -> bool:
     """Whether fetchers could bind by now."""
     names = {consumer.name for consumer in await client.jetstream().consumers_info("WORK")}
     return {"work-high-default", "work-normal-default", "work-bulk-default"} <= names
 
 
-async def eventually(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
+async def eventually(holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
     """Return when *holds* does; what it raises counts as not yet."""
     async with asyncio.timeout(seconds):
         while True:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 import pytest
-from tests.jobs.conftest import PATIENCE
+from tests.jobs.conftest import TIMEOUT
 from tests.jobs.replica import LEASE, START, Replica
 
 from reelhaul.type.v1 import media_pb2
@@ -286,7 +286,7 @@ async def test_a_swallowed_cancellation_still_ends_the_loop(replica):
     )
     await stepping.wait()
     turning.cancel()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await asyncio.wait([turning])
     assert await replica.store.acquire_leadership(loop.name, "another", replica.now(), LEADERSHIP)
 
@@ -298,7 +298,7 @@ async def test_a_lone_job_waits_for_no_company(replica):
         begun = asyncio.get_running_loop().time()
         for _ in range(4):
             bell.set()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await steps.get()
         assert asyncio.get_running_loop().time() - begun < 0.2
 

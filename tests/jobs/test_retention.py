@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import eventually, serving
+from tests.jobs.conftest import eventually, run_service
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_end_to_end import create, ended
 from tests.jobs.test_loops import Shelf, succeed
-from tests.jobs.test_neighbours import Shelf as RpcShelf
-from tests.jobs.test_neighbours import neighbours
-from tests.jobs.worker import working
+from tests.jobs.test_service_clients import Shelf as RpcShelf
+from tests.jobs.test_service_clients import neighbours
 
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul_jobs.model import queue_transitions
@@ -89,13 +89,13 @@ async def test_the_operator_says_how_long(settings):
     """Without a ttl a job is kept as long as the setting says; the loops then take it away."""
     shelf = RpcShelf()
     brief = settings.model_copy(update={"jobs_retention_days": 3 / 86400})
-    async with neighbours(brief, shelf), serving(brief) as service:
+    async with neighbours(brief, shelf), run_service(brief) as service:
         job = await create(service)
 
         async def work(held):
             await held.succeed()
 
-        async with working(service, work):
+        async with run_worker(service, work):
             done = await ended(service, job.name)
         kept = done.expire_time.ToMicroseconds() - done.end_time.ToMicroseconds()
         assert kept == 3_000_000

@@ -6,8 +6,8 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import PATIENCE
-from tests.jobs.test_watching import move
+from tests.jobs.conftest import TIMEOUT
+from tests.jobs.test_job_stream import move
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
@@ -48,7 +48,7 @@ async def cancelled(replica, job_id):
 async def told(stream, count: int = 1) -> list:
     """The next *count* messages that are of a job or a reset."""
     found = []
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while len(found) < count:
             message = await anext(stream)
             if message.change or message.reset:
@@ -235,7 +235,7 @@ async def test_drain(replica, followings):
     await anext(stream)
     replica.hub.close()
     with pytest.raises(ReelhaulError) as failure:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await anext(stream)
     assert failure.value.reason == ErrorReason.OVERLOADED
     assert failure.value.retry_delay is not None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import PATIENCE
+from tests.jobs.conftest import TIMEOUT
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
@@ -130,7 +130,7 @@ async def test_lost_notice(replica, watches, monkeypatch):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         rest = [message.body async for message in stream]
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
 
@@ -141,7 +141,7 @@ async def test_deleted_job_says_a_last_word(replica, watches):
     stream = aiter(watches.watch(job.id, None, "", FAST))
     await anext(stream)
     await move(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
     assert rest[-1].body.job.state is State.CANCELLED
@@ -237,7 +237,7 @@ async def test_database_away(replica, watches, monkeypatch):
     await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     await away.wait()
     replica.store.get = get
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         assert (await waiting).body.state is State.CANCELLED
     await stream.aclose()
 

@@ -17,13 +17,13 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest, RenewRequest
 
 #: What a worker does with a job that it holds.
-Work = Callable[["Held"], Awaitable[None]]
+Work = Callable[["HeldJob"], Awaitable[None]]
 
 
-class Held:
+class HeldJob:
     """A job in a worker's hand."""
 
-    def __init__(self, worker: Worker, job: str, attempt: int, lease: lease_pb2.Lease) -> None:
+    def __init__(self, worker: FakeWorker, job: str, attempt: int, lease: lease_pb2.Lease) -> None:
         self._worker = worker
         self.job, self.attempt, self.lease = job, attempt, lease
         self._sequence = 0
@@ -60,7 +60,7 @@ def succeeded(*artifacts: media_pb2.ArtifactInfo) -> FinishRequest.Succeeded:
     return FinishRequest.Succeeded(artifacts=artifacts, media=media_pb2.MediaInfo(title="A film"))
 
 
-class Worker:
+class FakeWorker:
     """Pulls items one at a time per slot and hands those that it got to *work*."""
 
     def __init__(
@@ -92,9 +92,9 @@ class Worker:
     async def _handle(self, message: Msg) -> None:
         item = work_pb2.WorkItem.FromString(message.data)
         self.items.append((item.job, item.attempt))
-        answer = await self.leases.Claim(claim(item, self.name, self.slots))
+        answer = await self.leases.Claim(claim_request(item, self.name, self.slots))
         if answer.HasField("lease"):
-            await self.work(Held(self, item.job, item.attempt, answer.lease))
+            await self.work(HeldJob(self, item.job, item.attempt, answer.lease))
         elif answer.refusal.HasField("retry_delay"):
             self.refusals.append(answer.refusal.reason)
             await message.nak(answer.refusal.retry_delay.ToTimedelta().total_seconds())
@@ -104,7 +104,7 @@ class Worker:
         await message.ack()
 
 
-def claim(item: work_pb2.WorkItem, worker: str, slots: int = 1) -> ClaimRequest:
+def claim_request(item: work_pb2.WorkItem, worker: str, slots: int = 1) -> ClaimRequest:
     slot = lease_pb2.Slot(engine_version="none 1", slot_count=slots)
     return ClaimRequest(
         job=item.job, attempt=item.attempt, worker=worker, slot=slot, request_id=str(uuid.uuid4())
@@ -112,9 +112,9 @@ def claim(item: work_pb2.WorkItem, worker: str, slots: int = 1) -> ClaimRequest:
 
 
 @asynccontextmanager
-async def working(service, work: Work, slots: int = 1) -> AsyncIterator[Worker]:
+async def run_worker(service, work: Work, slots: int = 1) -> AsyncIterator[FakeWorker]:
     """A worker beside the test."""
-    worker = Worker(service.nats, service.leases, work, slots)
+    worker = FakeWorker(service.nats, service.leases, work, slots)
     task = asyncio.create_task(worker.run())
     try:
         yield worker

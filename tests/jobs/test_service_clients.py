@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 from google.protobuf import empty_pb2
-from tests.jobs.conftest import TOKEN, eventually, serving
+from tests.jobs.conftest import TOKEN, eventually, run_service
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_end_to_end import URL, create, ended
-from tests.jobs.worker import working
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Job
@@ -83,7 +83,7 @@ async def neighbours(settings, shelf: Shelf) -> AsyncIterator[None]:
     ) as port:
         address = f"127.0.0.1:{port}"
         told = settings.model_copy(update={"storage_address": address, "fetcher_address": address})
-        async with serving(told) as service:
+        async with run_service(told) as service:
             yield service
 
 
@@ -91,7 +91,7 @@ async def done(service, job: Job) -> Job:
     async def work(held):
         await held.succeed()
 
-    async with working(service, work):
+    async with run_worker(service, work):
         return await ended(service, job.name)
 
 
