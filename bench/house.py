@@ -23,7 +23,7 @@ from bench.tally import SOCKET
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import open_channel
-from reelhaul_runtime.up import nats_server
+from reelhaul_runtime.up import suite_processes
 
 _JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 _LEASES = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
@@ -81,8 +81,8 @@ async def house(database: str = "", settings: Mapping[str, str] | None = None) -
     """A broker and a folder. *database*: a PostgreSQL URL; empty, SQLite in the folder."""
     with tempfile.TemporaryDirectory(prefix="reelhaul-bench-") as name:
         folder, port = Path(name), free_port()
-        config = nats_server.write_config(folder / "nats", port)
-        command = [nats_server.find_executable(), "-c", str(config)]
+        config = suite_processes.write_nats_config(folder / "nats", port)
+        command = [suite_processes.find_nats_server(), "-c", str(config)]
         async with running(command, folder / "nats.log") as nats:
             await wait_until_listening(port)
             yield House(folder, database or f"sqlite:///{folder}/jobs.db", port, nats, settings or {})

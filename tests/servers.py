@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from reelhaul_runtime.up import nats_server
+from reelhaul_runtime.up import suite_processes
 
 
 @contextmanager
@@ -61,12 +61,12 @@ class NatsServer:
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        self._config = nats_server.write_config(folder, self.port)
+        self._config = suite_processes.write_nats_config(folder, self.port)
 
     async def start(self) -> None:
         """Start the process; return when it listens."""
         self.process = subprocess.Popen(  # noqa: ASYNC220 - starting is quick
-            [nats_server.find_executable(), "-c", str(self._config)],
+            [suite_processes.find_nats_server(), "-c", str(self._config)],
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )

@@ -8,8 +8,8 @@ import time
 from datetime import timedelta
 
 import pytest
-from tests.jobs.conftest import PATIENCE, eventually, serving
-from tests.jobs.worker import working
+from tests.jobs.conftest import TIMEOUT, eventually, run_service
+from tests.jobs.fake_worker import run_worker
 from tests.relay import cut_every, run_relay
 from tests.servers import free_port
 
@@ -57,7 +57,7 @@ async def test_watch_through_disconnects(service, client):
     async with run_relay(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as remote:
         direct = asyncio.create_task(collect(client.watch(job.name, min_interval=MIN_INTERVAL)))
         through_relay = asyncio.create_task(collect(remote.watch(job.name, min_interval=MIN_INTERVAL)))
-        async with working(service, work), cut_every(1.0, relay), asyncio.timeout(CUTTING_SECONDS + 30):
+        async with run_worker(service, work), cut_every(1.0, relay), asyncio.timeout(CUTTING_SECONDS + 30):
             messages = await through_relay
             expected = await direct
     assert relay.cuts >= CUTTING_SECONDS / 2
@@ -74,14 +74,14 @@ async def test_watch_through_server_restart(settings):
     """A server that drains and restarts is one more disconnect: no state is missed."""
     fixed = settings.model_copy(update={"jobs_address": f"127.0.0.1:{free_port()}"})
     async with Client(fixed.jobs_address) as client:
-        async with serving(fixed):
+        async with run_service(fixed):
             job = await client.create(URL)
             stream = client.watch(job.name)
             first = await anext(stream)
             rest = asyncio.create_task(collect(stream))
             watching_all = asyncio.create_task(_watch_until(client.watch_all(), Job.CANCELLED))
             await asyncio.sleep(0.2)
-        async with serving(fixed), asyncio.timeout(PATIENCE):
+        async with run_service(fixed), asyncio.timeout(TIMEOUT):
             await client.cancel(job.name)
             messages = await rest
             await watching_all
@@ -113,7 +113,7 @@ async def test_watch_through_silent_connection(service, client):
             relay.resume()
 
         resuming = asyncio.create_task(resume())
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             rest = await collect(stream)
         await resuming
     assert states(rest) == [Job.CANCELLED]
@@ -137,7 +137,7 @@ async def test_watch_all_through_disconnects(service, client):
             await client.create(URL, labels={"batch": "mine", "number": str(number)})
         await client.create(URL, labels={"batch": "another"})
         sequence = first.sequence
-        async with working(service, work, slots=2), cut_every(0.3, relay), asyncio.timeout(PATIENCE):
+        async with run_worker(service, work, slots=2), cut_every(0.3, relay), asyncio.timeout(TIMEOUT):
             async for message in stream:
                 assert message.sequence > sequence
                 sequence = message.sequence
@@ -159,7 +159,7 @@ async def test_wait(service, client):
     async def work(held):
         await held.succeed()
 
-    async with working(service, work):
+    async with run_worker(service, work):
         ended = await client.wait(job.name)
     assert (ended.state, dict(ended.labels)) == (Job.SUCCEEDED, {"album": "one"})
 

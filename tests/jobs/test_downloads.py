@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 from google.api import field_behavior_pb2
-from tests.jobs.conftest import TOKEN, Service
-from tests.jobs.worker import working
+from tests.jobs.conftest import TOKEN, JobsService
+from tests.jobs.fake_worker import run_worker
 
 from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1 import download_service_pb2_grpc
@@ -42,7 +42,7 @@ FETCHER = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
 
 
 @pytest.fixture
-async def downloads(service: Service) -> AsyncIterator[download_service_pb2_grpc.DownloadServiceStub]:
+async def downloads(service: JobsService) -> AsyncIterator[download_service_pb2_grpc.DownloadServiceStub]:
     async with open_channel(f"127.0.0.1:{service.port}", [DOWNLOADS]) as opened:
         yield download_service_pb2_grpc.DownloadServiceStub(opened)
 
@@ -89,7 +89,7 @@ async def test_from_words_to_files(service, downloads):
         media.duration.FromMilliseconds(1500)
         await held.finish(succeeded=FinishRequest.Succeeded(artifacts=[video], media=media, got=got))
 
-    async with working(service, work):
+    async with run_worker(service, work):
         messages = await watch
     assert [message.WhichOneof("event") for message in messages] == ["snapshot", "state", "completed"]
     assert all(message.job_id == created.job_id and message.resume_token for message in messages)
@@ -121,7 +121,7 @@ async def test_failure_is_told_flat(service, downloads):
         status = error_status(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
         await held.finish(failed=FinishRequest.Failed(status=status))
 
-    async with working(service, work):
+    async with run_worker(service, work):
         messages = await watched(downloads, created.job_id)
     failed = messages[-1].failed
     assert (failed.status, failed.error.reason) == (Download.FAILED, "MEDIA_NOT_FOUND")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
-from tests.jobs.conftest import PATIENCE, eventually
+from tests.jobs.conftest import TIMEOUT, eventually
 
 from reelhaul_jobs.nats.publisher import Message, Publisher
 from reelhaul_runtime import nats_client
@@ -48,7 +48,7 @@ async def test_a_full_stream_refuses_the_rest(client, publisher):
 
 async def test_no_stream(publisher):
     """Without a stream nothing is stored, and the call returns soon."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         assert await publisher.publish(messages("a", "b")) == [False, False]
 
 
@@ -57,11 +57,11 @@ async def test_silent_broker(client, publisher, nats_server):
     await client.jetstream().add_stream(StreamConfig(name="NEWS", subjects=["news.*"]))
     nats_server.process.send_signal(signal.SIGSTOP)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             assert await publisher.publish(messages("a")) == [False]
     finally:
         nats_server.process.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         assert await publisher.publish(messages("a", "b")) == [True, True]
 
 
@@ -71,7 +71,7 @@ async def test_broker_away(client, publisher, nats_server):
     nats_server.kill()
     await eventually(lambda: not client.is_connected)
     for _ in range(5):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             assert not any(await publisher.publish(messages(*map(str, range(4096)))))
     await nats_server.start()
     await eventually(lambda: client.is_connected)

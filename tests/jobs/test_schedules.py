@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 from tests.job_stores import SqlStore
-from tests.jobs.conftest import TOKEN, eventually, serving
+from tests.jobs.conftest import TOKEN, eventually, run_service
 from tests.jobs.fake_bus import FakeBus
 from tests.jobs.test_end_to_end import URL, reason
 
@@ -178,7 +178,7 @@ async def test_the_end(house):
 @pytest.fixture
 async def stub(settings):
     async with (
-        serving(settings) as service,
+        run_service(settings) as service,
         open_channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
     ):
         yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service

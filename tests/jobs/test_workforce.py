@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.jobs.conftest import eventually
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_sites import create, get
-from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
@@ -61,7 +61,7 @@ async def test_a_worker_that_says_nothing_of_itself_takes_work(service):
     async def work(held) -> None:
         await held.succeed()
 
-    async with working(service, work, slots=4):
+    async with run_worker(service, work, slots=4):
         done = await create(service, "a.example")
         await eventually(lambda: _succeeded(service, done))
     job = await create(service, "b.example")

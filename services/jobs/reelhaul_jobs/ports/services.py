@@ -27,14 +27,14 @@ class Probe(Protocol):
     """The fetcher's answer to: what is there, and what would it cost?"""
 
     async def estimate(
-        self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
+        self, url: str, format_spec: media_pb2.FormatSpec, max_entries: int = 0
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
         """What the site says, and the estimate. Raises what the site's answer means.
 
-        With *listed* of the list at the URL, and of a job for each of so many of its entries.
+        With *max_entries*: of the list at *url*, and of a job for each of at most so many entries.
         """
 
     async def probe(
         self, request: fetcher_service_pb2.ProbeMediaRequest
     ) -> fetcher_service_pb2.ProbeMediaResponse:
-        """Return what the site says to the caller's tenant. Raises as ``look``; SERVICE_UNAVAILABLE."""
+        """Return what the site says to the caller's tenant. Raises as ``estimate``; SERVICE_UNAVAILABLE."""

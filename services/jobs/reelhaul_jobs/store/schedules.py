@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from google.rpc import status_pb2
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.model import schedule as model
-from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.job_template import template_from_proto, template_to_proto
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
-from reelhaul_jobs.model.states import Kind, Priority
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import RunRule, ScheduleRule
 from reelhaul_jobs.store import idempotency, listing, rows
@@ -25,8 +25,6 @@ from reelhaul_jobs.store.tables import HAS_SCHEDULE, jobs, schedules, seen_entri
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 
-# A template is no job: the id that it must have means nothing.
-_NO_ID = "00000000-0000-0000-0000-000000000000"
 _IS_IT = (schedules.c.tenant == bindparam("of_tenant")) & (schedules.c.id == bindparam("of_id"))
 _ONE = select(schedules).where(_IS_IT)
 _ALL = select(schedules).where(schedules.c.tenant == bindparam("of_tenant"))
@@ -197,7 +195,7 @@ def _row_of(schedule: Schedule) -> dict[str, Any]:
         "id": schedule.id,
         "cron": schedule.cron,
         "time_zone": schedule.time_zone,
-        "template": _template_to_bytes(schedule.template),
+        "template": template_to_proto(schedule.template).SerializeToString(),
         "skip_overlapping": schedule.skip_overlapping,
         "new_entries_only": schedule.new_entries_only,
         "catch_up": int(schedule.catch_up),
@@ -222,7 +220,7 @@ def _schedule_of(row: rows.Row) -> Schedule:
         id=row["id"],
         cron=row["cron"],
         time_zone=row["time_zone"],
-        template=_template_from_bytes(row["template"], row["tenant"], created),
+        template=template_from_proto(job_pb2.Job.FromString(row["template"]), row["tenant"], created),
         skip_overlapping=bool(row["skip_overlapping"]),
         new_entries_only=bool(row["new_entries_only"]),
         catch_up=CatchUp(row["catch_up"]),
@@ -236,51 +234,4 @@ def _schedule_of(row: rows.Row) -> Schedule:
         revision=row["revision"],
         create_time=created,
         update_time=from_micros(row["update_time"]),
-    )
-
-
-def _template_to_bytes(job: Job) -> bytes:
-    """Serialize the fields that a schedule's jobs take from its template, as a jobs.v1.Job."""
-    message = job_pb2.Job(
-        url=job.url,
-        format=job.format,
-        priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
-        labels=job.labels,
-        kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
-    )
-    message.retry_policy.max_attempts = job.retry.max_attempts
-    message.retry_policy.min_backoff.FromTimedelta(job.retry.min_backoff)
-    message.retry_policy.max_backoff.FromTimedelta(job.retry.max_backoff)
-    message.attempt_deadline.FromTimedelta(job.attempt_deadline)
-    message.ttl.FromTimedelta(job.ttl)
-    if job.expansion is not None:
-        message.expansion.max_entries = job.expansion.max_entries
-        message.expansion.new_entries_only = job.expansion.new_entries_only
-    return message.SerializeToString()
-
-
-def _template_from_bytes(value: bytes, tenant: str, create_time: datetime) -> Job:
-    message = job_pb2.Job.FromString(value)
-    expansion = message.expansion if message.HasField("expansion") else None
-    return Job(
-        id=_NO_ID,
-        tenant=tenant,
-        url=message.url,
-        format=message.format,
-        create_time=create_time,
-        update_time=create_time,
-        priority=Priority(message.priority),
-        kind=Kind(message.kind),
-        labels=dict(message.labels),
-        retry=RetryPolicy(
-            max_attempts=message.retry_policy.max_attempts,
-            min_backoff=message.retry_policy.min_backoff.ToTimedelta(),
-            max_backoff=message.retry_policy.max_backoff.ToTimedelta(),
-        ),
-        attempt_deadline=message.attempt_deadline.ToTimedelta(),
-        ttl=message.ttl.ToTimedelta(),
-        batch_id=_NO_ID if expansion else "",
-        expansion=Expansion(max_entries=expansion.max_entries, new_entries_only=expansion.new_entries_only)
-        if expansion
-        else None,
     )

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2, timestamp_pb2
-from tests.jobs.conftest import PATIENCE, with_settings
-from tests.jobs.worker import working
+from tests.jobs.conftest import TIMEOUT, with_settings
+from tests.jobs.fake_worker import run_worker
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -65,7 +65,7 @@ async def all_fail(service, names, reason=ErrorReason.MEDIA_NOT_FOUND) -> None:
         async for _ in service.jobs.WatchJob(WatchJobRequest(name=name)):
             pass
 
-    async with working(service, work, slots=4), asyncio.timeout(PATIENCE):
+    async with run_worker(service, work, slots=4), asyncio.timeout(TIMEOUT):
         await asyncio.gather(*(ended(name) for name in names))
 
 
@@ -304,7 +304,7 @@ async def test_heavy_jobs_make_short_pages(service):
         await held.renew(media=heavy)
         await held.finish(failed=FinishRequest.Failed(status=error_status(ErrorReason.MEDIA_NOT_FOUND, "")))
 
-    async with working(service, work, slots=4), asyncio.timeout(PATIENCE):
+    async with run_worker(service, work, slots=4), asyncio.timeout(TIMEOUT):
         for job in made:
             async for _ in service.jobs.WatchJob(WatchJobRequest(name=job.name)):
                 pass
@@ -341,7 +341,7 @@ async def test_summary(service):
 
     names = [job.name for job in (await service.jobs.ListJobs(ListJobsRequest())).jobs]
     first = names[0]
-    async with working(service, work), asyncio.timeout(PATIENCE):
+    async with run_worker(service, work), asyncio.timeout(TIMEOUT):
         for name in names:
             async for _ in service.jobs.WatchJob(WatchJobRequest(name=name)):
                 pass

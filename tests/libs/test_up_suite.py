@@ -1,7 +1,7 @@
-"""``reelhaul up`` from the command line: a real broker and four services behind the suite's own doors.
+"""``reelhaul up`` from the command line: a real nats-server and four small services.
 
-The services are small ones under the real names: each serves its proto service with health,
-connects to the broker, and tells over gRPC what it was given.
+The services have the real names: each serves its proto service with health, connects to NATS, and
+returns its environment over gRPC.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ def over_grpc(name, proto):
         address = getattr(settings, name + "_address")
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
-            door = NoAuthentication(settings.suite_token)
+            authenticator = NoAuthentication(settings.suite_token)
             checks = {name + ".nats": client.flush}
             yield await stack.enter_async_context(
-                serving(address, servicers, authenticator=door, checks=checks, drain_seconds=1)
+                serving(address, servicers, authenticator=authenticator, checks=checks, drain_seconds=1)
             )
     return running
 
 @asynccontextmanager
 async def over_http():
-    async def answer(reader, writer):
+    async def respond(reader, writer):
         await reader.readuntil(b"\\r\\n\\r\\n")
         writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
         writer.close()
     host, port = SuiteSettings().gateway_address.split(":")
-    async with await asyncio.start_server(answer, host, int(port)):
+    async with await asyncio.start_server(respond, host, int(port)):
         yield
 
 storage = Service("storage", running=over_grpc("storage", "reelhaul.storage.v1.StorageService"))
@@ -79,14 +79,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
     entries = "".join(f"{name} = small_suite_services:{name}\n" for name in names)
     (info / "entry_points.txt").write_text("[reelhaul.services]\n" + entries)
     addresses = {f"REELHAUL_{name.upper()}_ADDRESS": "127.0.0.1:0" for name in names}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     path = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
-    return kept | addresses | {"PYTHONPATH": path, "REELHAUL_DATA_DIR": str(tmp_path / "data")}
+    return inherited | addresses | {"PYTHONPATH": path, "REELHAUL_DATA_DIR": str(tmp_path / "data")}
 
 
 @pytest.fixture
 def up(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A suite that has said that it is ready."""
+    """A suite that is ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", "reelhaul_runtime", "up"],
         env=environment,
@@ -106,36 +106,37 @@ def up(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def record(environment: dict[str, str]) -> dict[str, dict[str, str]]:
-    told: dict[str, dict[str, str]] = json.loads(
+def read_state(environment: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return suite.json."""
+    state: dict[str, dict[str, str]] = json.loads(
         (Path(environment["REELHAUL_DATA_DIR"]) / "run" / "suite.json").read_text()
     )
-    return told
+    return state
 
 
-def environment_of(address: str, name: str) -> str:
-    """What the service at *address* has in its environment as *name*."""
+def get_variable(address: str, name: str) -> str:
+    """Return the environment variable *name* of the service at *address*."""
     with grpc.insecure_channel(address) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
-        told: str = stub.GetJob(job_service_pb2.GetJobRequest(name=name), timeout=5).name
-    return told
+        value: str = stub.GetJob(job_service_pb2.GetJobRequest(name=name), timeout=5).name
+    return value
 
 
 def test_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
-    """One command starts the broker and the services, told of each other and of one common token."""
-    told = record(environment)
-    assert list(told["processes"]) == ["nats", "storage", "jobs", "fetcher", "gateway"]
-    jobs, storage = told["addresses"]["jobs"], told["addresses"]["storage"]
-    assert environment_of(jobs, "REELHAUL_STORAGE_ADDRESS") == storage
-    assert environment_of(storage, "REELHAUL_NATS_URL") == told["addresses"]["nats"]
-    token = environment_of(jobs, "REELHAUL_SUITE_TOKEN")
-    assert token == environment_of(storage, "REELHAUL_SUITE_TOKEN")
+    """One command starts nats-server and the services, with each other's addresses and one token."""
+    state = read_state(environment)
+    assert list(state["processes"]) == ["nats", "storage", "jobs", "fetcher", "gateway"]
+    jobs, storage = state["addresses"]["jobs"], state["addresses"]["storage"]
+    assert get_variable(jobs, "REELHAUL_STORAGE_ADDRESS") == storage
+    assert get_variable(storage, "REELHAUL_NATS_URL") == state["addresses"]["nats"]
+    token = get_variable(jobs, "REELHAUL_SUITE_TOKEN")
+    assert token == get_variable(storage, "REELHAUL_SUITE_TOKEN")
     assert token == (Path(environment["REELHAUL_DATA_DIR"]) / "run" / "suite-token").read_text().strip()
 
 
 def test_status_of_the_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
-    """--status finds all of it serving and exits with 0."""
-    asked = subprocess.run(
+    """--status finds all processes serving and exits with 0."""
+    result = subprocess.run(
         [sys.executable, "-m", "reelhaul_runtime", "up", "--status", "--json"],
         env=environment,
         capture_output=True,
@@ -143,33 +144,31 @@ def test_status_of_the_whole_suite(up: subprocess.Popen[str], environment: dict[
         timeout=30,
         check=False,
     )
-    rows = json.loads(asked.stdout)["services"]
+    rows = json.loads(result.stdout)["services"]
     assert [(row["service"], row["state"]) for row in rows] == [
         (name, "SERVING") for name in ("nats", "storage", "jobs", "fetcher", "gateway", "up")
     ]
-    assert asked.returncode == 0
+    assert result.returncode == 0
 
 
 @pytest.mark.parametrize("name", ["nats", "jobs"])
-def test_killed_process_comes_back(up: subprocess.Popen[str], environment: dict[str, str], name: str):
-    """kill -9 of the broker or of a service: both serve again at their old addresses."""
-    before = record(environment)
+def test_killed_process_is_restarted(up: subprocess.Popen[str], environment: dict[str, str], name: str):
+    """After kill -9 of the broker or of a service both serve again at their old addresses."""
+    before = read_state(environment)
     os.kill(int(before["processes"][name]), signal.SIGKILL)
-    end = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while True:
-        now = record(environment)
+        now = read_state(environment)
         if now["processes"].get(name, before["processes"][name]) != before["processes"][name]:
             break
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert now["addresses"] == before["addresses"]
     with grpc.insecure_channel(now["addresses"]["jobs"]) as channel:
         grpc.channel_ready_future(channel).result(timeout=20)
 
 
-def test_second_suite_takes_its_own_broker_port(
-    up: subprocess.Popen[str], environment: dict[str, str], tmp_path: Path
-):
+def test_two_suites(up: subprocess.Popen[str], environment: dict[str, str], tmp_path: Path):
     """Two suites on two data folders run side by side."""
     other = environment | {"REELHAUL_DATA_DIR": str(tmp_path / "other")}
     with subprocess.Popen(
@@ -181,6 +180,6 @@ def test_second_suite_takes_its_own_broker_port(
     ) as second:
         assert second.stdout is not None
         assert second.stdout.readline().startswith("Reelhaul is ready in ")
-        assert record(other)["addresses"]["nats"] != record(environment)["addresses"]["nats"]
+        assert read_state(other)["addresses"]["nats"] != read_state(environment)["addresses"]["nats"]
         second.terminate()
     assert second.returncode == 0

@@ -1,10 +1,10 @@
-"""A real, small service for tests of the supervisor: HTTP on loopback, its life written to a file.
+"""A real service for tests of the supervisor: HTTP on loopback, with a journal of its life.
 
-    python small_service.py NAME PORT JOURNAL [--refuse] [--ignore-term]
+    python supervised_service.py NAME PORT JOURNAL [--refuse] [--ignore-term]
 
-It appends ``NAME started PID``, ``NAME asked`` (for its health) and ``NAME ended`` to
-JOURNAL; GET /hang makes it answer nothing any more; GET /child starts a child in a session
-of its own and answers its pid.
+It appends ``NAME started PID``, ``NAME probed`` (for its health) and ``NAME ended`` to
+JOURNAL; after GET /hang it answers nothing any more; GET /child starts a child in its own session
+and answers with the child's process id.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def note(text: str) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        answer = "ok"
+        response = "ok"
         if self.path == "/healthz":
-            note("asked")
+            note("probed")
         if self.path == "/hang":
             time.sleep(600)
         if self.path == "/child":
             child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-            answer = str(child.pid)
+            response = str(child.pid)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(answer.encode())
+        self.wfile.write(response.encode())
 
     def log_message(self, *_: object) -> None:
         pass

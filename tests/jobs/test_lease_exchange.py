@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-from tests.jobs.conftest import SERVICES, TOKEN, serving
-from tests.jobs.worker import claim, succeeded
+from tests.jobs.conftest import SERVICES, TOKEN, run_service
+from tests.jobs.fake_worker import claim_request, succeeded
 from tests.servers import free_port
 
 from reelhaul.jobs.v1.job_pb2 import Job
@@ -46,7 +46,7 @@ async def state(service, item: work_pb2.WorkItem) -> Job.State.ValueType:
 async def test_each_call_is_answered_as_if_alone(service):
     """A lease, a stale finish, a finish that says nothing good, an unknown job: each its own answer."""
     first, second, third = await items(service, 3)
-    calls = [Call(claim=claim(item, "w1")) for item in (first, second)]
+    calls = [Call(claim=claim_request(item, "w1")) for item in (first, second)]
     leased = (await service.leases.Exchange(ExchangeRequest(calls=calls))).answers
     assert [answer.claim.lease.epoch for answer in leased] == [1, 1]
 
@@ -55,8 +55,8 @@ async def test_each_call_is_answered_as_if_alone(service):
         Call(finish=finish(first, 1)),
         Call(finish=finish(second, 7)),
         Call(finish=finish(second, 1, files=0)),
-        Call(claim=claim(third, "w2")),
-        Call(claim=claim(unknown, "w2")),
+        Call(claim=claim_request(third, "w2")),
+        Call(claim=claim_request(unknown, "w2")),
     ]
     good, stale, empty, taken, lost = (await service.leases.Exchange(ExchangeRequest(calls=calls))).answers
     assert good.finish.HasField("receipt")
@@ -94,9 +94,9 @@ async def test_a_fetcher_asks_together(settings, monkeypatch):
         return await served(self, request, context)
 
     monkeypatch.setattr(LeaseServicer, "Exchange", counted)
-    async with serving(settings) as service, worker_at(service.port) as leases:
+    async with run_service(settings) as service, worker_at(service.port) as leases:
         found = await items(service, 50)
-        answers = await asyncio.gather(*(leases.claim(claim(item, "w1")) for item in found))
+        answers = await asyncio.gather(*(leases.claim(claim_request(item, "w1")) for item in found))
         ends = [leases.finish(finish(item, 1, files=n % 2)) for n, item in enumerate(found)]
         receipts = await asyncio.gather(*ends, return_exceptions=True)
     assert [a.lease.spec.url for a in answers] == [f"https://s{n}.example/watch?v={n}" for n in range(50)]
@@ -109,7 +109,7 @@ async def test_jobs_away_is_told_to_each(service):
     """While jobs is away everyone who waits hears so."""
     (item, other) = await items(service, 2)
     async with worker_at(free_port()) as leases:
-        asked = [leases.claim(claim(each, "w1")) for each in (item, other)]
+        asked = [leases.claim(claim_request(each, "w1")) for each in (item, other)]
         told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in told] == [Unavailable, Unavailable]
 
@@ -125,9 +125,9 @@ async def test_nobody_waits_for_a_closed_channel(service, monkeypatch):
             await asyncio.Event().wait()
 
         monkeypatch.setattr("reelhaul_jobs.service.leases.Leases.claim", never)
-        asked = [asyncio.create_task(leases.claim(claim(held[0], "w1")))]
+        asked = [asyncio.create_task(leases.claim(claim_request(held[0], "w1")))]
         await locked.wait()
-        asked += [asyncio.create_task(leases.claim(claim(item, "w1"))) for item in held[1:]]
+        asked += [asyncio.create_task(leases.claim(claim_request(item, "w1"))) for item in held[1:]]
     async with asyncio.timeout(5):
         told = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(each, asyncio.CancelledError | ReelhaulError) for each in told)

@@ -6,8 +6,8 @@ import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_downloads import URL, downloads, refused, watched
-from tests.jobs.worker import working
 
 from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1.download_pb2 import Download
@@ -106,7 +106,7 @@ async def test_stats(service, downloads):
             artifact = media_pb2.ArtifactInfo(name="artifacts/1")
             await held.finish(succeeded=FinishRequest.Succeeded(artifacts=[artifact]), progress=progress)
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await asyncio.gather(*(watched(downloads, job.job_id) for job in made))
     await downloads.CreateDownload(One(url=URL))
     stats = await downloads.GetStats(flat.GetStatsRequest())
