@@ -33,9 +33,8 @@ class Options:
     describe_error: DescribeError | None = None
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
-    #: Ignore query parameters that match no field (all of them, or only those listed) instead of 400.
+    #: Ignore query parameters that match no field, instead of 400.
     ignore_unknown_parameters: bool = False
-    ignored_parameters: frozenset[str] = frozenset()
     #: Ignore unknown names in a JSON body instead of 400.
     ignore_unknown_fields: bool = True
     #: Reject a field that the path sets and the body or a parameter sets too: 400.

@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2
 from reelhaul.type.v1 import method_policy_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.transcoding import list_routes
-from reelhaul_runtime.errors import spec_of
+from reelhaul_runtime.errors import error_spec
 
 ROOT = Path(__file__).parents[2]
 ROUTES = Path(__file__).with_name("routes.txt")
@@ -117,7 +117,7 @@ def test_generated_code_is_fresh(tmp_path):
 @pytest.mark.parametrize("reason", ErrorReason.values()[1:])
 def test_every_reason_has_a_code(reason):
     """A reason without a code would be told as OK."""
-    assert spec_of(reason).code
+    assert error_spec(reason).code
     assert re.fullmatch(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]", ErrorReason.Name(reason))
 
 

@@ -48,11 +48,10 @@ class Binding:
             [*(path.name for path in self._variables.values()), *filter(None, [self._body.field_name])],
             whole_body=rule.body == "*",
             ignore_unknown=options.ignore_unknown_parameters,
-            ignored=options.ignored_parameters,
             reject_conflicts=options.reject_conflicts,
         )
         self._header_paths = {
-            header: path
+            header.encode(): path
             for header, field in options.header_fields.items()
             if (path := self._resolve_string_field(field)) is not None
         }
@@ -107,7 +106,7 @@ class Binding:
         if query:
             self._query.bind(request, query)
         for header, path in self._header_paths.items():
-            if value := headers.get(header.encode()):
+            if value := headers.get(header):
                 self._bind_header(request, path, value.decode("latin-1"))
         if self._last_event_id is not None and (value := headers.get(b"last-event-id")):
             # An EventSource reconnects with its first URL: the header is newer than the query.

@@ -20,9 +20,9 @@ _MAX_CACHED_PATHS = 256
 class QueryBinder:
     """Sets fields of messages of one type from query strings.
 
-    Unknown parameters are rejected, unless *ignore_unknown* allows all or *ignored* lists
-    them. A parameter never overrides a field that the path or the body sets (*bound*, or
-    all of them with *whole_body*): it is ignored, or rejected with *reject_conflicts*.
+    Unknown parameters are rejected, or ignored with *ignore_unknown*. A parameter never
+    overrides a field that the path or the body sets (*bound*, or all fields with
+    *whole_body*): it is ignored, or rejected with *reject_conflicts*.
     """
 
     def __init__(
@@ -32,22 +32,18 @@ class QueryBinder:
         *,
         whole_body: bool = False,
         ignore_unknown: bool = False,
-        ignored: Collection[str] = (),
         reject_conflicts: bool = False,
     ) -> None:
         self._message_type = message_type
         self._bound = tuple(bound)
         self._whole_body = whole_body
         self._ignore_unknown = ignore_unknown
-        self._ignored = frozenset(ignored)
         self._reject_conflicts = reject_conflicts
         self._paths: dict[str, FieldPath] = {}
 
     def bind(self, message: Any, query: bytes) -> None:
         """Set the fields of *message* from *query*. Raises FieldError."""
         for name, values in _parse_parameters(query).items():
-            if name in self._ignored:
-                continue
             base, bracket, key = name.partition("[")
             path = self._resolve(base)
             is_entry = bool(bracket)

@@ -14,11 +14,11 @@ Reason = Literal["", "disconnected", "draining"]
 class CancelScope:
     """Cancels the task that entered the block, and its RPC with it.
 
-    With *receive*, the task is cancelled when the client disconnects. A cancellation by the
-    scope ends at the block's end; ``reason`` then says why.
+    It does so when the client disconnects, or by ``cancel``. A cancellation by the scope does
+    not leave the block; ``reason`` then says why.
     """
 
-    def __init__(self, receive: Receive | None = None) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.reason: Reason = ""
         self._receive = receive
         self._task: asyncio.Task[object] | None = None
@@ -26,8 +26,7 @@ class CancelScope:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
-        if self._receive is not None:
-            self._watcher = asyncio.create_task(self._watch_disconnect(self._receive))
+        self._watcher = asyncio.create_task(self._watch_disconnect())
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
@@ -44,8 +43,8 @@ class CancelScope:
             self.reason = reason
             self._task.cancel()
 
-    async def _watch_disconnect(self, receive: Receive) -> None:
-        while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+    async def _watch_disconnect(self) -> None:
+        while (await self._receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
             pass
         self.cancel("disconnected")
 

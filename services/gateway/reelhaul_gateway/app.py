@@ -35,7 +35,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
-            channels.channel(settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token)
+            channels.open_channel(
+                settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token
+            )
         )
         health = Health(GrpcHealthChecker(raw_channels), StorageHealthProbe(trusted_storage))
         system = SystemServicer(health, authentication_required=settings.auth != "none")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote
 
 from google.protobuf.message import Message
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway.ranges import ByteRange, RangeNotSatisfiable, matches_etag, parse_range
 from reelhaul_gateway.transcoding import HEADERS
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc.policy import max_deadline_of
@@ -31,12 +31,28 @@ _INLINE_TYPE = re.compile(
     r"(?:video|audio)/[\w.+-]+|image/(?!svg)[\w.+-]+|text/(?:plain|vtt)|application/json"
 )
 _UNSAFE_IN_FILE_NAME = re.compile(r'[^\x20-\x7e]|["\\%]')
+_RANGE = re.compile(rb"bytes\s*=\s*(\d{0,18})-(\d{0,18})", re.IGNORECASE)
+_ETAGS = re.compile(rb'(?:W/)?("[^"]*")')
 # A file that is shown in a browser loads nothing else and runs nothing.
 _CONTENT_SECURITY_POLICY = b"default-src 'none'; media-src 'self'; img-src 'self'; sandbox"
 
 
 class TruncatedDownload(Exception):
     """Storage failed after the response had started; only an aborted connection can show it."""
+
+
+class _RangeNotSatisfiable(Exception):
+    """The range starts after the end of the file: 416."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ByteRange:
+    """A range of a file, or all of it."""
+
+    start: int
+    length: int
+    #: Whether the client asked for a range: the status is 206, not 200.
+    partial: bool
 
 
 def is_download(scope: Scope) -> bool:
@@ -67,9 +83,9 @@ class ArtifactDownloads:
         request_headers: Mapping[bytes, bytes] = dict(scope["headers"])
         etag = _etag(artifact)
         headers = _response_headers(artifact, etag, inline=inline)
-        if b"if-match" in request_headers and not matches_etag(request_headers[b"if-match"], etag):
+        if b"if-match" in request_headers and not _matches_etag(request_headers[b"if-match"], etag):
             await self._send_failure(send, 412, ErrorReason.ETAG_MISMATCH, artifact, headers)
-        elif matches_etag(request_headers.get(b"if-none-match"), etag):
+        elif _matches_etag(request_headers.get(b"if-none-match"), etag):
             await _send_empty(send, 304, headers)
         elif scope["method"] == "HEAD":
             await _send_empty(send, 200, [*headers, _content_length(artifact.size_bytes)])
@@ -87,8 +103,8 @@ class ArtifactDownloads:
     ) -> None:
         size = artifact.size_bytes
         try:
-            byte_range = parse_range(request_headers, size, etag)
-        except RangeNotSatisfiable:
+            byte_range = _parse_range(request_headers, size, etag)
+        except _RangeNotSatisfiable:
             content_range = (b"content-range", f"bytes */{size}".encode())
             await self._send_failure(send, 416, ErrorReason.RANGE_INVALID, artifact, [content_range])
             return
@@ -105,7 +121,7 @@ class ArtifactDownloads:
     async def _copy(
         self,
         name: str,
-        byte_range: ByteRange,
+        byte_range: _ByteRange,
         status: int,
         headers: list[Header],
         metadata: Metadata,
@@ -125,7 +141,7 @@ class ArtifactDownloads:
             raise TruncatedDownload(f"{name}: {remaining} bytes are missing")
 
     async def _read(
-        self, name: str, byte_range: ByteRange, metadata: Metadata
+        self, name: str, byte_range: _ByteRange, metadata: Metadata
     ) -> AsyncGenerator[bytes, None]:
         request = storage_service_pb2.ReadArtifactRequest(
             name=name, read_offset=byte_range.start, read_limit=byte_range.length
@@ -188,6 +204,37 @@ def _parse_disposition(query: bytes) -> bool:
         if value not in ("", "attachment", "inline"):
             raise FieldError(name, "must be attachment or inline")
     return any(value == "inline" for _, value in parameters)
+
+
+def _parse_range(headers: Mapping[bytes, bytes], size: int, etag: bytes) -> _ByteRange:
+    """Return the range of a file of *size* bytes that a request asks for.
+
+    Several ranges, units other than bytes, and invalid values select the whole file, as
+    RFC 9110 section 14 allows; so does an If-Range other than *etag*. Raises _RangeNotSatisfiable.
+    """
+    whole = _ByteRange(0, size, partial=False)
+    value = headers.get(b"range")
+    if value is None or headers.get(b"if-range", etag) != etag:
+        return whole
+    match = _RANGE.fullmatch(value.strip())
+    if match is None or match[1] == match[2] == b"":
+        return whole
+    if not match[1]:
+        length = min(int(match[2]), size)
+        if not length:
+            raise _RangeNotSatisfiable
+        return _ByteRange(size - length, length, partial=True)
+    start, last = int(match[1]), int(match[2]) if match[2] else size - 1
+    if match[2] and last < start:
+        return whole
+    if start >= size:
+        raise _RangeNotSatisfiable
+    return _ByteRange(start, min(last, size - 1) - start + 1, partial=True)
+
+
+def _matches_etag(header: bytes | None, etag: bytes) -> bool:
+    """Return whether the If-Match or If-None-Match *header* lists *etag*. RFC 9110 section 13."""
+    return header is not None and (header.strip() == b"*" or etag in _ETAGS.findall(header))
 
 
 def _etag(artifact: artifact_pb2.Artifact) -> bytes:

@@ -95,7 +95,7 @@ def list_routes() -> list[str]:
 def _describe_error(error: TranscodingError) -> list[Message]:
     """Return the ErrorInfo of *error*, with the metadata that its reason requires."""
     reason = _REASONS[error.kind]
-    metadata = dict.fromkeys(errors.spec_of(reason).metadata_keys, "")
+    metadata = dict.fromkeys(errors.error_spec(reason).metadata_keys, "")
     if reason == ErrorReason.FIELD_INVALID:
         field = error.violations[0].field if error.violations else error.subject
         metadata["field"] = field or "body"

@@ -23,7 +23,7 @@ from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
 from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
-from reelhaul_runtime.errors import ReelhaulError, spec_of
+from reelhaul_runtime.errors import ReelhaulError, error_spec
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 _ADVICE = r"; please report this issue|[.\n]\s*You might want to use|\. Use --|\. It is recommended to use"
@@ -179,7 +179,7 @@ def _wait_in(text: str, reason: ErrorReason.ValueType) -> timedelta | None:
 
 
 def _failure(reason: ErrorReason.ValueType, text: str, facts: dict[str, str], **more: Any) -> ReelhaulError:
-    promised = spec_of(reason).metadata_keys
+    promised = error_spec(reason).metadata_keys
     return ReelhaulError(
         reason, text[:500], metadata={k: v for k, v in facts.items() if k in promised}, **more
     )

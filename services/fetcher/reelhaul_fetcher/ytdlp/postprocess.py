@@ -140,7 +140,7 @@ def _packed(
     if (
         ready
         and bool(seen[0].video_codec) == bool(how.video)
-        and not trimmings.any
+        and not trimmings.has_content
         and not cut.removes_something
     ):
         return files[0]
@@ -172,7 +172,7 @@ def _split(
         output = plan.order.folder / f"chapter{number}.{how.extension}"
         muxer.cut_range(path, mark.time_range, output, video=bool(how.video), audio=bool(how.audio))
         seconds = mark.time_range.end - mark.time_range.start
-        promise = verify.Expected(seconds, bool(how.video), bool(how.audio), slack=_KEY_FRAME_SLACK)
+        promise = verify.Expected(seconds, bool(how.video), bool(how.audio), tolerance=_KEY_FRAME_SLACK)
         verify.verify(output, promise)
         name = file_names.from_title(f"{number:02} {mark.title} - {plan.media.title}", how.extension)
         products.append(product(output, ArtifactInfo.CHAPTER, name))

@@ -18,7 +18,7 @@ from yt_dlp.networking import Response
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, inspector_client, verify, warm_decoders
+from reelhaul_fetcher.media import ffmpeg, inspect, inspector_client, verify
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
     EngineRequest,
@@ -177,7 +177,7 @@ def warm_up() -> str:
             extractor.suitable("")
         info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
     media_of(info)
-    warm_decoders.prepare()
+    inspect.warm_decoders()
     return f"yt-dlp {yt_dlp.version.__version__}"
 
 
