@@ -18,8 +18,11 @@ OnUsage = Callable[[str, Usage], None]
 _CALL_TIMEOUT_SECONDS = 5.0
 
 
-class GuardUnavailable(ConnectionError):
+class GuardUnavailable(Unavailable):
     """The guard died or does not answer; it is being restarted."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("guard", text)
 
 
 class GuardClient:
