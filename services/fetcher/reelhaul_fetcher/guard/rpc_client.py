@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.errors import Unavailable
 
 #: Called with a session's name and usage whenever the usage has changed.
 OnUsage = Callable[[str, Usage], None]
