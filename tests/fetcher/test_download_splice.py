@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from yt_dlp.networking.exceptions import TransportError
 
-from reelhaul_fetcher.ytdlp.download.splice import Pipe, pipe_of
+from reelhaul_fetcher.ytdlp.download.splice import Pipe, open_pipe
 
 _BODY = os.urandom(3 << 20)
 _LENGTH = f"Content-Length: {len(_BODY)}"
@@ -69,7 +69,7 @@ def test_what_was_read_ahead_and_the_rest(file: int, step: int, most: int) -> No
     sent = len(_BODY) if step > 4000 else 2000 * step
     with _answer(_LENGTH, sent=sent, step=step) as response:
         first = response.read(500)
-        pipe = pipe_of(response)
+        pipe = open_pipe(response)
         assert pipe is not None
         os.pwrite(file, first, 0)
         _filled(pipe, file, len(first), most)
@@ -80,7 +80,7 @@ def test_what_was_read_ahead_and_the_rest(file: int, step: int, most: int) -> No
 def test_an_end_that_comes_too_early(file: int) -> None:
     """Where the other side is gone, what came is there, and no more is said to have come."""
     with _answer(_LENGTH, sent=1 << 20) as response:
-        pipe = pipe_of(response)
+        pipe = open_pipe(response)
         assert pipe is not None
         _filled(pipe, file, 0, 256 << 10)
         assert pipe.take(1) == 0
@@ -91,7 +91,7 @@ def test_an_end_that_comes_too_early(file: int) -> None:
 def test_a_silence(file: int) -> None:
     """Who sends nothing any more is not waited for longer than its socket would be."""
     with _answer(_LENGTH, sent=1 << 20, hold=True) as response:
-        pipe = pipe_of(response)
+        pipe = open_pipe(response)
         assert pipe is not None
         with pytest.raises(TransportError, match="timed out"):
             _filled(pipe, file, 0, 256 << 10)
@@ -102,4 +102,4 @@ def test_a_silence(file: int) -> None:
 def test_bodies_that_must_be_read(fields: tuple[str, ...]) -> None:
     """A body that is coded, or whose length is not known, is left to be read."""
     with _answer(*fields, sent=0) as response:
-        assert pipe_of(response) is None
+        assert open_pipe(response) is None
