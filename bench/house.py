@@ -16,13 +16,14 @@ from pathlib import Path
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.servers import free_port, wait_until_listening
 
 from bench.processes import Process, python, running
 from bench.tally import SOCKET
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
-from reelhaul_runtime import broker
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
+from reelhaul_runtime.up import suite_processes
 
 _JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 _LEASES = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
@@ -43,7 +44,7 @@ class House:
     @cached_property
     def address(self) -> str:
         """Where the service listens."""
-        return f"127.0.0.1:{broker.free_port()}"
+        return f"127.0.0.1:{free_port()}"
 
     @property
     def nats_url(self) -> str:
@@ -56,8 +57,8 @@ class House:
         return {
             "REELHAUL_DATA_DIR": str(self.folder),
             "REELHAUL_JOBS_ADDRESS": self.address,
-            "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{broker.free_port()}",
-            "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{broker.free_port()}",
+            "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
+            "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
             "REELHAUL_JOBS_DATABASE_URL": self.database,
             "REELHAUL_NATS_URL": self.nats_url,
             "REELHAUL_SUITE_TOKEN": _TOKEN,
@@ -79,11 +80,11 @@ class Service:
 async def house(database: str = "", settings: Mapping[str, str] | None = None) -> AsyncIterator[House]:
     """A broker and a folder. *database*: a PostgreSQL URL; empty, SQLite in the folder."""
     with tempfile.TemporaryDirectory(prefix="reelhaul-bench-") as name:
-        folder, port = Path(name), broker.free_port()
-        config = broker.write_config(folder / "nats", port)
-        command = [broker.executable(), "-c", str(config)]
+        folder, port = Path(name), free_port()
+        config = suite_processes.write_nats_config(folder / "nats", port)
+        command = [suite_processes.find_nats_server(), "-c", str(config)]
         async with running(command, folder / "nats.log") as nats:
-            await broker.listening(port)
+            await wait_until_listening(port)
             yield House(folder, database or f"sqlite:///{folder}/jobs.db", port, nats, settings or {})
 
 
@@ -94,7 +95,7 @@ async def serving(place: House) -> AsyncIterator[Service]:
     async with (
         running(command, place.folder / "jobs.log", place.environment) as process,
         grpc.aio.insecure_channel(place.address) as outside,
-        channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
+        open_channel(place.address, [_LEASES], suite_token=_TOKEN) as inside,
     ):
         await _ready(outside, place)
         yield Service(

@@ -64,7 +64,7 @@ class Copies:
         await asyncio.to_thread(self._make, number, tenant, _with_ended() if ended else _CHANGED)
 
     def _make(self, number: int, tenant: str, changed: dict[str, str]) -> None:
-        engine = engines.writing(self.database)
+        engine = engines.create_write_engine(self.database)
         try:
             for first in range(self.made + 1, self.made + number + 1, _CHUNK):
                 last = min(first + _CHUNK - 1, self.made + number)

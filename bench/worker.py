@@ -18,8 +18,8 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
-from reelhaul_runtime import bus
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime import nats_client
+from reelhaul_runtime.rpc.channels import open_channel
 
 _NEXT = "$JS.API.CONSUMER.MSG.NEXT.WORK.work-{lane}-default"
 _LANES = ("high", "normal", "bulk")
@@ -107,8 +107,8 @@ async def main() -> None:
     asked = parser.parse_args()
     service = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
     async with (
-        bus.connected(asked.nats, "bench") as client,
-        channel(asked.jobs, [service], suite_token=os.environ["REELHAUL_SUITE_TOKEN"]) as opened,
+        nats_client.connect(asked.nats, "bench") as client,
+        open_channel(asked.jobs, [service], suite_token=os.environ["REELHAUL_SUITE_TOKEN"]) as opened,
     ):
         worker = Worker(client, BatchingLeaseClient(opened), asked.slots, asked.hold)
         running = asyncio.create_task(worker.run())

@@ -80,7 +80,7 @@ def job(number: int, **fields: object) -> Job:
         create_time=create_time,
         update_time=create_time,
     )
-    return queue_transitions.admitted(replace(defaults, **fields))  # type: ignore[arg-type]
+    return queue_transitions.enqueue(replace(defaults, **fields))  # type: ignore[arg-type]
 
 
 def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> leases.Claim:

@@ -1,4 +1,4 @@
-"""A TCP relay that cuts its connections when told to: a bad network between two honest programs."""
+"""A TCP relay that can cut or hold its connections: a bad network between client and server."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 
 class Relay:
-    """Passes bytes between whoever connects and one server on loopback."""
+    """Passes bytes between its clients and one server on loopback."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
         self._passing.set()
-        #: Where to connect; set while it runs.
+        #: The port to connect to; set while it runs.
         self.port = 0
-        #: Connections cut so far.
+        #: How often connections were cut.
         self.cuts = 0
 
     def cut(self) -> None:
-        """Break every connection, as a pulled cable does: without a goodbye."""
+        """Break every connection without a FIN, as a pulled cable does."""
         self.cuts += bool(self._writers)
         self.close()
 
     def close(self) -> None:
-        """End every connection at once."""
+        """Abort every connection."""
         for writer in self._writers:
             writer.transport.abort()
 
     def hold(self) -> None:
-        """From now on bytes get stuck, and nobody is told."""
+        """Stop passing bytes, without closing anything."""
         self._passing.clear()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Pass bytes again."""
         self._passing.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until either side ends it."""
+        """Pass the bytes of one connection until either side ends it."""
         self._writers.add(writer)
         with suppress(OSError):
-            beyond = await asyncio.open_connection("127.0.0.1", self._target)
-            self._writers.add(beyond[1])
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass(reader, beyond[1]))
-                both.create_task(self._pass(beyond[0], writer))
-            self._writers.discard(beyond[1])
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers.add(server_writer)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pass(reader, server_writer))
+                tasks.create_task(self._pass(server_reader, writer))
+            self._writers.discard(server_writer)
         self._writers.discard(writer)
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -62,8 +62,8 @@ class Relay:
 
 
 @asynccontextmanager
-async def relaying(target: int) -> AsyncIterator[Relay]:
-    """A relay to port *target*, until the block ends."""
+async def run_relay(target: int) -> AsyncIterator[Relay]:
+    """Run a relay to port *target* until the block exits."""
     relay = Relay(target)
     server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
     relay.port = server.sockets[0].getsockname()[1]
@@ -75,8 +75,8 @@ async def relaying(target: int) -> AsyncIterator[Relay]:
 
 
 @asynccontextmanager
-async def cutting(relay: Relay, seconds: float) -> AsyncIterator[None]:
-    """Cuts *relay* every so many seconds while the block runs."""
+async def cut_every(seconds: float, relay: Relay) -> AsyncIterator[None]:
+    """Cut *relay* every so many seconds while the block runs."""
 
     async def cut() -> None:
         while True:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import grpc
+from tests.servers import free_port
 
 from bench import load
 from bench.house import House, Service, house, serving
@@ -21,7 +22,6 @@ from bench.report import Report, ratios
 from bench.watching.scene import Held, Rounds, Scene, Stage
 from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest
-from reelhaul_runtime.broker import free_port
 
 _WATCHERS = 500
 # Of them so many are programs with a gRPC client; the others cost this machine next to nothing.

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from bench.watching import WATCH_JOB
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.work.v1 import work_pb2
-from reelhaul_runtime import bus
+from reelhaul_runtime import nats_client
 
 _Context = grpc.aio.ServicerContext[job_service_pb2.WatchJobRequest, bytes]
 
@@ -71,7 +71,7 @@ async def main() -> None:
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     server.add_insecure_port(asked.address)
-    async with bus.connected(asked.nats, "bench-echo") as client:
+    async with nats_client.connect(asked.nats, "bench-echo") as client:
         await client.subscribe("progress.*", cb=echo.heard)
         await server.start()
         await stop.wait()

@@ -14,7 +14,7 @@ import uvloop
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.work.v1 import work_pb2
-from reelhaul_runtime import bus
+from reelhaul_runtime import nats_client
 
 
 async def main() -> None:
@@ -27,7 +27,7 @@ async def main() -> None:
     jobs = itertools.cycle(json.loads(asked.jobs.read_text()))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with bus.connected(asked.nats, "bench-publisher") as client:
+    async with nats_client.connect(asked.nats, "bench-publisher") as client:
         begun, told = time.monotonic(), 0
         # Above all that a publisher before this one said of the same lease.
         first = int(begun * 10_000)

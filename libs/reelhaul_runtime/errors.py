@@ -58,7 +58,7 @@ class ReelhaulError(Exception):
         super().__init__(text)
         self.reason = reason
         self.text = text
-        promised = dict.fromkeys(spec_of(reason).metadata_keys, "")
+        promised = dict.fromkeys(error_spec(reason).metadata_keys, "")
         self.metadata: dict[str, str] = promised | dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_delay = retry_delay
@@ -67,12 +67,12 @@ class ReelhaulError(Exception):
     @property
     def code(self) -> int:
         """The google.rpc.Code of the reason."""
-        return int(spec_of(self.reason).code)
+        return int(error_spec(self.reason).code)
 
     @property
     def retryable(self) -> bool:
         """Whether the same request can succeed later with no change by the caller."""
-        return spec_of(self.reason).retryable
+        return error_spec(self.reason).retryable
 
 
 class FieldInvalid(ReelhaulError):
@@ -116,7 +116,7 @@ class Unavailable(ReelhaulError):
 
 
 @cache
-def spec_of(reason: ErrorReason.ValueType) -> method_policy_pb2.ErrorSpec:
+def error_spec(reason: ErrorReason.ValueType) -> method_policy_pb2.ErrorSpec:
     """Code, retry advice and promised metadata keys of *reason*, from its ``(error)`` option."""
     value = error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"].values_by_number[reason]
     spec: method_policy_pb2.ErrorSpec = value.GetOptions().Extensions[method_policy_pb2.error]

@@ -20,7 +20,7 @@ _POINT = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)=kill:(0(?:\.\d+)?|1(?:\.0+)?)")
 _armed: Mapping[str, float] = {}
 
 
-def parsed(text: str) -> dict[str, float]:
+def parse(text: str) -> dict[str, float]:
     """The odds of each point that *text* names. ValueError where it cannot be read."""
     odds = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
@@ -36,7 +36,7 @@ def arm(odds: Mapping[str, float]) -> None:
     _armed = odds
 
 
-def reached(point: str) -> None:
+def hit(point: str) -> None:
     """Die here by SIGKILL if the odds of *point* say so; do nothing unless fail-points are armed."""
     if _armed and random.random() < _armed.get(point, 0.0):  # noqa: S311 - a coin, no secret
         log.critical("killed at a fail-point", extra={"failpoint": point})

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from reelhaul_runtime import failpoints, logs, service
-from reelhaul_runtime.settings import SuiteSettings, complaints
+from reelhaul_runtime.settings import SuiteSettings, describe_errors
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _settled(work: Callable[[], int]) -> int:
     try:
         return work()
     except (ValidationError, SettingsError) as error:
-        for line in complaints(error):
+        for line in describe_errors(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
 
@@ -59,7 +59,7 @@ def _settled(work: Callable[[], int]) -> int:
 def _run(names: Sequence[str]) -> int:
     settings = SuiteSettings()
     logs.configure("+".join(names), settings.log_format, settings.log_level)
-    failpoints.arm(failpoints.parsed(settings.failpoints))
+    failpoints.arm(failpoints.parse(settings.failpoints))
     try:
         found = [service.find(name) for name in names]
     except KeyError as error:

@@ -42,7 +42,7 @@ class SuiteSettings(BaseSettings):
     @field_validator("failpoints")
     @classmethod
     def _readable(cls, value: str) -> str:
-        failpoints.parsed(value)
+        failpoints.parse(value)
         return value
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def complaints(error: ValidationError | SettingsError) -> list[str]:
+def describe_errors(error: ValidationError | SettingsError) -> list[str]:
     """What is wrong with the settings, a line for each, naming the variable and never its value."""
     if isinstance(error, SettingsError):
         return [str(error)]

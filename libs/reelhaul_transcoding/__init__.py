@@ -1,1 +1,1 @@
-"""Transcoding: google.api.http annotations served as REST/JSON by an ASGI application."""
+"""Serve gRPC methods with google.api.http annotations as REST/JSON from an ASGI application."""

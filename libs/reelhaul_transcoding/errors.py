@@ -1,140 +1,147 @@
-"""What the transcoder itself refuses: told to callers as google.rpc.Status, never as plain text."""
+"""Errors of the transcoder: requests that it rejects before or instead of an upstream call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-_MAX_FIELD = 300
+_MAX_NAME_LENGTH = 300
 
 
-class Kind(Enum):
-    """What a fault is about; the host application may tell its callers more by it."""
+class ErrorKind(Enum):
+    """What an error is about; the host application may add details by it."""
 
     #: A field of the request, in path, query, body or header.
     FIELD = "field"
-    #: No route leads there.
+    #: No route matches the path.
     ROUTE = "route"
-    #: The path exists, the method does not.
+    #: A route matches the path, but not the method.
     METHOD = "method"
-    #: The body is of a media type, or in an encoding, that is not taken.
+    #: The body has an unsupported media type or encoding.
     MEDIA_TYPE = "media-type"
-    #: Body or answer is larger than what is allowed.
+    #: The body or the response is larger than allowed.
     SIZE = "size"
-    #: The server is about to leave.
+    #: The server is shutting down.
     DRAINING = "draining"
-    #: The upstream answered what cannot be told in JSON, or we have a bug.
+    #: The upstream's response cannot be written as JSON, or the transcoder has a bug.
     INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
-    """One thing that is wrong with a request; ``field`` is a path of proto names, e.g. ``job.url``."""
+class FieldViolation:
+    """One problem of a request; ``field`` is a path of proto names, e.g. ``job.url``."""
 
     field: str
     description: str
 
 
-class Fault(Exception):
-    """A request that the transcoder does not pass on.
+class TranscodingError(Exception):
+    """A request that the transcoder rejects.
 
-    ``code`` is a google.rpc.Code and ``subject`` what the fault is about where it is no
-    field, e.g. ``GET /nowhere``; ``http_status`` overrides the status that follows from
-    it, and ``headers`` go with the answer.
+    ``code`` is a google.rpc.Code. ``subject`` says what the error is about if it is not a
+    field, e.g. ``GET /nowhere``. ``http_status`` overrides the HTTP status of the code, and
+    ``headers`` are added to the response.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ErrorKind,
         code: int,
-        text: str,
+        message: str,
         *,
-        violations: Iterable[Violation] = (),
+        violations: Iterable[FieldViolation] = (),
         subject: str = "",
         http_status: int | None = None,
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
-        super().__init__(text)
+        super().__init__(message)
         self.kind = kind
         self.code = code
-        self.text = text
+        self.message = message
         self.violations = tuple(violations)
         self.subject = subject
         self.http_status = http_status
         self.headers = tuple(headers)
 
 
-class FieldFault(Fault):
-    """A field that cannot be taken as it was given: 400."""
+#: Returns the details that the host application adds to the Status of an error.
+DescribeError = Callable[[TranscodingError], Sequence[Message]]
+
+
+class FieldError(TranscodingError):
+    """A field has an invalid value: 400."""
 
     def __init__(self, field: str, description: str) -> None:
-        # Names of map entries and of unknown fields are the caller's, of any length.
-        field = field[:_MAX_FIELD]
+        # Names of map entries and unknown fields come from the caller and may have any length.
+        field = field[:_MAX_NAME_LENGTH]
         super().__init__(
-            Kind.FIELD,
+            ErrorKind.FIELD,
             code_pb2.INVALID_ARGUMENT,
             f"{field}: {description}" if field else description,
-            violations=[Violation(field, description)],
+            violations=[FieldViolation(field, description)],
         )
 
 
-class NoRoute(Fault):
-    """Nothing is bound to the path: 404."""
+class RouteNotFound(TranscodingError):
+    """No route matches the path: 404."""
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(
-            Kind.ROUTE,
+            ErrorKind.ROUTE,
             code_pb2.NOT_FOUND,
-            f"nothing is served at {path[:_MAX_FIELD]}",
-            subject=f"{method} {path[:_MAX_FIELD]}",
+            f"no route matches {path[:_MAX_NAME_LENGTH]}",
+            subject=f"{method} {path[:_MAX_NAME_LENGTH]}",
         )
 
 
-class MethodNotAllowed(Fault):
-    """Something is bound to the path, for other methods: 405, and Allow names them."""
+class MethodNotAllowed(TranscodingError):
+    """Routes match the path, but only with other methods: 405 with Allow."""
 
     def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
         self.allowed = tuple(allowed)
-        listed = ", ".join(self.allowed)
+        allow = ", ".join(self.allowed)
         super().__init__(
-            Kind.METHOD,
+            ErrorKind.METHOD,
             code_pb2.UNIMPLEMENTED,
-            f"{method} is not served here; allowed: {listed}",
-            subject=f"{method} {path[:_MAX_FIELD]}",
+            f"method {method} is not allowed; allowed: {allow}",
+            subject=f"{method} {path[:_MAX_NAME_LENGTH]}",
             http_status=405,
-            headers=[(b"allow", listed.encode())],
+            headers=[(b"allow", allow.encode())],
         )
 
 
-class TooLarge(Fault):
-    """The body passes the limit: 413."""
+class BodyTooLarge(TranscodingError):
+    """The body exceeds the limit: 413."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            Kind.SIZE,
+            ErrorKind.SIZE,
             code_pb2.INVALID_ARGUMENT,
             f"the body is larger than {limit} bytes",
             subject="body",
             http_status=413,
-            # What is left unread of the body must not be taken for the next request.
+            # The unread rest of the body must not be parsed as the next request.
             headers=[(b"connection", b"close")],
         )
 
 
-class Unsupported(Fault):
-    """The body's media type or encoding is not taken: 415."""
+class UnsupportedMediaType(TranscodingError):
+    """The media type or encoding of the body is not supported: 415."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(
-            Kind.MEDIA_TYPE, code_pb2.INVALID_ARGUMENT, text, subject="content-type", http_status=415
+            ErrorKind.MEDIA_TYPE, code_pb2.INVALID_ARGUMENT, message, subject="content-type", http_status=415
         )
 
 
-class Draining(Fault):
-    """The server leaves: a stream ends here and may be resumed elsewhere. 503."""
+class Draining(TranscodingError):
+    """The server is shutting down; the client may resume the stream on another one: 503."""
 
     def __init__(self) -> None:
-        super().__init__(Kind.DRAINING, code_pb2.UNAVAILABLE, "the server is draining; come back")
+        super().__init__(
+            ErrorKind.DRAINING, code_pb2.UNAVAILABLE, "the server is shutting down; reconnect to resume"
+        )

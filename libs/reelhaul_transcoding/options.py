@@ -1,4 +1,4 @@
-"""Options: how one gateway differs from another."""
+"""Options of a transcoder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import MethodDescriptor
 
+from reelhaul_transcoding.errors import DescribeError
 from reelhaul_transcoding.http.headers import HeaderPolicy
-from reelhaul_transcoding.http.status import Describe
 from reelhaul_transcoding.routing.percent import Unescape
 
 _DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -18,50 +18,49 @@ def _default_timeout(_: MethodDescriptor) -> float:
     return _DEFAULT_TIMEOUT_SECONDS
 
 
-def _no(_: MethodDescriptor) -> bool:
+def _never(_: MethodDescriptor) -> bool:
     return False
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a gateway takes, refuses and says. The defaults follow google/api/http.proto."""
+    """What a transcoder accepts, rejects and writes. The defaults follow google/api/http.proto."""
 
     headers: HeaderPolicy = field(default_factory=HeaderPolicy)
-    #: Seconds that a call of a method may take at most; a caller's own deadline may be shorter.
-    timeout_of: Callable[[MethodDescriptor], float] = _default_timeout
-    #: Details to put first into the Status of what the transcoder refuses itself.
-    describe: Describe | None = None
+    #: Longest duration of a call in seconds, by method; a client's own deadline may be shorter.
+    max_timeout: Callable[[MethodDescriptor], float] = _default_timeout
+    #: Returns details that come first in the Status of an error of the transcoder itself.
+    describe_error: DescribeError | None = None
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
-    #: Parameters that name no field: pass over instead of 400; or pass over only these.
+    #: Ignore query parameters that match no field, instead of 400.
     ignore_unknown_parameters: bool = False
-    ignored_parameters: frozenset[str] = frozenset()
-    #: Names in a body that name no field: pass over instead of 400.
+    #: Ignore unknown names in a JSON body instead of 400.
     ignore_unknown_fields: bool = True
-    #: A field set by the path and otherwise by the body, or by a parameter besides: 400.
-    #: Else the path wins over the body, and both over the parameter.
-    refuse_conflicts: bool = True
-    #: A body where the binding takes none: pass over instead of 400.
+    #: Reject a field that the path sets and the body or a parameter sets too: 400.
+    #: Otherwise the path wins over the body, and both win over the parameter.
+    reject_conflicts: bool = True
+    #: Ignore a body if the binding takes none, instead of 400.
     ignore_unbound_body: bool = False
 
-    #: Whether a PATCH without update_mask gets one of what its body holds, but for these fields.
-    patch_masks: bool = True
-    unmasked_fields: frozenset[str] = frozenset({"etag"})
+    #: Fill the update_mask of a PATCH without one from the fields in its body, except these fields.
+    infer_update_mask: bool = True
+    update_mask_exclusions: frozenset[str] = frozenset({"etag"})
 
     #: Request headers that set a string field of the request: header -> field.
     header_fields: Mapping[str, str] = field(default_factory=dict)
-    #: The field of a stream's messages that is SSE's ``id``, and the field of its request
-    #: that Last-Event-ID sets.
+    #: The field of streamed messages that becomes the SSE ``id``, and the field of the
+    #: request that Last-Event-ID sets.
     event_id_field: str = ""
 
-    #: Bytes of a request's body, and of what it inflates to.
+    #: Largest request body in bytes, as sent and as inflated.
     max_request_bytes: int = 4 * 1024 * 1024
-    #: JSON answers from this size on are compressed for those who take gzip; 0: never.
+    #: Smallest JSON response in bytes that is compressed for clients that accept gzip; 0: never.
     compress_from_bytes: int = 2048
-    #: Whether a method's answers print fields without presence at their defaults.
-    emits_defaults: Callable[[MethodDescriptor], bool] = _no
-    #: Seconds of silence after which a stream is begun, and those between signs of life.
-    begin_after_seconds: float = 1.0
+    #: Whether the responses of a method include fields without presence at their default.
+    emit_defaults: Callable[[MethodDescriptor], bool] = _never
+    #: Seconds without a message after which the response of a stream starts, and between pings.
+    stream_start_seconds: float = 1.0
     ping_seconds: float = 15.0
-    #: What a 401 asks for in WWW-Authenticate; empty: nothing.
+    #: WWW-Authenticate of a 401; empty: none.
     challenge: str = ""

@@ -1,57 +1,87 @@
-"""Streams: server streams as NDJSON, as Server-Sent Events, or as the bytes of HttpBody.
+"""Server streams over HTTP: NDJSON, Server-Sent Events, or the raw bytes of HttpBody.
 
-A failure after the first message is always visible: as the last line, as an event, or as a
-connection that breaks off.
+A failure after the first message is always visible: as the last line, as an event, or as an
+aborted connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Protocol
 
 import orjson
 from google.rpc import status_pb2
 
 from reelhaul_transcoding.binding.binding import Binding
-from reelhaul_transcoding.http.asgi import Header, Send
+from reelhaul_transcoding.errors import Draining
+from reelhaul_transcoding.http.asgi import Header, Receive, Send
+from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
 from reelhaul_transcoding.http.status import StatusWriter
+from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 
-_NDJSON, _EVENTS = b"application/x-ndjson", b"text/event-stream"
+_NDJSON, _EVENT_STREAM = b"application/x-ndjson", b"text/event-stream"
+_MIN_TIMER_SECONDS = 0.05
+
+
+async def relay_stream(
+    upstream: Upstream,
+    call: Call,
+    receive: Receive,
+    open_streams: OpenStreams,
+    statuses: StatusWriter,
+    write: Callable[[bytes], Awaitable[None]],
+) -> status_pb2.Status | None:
+    """Pass each message of a server stream to *write*; return the final status.
+
+    Returns None if the client disconnected. Raises Draining if the server is already draining.
+    """
+    status = status_pb2.Status()
+    scope = CancelScope(receive)
+    open_streams.add(scope)
+    try:
+        async with scope, aclosing(upstream.stream(call)) as messages:
+            async for message in messages:
+                await write(message)
+    except UpstreamError as error:
+        status = error.status
+    finally:
+        open_streams.remove(scope)
+    if scope.reason == "draining":
+        status = statuses.status_of(Draining())
+    return None if scope.reason == "disconnected" else status
 
 
 class Framing(Protocol):
-    """How messages of a stream are told over HTTP."""
+    """The format of a stream in an HTTP body."""
 
     content_type: bytes
+    #: Bytes that only show that the stream is alive; empty if the format has none.
+    ping: bytes
 
     def message(self, message: bytes) -> bytes:
-        """One message."""
+        """Return the frame of one message."""
 
     def failure(self, status: status_pb2.Status) -> bytes | None:
-        """The end, where it is a failure; None where only a broken connection can tell it."""
-
-    #: Bytes that say nothing but that the stream lives; empty where there are none.
-    ping: bytes
+        """Return the last frame of a failed stream; None if only an aborted connection can show it."""
 
 
 class NdjsonFraming:
-    """NDJSON: ``{"result": …}`` a line, and at last ``{"error": …}`` where it failed."""
+    """NDJSON: lines of ``{"result": …}``, and ``{"error": …}`` as the last line of a failed stream."""
 
     content_type = _NDJSON
-    #: A line without content: what splits by lines may well skip it, what parses one by one must.
+    # No empty lines as pings: parsers that take one line at a time would fail on them.
     ping = b""
 
     def __init__(self, binding: Binding, statuses: StatusWriter) -> None:
         self._binding, self._statuses = binding, statuses
 
     def message(self, message: bytes) -> bytes:
-        """See Framing.message."""
-        return b'{"result":' + self._binding.event(message)[1] + b"}\n"
+        return b'{"result":' + self._binding.stream_event(message)[1] + b"}\n"
 
     def failure(self, status: status_pb2.Status) -> bytes:
-        """See Framing.failure."""
-        return orjson.dumps({"error": self._statuses.value(status)}) + b"\n"
+        return orjson.dumps({"error": self._statuses.to_dict(status)}) + b"\n"
 
 
 class SseFraming:
@@ -60,26 +90,24 @@ class SseFraming:
     https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
 
-    content_type = _EVENTS
+    content_type = _EVENT_STREAM
     ping = b": ping\n\n"
 
     def __init__(self, binding: Binding, statuses: StatusWriter) -> None:
         self._binding, self._statuses = binding, statuses
 
     def message(self, message: bytes) -> bytes:
-        """See Framing.message."""
-        token, text = self._binding.event(message)
-        if token and "\n" not in token and "\r" not in token and "\0" not in token:
-            return b"id: " + token.encode() + b"\ndata: " + text + b"\n\n"
-        return b"data: " + text + b"\n\n"
+        event_id, data = self._binding.stream_event(message)
+        if event_id and "\n" not in event_id and "\r" not in event_id and "\0" not in event_id:
+            return b"id: " + event_id.encode() + b"\ndata: " + data + b"\n\n"
+        return b"data: " + data + b"\n\n"
 
     def failure(self, status: status_pb2.Status) -> bytes:
-        """See Framing.failure."""
-        return b"event: error\ndata: " + self._statuses.json(status) + b"\n\n"
+        return b"event: error\ndata: " + self._statuses.to_json(status) + b"\n\n"
 
 
 class RawFraming:
-    """The bytes of google.api.HttpBody; the first message gives the content type."""
+    """The bytes of google.api.HttpBody; the first message sets the content type."""
 
     ping = b""
 
@@ -88,88 +116,92 @@ class RawFraming:
         self.content_type = b""
 
     def message(self, message: bytes) -> bytes:
-        """See Framing.message."""
-        content_type, body = self._binding.body(message)
+        content_type, body = self._binding.response_body(message)
         self.content_type = self.content_type or content_type
         return body
 
     def failure(self, status: status_pb2.Status) -> None:
-        """See Framing.failure."""
+        return None
 
 
-def framing_for(binding: Binding, headers: Mapping[bytes, bytes], statuses: StatusWriter) -> Framing:
-    """How *binding*'s messages are told to a client that sent *headers*."""
-    if binding.raw_answer:
+def select_framing(binding: Binding, headers: Mapping[bytes, bytes], statuses: StatusWriter) -> Framing:
+    """Return the framing of *binding* for a client that sent *headers*: SSE by Accept, else NDJSON."""
+    if binding.raw_response:
         return RawFraming(binding)
-    return (
-        SseFraming(binding, statuses)
-        if _EVENTS in headers.get(b"accept", b"").lower()
-        else NdjsonFraming(binding, statuses)
-    )
+    if _EVENT_STREAM in headers.get(b"accept", b"").lower():
+        return SseFraming(binding, statuses)
+    return NdjsonFraming(binding, statuses)
 
 
 class StreamWriter:
-    """The answer's body while it is written: begun late, pinged while nothing comes."""
+    """Writes a stream as a response body: starts it late, and pings while no message arrives.
 
-    def __init__(self, send: Send, framing: Framing, begin_after: float, ping_every: float) -> None:
-        self.begun = False
+    The response starts with the first message, so that an earlier failure still sets its HTTP
+    status; but after *start_after* seconds at the latest.
+    """
+
+    def __init__(self, send: Send, framing: Framing, *, start_after: float, ping_every: float) -> None:
+        self.started = False
         self._send, self._framing = send, framing
         self._ping_every = ping_every
         self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
+        self._last_write = self._loop.time()
         self._pings: set[asyncio.Task[None]] = set()
-        # A status must be told before anything is known of a stream that is silent at first.
-        self._timer = self._loop.call_later(begin_after, self._tick) if framing.content_type else None
+        # A raw stream has no content type before its first message, so it cannot start earlier.
+        self._timer = self._loop.call_later(start_after, self._on_timer) if framing.content_type else None
 
-    async def message(self, message: bytes) -> None:
-        """Tell one message; waits while the client reads slowly."""
-        text = self._framing.message(message)
-        self._last = self._loop.time()
-        await self._write(text)
+    async def write(self, message: bytes) -> None:
+        """Write one message; waits while the client reads slowly."""
+        frame = self._framing.message(message)
+        self._last_write = self._loop.time()
+        await self._write_body(frame)
 
-    async def finish(self, status: status_pb2.Status | None = None) -> bool:
-        """End the body, with the failure *status* if there is one; False where only a break tells it."""
-        text = self._framing.failure(status) if status is not None else b""
+    async def finish(self, failure: status_pb2.Status | None = None) -> bool:
+        """End the body, with *failure* if the stream failed.
+
+        Returns False if only an aborted connection can show the failure.
+        """
+        frame = self._framing.failure(failure) if failure is not None else b""
         self.close()
-        if text is None:
+        if frame is None:
             return False
-        await self._write(text, more=False)
+        await self._write_body(frame, more=False)
         return True
 
     def close(self) -> None:
-        """Stop pinging."""
+        """Stop the pings."""
         if self._timer is not None:
             self._timer.cancel()
         for ping in self._pings:
             ping.cancel()
 
-    async def _write(self, text: bytes, *, more: bool = True) -> None:
-        if not self.begun:
-            self.begun = True
+    async def _write_body(self, body: bytes, *, more: bool = True) -> None:
+        if not self.started:
+            self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
-        await self._send({"type": "http.response.body", "body": text, "more_body": more})
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     def _headers(self) -> list[Header]:
-        content_type = self._framing.content_type or b"application/octet-stream"
-        # Proxies that gather an answer would hold events back.
         return [
-            (b"content-type", content_type),
+            (b"content-type", self._framing.content_type or b"application/octet-stream"),
             (b"cache-control", b"no-cache"),
+            # Proxies that buffer responses would delay the events.
             (b"x-accel-buffering", b"no"),
         ]
 
-    def _tick(self) -> None:
-        """Begin, or ping, where nothing was told for long enough; then look again later."""
-        quiet = self._loop.time() - self._last
-        if not self.begun or (self._framing.ping and quiet >= self._ping_every):
-            ping = asyncio.create_task(self._write(self._framing.ping))
+    def _on_timer(self) -> None:
+        """Start the response, or ping if it is silent for long enough; then set the next timer."""
+        silence = self._loop.time() - self._last_write
+        if not self.started or (self._framing.ping and silence >= self._ping_every):
+            ping = asyncio.create_task(self._write_body(self._framing.ping))
             self._pings.add(ping)
-            ping.add_done_callback(self._pinged)
-            self._last, quiet = self._loop.time(), 0.0
-        self._timer = self._loop.call_later(max(0.05, self._ping_every - quiet), self._tick)
+            ping.add_done_callback(self._on_ping_done)
+            self._last_write, silence = self._loop.time(), 0.0
+        delay = max(_MIN_TIMER_SECONDS, self._ping_every - silence)
+        self._timer = self._loop.call_later(delay, self._on_timer)
 
-    def _pinged(self, ping: asyncio.Task[None]) -> None:
+    def _on_ping_done(self, ping: asyncio.Task[None]) -> None:
         self._pings.discard(ping)
         if not ping.cancelled() and ping.exception() is not None:
-            # The client left: the task that reads the stream hears of it too.
+            # The client disconnected; the task that reads the stream handles it.
             self.close()

@@ -1,83 +1,75 @@
-"""Sockets: a server stream over a WebSocket: one JSON text frame a message, and a close code at last."""
+"""WebSocket: a server stream as one JSON text frame for each message, then a close code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import aclosing
-from typing import TYPE_CHECKING
-
 from google.rpc import code_pb2, status_pb2
 
-from reelhaul_transcoding.errors import Draining, Fault, NoRoute
+from reelhaul_transcoding.dispatcher import Dispatcher
+from reelhaul_transcoding.errors import RouteNotFound, TranscodingError
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
-from reelhaul_transcoding.http.cancellation import CancelScope
-from reelhaul_transcoding.http.status import http_status_of
-from reelhaul_transcoding.upstream import UpstreamError
-
-if TYPE_CHECKING:
-    from reelhaul_transcoding.app import Target, Transcoder
-    from reelhaul_transcoding.upstream import Call
+from reelhaul_transcoding.http.cancellation import OpenStreams
+from reelhaul_transcoding.http.status import StatusWriter, http_status_of
+from reelhaul_transcoding.streams import relay_stream
 
 #: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
-NORMAL, INTERNAL, RESTART = 1000, 1011, 1012
-# A close frame's reason is at most 123 bytes.
-_MAX_REASON = 120
+NORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1011, 1012
+# The reason of a close frame has at most 123 bytes.
+_MAX_REASON_BYTES = 120
 
 
-def close_code(code: int) -> int:
-    """The close code for a google.rpc.Code: 1000, 1012 (come back), or 4000 + its HTTP status."""
-    if code == code_pb2.OK:
-        return NORMAL
-    if code == code_pb2.UNAVAILABLE:
-        return RESTART
-    return INTERNAL if http_status_of(code) >= 500 else 4000 + http_status_of(code)
+class WebSocketHandler:
+    """Streams to a WebSocket what a GET of its URL streams."""
+
+    def __init__(self, dispatcher: Dispatcher, statuses: StatusWriter, open_streams: OpenStreams) -> None:
+        self._dispatcher, self._statuses, self._open_streams = dispatcher, statuses, open_streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection.
+
+        It is accepted before any check: browsers show close codes to pages, but not the
+        status of a rejected handshake.
+        """
+        await receive()
+        protocols = scope.get("subprotocols") or []
+        await send({"type": "websocket.accept", "subprotocol": protocols[0] if protocols else None})
+        try:
+            status = await self._stream(scope, receive, send)
+        except TranscodingError as error:
+            status = self._statuses.status_of(error)
+        if status is not None:
+            await self._close(send, status)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> status_pb2.Status | None:
+        """Relay the stream; return its final status, or None if the client disconnected."""
+        match = self._dispatcher.match("GET", scope)
+        binding = match.target.binding
+        if not binding.server_streaming or binding.raw_response:
+            raise RouteNotFound("WEBSOCKET", scope["path"])
+        call = self._dispatcher.build_call(match, scope, dict(scope["headers"]), b"")
+
+        async def write(message: bytes) -> None:
+            await send({"type": "websocket.send", "text": binding.stream_event(message)[1].decode()})
+
+        return await relay_stream(
+            match.target.upstream, call, receive, self._open_streams, self._statuses, write
+        )
+
+    async def _close(self, send: Send, status: status_pb2.Status) -> None:
+        if status.code:
+            error = self._statuses.to_json(status).decode()
+            await send({"type": "websocket.send", "text": '{"error":' + error + "}"})
+        reason = status.message.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        await send({"type": "websocket.close", "code": close_code_of(status.code), "reason": reason})
 
 
-async def serve_socket(transcoder: Transcoder, scope: Scope, receive: Receive, send: Send) -> None:
-    """Stream to a WebSocket what a GET of its URL streams.
+def close_code_of(code: int) -> int:
+    """Return the close code for a google.rpc.Code.
 
-    The socket is accepted before anything is checked: browsers show close codes, but not
-    the status of a refused handshake.
+    1000 for OK, 1012 (reconnect) for UNAVAILABLE, 1011 for other server errors, else 4000 plus
+    the HTTP status.
     """
-    await receive()
-    protocols = scope.get("subprotocols") or []
-    await send({"type": "websocket.accept", "subprotocol": protocols[0] if protocols else None})
-    try:
-        match = transcoder.matched("GET", scope)
-        if not match.target.binding.server_streaming or match.target.binding.raw_answer:
-            raise NoRoute("WEBSOCKET", scope["path"])
-        headers: Mapping[bytes, bytes] = dict(scope["headers"])
-        call = transcoder.call(match, scope, headers, b"")
-        status = await _streamed(transcoder, match.target, call, receive, send)
-    except Fault as fault:
-        status = transcoder.fault_status(fault)
-    if status is not None:
-        await _close(transcoder, send, status)
-
-
-async def _streamed(
-    transcoder: Transcoder, target: Target, call: Call, receive: Receive, send: Send
-) -> status_pb2.Status | None:
-    """How the stream ended; None where the client left."""
-    ending = CancelScope(receive)
-    transcoder.begin(ending)
-    try:
-        async with ending, aclosing(target.upstream.stream(call)) as messages:  # type: ignore[type-var]
-            async for message in messages:
-                text = target.binding.event(message)[1].decode()
-                await send({"type": "websocket.send", "text": text})
-    except UpstreamError as error:
-        return error.status
-    finally:
-        transcoder.finish(ending)
-    if ending.reason == "gone":
-        return None
-    return transcoder.fault_status(Draining()) if ending.reason == "draining" else status_pb2.Status()
-
-
-async def _close(transcoder: Transcoder, send: Send, status: status_pb2.Status) -> None:
-    if status.code:
-        frame = transcoder.statuses.json(status).decode()
-        await send({"type": "websocket.send", "text": '{"error":' + frame + "}"})
-    reason = status.message.encode()[:_MAX_REASON].decode(errors="ignore")
-    await send({"type": "websocket.close", "code": close_code(status.code), "reason": reason})
+    if code == code_pb2.OK:
+        return NORMAL_CLOSURE
+    if code == code_pb2.UNAVAILABLE:
+        return SERVICE_RESTART
+    return INTERNAL_ERROR if http_status_of(code) >= 500 else 4000 + http_status_of(code)

@@ -1,4 +1,4 @@
-"""The audit: every change of a job's row, written down by the database itself, and never changed again."""
+"""Audit of job rows: database triggers record every change of a row in a table that is only appended to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 
-State = Job.State
+TERMINAL_STATES = (Job.SUCCEEDED, Job.FAILED, Job.CANCELLED)
 
-# No unique key but its own number: what happens twice is there twice.
+# The row number is the only unique key: a change that happens twice is recorded twice.
 _TABLE = """
 CREATE TABLE chaos_audit (
     number {serial}, job VARCHAR(36), old_state INTEGER, state INTEGER, old_epoch BIGINT, epoch BIGINT,
@@ -23,25 +23,25 @@ CREATE TABLE chaos_audit (
 _COLUMNS = (
     "job, old_state, state, old_epoch, epoch, old_attempt, attempt, old_revision, revision, worker, url"
 )
-_VALUES = (
+_UPDATED = (
     "new.id, old.state, new.state, old.epoch, new.epoch, old.attempt, new.attempt,"
     " old.revision, new.revision, new.worker, new.url"
 )
-_BORN = _VALUES.replace("old.state", "0").replace("old.epoch", "0").replace("old.attempt", "0")
+_INSERTED = "new.id, 0, new.state, 0, new.epoch, 0, new.attempt, 0, new.revision, new.worker, new.url"
 _SQLITE = [
     _TABLE.format(serial="INTEGER PRIMARY KEY AUTOINCREMENT"),
-    f"""CREATE TRIGGER chaos_born AFTER INSERT ON jobs BEGIN
-        INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_BORN.replace("old.revision", "0")}); END""",
-    f"""CREATE TRIGGER chaos_changed AFTER UPDATE ON jobs BEGIN
-        INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_VALUES}); END""",
+    f"""CREATE TRIGGER chaos_inserted AFTER INSERT ON jobs BEGIN
+        INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_INSERTED}); END""",
+    f"""CREATE TRIGGER chaos_updated AFTER UPDATE ON jobs BEGIN
+        INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_UPDATED}); END""",
 ]
 _POSTGRESQL = [
     _TABLE.format(serial="BIGSERIAL PRIMARY KEY"),
     f"""CREATE FUNCTION chaos_write() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF TG_OP = 'INSERT' THEN
-            INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_BORN.replace("old.revision", "0")});
+            INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_INSERTED});
         ELSE
-            INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_VALUES});
+            INSERT INTO chaos_audit ({_COLUMNS}) VALUES ({_UPDATED});
         END IF;
         RETURN NULL; END $$""",
     "CREATE TRIGGER chaos_write AFTER INSERT OR UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION chaos_write()",
@@ -49,8 +49,8 @@ _POSTGRESQL = [
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One change of a row: of its birth, ``old_state`` is 0."""
+class AuditEntry:
+    """One insert or update of a job row. The ``old_`` fields of an insert are 0."""
 
     number: int
     job: str
@@ -67,104 +67,102 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A job as its row is in the end."""
+class JobRow:
+    """A job row at the end of the run."""
 
     id: str
     state: int
     epoch: int
-    #: The reason of its error, empty where it has none.
+    #: Reason of the job's error; empty without an error.
     error_reason: str
-    #: Whether storage is still to be told of it.
+    #: Whether storage still has to be told to keep the artifacts.
     unconfirmed: bool
     deleted: bool
-    #: What it has to show, by SHA-256 and resource name.
+    #: SHA-256 in hex and resource name of each artifact.
     artifacts: tuple[tuple[str, str], ...]
     tenant: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def terminal(self) -> bool:
-        """Whether it has ended."""
-        return self.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+    def is_terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self.state in TERMINAL_STATES
 
 
-class Rows:
-    """The database of jobs, read past the service."""
+class JobsDatabase:
+    """The database of the jobs service, read without the service."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def begin_audit(self) -> None:
-        """From now on each change leaves an entry, in the transaction that makes it."""
-        own = _SQLITE if self._engine.dialect.name == "sqlite" else _POSTGRESQL
+    def install_audit(self) -> None:
+        """Create the triggers: each change writes an audit entry in the same transaction."""
+        statements = _SQLITE if self._engine.dialect.name == "sqlite" else _POSTGRESQL
         with self._engine.begin() as connection:
-            for statement in own:
+            for statement in statements:
                 connection.exec_driver_sql(statement)
 
-    def audit(self) -> list[Entry]:
-        """All entries, in the order of the changes."""
-        return [
-            Entry(*row) for row in self._all(f"SELECT number, {_COLUMNS} FROM chaos_audit ORDER BY number")
-        ]
+    def list_audit(self) -> list[AuditEntry]:
+        """Return all audit entries, in the order of the changes."""
+        rows = self._fetch_all(f"SELECT number, {_COLUMNS} FROM chaos_audit ORDER BY number")
+        return [AuditEntry(*row) for row in rows]
 
-    def jobs(self) -> list[Row]:
-        """All jobs."""
+    def list_jobs(self) -> list[JobRow]:
+        """Return all job rows, deleted ones included."""
         columns = "id, state, epoch, error_reason, confirm_time, delete_time, result, tenant, labels"
-        return [_row(*row) for row in self._all(f"SELECT {columns} FROM jobs")]
+        return [_job_row(*row) for row in self._fetch_all(f"SELECT {columns} FROM jobs")]
 
-    def pending(self) -> int:
-        """How many jobs have not ended, or have and storage was not told."""
-        ended = ", ".join(str(int(state)) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED))
-        found = self._all(
-            f"SELECT count(*) FROM jobs WHERE state NOT IN ({ended}) OR confirm_time IS NOT NULL"
+    def count_pending(self) -> int:
+        """Count the jobs that have not ended, or that storage has not been told about."""
+        terminal = ", ".join(str(int(state)) for state in TERMINAL_STATES)
+        rows = self._fetch_all(
+            f"SELECT count(*) FROM jobs WHERE state NOT IN ({terminal}) OR confirm_time IS NOT NULL"
         )
-        return int(found[0][0])
+        return int(rows[0][0])
 
-    def leased(self) -> list[tuple[str, int, str]]:
-        """Job, epoch and worker of each running job."""
-        found = self._all(f"SELECT id, epoch, worker FROM jobs WHERE state = {int(State.RUNNING)}")
-        return [(str(job), int(epoch), str(worker)) for job, epoch, worker in found]
+    def list_leases(self) -> list[tuple[str, int, str]]:
+        """Return id, epoch and worker of each running job."""
+        rows = self._fetch_all(f"SELECT id, epoch, worker FROM jobs WHERE state = {int(Job.RUNNING)}")
+        return [(str(job), int(epoch), str(worker)) for job, epoch, worker in rows]
 
-    def _all(self, statement: str) -> Sequence[Sequence]:
+    def _fetch_all(self, statement: str) -> Sequence[Sequence]:
         with self._engine.connect() as connection:
             return connection.execute(text(statement)).fetchall()
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Rows]:
-    """The rows behind the database URL *url*, as jobs is given it."""
+def open_jobs_database(url: str) -> Iterator[JobsDatabase]:
+    """Open the database at *url*, which has the form of REELHAUL_JOBS_DATABASE_URL."""
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     engine = create_engine(parsed, connect_args={"timeout": 30} if parsed.drivername == "sqlite" else {})
     try:
-        yield Rows(engine)
+        yield JobsDatabase(engine)
     finally:
         engine.dispose()
 
 
-def _row(
+def _job_row(
     id_: str,
     state: int,
     epoch: int,
-    reason: str,
-    confirm: int,
-    delete: int,
+    error_reason: str,
+    confirm_time: int | None,
+    delete_time: int | None,
     result: bytes,
     tenant: str,
     labels: str,
-) -> Row:
-    made = job_pb2.Job.FromString(bytes(result)) if result else job_pb2.Job()
-    artifacts = tuple((each.checksums.sha256.hex(), each.name) for each in made.artifacts)
-    return Row(
+) -> JobRow:
+    job = job_pb2.Job.FromString(bytes(result)) if result else job_pb2.Job()
+    return JobRow(
         id_,
         state,
         epoch,
-        reason,
-        confirm is not None,
-        delete is not None,
-        artifacts,
-        tenant,
-        json.loads(labels),
+        error_reason,
+        unconfirmed=confirm_time is not None,
+        deleted=delete_time is not None,
+        artifacts=tuple((artifact.checksums.sha256.hex(), artifact.name) for artifact in job.artifacts),
+        tenant=tenant,
+        labels=json.loads(labels),
     )

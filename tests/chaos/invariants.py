@@ -1,4 +1,12 @@
-"""The invariants, I1 to I10, as pure questions to what was seen from outside."""
+"""Invariants that a run must keep, checked from outside: rows, audit, storage and what clients were answered.
+
+I1 every accepted job ends; I2 one job per request_id, completed once; I3 only a claim raises the epoch, by
+one; I4 a stale lease changes nothing; I5 terminal states stay, except by RetryJob; I6 the artifacts of a
+SUCCEEDED job are readable and right; I7 the site limit holds; I8 a cancelled job does not run again; I9 a
+wiped WORK stream loses no job; I10 no orphaned bytes. P1 an acknowledged update is kept; P2 no job fails
+because of a crash; P4 a SUCCEEDED job has fetched its video. ``transitions``: only documented state changes;
+``tenant``: a job belongs to who created it; ``responses``: no wrong response.
+"""
 
 from __future__ import annotations
 
@@ -6,153 +14,234 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos import histories
-from tests.chaos.audit import Entry, Row
-from tests.chaos.histories import Broken
-from tests.chaos.wishes import MARK, Wish
+from tests.chaos.audit import TERMINAL_STATES, AuditEntry, JobRow
+from tests.chaos.requested_jobs import UPDATE_LABEL, RequestedJob
 
 from reelhaul.jobs.v1.job_pb2 import Job
 
-# What often follows where another one is broken: told after that.
+# Often only the consequence of another violation: reported after it.
 _CONSEQUENCES = ("I1", "I6", "I9", "I10")
+
+_INSERTED = 0
+_RETRYABLE_STATES = (Job.FAILED, Job.CANCELLED)
+# Documented transitions of states that are not terminal.
+_TRANSITIONS = {
+    _INSERTED: {Job.QUEUED},
+    Job.QUEUED: {Job.RUNNING, Job.CANCELLED, Job.PAUSED},
+    Job.RUNNING: {
+        Job.QUEUED,
+        Job.RETRYING,
+        Job.SUCCEEDED,
+        Job.FAILED,
+        Job.CANCELLING,
+        Job.PAUSED,
+    },
+    Job.RETRYING: {Job.QUEUED, Job.CANCELLED, Job.PAUSED},
+    Job.CANCELLING: {Job.CANCELLED},
+    Job.PAUSED: {Job.QUEUED, Job.CANCELLED},
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken invariant. *job* is empty if it is not about one job."""
+
+    invariant: str
+    job: str
+    text: str
 
 
 @dataclass
-class Stored:
-    """What storage has, once everything that may be swept is swept."""
+class StoredFiles:
+    """What storage holds after all garbage collection."""
 
     #: Artifact name -> (job, epoch) that it was written for.
     artifacts: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    #: Artifact name -> SHA-256 of what ReadArtifact gave; the failure's name where it gave nothing.
+    #: Artifact name -> SHA-256 of what ReadArtifact returned, or the name of its error.
     read: Mapping[str, str] = field(default_factory=dict)
-    #: Files under storage's folder that no artifact means.
-    strays: Sequence[str] = ()
+    #: Files in storage's folder that belong to no artifact.
+    orphans: Sequence[str] = ()
     #: What is left in the fetchers' work folder.
     work: Sequence[str] = ()
 
 
 @dataclass
-class Facts:
-    """All that was seen."""
+class Observations:
+    """Everything that was observed of a run."""
 
-    wishes: Sequence[Wish]
-    rows: Sequence[Row]
-    audit: Sequence[Entry]
-    stored: Stored
-    #: How often each path of the site was asked for.
+    jobs: Sequence[RequestedJob]
+    rows: Sequence[JobRow]
+    audit: Sequence[AuditEntry]
+    stored: StoredFiles
+    #: Number of requests for each path of the site.
     requests: Mapping[str, int]
-    #: How often the broker's WORK stream was deleted.
+    #: Number of deletions of the WORK stream.
     wipes: int = 0
-    #: Jobs of which a lease was renewed that was not their newest.
-    believed: Collection[str] = ()
-    oddities: Sequence[str] = ()
-    #: Running jobs that a site allows at once; 0: as many as there are.
+    #: Jobs of which a stale lease was renewed.
+    stale_renewals: Collection[str] = ()
+    wrong_responses: Sequence[str] = ()
+    #: Running jobs that a site allows at once; 0: no limit.
     site_limit: int = 0
 
 
-def broken(facts: Facts) -> list[Broken]:
-    """Every invariant that *facts* show broken."""
-    history = _by_job(facts.audit)
-    found = [
-        *_accepted_once(facts),
-        *_ended(facts),
-        *_as_wished(facts),
-        *histories.crowded(facts.audit, facts.site_limit),
-        *_files(facts, history),
-        *_leftovers(facts),
-        *(Broken("I4", job, "a lease was renewed that is not its newest") for job in facts.believed),
-        *(Broken("answers", "", oddity) for oddity in facts.oddities),
+def find_violations(observed: Observations) -> list[Violation]:
+    """Return every violation, probable causes before consequences."""
+    history = _entries_by_job(observed.audit)
+    violations = [
+        *_check_created_once(observed),
+        *_check_ended(observed),
+        *_check_outcomes(observed),
+        *_check_site_limit(observed.audit, observed.site_limit),
+        *_check_artifacts(observed),
+        *_check_orphans(observed),
+        *(Violation("I4", job, "a stale lease was renewed") for job in observed.stale_renewals),
+        *(Violation("responses", "", text) for text in observed.wrong_responses),
     ]
-    wishes = {wish.id: wish for wish in facts.wishes}
-    for job, entries in history.items():
-        wish = wishes.get(job)
-        retries, resumes = (wish.retries, wish.resumes) if wish else (0, 0)
-        found += histories.broken(job, entries, retries, resumes)
-    return sorted(found, key=lambda each: each.invariant in _CONSEQUENCES)
+    jobs = {job.id: job for job in observed.jobs}
+    for job_id, entries in history.items():
+        job = jobs.get(job_id)
+        retries, resumes = (job.retries, job.resumes) if job else (0, 0)
+        violations += _check_history(job_id, entries, retries, resumes)
+    return sorted(violations, key=lambda violation: violation.invariant in _CONSEQUENCES)
 
 
-def _accepted_once(facts: Facts) -> Iterator[Broken]:
-    """One request_id is one job, and nothing else is one."""
-    for wish in facts.wishes:
-        if len(wish.names) > 1:
-            yield Broken("I2", wish.id, f"one request_id made {len(wish.names)} jobs")
-    asked = {wish.id for wish in facts.wishes}
-    for job in {entry.job for entry in facts.audit} - asked:
-        yield Broken("I2", job, "nobody was answered with this job: a call that was repeated made two")
+def _check_created_once(observed: Observations) -> Iterator[Violation]:
+    """I2: one request_id makes one job, and no other jobs exist."""
+    for job in observed.jobs:
+        if len(job.names) > 1:
+            yield Violation("I2", job.id, f"one request_id made {len(job.names)} jobs")
+    requested = {job.id for job in observed.jobs}
+    for job_id in {entry.job for entry in observed.audit} - requested:
+        yield Violation("I2", job_id, "no response named this job: a repeated call made two")
 
 
-def _ended(facts: Facts) -> Iterator[Broken]:
+def _check_ended(observed: Observations) -> Iterator[Violation]:
     """I1, I9: every accepted job ends."""
-    rows = {row.id: row for row in facts.rows}
-    for wish in facts.wishes:
-        row = rows.get(wish.id)
-        if not wish.names and not wish.refused:
-            yield Broken("I1", wish.request_id, "CreateJob was never answered")
-        elif row is None and wish.names and not wish.deleted:
-            yield Broken("I1", wish.id, "accepted, and its row is gone")
-        elif row is not None and not row.terminal:
-            name = "I9" if row.state == Job.QUEUED and facts.wipes else "I1"
-            yield Broken(name, wish.id, f"accepted, and still {Job.State.Name(row.state)}")
+    rows = {row.id: row for row in observed.rows}
+    for job in observed.jobs:
+        row = rows.get(job.id)
+        if not job.names and not job.refused:
+            yield Violation("I1", job.request_id, "CreateJob was never answered")
+        elif row is None and job.names and not job.deleted:
+            yield Violation("I1", job.id, "accepted, and its row is gone")
+        elif row is not None and not row.is_terminal:
+            name = "I9" if row.state == Job.QUEUED and observed.wipes else "I1"
+            yield Violation(name, job.id, f"accepted, and still {Job.State.Name(row.state)}")
         elif row is not None and row.unconfirmed:
-            yield Broken("I1", wish.id, "ended, and storage was never told to keep its artifacts")
+            yield Violation("I1", job.id, "ended, and storage was never told to keep its artifacts")
 
 
-def _as_wished(facts: Facts) -> Iterator[Broken]:
-    """I8, and P2: a job ends as its user and its site have it, not as crashes will."""
-    rows = {row.id: row for row in facts.rows}
-    for wish in facts.wishes:
-        row = rows.get(wish.id)
+def _check_outcomes(observed: Observations) -> Iterator[Violation]:
+    """I8, P1, P2, P4, tenant: the client and the site decide how a job ends, crashes do not."""
+    rows = {row.id: row for row in observed.rows}
+    for job in observed.jobs:
+        row = rows.get(job.id)
         if row is None or row.deleted:
             continue
-        if row.tenant != wish.tenant:
-            yield Broken("tenant", wish.id, f"asked for by {wish.tenant}, and it is {row.tenant}'s")
-        if wish.mark and row.labels.get(MARK) != wish.mark:
-            yield Broken("P1", wish.id, "its update was answered, and its row does not show it")
-        if wish.cancelled and row.state != Job.CANCELLED:
-            yield Broken("I8", wish.id, f"its cancel was answered, and it is {Job.State.Name(row.state)}")
-        if row.state == Job.FAILED and not wish.hopeless and not wish.few_attempts:
-            yield Broken("P2", wish.id, f"its film is well, and it failed: {row.error_reason}")
-        if row.state == Job.SUCCEEDED and not facts.requests.get(wish.film.path):
-            yield Broken("P4", wish.id, "succeeded, and its film was never asked for")
-        if row.state == Job.CANCELLED and row.epoch == 0 and facts.requests.get(wish.film.path):
-            yield Broken("I8", wish.id, "cancelled before it was claimed, and its film was fetched")
+        if row.tenant != job.tenant:
+            yield Violation("tenant", job.id, f"created by {job.tenant}, and belongs to {row.tenant}")
+        if job.update_label and row.labels.get(UPDATE_LABEL) != job.update_label:
+            yield Violation("P1", job.id, "its update was acknowledged, and its row does not show it")
+        if job.cancelled and row.state != Job.CANCELLED:
+            yield Violation("I8", job.id, f"its cancel was acknowledged, and it is {_state_name(row.state)}")
+        if row.state == Job.FAILED and not job.unavailable and not job.few_attempts:
+            yield Violation("P2", job.id, f"its video is available, and it failed: {row.error_reason}")
+        if row.state == Job.SUCCEEDED and not observed.requests.get(job.video.path):
+            yield Violation("P4", job.id, "succeeded, and its video was never requested")
+        if row.state == Job.CANCELLED and row.epoch == 0 and observed.requests.get(job.video.path):
+            yield Violation("I8", job.id, "cancelled before it was claimed, and its video was requested")
 
 
-def _files(facts: Facts, history: Mapping[str, Sequence[Entry]]) -> Iterator[Broken]:
-    """I4, I6: what a SUCCEEDED job shows is there, is right, and was made under its last lease."""
-    films = {wish.id: wish.film for wish in facts.wishes}
-    for row in facts.rows:
+def _check_artifacts(observed: Observations) -> Iterator[Violation]:
+    """I4, I6: a SUCCEEDED job's artifacts are readable, right, and written under its last lease."""
+    videos = {job.id: job.video for job in observed.jobs}
+    for row in observed.rows:
         if row.state != Job.SUCCEEDED or row.deleted:
             continue
         if not row.artifacts:
-            yield Broken("I6", row.id, "succeeded, and has no artifact")
+            yield Violation("I6", row.id, "succeeded, and has no artifact")
         for sha256, name in row.artifacts:
-            owner = facts.stored.artifacts.get(name.removeprefix("artifacts/"))
-            told = facts.stored.read.get(name, "nothing")
+            owner = observed.stored.artifacts.get(name.removeprefix("artifacts/"))
+            read = observed.stored.read.get(name, "nothing")
             if owner is None:
-                yield Broken("I6", row.id, f"{name} is not in storage")
+                yield Violation("I6", row.id, f"{name} is not in storage")
             elif owner != (f"jobs/{row.id}", row.epoch):
-                yield Broken("I4", row.id, f"epoch {row.epoch} succeeded with an artifact of {owner}")
-            elif told != sha256:
-                yield Broken("I6", row.id, f"{name} should read as {sha256}, and gives {told}")
-            elif row.id in films and sha256 != films[row.id].sha256:
-                yield Broken("I6", row.id, f"{name} is not the site's {films[row.id].path}")
+                yield Violation("I4", row.id, f"epoch {row.epoch} succeeded with an artifact of {owner}")
+            elif read != sha256:
+                yield Violation("I6", row.id, f"{name} should have digest {sha256}, and reads as {read}")
+            elif row.id in videos and sha256 != videos[row.id].sha256:
+                yield Violation("I6", row.id, f"{name} is not the site's {videos[row.id].path}")
 
 
-def _leftovers(facts: Facts) -> Iterator[Broken]:
-    """I10: no bytes that nobody means."""
-    shown = {name for row in facts.rows for _, name in row.artifacts}
-    for name, (job, epoch) in facts.stored.artifacts.items():
-        if f"artifacts/{name}" not in shown:
-            yield Broken("I10", job.removeprefix("jobs/"), f"artifact {name} of epoch {epoch} is nobody's")
-    for stray in facts.stored.strays:
-        yield Broken("I10", "", f"orphan bytes in storage: {stray}")
-    for left in facts.stored.work:
-        yield Broken("I10", left.rpartition("-")[0], f"left in the work folder: {left}")
+def _check_orphans(observed: Observations) -> Iterator[Violation]:
+    """I10: no artifacts, blobs or work files that belong to no job."""
+    referenced = {name for row in observed.rows for _, name in row.artifacts}
+    for name, (job, epoch) in observed.stored.artifacts.items():
+        if f"artifacts/{name}" not in referenced:
+            yield Violation(
+                "I10", job.removeprefix("jobs/"), f"artifact {name} of epoch {epoch} belongs to no job"
+            )
+    for path in observed.stored.orphans:
+        yield Violation("I10", "", f"orphan bytes in storage: {path}")
+    for path in observed.stored.work:
+        yield Violation("I10", path.rpartition("-")[0], f"left in the work folder: {path}")
 
 
-def _by_job(audit: Sequence[Entry]) -> dict[str, list[Entry]]:
-    by_job: dict[str, list[Entry]] = defaultdict(list)
+def _check_history(
+    job: str, entries: Sequence[AuditEntry], retries: int, resumes: int
+) -> Iterator[Violation]:
+    """I2 to I5, I8, transitions: check the changes of one job, in their order.
+
+    *retries* and *resumes*: how often the client requested them.
+    """
+    retried = resumed = 0
+    if sum(entry.state == Job.SUCCEEDED != entry.old_state for entry in entries) > 1:
+        yield Violation("I2", job, "completed more than once")
+    for entry in entries:
+        # A claim takes the next epoch; nothing else changes it.
+        claimed = entry.state == Job.RUNNING != entry.old_state
+        if entry.epoch != entry.old_epoch + claimed:
+            yield Violation("I3", job, f"epoch {entry.old_epoch} became {entry.epoch} in {_change(entry)}")
+        if entry.old_revision > entry.revision or entry.old_attempt > entry.attempt:
+            yield Violation("I4", job, f"its revision or attempt fell in {_change(entry)}")
+        if entry.old_state in TERMINAL_STATES and entry.state != entry.old_state:
+            retried += 1
+            if entry.old_state not in _RETRYABLE_STATES or entry.state != Job.QUEUED or retried > retries:
+                yield Violation("I5", job, f"{_change(entry)} without RetryJob")
+        elif entry.state != entry.old_state and entry.state not in _TRANSITIONS[entry.old_state]:
+            yield Violation("transitions", job, f"{_change(entry)} is no transition")
+        resumed += entry.old_state == Job.PAUSED and entry.state == Job.QUEUED
+        if entry.old_state in (Job.CANCELLING, Job.CANCELLED) and entry.state == Job.RUNNING:
+            yield Violation("I8", job, f"cancelled, and started epoch {entry.epoch}")
+    if resumed > resumes:
+        yield Violation("transitions", job, f"resumed {resumed} times, requested {resumes} times")
+
+
+def _check_site_limit(audit: Sequence[AuditEntry], site_limit: int) -> Iterator[Violation]:
+    """I7: no more jobs of a site run at once than its limit. All jobs of a run have the same site."""
+    if not site_limit:
+        return
+    running: set[str] = set()
+    for entry in audit:
+        is_running = entry.state in (Job.RUNNING, Job.CANCELLING)
+        running = running | {entry.job} if is_running else running - {entry.job}
+        if len(running) > site_limit:
+            yield Violation(
+                "I7", entry.job, f"{len(running)} jobs of its site run, the limit is {site_limit}"
+            )
+            return
+
+
+def _change(entry: AuditEntry) -> str:
+    return f"{_state_name(entry.old_state)} -> {_state_name(entry.state)}"
+
+
+def _state_name(state: int) -> str:
+    return Job.State.Name(state) if state != _INSERTED else "inserted"
+
+
+def _entries_by_job(audit: Sequence[AuditEntry]) -> dict[str, list[AuditEntry]]:
+    by_job: dict[str, list[AuditEntry]] = defaultdict(list)
     for entry in audit:
         by_job[entry.job].append(entry)
     return by_job

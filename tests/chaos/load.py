@@ -1,4 +1,4 @@
-"""The load: clients of several tenants that ask for films by each way there is, and remember the answers."""
+"""Load: clients of several tenants that create jobs in every supported way and record the responses."""
 
 from __future__ import annotations
 
@@ -12,164 +12,185 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
-from tests.chaos.asking import Caller, Refused
-from tests.chaos.films import Films
-from tests.chaos.lives import Life
-from tests.chaos.wishes import Wish, drawn, has_passed, in_seconds, job_of, request_id
+from tests.chaos.client import Refused, TenantClient
+from tests.chaos.requested_jobs import (
+    RequestedJob,
+    draw_job,
+    is_overdue,
+    new_request_id,
+    timestamp_in,
+    to_proto,
+)
+from tests.chaos.scenarios import JobScenario
+from tests.chaos.videos import VideoSource
 
 from reelhaul.jobs.v1 import job_service_pb2, schedule_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
 
-#: Whose clients there are.
 TENANTS = ("acme", "brook", "crane")
 
-# So long may a call be under way that was given up: it is asked about once more then.
-_LATE_SECONDS = 8.0
-# Never in a run.
-_NEW_YEAR = "0 0 1 1 *"
+# A call that timed out may still be under way this long; then it is sent once more to learn its outcome.
+_LATE_CALL_SECONDS = 8.0
+# Does not fire during a run.
+_YEARLY = "0 0 1 1 *"
 
 
-class Clients:
-    """Clients beside each other, each with one wish, batch or schedule after the other."""
+class LoadGenerator:
+    """Runs *client_count* clients at once, each with one job, batch or schedule after the other."""
 
-    def __init__(self, replicas: Sequence[aio.Channel], films: Films, seed: int, number: int) -> None:
-        self._films = films
-        self._callers = [Caller(replicas, tenant) for tenant in TENANTS]
-        self._rngs = [random.Random(f"{seed}/client/{n}") for n in range(number)]
-        self._over = asyncio.Event()
-        self.wishes: list[Wish] = []
-        #: Answers that should not be: what was asked, and the answer.
-        self.oddities: list[str] = []
+    def __init__(
+        self, replicas: Sequence[aio.Channel], videos: VideoSource, seed: int, client_count: int
+    ) -> None:
+        self._videos = videos
+        self._tenants = [TenantClient(replicas, tenant) for tenant in TENANTS]
+        self._rngs = [random.Random(f"{seed}/client/{n}") for n in range(client_count)]
+        self._ended = asyncio.Event()
+        self.jobs: list[RequestedJob] = []
+        #: Responses that must not occur, each as text with the job that it is about.
+        self.wrong_responses: list[str] = []
 
     @property
-    def done(self) -> Counter[str]:
-        """How often each method was done."""
-        return sum((caller.done for caller in self._callers), Counter())
+    def successes(self) -> Counter[str]:
+        """Number of successful calls by method."""
+        return sum((tenant.successes for tenant in self._tenants), Counter())
 
     async def run(self) -> None:
-        """Ask until ``stop``, and then until all that was asked is answered."""
-        await asyncio.gather(*(self._client(number, rng) for number, rng in enumerate(self._rngs)))
+        """Create jobs until ``stop``; return when every call is answered."""
+        await asyncio.gather(*(self._run_client(number, rng) for number, rng in enumerate(self._rngs)))
 
     def stop(self) -> None:
-        """Begin nothing new."""
-        self._over.set()
+        """Create no more jobs."""
+        self._ended.set()
 
-    async def _client(self, number: int, rng: random.Random) -> None:
-        caller = self._callers[number % len(TENANTS)]
-        # Each begins elsewhere: a short run has all of them too.
-        ways = [self._batch, *[self._single] * 4, self._schedule, *[self._single] * 3, self._batch]
-        turns = count(number)
-        while not self._over.is_set():
-            way = ways[next(turns) % len(ways)]
-            wishes = [drawn(rng, self._films, caller.tenant) for _ in range(_number(way == self._batch, rng))]
-            self.wishes += wishes
+    async def _run_client(self, number: int, rng: random.Random) -> None:
+        client = self._tenants[number % len(TENANTS)]
+        actions = [
+            self._create_batch,
+            *[self._create_job] * 4,
+            self._create_schedule,
+            *[self._create_job] * 3,
+            self._create_batch,
+        ]
+        # Clients begin at different actions, so that a short run covers all of them.
+        indexes = count(number)
+        while not self._ended.is_set():
+            action = actions[next(indexes) % len(actions)]
+            size = rng.randint(2, 6) if action == self._create_batch else 1
+            jobs = [draw_job(rng, self._videos, client.tenant) for _ in range(size)]
+            self.jobs += jobs
             try:
-                await way(caller, wishes, rng)
-            except (Refused, AssertionError) as odd:
-                self.oddities.append(f"{wishes[0].id or wishes[0].request_id}: {odd}")
+                await action(client, jobs, rng)
+            except (Refused, AssertionError) as error:
+                self.wrong_responses.append(f"{jobs[0].id or jobs[0].request_id}: {error}")
 
-    async def _single(self, caller: Caller, wishes: list[Wish], rng: random.Random) -> None:
-        (wish,) = wishes
-        asked = job_service_pb2.CreateJobRequest(job=job_of(wish, rng), request_id=wish.request_id)
-        for answer in await _answers(caller, "CreateJob", asked, [asked.job], rng):
-            wish.names.add(answer.name)
-        wish.refused = not wish.names
-        await self._live(caller, wishes)
+    async def _create_job(self, client: TenantClient, jobs: list[RequestedJob], rng: random.Random) -> None:
+        (job,) = jobs
+        request = job_service_pb2.CreateJobRequest(job=to_proto(job, rng), request_id=job.request_id)
+        for response in await _call(client, "CreateJob", request, [request.job], rng):
+            job.names.add(response.name)
+        job.refused = not job.names
+        await self._run_scenarios(client, jobs)
 
-    async def _batch(self, caller: Caller, wishes: list[Wish], rng: random.Random) -> None:
-        """Some at once, at times with one among them that cannot be."""
-        jobs = [job_of(wish, rng, soon=0.1) for wish in wishes]
+    async def _create_batch(self, client: TenantClient, jobs: list[RequestedJob], rng: random.Random) -> None:
+        """Create *jobs* in one batch, at times with an invalid one among them."""
+        protos = [to_proto(job, rng, scheduled=0.1) for job in jobs]
         if rng.random() < 0.3:
-            jobs[0].schedule_time.CopyFrom(in_seconds(rng.uniform(0.2, 1)))
-        requests = [job_service_pb2.CreateJobRequest(job=job) for job in jobs]
-        bad = rng.randrange(len(requests) + 1) if rng.random() < 0.3 else -1
-        if bad >= 0:
-            requests.insert(bad, job_service_pb2.CreateJobRequest(job=Job(url="file:///etc/passwd")))
-        asked = job_service_pb2.BatchCreateJobsRequest(
-            requests=requests, request_id=wishes[0].request_id, return_partial_success=bad >= 0
+            protos[0].schedule_time.CopyFrom(timestamp_in(rng.uniform(0.2, 1)))
+        requests = [job_service_pb2.CreateJobRequest(job=proto) for proto in protos]
+        invalid_index = rng.randrange(len(requests) + 1) if rng.random() < 0.3 else -1
+        if invalid_index >= 0:
+            requests.insert(
+                invalid_index, job_service_pb2.CreateJobRequest(job=Job(url="file:///etc/passwd"))
+            )
+        batch = job_service_pb2.BatchCreateJobsRequest(
+            requests=requests, request_id=jobs[0].request_id, return_partial_success=invalid_index >= 0
         )
-        for answer in await _answers(caller, "BatchCreateJobs", asked, jobs, rng):
-            _note(answer, wishes, jobs, bad)
-        for wish in wishes:
-            wish.refused = not wish.names
-        await self._live(caller, wishes)
+        for response in await _call(client, "BatchCreateJobs", batch, protos, rng):
+            _record_batch(response, jobs, protos, invalid_index)
+        for job in jobs:
+            job.refused = not job.names
+        await self._run_scenarios(client, jobs)
 
-    async def _schedule(self, caller: Caller, wishes: list[Wish], rng: random.Random) -> None:
-        """A schedule that is run by hand, paused or not, and goes again."""
-        (wish,) = wishes
-        schedule = schedule_pb2.Schedule(cron=_NEW_YEAR, job_template=job_of(wish, rng, soon=0))
-        asked = schedule_service_pb2.CreateScheduleRequest(schedule=schedule, request_id=request_id(rng))
-        (made, *others) = await _answers(caller, "CreateSchedule", asked, [], rng)
-        assert all(other.name == made.name for other in others), "one request_id made two schedules"
+    async def _create_schedule(
+        self, client: TenantClient, jobs: list[RequestedJob], rng: random.Random
+    ) -> None:
+        """Create a schedule, at times pause it, run it by RunSchedule, and delete it."""
+        (job,) = jobs
+        schedule = schedule_pb2.Schedule(cron=_YEARLY, job_template=to_proto(job, rng, scheduled=0))
+        create = schedule_service_pb2.CreateScheduleRequest(schedule=schedule, request_id=new_request_id(rng))
+        (created, *repeated) = await _call(client, "CreateSchedule", create, [], rng)
+        assert all(other.name == created.name for other in repeated), "one request_id made two schedules"
         if rng.random() < 0.3:
-            pause = schedule_service_pb2.PauseScheduleRequest(name=made.name)
-            await caller.ask("PauseSchedule", pause)
-        run = schedule_service_pb2.RunScheduleRequest(name=made.name, request_id=wish.request_id)
-        for answer in await _answers(caller, "RunSchedule", run, [], rng):
-            wish.names.add(answer.name)
-        await self._live(caller, wishes)
+            pause = schedule_service_pb2.PauseScheduleRequest(name=created.name)
+            await client.call("PauseSchedule", pause)
+        run = schedule_service_pb2.RunScheduleRequest(name=created.name, request_id=job.request_id)
+        for response in await _call(client, "RunSchedule", run, [], rng):
+            job.names.add(response.name)
+        await self._run_scenarios(client, jobs)
         try:
-            gone = schedule_service_pb2.DeleteScheduleRequest(name=made.name)
-            await caller.ask("DeleteSchedule", gone)
-        except Refused as no:
-            if no.code is not grpc.StatusCode.NOT_FOUND or not no.unsure:
+            delete = schedule_service_pb2.DeleteScheduleRequest(name=created.name)
+            await client.call("DeleteSchedule", delete)
+        except Refused as refusal:
+            if refusal.code is not grpc.StatusCode.NOT_FOUND or not refusal.repeated:
                 raise
 
-    async def _live(self, caller: Caller, wishes: list[Wish]) -> None:
-        stranger = next(other for other in self._callers if other is not caller)
-        lives = [Life(caller, stranger, wish, self._over).run() for wish in wishes if wish.names]
-        for failure in await asyncio.gather(*lives, return_exceptions=True):
-            if isinstance(failure, BaseException):
-                raise failure
+    async def _run_scenarios(self, client: TenantClient, jobs: list[RequestedJob]) -> None:
+        other_tenant = next(other for other in self._tenants if other is not client)
+        scenarios = [JobScenario(client, other_tenant, job, self._ended).run() for job in jobs if job.names]
+        for result in await asyncio.gather(*scenarios, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
 
-def _number(of_a_batch: bool, rng: random.Random) -> int:
-    return rng.randint(2, 6) if of_a_batch else 1
-
-
-async def _answers(
-    caller: Caller, method: str, asked: Message, jobs: Sequence[Job], rng: random.Random
+async def _call(
+    client: TenantClient, method: str, request: Message, jobs: Sequence[Job], rng: random.Random
 ) -> list[Any]:
-    """What *method* answers, at times asked twice at once.
+    """Call *method*, at times twice at once, and return the responses.
 
-    None where the time of one of *jobs* had passed before anybody took them. Where that is not sure,
-    a call that was given up may still be under way: it is asked again.
+    Returns nothing if the schedule_time of one of *jobs* had passed when the call arrived. If the call was
+    repeated before that, an earlier attempt may still be under way: the call is then sent once more.
     """
     times = 1 + (rng.random() < 0.15)
-    answers, unsure = await _taken([caller.ask(method, asked) for _ in range(times)], jobs)
-    if not answers and unsure:
-        await asyncio.sleep(_LATE_SECONDS)
-        answers, _ = await _taken([caller.ask(method, asked)], jobs)
-    return answers
+    responses, repeated = await _gather([client.call(method, request) for _ in range(times)], jobs)
+    if not responses and repeated:
+        await asyncio.sleep(_LATE_CALL_SECONDS)
+        responses, _ = await _gather([client.call(method, request)], jobs)
+    return responses
 
 
-async def _taken(calls: Sequence[Awaitable[Any]], jobs: Sequence[Job]) -> tuple[list[Any], bool]:
-    answers, unsure = list[Any](), False
-    for answer in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(answer, Refused) and _is_too_late(answer, jobs):
-            unsure |= answer.unsure
-        elif isinstance(answer, BaseException):
-            raise answer
+async def _gather(calls: Sequence[Awaitable[Any]], jobs: Sequence[Job]) -> tuple[list[Any], bool]:
+    """Return the responses of *calls*, and whether a call refused as overdue was repeated before."""
+    responses, repeated = list[Any](), False
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, Refused) and _is_overdue_refusal(result, jobs):
+            repeated |= result.repeated
+        elif isinstance(result, BaseException):
+            raise result
         else:
-            answers.append(answer)
-    return answers, unsure
+            responses.append(result)
+    return responses, repeated
 
 
-def _is_too_late(no: Refused, jobs: Sequence[Job]) -> bool:
-    """Whether *no* says rightly that one of *jobs* was to start before now."""
-    return no.code is grpc.StatusCode.INVALID_ARGUMENT and any(has_passed(job) for job in jobs)
+def _is_overdue_refusal(refusal: Refused, jobs: Sequence[Job]) -> bool:
+    """Return whether *refusal* is right: the schedule_time of one of *jobs* has passed."""
+    return refusal.code is grpc.StatusCode.INVALID_ARGUMENT and any(is_overdue(job) for job in jobs)
 
 
-def _note(
-    answer: job_service_pb2.BatchCreateJobsResponse, wishes: list[Wish], jobs: list[Job], bad: int
+def _record_batch(
+    response: job_service_pb2.BatchCreateJobsResponse,
+    jobs: list[RequestedJob],
+    protos: list[Job],
+    invalid_index: int,
 ) -> None:
-    """Which job each wish of a batch was answered with; one that came too late may be among the failed."""
-    failed = set(answer.failed_requests)
-    places = [place for place in range(len(wishes) + (bad >= 0)) if place != bad]
-    late = {place for place, job in zip(places, jobs, strict=True) if place in failed and has_passed(job)}
-    wrong = failed - late - {bad}
-    assert not wrong, f"a batch failed at {sorted(wrong)} without need"
-    kept = [wish for wish, place in zip(wishes, places, strict=True) if place not in late]
-    assert len(kept) == len(answer.jobs), f"a batch of {len(kept)} made {len(answer.jobs)} jobs"
-    for wish, job in zip(kept, answer.jobs, strict=True):
-        wish.names.add(job.name)
+    """Record the name of each created job. Only the invalid request and overdue ones may have failed."""
+    failed = set(response.failed_requests)
+    indexes = [index for index in range(len(jobs) + (invalid_index >= 0)) if index != invalid_index]
+    overdue = {
+        index for index, proto in zip(indexes, protos, strict=True) if index in failed and is_overdue(proto)
+    }
+    wrong = failed - overdue - {invalid_index}
+    assert not wrong, f"a batch failed at {sorted(wrong)} without a reason"
+    created = [job for job, index in zip(jobs, indexes, strict=True) if index not in overdue]
+    assert len(created) == len(response.jobs), f"a batch of {len(created)} made {len(response.jobs)} jobs"
+    for job, proto in zip(created, response.jobs, strict=True):
+        job.names.add(proto.name)

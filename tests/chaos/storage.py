@@ -1,4 +1,4 @@
-"""What storage has in the end: read through its API, at a time when all that may be swept is."""
+"""Inspection of storage after a run: read through its API, with the clock set past every retention time."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from pathlib import Path
 
 from grpc import aio
 from sqlalchemy import create_engine, make_url, text
-from tests.chaos.audit import Row
-from tests.chaos.invariants import Stored
+from tests.chaos.audit import JobRow
+from tests.chaos.invariants import StoredFiles
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_storage.app import running
 from reelhaul_storage.settings import Settings
 
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"]
-# Past the life of uploads and of artifacts that no job confirmed; before that of results, 7 days.
-_LATER = timedelta(days=3)
-# Of a service that lives for this check alone.
+# Later than the retention of uploads and of unconfirmed artifacts, sooner than that of results, 7 days.
+_CLOCK_OFFSET = timedelta(days=3)
 _TOKEN = "chaos"
-_SWEEP_SECONDS = 10.0
+_SWEEP_TIMEOUT = 10.0
 
 
-async def stored(data_dir: Path, database_url: str, rows: Sequence[Row]) -> Stored:
-    """What the storage of *data_dir*, whose suite has ended, has three days later; *rows* are the jobs."""
+async def inspect_storage(data_dir: Path, database_url: str, rows: Sequence[JobRow]) -> StoredFiles:
+    """Run storage on *data_dir* with its clock three days ahead, and return what it holds after sweeping.
+
+    *rows*: the jobs whose artifacts are read.
+    """
     settings = Settings(
         data_dir=data_dir,
         storage_address="127.0.0.1:0",
@@ -37,51 +39,53 @@ async def stored(data_dir: Path, database_url: str, rows: Sequence[Row]) -> Stor
         drain_seconds=1,
     )
     async with (
-        running(settings, now=lambda: datetime.now(UTC) + _LATER) as port,
-        channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as opened,
+        running(settings, now=lambda: datetime.now(UTC) + _CLOCK_OFFSET) as port,
+        open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as channel,
     ):
-        strays = await _swept(data_dir / "artifacts", settings.database_url)
-        stub = storage_service_pb2_grpc.StorageServiceStub(opened)
+        orphans = await _wait_for_sweep(data_dir / "artifacts", settings.database_url)
+        stub = storage_service_pb2_grpc.StorageServiceStub(channel)
         names = [name for row in rows if not row.deleted for _, name in row.artifacts]
-        read = {name: await _digest(stub, name) for name in names}
-    found = {id_: (job, epoch) for id_, job, epoch, _ in _artifacts(settings.database_url)}
+        read = {name: await _read_digest(stub, name) for name in names}
+    artifacts = {id_: (job, epoch) for id_, job, epoch, _ in _list_artifacts(settings.database_url)}
     work = data_dir / "work"
     left = sorted(path.name for path in work.iterdir()) if work.exists() else []
-    return Stored(found, read, strays, left)
+    return StoredFiles(artifacts, read, orphans, left)
 
 
-async def _swept(folder: Path, database_url: str) -> list[str]:
-    """What no artifact means, once the sweeps have had the time to remove it."""
-    end = asyncio.get_running_loop().time() + _SWEEP_SECONDS
-    while (left := _strays(folder, database_url)) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+async def _wait_for_sweep(folder: Path, database_url: str) -> list[str]:
+    """Return the orphans that are left when the sweeps have had time to remove them."""
+    end = asyncio.get_running_loop().time() + _SWEEP_TIMEOUT
+    while (orphans := _find_orphans(folder, database_url)) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
-    return left
+    return orphans
 
 
-def _strays(folder: Path, database_url: str) -> list[str]:
-    meant = {f"blobs/{key}" for _, _, _, key in _artifacts(database_url)}
-    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    return sorted(there - meant)
+def _find_orphans(folder: Path, database_url: str) -> list[str]:
+    """Return the files in *folder* that no artifact refers to."""
+    referenced = {f"blobs/{key}" for _, _, _, key in _list_artifacts(database_url)}
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return sorted(present - referenced)
 
 
-def _artifacts(database_url: str) -> list[tuple[str, str, int, str]]:
-    """Id, job, epoch and blob key of every artifact."""
+def _list_artifacts(database_url: str) -> list[tuple[str, str, int, str]]:
+    """Return id, job, epoch and blob key of every artifact."""
     url = make_url(database_url)
     engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)
     try:
         with engine.connect() as connection:
-            found = connection.execute(text("SELECT id, job, epoch, key FROM artifacts")).fetchall()
-            return [(id_, job, epoch, key) for id_, job, epoch, key in found]
+            rows = connection.execute(text("SELECT id, job, epoch, key FROM artifacts")).fetchall()
+            return [(id_, job, epoch, key) for id_, job, epoch, key in rows]
     finally:
         engine.dispose()
 
 
-async def _digest(stub: storage_service_pb2_grpc.StorageServiceStub, name: str) -> str:
-    """SHA-256 of what is read of the artifact *name*; the failure's name where it cannot be read."""
+async def _read_digest(stub: storage_service_pb2_grpc.StorageServiceStub, name: str) -> str:
+    """Read the artifact *name* and return its SHA-256 in hex, or the error that it cannot be read with."""
     digest = sha256()
+    request = storage_service_pb2.ReadArtifactRequest(name=name)
     try:
-        async for part in stub.ReadArtifact(storage_service_pb2.ReadArtifactRequest(name=name), timeout=30):
-            digest.update(part.content)
+        async for response in stub.ReadArtifact(request, timeout=30):
+            digest.update(response.content)
     except aio.AioRpcError as error:
         return f"{error.code().name}: {error.details()}"
     return digest.hexdigest()

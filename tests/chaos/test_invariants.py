@@ -1,230 +1,229 @@
-"""The checker notices each way in which a job can be lost, doubled, stale or leave something behind."""
+"""find_violations reports each way in which a job can be lost, doubled, stale or leave something behind."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from tests.chaos import invariants
-from tests.chaos.audit import Entry, Row
-from tests.chaos.films import Film
-from tests.chaos.invariants import Facts, Stored
-from tests.chaos.wishes import Wish
+from tests.chaos.audit import AuditEntry, JobRow
+from tests.chaos.invariants import Observations, StoredFiles, find_violations
+from tests.chaos.requested_jobs import RequestedJob
+from tests.chaos.videos import Video
 
 from reelhaul.jobs.v1.job_pb2 import Job
 
-_BORN = 0
-_FILM = Film("/media/film-1.mp4", "http://127.0.0.2:1/media/film-1.mp4", "ab" * 32, 7)
+_VIDEO = Video("/media/video-1.mp4", "http://127.0.0.2:1/media/video-1.mp4", "ab" * 32)
 
 
-def _entries(*steps: tuple[int, int, int]) -> list[Entry]:
-    """The audit of job ``j``: state, epoch and attempt after each change."""
-    before, entries = (_BORN, 0, 0), []
-    for number, (state, epoch, attempt) in enumerate(steps, 1):
+def _entries(*changes: tuple[int, int, int]) -> list[AuditEntry]:
+    """Return the audit of job ``j``: state, epoch and attempt after each change."""
+    before, entries = (0, 0, 0), []
+    for number, (state, epoch, attempt) in enumerate(changes, 1):
         old_state, old_epoch, old_attempt = before
         entries.append(
-            Entry(
-                number,
-                "j",
-                old_state,
-                state,
-                old_epoch,
-                epoch,
-                old_attempt,
-                attempt,
-                number - 1,
-                number,
-                "w",
-                "",
+            AuditEntry(
+                number=number,
+                job="j",
+                old_state=old_state,
+                state=state,
+                old_epoch=old_epoch,
+                epoch=epoch,
+                old_attempt=old_attempt,
+                attempt=attempt,
+                old_revision=number - 1,
+                revision=number,
+                worker="w",
+                url="",
             )
         )
         before = (state, epoch, attempt)
     return entries
 
 
-def _well() -> Facts:
-    """A job that was requeued once, succeeded, and shows what it should."""
-    wish = Wish("r", _FILM, names={"jobs/j"})
-    row = Row("j", Job.SUCCEEDED, 2, "", False, False, ((_FILM.sha256, "artifacts/a"),))
-    steps = [
+def _valid() -> Observations:
+    """Return the observations of a job that was requeued once and succeeded, without a violation."""
+    job = RequestedJob("r", _VIDEO, names={"jobs/j"})
+    row = JobRow("j", Job.SUCCEEDED, 2, "", False, False, ((_VIDEO.sha256, "artifacts/a"),))
+    changes = [
         (Job.QUEUED, 0, 1),
         (Job.RUNNING, 1, 1),
         (Job.QUEUED, 1, 2),
         (Job.RUNNING, 2, 2),
         (Job.SUCCEEDED, 2, 2),
     ]
-    stored = Stored({"a": ("jobs/j", 2)}, {"artifacts/a": _FILM.sha256})
-    return Facts([wish], [row], _entries(*steps), stored, {_FILM.path: 2})
+    stored = StoredFiles({"a": ("jobs/j", 2)}, {"artifacts/a": _VIDEO.sha256})
+    return Observations([job], [row], _entries(*changes), stored, {_VIDEO.path: 2})
 
 
-def _names(facts: Facts) -> set[str]:
-    return {each.invariant for each in invariants.broken(facts)}
+def _invariants(observed: Observations) -> set[str]:
+    """Return the names of the broken invariants."""
+    return {violation.invariant for violation in find_violations(observed)}
 
 
-def test_all_is_well():
-    """Where nothing went wrong, nothing is said."""
-    assert invariants.broken(_well()) == []
+def test_no_violation():
+    """A valid run has no violation."""
+    assert find_violations(_valid()) == []
 
 
-def test_stuck():
-    """A job that has not ended breaks I1; one that hangs on a wiped queue, I9."""
-    facts = _well()
-    facts.rows = [replace(facts.rows[0], state=Job.RUNNING)]
-    assert _names(facts) == {"I1"}
-    facts.rows = [replace(facts.rows[0], state=Job.QUEUED)]
-    facts.wipes = 1
-    assert _names(facts) == {"I9"}
+def test_job_not_ended():
+    """A job that has not ended breaks I1; one that is queued after a wipe of the stream, I9."""
+    observed = _valid()
+    observed.rows = [replace(observed.rows[0], state=Job.RUNNING)]
+    assert _invariants(observed) == {"I1"}
+    observed.rows = [replace(observed.rows[0], state=Job.QUEUED)]
+    observed.wipes = 1
+    assert _invariants(observed) == {"I9"}
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "invariant"),
+    ("changed_fields", "invariant"),
     [
         pytest.param({"names": set()}, "I1", id="never answered"),
-        pytest.param({"names": {"jobs/j", "jobs/k"}}, "I2", id="two jobs of one request"),
-        pytest.param({"cancelled": True}, "I8", id="a cancel that did not hold"),
-        pytest.param({"mark": "new"}, "P1", id="an update that did not hold"),
-        pytest.param({"tenant": "another"}, "tenant", id="another tenant's"),
+        pytest.param({"names": {"jobs/j", "jobs/k"}}, "I2", id="two jobs for one request"),
+        pytest.param({"cancelled": True}, "I8", id="cancel is lost"),
+        pytest.param({"update_label": "new"}, "P1", id="update is lost"),
+        pytest.param({"tenant": "another"}, "tenant", id="wrong tenant"),
     ],
 )
-def test_answers(spoilt: dict[str, object], invariant: str):
-    """What a client was answered holds."""
-    facts = _well()
-    for name, value in spoilt.items():
-        setattr(facts.wishes[0], name, value)
-    assert invariant in _names(facts)
+def test_responses(changed_fields: dict[str, object], invariant: str):
+    """What the service acknowledged must hold."""
+    observed = _valid()
+    for name, value in changed_fields.items():
+        setattr(observed.jobs[0], name, value)
+    assert invariant in _invariants(observed)
 
 
-def test_refused_and_there():
-    """A job that was refused is not there."""
-    facts = _well()
-    facts.wishes[0].names, facts.wishes[0].refused = set(), True
-    assert _names(facts) == {"I2"}
-    facts.rows, facts.audit, facts.stored = [], [], Stored()
-    assert _names(facts) == set()
+def test_refused_job_exists():
+    """A job whose create was refused must not exist."""
+    observed = _valid()
+    observed.jobs[0].names, observed.jobs[0].refused = set(), True
+    assert _invariants(observed) == {"I2"}
+    observed.rows, observed.audit, observed.stored = [], [], StoredFiles()
+    assert _invariants(observed) == set()
 
 
-def test_accepted_and_gone():
-    """A row that nobody deleted is not gone."""
-    facts = _well()
-    facts.rows, facts.stored = [], Stored()
-    assert _names(facts) == {"I1"}
-    facts.wishes[0].deleted = True
-    assert _names(facts) == set()
+def test_accepted_job_is_gone():
+    """The row of an accepted job exists unless a client deleted it."""
+    observed = _valid()
+    observed.rows, observed.stored = [], StoredFiles()
+    assert _invariants(observed) == {"I1"}
+    observed.jobs[0].deleted = True
+    assert _invariants(observed) == set()
 
 
 @pytest.mark.parametrize(
-    ("more", "invariant"),
+    ("changes", "invariant"),
     [
         pytest.param([(Job.RUNNING, 3, 3), (Job.SUCCEEDED, 3, 3)], "I2", id="completed twice"),
-        pytest.param([(Job.SUCCEEDED, 3, 2)], "I3", id="an epoch without a claim"),
-        pytest.param([(Job.SUCCEEDED, 1, 2)], "I3", id="an epoch that fell"),
-        pytest.param([(Job.SUCCEEDED, 2, 1)], "I4", id="an attempt that fell"),
-        pytest.param([(Job.QUEUED, 2, 3)], "I5", id="an end that was none"),
+        pytest.param([(Job.SUCCEEDED, 3, 2)], "I3", id="epoch raised without a claim"),
+        pytest.param([(Job.SUCCEEDED, 1, 2)], "I3", id="epoch falls"),
+        pytest.param([(Job.SUCCEEDED, 2, 1)], "I4", id="attempt falls"),
+        pytest.param([(Job.QUEUED, 2, 3)], "I5", id="terminal state left"),
     ],
 )
-def test_histories(more: list[tuple[int, int, int]], invariant: str):
-    """A history that cannot be right is found, whatever the row shows in the end."""
-    facts = _well()
-    steps = [(entry.state, entry.epoch, entry.attempt) for entry in facts.audit]
-    facts.audit = _entries(*steps, *more)
-    assert invariant in _names(facts)
+def test_invalid_history(changes: list[tuple[int, int, int]], invariant: str):
+    """An impossible history is reported even if the final row looks right."""
+    observed = _valid()
+    valid = [(entry.state, entry.epoch, entry.attempt) for entry in observed.audit]
+    observed.audit = _entries(*valid, *changes)
+    assert invariant in _invariants(observed)
 
 
-def test_retry_is_no_resurrection():
-    """FAILED leads on as often as RetryJob was asked for, and not once more."""
-    facts = _well()
+def test_retried_job():
+    """A FAILED job is queued again as often as RetryJob was requested, and not more often."""
+    observed = _valid()
     failed = [(Job.QUEUED, 0, 1), (Job.RUNNING, 1, 1), (Job.FAILED, 1, 1)]
-    facts.audit = _entries(*failed, (Job.QUEUED, 1, 2), (Job.RUNNING, 2, 2), (Job.SUCCEEDED, 2, 2))
-    assert _names(facts) == {"I5"}
-    facts.wishes[0].retries = 1
-    assert _names(facts) == set()
+    observed.audit = _entries(*failed, (Job.QUEUED, 1, 2), (Job.RUNNING, 2, 2), (Job.SUCCEEDED, 2, 2))
+    assert _invariants(observed) == {"I5"}
+    observed.jobs[0].retries = 1
+    assert _invariants(observed) == set()
 
 
-def test_cancelled_and_begun():
+def test_cancelled_job_runs():
     """A cancelled job starts no new epoch."""
-    facts = _well()
-    facts.audit = _entries(
+    observed = _valid()
+    observed.audit = _entries(
         (Job.QUEUED, 0, 1), (Job.RUNNING, 1, 1), (Job.CANCELLING, 1, 1), (Job.RUNNING, 2, 1)
     )
-    assert "I8" in _names(facts)
+    assert "I8" in _invariants(observed)
 
 
-def test_roads():
-    """A state follows only on one that leads to it, and a paused job goes on only when it is resumed."""
-    facts = _well()
-    facts.audit = _entries((Job.QUEUED, 0, 1), (Job.PAUSED, 0, 1), (Job.RUNNING, 1, 1))
-    assert _names(facts) == {"roads"}
+def test_undocumented_transitions():
+    """Only documented transitions are allowed, and a paused job is queued only when it is resumed."""
+    observed = _valid()
+    observed.audit = _entries((Job.QUEUED, 0, 1), (Job.PAUSED, 0, 1), (Job.RUNNING, 1, 1))
+    assert _invariants(observed) == {"transitions"}
     resumed = [(Job.QUEUED, 0, 2), (Job.RUNNING, 1, 2), (Job.SUCCEEDED, 1, 2)]
-    facts.audit = _entries((Job.QUEUED, 0, 1), (Job.PAUSED, 0, 1), *resumed)
-    assert _names(facts) == {"roads"}
-    facts.wishes[0].resumes = 1
-    assert _names(facts) == set()
+    observed.audit = _entries((Job.QUEUED, 0, 1), (Job.PAUSED, 0, 1), *resumed)
+    assert _invariants(observed) == {"transitions"}
+    observed.jobs[0].resumes = 1
+    assert _invariants(observed) == set()
 
 
-def test_stale_output():
-    """What another epoch made is not the result; a stale lease is not renewed."""
-    facts = _well()
-    facts.stored = replace(facts.stored, artifacts={"a": ("jobs/j", 1)})
-    assert _names(facts) == {"I4"}
-    facts = _well()
-    facts.believed = {"j"}
-    assert _names(facts) == {"I4"}
+def test_stale_lease():
+    """An artifact of another epoch is no result, and a stale lease must not be renewed."""
+    observed = _valid()
+    observed.stored = replace(observed.stored, artifacts={"a": ("jobs/j", 1)})
+    assert _invariants(observed) == {"I4"}
+    observed = _valid()
+    observed.stale_renewals = {"j"}
+    assert _invariants(observed) == {"I4"}
 
 
 @pytest.mark.parametrize(
     "stored",
     [
-        pytest.param(Stored(), id="nothing there"),
-        pytest.param(Stored({"a": ("jobs/j", 2)}, {"artifacts/a": "UNAVAILABLE"}), id="cannot be read"),
-        pytest.param(Stored({"a": ("jobs/j", 2)}, {"artifacts/a": "00" * 32}), id="other bytes"),
+        pytest.param(StoredFiles(), id="missing"),
+        pytest.param(StoredFiles({"a": ("jobs/j", 2)}, {"artifacts/a": "UNAVAILABLE"}), id="unreadable"),
+        pytest.param(StoredFiles({"a": ("jobs/j", 2)}, {"artifacts/a": "00" * 32}), id="wrong bytes"),
     ],
 )
-def test_results(stored: Stored):
-    """SUCCEEDED means that the right bytes can be read now."""
-    facts = _well()
-    facts.stored = stored
-    assert _names(facts) == {"I6"}
+def test_artifact_of_succeeded_job(stored: StoredFiles):
+    """The artifacts of a SUCCEEDED job are readable and have the recorded digest."""
+    observed = _valid()
+    observed.stored = stored
+    assert _invariants(observed) == {"I6"}
 
 
-def test_other_film():
-    """Whole and readable is not enough: it must be the film that was asked for."""
-    facts = _well()
-    facts.wishes[0].film = replace(_FILM, sha256="cd" * 32)
-    assert _names(facts) == {"I6"}
+def test_artifact_is_another_video():
+    """The artifact of a SUCCEEDED job is the requested video."""
+    observed = _valid()
+    observed.jobs[0].video = replace(_VIDEO, sha256="cd" * 32)
+    assert _invariants(observed) == {"I6"}
 
 
-def test_failed_without_need():
-    """A film that is well does not fail because something was killed."""
-    facts = _well()
-    facts.rows = [replace(facts.rows[0], state=Job.FAILED, error_reason="INTERNAL_ERROR", artifacts=())]
-    facts.stored = Stored()
-    assert _names(facts) == {"P2"}
-    facts.wishes[0].hopeless = True
-    assert _names(facts) == set()
+def test_failed_without_reason():
+    """A job whose video is available does not fail because a process was killed."""
+    observed = _valid()
+    observed.rows = [replace(observed.rows[0], state=Job.FAILED, error_reason="INTERNAL_ERROR", artifacts=())]
+    observed.stored = StoredFiles()
+    assert _invariants(observed) == {"P2"}
+    observed.jobs[0].unavailable = True
+    assert _invariants(observed) == set()
 
 
 def test_site_limit():
-    """No more of a site's jobs run at once than it allows."""
-    facts = _well()
-    other = [replace(entry, job="k") for entry in facts.audit[:2]]
-    facts.audit = [*facts.audit[:2], *other]
-    facts.wishes = [*facts.wishes, Wish("s", _FILM, names={"jobs/k"}, deleted=True)]
-    facts.site_limit = 2
-    assert _names(facts) == set()
-    facts.site_limit = 1
-    assert _names(facts) == {"I7"}
+    """No more jobs of a site run at once than its limit."""
+    observed = _valid()
+    other_job = [replace(entry, job="k") for entry in observed.audit[:2]]
+    observed.audit = [*observed.audit[:2], *other_job]
+    observed.jobs = [*observed.jobs, RequestedJob("s", _VIDEO, names={"jobs/k"}, deleted=True)]
+    observed.site_limit = 2
+    assert _invariants(observed) == set()
+    observed.site_limit = 1
+    assert _invariants(observed) == {"I7"}
 
 
 @pytest.mark.parametrize(
-    "more",
+    "changed_fields",
     [
         {"artifacts": {"a": ("jobs/j", 2), "b": ("jobs/j", 1)}},
-        {"strays": ["staging/x"]},
+        {"orphans": ["staging/x"]},
         {"work": ["j-1"]},
     ],
 )
-def test_leftovers(more: dict[str, object]):
-    """Bytes that nobody means are found: artifacts of lost leases, files, work folders."""
-    facts = _well()
-    facts.stored = replace(facts.stored, **more)
-    assert _names(facts) == {"I10"}
+def test_orphans(changed_fields: dict[str, object]):
+    """Artifacts of stale leases, files without an artifact and left work folders are reported."""
+    observed = _valid()
+    observed.stored = replace(observed.stored, **changed_fields)
+    assert _invariants(observed) == {"I10"}

@@ -29,21 +29,21 @@ def entries(*positions: int) -> list[PlaylistEntry]:
 async def held(store, asked: Job) -> Job:
     """*asked*, added and claimed."""
     await store.add([asked])
-    return (await store.change(asked.id, lambda j: leases.claimed(j, claim(), NOW))).job
+    return (await store.change(asked.id, lambda j: leases.claim(j, claim(), NOW))).job
 
 
 async def told(store, parent: Job, found: list[PlaylistEntry]):
     """A renewal that tells of *found*."""
 
     def rule(present, seen):
-        change = leases.renewed(present, parent.epoch, NOW, LEASE)
+        change = leases.renew(present, parent.epoch, NOW, LEASE)
         return change if change.refusal else playlist_expansion.add_children(change, found, seen, NOW)
 
-    return await store.expand(parent.id, [playlist_expansion.media_id(entry) for entry in found], rule)
+    return await store.expand(parent.id, [playlist_expansion.entry_key(entry) for entry in found], rule)
 
 
 async def children(store, parent: Job) -> list[Job]:
-    page = await store.page(Query(tenant=parent.tenant, limit=100, descending=False))
+    page = await store.list_page(Query(tenant=parent.tenant, limit=100, descending=False))
     return [one for one in page.jobs if one.parent == parent.id]
 
 
@@ -56,11 +56,11 @@ async def test_each_entry_is_one_job(store):
         (1, "https://v.example/1"),
         (2, "https://v.example/2"),
     ]
-    assert {(one.format.max_height, one.batch_id, one.lane) for one in made} == {
+    assert {(one.format.max_height, one.batch_id, one.queue_stage) for one in made} == {
         (720, parent.id, QueueStage.READY)
     }
-    assert await store.children(parent.id) == {State.QUEUED: 2}
-    assert [event.state for event in await store.events(made[0].id, after=0, limit=9)] == [State.QUEUED]
+    assert await store.count_children(parent.id) == {State.QUEUED: 2}
+    assert [event.state for event in await store.list_events(made[0].id, after=0, limit=9)] == [State.QUEUED]
 
 
 async def test_a_repeated_renewal_makes_nothing_twice(store):
@@ -77,13 +77,13 @@ async def test_what_cannot_be_fetched_is_skipped(store):
     parent = await held(store, a_list())
     await told(store, parent, [*entries(1), PlaylistEntry(position=2), *entries(4)])
     expansion = (await store.get(parent.id)).expansion
-    assert (expansion.job_count, expansion.skipped_count, expansion.taken) == (2, 2, 4)
+    assert (expansion.job_count, expansion.skipped_count, expansion.last_position) == (2, 2, 4)
 
 
 async def test_a_stale_worker_makes_no_jobs(store):
     """The epoch fences the making of jobs as it does all else."""
     parent = await held(store, a_list())
-    await store.change(parent.id, lambda j: leases.expired(j, NOW + 2 * LEASE))
+    await store.change(parent.id, lambda j: leases.expire(j, NOW + 2 * LEASE))
     change = await told(store, parent, entries(1))
     assert change.refusal is not None
     assert await children(store, parent) == []
@@ -93,15 +93,15 @@ async def test_a_cancelled_expansion_makes_no_more_jobs(store):
     """From the moment that it is cancelled its jobs only go, until none lives."""
     parent = await held(store, a_list())
     await told(store, parent, entries(1, 2))
-    await store.change(parent.id, lambda j: queue_transitions.cancelling(j, NOW))
+    await store.change(parent.id, lambda j: queue_transitions.cancel(j, NOW))
     await told(store, parent, entries(3))
     (waiting,) = await store.list_cascade_cancellations(10)
     living = await store.list_active_children(parent.id, 10)
     assert (waiting.id, len(living)) == (parent.id, 2)
     for child in living:
-        await store.change(child, lambda j: queue_transitions.cancelled_with(j, waiting, NOW))
+        await store.change(child, lambda j: queue_transitions.cancel_child(j, waiting, NOW))
     assert await store.list_active_children(parent.id, 10) == []
-    await store.change(parent.id, lambda j: queue_transitions.cascaded(j, waiting.cascade_time))
+    await store.change(parent.id, lambda j: queue_transitions.complete_cascade(j, waiting.cascade_time))
     assert await store.list_cascade_cancellations(10) == []
 
 
@@ -111,7 +111,7 @@ async def test_filter_by_parent(store):
     await told(store, parent, entries(1, 2))
     for text, number in ((f'parent_job = "{parent.name}"', 2), ('parent_job = ""', 1), ("schedule != x", 3)):
         where = parse(text, JOB_FIELDS)
-        assert (await store.page(Query(tenant="acme", limit=10, where=where))).total == number, text
+        assert (await store.list_page(Query(tenant="acme", limit=10, where=where))).total == number, text
 
 
 async def test_expired(store):
@@ -120,10 +120,10 @@ async def test_expired(store):
         asked = job(number, ttl=timedelta(hours=4 - number), expire_time=None if ended else NOW)
         await store.add([asked])
         if ended:
-            await store.change(asked.id, lambda j: queue_transitions.cancelling(j, NOW))
-    assert await store.expired(NOW + timedelta(hours=2), 10) == [job(3).id, job(2).id]
-    await store.change(job(3).id, lambda j: queue_transitions.expired(j, NOW + timedelta(hours=2)))
-    assert await store.expired(NOW + timedelta(hours=2), 10) == [job(2).id]
+            await store.change(asked.id, lambda j: queue_transitions.cancel(j, NOW))
+    assert await store.list_expired(NOW + timedelta(hours=2), 10) == [job(3).id, job(2).id]
+    await store.change(job(3).id, lambda j: queue_transitions.expire(j, NOW + timedelta(hours=2)))
+    assert await store.list_expired(NOW + timedelta(hours=2), 10) == [job(2).id]
 
 
 async def test_a_list_is_read_as_it_was_added(store):

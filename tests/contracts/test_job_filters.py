@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.job_stores import NOW, job
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.filters.evaluate import holds
-from reelhaul_jobs.filters.fields import JOB_FIELDS, facts_of
+from reelhaul_jobs.filters.evaluate import matches
+from reelhaul_jobs.filters.fields import JOB_FIELDS, job_facts
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, State
@@ -65,7 +65,7 @@ FILTERS = st.recursive(
 
 async def meant(store, text: str) -> set[str]:
     node = parse(text, JOB_FIELDS)
-    page = await store.page(Query(tenant=None, limit=10, where=node))
+    page = await store.list_page(Query(tenant=None, limit=10, where=node))
     assert page.total == len(page.jobs)
     return {found.id for found in page.jobs}
 
@@ -75,7 +75,7 @@ async def test_every_term(store):
     await store.add(JOBS)
     for text in TERMS:
         node = parse(text, JOB_FIELDS)
-        expected = {one.id for one in JOBS if node is not None and holds(node, facts_of(one))}
+        expected = {one.id for one in JOBS if node is not None and matches(node, job_facts(one))}
         assert await meant(store, text) == expected, text
         assert 0 < len(expected) < len(JOBS), text
 
@@ -84,12 +84,12 @@ async def test_every_term(store):
 @given(texts=st.lists(FILTERS, min_size=5, max_size=10))
 async def test_any_combination(store, texts):
     """However terms are joined and denied, unset fields included, all stores agree."""
-    if not (await store.page(Query(tenant=None, limit=1))).jobs:
+    if not (await store.list_page(Query(tenant=None, limit=1))).jobs:
         await store.add(JOBS)
     for text in texts:
         node = parse(text, JOB_FIELDS)
         assert node is not None
-        expected = {one.id for one in JOBS if holds(node, facts_of(one))}
+        expected = {one.id for one in JOBS if matches(node, job_facts(one))}
         assert await meant(store, text) == expected, text
 
 
@@ -97,5 +97,5 @@ async def test_deleted_and_foreign_jobs_stay_hidden(store):
     """No filter reaches beyond its tenant."""
     await store.add([*JOBS, job(5, tenant="other")])
     node = parse("NOT state = CANCELLED", JOB_FIELDS)
-    page = await store.page(Query(tenant="other", limit=10, where=node))
+    page = await store.list_page(Query(tenant="other", limit=10, where=node))
     assert [found.tenant for found in page.jobs] == ["other"]

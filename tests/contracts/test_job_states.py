@@ -30,7 +30,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, Priority, QueueStage, State
 from reelhaul_jobs.model.transition import Transition, no_change
 from reelhaul_jobs.model.user_actions import Update
@@ -41,10 +41,10 @@ OUTCOMES: dict[str, Any] = {
     "succeeded": leases.Succeeded(
         media=media_pb2.MediaInfo(title="A film"), artifacts=(media_pb2.ArtifactInfo(name="artifacts/1"),)
     ),
-    "failed for now": leases.Failed(error=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "")),
-    "failed for good": leases.Failed(error=status_of(ErrorReason.MEDIA_NOT_FOUND, "")),
+    "failed for now": leases.Failed(error=error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "")),
+    "failed for good": leases.Failed(error=error_status(ErrorReason.MEDIA_NOT_FOUND, "")),
     "failed where the disk is full": leases.Failed(
-        error=status_of(ErrorReason.WORKER_DISK_FULL, ""), avoid_worker=True
+        error=error_status(ErrorReason.WORKER_DISK_FULL, ""), avoid_worker=True
     ),
     "cancelled": leases.Cancelled(),
     "released": leases.Released(),
@@ -93,7 +93,7 @@ class Walk(RuleBasedStateMachine):
     def claim(self, job_id: str, back: int, worker: str) -> tuple[str, int]:
         before = self.known[job_id]
         asked = claim(attempt=max(1, before.attempt - back), worker=worker, request_id=str(uuid.uuid4()))
-        change = self.change(job_id, lambda j: leases.claimed(j, asked, self.now))
+        change = self.change(job_id, lambda j: leases.claim(j, asked, self.now))
         if change.refusal is None:
             assert back == 0 or before.attempt == 1
             assert change.job.epoch == before.epoch + 1
@@ -111,16 +111,16 @@ class Walk(RuleBasedStateMachine):
     @rule(lease=held)
     def renew(self, lease: tuple[str, int]) -> None:
         job_id, epoch = lease
-        change = self.change(job_id, lambda j: leases.renewed(j, epoch, self.now, LEASE))
+        change = self.change(job_id, lambda j: leases.renew(j, epoch, self.now, LEASE))
         self.check_fence(change, epoch)
 
     @rule(lease=held, name=st.sampled_from(sorted(OUTCOMES)))
     def finish(self, lease: tuple[str, int], name: str) -> None:
         job_id, epoch = lease
         outcome = leases.Outcome(result=OUTCOMES[name])
-        change = self.change(job_id, lambda j: leases.finished(j, epoch, outcome, self.now))
+        change = self.change(job_id, lambda j: leases.finish(j, epoch, outcome, self.now))
         self.check_fence(change, epoch)
-        if change.made and change.job.state is State.SUCCEEDED:
+        if change.changed and change.job.state is State.SUCCEEDED:
             self.completed[job_id] = self.completed.get(job_id, 0) + 1
 
     @rule(job_id=jobs)
@@ -128,7 +128,7 @@ class Walk(RuleBasedStateMachine):
         if self.is_gone(job_id):
             return
         try:
-            change = self.change(job_id, lambda j: queue_transitions.cancelling(j, self.now))
+            change = self.change(job_id, lambda j: queue_transitions.cancel(j, self.now))
         except StateConflict:
             assert self.known[job_id].state in (State.SUCCEEDED, State.FAILED)
         else:
@@ -152,22 +152,22 @@ class Walk(RuleBasedStateMachine):
         if self.is_gone(job_id):
             return
         try:
-            change = self.change(job_id, lambda j: user_actions.paused(j, self.now))
+            change = self.change(job_id, lambda j: user_actions.pause(j, self.now))
         except StateConflict:
-            assert self.known[job_id].state.terminal or self.known[job_id].state is State.CANCELLING
+            assert self.known[job_id].state.is_terminal or self.known[job_id].state is State.CANCELLING
         else:
-            assert (change.job.state, change.job.lane) == (State.PAUSED, QueueStage.IDLE)
+            assert (change.job.state, change.job.queue_stage) == (State.PAUSED, QueueStage.IDLE)
 
     def resume(self, job_id: str) -> None:
         if self.is_gone(job_id):
             return
         before = self.known[job_id]
         try:
-            change = self.change(job_id, lambda j: user_actions.resumed(j, self.now))
+            change = self.change(job_id, lambda j: user_actions.resume(j, self.now))
         except StateConflict:
-            assert before.state.terminal or before.state is State.CANCELLING
+            assert before.state.is_terminal or before.state is State.CANCELLING
         else:
-            assert change.made == (before.state is State.PAUSED)
+            assert change.changed == (before.state is State.PAUSED)
 
     def update(self, job_id: str, path: str, priority: Priority, seconds: int | None) -> None:
         if self.is_gone(job_id):
@@ -180,7 +180,7 @@ class Walk(RuleBasedStateMachine):
             ttl=timedelta(days=int(priority)),
         )
         try:
-            change = self.change(job_id, lambda j: user_actions.updated(j, update, self.now), touches=True)
+            change = self.change(job_id, lambda j: user_actions.update(j, update, self.now), touches=True)
         except StateConflict:
             assert path in ("priority", "schedule_time")
         else:
@@ -188,13 +188,13 @@ class Walk(RuleBasedStateMachine):
 
     def delete(self, job_id: str) -> None:
         if not self.is_gone(job_id):
-            self.change(job_id, lambda j: queue_transitions.deleted(j, self.now), touches=True)
+            self.change(job_id, lambda j: queue_transitions.delete(j, self.now), touches=True)
             with pytest.raises(NotFound):
                 self.runner.run(self.store.get(job_id))
 
     def expire(self, job_id: str) -> None:
-        change = self.change(job_id, lambda j: queue_transitions.expired(j, self.now), touches=True)
-        assert change.job.delete_time is None or change.before.state.terminal or not change.made
+        change = self.change(job_id, lambda j: queue_transitions.expire(j, self.now), touches=True)
+        assert change.job.delete_time is None or change.before.state.is_terminal or not change.changed
 
     @rule(job_ids=st.lists(jobs, min_size=1, max_size=4, unique=True))
     def cancel_many(self, job_ids: list[str]) -> None:
@@ -202,7 +202,7 @@ class Walk(RuleBasedStateMachine):
         made = self.runner.run(
             self.store.change_many(
                 there,
-                lambda j: no_change(j) if j.state.terminal else queue_transitions.cancelling(j, self.now),
+                lambda j: no_change(j) if j.state.is_terminal else queue_transitions.cancel(j, self.now),
             )
         )
         assert [change.job.id for change in made] == there
@@ -214,7 +214,7 @@ class Walk(RuleBasedStateMachine):
         if self.is_gone(job_id):
             return
         try:
-            self.change(job_id, lambda j: queue_transitions.retried(j, self.now), reopened=True)
+            self.change(job_id, lambda j: queue_transitions.retry(j, self.now), reopened=True)
         except StateConflict:
             assert self.known[job_id].state not in RETRY_TRANSITIONS
 
@@ -225,25 +225,25 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         for lane, after in (
-            (QueueStage.LATER, queue_transitions.due_now),
-            (QueueStage.LEASED, leases.expired),
+            (QueueStage.LATER, queue_transitions.make_ready),
+            (QueueStage.LEASED, leases.expire),
         ):
-            for job_id in self.runner.run(self.store.due(lane, self.now, 1000)):
+            for job_id in self.runner.run(self.store.list_due(lane, self.now, 1000)):
                 self.change(job_id, lambda j, after=after: after(j, self.now))
 
     @rule()
     def publish(self) -> None:
-        backlog = self.runner.run(self.store.backlog(BacklogQuery(limit=5), self.now))
-        picks = fair_scheduling.select_fairly(backlog.ready, 5, held=backlog.held)
+        backlog = self.runner.run(self.store.get_backlog(BacklogQuery(limit=5), self.now))
+        picks = fair_scheduling.select_fairly(backlog.ready, 5, in_flight=backlog.in_flight)
         assert picks == self.runner.run(self.store.mark_published(picks, self.now + LEASE, None))
         for pick in picks:
             if pick.id in self.known:
                 self.known[pick.id] = self.runner.run(self.store.get(pick.id))
-                assert self.known[pick.id].lane is QueueStage.PUBLISHED
+                assert self.known[pick.id].queue_stage is QueueStage.PUBLISHED
 
     @rule(job_id=jobs)
     def republish(self, job_id: str) -> None:
-        self.change(job_id, lambda j: queue_transitions.republished(j, self.now))
+        self.change(job_id, lambda j: queue_transitions.republish(j, self.now))
 
     @invariant()
     def completed_at_most_once(self) -> None:
@@ -271,14 +271,14 @@ class Walk(RuleBasedStateMachine):
         assert before.revision <= change.job.revision <= before.revision + 1 + self.is_gone(job_id)
         assert change.job.epoch >= before.epoch
         assert change.job.charged <= change.job.retry.max_attempts
-        if before.state.terminal and not reopened and not touches:
+        if before.state.is_terminal and not reopened and not touches:
             assert change.job == before
 
     def check_fence(self, change: Transition, epoch: int) -> None:
         """A stale epoch changed nothing."""
-        if change.before.epoch != epoch or not change.before.leased:
+        if change.before.epoch != epoch or not change.before.is_leased:
             assert change.refusal is not None
-            assert not change.made
+            assert not change.changed
         else:
             assert change.refusal is None
 
@@ -294,11 +294,11 @@ class Walk(RuleBasedStateMachine):
                     _, epoch = self.claim(job_id, 0, "w9")
                     self.finish((job_id, epoch), "succeeded")
         for job_id, known in self.known.items():
-            assert known.state.terminal, known
-            assert known.lane is QueueStage.IDLE
-            events = self.runner.run(self.store.events(job_id, after=0, limit=1000))
+            assert known.state.is_terminal, known
+            assert known.queue_stage is QueueStage.IDLE
+            events = self.runner.run(self.store.list_events(job_id, after=0, limit=1000))
             assert [event.old_state for event in events] == [None, *(event.state for event in events[:-1])]
-            attempts = self.runner.run(self.store.attempts(job_id, below=None, limit=1000))
+            attempts = self.runner.run(self.store.list_attempts(job_id, below=None, limit=1000))
             epochs = [attempt.epoch for attempt in attempts]
             assert epochs == sorted(set(epochs), reverse=True)
             assert all(attempt.end_time is not None for attempt in attempts)
@@ -346,6 +346,6 @@ def test_walk_in_postgresql() -> None:
 def test_walk_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk itself is good for something: without the fence it fails."""
     fenced = leases.check_fence
-    monkeypatch.setattr(leases, "check_fence", lambda j, epoch: None if j.leased else fenced(j, epoch))
+    monkeypatch.setattr(leases, "check_fence", lambda j, epoch: None if j.is_leased else fenced(j, epoch))
     with pytest.raises(AssertionError):
         walked(SqliteWalk, 200, Phase.generate)

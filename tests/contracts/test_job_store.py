@@ -17,9 +17,9 @@ from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, rate
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import AttemptState, Priority, QueueStage, State
-from reelhaul_jobs.model.transition import RefusalReason, Transition, event_of
+from reelhaul_jobs.model.transition import RefusalReason, Transition, create_event
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.ports.queue import BacklogQuery
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict
@@ -43,14 +43,16 @@ async def test_add_many_of_several_forms(store):
         job(3, tenant="other", priority=Priority.LOW, traceparent="00-1"),
         job(4, format=media_pb2.FormatSpec(max_height=144), expire_time=NOW + timedelta(days=400)),
         job(5, parent="p", position=2**31 - 1, batch_id="p"),
-        replace(job(6), state=State.RETRYING, lane=QueueStage.LATER, due=NOW, revision=4, charged=1),
-        replace(job(7), state=State.RETRYING, lane=QueueStage.LATER, due=NOW + LEASE, revision=4, charged=1),
+        replace(job(6), state=State.RETRYING, queue_stage=QueueStage.LATER, due=NOW, revision=4, charged=1),
+        replace(
+            job(7), state=State.RETRYING, queue_stage=QueueStage.LATER, due=NOW + LEASE, revision=4, charged=1
+        ),
         job(8),
     ]
     await store.add(asked)
     for one in asked:
         assert one == await store.get(one.id)
-        assert [event_of(one, None)] == list(await store.events(one.id, after=0, limit=9))
+        assert [create_event(one, None)] == list(await store.list_events(one.id, after=0, limit=9))
 
 
 async def test_get_missing(store):
@@ -75,14 +77,14 @@ async def test_same_request_twice(store):
     """The same request answers the same job, however often it comes, also all at once."""
     answers = await asyncio.gather(*(store.add([job(n)], request()) for n in range(1, 6)))
     assert len({answer[0].id for answer in answers}) == 1
-    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
+    assert (await store.list_page(Query(tenant="acme", limit=10))).total == 1
 
 
 async def test_earlier_request(store):
     """What a request made is found by it, as it is now; of a new one there is nothing."""
     assert await store.find_by_idempotency_key(request()) is None
     await store.add([job(1)], request())
-    claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
+    claimed = (await store.change(job(1).id, lambda j: leases.claim(j, claim(), NOW))).job
     assert [claimed] == list(await store.find_by_idempotency_key(request()))
     with pytest.raises(ReelhaulError, match="another request"):
         await store.find_by_idempotency_key(request(digest=b"two"))
@@ -99,8 +101,8 @@ async def test_request_id_with_another_payload(store):
 async def test_change_keeps_history(store):
     """Claim and finish leave an attempt and one event for each state."""
     await store.add([job(1)])
-    claimed = (await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))).job
-    assert (claimed.state, claimed.epoch, claimed.lane) == (State.RUNNING, 1, QueueStage.LEASED)
+    claimed = (await store.change(job(1).id, lambda j: leases.claim(j, claim(), NOW))).job
+    assert (claimed.state, claimed.epoch, claimed.queue_stage) == (State.RUNNING, 1, QueueStage.LEASED)
     outcome = leases.Outcome(
         result=leases.Succeeded(
             media=media_pb2.MediaInfo(title="A film"),
@@ -111,38 +113,38 @@ async def test_change_keeps_history(store):
         progress=media_pb2.Progress(downloaded_bytes=99),
         http_statuses={503: 2},
     )
-    await store.change(job(1).id, lambda j: leases.finished(j, 1, outcome, NOW))
+    await store.change(job(1).id, lambda j: leases.finish(j, 1, outcome, NOW))
     stored = await store.get(job(1).id)
     assert (stored.state, stored.media.title, stored.got.height) == (State.SUCCEEDED, "A film", 720)
     assert [artifact.name for artifact in stored.artifacts] == ["artifacts/1"]
-    assert [event.state for event in await store.events(job(1).id, after=0, limit=10)] == [
+    assert [event.state for event in await store.list_events(job(1).id, after=0, limit=10)] == [
         State.QUEUED,
         State.RUNNING,
         State.SUCCEEDED,
     ]
-    attempt = await store.attempt(job(1).id, 1)
+    attempt = await store.get_attempt(job(1).id, 1)
     assert (
         attempt.state,
         attempt.downloaded_bytes,
         attempt.http_statuses,
         attempt.finish_revision,
     ) == (AttemptState.SUCCEEDED, 99, {503: 2}, 3)
-    assert attempt == await store.attempt_of_epoch(job(1).id, 1)
-    assert [attempt] == list(await store.attempts(job(1).id, below=None, limit=5))
+    assert attempt == await store.find_attempt_by_epoch(job(1).id, 1)
+    assert [attempt] == list(await store.list_attempts(job(1).id, below=None, limit=5))
 
 
 async def test_failing_rule_changes_nothing(store):
     """What a rule raises leaves the job as it was."""
     await store.add([job(1)])
     with pytest.raises(StateConflict):
-        await store.change(job(1).id, lambda j: queue_transitions.retried(j, NOW))
+        await store.change(job(1).id, lambda j: queue_transitions.retry(j, NOW))
     assert job(1) == await store.get(job(1).id)
 
 
 async def test_change_of_no_job(store):
     """A change of a job that never was is NotFound."""
     with pytest.raises(NotFound):
-        await store.change(job(1).id, lambda j: queue_transitions.retried(j, NOW))
+        await store.change(job(1).id, lambda j: queue_transitions.retry(j, NOW))
 
 
 async def test_claims_race(store):
@@ -151,7 +153,7 @@ async def test_claims_race(store):
 
     async def try_it(number: int) -> bool:
         asked = claim(worker=f"w{number}", request_id=f"r{number}")
-        return (await store.change(job(1).id, lambda j: leases.claimed(j, asked, NOW))).refusal is None
+        return (await store.change(job(1).id, lambda j: leases.claim(j, asked, NOW))).refusal is None
 
     assert sum(await asyncio.gather(*(try_it(n) for n in range(20)))) == 1
     assert (await store.get(job(1).id)).epoch == 1
@@ -159,24 +161,24 @@ async def test_claims_race(store):
 
 async def test_the_worker_that_could_not_is_avoided(store):
     """The next attempt of a job whose worker's disk was full is another's; after a minute anybody's."""
-    full = leases.Failed(error=status_of(ErrorReason.WORKER_DISK_FULL, "no room"), avoid_worker=True)
+    full = leases.Failed(error=error_status(ErrorReason.WORKER_DISK_FULL, "no room"), avoid_worker=True)
     await store.add([job(1), job(2)])
     for made in (job(1), job(2)):
-        await store.change(made.id, lambda j: leases.claimed(j, claim(), NOW))
-        await store.change(made.id, lambda j: leases.finished(j, 1, leases.Outcome(result=full), NOW))
+        await store.change(made.id, lambda j: leases.claim(j, claim(), NOW))
+        await store.change(made.id, lambda j: leases.finish(j, 1, leases.Outcome(result=full), NOW))
     due = max([(await store.get(made.id)).due for made in (job(1), job(2))])
     for made in (job(1), job(2)):
-        await store.change(made.id, lambda j: queue_transitions.due_now(j, due))
+        await store.change(made.id, lambda j: queue_transitions.make_ready(j, due))
     again = claim(attempt=2, request_id="r2")
-    refused = await store.change(job(1).id, lambda j: leases.claimed(j, again, due))
+    refused = await store.change(job(1).id, lambda j: leases.claim(j, again, due))
     assert refused.refusal.reason is RefusalReason.SLOT_UNFIT
     assert refused.refusal.retry_delay == timedelta(seconds=2)
     assert (await store.get(job(1).id)).state is State.QUEUED
     other = claim(attempt=2, worker="w2", request_id="r3")
-    assert (await store.change(job(1).id, lambda j: leases.claimed(j, other, due))).refusal is None
+    assert (await store.change(job(1).id, lambda j: leases.claim(j, other, due))).refusal is None
     assert (await store.get(job(1).id)).avoid_until is None
     late = due + timedelta(minutes=1)
-    assert (await store.change(job(2).id, lambda j: leases.claimed(j, again, late))).refusal is None
+    assert (await store.change(job(2).id, lambda j: leases.claim(j, again, late))).refusal is None
 
 
 @pytest.mark.parametrize(
@@ -191,17 +193,17 @@ async def test_handed_back_for_a_reason(store, cause, told):
     """A job that its worker handed back for a while says why and until when."""
     kept = job(1, schedule_time=NOW + timedelta(hours=1))
     await store.add([kept])
-    scheduled = wait_reason.wait_of(await store.get(kept.id))
+    scheduled = wait_reason.explain_wait(await store.get(kept.id))
     assert (scheduled.reason, scheduled.until) == (wait_reason.WaitReason.SCHEDULED, kept.schedule_time)
     later = kept.schedule_time + timedelta(seconds=1)
-    await store.change(kept.id, lambda job: leases.claimed(job, claim(), later))
+    await store.change(kept.id, lambda job: leases.claim(job, claim(), later))
     delay = timedelta(seconds=15)
-    error = None if cause is None else status_of(cause, "")
+    error = None if cause is None else error_status(cause, "")
     back = leases.Outcome(result=leases.Released(delay=delay, error=error))
-    await store.change(kept.id, lambda job: leases.finished(job, 1, back, later))
-    wait = wait_reason.wait_of(await store.get(kept.id))
+    await store.change(kept.id, lambda job: leases.finish(job, 1, back, later))
+    wait = wait_reason.explain_wait(await store.get(kept.id))
     assert (wait.reason, wait.until) == (told, later + delay)
-    (attempt,) = await store.attempts(kept.id, below=None, limit=9)
+    (attempt,) = await store.list_attempts(kept.id, below=None, limit=9)
     assert attempt.state is AttemptState.RELEASED
     assert attempt.error == error
 
@@ -211,31 +213,31 @@ async def test_pages(store):
     await store.add([job(n, create_time=NOW) for n in range(1, 8)])
     seen, after = [], None
     while True:
-        page = await store.page(Query(tenant="acme", limit=3, after=after))
+        page = await store.list_page(Query(tenant="acme", limit=3, after=after))
         seen += [found.id for found in page.jobs]
         await store.add([job(100 + len(seen))])
-        if not page.more:
+        if not page.has_more:
             break
         after = (page.jobs[-1].create_time, page.jobs[-1].id)
     assert [job(n).id for n in range(7, 0, -1)] == seen
-    ascending = await store.page(Query(tenant="acme", limit=2, descending=False, skip=1))
+    ascending = await store.list_page(Query(tenant="acme", limit=2, descending=False, skip=1))
     assert [job(2).id, job(3).id] == [found.id for found in ascending.jobs]
 
 
 async def test_pages_of_one_tenant(store):
     """A tenant's page holds that tenant's jobs only; None holds all."""
     await store.add([job(1), job(2, tenant="other")])
-    assert (await store.page(Query(tenant="acme", limit=5))).total == 1
-    assert (await store.page(Query(tenant=None, limit=5))).total == 2
+    assert (await store.list_page(Query(tenant="acme", limit=5))).total == 1
+    assert (await store.list_page(Query(tenant=None, limit=5))).total == 2
 
 
 async def test_deleted_job_is_gone(store):
     """A deleted job is neither read nor listed."""
     await store.add([job(1)])
-    await store.change(job(1).id, lambda j: queue_transitions.deleted(j, NOW))
+    await store.change(job(1).id, lambda j: queue_transitions.delete(j, NOW))
     with pytest.raises(NotFound):
         await store.get(job(1).id)
-    assert (await store.page(Query(tenant=None, limit=5))).total == 0
+    assert (await store.list_page(Query(tenant=None, limit=5))).total == 0
 
 
 async def test_backlog_order(store):
@@ -247,20 +249,20 @@ async def test_backlog_order(store):
         "old low": job(4, priority=Priority.LOW, create_time=NOW - timedelta(hours=3)),
     }
     await store.add(list(ids.values()))
-    backlog = await store.backlog(BacklogQuery(limit=10), NOW)
+    backlog = await store.get_backlog(BacklogQuery(limit=10), NOW)
     names = {j.id: name for name, j in ids.items()}
     assert [names[ready.id] for ready in backlog.ready["acme"]] == ["old low", "high", "normal", "low"]
-    assert await store.queue_position(ids["low"]) == 4
+    assert await store.get_queue_position(ids["low"]) == 4
 
 
 async def test_backlog_of_many_tenants(store):
     """Each tenant has its share of the backlog, and what is published counts as held."""
     await store.add([job(n, tenant=f"t{n % 3}") for n in range(9)])
-    picked = fair_scheduling.select_fairly((await store.backlog(BacklogQuery(limit=2), NOW)).ready, 3)
+    picked = fair_scheduling.select_fairly((await store.get_backlog(BacklogQuery(limit=2), NOW)).ready, 3)
     assert picked == list(await store.mark_published(picked, NOW + timedelta(minutes=1), None))
-    backlog = await store.backlog(BacklogQuery(limit=2, after_tenant="t0"), NOW)
-    assert backlog.held.by_tenant == {"t0": 1, "t1": 1, "t2": 1}
-    assert backlog.held.at_site["t0", SITE] == 1
+    backlog = await store.get_backlog(BacklogQuery(limit=2, after_tenant="t0"), NOW)
+    assert backlog.in_flight.by_tenant == {"t0": 1, "t1": 1, "t2": 1}
+    assert backlog.in_flight.by_tenant_and_site["t0", SITE] == 1
     assert backlog.published == 3
     assert {"t0", "t1", "t2"} == set(backlog.ready)
     assert all(len(jobs) == 2 for jobs in backlog.ready.values())
@@ -271,30 +273,30 @@ async def test_backlog_leaves_full_sites_out(store):
     """A thousand jobs of a full site hide none of another, and order goes across sites."""
     full = [job(n, url="https://full.example/") for n in range(1, 1001)]
     await store.add([*full, job(2001), job(2002, url="https://www.third.example/"), job(2003)])
-    look = BacklogQuery(limit=2, room=lambda site: 0 if site.site == "full.example" else 5)
-    backlog = await store.backlog(look, NOW)
+    look = BacklogQuery(limit=2, free_slots=lambda site: 0 if site.site == "full.example" else 5)
+    backlog = await store.get_backlog(look, NOW)
     assert [job(2001).id, job(2002).id] == [ready.id for ready in backlog.ready["acme"]]
     assert {"full.example", "videos.example", "third.example"} == set(backlog.sites)
-    assert await store.queue_position(job(2002)) == 1002
+    assert await store.get_queue_position(job(2002)) == 1002
 
 
 async def test_take_marks_once(store):
     """Of two who want to publish the same job one may; a claimed or changed one is left alone."""
     await store.add([job(1), job(2), job(3)])
-    picked = (await store.backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
-    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
-    await store.change(job(2).id, lambda j: queue_transitions.cancelling(j, NOW))
+    picked = (await store.get_backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
+    await store.change(job(1).id, lambda j: leases.claim(j, claim(), NOW))
+    await store.change(job(2).id, lambda j: queue_transitions.cancel(j, NOW))
     answers = await asyncio.gather(*(store.mark_published(picked, NOW, None) for _ in range(5)))
     assert [job(3).id] == [ready.id for answer in answers for ready in answer]
-    assert QueueStage.LEASED is (await store.get(job(1).id)).lane
-    (marked,) = await store.outstanding(5)
+    assert QueueStage.LEASED is (await store.get(job(1).id)).queue_stage
+    (marked,) = await store.list_published(5)
     assert (marked.id, marked.attempt) == (job(3).id, 1)
 
 
 async def test_take_needs_the_lead(store):
     """Who does not lead the dispatcher any more marks nothing."""
     await store.add([job(1)])
-    picked = (await store.backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
+    picked = (await store.get_backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
     await store.acquire_leadership("dispatcher", "a", NOW, LEASE)
     assert not await store.mark_published(picked, NOW, "b")
     assert picked == list(await store.mark_published(picked, NOW, "a"))
@@ -303,21 +305,21 @@ async def test_take_needs_the_lead(store):
 async def test_put_back(store):
     """What could not be published is ready again, in its place; what was claimed meanwhile is not."""
     await store.add([job(1), job(2)])
-    picked = (await store.backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
+    picked = (await store.get_backlog(BacklogQuery(limit=9), NOW)).ready["acme"]
     await store.mark_published(picked, NOW + timedelta(minutes=1), None)
-    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
+    await store.change(job(1).id, lambda j: leases.claim(j, claim(), NOW))
     await store.mark_ready(picked)
-    assert QueueStage.LEASED is (await store.get(job(1).id)).lane
+    assert QueueStage.LEASED is (await store.get(job(1).id)).queue_stage
     assert job(2) == await store.get(job(2).id)
 
 
 async def test_site_counts(store):
     """A site tells how many of its jobs are published and leased, and how its gates stand."""
     await store.add([job(n) for n in range(1, 5)] + [job(9, url="https://other.example/")])
-    await store.mark_published((await store.backlog(BacklogQuery(limit=3), NOW)).ready["acme"], NOW, None)
-    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
-    site = await store.site(SITE, NOW)
-    assert (site.published, site.leased, site.gates) == (2, 1, (SiteRateLimit(site=SITE),))
+    await store.mark_published((await store.get_backlog(BacklogQuery(limit=3), NOW)).ready["acme"], NOW, None)
+    await store.change(job(1).id, lambda j: leases.claim(j, claim(), NOW))
+    site = await store.get_site_status(SITE, NOW)
+    assert (site.published, site.leased, site.rate_limits) == (2, 1, (SiteRateLimit(site=SITE),))
 
 
 async def test_gates_are_kept_with_the_change(store):
@@ -333,55 +335,55 @@ async def test_gates_are_kept_with_the_change(store):
 
         def rule(found, passage):
             seen.append(passage)
-            return Transition(before=found, job=found, gate=gate)
+            return Transition(before=found, job=found, rate_limit=gate)
 
-        await store.change_at_site(job(1).id, lambda _: (SITE, "lon"), rule, NOW, counted=True)
+        await store.change_lease(job(1).id, lambda _: (SITE, "lon"), rule, NOW, counted=True)
         return seen[-1]
 
-    assert (await keep(parked)).gate == SiteRateLimit(site=SITE, egress="lon")
-    assert (await keep(None)).gate == parked
-    assert (await store.site(SITE, NOW)).gates == (parked,)
+    assert (await keep(parked)).rate_limit == SiteRateLimit(site=SITE, egress="lon")
+    assert (await keep(None)).rate_limit == parked
+    assert (await store.get_site_status(SITE, NOW)).rate_limits == (parked,)
     await store.record_worker_heartbeat("w2", 4, NOW, ["ams", "par"])
     others = SiteRateLimit(site=SITE, egress="ams"), SiteRateLimit(site=SITE, egress="par")
-    assert (await keep(None)).others == others
-    assert await store.slots(NOW) == 8
-    await store.forget_gates(NOW)
-    assert (await keep(SiteRateLimit(site=SITE, egress="lon"))).gate == parked
-    assert (await keep(replace(parked, delay=LEASE))).gate == SiteRateLimit(site=SITE, egress="lon")
-    await store.forget_gates(NOW + timedelta(hours=1))
-    assert (await keep(None)).gate == SiteRateLimit(site=SITE, egress="lon")
+    assert (await keep(None)).other_egresses == others
+    assert await store.count_worker_slots(NOW) == 8
+    await store.delete_idle_rate_limits(NOW)
+    assert (await keep(SiteRateLimit(site=SITE, egress="lon"))).rate_limit == parked
+    assert (await keep(replace(parked, delay=LEASE))).rate_limit == SiteRateLimit(site=SITE, egress="lon")
+    await store.delete_idle_rate_limits(NOW + timedelta(hours=1))
+    assert (await keep(None)).rate_limit == SiteRateLimit(site=SITE, egress="lon")
 
 
 async def test_leased_jobs_of_a_site_are_counted(store):
     """A claim is told how many jobs of its site are held."""
     await store.add([job(n) for n in range(1, 4)] + [job(9, url="https://other.example/")])
     for number in (1, 2, 9):
-        await store.change(job(number).id, lambda j: leases.claimed(j, claim(), NOW))
+        await store.change(job(number).id, lambda j: leases.claim(j, claim(), NOW))
     told = []
 
     def rule(found, passage):
-        told.append(passage.leased)
+        told.append(passage.leased_count)
         return Transition(before=found, job=found)
 
     for counted in (True, False):
-        await store.change_at_site(job(3).id, lambda j: (j.site, ""), rule, NOW, counted=counted)
+        await store.change_lease(job(3).id, lambda j: (j.site, ""), rule, NOW, counted=counted)
     assert told == [2, 0]
 
 
 async def test_claims_at_once_count_each_other(store):
     """Of eight workers that claim jobs of one site at once, two for each job, as many get one as it bears."""
     await store.add([job(n) for n in range(1, 5)])
-    limits = SiteLimits(running=3)
+    limits = SiteLimits(max_running=3)
 
     async def try_it(number: int) -> bool:
         asked = claim(worker=f"w{number}", request_id=f"r{number}")
 
         def rule(found, passage):
-            return rate_limited_lease.claimed(found, asked, passage, limits, NOW)
+            return rate_limited_lease.claim(found, asked, passage, limits, NOW)
 
         which = job(1 + number % 4).id
-        done = await store.change_at_site(which, lambda j: (j.site, ""), rule, NOW, counted=True)
-        return done.began is not None
+        done = await store.change_lease(which, lambda j: (j.site, ""), rule, NOW, counted=True)
+        return done.started_attempt is not None
 
     assert sum(await asyncio.gather(*(try_it(n) for n in range(8)))) == 3
     states = [(await store.get(job(n).id)).state for n in range(1, 5)]
@@ -395,10 +397,10 @@ async def test_a_refused_change_at_a_site_harms_no_other(store):
     def rule(found, passage):
         if found.id == job(2).id:
             raise StateConflict(found.name, "QUEUED", "no")
-        return leases.claimed(found, claim(), NOW)
+        return leases.claim(found, claim(), NOW)
 
     asked = [
-        store.change_at_site(job(n).id, lambda j: (j.site, ""), rule, NOW, counted=True) for n in range(1, 5)
+        store.change_lease(job(n).id, lambda j: (j.site, ""), rule, NOW, counted=True) for n in range(1, 5)
     ]
     done = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in done] == [Transition, StateConflict, Transition, NotFound]
@@ -410,17 +412,17 @@ async def test_due(store):
     later = [job(n, schedule_time=NOW + timedelta(hours=1, minutes=-n)) for n in range(1, 4)]
     await store.add(later)
     before = NOW + timedelta(minutes=58)
-    assert [job(3).id, job(2).id] == list(await store.due(QueueStage.LATER, before, 5))
-    assert await store.count([QueueStage.LATER, QueueStage.LEASED]) == 3
+    assert [job(3).id, job(2).id] == list(await store.list_due(QueueStage.LATER, before, 5))
+    assert await store.count_in_stages([QueueStage.LATER, QueueStage.LEASED]) == 3
 
 
 async def test_slots_of_live_workers(store):
     """Workers count while they are heard of."""
     await store.record_worker_heartbeat("w1", 4, NOW)
     await store.record_worker_heartbeat("w2", 8, NOW - timedelta(minutes=5))
-    assert await store.slots(NOW) == 4
+    assert await store.count_worker_slots(NOW) == 4
     await store.record_worker_heartbeat("w2", 8, NOW)
-    assert await store.slots(NOW) == 12
+    assert await store.count_worker_slots(NOW) == 12
 
 
 async def test_unconfirmed(store):
@@ -450,16 +452,16 @@ async def test_forget(store):
     """Old events and requests go; the job stays."""
     await store.add([job(1)], request())
     await store.delete_old_records(NOW + timedelta(days=1), NOW + timedelta(days=1))
-    assert list(await store.events(job(1).id, after=0, limit=5)) == []
+    assert list(await store.list_events(job(1).id, after=0, limit=5)) == []
     assert [job(2)] == list(await store.add([job(2)], request(digest=b"other")))
 
 
 async def test_key_is_shared(store):
     """A key is made once, also when all ask at once."""
-    keys = await asyncio.gather(*(store.key("tokens") for _ in range(5)))
+    keys = await asyncio.gather(*(store.get_or_create_key("tokens") for _ in range(5)))
     assert len(set(keys)) == 1
     assert len(keys[0]) == 32
-    assert keys[0] != await store.key("others")
+    assert keys[0] != await store.get_or_create_key("others")
 
 
 async def test_same_request_at_two_replicas():
@@ -471,15 +473,15 @@ async def test_same_request_at_two_replicas():
                     one.add([job(2 * n)], request(n)), two.add([job(2 * n + 1)], request(n))
                 )
                 assert answers[0][0].id == answers[1][0].id
-            assert (await one.page(Query(tenant="acme", limit=50))).total == 20
+            assert (await one.list_page(Query(tenant="acme", limit=50))).total == 20
 
 
 async def test_text_of_sites(store):
     """A title with a NUL, or one that never ends, is kept all the same."""
     await store.add([job(1)])
-    await store.change(job(1).id, lambda j: leases.claimed(j, claim(), NOW))
+    await store.change(job(1).id, lambda j: leases.claim(j, claim(), NOW))
     media = media_pb2.MediaInfo(title="a\0b" + "c" * 10_000)
-    await store.change(job(1).id, lambda j: leases.renewed(j, 1, NOW, LEASE, media=media))
+    await store.change(job(1).id, lambda j: leases.renew(j, 1, NOW, LEASE, media=media))
     assert (await store.get(job(1).id)).media == media
 
 
@@ -492,11 +494,11 @@ async def test_one_probe_by_another_egress():
             await one.record_worker_heartbeat("w", 2, NOW, ("lon", "par", "ams"))
             await one.add([job(1), job(2), job(3)])
             for gate in (lon, par, ams):
-                await one.change_at_site(
+                await one.change_lease(
                     job(3).id,
                     lambda _, gate=gate: (SITE, gate.egress),
                     lambda before, _, gate=gate: Transition(
-                        before=before, job=before.replace_fields(), gate=gate
+                        before=before, job=before.replace_fields(), rate_limit=gate
                     ),
                     NOW,
                     counted=False,
@@ -505,7 +507,7 @@ async def test_one_probe_by_another_egress():
             changes = await asyncio.gather(
                 claimed_by(one, job(1), "lon", both), claimed_by(two, job(2), "par", both)
             )
-    assert sorted(change.began is not None for change in changes) == [False, True]
+    assert sorted(change.started_attempt is not None for change in changes) == [False, True]
 
 
 async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.Event) -> Transition:
@@ -515,9 +517,9 @@ async def claimed_by(store: SqlStore, wanted: Job, egress: str, both: threading.
         if not both.wait(0.5):
             both.set()
         asked = replace(claim(), egress=egress, other_egresses=("ams",))
-        return rate_limited_lease.claimed(before, asked, passage, SiteLimits(), NOW)
+        return rate_limited_lease.claim(before, asked, passage, SiteLimits(), NOW)
 
-    return await store.change_at_site(wanted.id, lambda _: (SITE, egress), rule, NOW, counted=False)
+    return await store.change_lease(wanted.id, lambda _: (SITE, egress), rule, NOW, counted=False)
 
 
 async def test_a_probe_in_the_same_go():
@@ -528,11 +530,11 @@ async def test_a_probe_in_the_same_go():
         await store.record_worker_heartbeat("w", 2, NOW, ("lon", "ams"))
         await store.add([job(n) for n in range(4)])
         for gate in (lon, ams):
-            await store.change_at_site(
+            await store.change_lease(
                 job(0).id,
                 lambda _, gate=gate: (SITE, gate.egress),
                 lambda before, _, gate=gate: Transition(
-                    before=before, job=before.replace_fields(), gate=gate
+                    before=before, job=before.replace_fields(), rate_limit=gate
                 ),
                 NOW,
                 counted=False,
@@ -541,4 +543,4 @@ async def test_a_probe_in_the_same_go():
         passing.set()
         coming = ((1, "lon"), (2, "lon"), (3, "ams"))
         changes = await asyncio.gather(*(claimed_by(store, job(n), by, passing) for n, by in coming))
-    assert [change.began is not None for change in changes] == [True, False, False]
+    assert [change.started_attempt is not None for change in changes] == [True, False, False]

@@ -13,8 +13,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, queue_transitions
-from reelhaul_jobs.model.lists import Batch, JobCounts, Order, Range
-from reelhaul_jobs.model.retries import reason_of, status_of
+from reelhaul_jobs.model.lists import Batch, CountQuery, JobCounts, Order
+from reelhaul_jobs.model.retries import error_reason, error_status
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
@@ -32,17 +32,17 @@ async def test_taken_id_in_a_batch_is_named(store):
 async def test_batch_in_part(store):
     """A batch keeps what it can, and answers the same again: those kept, and why others were not."""
     await store.add([job(2)])
-    failed = {0: status_of(ErrorReason.URL_INVALID, "no URL")}
+    failed = {0: error_status(ErrorReason.URL_INVALID, "no URL")}
     asked = Batch({1: job(1), 2: job(2), 3: job(3)}, failed)
     kept = await store.add_batch(asked, request())
     assert {place: one.id for place, one in kept.jobs.items()} == {1: job(1).id, 3: job(3).id}
-    assert {place: reason_of(why) for place, why in kept.failed.items()} == {
+    assert {place: error_reason(why) for place, why in kept.failed.items()} == {
         0: ErrorReason.URL_INVALID,
         2: ErrorReason.RESOURCE_EXISTS,
     }
     assert await store.add_batch(Batch({0: job(9)}), request()) == kept
-    assert [event.state for event in await store.events(job(3).id, after=0, limit=5)] == [State.QUEUED]
-    await store.change(job(1).id, lambda j: queue_transitions.deleted(j, NOW))
+    assert [event.state for event in await store.list_events(job(3).id, after=0, limit=5)] == [State.QUEUED]
+    await store.change(job(1).id, lambda j: queue_transitions.delete(j, NOW))
     assert list((await store.add_batch(asked, request())).jobs) == [3]
 
 
@@ -51,7 +51,7 @@ async def test_batch_of_which_nothing_can_be_kept(store):
     await store.add([job(1)])
     nothing = await store.add_batch(Batch({0: job(1)}), request())
     assert (list(nothing.jobs), list(nothing.failed)) == ([], [0])
-    failed = {0: status_of(ErrorReason.URL_INVALID, "no URL")}
+    failed = {0: error_status(ErrorReason.URL_INVALID, "no URL")}
     assert await store.add_batch(Batch({}, failed), request()) == Batch({}, failed)
     assert list((await store.add_batch(Batch({0: job(2)}), request(digest=b"other"))).jobs) == [0]
 
@@ -70,16 +70,16 @@ async def test_change_many(store):
     ids = [job(n).id for n in (3, 1, 4, 9)]
 
     def rule(one):
-        return None if one.id == job(4).id else queue_transitions.cancelling(one, NOW)
+        return None if one.id == job(4).id else queue_transitions.cancel(one, NOW)
 
     changed = await store.change_many(ids, rule, request())
     assert [change.job.id for change in changed] == [job(3).id, job(1).id]
-    assert all(change.made for change in changed)
+    assert all(change.changed for change in changed)
     states = [found.state for found in await store.get_many([job(n).id for n in range(1, 5)])]
     assert states == [State.CANCELLED, State.QUEUED, State.CANCELLED, State.QUEUED]
-    assert (await store.events(job(3).id, after=1, limit=5))[0].state is State.CANCELLED
+    assert (await store.list_events(job(3).id, after=1, limit=5))[0].state is State.CANCELLED
     again = await store.change_many([job(2).id], rule, request())
-    assert [(change.job.id, change.made) for change in again] == [(job(3).id, False), (job(1).id, False)]
+    assert [(change.job.id, change.changed) for change in again] == [(job(3).id, False), (job(1).id, False)]
 
 
 async def test_one_bad_rule_leaves_all_as_they_were(store):
@@ -88,9 +88,7 @@ async def test_one_bad_rule_leaves_all_as_they_were(store):
 
     def rule(one):
         return (
-            queue_transitions.cancelling(one, NOW)
-            if one.id == job(1).id
-            else queue_transitions.retried(one, NOW)
+            queue_transitions.cancel(one, NOW) if one.id == job(1).id else queue_transitions.retry(one, NOW)
         )
 
     with pytest.raises(StateConflict):
@@ -111,24 +109,24 @@ async def test_every_order_has_pages(store, order, descending):
     seen, after = [], None
     while True:
         query = Query(tenant="acme", limit=2, order=order, descending=descending, after=after)
-        page = await store.page(query)
+        page = await store.list_page(query)
         assert page.total == len(jobs)
         seen += [found.id for found in page.jobs]
-        if not page.more:
+        if not page.has_more:
             break
-        after = order.of(page.jobs[-1])
-    assert seen == [one.id for one in sorted(jobs, key=order.of, reverse=descending)]
+        after = order.sort_key(page.jobs[-1])
+    assert seen == [one.id for one in sorted(jobs, key=order.sort_key, reverse=descending)]
 
 
 async def test_known_total_is_not_counted_again(store):
     """A page told how many there are says so itself."""
     await store.add([job(1)])
-    assert (await store.page(Query(tenant="acme", limit=5, total=77))).total == 77
+    assert (await store.list_page(Query(tenant="acme", limit=5, total=77))).total == 77
 
 
 async def test_summary(store):
     """Counts, reasons, bytes and latencies of a stretch of time, in all and by step."""
-    failed = status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")
+    failed = error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")
     minute = timedelta(minutes=1)
     jobs = [
         job(n, state=State.SUCCEEDED, end_time=NOW + timedelta(seconds=n + spent))
@@ -137,12 +135,12 @@ async def test_summary(store):
     jobs += [job(3, state=State.FAILED, error=failed, end_time=NOW), job(61), job(62, error=failed)]
     outside = [job(-1), job(180), job(63, tenant="other")]
     await store.add([*jobs, *outside])
-    await store.change(job(61).id, lambda j: leases.claimed(j, claim(), NOW))
+    await store.change(job(61).id, lambda j: leases.claim(j, claim(), NOW))
     progress = media_pb2.Progress(downloaded_bytes=2**33)
     done = leases.Outcome(result=leases.Failed(error=failed), progress=progress)
-    await store.change(job(61).id, lambda j: leases.finished(j, 1, done, NOW))
-    asked = Range(tenant="acme", start=NOW, end=NOW + 3 * minute, step=minute)
-    found = await store.summary(asked)
+    await store.change(job(61).id, lambda j: leases.finish(j, 1, done, NOW))
+    asked = CountQuery(tenant="acme", start=NOW, end=NOW + 3 * minute, bucket_width=minute)
+    found = await store.summarize(asked)
     assert found.total.states == {State.SUCCEEDED: 4, State.FAILED: 2, State.QUEUED: 1}
     assert found.total.errors == {"MEDIA_NOT_FOUND": 2}
     assert found.total.downloaded_bytes == 2**33
@@ -150,13 +148,13 @@ async def test_summary(store):
         timedelta(seconds=10),
         timedelta(seconds=30),
     )
-    assert sorted(found.series) == [0, 1]
-    first, second = found.series[0], found.series[1]
+    assert sorted(found.buckets) == [0, 1]
+    first, second = found.buckets[0], found.buckets[1]
     assert (first.states, first.errors) == ({State.SUCCEEDED: 3, State.FAILED: 1}, {"MEDIA_NOT_FOUND": 1})
     assert (first.latency_p50, first.downloaded_bytes) == (timedelta(seconds=20), 0)
     assert (second.latency_p95, second.downloaded_bytes) == (timedelta(seconds=5), 2**33)
     where = parse("state = FAILED", JOB_FIELDS)
-    narrow = await store.summary(replace(asked, where=where, step=None))
-    assert (narrow.total.states, narrow.series) == ({State.FAILED: 2}, {})
+    narrow = await store.summarize(replace(asked, where=where, bucket_width=None))
+    assert (narrow.total.states, narrow.buckets) == ({State.FAILED: 2}, {})
     assert narrow.total.latency_p50 is None
-    assert (await store.summary(replace(asked, tenant="nobody"))).total == JobCounts()
+    assert (await store.summarize(replace(asked, tenant="nobody"))).total == JobCounts()

@@ -88,7 +88,7 @@ async def test_schedules_are_their_tenants(store):
     await store.schedules.add(schedule())
     await store.schedules.add(schedule(tenant="other", cron="@daily"))
     assert (await store.schedules.get("other", "nightly")).cron == "@daily"
-    assert [one.tenant for one in await store.schedules.all("acme")] == ["acme"]
+    assert [one.tenant for one in await store.schedules.list_all("acme")] == ["acme"]
     with pytest.raises(NotFound):
         await store.schedules.get("third", "nightly")
 
@@ -122,7 +122,7 @@ async def test_the_same_run_twice(store):
         *(store.schedules.run("acme", "nightly", running, request()) for _ in range(5))
     )
     assert len({run.job.id for run in runs}) == 1
-    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
+    assert (await store.list_page(Query(tenant="acme", limit=10))).total == 1
 
 
 async def test_a_rule_that_raises_leaves_no_trace(store):
@@ -132,7 +132,7 @@ async def test_a_rule_that_raises_leaves_no_trace(store):
     with pytest.raises(ReelhaulError) as failure:
         await store.schedules.run("acme", "nightly", running)
     assert failure.value.reason == ErrorReason.STATE_CONFLICT
-    assert (await store.page(Query(tenant="acme", limit=10))).total == 1
+    assert (await store.list_page(Query(tenant="acme", limit=10))).total == 1
 
 
 async def test_live_until_the_last_job_ends(store):
@@ -140,7 +140,7 @@ async def test_live_until_the_last_job_ends(store):
     await store.schedules.add(schedule(skip_overlapping=True))
     run = await store.schedules.run("acme", "nightly", running)
     assert run.job is not None
-    await store.change(run.job.id, lambda j: queue_transitions.cancelling(j, NOW))
+    await store.change(run.job.id, lambda j: queue_transitions.cancel(j, NOW))
     assert (await store.schedules.run("acme", "nightly", running)).job is not None
 
 
@@ -149,22 +149,22 @@ async def test_due(store):
     for name, hours, state in (("a", 2, 1), ("b", 1, 1), ("c", 1, 2), ("d", 9, 1)):
         due = NOW + timedelta(hours=hours)
         await store.schedules.add(schedule(name, next_run_time=due, state=ScheduleState(state)))
-    assert await store.schedules.due(NOW + timedelta(hours=3), 10) == [("acme", "b"), ("acme", "a")]
-    assert await store.schedules.due(NOW + timedelta(hours=3), 1) == [("acme", "b")]
+    assert await store.schedules.list_due(NOW + timedelta(hours=3), 10) == [("acme", "b"), ("acme", "a")]
+    assert await store.schedules.list_due(NOW + timedelta(hours=3), 1) == [("acme", "b")]
 
 
 async def expanded(store, number: int, found: list[media_pb2.PlaylistEntry]) -> Job:
     """A run of "nightly" whose list has these entries."""
     asked = a_list(number, expansion=Expansion(max_entries=100, new_entries_only=True), schedule="nightly")
     await store.add([asked])
-    held = (await store.change(asked.id, lambda j: leases.claimed(j, claim(), NOW))).job
+    held = (await store.change(asked.id, lambda j: leases.claim(j, claim(), NOW))).job
     media = media_pb2.MediaInfo(extractor="tube:tab")
 
     def rule(present, seen):
-        change = leases.renewed(present, held.epoch, NOW, LEASE, media=media)
+        change = leases.renew(present, held.epoch, NOW, LEASE, media=media)
         return playlist_expansion.add_children(change, found, seen, NOW)
 
-    return (await store.expand(asked.id, [playlist_expansion.media_id(e) for e in found], rule)).job
+    return (await store.expand(asked.id, [playlist_expansion.entry_key(e) for e in found], rule)).job
 
 
 async def test_what_was_seen_is_remembered(store):
@@ -187,7 +187,7 @@ async def test_deleting_forgets(store):
     await store.schedules.delete("acme", "nightly", lambda found: None)
     with pytest.raises(NotFound):
         await store.schedules.get("acme", "nightly")
-    assert (await store.page(Query(tenant="acme", limit=10))).total == 3
+    assert (await store.list_page(Query(tenant="acme", limit=10))).total == 3
     await store.schedules.add(schedule(new_entries_only=True))
     assert (await expanded(store, 20, entries(1, 2))).expansion.job_count == 2
 

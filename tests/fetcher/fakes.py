@@ -21,7 +21,7 @@ from reelhaul.type.v1.media_pb2 import (
     PlaylistEntry,
     Progress,
 )
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import (
     EngineRequest,
@@ -38,46 +38,49 @@ from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 
 class FakeEngine:
-    """Fetches one file of *content*, when ``go`` is set; fails with ``failure`` if there is one."""
+    """``ports.Engine``: fetches a file of *content* once ``go`` is set; raises ``failure`` if that is set."""
 
     version = "memory 1"
 
     def __init__(self, content: bytes = b"a video") -> None:
+        #: Clear it to hold fetches.
         self.go = asyncio.Event()
         self.go.set()
+        #: Set once a fetch or an expansion has started.
         self.started = asyncio.Event()
+        #: A fetch was cancelled.
         self.stopped = False
-        #: What it fetches is on air, and goes on until it is enough.
+        #: Fetches record a live stream until the listener stops them.
         self.live = False
         self.failure: Exception | None = None
         self.media = MediaInfo(title="A video", extractor="memory")
-        #: What ``expand`` finds.
+        #: The entries that ``expand`` finds.
         self.entries: list[PlaylistEntry] = []
+        #: How often ``probe`` was called.
         self.probes = 0
-        #: What ``sites`` finds, and how often it was asked.
+        #: What ``list_extractors`` returns, and how often it was called.
         self.extractors: list[Extractor] = []
         self.listings = 0
-        #: The orders, as they came.
+        #: All requests, in request.
         self.requests: list[EngineRequest] = []
-        #: What a fetch says that there will be in all.
+        #: The total_bytes in the progress of fetches.
         self.total_bytes = 0
         self._content = content
 
     async def check(self) -> None:
-        """As ``ports.Engine.check``."""
+        """It is always warm."""
 
-    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
-        """As ``ports.Engine.fetch``."""
-        self.requests.append(order)
-        path = order.folder / "result.mp4"
+    async def fetch(self, request: FetchRequest, listener: Listener) -> FetchResult:
+        self.requests.append(request)
+        path = request.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.on_media(self.media)
-        told = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
-        told.total_bytes = self.total_bytes
-        listener.on_progress(told)
+        progress = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
+        progress.total_bytes = self.total_bytes
+        listener.on_progress(progress)
         if self.live:
-            told.stage = Progress.RECORDING
-            listener.on_progress(told)
+            progress.stage = Progress.RECORDING
+            listener.on_progress(progress)
             listener.on_recording()
         info = ArtifactInfo(kind=ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=len(self._content))
         listener.on_media_file(Product(path, info))
@@ -89,26 +92,23 @@ class FakeEngine:
             raise
         if self.failure is not None:
             raise self.failure
-        warnings = (Warned(reason=listener.stop_reason),) if self.live else ()
+        warnings = (MediaWarning(reason=listener.stop_reason),) if self.live else ()
         return FetchResult(self.media, (Product(path, info),), DeliveredMedia(), warnings)
 
-    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
-        """As ``ports.Engine.expand``."""
-        self.requests.append(order)
+    async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
+        self.requests.append(request)
         listener.on_media(self.media)
-        listener.on_entries(self.entries[order.start_position : order.max_entries])
+        listener.on_entries(self.entries[request.start_position : request.max_entries])
         self.started.set()
         await self.go.wait()
-        return ExpandResult(self.media, truncated=len(self.entries) > order.max_entries)
+        return ExpandResult(self.media, truncated=len(self.entries) > request.max_entries)
 
     async def list_extractors(self) -> Sequence[Extractor]:
-        """As ``ports.Engine.sites``."""
         self.listings += 1
         return self.extractors
 
-    async def probe(self, order: ProbeRequest) -> MediaInfo:
-        """As ``ports.Engine.probe``."""
-        self.requests.append(order)
+    async def probe(self, request: ProbeRequest) -> MediaInfo:
+        self.requests.append(request)
         self.probes += 1
         await self.go.wait()
         if isinstance(self.failure, ReelhaulError):
@@ -116,21 +116,20 @@ class FakeEngine:
         return self.media
 
     def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
-        """As ``ports.Engine.select_formats``: the format whose id is *selector*."""
+        """Return the format whose id is *selector*."""
         return [stream for stream in offered if stream.format_id == selector]
 
 
 class FakeLeases:
-    """Leases of jobs that are whatever ``specs`` says; ``away`` makes every call fail."""
+    """``ports.Leases``: grants leases of the jobs in ``specs``; every call fails while ``unavailable``."""
 
     def __init__(self, log: list[str], lease_seconds: float = 30.0) -> None:
         self.log = log
         self.specs: dict[str, lease_pb2.FetchSpec] = {}
         self.unavailable = False
-        #: What the next renewals and claims are answered with, instead of yes.
+        #: If set: the answer to renewals, claims and finishes.
         self.renew_response = lease_service_pb2.RenewResponse()
         self.refusal: lease_pb2.Refusal | None = None
-        #: Likewise, of outcomes.
         self.finish_response = lease_service_pb2.FinishResponse()
         self.finishes: list[lease_service_pb2.FinishRequest] = []
         self.renewals: list[lease_service_pb2.RenewRequest] = []
@@ -138,7 +137,6 @@ class FakeLeases:
         self._epochs = itertools.count(1)
 
     async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
-        """As ``ports.Leases.claim``."""
         self._check("claim")
         if self.refusal is not None:
             return lease_service_pb2.ClaimResponse(refusal=self.refusal)
@@ -153,7 +151,6 @@ class FakeLeases:
         return lease_service_pb2.ClaimResponse(lease=lease)
 
     async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
-        """As ``ports.Leases.renew``."""
         self._check("renew")
         self.renewals.append(request)
         if self.renew_response.WhichOneof("outcome"):
@@ -161,7 +158,6 @@ class FakeLeases:
         return lease_service_pb2.RenewResponse(renewal=lease_pb2.Renewal())
 
     async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
-        """As ``ports.Leases.finish``."""
         self._check("finish")
         self.finishes.append(request)
         if self.finish_response.WhichOneof("outcome"):
@@ -177,130 +173,118 @@ class FakeLeases:
 
 
 class FakeDelivery:
-    """A work item that writes down what is done with it in *log*."""
+    """``ports.Delivery``: logs its calls."""
 
     def __init__(self, item: work_pb2.WorkItem, log: list[str]) -> None:
         self.item = item
         self._log = log
 
     async def ack(self) -> None:
-        """As ``ports.Delivery.ack``."""
         self._log.append("ack")
 
     async def nak(self, delay: timedelta) -> None:
-        """As ``ports.Delivery.nak``."""
         self._log.append(f"nak {delay.total_seconds():g}")
 
     async def in_progress(self) -> None:
-        """As ``ports.Delivery.in_progress``."""
         self._log.append("in progress")
 
 
 class FakeQueue:
-    """Work items, hints and progress in lists. *log* is shared with its deliveries."""
+    """``ports.WorkQueue`` in memory; *log* is shared with its deliveries."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
+        #: Set once ``next`` waits for an item.
+        self.waiting = asyncio.Event()
         self.published: list[work_pb2.ProgressNotice] = []
         self.worker_notices: asyncio.Queue[work_pb2.WorkerNotice] = asyncio.Queue()
         self._items: asyncio.Queue[work_pb2.WorkItem] = asyncio.Queue()
         self._hints: asyncio.Queue[work_pb2.StopHint] = asyncio.Queue()
 
     def put(self, item: work_pb2.WorkItem) -> None:
-        """Queue *item*."""
+        """Add a work item."""
         self._items.put_nowait(item)
 
     def put_hint(self, hint: work_pb2.StopHint) -> None:
-        """Send *hint*."""
+        """Send a stop hint."""
         self._hints.put_nowait(hint)
 
     async def next(self) -> FakeDelivery:
-        """As ``ports.Queue.next``."""
+        self.waiting.set()
         return FakeDelivery(await self._items.get(), self.log)
 
     async def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
-        """As ``ports.Queue.hints``."""
         while True:
             yield await self._hints.get()
 
     async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
-        """As ``ports.Queue.publish``."""
-        kept = work_pb2.ProgressNotice()
-        kept.CopyFrom(notice)
-        self.published.append(kept)
+        copy = work_pb2.ProgressNotice()
+        copy.CopyFrom(notice)
+        self.published.append(copy)
 
     async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
-        """As ``ports.Queue.say``."""
         self.worker_notices.put_nowait(notice)
 
 
 class FakeArtifacts:
-    """Artifacts in a dict."""
+    """``ports.ArtifactStore`` in memory."""
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[bytes, ArtifactMetadata]] = {}
-        #: What was announced, and neither stored nor withdrawn.
+        #: Files that were prepared and neither stored nor cancelled.
         self.prepared: set[Path] = set()
 
-    def prepare(self, product: Product, stamp: ArtifactMetadata) -> None:
-        """As ``ports.Artifacts.announce``."""
+    def prepare(self, product: Product, metadata: ArtifactMetadata) -> None:
         self.prepared.add(product.path)
 
     async def cancel_prepared(self, folder: Path) -> None:
-        """As ``ports.Artifacts.withdraw``."""
         self.prepared -= {path for path in self.prepared if path.parent == folder}
 
     async def store(
-        self, product: Product, stamp: ArtifactMetadata, told: Callable[[int], None]
+        self, product: Product, metadata: ArtifactMetadata, on_progress: Callable[[int], None]
     ) -> ArtifactInfo:
-        """As ``ports.Artifacts.store``."""
         info = ArtifactInfo()
         info.CopyFrom(product.info)
         info.name = f"artifacts/{uuid.uuid4()}"
         content = product.path.read_bytes()
         info.checksums.sha256 = hashlib.sha256(content).digest()
         self.prepared.discard(product.path)
-        self.stored[info.name] = content, stamp
-        told(len(content))
+        self.stored[info.name] = content, metadata
+        on_progress(len(content))
         return info
 
     async def delete(self, names: Sequence[str]) -> None:
-        """As ``ports.Artifacts.discard``."""
         for name in names:
             self.stored.pop(name, None)
 
 
 class FakeGuard:
-    """Passes that lead nowhere."""
+    """``ports.Guard`` whose proxy URLs lead nowhere."""
 
     def __init__(self) -> None:
-        self.open_passes: set[str] = set()
+        self.open_sessions: set[str] = set()
         self.reported_usage = Usage()
-        #: Bytes and seconds that each pass was opened for.
+        #: Byte limit and seconds of each session.
         self.budgets: list[tuple[int, float]] = []
-        #: The egress of each pass that was opened.
+        #: Egress of each session.
         self.egresses: list[str] = []
 
     async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
-        """As ``ports.Guard.open``."""
-        self.open_passes.add(name)
+        self.open_sessions.add(name)
         self.budgets.append((byte_limit, seconds))
         self.egresses.append(egress)
         return f"http://{name}:secret@127.0.0.1:9"
 
     async def usage(self, name: str) -> Usage:
-        """As ``ports.Guard.usage``."""
         return self.reported_usage
 
     async def close(self, name: str) -> Usage:
-        """As ``ports.Guard.close``."""
-        self.open_passes.discard(name)
+        self.open_sessions.discard(name)
         return self.reported_usage
 
 
 class FakeTranslator:
-    """Translates by writing the language in front."""
+    """``ports.Translator``: puts the target language in front of each text."""
 
     async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
-        """As ``ports.Translator.translate``."""
         return [f"[{target}] {text}" for text in texts]

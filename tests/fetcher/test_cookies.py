@@ -1,4 +1,4 @@
-"""Cookies by name: sealed at rest, given to whom they are for, and told of when they are of no use."""
+"""Named cookies: encrypted at rest, limited to tenants, and marked when they are expired or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from tests.fetcher.fakes import FakeEngine, FakeGuard
-from tests.fetcher.test_worker import JOB, House
+from tests.fetcher.worker_harness import JOB, WorkerHarness
 
 from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -21,25 +21,25 @@ from reelhaul_fetcher.commands import fetcher
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.model.cookies import MAX_BYTES, parse
 from reelhaul_fetcher.model.engine_requests import FetchRequest, ProbeRequest
-from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
+from reelhaul_fetcher.service.site_access import SiteAccess, SiteCookies
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
 KEY = Fernet.generate_key().decode()
 VALUE = "a-session-of-ours"
 URL = "https://www.example.com/watch"
-LONG = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+FUTURE = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 PAST = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp())
 
 
-def text(*ends: int, domain: str = ".example.com") -> str:
-    """A cookie file with a cookie for each of *ends*."""
-    lines = [f"{domain}\tTRUE\t/\tTRUE\t{end}\tSID{n}\t{VALUE}" for n, end in enumerate(ends)]
+def cookie_file(*expiries: int, domain: str = ".example.com") -> str:
+    """Return a cookie file with one cookie for each of *expiries*."""
+    lines = [f"{domain}\tTRUE\t/\tTRUE\t{expiry}\tSID{n}\t{VALUE}" for n, expiry in enumerate(expiries)]
     return "\n".join(["# Netscape HTTP Cookie File", "", *lines, ""])
 
 
-def login(cause: str) -> ReelhaulError:
+def login_required(cause: str) -> ReelhaulError:
     return ReelhaulError(ErrorReason.MEDIA_LOGIN_REQUIRED, "sign in", metadata={"cause": cause})
 
 
@@ -52,200 +52,213 @@ def reason(failure: pytest.ExceptionInfo[ReelhaulError]) -> str:
     return ErrorReason.Name(failure.value.reason)
 
 
-def test_sealed_at_rest(folder: CookieFolder, tmp_path: Path) -> None:
-    """On disk nothing of them can be read, and by nobody else; with the key they are as they were."""
-    folder.add("ours", text(LONG), ["acme"])
+def test_encrypted_at_rest(folder: CookieFolder, tmp_path: Path) -> None:
+    """The file is encrypted and readable by its owner only; with the key the text is unchanged."""
+    folder.add("ours", cookie_file(FUTURE), ["acme"])
     (file,) = (tmp_path / "cookies").iterdir()
     assert VALUE.encode() not in file.read_bytes()
     assert b"example" not in file.read_bytes()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     jar = folder.get("ours", "acme")
-    assert jar.text == text(LONG)
+    assert jar.text == cookie_file(FUTURE)
     assert VALUE not in repr(jar)
 
 
-def test_whose_they_are(folder: CookieFolder) -> None:
-    """Another tenant hears the same as of a name that there is not; names lead to no other file."""
-    folder.add("ours", text(LONG), ["acme"])
-    folder.add("all", text(LONG), [])
-    told = set()
+def test_tenants(folder: CookieFolder) -> None:
+    """Another tenant gets the same error as for an unknown name; names cannot lead to other files."""
+    folder.add("ours", cookie_file(FUTURE), ["acme"])
+    folder.add("all", cookie_file(FUTURE), [])
+    messages = set()
     for name, tenant in (("ours", "other"), ("none", "other")):
         with pytest.raises(ReelhaulError) as failure:
             folder.get(name, tenant)
         assert reason(failure) == "COOKIES_UNKNOWN"
-        told.add(failure.value.text.replace(name, ""))
-    assert len(told) == 1
+        messages.add(failure.value.text.replace(name, ""))
+    assert len(messages) == 1
     assert folder.get("all", "other").text
     for name in ("../ours", "OURS", "", "a" * 64, "ours\n"):
         with pytest.raises(ReelhaulError):
             folder.get(name, "acme")
         with pytest.raises(ValueError, match="a name"):
-            folder.add(name, text(LONG), [])
+            folder.add(name, cookie_file(FUTURE), [])
 
 
 def test_keys(folder: CookieFolder, tmp_path: Path) -> None:
-    """Another key opens nothing; a new one in front of the old opens all; a renamed file is no other's."""
-    folder.add("ours", text(LONG), [])
-    fresh = Fernet.generate_key().decode()
-    stranger = CookieFolder(tmp_path / "cookies", [fresh])
+    """Another key decrypts nothing; a new key before the old one decrypts all; renamed files are rejected."""
+    folder.add("ours", cookie_file(FUTURE), [])
+    new_key = Fernet.generate_key().decode()
+    other_key = CookieFolder(tmp_path / "cookies", [new_key])
     with pytest.raises(ReelhaulError):
-        stranger.get("ours", "acme")
-    assert [kept.jar for kept in stranger.list()] == [None]
-    both = CookieFolder(tmp_path / "cookies", [fresh, KEY])
-    assert both.get("ours", "acme").text == text(LONG)
-    both.add("ours", text(LONG, LONG), [])
-    assert stranger.get("ours", "acme").text == text(LONG, LONG)
+        other_key.get("ours", "acme")
+    assert [stored.jar for stored in other_key.list()] == [None]
+    both_keys = CookieFolder(tmp_path / "cookies", [new_key, KEY])
+    assert both_keys.get("ours", "acme").text == cookie_file(FUTURE)
+    both_keys.add("ours", cookie_file(FUTURE, FUTURE), [])
+    assert other_key.get("ours", "acme").text == cookie_file(FUTURE, FUTURE)
     (tmp_path / "cookies/ours.cookies").rename(tmp_path / "cookies/theirs.cookies")
     with pytest.raises(ReelhaulError):
-        both.get("theirs", "acme")
+        both_keys.get("theirs", "acme")
     with pytest.raises(ValueError, match="base64") as failure:
         CookieFolder(tmp_path, ["a-secret-that-is-no-key"])
     assert "secret" not in str(failure.value)
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "# Netscape\n", f"{VALUE}\n", f"a\tb\tc\td\tx{VALUE}\tf\tg\n", text(LONG) + "#" * MAX_BYTES]
+    "invalid",
+    [
+        "",
+        "# Netscape\n",
+        f"{VALUE}\n",
+        f"a\tb\tc\td\tx{VALUE}\tf\tg\n",
+        cookie_file(FUTURE) + "#" * MAX_BYTES,
+    ],
 )
-def test_what_is_no_cookie_file(folder: CookieFolder, wrong: str) -> None:
-    """It is refused when it is added, in words that show none of it."""
+def test_invalid_cookie_file(folder: CookieFolder, invalid: str) -> None:
+    """An invalid file is rejected when it is added; the error shows nothing of it."""
     with pytest.raises(ValueError, match=r".") as failure:
-        folder.add("ours", wrong, [])
+        folder.add("ours", invalid, [])
     assert VALUE not in str(failure.value)
     assert folder.list() == []
 
 
-def test_first_line(folder: CookieFolder) -> None:
-    """Files without the line that the form begins with are completed: some readers insist on it."""
-    bare = text(LONG).partition("\n\n")[2]
-    for given in (bare, "\ufeff" + text(LONG)):
-        assert folder.add("ours", given, []).text.startswith("# Netscape HTTP Cookie File\n")
+def test_missing_header(folder: CookieFolder) -> None:
+    """The header line is added to files without it: some parsers require it."""
+    bare = cookie_file(FUTURE).partition("\n\n")[2]
+    for content in (bare, "\ufeff" + cookie_file(FUTURE)):
+        assert folder.add("ours", content, []).text.startswith("# Netscape HTTP Cookie File\n")
 
 
-def test_what_is_read() -> None:
-    """HttpOnly lines count, years beyond the calendar too; 0 is the end of a session."""
-    found = parse(
+def test_parse() -> None:
+    """HttpOnly lines and years beyond 9999 are parsed; expiry 0 means a session cookie."""
+    cookies = parse(
         f"#HttpOnly_.a.example\tTRUE\t/\tTRUE\t{10**14}\tn\tv\nb.example\tFALSE\t/\tTRUE\t0\tn\tv\n"
     )
-    assert [cookie.matches_host("www.a.example") for cookie in found] == [True, False]
-    assert [cookie.matches_host("a.example") for cookie in found] == [True, False]
-    assert [cookie.matches_host("www.b.example") for cookie in found] == [False, False]
-    assert [cookie.expires is None for cookie in found] == [False, True]
+    assert [cookie.matches_host("www.a.example") for cookie in cookies] == [True, False]
+    assert [cookie.matches_host("a.example") for cookie in cookies] == [True, False]
+    assert [cookie.matches_host("www.b.example") for cookie in cookies] == [False, False]
+    assert [cookie.expires is None for cookie in cookies] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("kept", "expired"),
+    ("content", "expired"),
     [
-        (text(PAST), True),
-        (text(PAST, PAST), True),
-        (text(PAST, LONG), False),
-        (text(PAST, 0), False),
-        (text(PAST, domain=".other.example"), False),
+        (cookie_file(PAST), True),
+        (cookie_file(PAST, PAST), True),
+        (cookie_file(PAST, FUTURE), False),
+        (cookie_file(PAST, 0), False),
+        (cookie_file(PAST, domain=".other.example"), False),
     ],
 )
-def test_expired(folder: CookieFolder, kept: str, expired: bool) -> None:
-    """Where all cookies for the site have expired it is not asked at all; and that is remembered."""
-    folder.add("ours", kept, [])
-    sign_in = SiteCookies(folder)
+def test_expired(folder: CookieFolder, content: str, expired: bool) -> None:
+    """If all cookies for the site have expired, using them fails, and they are marked as expired."""
+    folder.add("ours", content, [])
+    site_cookies = SiteCookies(folder)
     if not expired:
-        assert sign_in.get_text("ours", "acme", URL) == kept
+        assert site_cookies.get_text("ours", "acme", URL) == content
         return
     with pytest.raises(ReelhaulError) as failure:
-        sign_in.get_text("ours", "acme", URL)
+        site_cookies.get_text("ours", "acme", URL)
     assert reason(failure) == "COOKIES_EXPIRED"
     assert failure.value.metadata == {"cookies": "ours", "host": "www.example.com"}
-    assert [kept.refused for kept in folder.list()] == ["expired"]
+    assert [stored.refused for stored in folder.list()] == ["expired"]
 
 
 def test_refused(folder: CookieFolder) -> None:
-    """A site that wants a sign-in all the same refuses them: known until it takes them, or others come."""
-    folder.add("ours", text(LONG), [])
-    sign_in = SiteCookies(folder)
+    """A login error marks the cookies as refused, until the site accepts them or they are replaced."""
+    folder.add("ours", cookie_file(FUTURE), [])
+    site_cookies = SiteCookies(folder)
     for cause in ("login", "age", "cookies"):
-        told = sign_in.classify_cookie_failure("ours", URL, login(cause))
-        assert told is not None
-        assert told.reason == ErrorReason.COOKIES_REFUSED
-        assert [kept.refused for kept in folder.list()] == ["sign in"]
-        assert sign_in.classify_cookie_failure("ours", URL, None) is None
-        assert [kept.refused for kept in folder.list()] == [""]
-    sign_in.classify_cookie_failure("ours", URL, login("login"))
-    folder.add("ours", text(LONG), [])
-    assert [kept.refused for kept in folder.list()] == [""]
-    for failure in (login("private"), login("members"), ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone")):
-        assert sign_in.classify_cookie_failure("ours", URL, failure) is failure
-    assert sign_in.classify_cookie_failure("", URL, plain := login("login")) is plain
+        failure = site_cookies.classify_cookie_failure("ours", URL, login_required(cause))
+        assert failure is not None
+        assert failure.reason == ErrorReason.COOKIES_REFUSED
+        assert [stored.refused for stored in folder.list()] == ["sign in"]
+        assert site_cookies.classify_cookie_failure("ours", URL, None) is None
+        assert [stored.refused for stored in folder.list()] == [""]
+    site_cookies.classify_cookie_failure("ours", URL, login_required("login"))
+    folder.add("ours", cookie_file(FUTURE), [])
+    assert [stored.refused for stored in folder.list()] == [""]
+    for other in (
+        login_required("private"),
+        login_required("members"),
+        ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "gone"),
+    ):
+        assert site_cookies.classify_cookie_failure("ours", URL, other) is other
+    assert site_cookies.classify_cookie_failure("", URL, other := login_required("login")) is other
 
 
-async def test_a_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
-    """A fetch gets its copy in its order, which does not show it; its folder never has one."""
-    folder.add("ours", text(LONG), ["local"])
-    house = await worked(tmp_path, folder, "ours")
-    (order,) = house.engine.requests
-    assert isinstance(order, FetchRequest)
-    assert order.cookies == text(LONG)
-    assert VALUE not in repr(order)
-    assert house.outcome.HasField("succeeded")
+async def test_job_with_cookies(tmp_path: Path, folder: CookieFolder) -> None:
+    """The cookies are in the engine's request, whose repr does not show them."""
+    folder.add("ours", cookie_file(FUTURE), ["local"])
+    harness = await run_job(tmp_path, folder, "ours")
+    (request,) = harness.engine.requests
+    assert isinstance(request, FetchRequest)
+    assert request.cookies == cookie_file(FUTURE)
+    assert VALUE not in repr(request)
+    assert harness.outcome.HasField("succeeded")
 
 
-async def test_a_job_without_a_right_to_them(tmp_path: Path, folder: CookieFolder) -> None:
-    """It fails at once, and the site is not asked."""
-    folder.add("theirs", text(LONG), ["other"])
-    house = await worked(tmp_path, folder, "theirs")
-    assert house.engine.requests == []
-    assert from_status(house.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
+async def test_job_with_cookies_of_another_tenant(tmp_path: Path, folder: CookieFolder) -> None:
+    """The job fails at once, without a request to the site."""
+    folder.add("theirs", cookie_file(FUTURE), ["other"])
+    harness = await run_job(tmp_path, folder, "theirs")
+    assert harness.engine.requests == []
+    assert from_status(harness.outcome.failed.status).reason == ErrorReason.COOKIES_UNKNOWN
 
 
-async def worked(tmp_path: Path, folder: CookieFolder, cookies: str) -> House:
-    """A worker that has done a job with those *cookies*."""
-    house = House(tmp_path / "work")
-    house.worker._bench.downloader.site_cookies = SiteCookies(folder)
-    house.leases.specs[JOB].format.cookies = cookies
-    async with house.working():
-        house.give()
-        await house.logged("ack")
-    return house
+async def run_job(tmp_path: Path, folder: CookieFolder, cookies: str) -> WorkerHarness:
+    """Run a job with *cookies*; return its worker's harness."""
+    harness = WorkerHarness(tmp_path / "work")
+    harness.access.cookies = SiteCookies(folder)
+    harness.leases.specs[JOB].format.cookies = cookies
+    async with harness.running():
+        harness.enqueue()
+        await harness.wait_logged("ack")
+    return harness
 
 
-async def test_a_probe_with_cookies(folder: CookieFolder) -> None:
-    """An answer that cookies opened is kept for those who have the same ones only."""
-    folder.add("ours", text(LONG), ["local"])
+async def test_probe_with_cookies(folder: CookieFolder) -> None:
+    """A result of a probe with cookies is cached only for callers who may use the same cookies."""
+    folder.add("ours", cookie_file(FUTURE), ["local"])
     engine = FakeEngine()
-    probing = ProbeCache(engine, FakeGuard(), lambda: datetime.now(UTC), signing=SiteCookies(folder))
-    await probing.probe(ProbeQuery(URL, cookies="ours", tenant="local"))
+    probes = ProbeCache(
+        engine, SiteAccess(FakeGuard(), cookies=SiteCookies(folder)), lambda: datetime.now(UTC)
+    )
+    await probes.probe(ProbeQuery(URL, cookies="ours", tenant="local"))
     with pytest.raises(ReelhaulError) as failure:
-        await probing.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
+        await probes.probe(ProbeQuery(URL, cookies="ours", tenant="other"))
     assert reason(failure) == "COOKIES_UNKNOWN"
-    await probing.probe(ProbeQuery(URL))
-    assert [isinstance(order, ProbeRequest) and order.cookies for order in engine.requests] == [
-        text(LONG),
+    await probes.probe(ProbeQuery(URL))
+    assert [isinstance(request, ProbeRequest) and request.cookies for request in engine.requests] == [
+        cookie_file(FUTURE),
         "",
     ]
 
 
 @pytest.mark.parametrize(("suite", "tenant"), [(True, "acme"), (False, "theirs")])
-def test_whose_probe_it_is(suite: bool, tenant: str) -> None:
-    """Only a service of ours may speak for a tenant; everyone else speaks for their own."""
+def test_tenant_of_a_probe(suite: bool, tenant: str) -> None:
+    """Only a service of the suite may name a tenant; any other caller uses its own."""
     level = PermissionLevel.PERMISSION_LEVEL_READ_ONLY
     identity.set_caller(identity.Caller("theirs", level, suite=suite))
-    asked = ProbeMediaRequest(url=URL, tenant="acme", format=FormatSpec(cookies="ours"))
-    assert to_probe_query(asked).tenant == tenant
+    request = ProbeMediaRequest(url=URL, tenant="acme", format=FormatSpec(cookies="ours"))
+    assert to_probe_query(request).tenant == tenant
     assert to_probe_query(ProbeMediaRequest(url=URL, tenant="acme")).tenant == ""
 
 
 def test_command_line(tmp_path: Path) -> None:
-    """add, list and remove, with words for what is missing; nothing shows a value."""
-    told = {"REELHAUL_DATA_DIR": str(tmp_path), "REELHAUL_FETCHER_COOKIES_KEY": ""}
+    """add, list and remove work, explain what is missing, and show no cookie value."""
+    environment = {"REELHAUL_DATA_DIR": str(tmp_path), "REELHAUL_FETCHER_COOKIES_KEY": ""}
 
     def run(*arguments: str, code: int = 0) -> str:
-        done = CliRunner().invoke(fetcher, ["cookies", *arguments], env=told)
-        assert done.exit_code == code, done.output
-        assert VALUE not in done.output
-        return done.output
+        result = CliRunner().invoke(fetcher, ["cookies", *arguments], env=environment)
+        assert result.exit_code == code, result.output
+        assert VALUE not in result.output
+        return result.output
 
     assert "REELHAUL_FETCHER_COOKIES_KEY" in run("list", code=1)
-    told["REELHAUL_FETCHER_COOKIES_KEY"] = run("key").strip()
-    (tmp_path / "jar.txt").write_text(text(LONG, LONG + 86400))
-    (tmp_path / "old.txt").write_text(text(PAST))
+    environment["REELHAUL_FETCHER_COOKIES_KEY"] = run("key").strip()
+    (tmp_path / "jar.txt").write_text(cookie_file(FUTURE, FUTURE + 86400))
+    (tmp_path / "old.txt").write_text(cookie_file(PAST))
     assert run("add", "ours", str(tmp_path / "jar.txt")) == "ours: cookies for example.com\n"
     run("add", "old", str(tmp_path / "old.txt"), "--any-tenant")
     old, ours = run("list").splitlines()
@@ -255,15 +268,15 @@ def test_command_line(tmp_path: Path) -> None:
     assert "line 1" in run("add", "wrong", str(tmp_path / "wrong.txt"), code=1)
     run("remove", "old")
     assert "no cookies" in run("remove", "old", code=1)
-    told["REELHAUL_FETCHER_COOKIES_KEY"] = run("key").strip()
+    environment["REELHAUL_FETCHER_COOKIES_KEY"] = run("key").strip()
     assert "cannot be opened" in run("list")
-    told["REELHAUL_FETCHER_COOKIES_KEY"] = "no-key"
+    environment["REELHAUL_FETCHER_COOKIES_KEY"] = "no-key"
     assert "base64" in run("list", code=1)
 
 
-def test_time_passes(folder: CookieFolder) -> None:
-    """What is good today is expired when its time has come."""
-    folder.add("ours", text(LONG), [])
-    later = datetime.fromtimestamp(LONG, UTC) + timedelta(seconds=1)
+def test_expires_later(folder: CookieFolder) -> None:
+    """Cookies that are valid today are rejected after their expiry."""
+    folder.add("ours", cookie_file(FUTURE), [])
+    later = datetime.fromtimestamp(FUTURE, UTC) + timedelta(seconds=1)
     with pytest.raises(ReelhaulError):
         SiteCookies(folder, lambda: later).get_text("ours", "acme", URL)

@@ -1,4 +1,4 @@
-"""Little that a site sends and much that it becomes: the fetch ends, and nothing else does."""
+"""Decompression bombs: the fetch fails, and the engine goes on."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _MEMORY, _PAGE = 400 << 20, 600 << 20
 
 
-class Bombing(Site):
-    """A site whose page ``/bomb`` inflates to what no page is."""
+class BombSite(Site):
+    """A site whose page ``/bomb`` decompresses to 600 MiB."""
 
     async def respond(self, request: Request) -> Answer:
-        """That page, or what any site has."""
+        """Return that page, or what every site returns."""
         if request.path != "/bomb":
             return await super().respond(request)
         deflate = zlib.compressobj(1, wbits=31)
-        blank = b" " * (1 << 20)
-        body = b"".join(deflate.compress(blank) for _ in range(_PAGE >> 20)) + deflate.flush()
+        mebibyte = b" " * (1 << 20)
+        body = b"".join(deflate.compress(mebibyte) for _ in range(_PAGE >> 20)) + deflate.flush()
         return Answer(200, body, {"Content-Type": "text/html", "Content-Encoding": "gzip"})
 
 
 @pytest.fixture(scope="module")
-def bombing() -> Iterator[Site]:
-    """Such a site."""
-    site = Bombing(made())
-    with in_background(lambda: start(site, "127.0.0.2"), name="bombing"):
+def bomb_site() -> Iterator[Site]:
+    site = BombSite(made())
+    with in_background(lambda: start(site, "127.0.0.2"), name="bomb_site"):
         yield site
 
 
-async def test_a_page_that_inflates(harness: Harness, bombing: Site) -> None:
-    """It is refused as too large; the engine lives on, and the next fetch goes well."""
+async def test_compressed_page(harness: Harness, bomb_site: Site) -> None:
+    """The fetch fails as too large; the engine's parent process survives, and the next fetch succeeds."""
     parent = harness.engine.zygote_pid
     with pytest.raises(ReelhaulError) as failure:
-        await harness.fetch(bombing.url("/bomb"), memory_bytes=_MEMORY)
+        await harness.fetch(bomb_site.url("/bomb"), memory_bytes=_MEMORY)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
     assert not failure.value.retryable
-    report = await harness.fetch(bombing.url("/media/360.mp4"), memory_bytes=_MEMORY)
+    report = await harness.fetch(bomb_site.url("/media/360.mp4"), memory_bytes=_MEMORY)
     assert report.delivered.height == 360
     assert parent == harness.engine.zygote_pid

@@ -1,4 +1,4 @@
-"""Bodies that go from socket to file within the kernel: every byte, at its place, or a failure."""
+"""Splicing bodies from socket to file: every byte arrives at its offset, or the download fails."""
 
 from __future__ import annotations
 
@@ -20,19 +20,17 @@ _LENGTH = f"Content-Length: {len(_BODY)}"
 
 
 @contextmanager
-def _answer(
-    *fields: str, sent: int = len(_BODY), step: int = 1 << 20, pause: float = 0.0, hold: bool = False
-):
-    """An answer whose body comes by *step*, and ends after *sent* bytes; with *hold* it does not end."""
+def _response(*fields: str, sent: int = len(_BODY), step: int = 1 << 20, hold: bool = False):
+    """Yield a response whose body comes in steps of *step* bytes and ends after *sent*; not with *hold*."""
     ours, theirs = socket.socketpair()
-    over = threading.Event()
+    finished = threading.Event()
 
     def serve() -> None:
         theirs.sendall("\r\n".join(["HTTP/1.1 200 OK", *fields, "", ""]).encode())
-        for at in range(0, sent, step):
-            theirs.sendall(_BODY[at : min(at + step, sent)])
+        for start in range(0, sent, step):
+            theirs.sendall(_BODY[start : min(start + step, sent)])
         if hold:
-            over.wait()
+            finished.wait()
         theirs.close()
 
     server = threading.Thread(target=serve)
@@ -43,7 +41,7 @@ def _answer(
         response.begin()
         yield response
     finally:
-        over.set()
+        finished.set()
         response.close()
         ours.close()
         server.join()
@@ -51,55 +49,55 @@ def _answer(
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[int]:
-    opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    yield opened
-    os.close(opened)
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
 
 
-def _filled(pipe: Pipe, file: int, place: int, most: int) -> None:
-    """All that comes of *pipe*, from *place* of *file* on."""
-    while count := pipe.take(most):
-        pipe.put(file, place, count)
-        place += count
+def _write_all(pipe: Pipe, file: int, offset: int, limit: int) -> None:
+    """Write everything from *pipe* to *file*, from *offset* on."""
+    while count := pipe.take(limit):
+        pipe.put(file, offset, count)
+        offset += count
 
 
-@pytest.mark.parametrize(("step", "most"), [(1 << 20, 256 << 10), (700, 256 << 10), (5000, 3000), (1, 9)])
-def test_what_was_read_ahead_and_the_rest(file: int, step: int, most: int) -> None:
-    """However it comes, and however much of it is taken at a time, no byte is lost or doubled."""
+@pytest.mark.parametrize(("step", "limit"), [(1 << 20, 256 << 10), (700, 256 << 10), (5000, 3000), (1, 9)])
+def test_buffered_bytes_and_the_rest(file: int, step: int, limit: int) -> None:
+    """No byte is lost or doubled, in whatever pieces the body arrives and is read."""
     sent = len(_BODY) if step > 4000 else 2000 * step
-    with _answer(_LENGTH, sent=sent, step=step) as response:
+    with _response(_LENGTH, sent=sent, step=step) as response:
         first = response.read(500)
         pipe = open_pipe(response)
         assert pipe is not None
         os.pwrite(file, first, 0)
-        _filled(pipe, file, len(first), most)
+        _write_all(pipe, file, len(first), limit)
         pipe.close()
     assert os.pread(file, len(_BODY), 0) == _BODY[:sent]
 
 
-def test_an_end_that_comes_too_early(file: int) -> None:
-    """Where the other side is gone, what came is there, and no more is said to have come."""
-    with _answer(_LENGTH, sent=1 << 20) as response:
+def test_early_end(file: int) -> None:
+    """If the other side closes early, the received bytes are written, and no more are reported."""
+    with _response(_LENGTH, sent=1 << 20) as response:
         pipe = open_pipe(response)
         assert pipe is not None
-        _filled(pipe, file, 0, 256 << 10)
+        _write_all(pipe, file, 0, 256 << 10)
         assert pipe.take(1) == 0
         pipe.close()
     assert os.fstat(file).st_size == 1 << 20
 
 
-def test_a_silence(file: int) -> None:
-    """Who sends nothing any more is not waited for longer than its socket would be."""
-    with _answer(_LENGTH, sent=1 << 20, hold=True) as response:
+def test_timeout(file: int) -> None:
+    """A silent connection fails after the timeout of its socket."""
+    with _response(_LENGTH, sent=1 << 20, hold=True) as response:
         pipe = open_pipe(response)
         assert pipe is not None
         with pytest.raises(TransportError, match="timed out"):
-            _filled(pipe, file, 0, 256 << 10)
+            _write_all(pipe, file, 0, 256 << 10)
         pipe.close()
 
 
 @pytest.mark.parametrize("fields", [("Transfer-Encoding: chunked",), ("Connection: close",)])
-def test_bodies_that_must_be_read(fields: tuple[str, ...]) -> None:
-    """A body that is coded, or whose length is not known, is left to be read."""
-    with _answer(*fields, sent=0) as response:
+def test_unsupported_bodies(fields: tuple[str, ...]) -> None:
+    """A chunked body, or one of unknown length, is not spliced."""
+    with _response(*fields, sent=0) as response:
         assert open_pipe(response) is None

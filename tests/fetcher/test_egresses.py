@@ -1,4 +1,4 @@
-"""Several ways out: which one a fetch takes, and what a refusal or a day's budget means for the next."""
+"""Egresses: which one a fetch uses, after failures, with daily budgets, and through the guard."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
+from reelhaul_fetcher.service.site_access import SiteAccess
 from reelhaul_fetcher.service.worker import WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
@@ -38,7 +39,7 @@ SITE = "a.example"
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -52,8 +53,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_least_busy_first(clock: Clock) -> None:
-    """What runs counts first, what was carried today second."""
+def test_least_loaded_first(clock: Clock) -> None:
+    """Running fetches count first, bytes carried today second."""
     egresses = Egresses(("a", "b", "c"), now=clock)
     egresses.begin("a")
     egresses.add_bytes("b", 5)
@@ -62,8 +63,8 @@ def test_least_busy_first(clock: Clock) -> None:
     assert egresses.candidates() == ["a", "c", "b"]
 
 
-def test_blocked_egress_rests_at_that_site(clock: Clock) -> None:
-    """A bot check sends the next fetch of the site another way, and no other site's."""
+def test_cooldown_is_per_site(clock: Clock) -> None:
+    """A bot check makes the next fetch of that site, and of no other, use another egress."""
     egresses = Egresses(("a", "b"), now=clock)
     egresses.record_result(SITE, "a", BLOCKED)
     assert egresses.choose(SITE) == "b"
@@ -72,8 +73,8 @@ def test_blocked_egress_rests_at_that_site(clock: Clock) -> None:
     assert egresses.choose(SITE) == "a"
 
 
-def test_rests_double_and_end(clock: Clock) -> None:
-    """Each rest is twice the last one, half an hour at most; a welcome ends it; else it says nothing."""
+def test_cooldown_doubles_and_ends(clock: Clock) -> None:
+    """Each cool-down is twice the last one, half an hour at most; only a success ends it early."""
     egresses = Egresses(("a", "b"), now=clock)
     for seconds in (30, 60, 120, 240, 480, 960, 1800, 1800):
         egresses.record_result(SITE, "a", BLOCKED)
@@ -88,8 +89,8 @@ def test_rests_double_and_end(clock: Clock) -> None:
     assert egresses.choose(SITE) == "a"
 
 
-def test_the_site_names_the_wait(clock: Clock) -> None:
-    """Retry-After is honoured where it is longer."""
+def test_retry_after(clock: Clock) -> None:
+    """Retry-After is honoured if it is longer."""
     egresses = Egresses(("a", "b"), now=clock)
     slow = ReelhaulError(ErrorReason.UPSTREAM_THROTTLED, "slow", retry_delay=timedelta(hours=1))
     egresses.record_result(SITE, "a", slow)
@@ -97,8 +98,8 @@ def test_the_site_names_the_wait(clock: Clock) -> None:
     assert egresses.choose(SITE) == "b"
 
 
-def test_all_rest(clock: Clock) -> None:
-    """Where a site lets none in, the one that rests the shortest asks."""
+def test_all_in_cooldown(clock: Clock) -> None:
+    """If all egresses are in cool-down, the one whose cool-down ends first is used."""
     egresses = Egresses(("a", "b"), now=clock)
     egresses.record_result(SITE, "b", BLOCKED)
     clock.now += timedelta(seconds=5)
@@ -106,8 +107,8 @@ def test_all_rest(clock: Clock) -> None:
     assert egresses.choose(SITE) == "b"
 
 
-def test_broken_egress_rests_everywhere(clock: Clock) -> None:
-    """A proxy that is away, or does not know us, is offered to no job while another works."""
+def test_broken_egress_is_avoided_at_every_site(clock: Clock) -> None:
+    """A proxy that is down or rejects our credentials is offered to no job while another works."""
     egresses = Egresses(("a", "b"), now=clock)
     away = ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, "away", metadata={"host": SITE, "cause": "egress"})
     egresses.record_result(SITE, "a", away)
@@ -117,8 +118,8 @@ def test_broken_egress_rests_everywhere(clock: Clock) -> None:
     assert egresses.candidates() == ["a", "b"]
 
 
-def test_day_of_bytes(clock: Clock) -> None:
-    """An egress over its budget is chosen by nobody until midnight; none left is a failure that may pass."""
+def test_daily_budget(clock: Clock) -> None:
+    """An egress over its budget is not chosen until midnight; with none left a fetch fails as retryable."""
     clock.now = clock.now.replace(hour=23)
     egresses = Egresses(("a", "b"), 100, clock, carried={"a": 100})
     assert egresses.candidates() == ["b"]
@@ -135,8 +136,8 @@ def test_day_of_bytes(clock: Clock) -> None:
     assert egresses.bytes_today("a") == 0
 
 
-def test_budget_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
-    """What was carried today is known after a restart; yesterday is not."""
+def test_budget_survives_restart(tmp_path: Path, clock: Clock) -> None:
+    """The bytes of today are known after a restart; those of yesterday are deleted."""
     day = clock.now.date()
     EgressUsageLog(tmp_path).read(day)
     EgressUsageLog(tmp_path).add(day, "a", 5)
@@ -147,95 +148,97 @@ def test_budget_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_bytes_are_counted_for_their_egress(tmp_path: Path, clock: Clock) -> None:
-    """Bytes in both directions count, once, while the fetch runs and when it has ended."""
-    inner, egresses, spending = FakeGuard(), Egresses(("a", "b"), 1000, clock), EgressUsageLog(tmp_path)
-    guard = MeteredGuard(inner, egresses, spending)
+async def test_metered_guard(tmp_path: Path, clock: Clock) -> None:
+    """Bytes in both directions are charged once, while the fetch runs and at its end."""
+    inner, egresses, usage_log = FakeGuard(), Egresses(("a", "b"), 1000, clock), EgressUsageLog(tmp_path)
+    guard = MeteredGuard(inner, egresses, usage_log.add)
     await guard.open("x", 0, "b")
     assert egresses.candidates() == ["a", "b"]
-    for used in (Usage(300, 100), Usage(600, 150)):
-        inner.reported_usage = used
+    for usage in (Usage(300, 100), Usage(600, 150)):
+        inner.reported_usage = usage
         await guard.usage("x")
     inner.reported_usage = Usage(800, 200)
     await guard.close("x")
     assert inner.egresses == ["b"]
     assert egresses.bytes_today("b") == 1000
     assert egresses.candidates() == ["a"]
-    assert spending.read(clock.now.date()) == {"b": 1000}
+    assert usage_log.read(clock.now.date()) == {"b": 1000}
 
 
-async def test_no_work_is_taken_without_an_egress(clock: Clock) -> None:
-    """While all egresses are spent, work stays in the queue, for another fetcher or for tomorrow."""
+async def test_no_work_without_budget(clock: Clock) -> None:
+    """While all egresses are exhausted, work stays in the queue."""
     egresses = Egresses(("a",), 10, clock, carried={"a": 10})
     inner = FakeQueue([])
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
-    asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
-    await asyncio.wait({asked}, timeout=0.1)
-    assert not asked.done()
+    delivery = asyncio.create_task(BudgetedQueue(inner, egresses, check_seconds=0.01).next())
+    await asyncio.wait({delivery}, timeout=0.1)
+    assert not delivery.done()
     clock.now += timedelta(days=1)
-    assert (await asyncio.wait_for(asked, 5)).item.job == "jobs/1"
+    assert (await asyncio.wait_for(delivery, 5)).item.job == "jobs/1"
 
 
-async def test_work_that_comes_when_all_is_spent(clock: Clock) -> None:
-    """An item that was waited for while there were bytes left goes back when there are none any more."""
+async def test_budget_used_up_while_waiting(clock: Clock) -> None:
+    """An item that arrives after the last of the budget was used is handed back."""
     egresses, inner = Egresses(("a",), 10, clock), FakeQueue([])
-    asked = asyncio.create_task(BudgetedQueue(inner, egresses, look_seconds=0.01).next())
-    await asyncio.wait({asked}, timeout=0.05)
+    delivery = asyncio.create_task(BudgetedQueue(inner, egresses, check_seconds=0.01).next())
+    await inner.waiting.wait()
     egresses.add_bytes("a", 10)
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
-    await asyncio.wait({asked}, timeout=0.1)
-    assert not asked.done()
+    await asyncio.wait({delivery}, timeout=0.1)
+    assert not delivery.done()
     assert inner.log == ["nak 5"]
     clock.now += timedelta(days=1)
     inner.put(work_pb2.WorkItem(job="jobs/1", attempt=1))
-    assert (await asyncio.wait_for(asked, 5)).item.job == "jobs/1"
+    assert (await asyncio.wait_for(delivery, 5)).item.job == "jobs/1"
 
 
-async def test_a_worker_says_that_its_egresses_are_spent(tmp_path: Path, clock: Clock) -> None:
-    """It says so once they are, until midnight; that it works again the next day; and that it goes."""
-    room, queue = DiskMonitor(WorkDirs(tmp_path), DiskThresholds(0, 0)), FakeQueue([])
+async def test_heartbeat_reports_exhausted_egresses(tmp_path: Path, clock: Clock) -> None:
+    """The heartbeat reports exhausted egresses until midnight, and at the end that the worker leaves."""
+    disk, queue = DiskMonitor(WorkDirs(tmp_path), DiskThresholds(0, 0)), FakeQueue([])
     egresses = Egresses(("a",), 10, clock)
-    presence = WorkerHeartbeat("w", lambda: 3, room, egresses, clock)
-    assert presence.notice() == WorkerNotice(worker="w", slot_count=3)
+    heartbeat = WorkerHeartbeat("w", lambda: 3, disk, egresses, clock)
+    assert heartbeat.notice() == WorkerNotice(worker="w", slot_count=3)
     egresses.add_bytes("a", 10)
-    saying = asyncio.create_task(presence.run(queue))
-    said = await asyncio.wait_for(queue.worker_notices.get(), 5)
-    assert (said.shortage, said.until.ToDatetime(UTC)) == (
+    running = asyncio.create_task(heartbeat.run(queue))
+    notice = await asyncio.wait_for(queue.worker_notices.get(), 5)
+    assert (notice.shortage, notice.until.ToDatetime(UTC)) == (
         WorkerNotice.EGRESS,
         datetime(2026, 11, 23, tzinfo=UTC),
     )
     clock.now += timedelta(days=1)
-    assert presence.notice().shortage == WorkerNotice.SHORTAGE_UNSPECIFIED
-    await cancel_and_wait(saying)
+    assert heartbeat.notice().shortage == WorkerNotice.SHORTAGE_UNSPECIFIED
+    await cancel_and_wait(running)
     assert queue.worker_notices.get_nowait() == WorkerNotice(worker="w")
 
 
-async def test_probes_go_another_way(clock: Clock) -> None:
-    """A probe that meets a bot check makes the next one go out by another egress."""
+async def test_probe_after_bot_check(clock: Clock) -> None:
+    """A probe that meets a bot check makes the next one use another egress."""
     engine, guard = FakeEngine(), FakeGuard()
     engine.failure = BLOCKED
-    probing = ProbeCache(engine, guard, clock, egresses=Egresses(("a", "b"), now=clock))
+    probes = ProbeCache(engine, SiteAccess(guard, Egresses(("a", "b"), now=clock)), clock)
     with pytest.raises(ReelhaulError):
-        await probing.probe(ProbeQuery("https://www.a.example/1"))
+        await probes.probe(ProbeQuery("https://www.a.example/1"))
     engine.failure = None
-    await probing.probe(ProbeQuery("https://a.example/2"))
+    await probes.probe(ProbeQuery("https://a.example/2"))
     assert guard.egresses == ["a", "b"]
 
 
 @pytest.mark.parametrize("method", ["GET", "CONNECT"])
-async def test_all_of_a_pass_goes_one_way(method: str) -> None:
-    """Each pass leaves by its own proxy only: the other never hears of it, nor does the site see us."""
-    beyond = {"far.test": [PUBLIC]}
-    async with running_site() as site, in_process_guard(beyond) as one, in_process_guard(beyond) as two:
-        egresses = {name: f"http://x:secret@127.0.0.1:{door.port}" for name, door in (("1", one), ("2", two))}
+async def test_session_uses_one_egress(method: str) -> None:
+    """All traffic of a session uses its own proxy, and none uses another."""
+    addresses = {"far.test": [PUBLIC]}
+    async with running_site() as site, in_process_guard(addresses) as one, in_process_guard(addresses) as two:
+        egresses = {
+            name: f"http://x:secret@127.0.0.1:{proxy.port}" for name, proxy in (("1", one), ("2", two))
+        }
         async with running_guard(GuardConfig(egresses=egresses, extra_ports=(site.port,))) as guard:
             for egress, used, idle in (("1", one, two), ("2", two, one)):
                 before = replace(idle.session.usage)
-                way = await guard.open(f"by-{egress}", egress=egress)
-                credentials = way.removeprefix("http://").partition("@")[0]
-                place = f"far.test:{site.port}"
-                async with proxy_client(urlsplit(way).port) as client:
-                    target = place if method == "CONNECT" else f"http://{place}/"
+                proxy_url = await guard.open(f"by-{egress}", egress=egress)
+                credentials = proxy_url.removeprefix("http://").partition("@")[0]
+                host = f"far.test:{site.port}"
+                async with proxy_client(urlsplit(proxy_url).port) as client:
+                    target = host if method == "CONNECT" else f"http://{host}/"
                     assert (await client.request(method, target, credentials=credentials)).status == 200
                     if method == "CONNECT":
                         await client.send(b"GET / HTTP/1.1\r\nHost: far.test\r\n\r\n")
@@ -246,21 +249,21 @@ async def test_all_of_a_pass_goes_one_way(method: str) -> None:
                 await guard.open("straight")
 
 
-async def test_a_pass_keeps_its_way_when_the_guard_dies() -> None:
-    """The next guard sends the same pass out by the same proxy."""
-    async with running_site() as site, in_process_guard({"far.test": [PUBLIC]}) as beyond:
-        egresses = {"": "http://127.0.0.1:1", "1": f"http://x:secret@127.0.0.1:{beyond.port}"}
+async def test_session_keeps_egress_after_guard_restart() -> None:
+    """The restarted guard sends the same session through the same proxy."""
+    async with running_site() as site, in_process_guard({"far.test": [PUBLIC]}) as proxy:
+        egresses = {"": "http://127.0.0.1:1", "1": f"http://x:secret@127.0.0.1:{proxy.port}"}
         async with running_guard(GuardConfig(egresses=egresses, extra_ports=(site.port,))) as guard:
-            way = await guard.open("x", egress="1")
+            proxy_url = await guard.open("x", egress="1")
             os.kill(guard.pid, signal.SIGKILL)
-            credentials = way.removeprefix("http://").partition("@")[0]
-            async with proxy_client(urlsplit(way).port) as client:
+            credentials = proxy_url.removeprefix("http://").partition("@")[0]
+            async with proxy_client(urlsplit(proxy_url).port) as client:
                 target = f"http://far.test:{site.port}/"
                 assert (await client.request("GET", target, credentials=credentials)).status == 200
 
 
-def test_names_hold_no_secret() -> None:
-    """A name stays the same when the password changes, and differs by user, host and port."""
+def test_egress_names() -> None:
+    """A name does not depend on the password, and differs by user, host and port."""
     urls = ["http://u:p@h:1", "http://v:p@h:1", "http://u:p@g:1", "http://u:p@h:2", "http://h:1"]
     assert len({egress_name(url) for url in urls}) == len(urls)
     assert egress_name("http://u:other@H:1") == egress_name(urls[0])
@@ -268,7 +271,7 @@ def test_names_hold_no_secret() -> None:
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The single proxy is one of the pool; ``direct`` is one as well; without any, we go straight."""
+    """The single proxy is one of the pool, and so is ``direct``; without any there is a direct connection."""
     assert Settings(data_dir=tmp_path).egresses == {"": ""}
     one, two = "http://u:secret@proxy.example:3128", "http://other.example:3128"
     monkeypatch.setenv("REELHAUL_FETCHER_UPSTREAM_PROXY", one)
@@ -279,8 +282,8 @@ def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("proxies", ["socks5://u:hidden@h:1", "http://u:hidden@h:1,http://u:hidden2@h:1"])
-def test_settings_that_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxies: str) -> None:
-    """What is no proxy, or the same one twice, stops the start; the words for it hold no password."""
+def test_invalid_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxies: str) -> None:
+    """An invalid or repeated proxy is rejected; the message contains no password."""
     monkeypatch.setenv("REELHAUL_FETCHER_UPSTREAM_PROXIES", proxies)
     with pytest.raises(ValidationError) as failure:
         Settings(data_dir=tmp_path)

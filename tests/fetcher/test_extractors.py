@@ -20,7 +20,7 @@ from reelhaul_fetcher.app import running
 from reelhaul_fetcher.service.extractors import ExtractorCatalog, ExtractorQuery
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import NotFound
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,7 +45,7 @@ async def stub(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Async
     """A whole fetcher, over gRPC."""
     folder: Path = tmp_path_factory.mktemp("fetcher")
     settings = Settings(data_dir=folder, fetcher_address="127.0.0.1:0", nats_url=nats_url)
-    async with running(settings) as port, channel(f"127.0.0.1:{port}", []) as opened:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", []) as opened:
         made = FetcherServiceStub(opened)
         async with asyncio.timeout(120):
             while not await _answered(made):
@@ -123,7 +123,7 @@ async def test_what_is_refused(
     """Bounds are told by their reason."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ListExtractors(request_)
-    assert error_of(failure.value, "fetcher").reason == reason
+    assert error_from_rpc(failure.value, "fetcher").reason == reason
 
 
 async def test_a_token_of_another_search_is_refused(stub: FetcherServiceStub) -> None:
@@ -133,4 +133,4 @@ async def test_a_token_of_another_search_is_refused(stub: FetcherServiceStub) ->
     assert more.extractors[0].name.casefold() > page.extractors[-1].name.casefold()
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ListExtractors(ListExtractorsRequest(page_token=page.next_page_token))
-    assert error_of(failure.value, "fetcher").reason == ErrorReason.PAGE_TOKEN_INVALID
+    assert error_from_rpc(failure.value, "fetcher").reason == ErrorReason.PAGE_TOKEN_INVALID

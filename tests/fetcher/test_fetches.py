@@ -1,4 +1,4 @@
-"""Fetches without a queue, over gRPC: a worker whose world is in memory, as its callers see it."""
+"""FetcherService over gRPC: direct fetches, the list of fetches, and draining, on a worker with fakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from grpc import aio
-from tests.fetcher.test_worker import JOB, House
+from tests.fetcher.worker_harness import JOB, WorkerHarness
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2 as pb
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
@@ -31,216 +31,220 @@ from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 from reelhaul_runtime.rpc.server import serving
 
 URL = "https://example.com/"
 SERVICE = pb.DESCRIPTOR.services_by_name["FetcherService"]
 
 
-class Front(House):
-    """A house, and the worker's RPCs as the suite calls them; ``stranger`` has no credential."""
+class ServiceHarness(WorkerHarness):
+    """A worker and its gRPC service; ``anonymous_stub`` has no credential."""
 
     stub: FetcherServiceStub
-    stranger: FetcherServiceStub
+    anonymous_stub: FetcherServiceStub
 
     async def execute(self, url: str = URL, request_id: str = "") -> AsyncIterator[pb.ExecuteFetchResponse]:
-        """The messages of ExecuteFetch."""
-        async for message in self.stub.ExecuteFetch(asking(url, request_id)):
+        """Yield the messages of ExecuteFetch."""
+        async for message in self.stub.ExecuteFetch(execute_request(url, request_id)):
             yield message
 
-    async def begun(self, url: str = URL, request_id: str = "") -> Fetch:
-        """A fetch that was just begun, and whose caller hung up."""
-        call = self.stub.ExecuteFetch(asking(url, request_id))
+    async def start(self, url: str = URL, request_id: str = "") -> Fetch:
+        """Start a fetch and hang up; return its first snapshot."""
+        call = self.stub.ExecuteFetch(execute_request(url, request_id))
         first = await anext(aiter(call))
         call.cancel()
         return first.snapshot
 
-    async def told(self, name: str) -> list[pb.WatchFetchResponse]:
-        """All that WatchFetch tells of *name*."""
+    async def watch(self, name: str) -> list[pb.WatchFetchResponse]:
+        """Return all messages of WatchFetch."""
         async with asyncio.timeout(5):
             return [message async for message in self.stub.WatchFetch(pb.WatchFetchRequest(name=name))]
 
-    async def listed(self, **fields: int | str) -> pb.ListFetchesResponse:
-        """A page of the worker's fetches."""
+    async def list_fetches(self, **fields: int | str) -> pb.ListFetchesResponse:
+        """Return a page of ListFetches."""
         return await self.stub.ListFetches(pb.ListFetchesRequest(**fields))  # type: ignore[arg-type]
 
-    async def cancelled(self, name: str) -> Fetch:
-        """CancelFetch's answer."""
+    async def cancel(self, name: str) -> Fetch:
+        """Return the answer of CancelFetch."""
         return await self.stub.CancelFetch(pb.CancelFetchRequest(name=name))
 
 
-def asking(url: str = URL, request_id: str = "") -> pb.ExecuteFetchRequest:
-    """A request for *url*, as someone's."""
+def execute_request(url: str = URL, request_id: str = "") -> pb.ExecuteFetchRequest:
+    """Return a request to fetch *url* for a tenant."""
     return pb.ExecuteFetchRequest(fetch=Fetch(url=url, tenant="acme"), request_id=request_id)
 
 
 @pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[Front]:
-    """A house with one slot, its worker idle."""
-    house = Front(tmp_path)
-    probing = ProbeCache(house.engine, house.guard, lambda: datetime.now(UTC))
-    unqueued = DirectFetches(house.worker, house.bench)
+async def harness(tmp_path: Path) -> AsyncIterator[ServiceHarness]:
+    """A harness with one slot and a running worker."""
+    harness = ServiceHarness(tmp_path)
+    probes = ProbeCache(harness.engine, harness.access, lambda: datetime.now(UTC))
+    direct_fetches = DirectFetches(harness.worker, harness.context)
     servicer = FetcherServicer(
-        probing, ExtractorCatalog(house.engine), unqueued, house.worker, PageTokens("secret")
+        probes, ExtractorCatalog(harness.engine), direct_fetches, harness.worker, PageTokens("secret")
     )
-    served = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
+    service = (add_FetcherServiceServicer_to_server, servicer, SERVICE.full_name)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(house.working())
+        await stack.enter_async_context(harness.running())
         port = await stack.enter_async_context(
-            serving("127.0.0.1:0", [served], authenticator=NoAuthentication("secret"), drain_seconds=1)
+            serving("127.0.0.1:0", [service], authenticator=NoAuthentication("secret"), drain_seconds=1)
         )
         address = f"127.0.0.1:{port}"
-        ours = await stack.enter_async_context(channel(address, [SERVICE], suite_token="secret"))
-        house.stub = FetcherServiceStub(ours)
-        house.stranger = FetcherServiceStub(await stack.enter_async_context(channel(address, [SERVICE])))
-        yield house
+        suite_channel = await stack.enter_async_context(
+            open_channel(address, [SERVICE], suite_token="secret")
+        )
+        harness.stub = FetcherServiceStub(suite_channel)
+        harness.anonymous_stub = FetcherServiceStub(
+            await stack.enter_async_context(open_channel(address, [SERVICE]))
+        )
+        yield harness
 
 
-async def test_a_fetch_is_streamed_to_its_end(house: Front) -> None:
-    """A snapshot, progress, a last snapshot with what is stored: the tenant's, of no job, to expire."""
+async def test_execute_fetch_streams_until_end(harness: ServiceHarness) -> None:
+    """ExecuteFetch yields a snapshot, progress, and a last snapshot with an artifact of no job."""
     async with asyncio.timeout(5):
-        messages = [message async for message in house.execute()]
+        messages = [message async for message in harness.execute()]
     assert [message.sequence for message in messages] == list(range(1, len(messages) + 1))
     first, last = messages[0].snapshot, messages[-1].snapshot
     assert (first.state, last.state) == (Fetch.RUNNING, Fetch.SUCCEEDED)
     assert {"progress"} >= {message.WhichOneof("event") for message in messages[1:-1]}
     assert last.progress.percent == 100
     (artifact,) = last.artifacts
-    content, stamp = house.artifacts.stored[artifact.name]
-    assert (content, stamp.job, stamp.epoch, stamp.tenant) == (b"a video", "", 0, "acme")
-    assert stamp.ttl.total_seconds() > 12 * 3600
-    assert house.folders == []
-    assert not house.guard.open_passes
-    # Nobody else in the suite hears of it.
-    assert house.log == []
-    assert house.queue.published == []
+    content, metadata = harness.artifacts.stored[artifact.name]
+    assert (content, metadata.job, metadata.epoch, metadata.tenant) == (b"a video", "", 0, "acme")
+    assert metadata.ttl.total_seconds() > 12 * 3600
+    assert harness.work_dirs == []
+    assert not harness.guard.open_sessions
+    # Neither jobs nor the broker is involved.
+    assert harness.log == []
+    assert harness.queue.published == []
 
 
-async def test_the_tenant_of_who_says_none(house: Front) -> None:
-    """A fetch is its caller's own where it names no tenant; its defaults are filled in."""
-    call = house.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=Fetch(url=URL)))
+async def test_default_tenant_and_format(harness: ServiceHarness) -> None:
+    """Without a tenant the fetch belongs to its caller's; defaults of the format are filled in."""
+    call = harness.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=Fetch(url=URL)))
     fetch = [message async for message in call][-1].snapshot
     assert fetch.tenant == "local"
     assert fetch.format.media_kind == FormatSpec.VIDEO
 
 
-async def test_hanging_up_stops_nothing(house: Front) -> None:
-    """A fetch goes on without its caller; who joins it sees its end, one that has ended gives that only."""
-    house.engine.go.clear()
-    fetch = await house.begun()
-    await house.engine.started.wait()
-    joined = asyncio.create_task(house.told(fetch.name))
-    house.engine.go.set()
-    messages = await joined
+async def test_fetch_outlives_its_call(harness: ServiceHarness) -> None:
+    """A fetch goes on without its caller; watchers see its end, and an ended one gives one snapshot."""
+    harness.engine.go.clear()
+    fetch = await harness.start()
+    await harness.engine.started.wait()
+    watching = asyncio.create_task(harness.watch(fetch.name))
+    harness.engine.go.set()
+    messages = await watching
     assert messages[0].snapshot.name == messages[-1].snapshot.name == fetch.name
     assert messages[-1].snapshot.state == Fetch.SUCCEEDED
-    (only,) = await house.told(fetch.name)
-    assert only.snapshot == messages[-1].snapshot
-    assert only.snapshot == await house.stub.GetFetch(pb.GetFetchRequest(name=fetch.name))
+    (message,) = await harness.watch(fetch.name)
+    assert message.snapshot == messages[-1].snapshot
+    assert message.snapshot == await harness.stub.GetFetch(pb.GetFetchRequest(name=fetch.name))
 
 
-async def test_cancel(house: Front) -> None:
-    """Cancelled, it is stopped and its files are gone when the answer comes; its slot is free again."""
-    house.engine.go.clear()
-    fetch = await house.begun()
-    await house.engine.started.wait()
-    watching = asyncio.create_task(house.told(fetch.name))
-    answer = await house.cancelled(fetch.name)
+async def test_cancel(harness: ServiceHarness) -> None:
+    """CancelFetch answers once the files are gone; the slot is free again."""
+    harness.engine.go.clear()
+    fetch = await harness.start()
+    await harness.engine.started.wait()
+    watching = asyncio.create_task(harness.watch(fetch.name))
+    answer = await harness.cancel(fetch.name)
     assert answer.state == Fetch.CANCELLED
-    assert house.engine.stopped
-    assert house.folders == []
-    assert house.artifacts.stored == {}
+    assert harness.engine.stopped
+    assert harness.work_dirs == []
+    assert harness.artifacts.stored == {}
     assert (await watching)[-1].snapshot == answer
-    house.engine.go.set()
-    assert [message async for message in house.execute()][-1].snapshot.state == Fetch.SUCCEEDED
+    harness.engine.go.set()
+    assert [message async for message in harness.execute()][-1].snapshot.state == Fetch.SUCCEEDED
 
 
-async def test_cancelling_what_has_ended(house: Front) -> None:
-    """One that has ended is answered as it is, and keeps what it stored."""
-    name = [message async for message in house.execute()][-1].snapshot.name
-    assert (await house.cancelled(name)).state == Fetch.SUCCEEDED
-    assert len(house.artifacts.stored) == 1
+async def test_cancel_ended_fetch(harness: ServiceHarness) -> None:
+    """An ended fetch is answered as it is and keeps its artifacts."""
+    name = [message async for message in harness.execute()][-1].snapshot.name
+    assert (await harness.cancel(name)).state == Fetch.SUCCEEDED
+    assert len(harness.artifacts.stored) == 1
 
 
-async def test_a_failure_ends_the_stream_well(house: Front) -> None:
-    """What the site says is told in the fetch; the stream itself ends with OK."""
-    house.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "it is gone")
-    last = [message async for message in house.execute()][-1].snapshot
+async def test_failure_ends_stream_with_ok(harness: ServiceHarness) -> None:
+    """The site's failure is in the fetch; the stream ends with OK."""
+    harness.engine.failure = ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "it is gone")
+    last = [message async for message in harness.execute()][-1].snapshot
     assert last.state == Fetch.FAILED
     assert from_status(last.error).reason == ErrorReason.MEDIA_NOT_FOUND
-    assert house.folders == []
+    assert harness.work_dirs == []
 
 
-async def test_the_same_request_is_one_fetch(house: Front) -> None:
-    """Asked for again by its id it is joined, also when it has ended; another fetch by that id is refused."""
-    house.engine.go.clear()
+async def test_request_id(harness: ServiceHarness) -> None:
+    """A repeated request_id joins its fetch, also after its end; another request with that id is rejected."""
+    harness.engine.go.clear()
     request_id = str(uuid.uuid4())
-    fetch = await house.begun(request_id=request_id)
-    again = await house.begun(request_id=request_id.upper())
+    fetch = await harness.start(request_id=request_id)
+    again = await harness.start(request_id=request_id.upper())
     assert again.name == fetch.name
-    house.engine.go.set()
-    await house.told(fetch.name)
-    (only,) = [message async for message in house.execute(request_id=request_id)]
-    assert only.snapshot.state == Fetch.SUCCEEDED
-    assert len(house.engine.requests) == 1
-    with pytest.raises(aio.AioRpcError) as refused:
-        await house.begun(f"{URL}other", request_id)
-    assert error_of(refused.value, "").reason == ErrorReason.REQUEST_ID_REUSED
+    harness.engine.go.set()
+    await harness.watch(fetch.name)
+    (message,) = [message async for message in harness.execute(request_id=request_id)]
+    assert message.snapshot.state == Fetch.SUCCEEDED
+    assert len(harness.engine.requests) == 1
+    with pytest.raises(aio.AioRpcError) as error:
+        await harness.start(f"{URL}other", request_id)
+    assert error_from_rpc(error.value, "").reason == ErrorReason.REQUEST_ID_REUSED
 
 
-async def test_no_free_slot(house: Front) -> None:
-    """Where all slots are busy it is refused at once, to be asked again later; nothing is begun."""
-    house.engine.go.clear()
-    fetch = await house.begun()
-    with pytest.raises(aio.AioRpcError) as refused:
-        await house.begun()
-    failure = error_of(refused.value, "")
+async def test_no_free_slot(harness: ServiceHarness) -> None:
+    """With all slots busy a fetch is rejected with a retry delay, and nothing is started."""
+    harness.engine.go.clear()
+    fetch = await harness.start()
+    with pytest.raises(aio.AioRpcError) as error:
+        await harness.start()
+    failure = error_from_rpc(error.value, "")
     assert failure.reason == ErrorReason.OVERLOADED
     assert failure.retry_delay is not None
-    assert [one.name for one in (await house.listed()).fetches] == [fetch.name]
+    assert [fetch.name for fetch in (await harness.list_fetches()).fetches] == [fetch.name]
 
 
-async def test_a_job_waits_for_the_slot(house: Front) -> None:
-    """An item that comes while a fetch has the slot goes back to the queue; the next is taken after it."""
-    house.engine.go.clear()
-    fetch = await house.begun()
-    house.give()
-    await house.logged("nak 0")
-    assert "claim" not in house.log
-    house.engine.go.set()
-    await house.told(fetch.name)
-    house.give()
-    await house.logged("ack")
+async def test_job_waits_for_slot_of_direct_fetch(harness: ServiceHarness) -> None:
+    """A work item that arrives while a direct fetch has the slot is handed back; the next one is taken."""
+    harness.engine.go.clear()
+    fetch = await harness.start()
+    harness.enqueue()
+    await harness.wait_logged("nak 0")
+    assert "claim" not in harness.log
+    harness.engine.go.set()
+    await harness.watch(fetch.name)
+    harness.enqueue()
+    await harness.wait_logged("ack")
 
 
-async def test_short_of_space(house: Front) -> None:
-    """On a full disk nothing is begun; one that finds too little while it runs leaves, and says so."""
-    house.free = 10
-    await house.room.measure()
-    with pytest.raises(aio.AioRpcError) as refused:
-        await house.begun()
-    assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
-    house.free = 1 << 40
-    await house.room.measure()
-    house.engine.go.clear()
-    house.engine.total_bytes = 1 << 41
-    fetch = await house.begun()
-    last = (await house.told(fetch.name))[-1].snapshot
+async def test_short_of_disk_space(harness: ServiceHarness) -> None:
+    """On a full disk nothing is started; a fetch that needs more than there is fails (WORKER_DISK_FULL)."""
+    harness.free_bytes = 10
+    await harness.disk.measure()
+    with pytest.raises(aio.AioRpcError) as error:
+        await harness.start()
+    assert error_from_rpc(error.value, "").reason == ErrorReason.OVERLOADED
+    harness.free_bytes = 1 << 40
+    await harness.disk.measure()
+    harness.engine.go.clear()
+    harness.engine.total_bytes = 1 << 41
+    fetch = await harness.start()
+    last = (await harness.watch(fetch.name))[-1].snapshot
     assert from_status(last.error).reason == ErrorReason.WORKER_DISK_FULL
-    assert house.folders == []
+    assert harness.work_dirs == []
 
 
-async def test_a_recording_leaves_its_slot(house: Front) -> None:
-    """What is on air is recorded beside the slots; drained, the worker keeps what there is of it."""
-    house.engine.live = True
-    recorded = await house.begun()
-    await house.engine.started.wait()
-    house.engine.live = False
-    assert [message async for message in house.execute()][-1].snapshot.state == Fetch.SUCCEEDED
-    drain = house.stub.DrainFetcher(pb.DrainFetcherRequest())
-    assert [left.active_count async for left in drain] == [1, 0]
-    last = (await house.told(recorded.name))[-1].snapshot
+async def test_recording_frees_its_slot(harness: ServiceHarness) -> None:
+    """A recording frees its slot for another fetch; a drain ends it with what it has."""
+    harness.engine.live = True
+    recorded = await harness.start()
+    await harness.engine.started.wait()
+    harness.engine.live = False
+    assert [message async for message in harness.execute()][-1].snapshot.state == Fetch.SUCCEEDED
+    drain = harness.stub.DrainFetcher(pb.DrainFetcherRequest())
+    assert [message.active_count async for message in drain] == [1, 0]
+    last = (await harness.watch(recorded.name))[-1].snapshot
     assert (last.state, len(last.artifacts)) == (Fetch.SUCCEEDED, 1)
 
 
@@ -266,200 +270,204 @@ async def test_a_recording_leaves_its_slot(house: Front) -> None:
         (Fetch(url=URL, tenant="a" * 129), "fetch.tenant", "FIELD_INVALID"),
     ],
 )
-async def test_bad_input(house: Front, fetch: Fetch, field: str, reason: str) -> None:
-    """What is wrong is told by its field, and nothing is begun."""
-    with pytest.raises(aio.AioRpcError) as refused:
-        await anext(aiter(house.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=fetch))))
-    failure = error_of(refused.value, "")
+async def test_invalid_requests(harness: ServiceHarness, fetch: Fetch, field: str, reason: str) -> None:
+    """An invalid field is named, and nothing is started."""
+    with pytest.raises(aio.AioRpcError) as error:
+        await anext(aiter(harness.stub.ExecuteFetch(pb.ExecuteFetchRequest(fetch=fetch))))
+    failure = error_from_rpc(error.value, "")
     assert ErrorReason.Name(failure.reason) == reason
     assert [violation.field for violation in failure.violations] == [field]
-    assert not (await house.listed()).fetches
-    assert house.folders == []
+    assert not (await harness.list_fetches()).fetches
+    assert harness.work_dirs == []
 
 
-async def test_names_and_ids(house: Front) -> None:
-    """A name that is none, an id that is none, and a fetch that is not there are told apart."""
+async def test_invalid_names_and_ids(harness: ServiceHarness) -> None:
+    """An invalid name, an invalid id and an unknown fetch are distinguished."""
     for call, field in [
-        (house.stub.GetFetch(pb.GetFetchRequest(name="fetches/1")), "name"),
-        (house.stub.CancelFetch(pb.CancelFetchRequest(name=JOB)), "name"),
-        (house.stub.ListFetches(pb.ListFetchesRequest(page_size=-1)), "page_size"),
-        (anext(house.execute(request_id="mine")), "request_id"),
+        (harness.stub.GetFetch(pb.GetFetchRequest(name="fetches/1")), "name"),
+        (harness.stub.CancelFetch(pb.CancelFetchRequest(name=JOB)), "name"),
+        (harness.stub.ListFetches(pb.ListFetchesRequest(page_size=-1)), "page_size"),
+        (anext(harness.execute(request_id="mine")), "request_id"),
     ]:
-        with pytest.raises(aio.AioRpcError) as refused:
+        with pytest.raises(aio.AioRpcError) as error:
             await call
-        assert error_of(refused.value, "").metadata["field"] == field
-    with pytest.raises(aio.AioRpcError) as missing:
-        await house.told(f"fetches/{uuid.uuid4()}")
-    assert error_of(missing.value, "").reason == ErrorReason.RESOURCE_NOT_FOUND
+        assert error_from_rpc(error.value, "").metadata["field"] == field
+    with pytest.raises(aio.AioRpcError) as error:
+        await harness.watch(f"fetches/{uuid.uuid4()}")
+    assert error_from_rpc(error.value, "").reason == ErrorReason.RESOURCE_NOT_FOUND
 
 
-async def test_only_for_the_suite(house: Front) -> None:
-    """Without the suite's own credential nothing of this is served."""
+async def test_requires_suite_credential(harness: ServiceHarness) -> None:
+    """Without the suite's credential no RPC of fetches is served."""
     name = f"fetches/{uuid.uuid4()}"
     for call in (
-        house.stranger.GetFetch(pb.GetFetchRequest(name=name)),
-        house.stranger.ListFetches(pb.ListFetchesRequest()),
-        house.stranger.CancelFetch(pb.CancelFetchRequest(name=name)),
-        anext(aiter(house.stranger.ExecuteFetch(asking()))),
-        anext(aiter(house.stranger.WatchFetch(pb.WatchFetchRequest(name=name)))),
-        anext(aiter(house.stranger.DrainFetcher(pb.DrainFetcherRequest()))),
+        harness.anonymous_stub.GetFetch(pb.GetFetchRequest(name=name)),
+        harness.anonymous_stub.ListFetches(pb.ListFetchesRequest()),
+        harness.anonymous_stub.CancelFetch(pb.CancelFetchRequest(name=name)),
+        anext(aiter(harness.anonymous_stub.ExecuteFetch(execute_request()))),
+        anext(aiter(harness.anonymous_stub.WatchFetch(pb.WatchFetchRequest(name=name)))),
+        anext(aiter(harness.anonymous_stub.DrainFetcher(pb.DrainFetcherRequest()))),
     ):
-        with pytest.raises(aio.AioRpcError) as refused:
+        with pytest.raises(aio.AioRpcError) as error:
             await call
-        assert error_of(refused.value, "").reason == ErrorReason.PERMISSION_INSUFFICIENT
+        assert error_from_rpc(error.value, "").reason == ErrorReason.PERMISSION_INSUFFICIENT
 
 
-async def test_fetches_of_jobs_are_shown(house: Front) -> None:
-    """What serves a lease is listed and watched as well, and is cancelled by its job only."""
-    house.engine.go.clear()
-    house.give()
-    await house.engine.started.wait()
-    (fetch,) = (await house.listed()).fetches
+async def test_fetches_of_jobs_are_listed(harness: ServiceHarness) -> None:
+    """The fetch of a job is listed and watched, but only its job can be cancelled."""
+    harness.engine.go.clear()
+    harness.enqueue()
+    await harness.engine.started.wait()
+    (fetch,) = (await harness.list_fetches()).fetches
     assert (fetch.attempt, fetch.state) == (f"{JOB}/attempts/1", Fetch.RUNNING)
-    with pytest.raises(aio.AioRpcError) as refused:
-        await house.cancelled(fetch.name)
-    assert error_of(refused.value, "").reason == ErrorReason.STATE_CONFLICT
-    watching = asyncio.create_task(house.told(fetch.name))
-    house.engine.go.set()
+    with pytest.raises(aio.AioRpcError) as error:
+        await harness.cancel(fetch.name)
+    assert error_from_rpc(error.value, "").reason == ErrorReason.STATE_CONFLICT
+    watching = asyncio.create_task(harness.watch(fetch.name))
+    harness.engine.go.set()
     last = (await watching)[-1].snapshot
     assert last.state == Fetch.SUCCEEDED
-    assert [one.name for one in last.artifacts] == list(house.artifacts.stored)
+    assert [fetch.name for fetch in last.artifacts] == list(harness.artifacts.stored)
 
 
-async def test_a_lost_lease_is_shown(house: Front) -> None:
-    """A fetch whose lease was lost is CANCELLED, when its files are gone."""
-    house.engine.go.clear()
-    house.give()
-    await house.engine.started.wait()
-    (fetch,) = (await house.listed()).fetches
-    house.leases.finish_response.refusal.reason = lease_pb2.Refusal.LOST
-    house.engine.go.set()
-    assert (await house.told(fetch.name))[-1].snapshot.state == Fetch.CANCELLED
-    assert house.artifacts.stored == {}
+async def test_lost_lease_is_cancelled(harness: ServiceHarness) -> None:
+    """A fetch whose lease was lost is CANCELLED once its files are gone."""
+    harness.engine.go.clear()
+    harness.enqueue()
+    await harness.engine.started.wait()
+    (fetch,) = (await harness.list_fetches()).fetches
+    harness.leases.finish_response.refusal.reason = lease_pb2.Refusal.LOST
+    harness.engine.go.set()
+    assert (await harness.watch(fetch.name))[-1].snapshot.state == Fetch.CANCELLED
+    assert harness.artifacts.stored == {}
 
 
-async def test_pages(house: Front) -> None:
-    """The newest come first, page by page; a token of nowhere is refused."""
-    names = [[message async for message in house.execute()][-1].snapshot.name for _ in range(3)]
-    first = await house.listed(page_size=2)
-    second = await house.listed(page_size=2, page_token=first.next_page_token)
-    assert [one.name for one in (*first.fetches, *second.fetches)] == names[::-1]
+async def test_pages(harness: ServiceHarness) -> None:
+    """Pages list the newest first; an invalid page token is rejected."""
+    names = [[message async for message in harness.execute()][-1].snapshot.name for _ in range(3)]
+    first = await harness.list_fetches(page_size=2)
+    second = await harness.list_fetches(page_size=2, page_token=first.next_page_token)
+    assert [fetch.name for fetch in (*first.fetches, *second.fetches)] == names[::-1]
     assert not second.next_page_token
     for token in ("nonsense", "deadbeef-1", f"{first.next_page_token}x"):
-        with pytest.raises(aio.AioRpcError) as refused:
-            await house.listed(page_token=token)
-        assert error_of(refused.value, "").reason == ErrorReason.PAGE_TOKEN_INVALID
+        with pytest.raises(aio.AioRpcError) as error:
+            await harness.list_fetches(page_token=token)
+        assert error_from_rpc(error.value, "").reason == ErrorReason.PAGE_TOKEN_INVALID
 
 
-async def test_a_page_has_its_weight() -> None:
-    """A page of what is large has fewer, but none is left out."""
+async def test_page_size_in_bytes() -> None:
+    """A page of large fetches has fewer of them, and none is left out."""
     fetches = FetchRegistry()
     large = lease_pb2.FetchSpec(url=URL, format=FormatSpec(selector="a" * 400_000))
     names = [fetches.begin(large).name for _ in range(5)]
     token, pages = "", list[list[str]]()
     while token or not pages:
-        page, token = fetches.page(1000, token)
+        page, token = fetches.list_page(1000, token)
         pages.append([fetch.name for fetch in page])
     assert [len(page) for page in pages] == [2, 2, 1]
     assert [name for page in pages for name in page] == names[::-1]
 
 
-async def test_draining(house: Front) -> None:
-    """Drained, a worker takes nothing more from anyone, tells what is left, and health says so."""
-    await house.worker.check()
-    house.engine.go.clear()
-    fetch = await house.begun()
-    drain = house.stub.DrainFetcher(pb.DrainFetcherRequest())
+async def test_drain(harness: ServiceHarness) -> None:
+    """A draining worker takes no work, reports what is left, and health says so."""
+    await harness.worker.check()
+    harness.engine.go.clear()
+    fetch = await harness.start()
+    drain = harness.stub.DrainFetcher(pb.DrainFetcherRequest())
     counts = aiter(drain)
     assert (await anext(counts)).active_count == 1
-    with pytest.raises(aio.AioRpcError) as refused:
-        await house.begun()
-    assert error_of(refused.value, "").reason == ErrorReason.OVERLOADED
+    with pytest.raises(aio.AioRpcError) as error:
+        await harness.start()
+    assert error_from_rpc(error.value, "").reason == ErrorReason.OVERLOADED
     with pytest.raises(Unavailable):
-        await house.worker.check()
-    assert house.worker.slots == 0
-    house.give()
-    house.engine.go.set()
+        await harness.worker.check()
+    assert harness.worker.slots == 0
+    harness.enqueue()
+    harness.engine.go.set()
     assert [message.active_count async for message in counts] == [0]
-    assert (await house.told(fetch.name))[-1].snapshot.state == Fetch.SUCCEEDED
-    assert "claim" not in house.log
-    assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]
+    assert (await harness.watch(fetch.name))[-1].snapshot.state == Fetch.SUCCEEDED
+    assert "claim" not in harness.log
+    assert [
+        message.active_count async for message in harness.stub.DrainFetcher(pb.DrainFetcherRequest())
+    ] == [0]
 
 
-async def test_draining_with_an_item_in_hand(house: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An item that was pulled but not begun when the drain comes is another worker's at once."""
-    looking = asyncio.Event()
+async def test_drain_hands_back_pulled_item(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A work item that was pulled but not started is handed back at once."""
+    measuring = asyncio.Event()
 
-    async def look() -> bool:
-        looking.set()
+    async def measure() -> bool:
+        measuring.set()
         return await asyncio.Future()
 
-    monkeypatch.setattr(house.room, "measure", look)
-    house.give()
-    await looking.wait()
-    assert [left.active_count async for left in house.stub.DrainFetcher(pb.DrainFetcherRequest())] == [0]
-    await house.logged("nak 0")
+    monkeypatch.setattr(harness.disk, "measure", measure)
+    harness.enqueue()
+    await measuring.wait()
+    assert [
+        message.active_count async for message in harness.stub.DrainFetcher(pb.DrainFetcherRequest())
+    ] == [0]
+    await harness.wait_logged("nak 0")
 
 
-async def test_draining_hands_back(house: Front) -> None:
-    """What does not end in time goes back to the queue; what no queue brought is told to go elsewhere."""
-    house.engine.go.clear()
-    fetch = await house.begun()
+async def test_drain_grace_ends_direct_fetch(harness: ServiceHarness) -> None:
+    """After the grace period a direct fetch fails with OVERLOADED, so that its caller tries elsewhere."""
+    harness.engine.go.clear()
+    fetch = await harness.start()
     request = pb.DrainFetcherRequest()
     request.grace.FromMilliseconds(50)
-    assert [left.active_count async for left in house.stub.DrainFetcher(request)] == [1, 0]
-    last = (await house.told(fetch.name))[-1].snapshot
+    assert [message.active_count async for message in harness.stub.DrainFetcher(request)] == [1, 0]
+    last = (await harness.watch(fetch.name))[-1].snapshot
     assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
-    assert house.folders == []
+    assert harness.work_dirs == []
 
 
-async def test_draining_without_a_listener(house: Front) -> None:
-    """A drain goes on where its caller hangs up; a job in work goes back when its time is over."""
-    house.engine.go.clear()
-    house.give()
-    await house.engine.started.wait()
+async def test_drain_outlives_its_call(harness: ServiceHarness) -> None:
+    """A drain goes on if its caller hangs up; a job is released after the grace period."""
+    harness.engine.go.clear()
+    harness.enqueue()
+    await harness.engine.started.wait()
     request = pb.DrainFetcherRequest()
     request.grace.FromMilliseconds(50)
-    call = house.stub.DrainFetcher(request)
+    call = harness.stub.DrainFetcher(request)
     await anext(aiter(call))
     call.cancel()
-    await house.logged("ack")
-    assert house.outcome.released.reason == type(house.outcome).Released.DRAIN
+    await harness.wait_logged("ack")
+    assert harness.outcome.released.reason == type(harness.outcome).Released.DRAIN
 
 
-def _ended(fetches: FetchRegistry, number: int, attempt: str = "") -> Sequence[str]:
-    """Names of that many fetches that were begun and have ended."""
+def _end_some(fetches: FetchRegistry, number: int, attempt: str = "") -> Sequence[str]:
+    """Begin and end *number* fetches; return their names."""
     begun = [fetches.begin(lease_pb2.FetchSpec(url=URL), attempt) for _ in range(number)]
     for fetch in begun:
         fetches.end(fetch, None)
     return [fetch.name for fetch in begun]
 
 
-async def test_ended_ones_are_forgotten() -> None:
-    """Ten minutes after its end a fetch is forgotten, sooner where there are many; one that runs, never."""
+async def test_ended_fetches_are_deleted() -> None:
+    """An ended fetch is deleted after ten minutes, sooner if there are many; a running one never."""
     now = 0.0
-    fetches = FetchRegistry(lambda: now, most_ended=3)
+    fetches = FetchRegistry(lambda: now, max_ended=3)
     running = fetches.begin(lease_pb2.FetchSpec(url=URL))
-    names = _ended(fetches, 4)
-    assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:0:-1], running.name]
+    names = _end_some(fetches, 4)
+    assert [fetch.name for fetch in fetches.list_page(10, "")[0]] == [*names[:0:-1], running.name]
     with pytest.raises(NotFound):
         fetches.get(names[0])
     now = 599
     assert fetches.get(names[1]).ended
     now = 600
-    assert fetches.page(10, "")[0] == [running]
+    assert fetches.list_page(10, "")[0] == [running]
 
 
-async def test_jobs_crowd_nobody_out() -> None:
-    """However many jobs a worker has done, it remembers what was asked of it directly."""
-    fetches = FetchRegistry(most_ended_attempts=2)
-    (own,) = _ended(fetches, 1)
-    names = _ended(fetches, 5, f"{JOB}/attempts/1")
-    assert [fetch.name for fetch in fetches.page(10, "")[0]] == [*names[:2:-1], own]
+async def test_jobs_do_not_displace_direct_fetches() -> None:
+    """However many jobs a worker has run, its direct fetches are kept."""
+    fetches = FetchRegistry(max_ended_attempts=2)
+    (direct,) = _end_some(fetches, 1)
+    names = _end_some(fetches, 5, f"{JOB}/attempts/1")
+    assert [fetch.name for fetch in fetches.list_page(10, "")[0]] == [*names[:2:-1], direct]
 
 
-async def test_a_slow_watcher_gets_the_newest() -> None:
-    """Whoever is slow is told the newest progress only, and holds nothing meanwhile."""
+async def test_slow_watcher_gets_newest() -> None:
+    """A slow watcher gets only the newest progress."""
     fetches = FetchRegistry()
     fetch = fetches.begin(lease_pb2.FetchSpec(url=URL))
     events = fetch.events()

@@ -1,4 +1,4 @@
-"""Attack table: the guard refuses every way to an internal address, and allows its public counterpart."""
+"""Attack table: the guard refuses every form of an internal address, and allows the public counterpart."""
 
 from __future__ import annotations
 

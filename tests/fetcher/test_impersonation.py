@@ -117,5 +117,5 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 def test_what_is_no_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A target that cannot be meant stops the start."""
     monkeypatch.setenv("REELHAUL_FETCHER_IMPERSONATE", '{"a.example": "netscape"}')
-    with pytest.raises(ValidationError, match="no browser"):
+    with pytest.raises(ValidationError, match="is not one of chrome"):
         Settings(data_dir=tmp_path)

@@ -18,9 +18,10 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.app import running
 from reelhaul_fetcher.service.probe_cache import ProbeCache, ProbeQuery
+from reelhaul_fetcher.service.site_access import SiteAccess
 from reelhaul_fetcher.settings import Settings
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,12 +33,12 @@ async def test_equal_questions_are_one() -> None:
     """Ten who ask at once, one question; later ones take the kept answer, until it is old."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     engine = FakeEngine()
-    probing = ProbeCache(engine, FakeGuard(), lambda: now)
+    probing = ProbeCache(engine, SiteAccess(FakeGuard()), lambda: now)
     answers = await asyncio.gather(*(probing.probe(PAGE) for _ in range(10)))
     assert {"A video"} == {answer.media.title for answer in answers}
     await probing.probe(PAGE)
     assert engine.probes == 1
-    await probing.probe(PAGE, fresh=True)
+    await probing.probe(PAGE, bypass_cache=True)
     now += timedelta(minutes=10)
     await probing.probe(PAGE)
     assert engine.probes == 3
@@ -46,13 +47,13 @@ async def test_equal_questions_are_one() -> None:
 async def test_failures_are_not_kept() -> None:
     """A site that failed is asked again; its pass is given back."""
     engine, guard = FakeEngine(), FakeGuard()
-    probing = ProbeCache(engine, guard, lambda: datetime.now(UTC))
+    probing = ProbeCache(engine, SiteAccess(guard), lambda: datetime.now(UTC))
     engine.failure = ReelhaulError(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
     with pytest.raises(ReelhaulError):
         await probing.probe(PAGE)
     engine.failure = None
     assert (await probing.probe(PAGE)).media.title == "A video"
-    assert not guard.open_passes
+    assert not guard.open_sessions
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -67,7 +68,7 @@ async def stub(
         nats_url=nats_url,
         fetcher_allow_networks="127.0.0.2/32",  # type: ignore[arg-type]
     )
-    async with running(settings) as port, channel(f"127.0.0.1:{port}", []) as opened:
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", []) as opened:
         yield fetcher_service_pb2_grpc.FetcherServiceStub(opened)
 
 
@@ -98,4 +99,4 @@ async def test_failures_over_grpc(
     """What may not be asked, or does not answer, is told by its reason."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ProbeMedia(Request(url=url))
-    assert ErrorReason.Name(reason) == ErrorReason.Name(error_of(failure.value, "fetcher").reason)
+    assert ErrorReason.Name(reason) == ErrorReason.Name(error_from_rpc(failure.value, "fetcher").reason)

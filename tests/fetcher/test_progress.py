@@ -1,4 +1,4 @@
-"""The percentage: monotonic, honest, and silent where nothing is known."""
+"""Progress: the percentage is monotonic and absent if unknown; the watchdog detects stalled downloads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reelhaul_fetcher.model.progress import ProgressTracker, Watchdog
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that tests set."""
 
     now = 0.0
 
@@ -18,41 +18,45 @@ class Clock:
         return self.now
 
 
-def test_weights_fixed_by_the_plan() -> None:
-    """Two streams of 900 and 100 bytes: half of the first is 45 percent of the download."""
-    told: list[Progress] = []
-    gauge = ProgressTracker(told.append, Clock(), interval=-1)
-    gauge.set_plan({"v": 900, "a": 100}, 1000)
-    gauge.begin_stage(Progress.DOWNLOADING, "video v")
-    gauge.update_part("v", 450)
-    assert told[-1].percent == 2 + 83 * 0.45
-    assert (told[-1].downloaded_bytes, told[-1].total_bytes, told[-1].detail) == (450, 1000, "video v")
+def test_percent_by_weight() -> None:
+    """Of two streams of 900 and 100 bytes, half of the first is 45 percent of the download."""
+    reports: list[Progress] = []
+    tracker = ProgressTracker(reports.append, Clock(), interval=-1)
+    tracker.set_plan({"v": 900, "a": 100}, 1000)
+    tracker.begin_stage(Progress.DOWNLOADING, "video v")
+    tracker.update_part("v", 450)
+    assert reports[-1].percent == 2 + 83 * 0.45
+    assert (reports[-1].downloaded_bytes, reports[-1].total_bytes, reports[-1].detail) == (
+        450,
+        1000,
+        "video v",
+    )
 
 
-def test_unknown_stays_unknown() -> None:
-    """Without a weight for each of several streams there are bytes, and no percent."""
-    told: list[Progress] = []
-    gauge = ProgressTracker(told.append, Clock(), interval=-1)
-    gauge.set_plan({"v": None, "a": 100}, None)
-    gauge.begin_stage(Progress.DOWNLOADING)
-    gauge.update_part("v", 450)
-    assert not told[-1].HasField("percent")
-    assert not told[-1].HasField("total_bytes")
-    assert told[-1].downloaded_bytes == 450
+def test_unknown_size_has_no_percent() -> None:
+    """If one of several streams has no known size there are bytes and no percent."""
+    reports: list[Progress] = []
+    tracker = ProgressTracker(reports.append, Clock(), interval=-1)
+    tracker.set_plan({"v": None, "a": 100}, None)
+    tracker.begin_stage(Progress.DOWNLOADING)
+    tracker.update_part("v", 450)
+    assert not reports[-1].HasField("percent")
+    assert not reports[-1].HasField("total_bytes")
+    assert reports[-1].downloaded_bytes == 450
 
 
-def test_at_most_four_a_second() -> None:
-    """Hundreds of fragments a second make four messages; a new stage is told at once."""
-    told: list[Progress] = []
+def test_report_interval() -> None:
+    """A thousand fragments per second make at most five reports; a new stage is reported at once."""
+    reports: list[Progress] = []
     clock = Clock()
-    gauge = ProgressTracker(told.append, clock)
-    gauge.set_plan({"v": 1000}, 1000)
+    tracker = ProgressTracker(reports.append, clock)
+    tracker.set_plan({"v": 1000}, 1000)
     for received in range(1000):
         clock.now = received / 1000
-        gauge.update_part("v", received)
-    assert len(told) <= 5
-    gauge.begin_stage(Progress.VERIFYING)
-    assert told[-1].stage == Progress.VERIFYING
+        tracker.update_part("v", received)
+    assert len(reports) <= 5
+    tracker.begin_stage(Progress.VERIFYING)
+    assert reports[-1].stage == Progress.VERIFYING
 
 
 _STAGES = [Progress.PROBING, Progress.DOWNLOADING, Progress.POSTPROCESSING, Progress.VERIFYING]
@@ -68,33 +72,35 @@ _STAGES = [Progress.PROBING, Progress.DOWNLOADING, Progress.POSTPROCESSING, Prog
     ),
     st.sampled_from([{"v": 900.0, "a": 100.0}, {"v": None, "a": None}, {"v": 1.0}]),
 )
-def test_never_falls_and_never_ends(steps: list[tuple[str, float]], weights: dict[str, float | None]) -> None:
-    """Whatever happens in whatever order, percent does not fall and is not 100."""
-    told: list[Progress] = []
-    gauge = ProgressTracker(told.append, Clock(), interval=-1)
-    gauge.set_plan(weights, None)
+def test_percent_is_monotonic_below_100(
+    steps: list[tuple[str, float]], weights: dict[str, float | None]
+) -> None:
+    """Whatever happens in whatever order, the percentage never falls and never is 100."""
+    reports: list[Progress] = []
+    tracker = ProgressTracker(reports.append, Clock(), interval=-1)
+    tracker.set_plan(weights, None)
     for step, value in steps:
         if step == "stage":
-            gauge.begin_stage(int(value))  # type: ignore[arg-type]
+            tracker.begin_stage(int(value))  # type: ignore[arg-type]
         elif step == "receive":
-            gauge.update_part("v", int(value))
+            tracker.update_part("v", int(value))
         else:
-            gauge.update_stage(value)
-    percents = [progress.percent for progress in told if progress.HasField("percent")]
+            tracker.update_stage(value)
+    percents = [progress.percent for progress in reports if progress.HasField("percent")]
     assert percents == sorted(percents)
     assert all(0 <= percent < 100 for percent in percents)
 
 
-def test_the_watchdog_hears_a_drip() -> None:
-    """A byte a second is no download; a slow but steady one is, and own work takes what it takes."""
-    drip, steady, work = (Watchdog(60, 0) for _ in range(3))
+def test_watchdog_detects_trickle() -> None:
+    """A byte per second is a stalled download; a slow steady one and post-processing are not."""
+    trickle, steady, processing = (Watchdog(60, 0) for _ in range(3))
     stalled = [
         (
-            drip.is_stalled(now, Progress.DOWNLOADING, now),
+            trickle.is_stalled(now, Progress.DOWNLOADING, now),
             steady.is_stalled(now, Progress.DOWNLOADING, now * 5000),
-            work.is_stalled(now, Progress.POSTPROCESSING, 0),
+            processing.is_stalled(now, Progress.POSTPROCESSING, 0),
         )
         for now in range(0, 90, 10)
     ]
     assert stalled[-1] == (True, False, False)
-    assert not any(drip for drip, _, _ in stalled[:6])
+    assert not any(trickle for trickle, _, _ in stalled[:6])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -13,12 +12,11 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
-from tests.conftest import running_process
+from tests.servers import NatsServer
 
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_runtime import bus
-from reelhaul_runtime.broker import executable, free_port, listening, write_config
+from reelhaul_runtime import nats_client
 from reelhaul_runtime.tasks import cancel_and_wait
 
 _ACK_WAIT_SECONDS = 30
@@ -57,17 +55,16 @@ class PullRecorder:
 @pytest.fixture(scope="module")
 def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A broker for these tests alone: the stream's name is fixed."""
-    port = free_port()
-    config = write_config(tmp_path_factory.mktemp("nats"), port)
-    with running_process([executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
-        asyncio.run(listening(port))
-        yield f"nats://127.0.0.1:{port}"
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    asyncio.run(server.start())
+    yield server.url
+    server.kill()
 
 
 @pytest.fixture
 async def broker(own_nats: str) -> AsyncIterator[Client]:
     """A connection to a broker with an empty WORK stream."""
-    async with bus.connected(own_nats, "test") as client:
+    async with nats_client.connect(own_nats, "test") as client:
         jetstream = client.jetstream()
         await jetstream.add_stream(
             StreamConfig(name="WORK", subjects=["work.*.*"], retention=RetentionPolicy.WORK_QUEUE)

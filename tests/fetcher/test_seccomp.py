@@ -1,4 +1,4 @@
-"""A sealed process computes on, and does nothing else, whatever library in it would like to."""
+"""Seccomp filter: a sandboxed process still computes, and can do nothing else."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import sys
 
 import pytest
 
-_SEALED = """
+_PREAMBLE = """
 import ctypes, os, socket, sys, threading
 from reelhaul_fetcher.media import seccomp
 if not seccomp.install_filter():
-    sys.exit("this kernel cannot")
+    sys.exit("this kernel does not support it")
 """
 
 
 def _run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", _SEALED + code], capture_output=True, text=True, timeout=20, check=False
+    completed = subprocess.run(
+        [sys.executable, "-c", _PREAMBLE + code], capture_output=True, text=True, timeout=20, check=False
     )
-    return done.stdout.strip() or done.stderr.strip()[-200:]
+    return completed.stdout.strip() or completed.stderr.strip()[-200:]
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "statement",
     [
         "open('/etc/hostname')",
         "open('/proc/%d/mem' % os.getppid(), 'rb')",
@@ -36,30 +36,30 @@ def _run(code: str) -> str:
         "os.kill(os.getppid(), 0)",
     ],
 )
-def test_refused(deed: str) -> None:
-    """What would touch anything beyond it is refused, and it lives on."""
+def test_denied_calls(statement: str) -> None:
+    """Calls that affect anything outside the process fail, and the process goes on."""
     code = f"""
 try:
-    {deed}
+    {statement}
 except PermissionError as error:
     print("refused")
 """
     assert _run(code) == "refused"
 
 
-def test_no_reading_of_others() -> None:
-    """The memory of other processes is out of reach by the kernel's own calls as well."""
+def test_memory_of_other_processes() -> None:
+    """ptrace is denied."""
     code = "print(ctypes.CDLL(None, use_errno=True).ptrace(16, os.getppid(), 0, 0), ctypes.get_errno())"
     assert _run(code).startswith("-1 ")
 
 
-def test_threads_go_on() -> None:
-    """A decoder may still work in several threads."""
+def test_threads() -> None:
+    """A decoder may still start threads."""
     code = """
-said = []
-threads = [threading.Thread(target=said.append, args=(n,)) for n in range(4)]
+results = []
+threads = [threading.Thread(target=results.append, args=(n,)) for n in range(4)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-print(len(said))
+print(len(results))
 """
     assert _run(code) == "4"

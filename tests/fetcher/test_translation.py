@@ -1,4 +1,4 @@
-"""Subtitles in other languages: the site's own translation, a translator of ours, or a warning."""
+"""Translated subtitles: by the site, by the configured translator, or a warning."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ Subtitles = FormatSpec.Subtitles
 ONLY = FormatSpec.SUBTITLES_ONLY
 
 
-class _Libre(BaseHTTPRequestHandler):
-    """LibreTranslate's ``/translate``: writes the language in front of each text."""
+class _LibreTranslateHandler(BaseHTTPRequestHandler):
+    """LibreTranslate's ``/translate``: puts the language in front of each text."""
 
-    asked: list[dict[str, Any]]
+    requests: list[dict[str, Any]]
     fault = ""
 
     def do_POST(self) -> None:
-        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append(told)
-        body = {"translatedText": [f"[{told['target']}] {text}" for text in told["q"]]}
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.requests.append(request)
+        body = {"translatedText": [f"[{request['target']}] {text}" for text in request["q"]]}
         if self.fault == "short":
             body["translatedText"].pop()
         status = {"unknown": 400, "broken": 500}.get(self.fault, 200)
-        answer = b"x" * 2_000_000 if self.fault == "long" else json.dumps(body).encode()
+        response = b"x" * 2_000_000 if self.fault == "long" else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(response)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @contextmanager
-def libre(fault: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A LibreTranslate of our own: its URL, and what it was asked."""
-    asked: list[dict[str, Any]] = []
-    handler = type("Handler", (_Libre,), {"asked": asked, "fault": fault})
+def libretranslate(fault: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Run a LibreTranslate; yield its URL and the requests that it received."""
+    requests: list[dict[str, Any]] = []
+    handler = type("Handler", (_LibreTranslateHandler,), {"requests": requests, "fault": fault})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
         server.shutdown()
         server.server_close()
@@ -70,10 +70,10 @@ def libre(fault: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def polyglot(
+async def translating_harness(
     engine_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Harness]:
-    """A harness that has a translator."""
+    """A harness with a translator."""
     async with (
         running_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
         YtDlpEngine.open(engine_environment, "test-worker", translator=FakeTranslator()) as engine,
@@ -83,13 +83,13 @@ async def polyglot(
 
 
 @pytest.mark.parametrize(("kinds", "name"), [(Subtitles.MANUAL, "talk"), (Subtitles.AUTO, "asronly")])
-async def test_the_site_translates(
+async def test_translation_by_the_site(
     youtube_harness: Harness, youtube: YouTube, kinds: Subtitles.Kinds.ValueType, name: str
 ) -> None:
-    """YouTube's own translation of what people wrote, and of what was heard, is one more track."""
-    asked = Subtitles(languages=["en"], kinds=kinds, translate_to="fr")
+    """YouTube's translation of manual and of automatic subtitles is one more track."""
+    subtitles = Subtitles(languages=["en"], kinds=kinds, translate_to="fr")
     report = await youtube_harness.fetch(
-        youtube.watch_url(name, copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
+        youtube.watch_url(name, copy=7), FormatSpec(media_kind=ONLY, subtitles=subtitles)
     )
     assert [p.info.language_code for p in report.products] == ["en", "fr"]
     assert list(report.delivered.subtitle_language_codes) == ["en", "fr"]
@@ -99,21 +99,21 @@ async def test_the_site_translates(
     assert list(report.warnings) == []
 
 
-async def test_translated_captions_are_not_heard_ones(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A language that YouTube's machine could translate to is not one that was spoken."""
-    asked = Subtitles(languages=["ja", "en"], kinds=Subtitles.BOTH)
+async def test_translations_are_not_automatic_captions(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A language that YouTube can only translate to is not delivered as automatic captions."""
+    subtitles = Subtitles(languages=["ja", "en"], kinds=Subtitles.BOTH)
     report = await youtube_harness.fetch(
-        youtube.watch_url("asronly", copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
+        youtube.watch_url("asronly", copy=7), FormatSpec(media_kind=ONLY, subtitles=subtitles)
     )
     assert [p.info.language_code for p in report.products] == ["en"]
     assert [(w.reason, w.language_code) for w in report.warnings] == [(Warned.SUBTITLES_MISSING, "ja")]
 
 
 async def test_all_languages(youtube_harness: Harness, youtube: YouTube) -> None:
-    """All are those that people wrote and the one that was heard, none translated, no name twice."""
-    asked = Subtitles(languages=["all"])
+    """``all`` means all manual tracks and the automatic one, without translations or duplicate names."""
+    subtitles = Subtitles(languages=["all"])
     report = await youtube_harness.fetch(
-        youtube.watch_url("talk", copy=7), FormatSpec(media_kind=ONLY, subtitles=asked)
+        youtube.watch_url("talk", copy=7), FormatSpec(media_kind=ONLY, subtitles=subtitles)
     )
     assert [p.info.file_name for p in report.products] == [
         "A talk of twenty lines.en.srt",
@@ -122,20 +122,22 @@ async def test_all_languages(youtube_harness: Harness, youtube: YouTube) -> None
     ]
 
 
-async def test_our_translator_translates(polyglot: Harness, site: Site) -> None:
-    """Where the site has no translation, the translator's keeps the times, and is embedded as well."""
-    asked = Subtitles(languages=["de"], formats=[Subtitles.JSON], translate_to="nl", embed=True)
-    report = await polyglot.fetch(site.url("/watch/demo"), FormatSpec(max_height=360, subtitles=asked))
+async def test_translation_by_the_translator(translating_harness: Harness, site: Site) -> None:
+    """Without a translation by the site, the translator's result keeps the times and is embedded."""
+    subtitles = Subtitles(languages=["de"], formats=[Subtitles.JSON], translate_to="nl", embed=True)
+    report = await translating_harness.fetch(
+        site.url("/watch/demo"), FormatSpec(max_height=360, subtitles=subtitles)
+    )
     german, dutch = (json.loads(product.path.read_text()) for product in report.products[1:])
     assert [cue["text"] for cue in dutch] == [f"[nl] {cue['text']}" for cue in german]
     assert [cue["start"] for cue in dutch] == [cue["start"] for cue in german]
 
 
 @pytest.mark.parametrize("required", [False, True])
-async def test_nobody_translates(harness: Harness, site: Site, required: bool) -> None:
-    """Without a translator the lack is a warning, or the end where the translation was required."""
-    asked = Subtitles(languages=["en"], translate_to="nl", required=required)
-    fetch = harness.fetch(site.url("/watch/demo"), FormatSpec(media_kind=ONLY, subtitles=asked))
+async def test_no_translator(harness: Harness, site: Site, required: bool) -> None:
+    """Without a translator the result has a warning; a required translation fails the fetch."""
+    subtitles = Subtitles(languages=["en"], translate_to="nl", required=required)
+    fetch = harness.fetch(site.url("/watch/demo"), FormatSpec(media_kind=ONLY, subtitles=subtitles))
     if not required:
         report = await fetch
         assert [(w.reason, w.language_code) for w in report.warnings] == [(Warned.TRANSLATION_MISSING, "nl")]
@@ -146,8 +148,8 @@ async def test_nobody_translates(harness: Harness, site: Site, required: bool) -
     assert failure.value.metadata["language"] == "nl"
 
 
-async def test_no_subtitles_at_all(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A transcript of what has no subtitles is a failure, not a success without files."""
+async def test_no_subtitles(youtube_harness: Harness, youtube: YouTube) -> None:
+    """SUBTITLES_ONLY of media without subtitles fails; it does not succeed without files."""
     with pytest.raises(ReelhaulError) as failure:
         await youtube_harness.fetch(
             youtube.watch_url("nocaptions"), FormatSpec(media_kind=ONLY, subtitles=Subtitles())
@@ -156,28 +158,28 @@ async def test_no_subtitles_at_all(youtube_harness: Harness, youtube: YouTube) -
 
 
 async def test_libretranslate() -> None:
-    """Texts go in batches of bounded size, with the key, and come back one for one."""
+    """Texts are sent in batches of limited size, with the API key, and returned one for one."""
     texts = [f"line {number} {'x' * 200}" for number in range(120)]
-    with libre() as (url, asked):
+    with libretranslate() as (url, requests):
         async with LibreTranslate.open(url, "secret") as translator:
-            done = await translator.translate(texts, "en-GB", "fr")
-    assert done == [f"[fr] {text}" for text in texts]
-    assert max(sum(map(len, told["q"])) for told in asked) <= 4000
-    assert {(told["source"], told["target"], told["api_key"]) for told in asked} == {("en", "fr", "secret")}
+            translated = await translator.translate(texts, "en-GB", "fr")
+    assert translated == [f"[fr] {text}" for text in texts]
+    assert max(sum(map(len, request["q"])) for request in requests) <= 4000
+    assert {(r["source"], r["target"], r["api_key"]) for r in requests} == {("en", "fr", "secret")}
 
 
 @pytest.mark.parametrize("fault", ["unknown", "broken", "short", "long"])
-async def test_libretranslate_fails(fault: str) -> None:
-    """A language that it does not know, an error, an answer too short or too long: all are no translation."""
-    with libre(fault) as (url, _):
+async def test_libretranslate_faults(fault: str) -> None:
+    """An unknown language, an error, and a too short or too long response: TRANSLATION_UNAVAILABLE."""
+    with libretranslate(fault) as (url, _):
         async with LibreTranslate.open(url) as translator:
             with pytest.raises(ReelhaulError) as failure:
                 await translator.translate(["one", "two"], "en", "fr")
     assert failure.value.reason == ErrorReason.TRANSLATION_UNAVAILABLE
 
 
-async def test_libretranslate_away() -> None:
-    """A translator that is not there is no translation."""
+async def test_libretranslate_unreachable() -> None:
+    """An unreachable translator: TRANSLATION_UNAVAILABLE."""
     async with LibreTranslate.open("http://127.0.0.1:9") as translator:
         with pytest.raises(ReelhaulError) as failure:
             await translator.translate(["one"], "en", "fr")

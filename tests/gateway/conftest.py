@@ -1,4 +1,4 @@
-"""A gateway before small real services, and a client of it."""
+"""Fixtures: a gateway in front of fake services, and an HTTP client of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from tests.gateway.small_suite import SmallSuite, small_suite
+from tests.gateway.fake_services import GatewayHarness, running_gateway
 
 
 @pytest.fixture
-async def suite() -> AsyncIterator[SmallSuite]:
-    """The small suite."""
-    async with small_suite() as running:
+async def harness() -> AsyncIterator[GatewayHarness]:
+    """A running gateway and its fake services."""
+    async with running_gateway() as running:
         yield running
 
 
 @pytest.fixture
-async def client(suite: SmallSuite) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client of the small suite's gateway."""
-    async with httpx.AsyncClient(base_url=suite.url, timeout=10, trust_env=False) as opened:
+async def client(harness: GatewayHarness) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of the gateway."""
+    async with httpx.AsyncClient(base_url=harness.url, timeout=10, trust_env=False) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""Artifact bytes over HTTP."""
+"""Artifact downloads over HTTP."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import hashlib
 
 import httpx
 import pytest
-from tests.gateway.small_suite import CONTENT
+from tests.gateway.fake_services import CONTENT
 
 URL = "/v1/artifacts/video:download"
 SIZE = len(CONTENT)
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
 
 
-async def test_the_whole_file(client):
-    """Bytes, type, length, validator and a name that is safe in every browser."""
-    answer = await client.get(URL)
-    assert answer.status_code == 200
-    assert answer.content == CONTENT
-    assert answer.headers["content-type"] == "video/mp4"
-    assert answer.headers["content-length"] == str(SIZE)
-    assert answer.headers["etag"] == ETAG
-    assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "sandbox" in answer.headers["content-security-policy"]
+async def test_whole_file(client):
+    """Bytes, type, length, ETag, and a file name that is safe in every browser."""
+    response = await client.get(URL)
+    assert response.status_code == 200
+    assert response.content == CONTENT
+    assert response.headers["content-type"] == "video/mp4"
+    assert response.headers["content-length"] == str(SIZE)
+    assert response.headers["etag"] == ETAG
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in response.headers["content-security-policy"]
     encoded = "%C3%9Cber%20%E2%80%9Euns%E2%80%9C%20100%25.mp4"
-    assert answer.headers["content-disposition"] == (
+    assert response.headers["content-disposition"] == (
         f"attachment; filename=\"_ber _uns_ 100_.mp4\"; filename*=UTF-8''{encoded}"
     )
 
 
-async def test_head_tells_all_but_the_bytes(client):
-    """The headers are those of GET."""
-    head, got = await client.head(URL), await client.get(URL)
+async def test_head_has_the_headers_of_get(client):
+    """HEAD sends no bytes."""
+    head, get = await client.head(URL), await client.get(URL)
     assert head.content == b""
     for name in ("content-length", "content-type", "etag", "content-disposition"):
-        assert head.headers[name] == got.headers[name]
+        assert head.headers[name] == get.headers[name]
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "stop"),
+    ("header", "start", "stop"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=100-", 100, SIZE),
@@ -49,75 +49,76 @@ async def test_head_tells_all_but_the_bytes(client):
         ("bytes=524287-524289", 524287, 524290),
     ],
 )
-async def test_a_range(client, asked, start, stop):
-    """206 with exactly those bytes."""
-    answer = await client.get(URL, headers={"range": asked})
-    assert answer.status_code == 206
-    assert answer.content == CONTENT[start:stop]
-    assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/{SIZE}"
-    assert answer.headers["content-length"] == str(stop - start)
+async def test_range(client, header, start, stop):
+    """206 with exactly the bytes of the range."""
+    response = await client.get(URL, headers={"range": header})
+    assert response.status_code == 206
+    assert response.content == CONTENT[start:stop]
+    assert response.headers["content-range"] == f"bytes {start}-{stop - 1}/{SIZE}"
+    assert response.headers["content-length"] == str(stop - start)
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=-", "lines=1-2", "bytes=0-1,4-5", "bytes=a-b"])
-async def test_a_range_that_says_nothing(client, asked):
-    """The whole file."""
-    answer = await client.get(URL, headers={"range": asked})
-    assert answer.status_code == 200
-    assert answer.content == CONTENT
+@pytest.mark.parametrize("header", ["bytes=5-2", "bytes=-", "lines=1-2", "bytes=0-1,4-5", "bytes=a-b"])
+async def test_invalid_range_is_ignored(client, header):
+    """The response is the whole file."""
+    response = await client.get(URL, headers={"range": header})
+    assert response.status_code == 200
+    assert response.content == CONTENT
 
 
-@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0"])
-async def test_a_range_past_the_end(client, asked):
-    """416, and how long the file is."""
-    answer = await client.get(URL, headers={"range": asked})
-    assert answer.status_code == 416
-    assert answer.headers["content-range"] == f"bytes */{SIZE}"
-    assert answer.json()["details"][0]["reason"] == "RANGE_INVALID"
-    assert answer.json()["details"][0]["metadata"]["sizeBytes"] == str(SIZE)
+@pytest.mark.parametrize("header", [f"bytes={SIZE}-", "bytes=-0"])
+async def test_range_past_the_end(client, header):
+    """416 with the size of the file."""
+    response = await client.get(URL, headers={"range": header})
+    assert response.status_code == 416
+    assert response.headers["content-range"] == f"bytes */{SIZE}"
+    assert response.json()["details"][0]["reason"] == "RANGE_INVALID"
+    assert response.json()["details"][0]["metadata"]["sizeBytes"] == str(SIZE)
 
 
-async def test_if_range_guards_a_resume(client):
-    """Of another file one gets all, not a piece that does not fit."""
+async def test_if_range(client):
+    """The range applies only to the same file; otherwise the whole file is sent."""
     same = await client.get(URL, headers={"range": "bytes=10-", "if-range": ETAG})
     other = await client.get(URL, headers={"range": "bytes=10-", "if-range": '"other"'})
-    dated = await client.get(URL, headers={"range": "bytes=10-", "if-range": "Sat, 29 Oct 1994 19:43:31 GMT"})
-    assert (same.status_code, other.status_code, dated.status_code) == (206, 200, 200)
+    date = await client.get(URL, headers={"range": "bytes=10-", "if-range": "Sat, 29 Oct 1994 19:43:31 GMT"})
+    assert (same.status_code, other.status_code, date.status_code) == (206, 200, 200)
 
 
-async def test_validators(client):
-    """304 for what the client has, 412 for what it does not expect."""
+async def test_conditional_requests(client):
+    """If-None-Match: 304 for the file that the client has. If-Match: 412 for any other file."""
     assert (await client.get(URL, headers={"if-none-match": f'W/{ETAG}, "x"'})).status_code == 304
     assert (await client.get(URL, headers={"if-none-match": '"x"'})).status_code == 200
-    refused = await client.get(URL, headers={"if-match": '"x"'})
-    assert refused.status_code == 412
-    assert refused.json()["details"][0]["reason"] == "ETAG_MISMATCH"
+    mismatch = await client.get(URL, headers={"if-match": '"x"'})
+    assert mismatch.status_code == 412
+    assert mismatch.json()["details"][0]["reason"] == "ETAG_MISMATCH"
 
 
-async def test_inline_only_what_is_safe_to_show(client, suite):
-    """A video may be shown; a page of script is saved whatever is asked."""
-    shown = await client.get(f"{URL}?disposition=inline")
-    assert shown.headers["content-disposition"].startswith("inline;")
-    suite.storage.artifacts["artifacts/video"].media_type = "text/html"
-    saved = await client.get(f"{URL}?disposition=inline")
-    assert saved.headers["content-disposition"].startswith("attachment;")
+async def test_only_safe_types_are_inline(client, harness):
+    """A video may be shown inline; HTML is always an attachment. Other parameters are rejected."""
+    video = await client.get(f"{URL}?disposition=inline")
+    assert video.headers["content-disposition"].startswith("inline;")
+    harness.storage.artifacts["artifacts/video"].media_type = "text/html"
+    html = await client.get(f"{URL}?disposition=inline")
+    assert html.headers["content-disposition"].startswith("attachment;")
     assert (await client.get(f"{URL}?disposition=run")).status_code == 400
     assert (await client.get(f"{URL}?color=red")).status_code == 400
+    assert (await client.get(f"{URL}?{'color=red&' * 30}")).status_code == 400
 
 
-async def test_a_missing_file(client):
-    """404 with the reason, as of any resource."""
-    answer = await client.get("/v1/artifacts/none:download")
-    assert answer.status_code == 404
-    assert answer.json()["details"][0]["reason"] == "RESOURCE_NOT_FOUND"
+async def test_missing_file(client):
+    """404 with the reason of any missing resource; other methods are 405."""
+    response = await client.get("/v1/artifacts/none:download")
+    assert response.status_code == 404
+    assert response.json()["details"][0]["reason"] == "RESOURCE_NOT_FOUND"
     assert (await client.post(URL)).status_code == 405
 
 
-async def test_a_file_that_breaks_off_never_looks_whole(client, suite):
-    """Before the first byte a failure has its status; after it the connection breaks."""
-    suite.storage.cut_after = 1024 * 1024
+async def test_truncated_download_never_looks_complete(client, harness):
+    """A failure before the first byte has its status; a later one aborts the connection."""
+    harness.storage.fail_at = 1024 * 1024
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get(URL)
-    suite.storage.cut_after = 0
-    answer = await client.get(URL)
-    assert answer.status_code == 503
-    assert answer.json()["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
+    harness.storage.fail_at = 0
+    response = await client.get(URL)
+    assert response.status_code == 503
+    assert response.json()["details"][0]["reason"] == "SERVICE_UNAVAILABLE"

@@ -1,88 +1,116 @@
-"""Whether the suite is well, asked of the gateway."""
+"""Health of the suite: probes, /health and /health/detailed."""
 
 from __future__ import annotations
 
 import asyncio
 
+from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import model
-from reelhaul_gateway.health import Health
-from reelhaul_gateway.memory import MemoryCanary, MemoryCheckup
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_gateway import health
+from reelhaul_gateway.health import Health, overall_status
+from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 
-async def _until(client, path, wanted):
-    """The first answer of *path* with the status *wanted*; health is polled, as everyone does it."""
+class FakeHealthChecker:
+    """Reports the ``statuses`` of components; services that are ``down`` do not answer."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, ServingStatus.ValueType] = {
+            component.health_name: health.SERVING for component in (*health.SERVICES, *health.DEPENDENCIES)
+        }
+        self.down: set[str] = set()
+
+    async def check(self, owner: str, health_name: str) -> ServingStatus.ValueType:
+        if owner in self.down:
+            raise Unavailable(owner, f"{owner} does not answer")
+        return self.statuses.get(health_name, health.UNKNOWN)
+
+
+class FakeStorageProbe:
+    """Raises ``failure`` if it is set."""
+
+    def __init__(self) -> None:
+        self.failure: ReelhaulError | None = None
+
+    async def probe(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+async def _poll(client, path, status):
+    """Return the first response of *path* with *status*."""
     async with asyncio.timeout(10):
-        while (answer := await client.get(path)).status_code != wanted:  # noqa: ASYNC110
+        while (response := await client.get(path)).status_code != status:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    return answer
+    return response
 
 
-async def test_ready_while_all_services_are(client, suite):
-    """/readyz turns with the services, /healthz does not, /health tells the critical from the others."""
-    await _until(client, "/readyz", 200)
+async def test_probes_follow_the_services(client, harness):
+    """/readyz follows all services, /healthz none, /health tells critical services from others."""
+    await _poll(client, "/readyz", 200)
     assert (await client.get("/health")).json()["status"] == "SERVING_STATUS_SERVING"
-    await suite.stacks["fetcher"].aclose()
-    answer = await _until(client, "/readyz", 503)
-    assert answer.json()["services"] == {"jobs": "SERVING", "storage": "SERVING", "fetcher": "NOT_SERVING"}
+    await harness.stacks["fetcher"].aclose()
+    response = await _poll(client, "/readyz", 503)
+    assert response.json()["services"] == {"jobs": "SERVING", "storage": "SERVING", "fetcher": "NOT_SERVING"}
     assert (await client.get("/health")).json()["status"] == "SERVING_STATUS_DEGRADED"
-    await suite.stacks["jobs"].aclose()
-    down = await _until(client, "/health", 503)
+    await harness.stacks["jobs"].aclose()
+    down = await _poll(client, "/health", 503)
     assert down.json()["details"][0]["metadata"] == {"service": "jobs"}
     assert "127.0.0.1" not in down.text
     assert (await client.get("/healthz")).json() == {"status": "SERVING"}
     assert (await client.post("/healthz")).status_code == 405
 
 
-async def test_detailed_health_tries_storage_for_real(client, suite):
-    """Each part with its latency; the canary's artifact is written, read and deleted."""
-    await _until(client, "/readyz", 200)
+async def test_detailed_health_probes_storage(client, harness):
+    """Each component has its latency; the probe's artifact is written, read and deleted."""
+    await _poll(client, "/readyz", 200)
     report = (await client.get("/health/detailed")).json()
-    found = {part["component"]: part for part in report["components"]}
+    components = {component["component"]: component for component in report["components"]}
     assert report["status"] == "SERVING_STATUS_SERVING"
-    assert found["nats"]["status"] == "SERVING_STATUS_SERVING"
-    assert found["storage.write"]["status"] == "SERVING_STATUS_SERVING"
-    assert found["storage.write"]["latency"].endswith("s")
-    assert len(suite.storage.deleted) == 1
-    assert "status" not in found["fetcher.engine"], "its service did not report it"
+    assert components["nats"]["status"] == "SERVING_STATUS_SERVING"
+    assert components["storage.write"]["status"] == "SERVING_STATUS_SERVING"
+    assert components["storage.write"]["latency"].endswith("s")
+    assert len(harness.storage.deleted) == 1
+    assert "status" not in components["fetcher.engine"], "its service does not report it"
 
 
-async def test_detailed_health_tells_what_is_down(client, suite):
-    """It answers with OK also then."""
-    await suite.stacks["storage"].aclose()
+async def test_detailed_health_is_ok_while_a_service_is_down(client, harness):
+    """The HTTP status is 200; the body says what is down."""
+    await harness.stacks["storage"].aclose()
     report = await client.get("/health/detailed")
     assert report.status_code == 200
     assert report.json()["status"] == "SERVING_STATUS_NOT_SERVING"
 
 
-async def test_a_critical_part_brings_the_suite_down():
-    """One without which jobs are still taken only degrades it."""
-    checkup, canary = MemoryCheckup(), MemoryCanary()
-    health = Health(checkup, canary)
-    assert model.verdict(await health.full_check()) == model.SERVING
-    checkup.statuses["fetcher.engine"] = model.NOT_SERVING
-    assert model.verdict(await health.full_check()) == model.DEGRADED
-    canary.failure = ReelhaulError(ErrorReason.ARTIFACT_CORRUPT, "other bytes", metadata={"resource": "x"})
-    findings = await health.full_check()
-    assert model.verdict(findings) == model.NOT_SERVING
-    assert findings[-1].message == "other bytes"
+async def test_overall_status():
+    """A critical component brings the suite down; one without which jobs are accepted degrades it."""
+    checker, storage_probe = FakeHealthChecker(), FakeStorageProbe()
+    suite = Health(checker, storage_probe)
+    assert overall_status(await suite.full_check()) == health.SERVING
+    checker.statuses["fetcher.engine"] = health.NOT_SERVING
+    assert overall_status(await suite.full_check()) == health.DEGRADED
+    storage_probe.failure = ReelhaulError(
+        ErrorReason.ARTIFACT_CORRUPT, "other bytes", metadata={"resource": "x"}
+    )
+    results = await suite.full_check()
+    assert overall_status(results) == health.NOT_SERVING
+    assert results[-1].message == "other bytes"
 
 
-async def test_a_glance_is_remembered_for_a_moment():
-    """Many who ask at once cost one check."""
-    checkup, time = MemoryCheckup(), [0.0]
-    health = Health(checkup, MemoryCanary(), lambda: time[0])
-    assert await health.ready()
-    checkup.away.add("jobs")
-    assert await health.ready()
+async def test_status_is_cached_for_half_a_second():
+    """Many clients that poll at once cost one check."""
+    checker, time = FakeHealthChecker(), [0.0]
+    suite = Health(checker, FakeStorageProbe(), lambda: time[0])
+    assert await suite.is_ready()
+    checker.down.add("jobs")
+    assert await suite.is_ready()
     time[0] = 0.6
-    assert not await health.ready()
+    assert not await suite.is_ready()
 
 
-async def test_the_server_describes_itself(client):
-    """Versions and limits, for clients that adapt."""
-    described = (await client.get("/v1:describeServer")).json()
-    assert "reelhaul.jobs.v1" in described["apiVersions"]
-    assert described["maxChunkBytes"] == 1 << 20
-    assert "authenticationRequired" not in described
+async def test_describe_server(client):
+    """Versions and limits, for clients that adapt to the server."""
+    description = (await client.get("/v1:describeServer")).json()
+    assert "reelhaul.jobs.v1" in description["apiVersions"]
+    assert description["maxChunkBytes"] == 1 << 20
+    assert "authenticationRequired" not in description

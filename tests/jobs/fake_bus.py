@@ -6,41 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from reelhaul_jobs.model.fair_scheduling import Ready
+from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.ports.bus import Notice
+from reelhaul_jobs.ports.bus import ProgressNotice
 
 
 @dataclass
 class FakeBus:
-    """A JobBus in lists; it publishes nothing while ``away``."""
+    """A JobBus in lists; it publishes nothing while ``unavailable``."""
 
-    items: list[Ready] = field(default_factory=list)
+    items: list[ReadyJob] = field(default_factory=list)
     changes: list[Job] = field(default_factory=list)
     stops: list[Job] = field(default_factory=list)
-    notices: dict[str, Notice] = field(default_factory=dict)
+    notices: dict[str, ProgressNotice] = field(default_factory=dict)
     #: Whether the next ``ready`` reports that the WORK stream was created anew.
     fresh: bool = False
-    away: bool = False
+    unavailable: bool = False
 
-    async def ready(self) -> bool:
+    async def ensure_streams(self) -> bool:
         fresh, self.fresh = self.fresh, False
         return fresh
 
-    async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
-        if self.away:
+    async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
+        if self.unavailable:
             return []
         self.items.extend(jobs)
         return jobs
 
-    async def waiting(self) -> int:
+    async def count_work_items(self) -> int:
         return len(self.items)
 
-    async def changed(self, job: Job) -> None:
+    async def notify_changed(self, job: Job) -> None:
         self.changes.append(job)
 
-    async def stop(self, job: Job) -> None:
+    async def notify_worker(self, job: Job) -> None:
         self.stops.append(job)
 
-    async def progress(self, job_id: str) -> Notice | None:
+    async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         return self.notices.get(job_id)

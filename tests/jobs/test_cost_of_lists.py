@@ -15,7 +15,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.lists import Order
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.store import listing
@@ -24,7 +24,7 @@ from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 
 JOBS, PAGE = 6000, 5
-GONE = status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")
+GONE = error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,14 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]
     url = f"sqlite:///{tmp_path_factory.mktemp('jobs')}/jobs.db"
     migrations.migrate(url, "reelhaul_jobs")
     asyncio.run(fill(url))
-    engine = engines.reading(url, connections=1)
+    engine = engines.create_read_engine(url, connections=1)
     with engine.connect() as opened:
         yield opened
     engine.dispose()
 
 
 async def fill(url: str) -> None:
-    ended = {"state": State.SUCCEEDED, "lane": QueueStage.IDLE, "due": None}
+    ended = {"state": State.SUCCEEDED, "queue_stage": QueueStage.IDLE, "due": None}
     async with Database.open(url) as database:
         store = SqlJobStore(database)
         for begin in range(0, JOBS, 1000):
@@ -66,7 +66,7 @@ def cost(connection: Connection, query: Query) -> tuple[Page, int]:
     raw = connection.connection.driver_connection
     raw.set_progress_handler(count, 10)
     try:
-        return listing.page(connection, query), steps
+        return listing.list_page(connection, query), steps
     finally:
         raw.set_progress_handler(None, 0)
 
@@ -77,11 +77,11 @@ def test_a_late_page_costs_what_the_first_does(connection, order):
     query = Query(tenant="acme", limit=PAGE, order=order)
     page, first = cost(connection, query)
     for _ in range(998):
-        page, _ = cost(connection, replace(query, after=order.of(page.jobs[-1]), total=page.total))
-    page, late = cost(connection, replace(query, after=order.of(page.jobs[-1]), total=page.total))
+        page, _ = cost(connection, replace(query, after=order.sort_key(page.jobs[-1]), total=page.total))
+    page, late = cost(connection, replace(query, after=order.sort_key(page.jobs[-1]), total=page.total))
     assert len(page.jobs) == PAGE
     assert late <= 1.5 * first
-    _, counted = cost(connection, replace(query, after=order.of(page.jobs[-1])))
+    _, counted = cost(connection, replace(query, after=order.sort_key(page.jobs[-1])))
     assert counted <= 1.5 * first
 
 
@@ -102,7 +102,7 @@ def test_a_late_page_of_a_common_kind(connection, order, text):
     query = Query(tenant="acme", limit=PAGE, order=order, where=parse(text, JOB_FIELDS))
     page, first = cost(connection, query)
     for _ in range(300):
-        page, late = cost(connection, replace(query, after=order.of(page.jobs[-1]), total=page.total))
+        page, late = cost(connection, replace(query, after=order.sort_key(page.jobs[-1]), total=page.total))
     assert len(page.jobs) == PAGE
     assert late <= 1.5 * first
 

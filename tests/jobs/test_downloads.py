@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 from google.api import field_behavior_pb2
-from tests.jobs.conftest import TOKEN, Service
-from tests.jobs.worker import working
+from tests.jobs.conftest import TOKEN, JobsService
+from tests.jobs.fake_worker import run_worker
 
 from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1 import download_service_pb2_grpc
@@ -24,14 +24,16 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
-from reelhaul_jobs.api.downloads import error_fields, requests
+from reelhaul_jobs.api.downloads import field_names, requests
 from reelhaul_jobs.api.downloads.choices import QUALITIES
-from reelhaul_jobs.api.downloads.info import info
-from reelhaul_jobs.api.downloads.responses import asked_quality
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.api.downloads.info import info_response
+from reelhaul_jobs.api.downloads.responses import requested_quality
+from reelhaul_jobs.filters.ast import And, Operator, Term
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import NoAuthentication
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 from reelhaul_runtime.rpc.server import serving
 
 URL = "https://videos.example/watch?v=1"
@@ -40,15 +42,15 @@ FETCHER = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
 
 
 @pytest.fixture
-async def downloads(service: Service) -> AsyncIterator[download_service_pb2_grpc.DownloadServiceStub]:
-    async with channel(f"127.0.0.1:{service.port}", [DOWNLOADS]) as opened:
+async def downloads(service: JobsService) -> AsyncIterator[download_service_pb2_grpc.DownloadServiceStub]:
+    async with open_channel(f"127.0.0.1:{service.port}", [DOWNLOADS]) as opened:
         yield download_service_pb2_grpc.DownloadServiceStub(opened)
 
 
 async def refused(call) -> ReelhaulError:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
-    return error_of(failure.value, "jobs")
+    return error_from_rpc(failure.value, "jobs")
 
 
 async def watched(downloads, job_id: str, **fields) -> list[flat.WatchProgressResponse]:
@@ -58,12 +60,12 @@ async def watched(downloads, job_id: str, **fields) -> list[flat.WatchProgressRe
 
 
 def spec(**fields) -> FormatSpec:
-    return requests.create(flat.CreateDownloadRequest(url=URL, **fields)).job.format
+    return requests.create_request(flat.CreateDownloadRequest(url=URL, **fields)).job.format
 
 
 def wrong(**fields) -> set[str]:
     with pytest.raises(ReelhaulError) as failure:
-        requests.create(flat.CreateDownloadRequest(url=URL, **fields))
+        requests.create_request(flat.CreateDownloadRequest(url=URL, **fields))
     assert failure.value.reason == ErrorReason.FIELD_INVALID
     return {violation.field for violation in failure.value.violations}
 
@@ -87,7 +89,7 @@ async def test_from_words_to_files(service, downloads):
         media.duration.FromMilliseconds(1500)
         await held.finish(succeeded=FinishRequest.Succeeded(artifacts=[video], media=media, got=got))
 
-    async with working(service, work):
+    async with run_worker(service, work):
         messages = await watch
     assert [message.WhichOneof("event") for message in messages] == ["snapshot", "state", "completed"]
     assert all(message.job_id == created.job_id and message.resume_token for message in messages)
@@ -116,10 +118,10 @@ async def test_failure_is_told_flat(service, downloads):
     created = await downloads.CreateDownload(flat.CreateDownloadRequest(url=URL))
 
     async def work(held):
-        status = status_of(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
+        status = error_status(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
         await held.finish(failed=FinishRequest.Failed(status=status))
 
-    async with working(service, work):
+    async with run_worker(service, work):
         messages = await watched(downloads, created.job_id)
     failed = messages[-1].failed
     assert (failed.status, failed.error.reason) == (Download.FAILED, "MEDIA_NOT_FOUND")
@@ -276,7 +278,7 @@ def test_words_become_values():
 @pytest.mark.parametrize("quality", QUALITIES)
 def test_quality_comes_back_as_asked(quality):
     """Whatever word was asked is the word that is shown."""
-    assert asked_quality(spec(quality=quality)) == quality
+    assert requested_quality(spec(quality=quality)) == quality
 
 
 def test_words_at_odds_are_told_together():
@@ -302,21 +304,23 @@ def test_every_field_of_a_job_has_a_flat_name():
     unasked += ("expire_time", "new_entries_only", "counts", "_count", "etag", "name")
     for path in paths:
         if not any(word in path for word in unasked):
-            assert error_fields.flat_name(path) in flat_names, path
+            assert field_names.flat_name(path) in flat_names, path
 
 
 def test_unknown_numbers_from_newer_services_pass():
     """A state or kind that this build does not know is passed on, not a crash."""
     answer = fetcher_service_pb2.ProbeMediaResponse()
     answer.media.MergeFromString(b"\x78\x63")
-    assert info(answer, FormatSpec()).live_status == 99
+    assert info_response(answer, FormatSpec()).live_status == 99
 
 
 def test_times_of_lists_are_exact():
     """A filter's time is the request's, to the microsecond."""
     request = flat.ListDownloadsRequest()
-    request.created_after.FromDatetime(datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC))
-    assert requests.listing(request).filter == 'create_time >= "2026-01-01T00:00:00.000001Z"'
+    moment = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+    request.created_after.FromDatetime(moment)
+    query = requests.list_query(request, "local", PageTokens(b"k" * 32))
+    assert query.where == And((Term("create_time", Operator.GREATER_OR_EQUAL, moment),))
 
 
 def _paths(descriptor, path: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -12,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from tests.conftest import running_process
-from tests.jobs.conftest import PATIENCE, SERVICES, eventually, serving, with_settings
-from tests.jobs.worker import claim, working
+from tests.jobs.conftest import SERVICES, TIMEOUT, eventually, run_service, with_settings
+from tests.jobs.fake_worker import claim_request, run_worker
 from tests.postgresql import fresh_database
+from tests.servers import running_nats_server
 
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
@@ -35,9 +34,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
-from reelhaul_jobs.model.retries import status_of
-from reelhaul_runtime import broker
-from reelhaul_runtime.rpc.channels import channel, error_of
+from reelhaul_jobs.model.retries import error_status
+from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 
 SECOND = duration_pb2.Duration(seconds=1)
 URL = "https://videos.example/watch?v=1"
@@ -58,7 +56,7 @@ async def ended(service, name: str) -> Job:
 
 
 def reason(failure) -> str:
-    return ErrorReason.Name(error_of(failure.value, "jobs").reason)
+    return ErrorReason.Name(error_from_rpc(failure.value, "jobs").reason)
 
 
 def states(messages) -> list[int]:
@@ -79,13 +77,13 @@ async def test_progress_is_told_at_its_pace(service):
     async def work(held):
         for percent in (10, 20, 30, 40):
             await held.progress(percent)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 assert await seen.get() == percent
         await held.succeed()
         done.set()
 
     watching = asyncio.create_task(watch())
-    async with working(service, work), asyncio.timeout(PATIENCE):
+    async with run_worker(service, work), asyncio.timeout(TIMEOUT):
         await done.wait()
         await watching
 
@@ -111,7 +109,7 @@ async def test_slow_watcher(service):
         for percent in range(40):
             began = time.monotonic()
             await held.progress(percent, detail="x" * 100_000)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while await told.get() < percent:
                     pass
             await asyncio.sleep(max(0.0, began + 0.055 - time.monotonic()))
@@ -120,7 +118,7 @@ async def test_slow_watcher(service):
         await held.succeed()
 
     quick = asyncio.create_task(watch())
-    async with working(service, work), asyncio.timeout(PATIENCE):
+    async with run_worker(service, work), asyncio.timeout(TIMEOUT):
         await held_back.wait()
         rest = [message async for message in slow]
         await quick
@@ -147,7 +145,7 @@ async def test_from_create_to_success(service):
         assert not renewal.renewal.cancel_requested
         await held.succeed()
 
-    async with working(service, work):
+    async with run_worker(service, work):
         messages = await watch
     assert messages[0].HasField("snapshot")
     assert states(messages) == [Job.RUNNING, Job.SUCCEEDED]
@@ -168,7 +166,7 @@ async def test_resume_tells_what_was_missed(service):
     async def work(held):
         await held.succeed()
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await ended(service, job.name)
     missed = await watched(service, job.name, resume_token=first.resume_token)
     assert states(missed) == [Job.RUNNING, Job.SUCCEEDED]
@@ -196,7 +194,7 @@ async def test_heartbeat(service):
         )
     )
     first = await anext(stream)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         second = await anext(stream)
     assert second.HasField("heartbeat")
     assert first.sequence == second.sequence
@@ -206,7 +204,7 @@ async def test_drain_ends_watches(settings):
     """A server that leaves tells its watchers so: UNAVAILABLE, come back."""
     async with AsyncExitStack() as server:
         port = await server.enter_async_context(running(settings))
-        async with channel(f"127.0.0.1:{port}", SERVICES) as opened:
+        async with open_channel(f"127.0.0.1:{port}", SERVICES) as opened:
             stub = job_service_pb2_grpc.JobServiceStub(opened)
             job = await stub.CreateJob(CreateJobRequest(job=Job(url=URL)))
             stream = aiter(stub.WatchJob(WatchJobRequest(name=job.name)))
@@ -229,7 +227,7 @@ async def test_cancel_queued(service):
     async def work(held):
         raise AssertionError("a cancelled job was claimed")
 
-    async with working(service, work) as worker:
+    async with run_worker(service, work) as worker:
         await eventually(lambda: worker.refusals or _empty(service))
 
 
@@ -248,17 +246,17 @@ async def test_cancel_running(service):
 
     async def work(held):
         holding.set()
-        hint = work_pb2.StopHint.FromString((await hints.next_msg(PATIENCE)).data)
+        hint = work_pb2.StopHint.FromString((await hints.next_msg(TIMEOUT)).data)
         assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
         assert (await held.renew()).renewal.cancel_requested
         assert (await held.finish(cancelled={})).receipt.cancelled
         told.set()
 
     job = await create(service)
-    async with working(service, work):
-        await asyncio.wait_for(holding.wait(), PATIENCE)
+    async with run_worker(service, work):
+        await asyncio.wait_for(holding.wait(), TIMEOUT)
         assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLING
-        await asyncio.wait_for(told.wait(), PATIENCE)
+        await asyncio.wait_for(told.wait(), TIMEOUT)
     assert (await ended(service, job.name)).state == Job.CANCELLED
 
 
@@ -272,8 +270,8 @@ async def test_success_comes_too_late_for_a_cancelled_job(service):
         done.set()
 
     job = await create(service)
-    async with working(service, work):
-        await asyncio.wait_for(done.wait(), PATIENCE)
+    async with run_worker(service, work):
+        await asyncio.wait_for(done.wait(), TIMEOUT)
     last = await ended(service, job.name)
     assert (last.state, len(last.artifacts)) == (Job.CANCELLED, 0)
 
@@ -285,10 +283,10 @@ async def test_failure_is_retried_then_told(service):
 
     async def work(held):
         await held.finish(
-            failed=FinishRequest.Failed(status=status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
+            failed=FinishRequest.Failed(status=error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
         )
 
-    async with working(service, work):
+    async with run_worker(service, work):
         messages = await watched(service, job.name)
     assert states(messages) == [Job.RUNNING, Job.RETRYING, Job.QUEUED, Job.RUNNING, Job.FAILED]
     retrying = next(m.state_change for m in messages if m.state_change.state == Job.RETRYING)
@@ -302,14 +300,14 @@ async def test_failure_is_retried_then_told(service):
 
 async def test_retry_of_a_failed_job(service):
     """RetryJob runs a FAILED job anew, once for each request_id."""
-    outcomes = [{"failed": {"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
+    outcomes = [{"failed": {"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
 
     async def work(held):
         outcome = outcomes.pop(0)
         await (held.finish(**outcome) if outcome else held.succeed())
 
     job = await create(service)
-    async with working(service, work):
+    async with run_worker(service, work):
         assert (await ended(service, job.name)).state == Job.FAILED
         request = RetryJobRequest(name=job.name, request_id=str(uuid.uuid4()))
         await service.jobs.RetryJob(request)
@@ -331,9 +329,9 @@ async def test_worker_that_vanishes(service):
         await held.succeed()
 
     job = await create(service)
-    async with working(service, vanish):
-        await asyncio.wait_for(lost.wait(), PATIENCE)
-    async with working(service, work):
+    async with run_worker(service, vanish):
+        await asyncio.wait_for(lost.wait(), TIMEOUT)
+    async with run_worker(service, work):
         last = await ended(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 2)
     late = await stale[0].succeed()
@@ -347,14 +345,14 @@ async def test_worker_that_vanishes(service):
 async def test_claim_and_finish_may_be_repeated(service):
     """A repeated Claim is given the same lease, a repeated Finish the same receipt."""
     job = await create(service)
-    asked = claim(work_pb2.WorkItem(job=job.name, attempt=1), "w1")
+    asked = claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w1")
     one, two = [await service.leases.Claim(asked) for _ in range(2)]
     assert one.lease.epoch == two.lease.epoch == 1
-    other = await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w2"))
+    other = await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w2"))
     assert other.refusal.reason == lease_pb2.Refusal.LEASED
     assert other.refusal.HasField("retry_delay")
     finish = FinishRequest(
-        job=job.name, epoch=1, failed={"status": status_of(ErrorReason.MEDIA_NOT_FOUND, "")}
+        job=job.name, epoch=1, failed={"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "")}
     )
     first, second = [(await service.leases.Finish(finish)).receipt for _ in range(2)]
     assert (first.repeated_call, second.repeated_call) == (False, True)
@@ -363,7 +361,9 @@ async def test_claim_and_finish_may_be_repeated(service):
 
 async def test_claim_of_no_job(service):
     """An unknown job is a refusal, not an error: the item is dropped."""
-    answer = await service.leases.Claim(claim(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w"))
+    answer = await service.leases.Claim(
+        claim_request(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w")
+    )
     assert answer.refusal.reason == lease_pb2.Refusal.UNKNOWN
     assert not answer.refusal.HasField("retry_delay")
 
@@ -380,7 +380,7 @@ async def test_release_is_not_charged(service):
             await held.succeed()
 
     job = await create(service, retry_policy=RetryPolicy(max_attempts=1))
-    async with working(service, work):
+    async with run_worker(service, work):
         last = await ended(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
 
@@ -388,8 +388,10 @@ async def test_release_is_not_charged(service):
 async def test_a_worker_that_cannot_is_avoided(service):
     """A worker that asks to be avoided is told to leave the next attempt to another one."""
     job = await create(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
-    lease = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "full"))).lease
-    status = status_of(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
+    lease = (
+        await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "full"))
+    ).lease
+    status = error_status(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
     failed = FinishRequest.Failed(status=status, retry_hint=lease_pb2.RetryHint(avoid_worker=True))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=lease.epoch, failed=failed))
 
@@ -398,10 +400,10 @@ async def test_a_worker_that_cannot_is_avoided(service):
 
     await eventually(queued)
     second = work_pb2.WorkItem(job=job.name, attempt=2)
-    refusal = (await service.leases.Claim(claim(second, "full"))).refusal
+    refusal = (await service.leases.Claim(claim_request(second, "full"))).refusal
     assert refusal.reason == lease_pb2.Refusal.SLOT_UNFIT
     assert refusal.HasField("retry_delay")
-    assert (await service.leases.Claim(claim(second, "another"))).HasField("lease")
+    assert (await service.leases.Claim(claim_request(second, "another"))).HasField("lease")
 
 
 async def test_wiped_work_stream_loses_nothing(service):
@@ -418,7 +420,7 @@ async def test_wiped_work_stream_loses_nothing(service):
     assert len(created) == 1000
     await eventually(lambda: _holds_some(service))
     await service.nats.jetstream().delete_stream("WORK")
-    async with working(service, work, slots=16):
+    async with run_worker(service, work, slots=16):
         await eventually(lambda: len(finished) >= 1000, seconds=90)
     assert created == set(finished)
     assert len(finished) == 1000
@@ -512,8 +514,8 @@ async def test_delete_running(service):
         gone.set()
 
     job = await create(service)
-    async with working(service, work):
-        await asyncio.wait_for(gone.wait(), PATIENCE)
+    async with run_worker(service, work):
+        await asyncio.wait_for(gone.wait(), TIMEOUT)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.GetJob(GetJobRequest(name=job.name))
     assert reason(failure) == "RESOURCE_NOT_FOUND"
@@ -521,13 +523,13 @@ async def test_delete_running(service):
 
 async def test_restart_forgets_nothing(settings):
     """Jobs accepted before a restart are done after it."""
-    async with serving(settings) as service:
+    async with run_service(settings) as service:
         job = await create(service)
 
     async def work(held):
         await held.succeed()
 
-    async with serving(settings) as service, working(service, work):
+    async with run_service(settings) as service, run_worker(service, work):
         assert (await ended(service, job.name)).state == Job.SUCCEEDED
 
 
@@ -550,7 +552,7 @@ async def test_leases_are_the_suites_own(service):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as outside:
         leases = lease_service_pb2_grpc.LeaseServiceStub(outside)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await leases.Claim(claim(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w"))
+            await leases.Claim(claim_request(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w"))
     assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -560,19 +562,15 @@ async def test_broker_wiped_while_jobs_goes_on(settings, nats_server, tmp_path):
     async def work(held):
         await held.succeed()
 
-    async with serving(settings) as service:
+    async with run_service(settings) as service:
         before = await create(service)
         await eventually(lambda: _holds(service, 1))
-        nats_server.process.kill()
-        nats_server.process.wait()
+        nats_server.kill()
         during, unwanted = await create(service), await create(service)
         await service.jobs.CancelJob(CancelJobRequest(name=unwanted.name))
-        config = broker.write_config(tmp_path / "other", nats_server.port)
-        with running_process([broker.executable(), "-c", str(config)], stderr=subprocess.DEVNULL):
-            await broker.listening(nats_server.port)
-            async with working(service, work):
-                for job in (before, during):
-                    assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        async with running_nats_server(tmp_path / "other", nats_server.port), run_worker(service, work):
+            for job in (before, during):
+                assert (await ended(service, job.name)).state == Job.SUCCEEDED
         assert (await ended(service, unwanted.name)).state == Job.CANCELLED
 
 
@@ -584,14 +582,14 @@ async def test_two_replicas(settings):
     """What is asked of one replica is seen at the other, at once; loops run at one of them."""
     with fresh_database() as url:
         shared = settings.model_copy(update={"jobs_database_url": url})
-        async with serving(shared) as one, serving(shared) as two:
+        async with run_service(shared) as one, run_service(shared) as two:
             job = await create(one)
             watch = asyncio.create_task(watched(two, job.name))
 
             async def work(held):
                 await held.succeed()
 
-            async with working(two, work):
+            async with run_worker(two, work):
                 messages = await watch
             assert states(messages)[-1] == Job.SUCCEEDED
             assert (await one.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.SUCCEEDED

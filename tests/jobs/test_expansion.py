@@ -7,8 +7,8 @@ import asyncio
 import grpc
 import pytest
 from tests.jobs.conftest import eventually, with_settings
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_end_to_end import create, ended, reason
-from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Expansion, Job
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -23,7 +23,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 LIST = media_pb2.MediaInfo(title="A list", extractor="tube:list", entry_count=3)
 
@@ -70,7 +70,7 @@ async def test_a_list_becomes_jobs_that_run(service):
         await held.renew(entries=entries(2, 3))
         await finish_list(held)
 
-    async with working(service, work, slots=2):
+    async with run_worker(service, work, slots=2):
         assert (await ended(service, parent.name)).state == Job.SUCCEEDED
         for child in await found(service, parent):
             assert (await ended(service, child.name)).state == Job.SUCCEEDED
@@ -94,7 +94,7 @@ async def test_what_cannot_be_a_job_is_skipped(service):
             await held.renew(media=LIST, entries=[PlaylistEntry(position=1), forbidden, *entries(3)])
             await finish_list(held)
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await ended(service, parent.name)
     told = (await get(service, parent)).expansion
     assert (told.job_count, told.skipped_count) == (1, 2)
@@ -116,7 +116,7 @@ async def test_cancelling_while_expanding_cancels_the_jobs_too(service):
         assert answer.renewal.cancel_requested
         await held.finish(cancelled=FinishRequest.Cancelled())
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await made.wait()
         cancelled = await service.jobs.CancelJob(CancelJobRequest(name=parent.name, reason="wrong list"))
         assert cancelled.state == Job.CANCELLING
@@ -140,7 +140,7 @@ async def test_cancelling_a_list_that_has_ended(service):
             await held.renew(entries=entries(1, 2))
             await finish_list(held)
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await ended(service, parent.name)
     answer = await service.jobs.CancelJob(CancelJobRequest(name=parent.name))
     assert answer.state == Job.SUCCEEDED
@@ -165,7 +165,7 @@ async def test_deleting_a_running_list(service):
             assert (await held.renew()).renewal.cancel_requested
             await held.finish(cancelled=FinishRequest.Cancelled())
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await made.wait()
         await service.jobs.DeleteJob(DeleteJobRequest(name=parent.name))
         gone.set()
@@ -187,13 +187,13 @@ async def test_a_failed_list_goes_on_where_it_was(service):
         starts.append(held.lease.spec.expansion.start_position)
         if len(starts) == 1:
             await held.renew(entries=entries(1, 2))
-            failure = status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
+            failure = error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
             await held.finish(failed=FinishRequest.Failed(status=failure))
         else:
             await held.renew(entries=entries(3))
             await finish_list(held)
 
-    async with working(service, work):
+    async with run_worker(service, work):
         assert (await ended(service, parent.name)).state == Job.FAILED
         await service.jobs.RetryJob(RetryJobRequest(name=parent.name))
         assert (await ended(service, parent.name)).state == Job.SUCCEEDED
@@ -210,7 +210,7 @@ async def test_no_more_than_the_cap(service):
             await held.renew(entries=entries(1, 2, 3))
             await finish_list(held)
 
-    async with working(service, work):
+    async with run_worker(service, work):
         await ended(service, parent.name)
     assert len(await found(service, parent)) == 2
 

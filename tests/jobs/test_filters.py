@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.evaluate import holds
+from reelhaul_jobs.filters.evaluate import matches
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_runtime.errors import ReelhaulError
@@ -66,7 +66,7 @@ def test_filters_mean_what_they_say(text, expected):
     """Each says of one job whether it is meant."""
     node = parse(text, JOB_FIELDS)
     assert node is not None
-    assert holds(node, JOB) is expected
+    assert matches(node, JOB) is expected
 
 
 def test_blank_filter_means_all():

@@ -11,11 +11,11 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs.api.jobs.messages import proto_of, protos_of
+from reelhaul_jobs.api.jobs.messages import job_to_proto, jobs_to_protos
 from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
-from reelhaul_jobs.model import ids, wait_reason
+from reelhaul_jobs.model import ids
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.service.jobs import JobView
+from reelhaul_jobs.model.results import JobView
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.validation import urls
@@ -50,7 +50,7 @@ def refused(forms: JobTemplateCache, asked: job_pb2.Job) -> ReelhaulError:
 
 
 def shown(job: Job) -> job_pb2.Job:
-    return proto_of(JobView(job, wait_reason.wait_of(job)))
+    return job_to_proto(JobView.from_row(job))
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -108,7 +108,7 @@ def test_many_answers_are_those_of_each():
     forms = JobTemplateCache(timedelta(days=7))
     jobs = [made(forms, asked) for asked in [*ASKED, *ASKED[:2], ASKED[1]]]
     jobs.insert(2, jobs[1].replace_fields(url="https://other.example/"))
-    assert [shown(job) for job in jobs] == list(protos_of(jobs))
+    assert [shown(job) for job in jobs] == list(jobs_to_protos(jobs))
 
 
 def test_ids_of_a_batch():
@@ -137,5 +137,5 @@ def test_ids_of_a_batch():
 def test_plain_but_refused(url):
     """URLs that look plain are judged by their host as any other."""
     findings = FieldViolations()
-    urls.check(url, "url", findings)
+    urls.check_url(url, "url", findings)
     assert findings

@@ -11,19 +11,19 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import leases, queue_transitions, rate_limit, rate_limited_lease
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import SiteLimits, SiteNow, SiteRateLimit, room
+from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit, SiteStatus, free_slots
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import AttemptState, State
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-LIMITS = SiteLimits(park=timedelta(seconds=30))
+LIMITS = SiteLimits(first_cooldown=timedelta(seconds=30))
 OPEN = SiteRateLimit(site="a.example")
 
 
 def running(job_id: str = "j1", failures: dict[str, int] | None = None) -> Job:
-    job = queue_transitions.admitted(
+    job = queue_transitions.enqueue(
         Job(
             id=job_id,
             tenant="acme",
@@ -35,21 +35,21 @@ def running(job_id: str = "j1", failures: dict[str, int] | None = None) -> Job:
         )
     )
     claim = leases.Claim(attempt=1, worker="w", request_id="r", engine_version="", lease=MINUTE)
-    return rate_limited_lease.claimed(job, claim, RateLimitView(gate=OPEN), LIMITS, NOW).job
+    return rate_limited_lease.claim(job, claim, RateLimitView(rate_limit=OPEN), LIMITS, NOW).job
 
 
 def failed(reason: ErrorReason.ValueType, asked: timedelta | None = None) -> leases.Outcome:
-    return leases.Outcome(result=leases.Failed(error=status_of(reason, "no"), retry_after=asked))
+    return leases.Outcome(result=leases.Failed(error=error_status(reason, "no"), retry_after=asked))
 
 
 def gate_after(
     gate: SiteRateLimit, outcome: leases.Outcome, job_id: str = "j1", now: datetime = NOW
 ) -> SiteRateLimit:
     """The gate after *outcome* of the job's lease, without jitter."""
-    passage = RateLimitView(gate=gate)
+    passage = RateLimitView(rate_limit=gate)
     return (
-        rate_limited_lease.finished(running(job_id), 1, outcome, passage, LIMITS, now, lambda: 0.0).gate
-        or passage.gate
+        rate_limited_lease.finish(running(job_id), 1, outcome, passage, LIMITS, now, lambda: 0.0).rate_limit
+        or passage.rate_limit
     )
 
 
@@ -64,11 +64,11 @@ def test_each_probe_that_fails_doubles_the_wait():
         gate = gate_after(gate, BLOCKED, f"j{number}", now)
         waits.append((gate.parked_until - now) / timedelta(seconds=1))
         now = gate.parked_until
-        gate = rate_limit.passed(gate, f"j{number + 1}", now, LIMITS.delay)
+        gate = rate_limit.record_start(gate, f"j{number + 1}", now, LIMITS.min_delay)
     assert waits == [30, 60, 120, 240, 480, 960, 1800, 1800, 1800]
     assert gate.parked_since == NOW
     opened = gate_after(gate, GOOD, "j9", now)
-    assert not opened.parked
+    assert not opened.is_parked
     assert opened.delay > timedelta(0)
 
 
@@ -92,17 +92,19 @@ def test_probe_shuts_the_gate_behind_it():
     """One job passes after the cool-down; nobody follows before it has told; bytes are the welcome."""
     gate = gate_after(OPEN, BLOCKED)
     now = gate.parked_until
-    assert room(SiteNow(site="a.example", gates=(gate,)), LIMITS, now) == 1
-    assert room(SiteNow(site="a.example", gates=(gate,), published=1), LIMITS, now) == 0
-    probed = rate_limit.passed(gate, "j1", now, LIMITS.delay)
-    assert room(SiteNow(site="a.example", gates=(probed,), leased=1), LIMITS, now + MINUTE) == 0
-    renewal = leases.renewed(running(), 1, NOW, MINUTE)
-    silent = rate_limited_lease.renewed(renewal, media_pb2.Progress(), RateLimitView(gate=probed))
-    assert silent.gate is None
-    welcome = rate_limited_lease.renewed(
-        renewal, media_pb2.Progress(downloaded_bytes=1), RateLimitView(gate=probed)
+    assert free_slots(SiteStatus(site="a.example", rate_limits=(gate,)), LIMITS, now) == 1
+    assert free_slots(SiteStatus(site="a.example", rate_limits=(gate,), published=1), LIMITS, now) == 0
+    probed = rate_limit.record_start(gate, "j1", now, LIMITS.min_delay)
+    assert (
+        free_slots(SiteStatus(site="a.example", rate_limits=(probed,), leased=1), LIMITS, now + MINUTE) == 0
     )
-    assert not welcome.gate.parked
+    renewal = leases.renew(running(), 1, NOW, MINUTE)
+    silent = rate_limited_lease.renew(renewal, media_pb2.Progress(), RateLimitView(rate_limit=probed))
+    assert silent.rate_limit is None
+    welcome = rate_limited_lease.renew(
+        renewal, media_pb2.Progress(downloaded_bytes=1), RateLimitView(rate_limit=probed)
+    )
+    assert not welcome.rate_limit.is_parked
 
 
 @pytest.mark.parametrize(
@@ -110,17 +112,17 @@ def test_probe_shuts_the_gate_behind_it():
 )
 def test_probe_without_an_answer(outcome):
     """A probe that ends without a word of the site counts for nothing: the next may try, at its pace."""
-    probed = rate_limit.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
+    probed = rate_limit.record_start(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.min_delay)
     after = gate_after(probed, outcome, "j1", NOW + MINUTE)
-    assert after.parked
+    assert after.is_parked
     assert after.admits(NOW + MINUTE + timedelta(seconds=1))
     assert after.cooldown == probed.cooldown
 
 
 def test_an_answer_about_the_media_opens_too():
     """A site that says "no such video" talks to us again."""
-    probed = rate_limit.passed(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.delay)
-    assert not gate_after(probed, failed(ErrorReason.MEDIA_NOT_FOUND), "j1", NOW + MINUTE).parked
+    probed = rate_limit.record_start(gate_after(OPEN, BLOCKED), "j1", NOW + MINUTE, LIMITS.min_delay)
+    assert not gate_after(probed, failed(ErrorReason.MEDIA_NOT_FOUND), "j1", NOW + MINUTE).is_parked
 
 
 def test_pace_rises_and_decays():
@@ -134,36 +136,36 @@ def test_pace_rises_and_decays():
     later = NOW + timedelta(hours=1)
     for _ in range(20):
         gate = gate_after(gate, GOOD, now=later)
-    assert gate.plain
+    assert gate.is_default
 
 
 def test_parking_is_not_charged():
     """Who meets the block is queued again, uncharged and behind the others, its attempt RELEASED."""
-    change = rate_limited_lease.finished(
-        running(), 1, BLOCKED, RateLimitView(gate=OPEN), LIMITS, NOW + MINUTE
+    change = rate_limited_lease.finish(
+        running(), 1, BLOCKED, RateLimitView(rate_limit=OPEN), LIMITS, NOW + MINUTE
     )
     job = change.job
     assert (job.state, job.charged, job.attempt, job.due) == (State.QUEUED, 0, 2, NOW + MINUTE)
-    assert change.ended.state is AttemptState.RELEASED
+    assert change.attempt_outcome.state is AttemptState.RELEASED
 
 
 def test_parking_ends():
     """A job that parks its site again and again, or whose site wants days, fails and says why."""
-    often = running(failures={"UPSTREAM_BLOCKED": rate_limit.MOST_PARKS - 1})
-    change = rate_limited_lease.finished(often, 1, BLOCKED, RateLimitView(gate=OPEN), LIMITS, NOW)
-    assert (change.job.state, change.ended.state) == (State.FAILED, AttemptState.FAILED)
+    often = running(failures={"UPSTREAM_BLOCKED": rate_limit.MAX_PARKS_PER_JOB - 1})
+    change = rate_limited_lease.finish(often, 1, BLOCKED, RateLimitView(rate_limit=OPEN), LIMITS, NOW)
+    assert (change.job.state, change.attempt_outcome.state) == (State.FAILED, AttemptState.FAILED)
     days = failed(ErrorReason.UPSTREAM_THROTTLED, timedelta(days=3))
-    change = rate_limited_lease.finished(running(), 1, days, RateLimitView(gate=OPEN), LIMITS, NOW)
+    change = rate_limited_lease.finish(running(), 1, days, RateLimitView(rate_limit=OPEN), LIMITS, NOW)
     assert change.job.state is State.FAILED
-    assert change.gate.parked_until == NOW + rate_limit.LONGEST_WAIT
+    assert change.rate_limit.parked_until == NOW + rate_limit.MAX_RETRY_AFTER
 
 
 def test_full_site_refuses_a_claim():
     """A claim of a site that is full by now is refused, and its job queued as the next attempt."""
     job = replace(running(), state=State.QUEUED, charged=0)
     claim = leases.Claim(attempt=1, worker="w", request_id="r2", engine_version="", lease=MINUTE)
-    change = rate_limited_lease.claimed(
-        job, claim, RateLimitView(gate=OPEN, leased=2), SiteLimits(running=2), NOW
+    change = rate_limited_lease.claim(
+        job, claim, RateLimitView(rate_limit=OPEN, leased_count=2), SiteLimits(max_running=2), NOW
     )
     assert change.refusal.reason.name == "NOT_DUE"
     assert (change.job.attempt, change.job.charged, change.job.state) == (2, 0, State.QUEUED)

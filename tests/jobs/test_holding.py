@@ -8,9 +8,9 @@ import time
 import grpc
 import pytest
 from google.protobuf import duration_pb2, field_mask_pb2
-from tests.jobs.conftest import PATIENCE, eventually
+from tests.jobs.conftest import TIMEOUT, eventually
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_end_to_end import URL, create, ended, reason
-from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, Wait
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -23,7 +23,7 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 )
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 
 def update(name: str, *paths: str, **fields: object) -> UpdateJobRequest:
@@ -46,7 +46,7 @@ async def test_pause_and_resume_queued(service):
         await held.succeed()
 
     other = await create(service)
-    async with working(service, work):
+    async with run_worker(service, work):
         await ended(service, other.name)
         assert (await get(service, job.name)).state == Job.PAUSED
         resumed = await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
@@ -66,7 +66,7 @@ async def test_pause_running(service):
             await held.succeed()
             return
         holding.set()
-        work_pb2.StopHint.FromString((await hints.next_msg(PATIENCE)).data)
+        work_pb2.StopHint.FromString((await hints.next_msg(TIMEOUT)).data)
         assert (await held.renew()).refusal.reason == lease_pb2.Refusal.PAUSED
         late = await held.succeed()
         assert late.refusal.reason == lease_pb2.Refusal.PAUSED
@@ -74,10 +74,10 @@ async def test_pause_running(service):
         told.set()
 
     job = await create(service)
-    async with working(service, work):
-        await asyncio.wait_for(holding.wait(), PATIENCE)
+    async with run_worker(service, work):
+        await asyncio.wait_for(holding.wait(), TIMEOUT)
         assert (await service.jobs.PauseJob(PauseJobRequest(name=job.name))).state == Job.PAUSED
-        await asyncio.wait_for(told.wait(), PATIENCE)
+        await asyncio.wait_for(told.wait(), TIMEOUT)
         await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
         last = await ended(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
@@ -143,7 +143,7 @@ async def test_schedule_time_moved(service):
     async def work(held):
         await held.succeed()
 
-    async with working(service, work) as worker:
+    async with run_worker(service, work) as worker:
         await eventually(lambda: worker.refusals)
         assert worker.refusals == [lease_pb2.Refusal.SUPERSEDED]
         await service.jobs.UpdateJob(update(job.name, "schedule_time"))
@@ -154,10 +154,10 @@ async def test_schedule_time_of_a_job_between_attempts(service):
     """A job that waits for its next attempt can be put off further, and not called back before its time."""
 
     async def work(held):
-        await held.finish(failed={"status": status_of(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
+        await held.finish(failed={"status": error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
 
     job = await create(service)
-    async with working(service, work):
+    async with run_worker(service, work):
         await eventually(lambda: _in_state(service, job.name, Job.RETRYING))
     backoff = (await get(service, job.name)).next_attempt_time
     later = Job(name=job.name)
@@ -182,7 +182,7 @@ async def test_update_of_an_ended_job(service):
         await held.succeed()
 
     job = await create(service)
-    async with working(service, work):
+    async with run_worker(service, work):
         done = await ended(service, job.name)
     kept = await service.jobs.UpdateJob(update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=3600)))
     assert kept.expire_time.ToDatetime() > done.end_time.ToDatetime()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready, select_fairly, window
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob, select_fairly, window_size
 from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
@@ -19,15 +19,15 @@ sites = st.sampled_from(["one", "two", "three"])
 rooms = st.dictionaries(sites, st.integers(0, 6))
 
 
-def ready(tenant: str, site: str, number: int) -> Ready:
+def ready(tenant: str, site: str, number: int) -> ReadyJob:
     due = START + timedelta(seconds=number)
-    return Ready(f"{tenant}{number:04}", 1, tenant, Priority.NORMAL, "", site, due)
+    return ReadyJob(f"{tenant}{number:04}", 1, tenant, Priority.NORMAL, "", site, due)
 
 
 @st.composite
-def backlogs(draw: st.DrawFn) -> dict[str, list[Ready]]:
+def backlogs(draw: st.DrawFn) -> dict[str, list[ReadyJob]]:
     """Each tenant's jobs in their order."""
-    backlog: dict[str, list[Ready]] = defaultdict(list)
+    backlog: dict[str, list[ReadyJob]] = defaultdict(list)
     for number, (tenant, site) in enumerate(draw(st.lists(st.tuples(tenants, sites), max_size=40))):
         backlog[tenant].append(ready(tenant, site, number))
     return dict(backlog)
@@ -36,7 +36,7 @@ def backlogs(draw: st.DrawFn) -> dict[str, list[Ready]]:
 def test_who_holds_the_least_is_next():
     """Always one of the tenant that has the fewest in hand."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(3)] for tenant in "abc"}
-    picked = select_fairly(backlog, 6, held=InFlightCounts({"a": 2, "b": 1}))
+    picked = select_fairly(backlog, 6, in_flight=InFlightCounts({"a": 2, "b": 1}))
     assert [job.id for job in picked] == ["c0000", "b0000", "c0001", "a0000", "b0001", "c0002"]
     assert len(select_fairly(backlog, 100)) == 9
     assert select_fairly(backlog, 0) == select_fairly({}, 5) == []
@@ -52,20 +52,20 @@ def test_weights():
 def test_full_site_holds_nothing_up():
     """A thousand jobs of a full site before it: the one of another site goes all the same."""
     backlog = {"a": [ready("a", "one", n) for n in range(1000)] + [ready("a", "two", 1000)]}
-    assert [job.id for job in select_fairly(backlog, 5, rooms={"one": 0})] == ["a1000"]
+    assert [job.id for job in select_fairly(backlog, 5, free_slots={"one": 0})] == ["a1000"]
 
 
 def test_seats_of_a_site_go_by_age():
     """Who holds much elsewhere still gets the one seat of a site, if it has waited longer for it."""
     backlog = {"a": [ready("a", "one", 0)], "b": [ready("b", "one", 1)]}
     held = InFlightCounts({"a": 10, "b": 0}, {("a", "two"): 10})
-    assert [job.id for job in select_fairly(backlog, 5, held=held, rooms={"one": 1})] == ["a0000"]
+    assert [job.id for job in select_fairly(backlog, 5, in_flight=held, free_slots={"one": 1})] == ["a0000"]
 
 
 @given(backlogs(), st.integers(0, 30), rooms)
 def test_limits_hold(backlog, room, rooms):
     """Never more than the window takes, nor more of a site than it has room; nothing twice."""
-    picked = select_fairly(backlog, room, rooms=rooms)
+    picked = select_fairly(backlog, room, free_slots=rooms)
     assert len(picked) <= room
     assert len({job.id for job in picked}) == len(picked)
     for site, number in Counter(job.site for job in picked).items():
@@ -77,13 +77,13 @@ def test_work_conserving(backlog, room, rooms):
     """What the window and the sites have room for is picked: no full site, no tenant blocks another."""
     asked = Counter(job.site for jobs in backlog.values() for job in jobs)
     possible = sum(min(number, rooms.get(site, UNLIMITED)) for site, number in asked.items())
-    assert len(select_fairly(backlog, room, rooms=rooms)) == min(room, possible)
+    assert len(select_fairly(backlog, room, free_slots=rooms)) == min(room, possible)
 
 
 @given(backlogs(), st.integers(0, 30), st.dictionaries(tenants, st.integers(0, 5)))
 def test_fair_within_one_job(backlog, room, by_tenant):
     """Nobody who still waits holds less, by more than one job, than one who was just given some."""
-    picked = Counter(job.tenant for job in select_fairly(backlog, room, held=InFlightCounts(by_tenant)))
+    picked = Counter(job.tenant for job in select_fairly(backlog, room, in_flight=InFlightCounts(by_tenant)))
     has = {tenant: by_tenant.get(tenant, 0) + picked[tenant] for tenant in backlog}
     for waiting, jobs in backlog.items():
         if picked[waiting] < len(jobs):
@@ -93,7 +93,7 @@ def test_fair_within_one_job(backlog, room, by_tenant):
 @given(backlogs(), st.integers(0, 30), rooms)
 def test_order_of_each_tenant_at_each_site(backlog, room, rooms):
     """A tenant's jobs of one site go in their order."""
-    picked = select_fairly(backlog, room, rooms=rooms)
+    picked = select_fairly(backlog, room, free_slots=rooms)
     for tenant, jobs in backlog.items():
         for site in {job.site for job in jobs}:
             here = [job for job in jobs if job.site == site]
@@ -105,7 +105,7 @@ def test_order_of_each_tenant_at_each_site(backlog, room, rooms):
 def test_nobody_starves(backlog, slots, limit, data):
     """While jobs end and a rival with an endless backlog goes on, every job is picked in the end."""
     waiting = {tenant: list(jobs) for tenant, jobs in backlog.items()}
-    running: list[Ready] = []
+    running: list[ReadyJob] = []
     number = 1000
     most_rounds = 60 + 10 * sum(len(jobs) for jobs in backlog.values())
     for _ in range(most_rounds):
@@ -119,7 +119,7 @@ def test_nobody_starves(backlog, slots, limit, data):
         held = InFlightCounts(
             Counter(job.tenant for job in running), Counter((job.tenant, job.site) for job in running)
         )
-        for job in select_fairly(waiting, slots - len(running), held=held, rooms=rooms):
+        for job in select_fairly(waiting, slots - len(running), in_flight=held, free_slots=rooms):
             waiting[job.tenant].remove(job)
             running.append(job)
         if running:
@@ -129,8 +129,8 @@ def test_nobody_starves(backlog, slots, limit, data):
 
 def test_window_is_short():
     """Few items lie before whoever comes next, unless they are drained fast."""
-    assert window(0, 0) == 4
-    assert window(2, 0) == 1
-    assert window(20, 0.5) == 10
-    assert window(20, 800.0) == 400
-    assert window(20, 1e9) == 4096
+    assert window_size(0, 0) == 4
+    assert window_size(2, 0) == 1
+    assert window_size(20, 0.5) == 10
+    assert window_size(20, 800.0) == 400
+    assert window_size(20, 1e9) == 4096

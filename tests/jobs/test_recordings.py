@@ -7,10 +7,10 @@ import uuid
 
 import grpc
 import pytest
-from tests.jobs.conftest import PATIENCE, serving, with_settings
+from tests.jobs.conftest import TIMEOUT, run_service, with_settings
+from tests.jobs.fake_worker import claim_request, run_worker, succeeded
 from tests.jobs.test_end_to_end import create, ended, reason
 from tests.jobs.test_holding import get
-from tests.jobs.worker import claim, succeeded, working
 
 from reelhaul.jobs.v1.job_pb2 import Job, RetryPolicy
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -24,7 +24,7 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul.work.v1 import work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 ON_AIR = Progress(stage=Progress.RECORDING, downloaded_bytes=1000)
 
@@ -49,7 +49,7 @@ async def test_a_recording_is_ended_and_kept(service):
         assert not held.lease.spec.recording_stopped
         assert not (await held.renew(progress=ON_AIR)).renewal.stop_recording
         holding.set()
-        hint = work_pb2.StopHint.FromString((await hints.next_msg(PATIENCE)).data)
+        hint = work_pb2.StopHint.FromString((await hints.next_msg(TIMEOUT)).data)
         assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
         for _ in range(2):
             renewal = (await held.renew(progress=ON_AIR)).renewal
@@ -60,12 +60,12 @@ async def test_a_recording_is_ended_and_kept(service):
         done.set()
 
     job = await create(service)
-    async with working(service, work):
-        await asyncio.wait_for(holding.wait(), PATIENCE)
+    async with run_worker(service, work):
+        await asyncio.wait_for(holding.wait(), TIMEOUT)
         asked = await stop(service, job.name)
         assert (asked.state, asked.HasField("recording_stop_time")) == (Job.RUNNING, True)
         assert (await stop(service, job.name)).recording_stop_time == asked.recording_stop_time
-        await asyncio.wait_for(done.wait(), PATIENCE)
+        await asyncio.wait_for(done.wait(), TIMEOUT)
     last = await ended(service, job.name)
     assert (last.state, last.recording_stop_time) == (Job.SUCCEEDED, asked.recording_stop_time)
     assert [warning.reason for warning in last.warnings] == [Warned.RECORDING_STOPPED]
@@ -83,7 +83,7 @@ async def test_what_does_not_record_is_not_ended(service):
     assert "is CANCELLED" in (await refused(service, job.name))[1]
 
     busy = await create(service)
-    held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=busy.name, attempt=1), "w"))).lease
+    held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=busy.name, attempt=1), "w"))).lease
     for stage in (Progress.PROBING, Progress.DOWNLOADING):
         await service.leases.Renew(
             RenewRequest(job=busy.name, epoch=held.epoch, progress=Progress(stage=stage))
@@ -96,7 +96,7 @@ async def test_another_tenants_recording(service):
     """What nobody has is not found, and a stale etag changes nothing."""
     assert (await refused(service, f"jobs/{uuid.uuid4()}"))[0] == "RESOURCE_NOT_FOUND"
     job = await create(service)
-    held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
+    held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
     await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stop(service, job.name, etag=job.etag)
@@ -105,13 +105,15 @@ async def test_another_tenants_recording(service):
 
 async def test_the_wish_outlives_the_service(settings):
     """A worker hears of it also from a service that was started after it was asked."""
-    async with serving(settings) as service:
+    async with run_service(settings) as service:
         job = await create(service)
-        held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
+        held = (
+            await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))
+        ).lease
         renew = RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR)
         await service.leases.Renew(renew)
         await stop(service, job.name)
-    async with serving(settings) as service:
+    async with run_service(settings) as service:
         assert (await service.leases.Renew(renew)).renewal.stop_recording
 
 
@@ -131,8 +133,8 @@ async def test_the_wish_outlives_the_worker(service):
         assert (await stop(service, job.name)).state == Job.RUNNING
         await held.succeed()
 
-    async with working(service, work):
-        await asyncio.wait_for(lost.wait(), PATIENCE)
+    async with run_worker(service, work):
+        await asyncio.wait_for(lost.wait(), TIMEOUT)
         assert (await ended(service, job.name)).state == Job.SUCCEEDED
     assert seen == [False, True]
 
@@ -140,10 +142,10 @@ async def test_the_wish_outlives_the_worker(service):
 async def test_a_retry_forgets_the_wish(service):
     """A job that is retried after its recording was lost records as long as it was asked to at first."""
     job = await create(service, retry_policy=RetryPolicy(max_attempts=1))
-    held = (await service.leases.Claim(claim(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
+    held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
     await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
     await stop(service, job.name)
-    failed = FinishRequest.Failed(status=status_of(ErrorReason.RECORDING_LOST, "it was lost"))
+    failed = FinishRequest.Failed(status=error_status(ErrorReason.RECORDING_LOST, "it was lost"))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=held.epoch, failed=failed))
     assert (await get(service, job.name)).state == Job.FAILED
     again = await service.jobs.RetryJob(RetryJobRequest(name=job.name))

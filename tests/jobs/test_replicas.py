@@ -14,17 +14,16 @@ from contextlib import asynccontextmanager, contextmanager
 import nats
 import psycopg
 import pytest
-from tests.conftest import running_process
-from tests.jobs.conftest import PATIENCE, TOKEN, Service, consumer_there, eventually, serving
+from tests.jobs.conftest import TIMEOUT, TOKEN, JobsService, consumers_exist, eventually, run_service
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_end_to_end import create, ended, states, watched
-from tests.jobs.worker import working
 from tests.postgresql import fresh_database
+from tests.servers import free_port, running_process
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest, WatchJobsRequest
-from reelhaul_jobs.service.loop_runner import LEADING
+from reelhaul_jobs.service.loop_runner import LEADERSHIP
 from reelhaul_jobs.settings import Settings
-from reelhaul_runtime import broker
 
 
 @pytest.fixture
@@ -35,8 +34,8 @@ def shared(settings: Settings) -> Iterator[Settings]:
 
 
 @pytest.fixture
-async def replicas(shared: Settings) -> AsyncIterator[tuple[Service, Service]]:
-    async with serving(shared) as one, serving(shared) as two:
+async def replicas(shared: Settings) -> AsyncIterator[tuple[JobsService, JobsService]]:
+    async with run_service(shared) as one, run_service(shared) as two:
         yield one, two
 
 
@@ -45,7 +44,7 @@ def replica_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """A replica as a process of its own, which can be killed."""
     environment = os.environ | {
         "REELHAUL_DATA_DIR": str(settings.data_dir),
-        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{broker.free_port()}",
+        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_JOBS_DATABASE_URL": settings.jobs_database_url,
         "REELHAUL_NATS_URL": settings.nats_url,
         "REELHAUL_SUITE_TOKEN": TOKEN,
@@ -68,7 +67,7 @@ async def leading_process(settings: Settings) -> AsyncIterator[subprocess.Popen[
     with replica_process(settings) as process:
         client = await nats.connect(settings.nats_url)
         try:
-            await eventually(lambda: consumer_there(client))
+            await eventually(lambda: consumers_exist(client))
             await eventually(lambda: leader_of(settings, "dispatcher"))
         finally:
             await client.close()
@@ -87,7 +86,7 @@ async def test_watch_at_the_other_replica(replicas):
 
     watch = aiter(two.jobs.WatchJob(WatchJobRequest(name=job.name)))
     assert (await anext(watch)).snapshot.job.state == Job.QUEUED
-    async with working(one, work):
+    async with run_worker(one, work):
         seen = [message async for message in watch]
     assert states(seen) == [Job.RUNNING, Job.SUCCEEDED]
     resumed = await watched(two, job.name, resume_token=first.resume_token)
@@ -101,14 +100,14 @@ async def test_following_at_the_other_replica(replicas):
     stream = aiter(following)
     first = await anext(stream)
     job = await create(one)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         told = await anext(stream)
     assert (told.job.name, told.job.state) == (job.name, Job.QUEUED)
     following.cancel()
     await one.jobs.CancelJob(CancelJobRequest(name=job.name))
     for token in (first.resume_token, told.resume_token):
         resumed = one.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED", resume_token=token))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             missed = await anext(aiter(resumed))
         assert (missed.job.name, missed.job.state) == (job.name, Job.CANCELLED)
         assert missed.sequence > told.sequence
@@ -127,10 +126,10 @@ async def test_cancel_at_the_other_replica(replicas):
         stopped.set()
 
     job = await create(one)
-    async with working(one, work):
-        await asyncio.wait_for(holding.wait(), PATIENCE)
+    async with run_worker(one, work):
+        await asyncio.wait_for(holding.wait(), TIMEOUT)
         await two.jobs.CancelJob(CancelJobRequest(name=job.name))
-        await asyncio.wait_for(stopped.wait(), PATIENCE)
+        await asyncio.wait_for(stopped.wait(), TIMEOUT)
     assert (await ended(one, job.name)).state == Job.CANCELLED
 
 
@@ -155,7 +154,7 @@ async def test_workers_at_both_replicas(replicas):
 
     one, two = replicas
     jobs = await asyncio.gather(*(create(replica) for replica in replicas for _ in range(20)))
-    async with working(one, work, slots=4), working(two, work, slots=4):
+    async with run_worker(one, work, slots=4), run_worker(two, work, slots=4):
         await eventually(lambda: len(done) == 40, seconds=60)
     assert set(done.values()) == {1}
     assert {job.name for job in jobs} == set(done)
@@ -164,7 +163,7 @@ async def test_workers_at_both_replicas(replicas):
 
 async def test_leader_is_killed(shared):
     """When the replica that leads the loops is killed, the other leads within seconds, and loses nothing."""
-    async with leading_process(shared) as leader, serving(shared) as other:
+    async with leading_process(shared) as leader, run_service(shared) as other:
         first = leader_of(shared, "dispatcher")
         # Marked and published by the one that is killed, or not yet: all are done.
         jobs = [await create(other) for _ in range(5)]
@@ -174,12 +173,12 @@ async def test_leader_is_killed(shared):
         await _all_succeed(other, jobs)
         for loop in ("dispatcher", "sweeper"):
             await eventually(lambda loop=loop: leader_of(shared, loop) != first)
-        assert time.monotonic() - killed < 5 * LEADING.total_seconds()
+        assert time.monotonic() - killed < 5 * LEADERSHIP.total_seconds()
 
 
 async def test_leader_that_leaves(shared):
     """A leader that is told to leave hands its loops over, and jobs go on."""
-    async with leading_process(shared) as leader, serving(shared) as other:
+    async with leading_process(shared) as leader, run_service(shared) as other:
         first = leader_of(shared, "dispatcher")
         leader.terminate()
         assert await asyncio.to_thread(leader.wait, 20) == 0
@@ -187,10 +186,10 @@ async def test_leader_that_leaves(shared):
         assert leader_of(shared, "dispatcher") != first
 
 
-async def _all_succeed(service: Service, jobs: list[Job]) -> None:
+async def _all_succeed(service: JobsService, jobs: list[Job]) -> None:
     async def work(held):
         await held.succeed()
 
-    async with working(service, work):
+    async with run_worker(service, work):
         for job in jobs:
             assert (await ended(service, job.name)).state == Job.SUCCEEDED

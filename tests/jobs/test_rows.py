@@ -32,7 +32,7 @@ OTHER = {
     "epoch": 3,
     "charged": 4,
     "revision": 5,
-    "lane": QueueStage.LEASED,
+    "queue_stage": QueueStage.LEASED,
     "due": NOW,
     "worker": "w",
     "avoid_until": NOW,

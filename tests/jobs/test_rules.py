@@ -13,7 +13,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_jobs.model import ids, retries
 from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, State
-from reelhaul_jobs.service.tokens import Position, Tokens
+from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
 from reelhaul_jobs.store import rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -22,8 +22,13 @@ POLICY = RetryPolicy(max_attempts=5, min_backoff=timedelta(seconds=4), max_backo
 
 def wait(charged: int, reason=ErrorReason.UPSTREAM_UNAVAILABLE, asked=None, failures=1, jitter=1.0):
     name = ErrorReason.Name(reason)
-    return retries.wait_before_next(
-        POLICY, charged=charged, failures={name: failures}, reason=reason, asked=asked, jitter=lambda: jitter
+    return retries.retry_delay(
+        POLICY,
+        charged=charged,
+        failures={name: failures},
+        reason=reason,
+        retry_after=asked,
+        jitter=lambda: jitter,
     )
 
 
@@ -65,12 +70,12 @@ def test_retry_after_is_never_undercut():
 def test_backoff_never_overflows():
     """A policy of many attempts does not overflow."""
     policy = RetryPolicy(max_attempts=10_000, max_backoff=timedelta(hours=24))
-    waited = retries.wait_before_next(
+    waited = retries.retry_delay(
         policy,
         charged=9_000,
         failures={},
         reason=ErrorReason.UPSTREAM_UNAVAILABLE,
-        asked=None,
+        retry_after=None,
         jitter=lambda: 1.0,
     )
     assert waited == timedelta(hours=24)
@@ -79,8 +84,8 @@ def test_backoff_never_overflows():
 def test_error_always_has_a_reason():
     """A worker's failure without a reason of ours is told as INTERNAL_ERROR, never as OK."""
     for bare in (status_pb2.Status(), status_pb2.Status(code=5, message="?")):
-        told = retries.told(bare)
-        assert (told.code, retries.reason_of(told)) == (13, ErrorReason.INTERNAL_ERROR)
+        told = retries.normalize_error(bare)
+        assert (told.code, retries.error_reason(told)) == (13, ErrorReason.INTERNAL_ERROR)
 
 
 def test_roads_lead_to_an_end():
@@ -90,8 +95,8 @@ def test_roads_lead_to_an_end():
         while frontier:
             frontier = {n for s in frontier for n in TRANSITIONS[s]} - reached
             reached |= frontier
-        assert any(s.terminal for s in reached)
-    assert all(not TRANSITIONS[state] for state in State if state.terminal)
+        assert any(s.is_terminal for s in reached)
+    assert all(not TRANSITIONS[state] for state in State if state.is_terminal)
     assert set(RETRY_TRANSITIONS) == {State.FAILED, State.CANCELLED}
 
 
@@ -104,9 +109,9 @@ def test_ids_sort_by_time():
 
 def test_resume_token():
     """A resume token tells the position it was made for."""
-    tokens = Tokens(b"k" * 32)
+    tokens = ResumeTokens(b"k" * 32)
     position = Position(7 << 32 | 9, NOW)
-    assert tokens.position("job", tokens.resume("job", position)) == position
+    assert tokens.read("job", tokens.create("job", position)) == position
 
 
 def test_a_job_is_remade_from_its_row():
@@ -117,7 +122,7 @@ def test_a_job_is_remade_from_its_row():
     job = job.replace_fields(
         labels={"a": "b"}, failures={"NETWORK": 2}, due=now, expansion=Expansion(job_count=3)
     )
-    again = rows.job_of(rows.row_of(job))
+    again = rows.job_from_row(rows.row_from_job(job))
     assert again == job
     assert again.site == "videos.example"
     assert {field.name for field in fields(Job)} <= vars(again).keys()

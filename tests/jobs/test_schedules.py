@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 from tests.job_stores import SqlStore
-from tests.jobs.conftest import TOKEN, eventually, serving
+from tests.jobs.conftest import TOKEN, eventually, run_service
 from tests.jobs.fake_bus import FakeBus
 from tests.jobs.test_end_to_end import URL, reason
 
@@ -38,9 +38,9 @@ from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_jobs.service.schedules import Scheduler, begun
+from reelhaul_jobs.service.schedules import Scheduler, with_first_run
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 
 SERVICES = [schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"]]
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -74,13 +74,13 @@ class House:
             create_time=self.time,
             update_time=self.time,
         )
-        return await self.schedules.add(begun(replace(plain, **fields)))  # type: ignore[arg-type]
+        return await self.schedules.add(with_first_run(replace(plain, **fields)))  # type: ignore[arg-type]
 
     async def at(self, time: datetime) -> list[datetime]:
         """When jobs were made, looked at from *time* on."""
         self.time = time
         await self.scheduler.step()
-        page = await self.jobs.page(Query(tenant="acme", limit=1000, descending=False))
+        page = await self.jobs.list_page(Query(tenant="acme", limit=1000, descending=False))
         return [job.create_time for job in page.jobs]
 
     async def schedule(self) -> schedule.Schedule:
@@ -125,9 +125,9 @@ async def test_missed_times_are_caught_up_with_once(house):
 async def test_times_missed_in_a_pause(house, catch_up, number):
     """A resumed schedule treats what its pause cost as it was told to."""
     await house.add(catch_up=catch_up)
-    await house.schedules.change("acme", "hourly", lambda s: schedule.paused(s, house.time))
+    await house.schedules.change("acme", "hourly", lambda s: schedule.pause(s, house.time))
     assert await house.at(START + 5.5 * HOUR) == []
-    await house.schedules.change("acme", "hourly", lambda s: schedule.resumed(s, house.time))
+    await house.schedules.change("acme", "hourly", lambda s: schedule.resume(s, house.time))
     assert len(await house.at(START + 5.6 * HOUR)) == number
     assert len(await house.at(START + 6 * HOUR)) == number + 1
 
@@ -141,7 +141,7 @@ async def test_no_second_job_while_one_is_live(house):
     assert left_out.last_error is not None
     assert "is live" in left_out.last_error.message
     assert left_out.failures == 0
-    await house.jobs.change(left_out.last_job, lambda job: queue_transitions.cancelling(job, house.time))
+    await house.jobs.change(left_out.last_job, lambda job: queue_transitions.cancel(job, house.time))
     assert len(await house.at(START + 3 * HOUR)) == 2
     assert (await house.schedule()).last_error is None
 
@@ -158,7 +158,7 @@ async def test_five_failed_runs_stop_it(house):
     assert stopped.last_error is not None
     assert stopped.last_error.message == "not any more"
     house.forbidden = False
-    await house.schedules.change("acme", "hourly", lambda s: schedule.resumed(s, house.time))
+    await house.schedules.change("acme", "hourly", lambda s: schedule.resume(s, house.time))
     assert len(await house.at(START + 6 * HOUR)) == 1
     assert (await house.schedule()).failures == 0
 
@@ -172,14 +172,14 @@ async def test_the_end(house):
     assert ended.state is ScheduleState.DISABLED
     assert len(await house.at(START + 3 * HOUR)) == 2
     with pytest.raises(StateConflict):
-        schedule.resumed(ended, house.time)
+        schedule.resume(ended, house.time)
 
 
 @pytest.fixture
 async def stub(settings):
     async with (
-        serving(settings) as service,
-        channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
+        run_service(settings) as service,
+        open_channel(f"127.0.0.1:{service.port}", SERVICES, suite_token=TOKEN) as inside,
     ):
         yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service
 

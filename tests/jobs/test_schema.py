@@ -25,7 +25,7 @@ from reelhaul_runtime.sql.database import Database
 
 def differences(url: str) -> list[object]:
     migrations.migrate(url, "reelhaul_jobs")
-    engine = engines.writing(url)
+    engine = engines.create_write_engine(url)
     with engine.connect() as connection:
         found = compare_metadata(MigrationContext.configure(connection), metadata)
     engine.dispose()
@@ -55,14 +55,14 @@ async def test_a_database_of_the_build_before(tmp_path, side):
             await asyncio.to_thread(moved, url, revision)
             async with Database.open(url) as database:
                 for order in (Order.UPDATED, Order.ENDED):
-                    page = await SqlJobStore(database).page(Query(tenant="acme", limit=20, order=order))
-                    assert list(page.jobs) == sorted([*ended, job(9)], key=order.of, reverse=True)
+                    page = await SqlJobStore(database).list_page(Query(tenant="acme", limit=20, order=order))
+                    assert list(page.jobs) == sorted([*ended, job(9)], key=order.sort_key, reverse=True)
         assert await asyncio.to_thread(differences, url) == []
 
 
 def moved(url: str, revision: str) -> None:
     """Bring the database at *url* to *revision*, forwards or back."""
-    engine = engines.writing(url)
+    engine = engines.create_write_engine(url)
     with engine.begin() as connection:
         config = migrations._config("reelhaul_jobs", connection)
         present = MigrationContext.configure(connection).get_current_revision()

@@ -11,9 +11,9 @@ from itertools import pairwise
 import pytest
 from google.protobuf import duration_pb2
 from grpc import StatusCode, aio
-from tests.jobs.conftest import PATIENCE, eventually, with_settings
+from tests.jobs.conftest import TIMEOUT, eventually, with_settings
+from tests.jobs.fake_worker import claim_request, run_worker, succeeded
 from tests.jobs.test_end_to_end import ended
-from tests.jobs.worker import claim, succeeded, working
 
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -26,7 +26,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest
-from reelhaul_jobs.model.retries import status_of
+from reelhaul_jobs.model.retries import error_status
 
 
 async def create(service, host: str, **fields) -> Job:
@@ -38,7 +38,7 @@ async def get(service, job: Job) -> Job:
 
 
 def blocked(reason=ErrorReason.UPSTREAM_BLOCKED, **hint) -> FinishRequest.Failed:
-    failed = FinishRequest.Failed(status=status_of(reason, "are you a robot?", {"host": "a.example"}))
+    failed = FinishRequest.Failed(status=error_status(reason, "are you a robot?", {"host": "a.example"}))
     for name, value in hint.items():
         if isinstance(value, duration_pb2.Duration):
             getattr(failed.retry_hint, name).CopyFrom(value)
@@ -48,7 +48,7 @@ def blocked(reason=ErrorReason.UPSTREAM_BLOCKED, **hint) -> FinishRequest.Failed
 
 
 def claim_by(job: Job, attempt: int = 1, egress: str = "", others: tuple[str, ...] = ()) -> ClaimRequest:
-    asked = claim(work_pb2.WorkItem(job=job.name, attempt=attempt), f"worker-{egress}", 4)
+    asked = claim_request(work_pb2.WorkItem(job=job.name, attempt=attempt), f"worker-{egress}", 4)
     asked.slot.egress = egress
     asked.slot.other_egresses.extend(others)
     return asked
@@ -79,7 +79,7 @@ async def test_full_site_blocks_no_other(service):
 
     full = [await create(service, "a.example") for _ in range(6)]
     other = [await create(service, "www.b.example") for _ in range(3)]
-    async with working(service, work, slots=8):
+    async with run_worker(service, work, slots=8):
         await eventually(lambda: running == {"a.example": 2, "www.b.example": 3})
         assert await wait_reason(service, full[-1]) == "SITE_BUSY"
         assert (await get(service, full[-1])).wait.position == 4
@@ -109,7 +109,7 @@ async def test_blocked_site_is_parked_and_probed(service):
 
     policy = RetryPolicy(max_attempts=1)
     first = await create(service, "a.example", retry_policy=policy)
-    async with working(service, work, slots=4):
+    async with run_worker(service, work, slots=4):
         await eventually(lambda: _waits(service, first, "SITE_PARKED"))
         block = False
         more = [await create(service, "a.example", retry_policy=policy) for _ in range(3)]
@@ -119,7 +119,7 @@ async def test_blocked_site_is_parked_and_probed(service):
         assert parked.wait.until.ToSeconds() >= parked.create_time.ToSeconds()
         elsewhere = await create(service, "b.example")
         assert (await ended(service, elsewhere.name)).state == Job.SUCCEEDED
-        await asyncio.wait_for(probing.wait(), PATIENCE)
+        await asyncio.wait_for(probing.wait(), TIMEOUT)
         assert [await wait_reason(service, job) for job in (first, *more)].count("SITE_PARKED") == 3
         open_up.set()
         for job in (first, *more):
@@ -206,7 +206,7 @@ async def test_politeness(service):
 
     hosts = ("a.example", "a.example", "a.example", "b.example")
     jobs = [await create(service, host) for host in hosts]
-    async with working(service, work, slots=4):
+    async with run_worker(service, work, slots=4):
         for job in jobs:
             assert (await ended(service, job.name)).state == Job.SUCCEEDED
     starts = [await _started(service, job) for job in jobs]

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.jobs.conftest import eventually
+from tests.jobs.fake_worker import run_worker
 from tests.jobs.test_sites import create, get
-from tests.jobs.worker import working
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus, shortage_of
-from reelhaul_jobs.service.worker_registry import WorkerRegistry
+from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus, find_shortage
+from reelhaul_jobs.service.event_hub import WorkerRegistry
 
 MIDNIGHT = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -61,7 +61,7 @@ async def test_a_worker_that_says_nothing_of_itself_takes_work(service):
     async def work(held) -> None:
         await held.succeed()
 
-    async with working(service, work, slots=4):
+    async with run_worker(service, work, slots=4):
         done = await create(service, "a.example")
         await eventually(lambda: _succeeded(service, done))
     job = await create(service, "b.example")
@@ -83,11 +83,11 @@ def test_who_is_silent_is_gone():
     """A worker that was not heard for thirty seconds is on the roll no more."""
     now = [0.0]
     roll = WorkerRegistry(lambda: now[0])
-    roll.heard(WorkerStatus("one", 2))
+    roll.record(WorkerStatus("one", 2))
     now[0] = 20
-    roll.heard(WorkerStatus("two", 2))
+    roll.record(WorkerStatus("two", 2))
     now[0] = 31
-    assert [each.worker for each in roll.present()] == ["two"]
+    assert [each.worker for each in roll.active()] == ["two"]
 
 
 @pytest.mark.parametrize("other", [Shortage.DISK, Shortage.EGRESS])
@@ -95,4 +95,4 @@ def test_the_shortage_that_ends_first_is_told(other: Shortage):
     """Of several shortages the one is told that may end first: space at any moment, a budget at its time."""
     soon = WorkerStatus("soon", 1, other, MIDNIGHT if other is Shortage.EGRESS else None)
     late = WorkerStatus("late", 1, Shortage.EGRESS, MIDNIGHT + timedelta(days=1))
-    assert shortage_of([late, soon], 2) is soon
+    assert find_shortage([late, soon], 2) is soon

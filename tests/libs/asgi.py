@@ -1,4 +1,4 @@
-"""Requests to an ASGI application in this process, for tests that need no socket."""
+"""ASGI test client: requests to an application in this process, without a socket."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 
 @dataclass
-class Reply:
-    """What an application answered."""
+class Response:
+    """The response of an application."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     #: Whether the application ended the body.
-    whole: bool = False
+    complete: bool = False
 
     @property
     def json(self) -> Any:
-        """The body, parsed."""
+        """The parsed body."""
         return json.loads(self.body)
 
 
@@ -32,8 +32,8 @@ async def request(
     *,
     body: bytes = b"",
     headers: Mapping[str, str] | None = None,
-) -> Reply:
-    """*app*'s answer; the client stays until it is whole."""
+) -> Response:
+    """Send a request to *app* and return its response; the client never disconnects."""
     path, _, query = url.partition("?")
     scope = {
         "type": "http",
@@ -43,21 +43,21 @@ async def request(
         "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
     }
-    reply, unread, done = Reply(), [body], asyncio.Event()
+    response, unread, never = Response(), [body], asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         if unread:
             return {"type": "http.request", "body": unread.pop(), "more_body": False}
-        await done.wait()
+        await never.wait()
         return {"type": "http.disconnect"}
 
     async def send(event: Mapping[str, Any]) -> None:
         if event["type"] == "http.response.start":
-            reply.status = event["status"]
-            reply.headers = {name.decode(): value.decode() for name, value in event["headers"]}
+            response.status = event["status"]
+            response.headers = {name.decode(): value.decode() for name, value in event["headers"]}
         else:
-            reply.body += event.get("body", b"")
-            reply.whole = not event.get("more_body", False)
+            response.body += event.get("body", b"")
+            response.complete = not event.get("more_body", False)
 
     await app(scope, receive, send)
-    return reply
+    return response

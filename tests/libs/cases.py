@@ -1,4 +1,7 @@
-"""Cases: how one vector of each section of transcoding.json is put to the transcoder."""
+"""Checks of the transcoding vectors: one function for each section of transcoding.json.
+
+Each takes a vector and raises AssertionError if the transcoder behaves otherwise.
+"""
 
 from __future__ import annotations
 
@@ -15,235 +18,237 @@ from google.rpc import status_pb2
 from tests.libs import asgi, lab
 
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.binding.query import Query
-from reelhaul_transcoding.binding.update_mask import paths_of
+from reelhaul_transcoding.binding.query import QueryBinder
+from reelhaul_transcoding.binding.update_mask import paths_in_json
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.encoder import Encoder
-from reelhaul_transcoding.codec.strict_json import value_of
-from reelhaul_transcoding.errors import Fault
-from reelhaul_transcoding.health import http_status_of_health
-from reelhaul_transcoding.http.headers import HeaderPolicy, timeout_of
-from reelhaul_transcoding.http.status import StatusWriter, http_status_of
+from reelhaul_transcoding.codec.strict_json import parse_json
+from reelhaul_transcoding.errors import TranscodingError
+from reelhaul_transcoding.http.headers import HeaderPolicy, parse_grpc_timeout
+from reelhaul_transcoding.http.status import StatusWriter, http_status_of, http_status_of_health
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.routing import templates
 from reelhaul_transcoding.routing.percent import Unescape
-from reelhaul_transcoding.routing.router import RouteError, Router
+from reelhaul_transcoding.routing.router import Router
+from reelhaul_transcoding.routing.rules import RouteError
+from reelhaul_transcoding.routing.templates import TemplateError, parse_template
 from reelhaul_transcoding.upstream import Upstream
 
 STRICT = Options(ignore_unknown_fields=False)
 LENIENT = Options(
-    ignore_unknown_parameters=True, refuse_conflicts=False, ignore_unbound_body=True, patch_masks=True
+    ignore_unknown_parameters=True, reject_conflicts=False, ignore_unbound_body=True, infer_update_mask=True
 )
-_SERVING = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3}
+_SERVING_STATUSES = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3}
 
 
 class Skipped(Exception):
-    """The vector expects nothing that could be checked."""
+    """The vector expects nothing that can be checked."""
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """Raises AssertionError unless what is inside is refused as it should be."""
+def rejected() -> Iterator[None]:
+    """Raise AssertionError unless the block raises an error of the transcoder."""
     try:
         yield
-    except (Fault, templates.TemplateError):
+    except (TranscodingError, TemplateError):
         return
-    raise AssertionError("was taken")
+    raise AssertionError("was accepted")
 
 
-def path(vector: dict[str, Any]) -> None:
-    """A request path and what it leads to; the vectors' own default mode is Envoy's."""
+def check_path(vector: dict[str, Any]) -> None:
+    """A request path and its match; the vectors' default mode is Envoy's."""
     mode = vector.get("unescape_mode", "ALL_CHARACTERS_EXCEPT_RESERVED")
     router: Router[str] = Router(Unescape[mode])
-    for registered in vector.get("registered") or [f"{vector['method']} {vector['template']}"]:
-        method, _, template = registered.partition(" ")
-        router.add(method, templates.parsed(template), template, template)
+    for route in vector.get("registered") or [f"{vector['method']} {vector['template']}"]:
+        method, _, template = route.partition(" ")
+        router.add(method, parse_template(template), template, template)
     expected = vector["expect"]
     try:
         match = router.match(vector["method"], vector["path"].encode())
-    except Fault:
+    except TranscodingError:
         assert not expected["matched"], "no match"
         return
     assert expected["matched"], f"matched {match.target}"
-    got = {name: value for name, value in match.variables if value}
-    wanted = {name: value for name, value in expected["vars"].items() if value}
-    assert got == wanted, got
+    variables = {name: value for name, value in match.variables if value}
+    expected_variables = {name: value for name, value in expected["vars"].items() if value}
+    assert variables == expected_variables, variables
     if "template" in expected:
         assert match.target == expected["template"], match.target
 
 
-def invalid_template(vector: dict[str, Any]) -> None:
-    """A template that must not start."""
-    with refused():
-        templates.parsed(vector["template"])
+def check_invalid_template(vector: dict[str, Any]) -> None:
+    """A template that must be rejected at start."""
+    with rejected():
+        parse_template(vector["template"])
 
 
-def template_decision(vector: dict[str, Any]) -> None:
-    """A template that gateways disagree about."""
+def check_template_decision(vector: dict[str, Any]) -> None:
+    """A template on which gateways differ."""
     if vector["expect"].startswith("accept"):
-        templates.parsed(vector["template"])
+        parse_template(vector["template"])
     else:
-        invalid_template(vector)
+        check_invalid_template(vector)
 
 
-def query(vector: dict[str, Any]) -> None:
-    """A query string and the message that it makes."""
+def check_query(vector: dict[str, Any]) -> None:
+    """A query string and the message that it sets."""
     expected = vector["expect"]
     if expected.get("unknown_parameter"):
-        with refused():
-            _queried(vector)
-        assert _queried(vector, unknown=True) == expected["lenient"]
+        with rejected():
+            _bind_query(vector)
+        assert _bind_query(vector, ignore_unknown=True) == expected["lenient"]
     elif "error" in expected:
-        with refused():
-            _queried(vector)
+        with rejected():
+            _bind_query(vector)
     else:
-        assert (got := _queried(vector)) == expected["json"], got
+        assert (message := _bind_query(vector)) == expected["json"], message
 
 
-def query_filter(vector: dict[str, Any]) -> None:
-    """Parameters of fields that the path or the body has set."""
-    assert (got := _queried(vector)) == vector["expect"], got
-    with refused():
-        _queried(vector, strict=True)
+def check_query_filter(vector: dict[str, Any]) -> None:
+    """Parameters for fields that the path or the body sets."""
+    assert (message := _bind_query(vector)) == vector["expect"], message
+    with rejected():
+        _bind_query(vector, reject_conflicts=True)
 
 
-def _queried(vector: dict[str, Any], **switches: bool) -> Any:
-    kind = lab.message(vector["message"])
-    made = kind()
-    Query(kind.DESCRIPTOR, vector.get("bound", ()), **switches).apply(made, vector["query"].encode())
-    return json.loads(Encoder().json(made))
+def _bind_query(vector: dict[str, Any], **options: bool) -> Any:
+    message_class = lab.message_class(vector["message"])
+    message = message_class()
+    binder = QueryBinder(message_class.DESCRIPTOR, vector.get("bound", ()), **options)
+    binder.bind(message, vector["query"].encode())
+    return json.loads(Encoder().encode(message))
 
 
-def status(vector: dict[str, Any]) -> None:
+def check_status(vector: dict[str, Any]) -> None:
     """A code, its HTTP status and its body."""
     assert http_status_of(vector["code"]) == vector["http_status"]
     if vector.get("body"):
-        told = status_pb2.Status(code=vector["code"], message=vector["body"]["message"])
-        assert json.loads(StatusWriter(Encoder()).json(told)) == vector["body"]
+        status = status_pb2.Status(code=vector["code"], message=vector["body"]["message"])
+        assert json.loads(StatusWriter(Encoder()).to_json(status)) == vector["body"]
 
 
-def body(vector: dict[str, Any]) -> None:
-    """A request body, mirrored."""
+def check_body(vector: dict[str, Any]) -> None:
+    """A request body, echoed by the upstream."""
     expected = vector["expect"]
     if expected.get("policy"):
-        assert _sent(vector, STRICT).status == 400
-        assert (reply := _sent(vector, LENIENT)).json == expected["lenient"], reply
+        assert _send_body(vector, STRICT).status == 400
+        assert (response := _send_body(vector, LENIENT)).json == expected["lenient"], response
     elif "error" in expected:
-        assert (reply := _sent(vector, STRICT)).status == 400, reply
-        assert reply.json["code"] == 3
+        assert (response := _send_body(vector, STRICT)).status == 400, response
+        assert response.json["code"] == 3
     elif "json" in expected:
-        reply = _sent(vector, LENIENT)
-        assert reply.status == 200, reply
-        assert reply.json == expected["json"], reply
+        response = _send_body(vector, LENIENT)
+        assert response.status == 200, response
+        assert response.json == expected["json"], response
     else:
         raise Skipped
 
 
-def _sent(vector: dict[str, Any], options: Options) -> asgi.Reply:
-    # A mask that we fill in is checked by its own vectors.
-    patch_masks = "updateMask" in vector["expect"].get("json", {})
-    app = _app(lab.Mirror(), replace(options, patch_masks=patch_masks))
+def _send_body(vector: dict[str, Any], options: Options) -> asgi.Response:
+    # Inferred masks have their own vectors.
+    infer_update_mask = "updateMask" in vector["expect"].get("json", {})
+    app = _transcoder(lab.EchoUpstream(), replace(options, infer_update_mask=infer_update_mask))
     text = vector.get("body")
     headers = {"content-type": vector.get("content_type", "application/json")} if text else {}
-    content = (text or "").encode()
-    return asyncio.run(asgi.request(app, vector["method"], vector["path"], body=content, headers=headers))
+    body = (text or "").encode()
+    return asyncio.run(asgi.request(app, vector["method"], vector["path"], body=body, headers=headers))
 
 
-def update_mask(vector: dict[str, Any]) -> None:
-    """A PATCH body and the paths that it changes."""
-    kind = lab.message(vector["message"])
-    value = value_of(vector["body"].encode())
+def check_update_mask(vector: dict[str, Any]) -> None:
+    """A PATCH body and the paths that it sets."""
+    message_class = lab.message_class(vector["message"])
+    value = parse_json(vector["body"].encode())
     if "error" in vector["expect"]:
-        with refused():
-            Decoder(unknown_fields=False).of(kind.DESCRIPTOR)(kind(), value, "")
+        with rejected():
+            Decoder().compile(message_class.DESCRIPTOR)(message_class(), value, "")
         return
-    assert (got := paths_of(kind.DESCRIPTOR, value)) == vector["expect"]["paths"], got
+    paths = paths_in_json(message_class.DESCRIPTOR, value)
+    assert paths == vector["expect"]["paths"], paths
 
 
-def grpc_timeout(vector: dict[str, Any]) -> None:
-    """A Grpc-Timeout header; what gRPC's own rules do not allow is refused."""
+def check_grpc_timeout(vector: dict[str, Any]) -> None:
+    """A Grpc-Timeout header; values that gRPC's rules do not allow are rejected."""
     if "seconds" in vector:
-        assert math.isclose(timeout_of(vector["header"]), vector["seconds"])
+        assert math.isclose(parse_grpc_timeout(vector["header"]), vector["seconds"])
         return
-    with refused():
-        timeout_of(vector["header"])
+    with rejected():
+        parse_grpc_timeout(vector["header"])
 
 
-def header(vector: dict[str, Any]) -> None:
-    """Request headers and the metadata that they become."""
+def check_header(vector: dict[str, Any]) -> None:
+    """Request headers and their metadata."""
     policy = HeaderPolicy(permanent_prefix="grpcgateway-")
     for padded in (True, False):
-        content = base64.b64encode(b"\x00\xffhaul!").decode()
-        given = [
-            (name.encode(), _filled(value, content if padded else content.rstrip("=")).encode())
+        encoded = base64.b64encode(b"\x00\xffhaul!").decode()
+        headers = [
+            (name.encode(), _fill_base64(value, encoded if padded else encoded.rstrip("=")).encode())
             for name, values in vector["in"].items()
             for value in values
         ]
         if "error" in vector:
-            with refused():
-                policy.metadata(given)
+            with rejected():
+                policy.to_metadata(headers)
             continue
-        got: dict[str, list[str | bytes]] = {}
-        for key, value in policy.metadata(given):
-            got.setdefault(key, []).append(value)
-        wanted = {
+        metadata: dict[str, list[str | bytes]] = {}
+        for key, value in policy.to_metadata(headers):
+            metadata.setdefault(key, []).append(value)
+        expected = {
             key: [b"\x00\xffhaul!" if value == "<raw bytes>" else value for value in values]
             for key, values in vector["metadata"].items()
         }
-        assert got == wanted, got
+        assert metadata == expected, metadata
 
 
-def _filled(value: str, content: str) -> str:
-    return content if value.startswith("<base64") else value
+def _fill_base64(value: str, encoded: str) -> str:
+    return encoded if value.startswith("<base64") else value
 
 
-def health(vector: dict[str, Any]) -> None:
-    """What an upstream says of its health, and the HTTP status of that."""
+def check_health(vector: dict[str, Any]) -> None:
+    """The health that an upstream reports, and its HTTP status."""
     if vector["grpc_code"]:
         assert http_status_of(vector["grpc_code"]) == vector["http_status"]
     else:
-        assert http_status_of_health(_SERVING[vector["serving_status"]]) == vector["http_status"]
+        serving_status = _SERVING_STATUSES[vector["serving_status"]]
+        assert http_status_of_health(serving_status) == vector["http_status"]
 
 
-def stream(vector: dict[str, Any]) -> None:
-    """A server stream as lines and as events, its failure visible in both."""
-    chunk = lab.message("lab.v1.Chunk")
+def check_stream(vector: dict[str, Any]) -> None:
+    """A server stream as lines and as events; a failure is visible in both."""
+    chunk_class = lab.message_class("lab.v1.Chunk")
     error = status_pb2.Status(**vector["error"]) if "error" in vector else None
-    app = _app(lab.Recorded([chunk(i=m["i"]).SerializeToString() for m in vector["messages"]], error), STRICT)
+    chunks = [chunk_class(i=message["i"]).SerializeToString() for message in vector["messages"]]
+    app = _transcoder(lab.CannedUpstream(chunks, error), STRICT)
     lines = asyncio.run(asgi.request(app, "GET", "/v1/watch/1"))
     events = asyncio.run(asgi.request(app, "GET", "/v1/watch/1", headers={"accept": "text/event-stream"}))
-    told = {**vector["error"], "details": []} if error else None
+    failure = {**vector["error"], "details": []} if error else None
     if error and not vector["messages"]:
-        for reply in (lines, events):
-            assert reply.status == http_status_of(error.code)
-            assert reply.json == told
+        for response in (lines, events):
+            assert response.status == http_status_of(error.code)
+            assert response.json == failure
         return
-    values = [{key: value for key, value in m.items() if value} for m in vector["messages"]]
-    wanted = [{"result": value} for value in values] + ([{"error": told}] if told else [])
-    assert [json.loads(line) for line in lines.body.splitlines()] == wanted
-    wanted_events = [(b"", value) for value in values] + ([(b"event: error\n", told)] if told else [])
+    values = [{key: value for key, value in message.items() if value} for message in vector["messages"]]
+    expected = [{"result": value} for value in values] + ([{"error": failure}] if failure else [])
+    assert [json.loads(line) for line in lines.body.splitlines()] == expected
+    expected_events = [(b"", value) for value in values] + ([(b"event: error\n", failure)] if failure else [])
     blocks = events.body.split(b"\n\n")[:-1]
     parts = [block.partition(b"data: ") for block in blocks]
-    assert [(name, json.loads(text)) for name, _, text in parts] == wanted_events
-    assert lines.whole
-    assert events.whole
+    assert [(name, json.loads(data)) for name, _, data in parts] == expected_events
+    assert lines.complete
+    assert events.complete
 
 
-def routing(vector: dict[str, Any]) -> None:
-    """A request in words; those that we do not know are skipped."""
+def check_routing(vector: dict[str, Any]) -> None:
+    """A request described in words; unknown descriptions are skipped."""
     if vector["request"] not in _ROUTING:
         raise Skipped
-    method, url, headers, wanted = _ROUTING[vector["request"]]
-    reply = asyncio.run(
-        asgi.request(
-            _app(lab.Mirror(), STRICT), method, url, body=b"x=1" if headers else b"", headers=headers
-        )
-    )
-    assert reply.status == wanted, reply
-    if wanted == 405:
-        assert reply.headers["allow"]
+    method, url, headers, expected_status = _ROUTING[vector["request"]]
+    app = _transcoder(lab.EchoUpstream(), STRICT)
+    body = b"x=1" if headers else b""
+    response = asyncio.run(asgi.request(app, method, url, body=body, headers=headers))
+    assert response.status == expected_status, response
+    if expected_status == 405:
+        assert response.headers["allow"]
     if method != "HEAD":
-        assert reply.json["code"], reply
+        assert response.json["code"], response
 
 
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -262,8 +267,8 @@ _ROUTING: dict[str, tuple[str, str, dict[str, str], int]] = {
 }
 
 
-def _app(upstream: Upstream, options: Options) -> Transcoder:
+def _transcoder(upstream: Upstream, options: Options) -> Transcoder:
     try:
         return Transcoder([(lab.service(), upstream)], options)
     except RouteError as error:
-        raise AssertionError("the lab does not start") from error
+        raise AssertionError("the annotations of lab.v1 are rejected") from error

@@ -1,7 +1,7 @@
-"""Runs a file of transcoding cases: ``python -m tests.libs.conformance [VECTORS=path]``.
+"""Runs a file of transcoding test vectors: ``python -m tests.libs.conformance [VECTORS=path]``.
 
-Where the rule book knows a strict and a lenient switch, a case that expects an answer is run
-with the lenient one and a case that expects an error with the strict one.
+Where the rule book has a strict and a lenient option, a vector that expects a response runs
+with the lenient one and a vector that expects an error with the strict one.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from tests.libs import cases
 
 OWN_VECTORS = Path(__file__).parent / "transcoding.json"
 _SECTIONS = {
-    "path_template_vectors": cases.path,
-    "invalid_templates": cases.invalid_template,
-    "template_decisions": cases.template_decision,
-    "query_vectors": cases.query,
-    "query_filter_vectors": cases.query_filter,
-    "status_vectors": cases.status,
-    "body_vectors": cases.body,
-    "update_mask_vectors": cases.update_mask,
-    "grpc_timeout_vectors": cases.grpc_timeout,
-    "header_vectors": cases.header,
-    "health_vectors": cases.health,
-    "stream_vectors": cases.stream,
-    "routing_vectors": cases.routing,
+    "path_template_vectors": cases.check_path,
+    "invalid_templates": cases.check_invalid_template,
+    "template_decisions": cases.check_template_decision,
+    "query_vectors": cases.check_query,
+    "query_filter_vectors": cases.check_query_filter,
+    "status_vectors": cases.check_status,
+    "body_vectors": cases.check_body,
+    "update_mask_vectors": cases.check_update_mask,
+    "grpc_timeout_vectors": cases.check_grpc_timeout,
+    "header_vectors": cases.check_header,
+    "health_vectors": cases.check_health,
+    "stream_vectors": cases.check_stream,
+    "routing_vectors": cases.check_routing,
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One vector and where it stands."""
+    """One vector and its section."""
 
     section: str
     name: str
@@ -43,28 +43,28 @@ class Case:
 
     @property
     def optional(self) -> bool:
-        """Whether it may be left out."""
+        """Whether a failure counts as skipped."""
         return self.vector.get("strength") == "optional"
 
     def check(self) -> None:
-        """Raise AssertionError unless we answer as expected, and cases.Skipped where nothing is."""
+        """Raise AssertionError if the vector fails, or cases.Skipped if it expects nothing."""
         _SECTIONS[self.section](self.vector)
 
 
-def cases_of(path: Path) -> Iterator[Case]:
-    """All cases of the file at *path* that we know how to run."""
+def load_cases(path: Path) -> Iterator[Case]:
+    """Yield the cases of the file at *path* in the sections that can be run."""
     for section, vectors in json.loads(path.read_text()).items():
         if section in _SECTIONS:
-            for place, vector in enumerate(vectors):
-                name = str(vector.get("id", f"{section.removesuffix('_vectors')}-{place + 1:03}"))
+            for index, vector in enumerate(vectors):
+                name = str(vector.get("id", f"{section.removesuffix('_vectors')}-{index + 1:03}"))
                 yield Case(section, name, vector)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the file that *arguments* name; 0 where nothing failed."""
-    named = [argument.removeprefix("VECTORS=") for argument in arguments if argument.removeprefix("VECTORS=")]
+    """Run the file that *arguments* name; return 0 if no case failed."""
+    paths = [path for argument in arguments if (path := argument.removeprefix("VECTORS="))]
     passed = failed = skipped = 0
-    for case in cases_of(Path(named[0]) if named else OWN_VECTORS):
+    for case in load_cases(Path(paths[0]) if paths else OWN_VECTORS):
         try:
             case.check()
             passed += 1

@@ -1,9 +1,10 @@
-"""Random messages of any type, for hypothesis."""
+"""Hypothesis strategies for random messages of any type."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
@@ -11,53 +12,56 @@ from hypothesis import strategies as st
 from reelhaul_transcoding.codec.field_types import INT_BOUNDS, is_map
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-# The range that json_format takes is narrower than the type's.
+# json_format accepts a narrower range than the type.
 _SECONDS = st.integers(-62_135_596_800, 253_402_300_799)
+_NANOS = st.integers(0, 999_999_999)
+_MAX_DURATION_SECONDS = 315_576_000_000
 
 
-def messages(kind: Descriptor, depth: int = 3) -> st.SearchStrategy[Any]:
-    """Messages of *kind*, at most *depth* deep."""
-    make = GetMessageClass(kind)
-    name = kind.full_name
+def messages(message_type: Descriptor, depth: int = 3) -> st.SearchStrategy[Any]:
+    """Return a strategy for messages of *message_type*, at most *depth* deep."""
+    message_class = GetMessageClass(message_type)
+    name = message_type.full_name
     if name == "google.protobuf.Timestamp":
-        return st.builds(make, seconds=_SECONDS, nanos=st.integers(0, 999_999_999))
+        return st.builds(message_class, seconds=_SECONDS, nanos=_NANOS)
     if name == "google.protobuf.Duration":
-        return st.builds(_duration, st.just(make), st.integers(-315_576_000_000, 315_576_000_000), _NANOS)
+        seconds = st.integers(-_MAX_DURATION_SECONDS, _MAX_DURATION_SECONDS)
+        return st.builds(_duration, st.just(message_class), seconds, _NANOS)
     if name == "google.protobuf.FieldMask":
-        paths = st.lists(
-            st.from_regex(r"[a-z]{1,4}(_[a-z]{1,4})?(\.[a-z]{1,3})?", fullmatch=True), max_size=3
-        )
-        return st.builds(make, paths=paths)
-    if name in ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"):
-        return _JSON[name].map(lambda value: _filled(make, value))
+        path = st.from_regex(r"[a-z]{1,4}(_[a-z]{1,4})?(\.[a-z]{1,3})?", fullmatch=True)
+        return st.builds(message_class, paths=st.lists(path, max_size=3))
+    if name in _JSON:
+        return _JSON[name].map(lambda value: json_format.ParseDict(value, message_class()))
     if name == "google.protobuf.Any":
-        return st.just(make())
-    return st.lists(st.sampled_from(list(kind.fields)), max_size=6, unique_by=_slot).flatmap(
-        lambda fields: st.tuples(*(_value(field, depth) for field in fields)).map(
-            lambda values: make(**{f.name: v for f, v in zip(fields, values, strict=True) if v is not None})
+        return st.just(message_class())
+    return st.lists(st.sampled_from(list(message_type.fields)), max_size=6, unique_by=_oneof_or_name).flatmap(
+        lambda fields: st.tuples(*(_values(field, depth) for field in fields)).map(
+            lambda values: message_class(
+                **{f.name: v for f, v in zip(fields, values, strict=True) if v is not None}
+            )
         )
     )
 
 
-def _slot(field: FieldDescriptor) -> str:
-    """Fields of one oneof exclude each other."""
+def _oneof_or_name(field: FieldDescriptor) -> str:
+    """Return a key that is equal for the fields of one oneof, since they exclude each other."""
     return field.containing_oneof.name if field.containing_oneof else field.name
 
 
-def _value(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
+def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     if is_map(field):
         assert field.message_type is not None
         key, value = (field.message_type.fields_by_name[part] for part in ("key", "value"))
         if value.message_type is not None:
             return st.none()
-        return st.dictionaries(_scalar(key), _scalar(value), max_size=3)
+        return st.dictionaries(_scalars(key), _scalars(value), max_size=3)
     if field.message_type is not None and depth == 0:
         return st.none()
-    one = messages(field.message_type, depth - 1) if field.message_type is not None else _scalar(field)
-    return st.lists(one, max_size=3) if field.is_repeated else one
+    items = messages(field.message_type, depth - 1) if field.message_type is not None else _scalars(field)
+    return st.lists(items, max_size=3) if field.is_repeated else items
 
 
-def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.type in INT_BOUNDS:
         return st.integers(*INT_BOUNDS[field.type])
     if field.enum_type is not None:
@@ -65,7 +69,6 @@ def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     return _SCALARS[field.type]
 
 
-_NANOS = st.integers(0, 999_999_999)
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: _TEXT,
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=8),
@@ -84,12 +87,7 @@ _JSON: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-def _duration(make: Any, seconds: int, nanos: int) -> Any:
-    within = 0 if abs(seconds) == 315_576_000_000 else nanos
-    return make(seconds=seconds, nanos=-within if seconds < 0 else within)
-
-
-def _filled(make: Any, value: Any) -> Any:
-    from google.protobuf import json_format
-
-    return json_format.ParseDict(value, make())
+def _duration(message_class: Any, seconds: int, nanos: int) -> Any:
+    if abs(seconds) == _MAX_DURATION_SECONDS:
+        nanos = 0
+    return message_class(seconds=seconds, nanos=-nanos if seconds < 0 else nanos)

@@ -40,7 +40,7 @@ def test_every_reason_comes_back(reason: ErrorReason.ValueType):
 def test_promised_metadata_is_always_there(reason: ErrorReason.ValueType):
     """The metadata keys that a reason promises are present even where nobody filled them in."""
     info = detail(errors.to_status(ReelhaulError(reason, "x")), error_details_pb2.ErrorInfo)
-    assert set(errors.spec_of(reason).metadata_keys) <= set(info.metadata)
+    assert set(errors.error_spec(reason).metadata_keys) <= set(info.metadata)
 
 
 def test_error_info_comes_first():

@@ -193,7 +193,7 @@ async def test_policys_deadline_holds(stub: Any, monkeypatch: pytest.MonkeyPatch
 async def test_internal_calls_need_the_suites_credential(address: str):
     """Claim is refused to a stranger and to a wrong token, and served to the suite."""
     for token, served_ in (("", False), ("wrong", False), (TOKEN, True)):
-        async with channels.channel(address, [LEASES], suite_token=token) as channel:
+        async with channels.open_channel(address, [LEASES], suite_token=token) as channel:
             stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
             if served_:
                 await stub.Claim(lease_service_pb2.ClaimRequest())
@@ -224,7 +224,7 @@ async def test_request_id_and_trace_go_along():
     behind = Jobs()
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(served(behind))
-        between = await stack.enter_async_context(channels.channel(place, [JOBS], suite_token=TOKEN))
+        between = await stack.enter_async_context(channels.open_channel(place, [JOBS], suite_token=TOKEN))
         front = Jobs(job_service_pb2_grpc.JobServiceStub(between))
         door = await stack.enter_async_context(served(front))
         outside = await stack.enter_async_context(aio.insecure_channel(door))
@@ -258,7 +258,7 @@ async def test_failure_behind_is_the_same_in_front():
     """A failure of the service behind is raised in front as what it was."""
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(served(Jobs()))
-        channel = await stack.enter_async_context(channels.channel(place, [JOBS]))
+        channel = await stack.enter_async_context(channels.open_channel(place, [JOBS]))
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(errors.ReelhaulError) as failure, channels.status_as_errors("jobs"):
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/missing"))
@@ -268,7 +268,7 @@ async def test_failure_behind_is_the_same_in_front():
 
 async def test_service_that_is_away_is_named():
     """Where nobody listens the failure says which service does not answer."""
-    async with channels.channel("127.0.0.1:1", [JOBS]) as channel:
+    async with channels.open_channel("127.0.0.1:1", [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(errors.ReelhaulError) as failure, channels.status_as_errors("jobs"):
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
@@ -281,23 +281,23 @@ def test_internal_error_of_grpc():
     said = aio.AioRpcError(
         grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core"
     )
-    assert channels.error_of(said, "storage").reason == ErrorReason.SERVICE_UNAVAILABLE
+    assert channels.error_from_rpc(said, "storage").reason == ErrorReason.SERVICE_UNAVAILABLE
     own = errors.to_status(errors.ReelhaulError(ErrorReason.INTERNAL_ERROR, "a bug")).SerializeToString()
     told = aio.AioRpcError(
         grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(("grpc-status-details-bin", own)), "a bug"
     )
-    assert channels.error_of(told, "storage").reason == ErrorReason.INTERNAL_ERROR
+    assert channels.error_from_rpc(told, "storage").reason == ErrorReason.INTERNAL_ERROR
 
 
 def test_cancelled_by_a_server_that_leaves():
     """What gRPC cancels because the server is stopped has not been answered by the service."""
     said = aio.AioRpcError(grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "CANCELLED")
-    assert channels.error_of(said, "jobs").reason == ErrorReason.SERVICE_UNAVAILABLE
+    assert channels.error_from_rpc(said, "jobs").reason == ErrorReason.SERVICE_UNAVAILABLE
 
 
 async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
     """GetJob is sent up to four times while the answer is UNAVAILABLE; CreateJob once."""
-    async with channels.channel(address, [JOBS]) as channel:
+    async with channels.open_channel(address, [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(aio.AioRpcError):
             await stub.CreateJob(job_service_pb2.CreateJobRequest())
@@ -309,17 +309,17 @@ async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
 
 async def test_what_a_site_says_is_not_asked_again(address: str, jobs: Jobs):
     """A site that asks to slow down is not asked four times: only our own services are tried again."""
-    async with channels.channel(address, [JOBS]) as channel:
+    async with channels.open_channel(address, [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(aio.AioRpcError) as failure:
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/throttled"))
-    assert channels.error_of(failure.value, "jobs").reason == ErrorReason.UPSTREAM_THROTTLED
+    assert channels.error_from_rpc(failure.value, "jobs").reason == ErrorReason.UPSTREAM_THROTTLED
     assert jobs.calls == 1
 
 
 async def test_calls_without_a_timeout_take_their_policys(address: str, jobs: Jobs):
     """Through our channel a call without a timeout has its policy's deadline; its own where given."""
-    async with channels.channel(address, [JOBS]) as channel:
+    async with channels.open_channel(address, [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
         # grpc rounds deadlines up on the wire.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from reelhaul_runtime.settings import SuiteSettings, complaints, is_loopback
+from reelhaul_runtime.settings import SuiteSettings, describe_errors, is_loopback
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def test_open_suite_is_refused_beyond_loopback(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv(f"REELHAUL_{service}_ADDRESS", f"{host}:9000")
     with pytest.raises(ValidationError) as refused:
         SuiteSettings()
-    (line,) = complaints(refused.value)
+    (line,) = describe_errors(refused.value)
     assert line.startswith(f"REELHAUL_{service}_ADDRESS={host}:9000 is not a loopback address")
 
 
@@ -67,7 +67,7 @@ def test_complaints_name_the_setting_and_no_value(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("REELHAUL_DRAIN_SECONDS", "hunter2")
     with pytest.raises(ValidationError) as refused:
         SuiteSettings()
-    told = complaints(refused.value)
+    told = describe_errors(refused.value)
     assert [line.partition(":")[0] for line in told] == ["REELHAUL_LOG_LEVEL", "REELHAUL_DRAIN_SECONDS"]
     assert "hunter2" not in "".join(told)
 

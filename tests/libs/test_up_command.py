@@ -1,4 +1,4 @@
-"""``reelhaul up`` itself: what it refuses, what it keeps secret, and its status."""
+"""``reelhaul up``: what it refuses, what it keeps secret, its status and its logs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Literal
 
 import pytest
 
-from reelhaul_runtime.up import data_dir as ground
-from reelhaul_runtime.up import log_multiplexer, procfs, suite_state
+from reelhaul_runtime.up import data_dir, log_multiplexer, procfs, suite_state
 
 
-def command(data_dir: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m reelhaul_runtime` with *arguments*, ended."""
+def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m reelhaul_runtime` with *arguments* on the data *folder*, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "reelhaul_runtime", *arguments],
-        env={**os.environ, "REELHAUL_DATA_DIR": str(data_dir), **environment},
+        env={**os.environ, "REELHAUL_DATA_DIR": str(folder), **environment},
         capture_output=True,
         text=True,
         timeout=30,
@@ -31,17 +30,17 @@ def command(data_dir: Path, *arguments: str, **environment: str) -> subprocess.C
 
 def test_refuses_a_folder_in_use(tmp_path: Path):
     """A second suite on the same data folder is refused, with the pid of the first."""
-    with ground.locked(ground.run_folder(tmp_path)):
-        refused = command(tmp_path, "up")
+    with data_dir.lock(data_dir.create_run_folder(tmp_path)):
+        refused = run_command(tmp_path, "up")
     assert refused.returncode == 1
-    assert f"a suite runs on {tmp_path} already (pid {os.getpid()})" in refused.stderr
+    assert f"a suite already runs on {tmp_path} (pid {os.getpid()})" in refused.stderr
 
 
-def test_names_the_setting_of_a_taken_port(tmp_path: Path):
-    """A port in use is named with the setting to change, and nothing is started."""
+def test_names_the_setting_of_a_port_in_use(tmp_path: Path):
+    """A port in use is reported with the setting to change, and nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        refused = command(
+        refused = run_command(
             tmp_path,
             "up",
             REELHAUL_GATEWAY_ADDRESS="127.0.0.1:0",
@@ -50,164 +49,164 @@ def test_names_the_setting_of_a_taken_port(tmp_path: Path):
             REELHAUL_STORAGE_ADDRESS="127.0.0.1:0",
         )
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"reelhaul: {address} is taken by another process")
+    assert refused.stderr.startswith(f"reelhaul: {address} is used by another process")
     assert "REELHAUL_JOBS_ADDRESS" in refused.stderr
     assert not (tmp_path / "run" / "suite.json").exists()
 
 
 def test_refuses_a_wrong_setting_by_name(tmp_path: Path):
     """A setting that does not parse is one line that names it; no traceback, exit code 2."""
-    refused = command(tmp_path, "up", REELHAUL_LOG_LEVEL="LOUD")
+    refused = run_command(tmp_path, "up", REELHAUL_LOG_LEVEL="LOUD")
     assert refused.returncode == 2
     assert refused.stderr.startswith("reelhaul: REELHAUL_LOG_LEVEL: input should be")
     assert refused.stderr.count("\n") == 1
 
 
-def test_status_of_nothing(tmp_path: Path):
-    """Where no suite runs, --status says so and exits with 3, a stale record or not."""
-    ground.run_folder(tmp_path)
+def test_status_without_a_suite(tmp_path: Path):
+    """If no suite runs, --status says so and exits with 3, stale suite.json or not."""
+    data_dir.create_run_folder(tmp_path)
     suite_state.write(tmp_path / "run", suite_state.SuiteState(1, 1.0, {}, {}, {}))
-    asked = command(tmp_path, "up", "--status", "--json")
-    assert asked.returncode == 3
-    assert json.loads(asked.stdout) == {"running": False}
+    result = run_command(tmp_path, "up", "--status", "--json")
+    assert result.returncode == 3
+    assert json.loads(result.stdout) == {"running": False}
 
 
 def test_status_of_a_suite(tmp_path: Path, nats_url: str):
-    """--status shows each part with its state, age and memory, children counted, and the sum."""
-    folder = ground.run_folder(tmp_path)
+    """--status shows each process with its state, age and memory, children counted, and the sum."""
+    folder = data_dir.create_run_folder(tmp_path)
     suite = suite_state.SuiteState(
         os.getpid(), 1.5, {"nats": nats_url, "jobs": "127.0.0.1:1"}, {"jobs": ""}, {"nats": os.getpid()}
     )
     suite_state.write(folder, suite)
-    with ground.locked(folder):
-        asked = command(tmp_path, "up", "--status", "--json")
-        table = command(tmp_path, "up", "--status")
-    told = json.loads(asked.stdout)
-    nats, jobs, up = told["services"]
+    with data_dir.lock(folder):
+        result = run_command(tmp_path, "up", "--status", "--json")
+        table = run_command(tmp_path, "up", "--status")
+    status = json.loads(result.stdout)
+    nats, jobs, up = status["services"]
     assert (nats["service"], nats["state"]) == ("nats", "SERVING")
     assert (jobs["pid"], jobs["state"]) == (None, "NOT_SERVING")
     assert nats["rss_bytes"] >= nats["pss_bytes"] > up["pss_bytes"] > 1_000_000
-    assert told["total"]["pss_bytes"] == nats["pss_bytes"] + up["pss_bytes"]
-    assert asked.returncode == table.returncode == 1
+    assert status["total"]["pss_bytes"] == nats["pss_bytes"] + up["pss_bytes"]
+    assert result.returncode == table.returncode == 1
     assert "ready in 1.50 s" in table.stdout
 
 
 def test_token_is_kept_and_private(tmp_path: Path):
-    """The suite token is made once, is long, and only its owner can read it, whatever it was before."""
-    folder = ground.run_folder(tmp_path)
-    made = ground.suite_token(folder)
+    """The suite token is created once, is long, and only its owner can read it, whatever its mode was."""
+    folder = data_dir.create_run_folder(tmp_path)
+    token = data_dir.load_suite_token(folder)
     (folder / "suite-token").chmod(0o644)
-    assert ground.suite_token(folder) == made
-    assert len(made) >= 32
+    assert data_dir.load_suite_token(folder) == token
+    assert len(token) >= 32
     assert (folder / "suite-token").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_waits_for_what_a_killed_supervisor_left(tmp_path: Path):
-    """Processes of the last suite are waited for by their record, and named where they stay."""
-    folder = ground.run_folder(tmp_path)
-    with subprocess.Popen(["sleep", "600"]) as left:
+def test_waits_for_processes_of_a_killed_supervisor(tmp_path: Path):
+    """Processes of the last suite are found in suite.json, waited for, and named if they stay."""
+    folder = data_dir.create_run_folder(tmp_path)
+    with subprocess.Popen(["sleep", "600"]) as leftover:
         try:
-            suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": left.pid}))
-            assert suite_state.left_in(folder) == [left.pid]
-            with pytest.raises(ground.StartupConflict, match=str(left.pid)):
-                ground.await_leftovers([left.pid], seconds=0.1)
+            suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": leftover.pid}))
+            assert suite_state.leftover_pids(folder) == [leftover.pid]
+            with pytest.raises(data_dir.StartupConflict, match=str(leftover.pid)):
+                data_dir.wait_for_exit([leftover.pid], seconds=0.1)
         finally:
-            left.kill()
-    ground.await_leftovers([left.pid], seconds=5)
+            leftover.kill()
+    data_dir.wait_for_exit([leftover.pid], seconds=5)
 
 
 def test_reused_process_id_is_not_waited_for(tmp_path: Path):
-    """A process younger than the record is somebody else's."""
-    folder = ground.run_folder(tmp_path)
-    with subprocess.Popen(["sleep", "600"]) as stranger:
+    """A process younger than suite.json is another program's."""
+    folder = data_dir.create_run_folder(tmp_path)
+    with subprocess.Popen(["sleep", "600"]) as unrelated:
         try:
-            suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": stranger.pid}))
+            suite_state.write(folder, suite_state.SuiteState(1, None, {}, {}, {"jobs": unrelated.pid}))
             an_hour_ago = time.time() - 3600
             os.utime(folder / "suite.json", (an_hour_ago, an_hour_ago))
-            assert suite_state.left_in(folder) == []
+            assert suite_state.leftover_pids(folder) == []
         finally:
-            stranger.kill()
+            unrelated.kill()
 
 
-def test_chosen_ports_are_out_of_the_way():
-    """Port 0 becomes a free port that the kernel gives to no outgoing connection."""
-    host, _, port = ground.with_port("127.0.0.1:0").rpartition(":")
+def test_reserved_ports_are_not_ephemeral():
+    """Port 0 becomes a free port that the kernel assigns to no outgoing connection."""
+    host, _, port = data_dir.resolve_port("127.0.0.1:0").rpartition(":")
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert host == "127.0.0.1"
     assert 1024 < int(port) < low
-    assert ground.with_port("127.0.0.1:8080") == "127.0.0.1:8080"
+    assert data_dir.resolve_port("127.0.0.1:8080") == "127.0.0.1:8080"
 
 
-def test_address_that_is_none():
-    """An address without a port is refused in words."""
-    with pytest.raises(ground.StartupConflict, match="host:port"):
-        ground.is_free("localhost")
+def test_invalid_address():
+    """An address without a port is refused with the form that it must have."""
+    with pytest.raises(data_dir.StartupConflict, match="host:port"):
+        data_dir.is_address_free("localhost")
 
 
-def test_age_of_this_process():
-    """The age of a process is told in seconds since its start."""
+def test_process_age():
+    """The age of a process is the seconds since its start."""
     with subprocess.Popen(["sleep", "600"]) as young:
         try:
             assert 0 <= procfs.age_seconds(young.pid) < 5
-            assert young.pid in procfs.children_of(os.getpid())
+            assert young.pid in procfs.children(os.getpid())
         finally:
             young.kill()
     with pytest.raises(ProcessLookupError):
         procfs.age_seconds(young.pid)
 
 
-def told_by(lines_: list[bytes], style: Literal["json", "text"] = "json", **options: bool) -> str:
-    """What a program reads when nats tells *lines_*."""
-    reading, writing = os.pipe()
-    outlet = log_multiplexer.NonBlockingWriter(writing)
-    told = log_multiplexer.LogRenderer(outlet, style, "INFO", **options)
-    for line in lines_:
-        told.tell("nats", line)
-    outlet.close()
-    os.close(writing)
-    with os.fdopen(reading) as file:
+def render(lines: list[bytes], style: Literal["json", "text"] = "json", **options: bool) -> str:
+    """Return what a reader of the logs gets when nats writes *lines*."""
+    read_end, write_end = os.pipe()
+    writer = log_multiplexer.NonBlockingWriter(write_end)
+    renderer = log_multiplexer.LogRenderer(writer, style, "INFO", **options)
+    for line in lines:
+        renderer.render("nats", line)
+    writer.close()
+    os.close(write_end)
+    with os.fdopen(read_end) as file:
         return file.read()
 
 
-def test_brokers_banner_is_left_out():
-    """nats-server's INFO lines are no news; its warnings keep their level."""
+def test_nats_banner_is_left_out():
+    """nats-server's INFO lines are left out; its warnings keep their level."""
     banner = b"[123] 2026/01/02 03:04:05.678901 [INF] Starting nats-server"
     warning = b"[123] 2026/01/02 03:04:05.678901 [WRN] Slow disk"
-    (line,) = told_by([banner, warning]).splitlines()
+    (line,) = render([banner, warning]).splitlines()
     assert json.loads(line)["level"] == "WARNING"
     assert json.loads(line)["message"] == "Slow disk"
 
 
 def test_text_for_a_terminal():
     """At a terminal names and levels have colours, extras are shown, tracebacks keep their lines."""
-    said = {"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "message": "no", "job": "jobs/1"}
-    raw = json.dumps(said | {"exception": "Traceback\nKeyError"}).encode()
-    first, *trace = told_by([raw], "text", colour=True).splitlines()
+    record = {"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "message": "no", "job": "jobs/1"}
+    line = json.dumps(record | {"exception": "Traceback\nKeyError"}).encode()
+    first, *trace = render([line], "text", colour=True).splitlines()
     assert first.endswith("\x1b[33mnats    \x1b[0m \x1b[31mERROR  \x1b[0m no job=jobs/1")
     assert [row.rpartition(" ")[2] for row in trace] == ["Traceback", "KeyError"]
 
 
-def test_logs_cannot_steer_a_terminal():
-    """A title with control characters is shown, not obeyed, and stays within its line."""
-    raw = json.dumps({"time": "x", "level": "INFO", "message": "a\x1b[2Jb", "title": "c\nd\x9be"}).encode()
-    (line,) = told_by([raw], "text").splitlines()
+def test_logs_cannot_control_a_terminal():
+    """Control characters in a title are shown escaped, and the title stays within its line."""
+    record = {"time": "x", "level": "INFO", "message": "a\x1b[2Jb", "title": "c\nd\x9be"}
+    (line,) = render([json.dumps(record).encode()], "text").splitlines()
     assert line.endswith("a\\x1b[2Jb title=c\\x0ad\\x9be")
 
 
-def test_reader_that_does_not_read_stops_nobody():
-    """While nobody reads, lines are dropped rather than waited with; later it is told how many."""
-    reading, writing = os.pipe()
-    outlet = log_multiplexer.NonBlockingWriter(writing, held=10)
-    told = log_multiplexer.LogRenderer(outlet, "json", "INFO")
-    begun = time.monotonic()
+def test_unread_output_blocks_nobody():
+    """While nobody reads, lines are dropped instead of blocking; later their number is logged."""
+    read_end, write_end = os.pipe()
+    writer = log_multiplexer.NonBlockingWriter(write_end, max_lines=10)
+    renderer = log_multiplexer.LogRenderer(writer, "json", "INFO")
+    started = time.monotonic()
     for _ in range(2000):
-        told.tell("jobs", b"x" * 500)
-    assert time.monotonic() - begun < 5
-    heard = b""
-    with os.fdopen(reading, "rb", buffering=0) as file:
-        while b"lines were lost" not in heard:
-            heard += file.read(65536)
-            told.tell("jobs", b"again")
-    outlet.close()
-    os.close(writing)
+        renderer.render("jobs", b"x" * 500)
+    assert time.monotonic() - started < 5
+    received = b""
+    with os.fdopen(read_end, "rb", buffering=0) as file:
+        while b"lines were dropped" not in received:
+            received += file.read(65536)
+            renderer.render("jobs", b"again")
+    writer.close()
+    os.close(write_end)

@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_storage.app import running
 from reelhaul_storage.settings import Settings
 
@@ -101,8 +101,8 @@ def start_storage(tmp_path: Path) -> StartStorage:
         clock = Clock()
         async with (
             running(settings, now=clock) as port,
-            channel(f"127.0.0.1:{port}", [SERVICE], suite_token=TOKEN) as suite,
-            channel(f"127.0.0.1:{port}", [SERVICE]) as client,
+            open_channel(f"127.0.0.1:{port}", [SERVICE], suite_token=TOKEN) as suite,
+            open_channel(f"127.0.0.1:{port}", [SERVICE]) as client,
         ):
             stub = storage_service_pb2_grpc.StorageServiceStub
             yield StorageService(stub(suite), stub(client), suite, tmp_path, clock, port)

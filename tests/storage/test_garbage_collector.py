@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.conftest import running_process
+from tests.servers import free_port, running_process, wait_until_listening
 from tests.storage.conftest import (
     SERVICE,
     Clock,
@@ -27,9 +27,8 @@ from tests.storage.conftest import (
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_runtime import broker
 from reelhaul_runtime.identity import Caller, set_caller
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
@@ -239,7 +238,7 @@ async def test_kill_under_load(tmp_path: Path):
 async def _storage_process(
     folder: Path,
 ) -> AsyncIterator[tuple[int, storage_service_pb2_grpc.StorageServiceAsyncStub]]:
-    port = broker.free_port()
+    port = free_port()
     program = "import asyncio; from reelhaul_storage.app import service\n"
     program += (
         "async def main():\n  async with service.running(): await asyncio.Event().wait()\nasyncio.run(main())"
@@ -250,6 +249,6 @@ async def _storage_process(
         "REELHAUL_STORAGE_RESERVE_BYTES": "0",
     }
     with running_process([sys.executable, "-c", program], env=environment) as process:
-        await broker.listening(port, 20)
-        async with channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
+        await wait_until_listening(port, 20)
+        async with open_channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
             yield process.pid, storage_service_pb2_grpc.StorageServiceStub(opened)

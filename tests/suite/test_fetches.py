@@ -28,7 +28,7 @@ from reelhaul.storage.v1.storage_service_pb2_grpc import StorageServiceStub
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul_runtime.errors import ReelhaulError, from_status
-from reelhaul_runtime.rpc.channels import error_of
+from reelhaul_runtime.rpc.channels import error_from_rpc
 
 _STOPPED_WITHIN = 2.0
 _SLOW = "/watch/video?media.rate=400000"
@@ -124,7 +124,7 @@ def refusal(call: Iterator[object]) -> ReelhaulError:
     """Why *call* is refused."""
     with pytest.raises(grpc.RpcError) as refused:
         next(iter(call))
-    return error_of(refused.value, "fetcher")
+    return error_from_rpc(refused.value, "fetcher")
 
 
 def test_from_the_site_into_storage(small: Suite, ours: Inside, site: Site) -> None:

@@ -1,4 +1,4 @@
-"""``python -m reelhaul.cli``: the command line without its script."""
+"""``python -m reelhaul.cli``: the command line without its console script."""
 
 from reelhaul.cli import main
 

@@ -1,4 +1,4 @@
-"""The command ``reelhaul`` itself: finds its commands by name, and tells failures without a traceback."""
+"""The command group ``reelhaul``: finds its commands by name and reports errors without a traceback."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from typing import Any
 
 import click
 
-# Loaded when asked for: `reelhaul up` starts faster without an HTTP client.
-_OWN = {
+# Imported when used: `reelhaul up` starts faster without an HTTP client.
+_CLIENT_COMMANDS = {
     "download": "reelhaul.cli.download:download",
     "jobs": "reelhaul.cli.jobs:jobs",
     "probe": "reelhaul.cli.probe:probe",
 }
-# Commands of installed servers; nothing here imports them.
-_GROUP = "reelhaul.commands"
+# Entry points of the commands of installed servers, which this package does not import.
+_SERVER_COMMANDS = "reelhaul.commands"
 
-#: Exit codes beside 0: what was asked for did not come about; it was asked for wrongly; Ctrl-C.
+#: Exit codes: the command failed; its arguments or request are invalid; Ctrl-C.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are used."""
+    """A group that imports its commands when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names: the client's own, then those of installed servers."""
-        return sorted({*_OWN, *entry_points(group=_GROUP).names})
+        """Return the names of the client's commands and of those of installed servers."""
+        return sorted({*_CLIENT_COMMANDS, *entry_points(group=_SERVER_COMMANDS).names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now; None if there is no such."""
-        if cmd_name in _OWN:
-            module, _, name = _OWN[cmd_name].partition(":")
+        """Import and return the command; None if there is none with this name."""
+        if cmd_name in _CLIENT_COMMANDS:
+            module, _, name = _CLIENT_COMMANDS[cmd_name].partition(":")
             command: click.Command = getattr(import_module(module), name)
             return command
-        found = entry_points(group=_GROUP, name=cmd_name)
-        if not found:
+        matching = entry_points(group=_SERVER_COMMANDS, name=cmd_name)
+        if not matching:
             return None
         try:
-            loaded: click.Command = next(iter(found)).load()
+            server_command: click.Command = next(iter(matching)).load()
         except ImportError as error:
             return _not_installed(cmd_name, error)
-        return loaded
+        return server_command
 
     def main(
         self,
@@ -53,7 +53,7 @@ class Commands(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run and exit; as click's own, but with our exit codes."""
+        """Run and exit, as click does, but with the exit codes of this module."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         sys.exit(self._exit_code(args, prog_name, complete_var, extra))
@@ -67,19 +67,19 @@ class Commands(click.Group):
     ) -> int:
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        except click.exceptions.Exit as done:
-            return done.exit_code
+        except click.exceptions.Exit as exit_:
+            return exit_.exit_code
         except click.ClickException as error:
             error.show()
             return error.exit_code
         except (click.Abort, KeyboardInterrupt):
             return INTERRUPTED
         except BrokenPipeError:
-            # Whoever read us has seen enough; nothing more may be flushed into the pipe.
-            sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115 - open until the end
+            # The reader has closed the pipe: nothing more may be flushed into it.
+            sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115 - open until exit
             return FAILED
         except Exception as error:
-            click.echo(f"error: this is a bug of reelhaul: {type(error).__name__}: {error}", err=True)
+            click.echo(f"error: this is a bug in reelhaul: {type(error).__name__}: {error}", err=True)
             return FAILED
         return code if isinstance(code, int) else 0
 
@@ -87,18 +87,18 @@ class Commands(click.Group):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("reelhaul"), prog_name="reelhaul")
 def reelhaul() -> None:
-    """Download videos: durable jobs, honest progress, verified files."""
+    """Download videos: durable jobs, accurate progress, verified files."""
 
 
 def _not_installed(name: str, error: ImportError) -> click.Command:
-    """A command in place of one whose server is not installed; it says how to get it."""
+    """Return a placeholder for a command whose server is not installed; it says how to install it."""
 
-    def tell(args: tuple[str, ...]) -> None:
-        raise click.UsageError(f"{name} needs the servers ({error}): pip install 'reelhaul[all]'")
+    def fail(args: tuple[str, ...]) -> None:
+        raise click.UsageError(f"{name} requires the server packages ({error}): pip install 'reelhaul[all]'")
 
     return click.Command(
         name,
-        callback=tell,
+        callback=fail,
         params=[click.Argument(["args"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
         short_help="(not installed: pip install 'reelhaul[all]')",

@@ -1,163 +1,247 @@
-"""What is shown while a download runs: a live bar, plain lines, or JSON lines."""
+"""Displays of a running download: JSON lines, plain lines, or a progress bar."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from reelhaul.cli.options import as_json_value, emit_json
-from reelhaul.cli.text import format_bytes, format_duration, printable, word
+from reelhaul.cli.output import (
+    as_json_value,
+    emit_json,
+    format_bytes,
+    format_duration,
+    format_enum,
+    printable,
+)
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import Event, Saved
 from reelhaul.type.v1.media_pb2 import Progress
 
-_LINE_EVERY_SECONDS = 5.0
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+_SECONDS_BETWEEN_LINES = 5.0
 
 
 class Display(Protocol):
-    """Where the commands tell what happens."""
+    """Shows what happens during a command."""
 
     def event(self, event: Event) -> None:
-        """The server told something of the job."""
+        """Show an event of the job."""
 
     def saving(self, file: File, count: int) -> None:
-        """*count* bytes of *file* are here."""
+        """Show that *count* bytes of *file* have been received."""
 
     def saved(self, file: File, saved: Saved) -> None:
-        """*file* is here, whole and verified."""
+        """Show that *file* is saved and verified."""
 
-    def say(self, kind: str, text: str, **more: object) -> None:
-        """Something of our own: *text* for people, *kind* and *more* for programs."""
+    def say(self, kind: str, text: str, **data: object) -> None:
+        """Show a message of the command: *text* for people, *kind* and *data* for programs."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Release the terminal; may be called more than once."""
 
 
-def chosen(as_json: bool) -> Display:
-    """The display that suits whoever reads standard output."""
+def create_display(as_json: bool) -> Display:
+    """Return the display that suits the reader of standard output."""
     if as_json:
         return JsonLines()
-    if sys.stdout.isatty():
-        from reelhaul.cli.progress_bar import LiveBar
-
-        return LiveBar()
-    return PlainLines()
+    return ProgressBar() if sys.stdout.isatty() else PlainLines()
 
 
 class JsonLines:
-    """One object a line: the server's messages with their type, and ours."""
+    """One JSON object per line: the server's messages with their type, and the command's own."""
 
     def event(self, event: Event) -> None:
-        """The message as the server wrote it; heartbeats are left out."""
+        """Print the message as the server wrote it, unless it is a heartbeat."""
         if event.kind != "heartbeat":
             emit_json({"type": event.kind, **event.raw})
 
     def saving(self, file: File, count: int) -> None:
-        """Not told: programs wait for the whole file."""
+        """Print nothing: programs wait for the whole file."""
 
     def saved(self, file: File, saved: Saved) -> None:
-        """Where the file lies."""
-        told = {"path": str(saved.path), "size_bytes": saved.size_bytes, "sha256": saved.sha256}
-        emit_json({"type": "saved", "file": as_json_value(file), **told})
+        result = {"path": str(saved.path), "size_bytes": saved.size_bytes, "sha256": saved.sha256}
+        emit_json({"type": "saved", "file": as_json_value(file), **result})
 
-    def say(self, kind: str, text: str, **more: object) -> None:
-        """As an object of type *kind*."""
-        emit_json({"type": kind, "message": text, **more})
+    def say(self, kind: str, text: str, **data: object) -> None:
+        emit_json({"type": kind, "message": text, **data})
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class PlainLines:
-    """A line for each change of status or stage, and now and then one of progress."""
+    """A line for each change of status or stage, and at intervals one with the progress."""
 
     def __init__(self) -> None:
-        self._last, self._told = "", 0.0
+        self._headline, self._time = "", 0.0
 
     def event(self, event: Event) -> None:
-        """A line, unless it would say again what the last one said."""
-        headline, numbers = described(event)
+        """Print a line, unless it would repeat the last one within a few seconds."""
+        headline, numbers = describe(event)
         now = time.monotonic()
-        if headline and (headline != self._last or (numbers and now - self._told >= _LINE_EVERY_SECONDS)):
-            self._last, self._told = headline, now
+        is_due = numbers and now - self._time >= _SECONDS_BETWEEN_LINES
+        if headline and (headline != self._headline or is_due):
+            self._headline, self._time = headline, now
             click.echo(f"{headline}  {numbers}".rstrip())
 
     def saving(self, file: File, count: int) -> None:
-        """Not told: it takes moments."""
+        """Print nothing: saving takes only moments."""
 
     def saved(self, file: File, saved: Saved) -> None:
-        """Where the file lies."""
-        click.echo(saved_line(saved))
+        click.echo(_saved_line(saved))
 
-    def say(self, kind: str, text: str, **more: object) -> None:
-        """The text."""
+    def say(self, kind: str, text: str, **data: object) -> None:
         click.echo(printable(text))
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
-def described(event: Event) -> tuple[str, str]:
-    """What *event* says, for people: a headline and numbers, either may be empty."""
+class ProgressBar:
+    """One progress bar on a terminal: first for the job, then for each file while it is saved."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        # rich is imported here because it takes longer to import than the rest of the command line.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        # Titles are untrusted: markup and emoji codes in them must have no effect.
+        self._console = console or Console(highlight=False, markup=False, emoji=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        # What the bar is for: the job, or the URL of a file.
+        self._subject = ""
+        self._title = ""
+
+    def event(self, event: Event) -> None:
+        """Update the bar; print titles and errors as lines above it, where they stay."""
+        headline, numbers = describe(event)
+        message = event.message
+        if event.kind == "snapshot":
+            self._print_title(message.snapshot)
+        if event.kind in ("completed", "failed"):
+            self._print_title(message.completed if event.kind == "completed" else message.failed)
+            self.close()
+        elif event.kind == "state" and message.state.error.reason:
+            self.say("state", headline)
+        if headline and event.kind not in ("completed", "failed"):
+            progress = message.snapshot if event.kind == "snapshot" else message.progress
+            has_percent = event.kind in ("snapshot", "progress") and progress.HasField("progress_percent")
+            percent = progress.progress_percent if has_percent else None
+            self._update("job", headline, percent, 100 if has_percent else None, numbers)
+
+    def saving(self, file: File, count: int) -> None:
+        numbers = f"{format_bytes(count)} of {format_bytes(file.size_bytes)}"
+        self._update(file.url, f"saving {printable(file.name)}", count, file.size_bytes, numbers)
+
+    def saved(self, file: File, saved: Saved) -> None:
+        self.close()
+        self._print(_saved_line(saved))
+
+    def say(self, kind: str, text: str, **data: object) -> None:
+        self._print(printable(text))
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._progress.stop()
+            self._progress.remove_task(self._task)
+            self._task = None
+
+    def _update(
+        self, subject: str, description: str, completed: float | None, total: float | None, numbers: str
+    ) -> None:
+        if self._task is None or self._subject != subject:
+            self.close()
+            self._subject = subject
+            self._task = self._progress.add_task(description, total=total, numbers=numbers)
+            self._progress.start()
+        self._progress.update(
+            self._task, description=description, completed=completed, total=total, numbers=numbers
+        )
+
+    def _print_title(self, job: Download) -> None:
+        if job.title and job.title != self._title:
+            self._title = job.title
+            self.say("title", job.title)
+
+    def _print(self, line: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(line), soft_wrap=True)
+
+
+def describe(event: Event) -> tuple[str, str]:
+    """Return a headline and the numbers of *event* for people; either may be empty."""
     message = event.message
     match event.kind:
         case "snapshot":
-            return _status(message.snapshot), numbers(message.snapshot)
+            return _describe_job(message.snapshot), format_progress(message.snapshot)
         case "progress":
-            return word(Progress.Stage.Name(message.progress.stage)), numbers(message.progress)
+            return format_enum(Progress.Stage.Name(message.progress.stage)), format_progress(message.progress)
         case "state":
-            return _state(message.state), ""
+            return _describe_state(message.state), ""
         case "completed":
             return "succeeded", ""
         case "failed":
-            return word(status_name(message.failed)), ""
+            return format_enum(status_name(message.failed)), ""
         case "reconnecting":
             return "reconnecting", ""
     return "", ""
 
 
-def numbers(progress: Download | WatchProgressResponse.Progress) -> str:
-    """Percentage, bytes, speed and time left, as far as they are known."""
-    told = []
+def format_progress(progress: Download | WatchProgressResponse.Progress) -> str:
+    """Return percentage, bytes, speed and time left, as far as they are known."""
+    parts = []
     if progress.HasField("progress_percent"):
-        told.append(f"{progress.progress_percent:.0f}%")
+        parts.append(f"{progress.progress_percent:.0f}%")
     if progress.HasField("total_bytes"):
-        told.append(f"{format_bytes(progress.downloaded_bytes)} of {format_bytes(progress.total_bytes)}")
+        parts.append(f"{format_bytes(progress.downloaded_bytes)} of {format_bytes(progress.total_bytes)}")
     elif progress.downloaded_bytes:
-        told.append(format_bytes(progress.downloaded_bytes))
+        parts.append(format_bytes(progress.downloaded_bytes))
     if progress.speed:
-        told.append(f"{format_bytes(progress.speed)}/s")
+        parts.append(f"{format_bytes(progress.speed)}/s")
     if progress.HasField("eta_seconds"):
-        told.append(f"{format_duration(progress.eta_seconds)} left")
-    return "  ".join(told)
+        parts.append(f"{format_duration(progress.eta_seconds)} left")
+    return "  ".join(parts)
 
 
 def status_name(job: Download) -> str:
-    """The status by name; one that this client does not know is RUNNING."""
-    known = job.status in Download.Status.values() and job.status
-    return Download.Status.Name(job.status) if known else "RUNNING"
+    """Return the name of the status; RUNNING for one that this client does not know."""
+    if job.status and job.status in Download.Status.values():
+        return Download.Status.Name(job.status)
+    return "RUNNING"
 
 
-def saved_line(saved: Saved) -> str:
-    """One line on a file that is there."""
+def _saved_line(saved: Saved) -> str:
     return printable(f"saved {saved.path}  {format_bytes(saved.size_bytes)}  sha256:{saved.sha256}")
 
 
-def _status(job: Download) -> str:
+def _describe_job(job: Download) -> str:
     if job.status == Download.RUNNING and job.stage:
-        return word(Progress.Stage.Name(job.stage))
-    place = f", {job.position} in line" if job.position else ""
-    return word(status_name(job)) + (f" ({word(job.wait_reason)}{place})" if job.wait_reason else "")
+        return format_enum(Progress.Stage.Name(job.stage))
+    position = f", {job.position} in line" if job.position else ""
+    reason = f" ({format_enum(job.wait_reason)}{position})" if job.wait_reason else ""
+    return format_enum(status_name(job)) + reason
 
 
-def _state(state: WatchProgressResponse.State) -> str:
-    told = word(status_name(Download(status=state.status)))
+def _describe_state(state: WatchProgressResponse.State) -> str:
+    text = format_enum(status_name(Download(status=state.status)))
     if state.error.reason:
-        told += f" after {state.error.reason}: {printable(state.error.message)}"
+        text += f" after {state.error.reason}: {printable(state.error.message)}"
     elif state.wait_reason:
-        told += f" ({word(state.wait_reason)})"
-    return told
+        text += f" ({format_enum(state.wait_reason)})"
+    return text

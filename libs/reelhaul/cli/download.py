@@ -1,113 +1,153 @@
-"""``reelhaul download``: a URL in, verified files out, and how far it is in between."""
+"""``reelhaul download``: downloads a URL and saves its files; also the steps shared with ``jobs``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from reelhaul.cli import display as displays
 from reelhaul.cli.commands import FAILED, INTERRUPTED
-from reelhaul.cli.common import check_succeeded, followed, save_all
-from reelhaul.cli.display import Display
-from reelhaul.cli.options import client_command
+from reelhaul.cli.display import Display, create_display, status_name
+from reelhaul.cli.options import CommandFailed, client_command, save_options
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import CallFailed, Client
 
 F = TypeVar("F", bound=Callable[..., object])
 
-# name of the option -> how it is declared; each becomes the request field of its name.
-_FORMAT: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+# Names and attributes of the options; each becomes the request field of its name.
+_REQUEST_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (
         ("-q", "--quality"),
-        {"help": "best, 2160p, 1080p, 720p … or worst; what is offered below it is taken."},
+        {"help": "best, 2160p, 1080p, 720p … or worst; the closest available quality below is used."},
     ),
-    (("-f", "--format"), {"help": "mp4, webm, mkv; or mp3, m4a, opus, flac, wav, ogg for audio."}),
-    (("-a", "--audio-only"), {"is_flag": True, "help": "Audio without video."}),
-    (("--min-quality",), {"help": "Fail rather than take less than this."}),
-    (("--video-codec",), {"help": "h264, h265, vp9 or av1, where offered."}),
-    (("--audio-language",), {"help": 'A language like "de", or "original".'}),
+    (
+        ("-f", "--format"),
+        {"help": "Container: mp4, webm, mkv; or for audio: mp3, m4a, opus, flac, wav, ogg."},
+    ),
+    (("-a", "--audio-only"), {"is_flag": True, "help": "Download audio without video."}),
+    (("--min-quality",), {"help": "Fail if only a lower quality is available."}),
+    (("--video-codec",), {"help": "Preferred video codec: h264, h265, vp9 or av1."}),
+    (("--audio-language",), {"help": 'Audio language, e.g. "de", or "original".'}),
     (
         ("-s", "--subtitles", "subtitle_languages"),
         {
             "multiple": True,
             "metavar": "LANG",
-            "help": 'Subtitles in this language, "original" or "all"; may be repeated.',
+            "help": 'Subtitles in this language, "original" or "all"; can be repeated.',
         },
     ),
     (
         ("--subtitle-format", "subtitle_formats"),
-        {"multiple": True, "metavar": "FORMAT", "help": "srt, vtt, txt or json; may be repeated."},
+        {"multiple": True, "metavar": "FORMAT", "help": "srt, vtt, txt or json; can be repeated."},
     ),
-    (("--embed-subtitles",), {"is_flag": True, "help": "Write subtitles into the video also."}),
-    (("--thumbnail",), {"is_flag": True, "help": "The thumbnail too."}),
-    (("--info-json",), {"is_flag": True, "help": "The metadata as JSON too."}),
-    (("--chapters",), {"help": "embed, or split into files."}),
-    (("--sponsorblock",), {"help": "mark or remove sponsored stretches."}),
-    (("--start", "start_seconds"), {"type": float, "metavar": "SECONDS", "help": "Only from here on."}),
-    (("--end", "end_seconds"), {"type": float, "metavar": "SECONDS", "help": "Only up to here."}),
-    (("--live",), {"help": "refuse, wait or record, where it is live."}),
-    (("--cookies",), {"metavar": "NAME", "help": "Cookies kept at the server, to ask the site with."}),
+    (("--embed-subtitles",), {"is_flag": True, "help": "Embed the subtitles in the video too."}),
+    (("--thumbnail",), {"is_flag": True, "help": "Save the thumbnail too."}),
+    (("--info-json",), {"is_flag": True, "help": "Save the metadata as JSON too."}),
+    (("--chapters",), {"help": "embed them in the video, or split it into one file per chapter."}),
+    (("--sponsorblock",), {"help": "mark or remove sponsored segments."}),
+    (
+        ("--start", "start_seconds"),
+        {"type": float, "metavar": "SECONDS", "help": "Start of the clip to download."},
+    ),
+    (("--end", "end_seconds"), {"type": float, "metavar": "SECONDS", "help": "End of the clip to download."}),
+    (("--live",), {"help": "What to do with a live stream: refuse, wait or record."}),
+    (("--cookies",), {"metavar": "NAME", "help": "Name of cookies at the server to send to the site."}),
     (("--priority",), {"help": "low, normal or high."}),
     (
         ("--label", "labels"),
-        {"multiple": True, "metavar": "KEY=VALUE", "help": "A tag of your own; may be repeated."},
+        {"multiple": True, "metavar": "KEY=VALUE", "help": "Label of the job; can be repeated."},
     ),
 ]
 
 
-def _format_options(command: F) -> F:
-    for names, how in reversed(_FORMAT):
-        command = click.option(*names, **how)(command)
+def _request_options(command: F) -> F:
+    for names, attributes in reversed(_REQUEST_OPTIONS):
+        command = click.option(*names, **attributes)(command)
     return command
 
 
 @click.command()
 @click.argument("url")
-@_format_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    help="Folder to save into.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace a file of the same name; else ours is numbered.")
-@click.option("--no-wait", is_flag=True, help="Print the job and leave; nothing is saved here.")
+@_request_options
+@save_options
+@click.option("--no-wait", is_flag=True, help="Print the job and exit without saving files.")
 @client_command
 def download(
-    url: str, output: Path, overwrite: bool, no_wait: bool, server: str, as_json: bool, **wanted: Any
+    url: str, output: Path, overwrite: bool, no_wait: bool, server: str, as_json: bool, **options: Any
 ) -> int:
     """Download URL and save its files.
 
-    Exit code: 0 when the files are here, 1 when that failed, 2 when it was asked for
-    wrongly, 130 after Ctrl-C, which cancels the job. But a recording of what is live ends
-    with Ctrl-C, and is saved; once more cancels.
+    Ctrl-C cancels the job. The recording of a live stream is ended by Ctrl-C and saved; a second
+    Ctrl-C cancels it.
+
+    Exit code: 0 if the files are saved, 1 if the download failed, 2 if the request is invalid, 130
+    after Ctrl-C.
     """
-    display = displays.chosen(as_json)
+    display = create_display(as_json)
     try:
         with Client(server) as client:
-            job = client.create(_request(url, wanted))
+            job = client.create(_build_request(url, options))
             display.say("created", f"job {job.job_id}", job_id=job.job_id)
             if no_wait:
                 return 0
             try:
-                job = _followed(client, job.job_id, display, may_record=bool(wanted["live"]))
+                job = _follow_recording(client, job.job_id, display, may_record=bool(options["live"]))
             except KeyboardInterrupt:
                 display.close()
-                return _cancelled(client, job.job_id, display)
+                return _cancel(client, job.job_id, display)
             check_succeeded(job, as_json)
-            return save_all(client, job, output, overwrite, display)
+            return save_files(client, job, output, overwrite, display)
     finally:
         display.close()
 
 
-def _followed(client: Client, job_id: str, display: Display, *, may_record: bool) -> Download:
-    """The job as it ended; Ctrl-C ends what it records, and is raised where it records nothing."""
+def follow(client: Client, job_id: str, display: Display) -> Download:
+    """Show the job's events until it ends; return its final state."""
+    job = Download(job_id=job_id)
+    for event in client.watch(job_id):
+        display.event(event)
+        if event.kind in ("snapshot", "completed", "failed"):
+            job = getattr(event.message, event.kind)
+    return job
+
+
+def check_succeeded(job: Download, as_json: bool) -> None:
+    """End the command with the job's error unless the job succeeded."""
+    if job.status == Download.SUCCEEDED:
+        return
+    if as_json:
+        # The last message of the stream has the error.
+        raise click.exceptions.Exit(FAILED)
+    error = job.error
+    message = error.message or f"the job is {status_name(job)}"
+    failure = CallFailed(status_name(job), message, reason=error.reason, help_url=error.help)
+    raise CommandFailed(failure, as_json)
+
+
+def save_files(client: Client, job: Download, folder: Path, overwrite: bool, display: Display) -> int:
+    """Save all files of *job* into *folder*; return the exit code."""
     try:
-        return followed(client, job_id, display)
+        for file in job.files:
+            on_progress = partial(display.saving, file)
+            saved = client.save(file, folder, overwrite=overwrite, on_progress=on_progress)
+            display.saved(file, saved)
+    except KeyboardInterrupt:
+        display.close()
+        text = f"interrupted; `reelhaul jobs save {job.job_id}` resumes"
+        display.say("interrupted", text, job_id=job.job_id)
+        return INTERRUPTED
+    for warning in job.warnings:
+        display.say("warning", f"warning: {warning}")
+    return 0
+
+
+def _follow_recording(client: Client, job_id: str, display: Display, *, may_record: bool) -> Download:
+    """Follow the job; Ctrl-C ends its recording, and is raised if there is none."""
+    try:
+        return follow(client, job_id, display)
     except KeyboardInterrupt:
         if not may_record:
             raise
@@ -115,33 +155,35 @@ def _followed(client: Client, job_id: str, display: Display, *, may_record: bool
             client.stop_recording(job_id)
         except CallFailed:
             raise KeyboardInterrupt from None
-    display.say("recording_stopped", "the recording is ended; Ctrl-C again throws it away", job_id=job_id)
-    return followed(client, job_id, display)
+    display.say("recording_stopped", "the recording is stopped; Ctrl-C again discards it", job_id=job_id)
+    return follow(client, job_id, display)
 
 
-def _request(url: str, wanted: dict[str, Any]) -> dict[str, Any]:
-    """A CreateDownloadRequest as JSON, of the options that were given."""
-    request = {"url": url} | {name: value for name, value in wanted.items() if value not in (None, False, ())}
+def _build_request(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return a CreateDownloadRequest in JSON with the options that were given."""
+    request = {"url": url} | {
+        name: value for name, value in options.items() if value not in (None, False, ())
+    }
     if labels := request.pop("labels", ()):
-        request["labels"] = dict(_label(text) for text in labels)
+        request["labels"] = dict(_parse_label(text) for text in labels)
     return request
 
 
-def _label(text: str) -> tuple[str, str]:
+def _parse_label(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise click.BadParameter("it must be KEY=VALUE", param_hint="--label")
+        raise click.BadParameter("must be KEY=VALUE", param_hint="--label")
     return key, value
 
 
-def _cancelled(client: Client, job_id: str, display: Display) -> int:
-    """Ctrl-C while it ran: cancel the job, and tell what became of it."""
+def _cancel(client: Client, job_id: str, display: Display) -> int:
+    """Cancel the job after Ctrl-C and show the result; return the exit code."""
     try:
         job = client.cancel(job_id, "cancelled at the terminal")
     except CallFailed as failure:
         display.say("cancel_failed", f"job {job_id} could not be cancelled: {failure}", job_id=job_id)
         return INTERRUPTED if failure.reason == "STATE_CONFLICT" else FAILED
-    done = job.status == Download.CANCELLED
-    text = f"job {job_id} is {'cancelled' if done else 'being cancelled'}"
-    display.say("cancelled", text, job_id=job_id, status=displays.status_name(job))
+    cancelled = job.status == Download.CANCELLED
+    text = f"job {job_id} is {'cancelled' if cancelled else 'being cancelled'}"
+    display.say("cancelled", text, job_id=job_id, status=status_name(job))
     return INTERRUPTED

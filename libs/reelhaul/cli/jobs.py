@@ -1,4 +1,4 @@
-"""``reelhaul jobs``: what was asked for, how it stands, and what can be done about it."""
+"""``reelhaul jobs``: lists, shows, watches, cancels, retries and saves jobs."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from pathlib import Path
 
 import click
 
-from reelhaul.cli import display as displays
 from reelhaul.cli.commands import INTERRUPTED
-from reelhaul.cli.common import check_succeeded, followed, save_all
-from reelhaul.cli.display import numbers, status_name
-from reelhaul.cli.options import as_json_value, client_command, emit_json
-from reelhaul.cli.text import format_bytes, printable
+from reelhaul.cli.display import create_display, format_progress, status_name
+from reelhaul.cli.download import check_succeeded, follow, save_files
+from reelhaul.cli.options import client_command, save_options
+from reelhaul.cli.output import as_json_value, emit_json, format_bytes, printable
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import Client
 
-_PAGE = 100
+_PAGE_SIZE = 100
 
 
 @click.group()
 def jobs() -> None:
-    """See and steer the jobs of a server."""
+    """List and manage jobs."""
 
 
 @jobs.command("list")
-@click.option("--status", multiple=True, help="Only these, e.g. failed; may be repeated.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many.")
+@click.option("--status", multiple=True, help="Only jobs with this status, e.g. failed; can be repeated.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="Maximum number of jobs."
+)
 @client_command
 def list_(status: tuple[str, ...], limit: int, server: str, as_json: bool) -> None:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     with Client(server) as client:
-        for job in _listed(client, status, limit):
+        for job in _list_jobs(client, status, limit):
             if as_json:
                 emit_json(as_json_value(job))
             else:
-                click.echo(_line(job))
+                click.echo(_format_line(job))
 
 
 @jobs.command()
 @click.argument("job_id")
 @client_command
 def get(job_id: str, server: str, as_json: bool) -> None:
-    """Show one job."""
+    """Show a job."""
     with Client(server) as client:
-        _show(client.get(job_id), as_json)
+        _print_job(client.get(job_id), as_json)
 
 
 @jobs.command()
 @click.argument("job_id")
 @client_command
 def watch(job_id: str, server: str, as_json: bool) -> int:
-    """Follow one job to its end. Ctrl-C stops watching; the job goes on."""
-    display = displays.chosen(as_json)
+    """Watch a job until it ends. Ctrl-C stops watching; the job continues."""
+    display = create_display(as_json)
     try:
         with Client(server) as client:
-            check_succeeded(followed(client, job_id, display), as_json)
+            check_succeeded(follow(client, job_id, display), as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
@@ -67,60 +68,53 @@ def watch(job_id: str, server: str, as_json: bool) -> int:
 
 @jobs.command()
 @click.argument("job_id")
-@click.option("--reason", default="", help="Kept with the job, for people.")
+@click.option("--reason", default="", help="Reason for people, stored with the job.")
 @client_command
 def cancel(job_id: str, reason: str, server: str, as_json: bool) -> None:
-    """Cancel one job for good."""
+    """Cancel a job."""
     with Client(server) as client:
-        _show(client.cancel(job_id, reason), as_json)
+        _print_job(client.cancel(job_id, reason), as_json)
 
 
 @jobs.command("stop-recording")
 @click.argument("job_id")
 @client_command
 def stop_recording(job_id: str, server: str, as_json: bool) -> None:
-    """End a recording of what is live now, and keep its file. (cancel throws it away.)"""
+    """End the recording of a live stream and keep its file. (cancel discards it.)"""
     with Client(server) as client:
-        _show(client.stop_recording(job_id), as_json)
+        _print_job(client.stop_recording(job_id), as_json)
 
 
 @jobs.command()
 @click.argument("job_id")
 @client_command
 def retry(job_id: str, server: str, as_json: bool) -> None:
-    """Try a failed or cancelled job again."""
+    """Start a failed or cancelled job again."""
     with Client(server) as client:
-        _show(client.retry(job_id), as_json)
+        _print_job(client.retry(job_id), as_json)
 
 
 @jobs.command()
 @click.argument("job_id")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    help="Folder to save into.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace a file of the same name; else ours is numbered.")
+@save_options
 @client_command
 def save(job_id: str, output: Path, overwrite: bool, server: str, as_json: bool) -> int:
     """Save the files of a job that succeeded."""
-    display = displays.chosen(as_json)
+    display = create_display(as_json)
     try:
         with Client(server) as client:
             job = client.get(job_id)
             check_succeeded(job, as_json)
-            return save_all(client, job, output, overwrite, display)
+            return save_files(client, job, output, overwrite, display)
     finally:
         display.close()
 
 
-def _listed(client: Client, status: tuple[str, ...], limit: int) -> Iterator[Download]:
-    """At most *limit* jobs, page by page."""
-    token, wanted = "", [s.upper() for s in status]
+def _list_jobs(client: Client, status: tuple[str, ...], limit: int) -> Iterator[Download]:
+    """Yield at most *limit* jobs, fetched page by page."""
+    token, statuses = "", [s.upper() for s in status]
     while limit > 0:
-        page = client.list(page_size=min(limit, _PAGE), page_token=token, status=wanted)
+        page = client.list(page_size=min(limit, _PAGE_SIZE), page_token=token, status=statuses)
         yield from page.jobs
         limit -= len(page.jobs)
         token = page.next_page_token
@@ -128,8 +122,8 @@ def _listed(client: Client, status: tuple[str, ...], limit: int) -> Iterator[Dow
             return
 
 
-def _line(job: Download) -> str:
-    """One job on one line: cut to the terminal, or tab-separated for programs."""
+def _format_line(job: Download) -> str:
+    """Return one line: truncated to the terminal's width, or tab-separated for programs."""
     percent = f"{job.progress_percent:.0f}%" if job.HasField("progress_percent") else ""
     title = printable(job.title or job.url)
     if not sys.stdout.isatty():
@@ -137,18 +131,18 @@ def _line(job: Download) -> str:
     return f"{job.job_id}  {status_name(job):10}  {percent:>4}  {title}"[: shutil.get_terminal_size().columns]
 
 
-def _show(job: Download, as_json: bool) -> None:
+def _print_job(job: Download, as_json: bool) -> None:
     if as_json:
         emit_json(as_json_value(job))
         return
-    told = {
+    values = {
         "job": job.job_id,
         "url": job.url,
         "title": job.title,
         "status": status_name(job) + (f" ({job.wait_reason})" if job.wait_reason else ""),
-        "progress": numbers(job),
-        "asked": f"{job.quality} {job.format}",
-        "got": f"{job.got_quality} {job.got_format}",
+        "progress": format_progress(job),
+        "requested": f"{job.quality} {job.format}",
+        "delivered": f"{job.got_quality} {job.got_format}",
         "attempts": str(job.attempts or ""),
         "error": f"{job.error.reason}: {job.error.message}" if job.HasField("error") else "",
         **{f"warning {n}": text for n, text in enumerate(job.warnings, 1)},
@@ -157,6 +151,6 @@ def _show(job: Download, as_json: bool) -> None:
             for n, f in enumerate(job.files, 1)
         },
     }
-    for name, text in told.items():
-        if text.strip():
-            click.echo(printable(f"{name + ':':11}{text}"))
+    for name, value in values.items():
+        if value.strip():
+            click.echo(printable(f"{name + ':':11}{value}"))

@@ -1,7 +1,8 @@
-"""One server, seen from a program."""
+"""Client: the calls of the jobs and storage services that programs need most."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -13,10 +14,12 @@ import grpc
 from google.protobuf import duration_pb2
 from grpc import aio
 
-from reelhaul.client import _download, _watch
-from reelhaul.client._channels import opened
-from reelhaul.client._errors import JobFailed
-from reelhaul.client._retries import call_with_retries
+from reelhaul._core.loopback import is_loopback
+from reelhaul._core.part_file import OnProgress, ignore_progress
+from reelhaul._core.resume import HEARTBEAT_SECONDS
+from reelhaul._core.retries import Retries
+from reelhaul.client import _save, _watch
+from reelhaul.client._errors import JobFailed, from_rpc_error
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
@@ -24,17 +27,29 @@ from reelhaul.type.v1 import media_pb2
 DEFAULT_JOBS = "127.0.0.1:50051"
 DEFAULT_STORAGE = "127.0.0.1:50053"
 
-# The longest deadline that a policy gives to what is one answer.
+# The longest max_deadline that a policy gives to a unary method.
 _CALL_SECONDS = 65.0
 _STREAM_SECONDS = 12 * 3600.0
 
+_CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    # A server that restarts is found again at once, not after minutes of back-off.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A list of 500 jobs exceeds grpc's default of 4 MiB.
+    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+]
+
 
 class Client:
-    """Calls jobs at *address* and, for files, storage at *storage* (each host:port).
+    """Calls the jobs service at *address* and, for files, the storage service at *storage* (host:port).
 
-    To be used as an async context manager. Every method raises CallFailed; what is safe to
-    repeat, creating too, is tried again for *patience* seconds while the server is away.
-    *api_key* goes with each call. Without *credentials* the connection is plain text.
+    Use it as an async context manager. Every method raises CallFailed. Calls that are safe to repeat,
+    ``create`` included, are retried until the server has not responded for *retry_timeout* seconds.
+    *api_key* is sent with each call. Without *credentials* the connection is plain text. A stream
+    asks for a heartbeat every *heartbeat_seconds* (1 to 60) and reconnects when three are missing.
     """
 
     def __init__(
@@ -44,11 +59,13 @@ class Client:
         storage: str = DEFAULT_STORAGE,
         api_key: str = "",
         credentials: grpc.ChannelCredentials | None = None,
-        patience: float = 120.0,
+        retry_timeout: float = 120.0,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._patience = patience
+        self._retry_timeout = retry_timeout
+        self._heartbeat_seconds = heartbeat_seconds
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
-        self._channels = [opened(address, credentials), opened(storage, credentials)]
+        self._channels = [_open_channel(address, credentials), _open_channel(storage, credentials)]
         self._jobs = job_service_pb2_grpc.JobServiceStub(self._channels[0])
         self._storage = storage_service_pb2_grpc.StorageServiceStub(self._channels[1])
 
@@ -61,74 +78,78 @@ class Client:
         for channel in self._channels:
             await channel.close()
 
-    async def create(self, url: str, *, request_id: str = "", **wishes: Any) -> job_pb2.Job:
-        """Start a job for *url*; *wishes* are fields of Job: ``format``, ``labels``, ``priority`` …
+    async def create(self, url: str, *, request_id: str = "", **fields: Any) -> job_pb2.Job:
+        """Create a job for *url*; *fields* are fields of Job: ``format``, ``labels``, ``priority`` …
 
-        Committed when this returns, and once, however often the call had to be repeated. The
-        same *request_id*, a UUID, is the same job.
+        The job is committed when this returns, and created once, however often the call was
+        repeated. The same *request_id*, a UUID, returns the same job.
         """
-        job = job_pb2.Job(url=url, **wishes)
+        job = job_pb2.Job(url=url, **fields)
         request = job_service_pb2.CreateJobRequest(job=job, request_id=request_id or str(uuid.uuid4()))
         return await self._call(self._jobs.CreateJob, request)
 
     async def get(self, name: str) -> job_pb2.Job:
-        """How a job stands."""
+        """Return the job in its present state."""
         return await self._call(self._jobs.GetJob, job_service_pb2.GetJobRequest(name=name))
 
     async def cancel(self, name: str, reason: str = "") -> job_pb2.Job:
-        """Cancel a job for good. STATE_CONFLICT where it has ended otherwise."""
+        """Cancel a job. Raises STATE_CONFLICT if it has already succeeded or failed."""
         request = job_service_pb2.CancelJobRequest(name=name, reason=reason)
         return await self._call(self._jobs.CancelJob, request)
 
     async def stop_recording(self, name: str) -> job_pb2.Job:
-        """End a recording of what is live now, and keep it. STATE_CONFLICT where nothing is recorded."""
+        """End the recording of a live stream and keep it. Raises STATE_CONFLICT if there is none."""
         return await self._call(self._jobs.StopRecording, job_service_pb2.StopRecordingRequest(name=name))
 
     async def watch(
         self, name: str, *, min_interval: timedelta | None = None, resume_token: str = ""
     ) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
-        """What happens to a job: a snapshot, every state change, progress at most each *min_interval*.
+        """Yield a snapshot of a job, then every state change, and progress at most each *min_interval*.
 
-        The last message is the terminal snapshot. Sequences strictly grow: a broken or silent
-        connection is taken up again where it was, and heartbeats are kept from the caller. A
-        snapshot with ``reset`` says to discard what came before it.
+        The last message is the terminal snapshot. Sequences strictly grow. A broken or silent
+        connection is resumed where it was; heartbeats are not yielded. A snapshot with ``reset``
+        means that the messages before it are void.
         """
 
-        def opening(token: str) -> Any:
+        def start(token: str) -> Any:
             request = job_service_pb2.WatchJobRequest(
                 name=name,
                 resume_token=token,
                 min_interval=_duration(min_interval),
-                heartbeat_interval=_watch.heartbeat(),
+                heartbeat_interval=_duration(timedelta(seconds=self._heartbeat_seconds)),
             )
             return self._jobs.WatchJob(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        async for message in _watch.job_messages(opening, resume_token, self._patience):
+        messages = _watch.watch_job(start, resume_token, self._retry_timeout, self._heartbeat_seconds)
+        async for message in messages:
             yield message
 
     async def watch_all(
         self,
-        filter: str = "",  # noqa: A002 - the API's own word
+        filter: str = "",  # noqa: A002 - the field's name in the API
         *,
         resume_token: str = "",
     ) -> AsyncIterator[job_service_pb2.WatchJobsResponse]:
-        """Every change of the jobs that *filter* (as ListJobs.filter) holds, without end.
+        """Yield every change of the jobs that match *filter* (as ListJobs.filter), without end.
 
-        The first message of a fresh watch has no job: what changes from then on will be told.
-        List the jobs after it, and nothing falls between.
+        The first message of a new watch has no job: it means that changes from now on are reported.
+        A client that lists the jobs after it misses nothing.
         """
 
-        def opening(token: str) -> Any:
+        def start(token: str) -> Any:
             request = job_service_pb2.WatchJobsRequest(
-                filter=filter, resume_token=token, heartbeat_interval=_watch.heartbeat()
+                filter=filter,
+                resume_token=token,
+                heartbeat_interval=_duration(timedelta(seconds=self._heartbeat_seconds)),
             )
             return self._jobs.WatchJobs(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        async for message in _watch.change_messages(opening, resume_token, self._patience):
+        messages = _watch.watch_jobs(start, resume_token, self._retry_timeout, self._heartbeat_seconds)
+        async for message in messages:
             yield message
 
     async def wait(self, name: str) -> job_pb2.Job:
-        """The job, once it has ended: SUCCEEDED, FAILED or CANCELLED."""
+        """Return the job once it is SUCCEEDED, FAILED or CANCELLED."""
         job = job_pb2.Job(name=name)
         async for message in self.watch(name, min_interval=timedelta(seconds=60)):
             if message.snapshot.terminal:
@@ -136,41 +157,54 @@ class Client:
         return job
 
     async def download(
-        self, url: str, to: Path, *, received: _download.Received = _download.nothing, **wishes: Any
+        self, url: str, to: Path, *, on_progress: OnProgress = ignore_progress, **fields: Any
     ) -> Path:
-        """Create a job for *url*, wait for it, and save its media; where that is. *wishes*: see create.
+        """Create a job for *url*, wait for it, and save its media; return the path.
 
-        Raises JobFailed where the job did not succeed, and what ``save`` raises.
+        *fields* are those of ``create``. Raises JobFailed if the job did not succeed, and what
+        ``save`` raises.
         """
-        job = await self.wait((await self.create(url, **wishes)).name)
+        job = await self.wait((await self.create(url, **fields)).name)
         if job.state != job_pb2.Job.SUCCEEDED or not job.artifacts:
             raise JobFailed(job)
-        return await self.save(job.artifacts[0], to, received=received)
+        return await self.save(job.artifacts[0], to, on_progress=on_progress)
 
     async def save(
-        self, artifact: media_pb2.ArtifactInfo, to: Path, *, received: _download.Received = _download.nothing
+        self, artifact: media_pb2.ArtifactInfo, to: Path, *, on_progress: OnProgress = ignore_progress
     ) -> Path:
-        """Save a job's artifact as the file *to*, or into the folder *to*; where it is.
+        """Save a job's artifact as the file *to*, or into the folder *to*; return the path.
 
-        It is verified before it has its name. An interrupted one is taken up where it was, also
-        by a later call. *received* is told the bytes there are so far. Raises SaveFailed too.
+        The file is verified before it gets its name. An interrupted download resumes, also in a
+        later call. *on_progress* is called with the number of bytes so far. Raises SaveFailed too.
         """
 
-        def opening(request: storage_service_pb2.ReadArtifactRequest) -> Any:
+        def start_read(request: storage_service_pb2.ReadArtifactRequest) -> Any:
             return self._storage.ReadArtifact(request, timeout=_STREAM_SECONDS, metadata=self._metadata)
 
-        return await _download.save(opening, artifact, to, received, self._patience)
+        return await _save.save(start_read, artifact, to, on_progress, self._retry_timeout)
 
     async def _call(self, method: aio.UnaryUnaryMultiCallable[Any, job_pb2.Job], request: Any) -> job_pb2.Job:
-        async def once() -> job_pb2.Job:
-            return await method(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+        retries = Retries(seconds=self._retry_timeout)
+        while True:
+            try:
+                return await method(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+            except aio.AioRpcError as error:
+                await asyncio.sleep(retries.next_delay(from_rpc_error(error)))
 
-        return await call_with_retries(once, self._patience)
+
+def _open_channel(address: str, credentials: grpc.ChannelCredentials | None) -> aio.Channel:
+    """Return a channel to *address*, plain text without *credentials*; it connects with the first call."""
+    # A proxy of the environment leads to the internet, not to this machine.
+    use_proxy = not is_loopback(address.rpartition(":")[0].strip("[]"))
+    options = [*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(use_proxy))]
+    if credentials is None:
+        return aio.insecure_channel(address, options)
+    return aio.secure_channel(address, credentials, options)
 
 
 def _duration(value: timedelta | None) -> duration_pb2.Duration | None:
     if value is None:
         return None
-    made = duration_pb2.Duration()
-    made.FromTimedelta(value)
-    return made
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(value)
+    return duration

@@ -1,4 +1,4 @@
-"""Following jobs: streams that survive disconnects."""
+"""Watching jobs over gRPC: streams that survive disconnects."""
 
 from __future__ import annotations
 
@@ -7,119 +7,106 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
 
-from google.protobuf import duration_pb2
 from grpc import aio
 
-from reelhaul.client import _errors
-from reelhaul.client._errors import CallFailed
-from reelhaul.client._retries import Retries
+from reelhaul._core.errors import CallFailed, connection_lost
+from reelhaul._core.resume import MISSED_HEARTBEATS, ResumePosition
+from reelhaul.client._errors import from_rpc_error
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 
-#: What the server is asked for, in seconds of silence.
-HEARTBEAT_SECONDS = 5
-# Three missed heartbeats mean a dead stream, whatever TCP believes.
-_SILENCE_SECONDS = 3.0 * HEARTBEAT_SECONDS
+# Jobs whose latest revision is remembered, so that no revision is delivered twice.
+_MAX_REVISIONS = 10_000
 
 
-# Jobs whose newest revision is remembered, so that none is told twice.
-_MOST_KNOWN = 10_000
-
-
-class Positioned(Protocol):
-    """A message that says where in the stream it is."""
+class StreamMessage(Protocol):
+    """A message that carries its position in the stream."""
 
     sequence: int
     resume_token: str
 
 
-M = TypeVar("M", bound=Positioned)
+M = TypeVar("M", bound=StreamMessage)
 
-#: Opens a stream at a resume_token, empty for its beginning.
-Opening = Callable[[str], aio.UnaryStreamCall[Any, M]]
+#: Starts a stream at a resume_token; empty starts from the present state.
+StartStream = Callable[[str], aio.UnaryStreamCall[Any, M]]
 
 
-async def job_messages(
-    opening: Opening[WatchJobResponse], token: str, seconds: float
+async def watch_job(
+    start: StartStream[WatchJobResponse], resume_token: str, retry_timeout: float, heartbeat_seconds: float
 ) -> AsyncIterator[WatchJobResponse]:
-    """Messages of WatchJob but its heartbeats, to the terminal snapshot."""
-    async for message in _messages(opening, token, seconds):
+    """Yield the messages of WatchJob up to the terminal snapshot, without heartbeats."""
+    async for message in _messages(start, resume_token, retry_timeout, heartbeat_seconds):
         if not message.HasField("heartbeat"):
             yield message
         if message.snapshot.terminal:
             return
 
 
-async def change_messages(
-    opening: Opening[WatchJobsResponse], token: str, seconds: float
+async def watch_jobs(
+    start: StartStream[WatchJobsResponse], resume_token: str, retry_timeout: float, heartbeat_seconds: float
 ) -> AsyncIterator[WatchJobsResponse]:
-    """Messages of WatchJobs, without end; of its heartbeats the first only: it says "from now on"."""
-    begun, known = bool(token), OrderedDict[str, int]()
-    async for message in _messages(opening, token, seconds):
+    """Yield the messages of WatchJobs without end; of its heartbeats only the first of a new watch."""
+    started, revisions = bool(resume_token), OrderedDict[str, int]()
+    async for message in _messages(start, resume_token, retry_timeout, heartbeat_seconds):
         if not message.HasField("job"):
-            if message.reset or not begun:
-                begun = True
+            if message.reset or not started:
+                started = True
                 yield message
-        elif message.deleted or message.job.revision > known.get(message.job.name, 0):
-            # After a resume the server tells the last seconds again, to be sure.
-            known[message.job.name] = message.job.revision
-            known.move_to_end(message.job.name)
-            if len(known) > _MOST_KNOWN:
-                known.popitem(last=False)
+        elif message.deleted or message.job.revision > revisions.get(message.job.name, 0):
+            # After a resume the server repeats the last seconds.
+            revisions[message.job.name] = message.job.revision
+            revisions.move_to_end(message.job.name)
+            if len(revisions) > _MAX_REVISIONS:
+                revisions.popitem(last=False)
             yield message
 
 
-async def _messages(opening: Opening[M], token: str, seconds: float) -> AsyncIterator[M]:
-    """What the stream tells, each once and in order, through as many connections as it takes."""
-    retries, given, sequence = Retries(seconds), token, 0
+async def _messages(
+    start: StartStream[M], resume_token: str, retry_timeout: float, heartbeat_seconds: float
+) -> AsyncIterator[M]:
+    """Yield each message once and in order, through as many connections as it takes."""
+    position, sequence = ResumePosition(retry_timeout, resume_token), 0
+    silence_seconds = MISSED_HEARTBEATS * heartbeat_seconds
     while True:
         try:
-            async for message in _connection(opening(token)):
-                retries.reset()
-                token = message.resume_token
-                if message.sequence > sequence or _again(message):
+            async for message in _read_stream(start(position.token), silence_seconds):
+                position.advance(message.resume_token)
+                if message.sequence > sequence or _may_repeat_sequence(message):
                     sequence = message.sequence
                     yield message
-            failure = _errors.connection_lost("the stream ended too early")
+            failure = connection_lost("the stream ended too early")
         except CallFailed as error:
             failure = error
-        if failure.reason == "RESUME_TOKEN_INVALID" and token != given:
-            # Good when it was given to us: the server has forgotten its past. Begin anew.
-            token, sequence = "", 0
-        elif failure.reason != "REQUEST_TIMED_OUT":
-            # A stream that reached its longest time goes on like a broken one.
-            await retries.wait(failure)
+        await asyncio.sleep(position.next_delay(failure))
+        if not position.token:
+            sequence = 0
 
 
-async def _connection(call: aio.UnaryStreamCall[Any, M]) -> AsyncIterator[M]:
-    """The messages of one connection. Raises CallFailed."""
+async def _read_stream(call: aio.UnaryStreamCall[Any, M], silence_seconds: float) -> AsyncIterator[M]:
+    """Yield the messages of one connection. Raises CallFailed."""
     try:
         while True:
-            async with asyncio.timeout(_SILENCE_SECONDS):
+            async with asyncio.timeout(silence_seconds):
                 message: Any = await call.read()
             if message is aio.EOF:
                 return
             yield message
     except TimeoutError:
-        raise _errors.connection_lost("the stream fell silent") from None
+        raise connection_lost("the stream fell silent") from None
     except aio.AioRpcError as error:
-        raise _errors.of_rpc(error) from error
+        raise from_rpc_error(error) from error
     except asyncio.CancelledError:
-        # grpc says so as well of a call that it ended itself.
+        # grpc raises it also for a call that it ended itself.
         task = asyncio.current_task()
         if call.cancelled() and not (task and task.cancelling()):
-            raise _errors.connection_lost("the stream was cut off") from None
+            raise connection_lost("the stream was cut off") from None
         raise
     finally:
         call.cancel()
 
 
-def _again(message: Any) -> bool:
-    """Whether *message* may repeat a position: a heartbeat, or a new beginning."""
+def _may_repeat_sequence(message: Any) -> bool:
+    """Return whether *message* may repeat a sequence: a heartbeat, or a new start."""
     if isinstance(message, WatchJobResponse):
         return message.HasField("heartbeat") or message.snapshot.reset
     return not message.HasField("job")
-
-
-def heartbeat() -> duration_pb2.Duration:
-    """The heartbeat_interval to ask for."""
-    return duration_pb2.Duration(seconds=HEARTBEAT_SECONDS)

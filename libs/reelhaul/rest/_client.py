@@ -1,8 +1,7 @@
-"""One server, seen from a program."""
+"""Client: the calls of the simple download API that programs and the command line need."""
 
 from __future__ import annotations
 
-import ipaddress
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,16 +14,19 @@ import httpx
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from reelhaul.backoff import LONGEST_SECONDS, Backoff
+from reelhaul._core.errors import CallFailed
+from reelhaul._core.loopback import is_loopback
+from reelhaul._core.part_file import OnProgress, ignore_progress
+from reelhaul._core.retries import Retries
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
-from reelhaul.rest import _download, _errors, _watch
-from reelhaul.rest._errors import CallFailed
+from reelhaul.rest import _errors, _save, _watch
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
-# A probe may take a minute (the policies' max_deadline); nothing that is one answer takes longer.
+# The longest max_deadline that a policy gives to a unary method is a minute, for a probe.
 _TIMEOUT = httpx.Timeout(65, connect=5)
 _TRIES = 4
+_MAX_RETRY_DELAY = 5.0
 
 M = TypeVar("M", bound=Message)
 _Query = str | int | float | bool | list[str] | None
@@ -33,16 +35,15 @@ _Query = str | int | float | bool | list[str] | None
 class Client:
     """Calls the JSON API of the gateway at *server*, a URL or host:port.
 
-    Every method raises CallFailed. What is safe to repeat is tried again for some seconds
-    while the server does not answer: creating too, under one Idempotency-Key.
+    Use it as a context manager. Every method raises CallFailed. Every call is tried a few times while
+    the server is unavailable, ``create`` included, under one Idempotency-Key.
     """
 
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
         self.server = (server if "://" in server else f"http://{server}").rstrip("/")
-        # A proxy in the environment leads to the world, not to this machine.
-        self._http = httpx.Client(
-            base_url=self.server, timeout=_TIMEOUT, trust_env=not _is_local(self.server)
-        )
+        # A proxy of the environment leads to the internet, not to this machine.
+        trust_env = not is_loopback(httpx.URL(self.server).host)
+        self._http = httpx.Client(base_url=self.server, timeout=_TIMEOUT, trust_env=trust_env)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +54,7 @@ class Client:
         self._http.close()
 
     def create(self, request: Mapping[str, Any]) -> download_pb2.Download:
-        """Start a download; *request* is a CreateDownloadRequest as JSON. Committed when answered."""
+        """Create a download; *request* is a CreateDownloadRequest in JSON. It is committed on return."""
         key = str(uuid.uuid4())
         return self._call(
             download_pb2.Download(),
@@ -64,42 +65,42 @@ class Client:
         )
 
     def get(self, job_id: str) -> download_pb2.Download:
-        """How a download stands."""
-        return self._call(download_pb2.Download(), "GET", f"/api/v1/status/{_segment(job_id)}")
+        """Return a download in its present state."""
+        return self._call(download_pb2.Download(), "GET", f"/api/v1/status/{_path_segment(job_id)}")
 
     def list(self, **query: _Query) -> download_service_pb2.ListDownloadsResponse:
-        """A page of downloads; *query* is a ListDownloadsRequest."""
-        answer = download_service_pb2.ListDownloadsResponse()
-        return self._call(answer, "GET", "/api/v1/jobs", query=query)
+        """Return a page of downloads; *query* holds fields of ListDownloadsRequest."""
+        response = download_service_pb2.ListDownloadsResponse()
+        return self._call(response, "GET", "/api/v1/jobs", query=query)
 
     def info(self, **query: _Query) -> download_service_pb2.GetInfoResponse:
-        """What a URL holds, without downloading it; *query* is a GetInfoRequest."""
-        answer = download_service_pb2.GetInfoResponse()
-        return self._call(answer, "GET", "/api/v1/info", query=query)
+        """Return what a URL offers, without a download; *query* holds fields of GetInfoRequest."""
+        response = download_service_pb2.GetInfoResponse()
+        return self._call(response, "GET", "/api/v1/info", query=query)
 
     def cancel(self, job_id: str, reason: str = "") -> download_pb2.Download:
-        """Cancel a download for good."""
-        path = f"/api/v1/cancel/{_segment(job_id)}"
+        """Cancel a download."""
+        path = f"/api/v1/cancel/{_path_segment(job_id)}"
         return self._call(download_pb2.Download(), "POST", path, body={"reason": reason} if reason else {})
 
     def stop_recording(self, job_id: str) -> download_pb2.Download:
-        """End a recording of what is live now, and keep it. STATE_CONFLICT where nothing is recorded."""
-        path = f"/api/v1/stop_recording/{_segment(job_id)}"
+        """End the recording of a live stream and keep it. Raises STATE_CONFLICT if there is none."""
+        path = f"/api/v1/stop_recording/{_path_segment(job_id)}"
         return self._call(download_pb2.Download(), "POST", path, body={})
 
     def retry(self, job_id: str) -> download_pb2.Download:
-        """Try a FAILED or CANCELLED download again."""
+        """Start a FAILED or CANCELLED download again."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        path = f"/api/v1/retry/{_segment(job_id)}"
+        path = f"/api/v1/retry/{_path_segment(job_id)}"
         return self._call(download_pb2.Download(), "POST", path, body={}, headers=headers)
 
-    def watch(self, job_id: str, *, patience: float = 120) -> Iterator[_watch.Event]:
-        """What happens to a download, a snapshot first, until it is completed or failed.
+    def watch(self, job_id: str, *, retry_timeout: float = 120) -> Iterator[_watch.Event]:
+        """Yield the events of a download, a snapshot first, until it is completed or failed.
 
-        A broken connection is taken up again where it was; *patience* is how many seconds
-        without an answer it is tried for.
+        A broken connection is resumed where it was, until the server has not responded for
+        *retry_timeout* seconds.
         """
-        return _watch.watch(self._http, _segment(job_id), patience)
+        return _watch.watch(self._http, _path_segment(job_id), retry_timeout)
 
     def save(
         self,
@@ -107,18 +108,18 @@ class Client:
         folder: Path,
         *,
         overwrite: bool = False,
-        received: _download.Received = _download.nothing,
-    ) -> _download.Saved:
-        """Save *file* into *folder*, verified; an interrupted one is taken up where it was.
+        on_progress: OnProgress = ignore_progress,
+    ) -> _save.Saved:
+        """Save *file* into *folder*, verified; an interrupted download resumes, also in a later call.
 
-        Another file of that name is kept, and ours numbered, unless *overwrite*. *received*
-        is told the bytes there are so far. Raises SaveFailed too.
+        Without *overwrite*, another file with this name is kept and the new name is numbered.
+        *on_progress* is called with the number of bytes so far. Raises SaveFailed too.
         """
-        return _download.save(self._http, file, folder, overwrite, received)
+        return _save.save(self._http, file, folder, overwrite, on_progress)
 
     def _call(
         self,
-        answer: M,
+        message: M,
         method: str,
         path: str,
         *,
@@ -128,16 +129,16 @@ class Client:
     ) -> M:
         params = {name: value for name, value in (query or {}).items() if value}
         request = self._http.build_request(method, path, params=params, json=body, headers=headers)
-        response = self._sent(request)
+        response = self._send(request)
         try:
-            json_format.ParseDict(response.json(), answer, ignore_unknown_fields=True)
+            json_format.ParseDict(response.json(), message, ignore_unknown_fields=True)
         except (ValueError, json_format.ParseError) as error:
-            raise CallFailed("INTERNAL", "", f"{self.server} gave no answer of a Reelhaul gateway") from error
-        return answer
+            raise CallFailed("INTERNAL", f"{self.server} is not a Reelhaul gateway") from error
+        return message
 
-    def _sent(self, request: httpx.Request) -> httpx.Response:
-        backoff = Backoff()
-        for tries in range(1, _TRIES + 1):
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        retries = Retries(tries=_TRIES, max_retry_delay=_MAX_RETRY_DELAY)
+        while True:
             try:
                 response = self._http.send(request)
             except httpx.HTTPError as error:
@@ -145,22 +146,10 @@ class Client:
             else:
                 if response.is_success:
                     return response
-                failure = _errors.of_response(response)
-            if tries == _TRIES or not failure.transient:
-                break
-            delay = max(backoff.next_delay(), failure.retry_seconds or 0)
-            time.sleep(min(delay, LONGEST_SECONDS))
-        raise failure
+                failure = _errors.from_response(response)
+            time.sleep(retries.next_delay(failure))
 
 
-def _segment(job_id: str) -> str:
-    """*job_id* as one segment of a path; jobs/{id} is taken too."""
+def _path_segment(job_id: str) -> str:
+    """Return *job_id* as one segment of a path; jobs/{id} is accepted too."""
     return quote(job_id.strip().removeprefix("jobs/"), safe="")
-
-
-def _is_local(server: str) -> bool:
-    host = httpx.URL(server).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,4 +1,4 @@
-"""Following a download: server-sent events that survive disconnects."""
+"""Watching a download over HTTP: server-sent events that survive disconnects."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from typing import Any
 import httpx
 from google.protobuf import json_format
 
-from reelhaul.backoff import Backoff
+from reelhaul._core.errors import CallFailed, status_from_json
+from reelhaul._core.resume import HEARTBEAT_SECONDS, MISSED_HEARTBEATS, ResumePosition
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.rest import _errors
-from reelhaul.rest._errors import CallFailed
 
-_HEARTBEAT_SECONDS = 5
-# Three missed heartbeats mean a dead stream.
-_TIMEOUT = httpx.Timeout(3 * _HEARTBEAT_SECONDS, connect=5)
+_TIMEOUT = httpx.Timeout(MISSED_HEARTBEATS * HEARTBEAT_SECONDS, connect=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One message of the stream; ``kind`` is the name of its event field.
+    """One message of the stream; ``kind`` is the name of the field that is set in its oneof ``event``.
 
-    Kinds: snapshot, progress, state, completed, failed, heartbeat, and of our own
-    ``reconnecting``, whose message is empty.
+    Kinds: snapshot, progress, state, completed, failed, heartbeat; and ``reconnecting``, which the
+    client adds with an empty message.
     """
 
     kind: str
@@ -35,49 +33,44 @@ class Event:
     raw: dict[str, Any]
 
 
-def watch(http: httpx.Client, job_id: str, patience: float) -> Iterator[Event]:
-    """See Client.watch."""
-    token, heard, backoff = "", time.monotonic(), Backoff(jitter=0.5)
+def watch(http: httpx.Client, job_id: str, retry_timeout: float) -> Iterator[Event]:
+    """Yield the events of a download until it is completed or failed."""
+    position = ResumePosition(retry_timeout)
     while True:
         try:
-            for event in _connection(http, job_id, token):
-                heard = time.monotonic()
-                backoff.reset()
-                token = event.message.resume_token or token
+            for event in _read_stream(http, job_id, position.token):
+                position.advance(event.message.resume_token)
                 yield event
                 if event.kind in ("completed", "failed"):
                     return
-            failure = CallFailed("UNAVAILABLE", "SERVICE_UNAVAILABLE", "the stream ended too early")
+            failure = CallFailed("UNAVAILABLE", "the stream ended too early", reason="SERVICE_UNAVAILABLE")
         except CallFailed as error:
             failure = error
-        # A stream that reached the longest deadline may be resumed like a broken one.
-        broken = failure.transient or failure.reason == "REQUEST_TIMED_OUT"
-        if not broken or time.monotonic() - heard > patience:
-            raise failure
+        delay = position.next_delay(failure)
         yield Event("reconnecting", WatchProgressResponse(), {})
-        time.sleep(backoff.next_delay())
+        time.sleep(delay)
 
 
-def _connection(http: httpx.Client, job_id: str, token: str) -> Iterator[Event]:
-    """The events of one connection. CallFailed is transient where the connection broke."""
-    query = {"heartbeat_seconds": str(_HEARTBEAT_SECONDS)}
-    if token:
-        query["resume_token"] = token
+def _read_stream(http: httpx.Client, job_id: str, resume_token: str) -> Iterator[Event]:
+    """Yield the events of one connection. Raises CallFailed, which is transient if the connection broke."""
+    query = {"heartbeat_seconds": f"{HEARTBEAT_SECONDS:.0f}"}
+    if resume_token:
+        query["resume_token"] = resume_token
     headers = {"Accept": "text/event-stream"}
     path = f"/api/v1/progress/{job_id}"
     try:
         with http.stream("GET", path, params=query, headers=headers, timeout=_TIMEOUT) as response:
             if not response.is_success:
                 response.read()
-                raise _errors.of_response(response)
-            for name, text in _events(response.iter_lines()):
-                yield _parsed(name, text)
+                raise _errors.from_response(response)
+            for name, data in _parse_events(response.iter_lines()):
+                yield _parse_message(name, data)
     except httpx.HTTPError as error:
         raise _errors.unreachable(str(http.base_url), error) from error
 
 
-def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """Name and data of each event, https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+def _parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and data of each event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
     name, data = "", list[str]()
     for line in lines:
         field, _, value = line.partition(":")
@@ -92,12 +85,12 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
             name = value
 
 
-def _parsed(name: str, text: str) -> Event:
+def _parse_message(name: str, data: str) -> Event:
     try:
-        raw = json.loads(text)
+        raw = json.loads(data)
         if name == "error":
-            raise _errors.of_status(raw.get("error", raw))
+            raise CallFailed.from_status(status_from_json(raw.get("error", raw)))
         message = json_format.ParseDict(raw, WatchProgressResponse(), ignore_unknown_fields=True)
     except (ValueError, AttributeError, json_format.ParseError) as error:
-        raise CallFailed("INTERNAL", "", "the stream holds what is no progress message") from error
+        raise CallFailed("INTERNAL", "the stream contains something else than progress messages") from error
     return Event(message.WhichOneof("event") or "heartbeat", message, raw)

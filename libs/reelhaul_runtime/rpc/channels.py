@@ -31,7 +31,7 @@ _RETRY = {
 
 
 @asynccontextmanager
-async def channel(
+async def open_channel(
     address: str, services: list[descriptor.ServiceDescriptor], *, suite_token: str = ""
 ) -> AsyncIterator[aio.Channel]:
     """A channel to *address* for stubs of *services*.
@@ -76,10 +76,10 @@ def status_as_errors(service: str) -> Iterator[None]:
     try:
         yield
     except aio.AioRpcError as error:
-        raise error_of(error, service) from error
+        raise error_from_rpc(error, service) from error
 
 
-def error_of(error: aio.AioRpcError, service: str) -> errors.ReelhaulError:
+def error_from_rpc(error: aio.AioRpcError, service: str) -> errors.ReelhaulError:
     """What *error*, a call of *service*, tells in our terms."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):

@@ -1,1 +1,1 @@
-"""Up: the suite on one machine, as processes that are kept alive and end together."""
+"""``reelhaul up``: the suite on one machine, as supervised processes."""

@@ -1,4 +1,4 @@
-"""The logs of all parts as one: JSON lines for programs, coloured text for a terminal."""
+"""Log multiplexer: the logs of all processes as one stream: JSON lines, or coloured text for a terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-# nats-server's: [pid] date time [LVL] text
-_NATS = re.compile(r"^\[\d+\] \S+ \S+ \[(\w{3})\] (.*)$")
+Record = dict[str, Any]
+
+# nats-server's format: [pid] date time [LVL] text
+_NATS_LINE = re.compile(r"^\[\d+\] \S+ \S+ \[(\w{3})\] (.*)$")
 # Its INFO is a page of banner at each start.
 _NATS_LEVELS = {
     "TRC": "DEBUG",
@@ -28,27 +30,27 @@ _NATS_LEVELS = {
 
 _COLOURS = {"gateway": 36, "jobs": 32, "fetcher": 35, "storage": 34, "nats": 33}
 _LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
-# Titles of videos are in the logs: one must not move the cursor, or worse.
-_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
-# Shown in a place of their own, or of no use to a person.
-_PLACED = frozenset({"time", "level", "service", "pid", "logger", "message", "exception"})
+# Logs contain titles of videos: their control characters must not reach the terminal.
+_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
+# Fields that text shows in their own place, or not at all.
+_NOT_EXTRA = frozenset({"time", "level", "service", "pid", "logger", "message", "exception"})
 
 
 class NonBlockingWriter:
-    """Writes lines to a file descriptor and never keeps who tells them waiting.
+    """Writes lines to a file descriptor from a thread; ``write`` never blocks.
 
-    A terminal that is stopped, or a program that starts a suite and does not read what it
-    says, would otherwise stop the supervisor, and then every part at its next log line.
+    Otherwise a stopped terminal, or a program that starts a suite and does not read its output,
+    would stop the supervisor, and then each process at its next log line.
     """
 
-    def __init__(self, handle: int, held: int = 10_000) -> None:
+    def __init__(self, handle: int, max_lines: int = 10_000) -> None:
         self._handle = handle
-        self._lines: queue.Queue[bytes | None] = queue.Queue(held)
-        self._writing = threading.Thread(target=self._write_all, daemon=True)
-        self._writing.start()
+        self._lines: queue.Queue[bytes | None] = queue.Queue(max_lines)
+        self._thread = threading.Thread(target=self._write_all, daemon=True)
+        self._thread.start()
 
     def write(self, line: bytes) -> bool:
-        """Whether *line* will be written; not while too many wait."""
+        """Queue *line*; return False if it is dropped because the queue is full."""
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -56,109 +58,109 @@ class NonBlockingWriter:
         return True
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what waits, as far as somebody reads it within *seconds*."""
+        """Write the queued lines, as far as they are read within *seconds*."""
         with suppress(queue.Full):
             self._lines.put(None, timeout=seconds)
-        self._writing.join(seconds)
+        self._thread.join(seconds)
 
     def _write_all(self) -> None:
-        readable = True
+        has_reader = True
         while (line := self._lines.get()) is not None:
             try:
-                while readable and line:
+                while has_reader and line:
                     line = line[os.write(self._handle, line) :]
             except OSError:  # the reader has gone for good; the suite goes on
-                readable = False
+                has_reader = False
 
 
 class LogRenderer:
-    """The parts' lines, rendered for *out*."""
+    """Renders the lines of all processes to one output."""
 
     def __init__(
         self, out: NonBlockingWriter, style: Literal["json", "text"], level: str, *, colour: bool = False
     ) -> None:
         self._out, self._style, self._colour = out, style, colour
-        self._lost = 0
-        self._least = logging.getLevelNamesMapping()[level]
+        self._dropped = 0
+        self._level = logging.getLevelNamesMapping()[level]
 
-    def tell(self, name: str, raw: bytes) -> None:
-        """Pass on one line that the part *name* wrote."""
-        said = _parsed(name, raw.decode(errors="replace"))
-        if logging.getLevelNamesMapping().get(str(said["level"]), logging.INFO) < self._least:
+    def render(self, name: str, line: bytes) -> None:
+        """Write one *line* of output of the process *name*, unless it is below the level."""
+        record = _parse(name, line.decode(errors="replace"))
+        if logging.getLevelNamesMapping().get(str(record["level"]), logging.INFO) < self._level:
             return
-        if self._lost and self._write(
-            "up", _said("up", "WARNING", f"{self._lost} lines were lost: nobody read")
-        ):
-            self._lost = 0
-        if not self._write(name, said):
-            self._lost += 1
+        if self._dropped:
+            text = f"{self._dropped} lines were dropped: the output was not read"
+            if self._write("up", _record("up", "WARNING", text)):
+                self._dropped = 0
+        if not self._write(name, record):
+            self._dropped += 1
 
-    def _write(self, name: str, said: dict[str, Any]) -> bool:
-        line = self._text(name, said) if self._style == "text" else json.dumps(said, ensure_ascii=False)
-        return self._out.write(line.encode(errors="replace") + b"\n")
+    def _write(self, name: str, record: Record) -> bool:
+        text = self._text(name, record) if self._style == "text" else json.dumps(record, ensure_ascii=False)
+        return self._out.write(text.encode(errors="replace") + b"\n")
 
-    def _text(self, name: str, said: dict[str, Any]) -> str:
-        level = str(said["level"])
-        extra = "".join(f" {key}={value}" for key, value in said.items() if key not in _PLACED)
-        head = self._painted(f"{name:<8}", _COLOURS.get(name))
-        body = self._painted(f"{level:<7}", _LEVEL_COLOURS.get(level))
-        line = f"{_clock(str(said['time']))} {head} {body} {_visible(said['message'])}{_visible(extra)}"
-        trace = str(said.get("exception", ""))
-        return "\n".join([line, *(f"{head} {_visible(row)}" for row in trace.splitlines())])
+    def _text(self, name: str, record: Record) -> str:
+        level = str(record["level"])
+        extra = "".join(f" {key}={value}" for key, value in record.items() if key not in _NOT_EXTRA)
+        head = self._paint(f"{name:<8}", _COLOURS.get(name))
+        level = self._paint(f"{level:<7}", _LEVEL_COLOURS.get(level))
+        line = f"{_clock(str(record['time']))} {head} {level} {_escape(record['message'])}{_escape(extra)}"
+        trace = str(record.get("exception", ""))
+        return "\n".join([line, *(f"{head} {_escape(row)}" for row in trace.splitlines())])
 
-    def _painted(self, text: str, colour: int | None) -> str:
+    def _paint(self, text: str, colour: int | None) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
 
 
-class Stream:
-    """A text stream whose lines are told as the part *name*'s: for the supervisor's own logs."""
+class LogStream:
+    """A text stream whose lines are rendered as output of *name*: for the supervisor's own logs."""
 
-    def __init__(self, name: str, lines: LogRenderer) -> None:
-        self._name, self._lines = name, lines
+    def __init__(self, name: str, renderer: LogRenderer) -> None:
+        self._name, self._renderer = name, renderer
 
     def write(self, text: str) -> int:
-        """Tell *text*, one whole line."""
-        self._lines.tell(self._name, text.rstrip("\n").encode())
+        """Render *text*, one whole line."""
+        self._renderer.render(self._name, text.rstrip("\n").encode())
         return len(text)
 
 
 @contextmanager
-def to_stderr(style: Literal["json", "text"], level: str) -> Iterator[LogRenderer]:
-    """Lines on standard error, coloured if that is a terminal."""
-    outlet = NonBlockingWriter(sys.stderr.fileno())
+def render_to_stderr(style: Literal["json", "text"], level: str) -> Iterator[LogRenderer]:
+    """Render to standard error, in colour if it is a terminal."""
+    writer = NonBlockingWriter(sys.stderr.fileno())
     try:
-        yield LogRenderer(outlet, style, level, colour=style == "text" and sys.stderr.isatty())
+        yield LogRenderer(writer, style, level, colour=style == "text" and sys.stderr.isatty())
     finally:
-        outlet.close()
+        writer.close()
 
 
-def _parsed(name: str, line: str) -> dict[str, Any]:
-    """What *line* says, in the fields of our JSON logs, whoever wrote it."""
+def _parse(name: str, line: str) -> Record:
+    """Return *line* with the fields of our JSON logs, whoever wrote it."""
     if line.startswith("{"):
         try:
-            said: dict[str, Any] = json.loads(line)
+            record: Record = json.loads(line)
         except ValueError:
             pass
         else:
-            if said.keys() >= {"time", "level", "message"}:
-                return said
+            if record.keys() >= {"time", "level", "message"}:
+                return record
     level, text = "INFO", line
-    if name == "nats" and (found := _NATS.match(line)):
-        level, text = _NATS_LEVELS.get(found[1], "INFO"), found[2]
-    return _said(name, level, text)
+    if name == "nats" and (match := _NATS_LINE.match(line)):
+        level, text = _NATS_LEVELS.get(match[1], "INFO"), match[2]
+    return _record(name, level, text)
 
 
-def _said(name: str, level: str, text: str) -> dict[str, Any]:
+def _record(name: str, level: str, text: str) -> Record:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"time": now, "level": level, "service": name, "message": text}
 
 
-def _visible(text: object) -> str:
-    return str(text).translate(_VISIBLE)
+def _escape(text: object) -> str:
+    return str(text).translate(_ESCAPES)
 
 
 def _clock(time: str) -> str:
-    """The local time of day of an RFC 3339 time."""
+    """Return the local time of day of an RFC 3339 time."""
     try:
         return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S.%f")[:-3]
     except ValueError:

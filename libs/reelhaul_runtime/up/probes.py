@@ -1,4 +1,4 @@
-"""How a part is asked whether it lives and whether it is ready; the address tells the language."""
+"""Probes: liveness and readiness of a process of the suite, over HTTP, NATS or gRPC by its address."""
 
 from __future__ import annotations
 
@@ -6,70 +6,70 @@ import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
-# As in rpc.channels: each question is asked anew, past backoff and proxies.
-_OPTIONS: list[tuple[str, Any]] = [
+# Each probe dials anew, past back-off and proxies.
+_GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 ]
 
 
-async def lives(address: str, seconds: float = 4.0) -> bool:
-    """Whether the part at *address* answers for itself within *seconds*, whatever else is down."""
-    return await _answers(address, "", "/healthz", seconds)
+async def is_alive(address: str, timeout: float = 4.0) -> bool:
+    """Return whether the process at *address* answers in *timeout* seconds, whatever it depends on."""
+    return await _probe(address, "", "/healthz", timeout)
 
 
-async def is_ready(address: str, health: str, seconds: float = 4.0) -> bool:
-    """Whether the part at *address* can do its work; *health* is the proto service to ask for."""
-    return await _answers(address, health, "/readyz", seconds)
+async def is_ready(address: str, health: str, timeout: float = 4.0) -> bool:
+    """Return whether the process at *address* can do its work; *health* is the proto service to check."""
+    return await _probe(address, health, "/readyz", timeout)
 
 
-async def _answers(address: str, health: str, path: str, seconds: float) -> bool:
+async def _probe(address: str, health: str, path: str, timeout: float) -> bool:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout):
             if address.startswith("http://"):
-                return await _http(address, path)
+                return await _probe_http(address, path)
             if address.startswith(("nats://", "tls://")):
-                return await _nats(address)
-            return await _grpc(address, health)
+                return await _probe_nats(address)
+            return await _probe_grpc(address, health)
     except (OSError, TimeoutError):
         return False
 
 
-async def _grpc(address: str, health: str) -> bool:
-    # Knocking is cheap; grpc is imported when somebody opens.
-    (await _connected(f"grpc://{address}"))[1].close()
+async def _probe_grpc(address: str, health: str) -> bool:
+    # A TCP connection is cheap; grpc is imported only if something listens.
+    (await _connect(f"grpc://{address}"))[1].close()
     from grpc import aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    async with aio.insecure_channel(address, _OPTIONS) as channel:
-        asked = health_pb2.HealthCheckRequest(service=health)
+    async with aio.insecure_channel(address, _GRPC_OPTIONS) as channel:
+        request = health_pb2.HealthCheckRequest(service=health)
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(asked)
+            response = await health_pb2_grpc.HealthStub(channel).Check(request)
         except aio.AioRpcError:
             return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-async def _http(address: str, path: str) -> bool:
-    reader, writer = await _connected(address)
+async def _probe_http(address: str, path: str) -> bool:
+    reader, writer = await _connect(address)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {urlsplit(address).netloc}\r\n".encode())
         writer.write(b"Connection: close\r\n\r\n")
-        status = (await reader.readline()).split()
-        return len(status) > 1 and status[1] == b"200"
+        status_line = (await reader.readline()).split()
+        return len(status_line) > 1 and status_line[1] == b"200"
     finally:
         writer.close()
 
 
-async def _nats(address: str) -> bool:
-    reader, writer = await _connected(address)
+async def _probe_nats(address: str) -> bool:
+    reader, writer = await _connect(address)
     try:
         return (await reader.read(4)) == b"INFO"
     finally:
         writer.close()
 
 
-async def _connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    place = urlsplit(address)
-    return await asyncio.open_connection(place.hostname, place.port or 4222)
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = urlsplit(address)
+    return await asyncio.open_connection(url.hostname, url.port or 4222)

@@ -1,4 +1,4 @@
-"""One child process: started in a group of its own, awaited, ended with all that it left behind."""
+"""Child process: started in its own process group, read line by line, ended with all its children."""
 
 from __future__ import annotations
 
@@ -21,95 +21,92 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Process:
-    """A running command whose output comes line by line.
+    """A running command whose output (stdout and stderr) goes line by line to *on_line*.
 
-    It is told SIGTERM by the kernel if the supervisor dies, so that it drains rather than
-    outlives it.
+    If the supervisor dies, the kernel sends the process SIGTERM, so that it drains instead of
+    outliving the supervisor.
     """
 
     def __init__(
-        self, command: Iterable[str], environment: Mapping[str, str], tell: Callable[[bytes], None]
+        self, command: Iterable[str], environment: Mapping[str, str], on_line: Callable[[bytes], None]
     ) -> None:
-        reading, writing = os.pipe()
+        read_end, write_end = os.pipe()
         try:
             self._popen = subprocess.Popen(
                 list(command),
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
+                stdout=write_end,
+                stderr=write_end,
                 start_new_session=True,
                 preexec_fn=partial(die_with_parent, signal.SIGTERM, parent=os.getpid()),
             )
         except BaseException:
-            os.close(reading)
+            os.close(read_end)
             raise
         finally:
-            os.close(writing)
+            os.close(write_end)
         self.pid = self._popen.pid
         loop = asyncio.get_running_loop()
-        self._code: asyncio.Future[int] = loop.create_future()
+        self._exit_code: asyncio.Future[int] = loop.create_future()
         self._pidfd = os.pidfd_open(self.pid)
-        loop.add_reader(self._pidfd, self._collect)
-        self._output = loop.create_task(_read_lines(reading, tell))
+        loop.add_reader(self._pidfd, self._reap)
+        self._output = loop.create_task(_read_lines(read_end, on_line))
 
-    async def ended(self) -> int:
-        """The exit code when it ends, negative for a signal; nothing of its group is left then."""
-        code = await asyncio.shield(self._code)
-        # What it said last is read to the end, unless a stray child holds the pipe open.
+    async def wait(self) -> int:
+        """Wait until the process and its group have ended; return the exit code, negative for a signal."""
+        code = await asyncio.shield(self._exit_code)
+        # Read its last lines, but do not wait for a stray child that holds the pipe open.
         await asyncio.wait({self._output}, timeout=0.5)
         self._output.cancel()
         return code
 
-    def ask_to_end(self) -> None:
-        """SIGTERM to the process alone: what to do with its children is its own affair."""
-        self._send(signal.SIGTERM)
+    def terminate(self) -> None:
+        """Send SIGTERM to the process alone: it ends its own children."""
+        if not self._exit_code.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to its whole group."""
-        if not self._code.done():
+        """Send SIGKILL to the whole process group."""
+        if not self._exit_code.done():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def _send(self, number: signal.Signals) -> None:
-        if not self._code.done():
-            signal.pidfd_send_signal(self._pidfd, number)
-
-    def _collect(self) -> None:
-        self.kill()  # before its id is given back: it still names this group and no other
+    def _reap(self) -> None:
+        self.kill()  # before the process id is freed: until then it names this group and no other
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._code.set_result(self._popen.wait())
+        self._exit_code.set_result(self._popen.wait())
 
 
-def adopt_orphans() -> None:
-    """From now on a process whose parent died becomes this process's child, not init's."""
+def become_subreaper() -> None:
+    """Adopt processes whose parent dies, in place of init, from now on."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_orphans(ours: Iterable[int]) -> None:
-    """Kill and bury the children of this process that are not *ours*: their own parent has died."""
-    for pid in set(procfs.children_of(os.getpid())) - set(ours):
+def kill_orphans(keep: Iterable[int]) -> None:
+    """Kill and reap the children of this process that are not in *keep*: their own parent has died."""
+    for pid in set(procfs.children(os.getpid())) - set(keep):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 
 
-async def _read_lines(handle: int, tell: Callable[[bytes], None]) -> None:
-    """Pass each line of the pipe *handle* on; one that never ends is cut."""
+async def _read_lines(handle: int, on_line: Callable[[bytes], None]) -> None:
+    """Pass each line of the pipe *handle* to *on_line*; lines above the limit are split."""
     reader = asyncio.StreamReader(limit=_MAX_LINE_BYTES)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(handle, "rb", buffering=0)
     )
     try:
-        while line := await _line(reader):
-            tell(line.rstrip(b"\r\n"))
+        while line := await _read_line(reader):
+            on_line(line.rstrip(b"\r\n"))
     finally:
         transport.close()
 
 
-async def _line(reader: asyncio.StreamReader) -> bytes:
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:

@@ -1,4 +1,4 @@
-"""Keeping one part alive: start, watch, start again, and in the end stop."""
+"""Process supervisor: keeps one process of the suite running: start, probe, restart, stop."""
 
 from __future__ import annotations
 
@@ -19,107 +19,112 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How long the supervisor waits for what; all in seconds."""
+    """Delays and timeouts of the supervisor, in seconds."""
 
-    #: Between a death and the next start; doubled at each, up to the longest.
-    shortest_pause: float = 0.1
-    longest_pause: float = 10.0
-    #: Alive for so long, a part is well again: its next pause is the shortest.
-    settled: float = 30.0
-    #: Between two questions whether a part lives, and how long an answer may take.
-    between_questions: float = 5.0
-    answer: float = 4.0
-    #: Questions without an answer, in a row, that make a part a hanging one.
-    misses: int = 3
+    #: From a process's end to its restart; doubled each time, up to the longest.
+    first_delay: float = 0.1
+    longest_delay: float = 10.0
+    #: A process that ran for so long is stable: its next restart waits for the first delay only.
+    stable_after: float = 30.0
+    #: Between two liveness probes, and how long one may take.
+    probe_interval: float = 5.0
+    probe_timeout: float = 4.0
+    #: Failed probes in a row after which a process counts as hanging.
+    max_failed_probes: int = 3
     #: From SIGTERM to SIGKILL.
-    drain: float = 15.0
+    drain_timeout: float = 15.0
 
 
 class ProcessSupervisor:
-    """Runs *part* until it is told to stop."""
+    """Runs *spec* until it is stopped.
+
+    *on_line* receives the name and each line of output; *on_change* is called after a process
+    starts or ends.
+    """
 
     def __init__(
         self,
-        part: SuiteProcess,
-        patience: RestartPolicy,
-        tell: Callable[[str, bytes], None],
-        changed: Callable[[], None],
+        spec: SuiteProcess,
+        policy: RestartPolicy,
+        on_line: Callable[[str, bytes], None],
+        on_change: Callable[[], None],
     ) -> None:
-        self.part = part
+        self.spec = spec
         #: The process that runs now.
         self.process: Process | None = None
-        #: How the last one ended, None before any has.
-        self.last_code: int | None = None
-        self._patience = patience
-        self._tell, self._changed = tell, changed
+        #: The exit code of the last one, None before any has ended.
+        self.last_exit_code: int | None = None
+        self._policy = policy
+        self._on_line, self._on_change = on_line, on_change
         self._stopping = asyncio.Event()
 
-    async def keep(self) -> None:
-        """Start the part, again whenever it dies or hangs, until ``stop``."""
-        backoff = Backoff(self._patience.shortest_pause, self._patience.longest_pause)
+    async def run(self) -> None:
+        """Start the process, and again whenever it ends or hangs, until ``stop``."""
+        backoff = Backoff(self._policy.first_delay, self._policy.longest_delay)
         while not self._stopping.is_set():
-            begun = time.monotonic()
-            await self._live_once()
-            if time.monotonic() - begun >= self._patience.settled:
+            started = time.monotonic()
+            await self._run_once()
+            if time.monotonic() - started >= self._policy.stable_after:
                 backoff.reset()
             if self._stopping.is_set():
                 return
-            pause = backoff.next_delay()
-            log.warning("%s %s; starting it again in %.1f s", self.part.name, _how(self.last_code), pause)
+            delay = backoff.next_delay()
+            log.warning("%s %s; restarting in %.1f s", self.spec.name, _describe(self.last_exit_code), delay)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self._stopping.wait(), delay)
 
     async def stop(self) -> None:
-        """Ask it to end and wait until it has; killed when it takes longer than the drain allows."""
+        """Terminate the process and wait for its end; kill it after the drain timeout."""
         self._stopping.set()
         if (process := self.process) is None:
             return
-        process.ask_to_end()
+        process.terminate()
         try:
-            await asyncio.wait_for(process.ended(), self._patience.drain)
+            await asyncio.wait_for(process.wait(), self._policy.drain_timeout)
         except TimeoutError:
-            log.warning("%s did not drain in time and is killed", self.part.name)
+            log.warning("%s did not drain in time and is killed", self.spec.name)
             process.kill()
-            await process.ended()
+            await process.wait()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process now, for good."""
         self._stopping.set()
         if self.process is not None:
             self.process.kill()
 
-    async def _live_once(self) -> None:
-        """From start to end of one process."""
-        name = self.part.name
+    async def _run_once(self) -> None:
+        name = self.spec.name
         try:
-            process = Process(self.part.command, self.part.environment, lambda line: self._tell(name, line))
+            process = Process(
+                self.spec.command, self.spec.environment, lambda line: self._on_line(name, line)
+            )
         except OSError as error:
             log.error("%s cannot be started: %s", name, error)
-            self.last_code = 127
+            self.last_exit_code = 127
             return
         self.process = process
-        self._changed()
-        watching = asyncio.create_task(self._end_if_hanging(process))
+        self._on_change()
+        probing = asyncio.create_task(self._kill_if_hanging(process))
         try:
-            self.last_code = await process.ended()
+            self.last_exit_code = await process.wait()
         finally:
-            watching.cancel()
+            probing.cancel()
             self.process = None
-            self._changed()
+            self._on_change()
 
-    async def _end_if_hanging(self, process: Process) -> None:
-        """Kill *process* once it has answered and then leaves too many questions unanswered."""
-        patience, answered, missed = self._patience, False, 0
-        while missed < patience.misses:
-            await asyncio.sleep(patience.between_questions)
-            lives = await probes.lives(self.part.address, patience.answer)
-            answered = answered or lives
-            missed = 0 if lives or not answered else missed + 1
-        log.error("%s lives but does not answer: it is killed", self.part.name)
+    async def _kill_if_hanging(self, process: Process) -> None:
+        """Kill *process* when too many probes in a row fail; before the first success none counts."""
+        policy, was_alive, failed = self._policy, False, 0
+        while failed < policy.max_failed_probes:
+            await asyncio.sleep(policy.probe_interval)
+            alive = await probes.is_alive(self.spec.address, policy.probe_timeout)
+            was_alive = was_alive or alive
+            failed = 0 if alive or not was_alive else failed + 1
+        log.error("%s runs but does not answer and is killed", self.spec.name)
         process.kill()
 
 
-def _how(code: int | None) -> str:
-    if code is None:
+def _describe(exit_code: int | None) -> str:
+    if exit_code is None:
         return "did not start"
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"

@@ -1,4 +1,4 @@
-"""What Linux tells of processes: age, parents, memory."""
+"""Processes as Linux's /proc shows them: age, children, memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in RAM: ``rss`` counts shared pages in full, ``pss`` shares them out among their users."""
+    """Bytes in RAM: ``rss`` counts shared pages in full, ``pss`` divides them among their users."""
 
     rss: int = 0
     pss: int = 0
@@ -24,27 +24,27 @@ class Memory:
 
 
 def age_seconds(pid: int) -> float:
-    """Seconds since *pid* was started. Raises ProcessLookupError."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / _TICKS
+    """Return the seconds since *pid* was started. Raises ProcessLookupError."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / _TICKS_PER_SECOND
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes whose parent *pid* is now."""
-    return _families().get(pid, [])
+def children(pid: int) -> list[int]:
+    """Return the processes whose parent is now *pid*."""
+    return _children_by_parent().get(pid, [])
 
 
-def descendants_of(pid: int) -> list[int]:
-    """All processes below *pid*."""
-    families, found = _families(), []
-    waiting = list(families.get(pid, ()))
-    while waiting:
-        found.append(waiting.pop())
-        waiting += families.get(found[-1], ())
+def descendants(pid: int) -> list[int]:
+    """Return all processes below *pid*."""
+    by_parent, found = _children_by_parent(), []
+    pending = list(by_parent.get(pid, ()))
+    while pending:
+        found.append(pending.pop())
+        pending += by_parent.get(found[-1], ())
     return found
 
 
-def memory_of(pid: int) -> Memory:
-    """What *pid* alone holds; nothing where it is gone or not ours to look at."""
+def memory(pid: int) -> Memory:
+    """Return the memory of *pid* alone; zero if it is gone or may not be read."""
     try:
         lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
     except OSError:
@@ -53,20 +53,19 @@ def memory_of(pid: int) -> Memory:
     return Memory(sizes.get("Rss", 0), sizes.get("Pss", 0))
 
 
-def _families() -> dict[int, list[int]]:
-    """Children by parent."""
-    families: dict[int, list[int]] = defaultdict(list)
+def _children_by_parent() -> dict[int, list[int]]:
+    by_parent: dict[int, list[int]] = defaultdict(list)
     for entry in os.listdir(_PROC):
         if entry.isdigit():
             try:
-                families[int(_stat(int(entry))[1])].append(int(entry))
+                by_parent[int(_stat(int(entry))[1])].append(int(entry))
             except ProcessLookupError:
                 continue
-    return families
+    return by_parent
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/pid/stat from the third on; the second is a name that may hold anything."""
+    """Return the fields of /proc/pid/stat from the third on; the second, a name, may contain anything."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError) as error:

@@ -1,4 +1,4 @@
-"""The suite as one thing: starts its parts, says when they are ready, drains them in reverse order."""
+"""Suite: starts all processes, announces when they are ready, and drains them in reverse order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import click
@@ -17,127 +18,133 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from reelhaul_runtime import logs
-from reelhaul_runtime.settings import SuiteSettings, complaints
+from reelhaul_runtime.settings import SuiteSettings, describe_errors
 from reelhaul_runtime.up import (
     data_dir,
     log_multiplexer,
     probes,
     process,
     procfs,
+    suite_processes,
     suite_state,
-)
-from reelhaul_runtime.up import (
-    suite_processes as parts,
 )
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
 log = logging.getLogger(__name__)
 
+#: Exit codes.
 OK, FAILED, REFUSED, KILLED = 0, 1, 2, 130
 
 _ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
-# What a service needs beyond drain_seconds: serve itself gives up a little earlier.
-_LAST_WORDS_SECONDS = 7
+# What a service may need beyond drain_seconds; `serve` itself gives up a little earlier.
+_EXTRA_DRAIN_SECONDS = 7
 _SLOW_START_SECONDS = 30.0
 
 
 def main() -> int:
-    """Run the suite that REELHAUL_* describes until a signal; returns the exit code."""
+    """Run the suite with the settings of REELHAUL_* until a signal; return the exit code."""
     try:
         settings = SuiteSettings()
     except (ValidationError, SettingsError) as error:
-        for line in complaints(error):
+        for line in describe_errors(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
-    with log_multiplexer.to_stderr("text" if _wants_text(settings) else "json", settings.log_level) as told:
-        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.Stream("up", told))
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+    style: Literal["json", "text"] = "text" if _wants_text(settings) else "json"
+    with log_multiplexer.render_to_stderr(style, settings.log_level) as renderer:
+        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", renderer))
         try:
-            return _run(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}), told)
+            return _run(settings, renderer)
         except (data_dir.StartupConflict, OSError) as error:
             click.echo(f"reelhaul: {error}", err=True)
             return FAILED
 
 
-def _run(settings: SuiteSettings, told: log_multiplexer.LogRenderer) -> int:
-    folder = data_dir.run_folder(settings.data_dir)
-    with data_dir.locked(folder):
-        drain = settings.drain_seconds + _LAST_WORDS_SECONDS
-        data_dir.await_leftovers(suite_state.left_in(folder), drain)
+def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
+    folder = data_dir.create_run_folder(settings.data_dir)
+    with data_dir.lock(folder):
+        drain_timeout = settings.drain_seconds + _EXTRA_DRAIN_SECONDS
+        data_dir.wait_for_exit(suite_state.leftover_pids(folder), drain_timeout)
         settings = _with_ports(settings)
-        patience = RestartPolicy(drain=drain)
-        suite = Suite(_parts_of(settings, folder), folder, patience, told, nats_url=settings.nats_url)
+        policy = RestartPolicy(drain_timeout=drain_timeout)
+        suite = Suite(_processes(settings, folder), folder, policy, renderer, nats_url=settings.nats_url)
         return asyncio.run(suite.run())
 
 
 class Suite:
-    """*parts*, started in their order and stopped in the reverse of it."""
+    """Runs *specs*: started in their order, stopped in reverse."""
 
     def __init__(
         self,
-        parts: Sequence[SuiteProcess],
+        specs: Sequence[SuiteProcess],
         folder: Path,
-        patience: RestartPolicy,
-        told: log_multiplexer.LogRenderer,
+        policy: RestartPolicy,
+        renderer: log_multiplexer.LogRenderer,
         *,
         nats_url: str = "",
     ) -> None:
-        self._keepers = [ProcessSupervisor(part, patience, told.tell, self._changed) for part in parts]
-        self._folder, self._patience = folder, patience
-        self._addresses = {part.name: part.address for part in parts}
+        self._supervisors = [
+            ProcessSupervisor(spec, policy, renderer.render, self._on_change) for spec in specs
+        ]
+        self._folder, self._policy = folder, policy
+        self._addresses = {spec.name: spec.address for spec in specs}
         if nats_url:
             self._addresses["nats"] = nats_url
         self._ready_seconds: float | None = None
         self._stop = asyncio.Event()
-        self._code = OK
+        self._exit_code = OK
 
     async def run(self) -> int:
-        """Run until SIGINT, SIGTERM or SIGHUP; returns the exit code."""
-        process.adopt_orphans()
+        """Run until SIGINT, SIGTERM or SIGHUP; return the exit code."""
+        process.become_subreaper()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        keeping = [asyncio.create_task(keeper.keep()) for keeper in self._keepers]
-        beside = [asyncio.create_task(self._announce()), asyncio.create_task(self._bury())]
+        supervising = [asyncio.create_task(supervisor.run()) for supervisor in self._supervisors]
+        announcing = asyncio.create_task(self._announce_ready())
+        killing_orphans = asyncio.create_task(self._kill_orphans())
         await self._stop.wait()
-        beside[0].cancel()
-        for keeper in reversed(self._keepers):
-            await keeper.stop()
-        await asyncio.gather(*keeping)
-        beside[1].cancel()
-        process.end_orphans(())
+        announcing.cancel()
+        for supervisor in reversed(self._supervisors):
+            await supervisor.stop()
+        await asyncio.gather(*supervising)
+        killing_orphans.cancel()
+        process.kill_orphans(())
         suite_state.remove(self._folder)
-        return self._code
+        return self._exit_code
 
     def _on_signal(self) -> None:
         if not self._stop.is_set():
-            log.info("draining; once more kills")
+            log.info("draining; a second signal kills")
             self._stop.set()
             return
-        self._code = KILLED
-        for keeper in self._keepers:
-            keeper.kill()
+        self._exit_code = KILLED
+        for supervisor in self._supervisors:
+            supervisor.kill()
 
-    def _changed(self) -> None:
-        """A process has started or ended."""
-        refusing = [k.part.name for k in self._keepers if k.last_code == REFUSED]
-        if refusing and self._ready_seconds is None and not self._stop.is_set():
-            log.error("%s refused its settings", ", ".join(refusing))
-            self._code = REFUSED
+    def _on_change(self) -> None:
+        """Handle the start or end of a process."""
+        refused = [each.spec.name for each in self._supervisors if each.last_exit_code == REFUSED]
+        if refused and self._ready_seconds is None and not self._stop.is_set():
+            log.error("%s refused its settings", ", ".join(refused))
+            self._exit_code = REFUSED
             self._stop.set()
-        self._write_record()
+        self._write_state()
 
-    def _write_record(self) -> None:
-        running = {k.part.name: k.process.pid for k in self._keepers if k.process is not None}
-        health = {k.part.name: k.part.health for k in self._keepers}
-        told = suite_state.SuiteState(os.getpid(), self._ready_seconds, self._addresses, health, running)
+    def _write_state(self) -> None:
+        processes = {each.spec.name: each.process.pid for each in self._supervisors if each.process}
+        health = {each.spec.name: each.spec.health for each in self._supervisors}
+        state = suite_state.SuiteState(os.getpid(), self._ready_seconds, self._addresses, health, processes)
         try:
-            suite_state.write(self._folder, told)
+            suite_state.write(self._folder, state)
         except OSError as error:
             log.error("suite.json cannot be written: %s", error)  # a full disk ends no service
 
-    async def _announce(self) -> None:
-        """Wait until all parts are ready; then say so, with the time it took since the command."""
-        waiting = {k.part.name: asyncio.create_task(_until_ready(k.part)) for k in self._keepers}
+    async def _announce_ready(self) -> None:
+        """Wait until all processes are ready; print that, with the time since the command."""
+        waiting = {
+            each.spec.name: asyncio.create_task(_wait_until_ready(each.spec)) for each in self._supervisors
+        }
         try:
             while pending := [task for task in waiting.values() if not task.done()]:
                 await asyncio.wait(pending, timeout=_SLOW_START_SECONDS)
@@ -147,59 +154,62 @@ class Suite:
             for task in waiting.values():
                 task.cancel()
         self._ready_seconds = round(procfs.age_seconds(os.getpid()), 2)
-        self._write_record()
-        self._say_ready(self._ready_seconds)
+        self._write_state()
+        self._print_ready(self._ready_seconds)
 
-    def _say_ready(self, seconds: float) -> None:
-        said = [f"Reelhaul is ready in {seconds:.2f} s; Ctrl-C drains it"]
-        said += [f"  {name:<8} {_shown(address)}" for name, address in reversed(self._addresses.items())]
-        said.append(f"  {'data':<8} {self._folder.parent}")
+    def _print_ready(self, seconds: float) -> None:
+        lines = [f"Reelhaul is ready in {seconds:.2f} s; Ctrl-C drains it"]
+        lines += [
+            f"  {name:<8} {_without_password(address)}" for name, address in reversed(self._addresses.items())
+        ]
+        lines.append(f"  {'data':<8} {self._folder.parent}")
         with suppress(BrokenPipeError, ValueError):
-            click.echo("\n".join(said))
+            click.echo("\n".join(lines))
 
-    async def _bury(self) -> None:
-        """End what a dead part has left behind in groups of its own."""
+    async def _kill_orphans(self) -> None:
+        """Kill what a dead process has left behind in process groups of its own."""
         while True:
-            await asyncio.sleep(self._patience.between_questions)
-            process.end_orphans(k.process.pid for k in self._keepers if k.process is not None)
+            await asyncio.sleep(self._policy.probe_interval)
+            process.kill_orphans(each.process.pid for each in self._supervisors if each.process)
 
 
-async def _until_ready(part: SuiteProcess) -> None:
-    while not await probes.is_ready(part.address, part.health):  # noqa: ASYNC110 - another process has no Event
+async def _wait_until_ready(spec: SuiteProcess) -> None:
+    while not await probes.is_ready(spec.address, spec.health):  # noqa: ASYNC110 - another process has no Event
         await asyncio.sleep(0.05)
 
 
-def _parts_of(settings: SuiteSettings, folder: Path) -> list[SuiteProcess]:
-    """What to run for *settings*: a broker too, unless they name one."""
-    token = settings.suite_token or data_dir.suite_token(folder)
+def _processes(settings: SuiteSettings, folder: Path) -> list[SuiteProcess]:
+    """Return the processes to run: a nats-server too, unless the settings name one."""
+    token = settings.suite_token or data_dir.load_suite_token(folder)
     if settings.nats_url:
-        return parts.services(settings, settings.nats_url, token)
-    nats = parts.nats(settings.data_dir / "nats", data_dir.reserve_port())
-    return [nats, *parts.services(settings, nats.address, token)]
+        return suite_processes.services(settings, settings.nats_url, token)
+    nats = suite_processes.nats(settings.data_dir / "nats", data_dir.reserve_port())
+    return [nats, *suite_processes.services(settings, nats.address, token)]
 
 
 def _with_ports(settings: SuiteSettings) -> SuiteSettings:
-    """*settings* with port 0 filled in. Raises GroundTaken, naming the setting, where a port is in use."""
-    chosen = {name: data_dir.with_port(getattr(settings, name)) for name in _ADDRESSES}
-    for name, address in chosen.items():
-        if not data_dir.is_free(address):
+    """Return *settings* with port 0 replaced.
+
+    Raises StartupConflict, naming the setting, if an address is in use.
+    """
+    addresses = {name: data_dir.resolve_port(getattr(settings, name)) for name in _ADDRESSES}
+    for name, address in addresses.items():
+        if not data_dir.is_address_free(address):
             raise data_dir.StartupConflict(
-                f"{address} is taken by another process: end that, or set REELHAUL_{name.upper()} to another"
+                f"{address} is used by another process: end that, or set REELHAUL_{name.upper()} to another"
             )
-    return settings.model_copy(update=chosen)
+    return settings.model_copy(update=addresses)
 
 
 def _wants_text(settings: SuiteSettings) -> bool:
-    """As asked; where nobody asked, text for a person at a terminal and JSON for a program."""
-    asked = "log_format" in settings.model_fields_set
-    return settings.log_format == "text" if asked else sys.stderr.isatty()
+    """Return whether to log as text: as configured, else if standard error is a terminal."""
+    if "log_format" in settings.model_fields_set:
+        return settings.log_format == "text"
+    return sys.stderr.isatty()
 
 
-def _shown(address: str) -> str:
-    """*address* without a password that may be in it."""
-    place = urlsplit(address)
-    return (
-        address
-        if not place.username and not place.password
-        else f"{place.scheme}://{place.hostname}:{place.port}"
-    )
+def _without_password(address: str) -> str:
+    url = urlsplit(address)
+    if not url.username and not url.password:
+        return address
+    return f"{url.scheme}://{url.hostname}:{url.port}"

@@ -1,4 +1,4 @@
-"""What a running suite tells other programs about itself: ``<data_dir>/run/suite.json``."""
+"""Suite state: ``<data_dir>/run/suite.json``, a running suite as other programs see it."""
 
 from __future__ import annotations
 
@@ -14,57 +14,59 @@ from reelhaul_runtime.up import procfs
 
 @dataclass(frozen=True, slots=True)
 class SuiteState:
-    """A suite at one moment; rewritten at each start and end of a process."""
+    """A suite at one moment; rewritten whenever a process starts or ends."""
 
-    #: The supervisor's.
+    #: The supervisor's process id.
     pid: int
-    #: From the command to the first readiness, in seconds; None until then.
+    #: Seconds from the command to the first readiness; None until then.
     ready_seconds: float | None
-    #: Where each part answers, by name.
+    #: The address of each process, by name.
     addresses: Mapping[str, str]
-    #: The proto service whose gRPC health tells readiness, by name of the part.
+    #: The proto service whose gRPC health is the readiness, by name of the process.
     health: Mapping[str, str]
-    #: The process id of each part that runs now.
+    #: The process id of each process that runs now, by name.
     processes: Mapping[str, int]
 
 
-def write(folder: Path, record: SuiteState) -> None:
-    """Put *record* into *folder*, whole or not at all; for its owner only."""
-    fresh = folder / "suite.json.new"
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def write(folder: Path, state: SuiteState) -> None:
+    """Replace the state in *folder* atomically; only its owner can read it."""
+    new = folder / "suite.json.new"
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:
-        json.dump(asdict(record), file, indent=1)
+        json.dump(asdict(state), file, indent=1)
         file.write("\n")
-    fresh.replace(folder / "suite.json")
+    new.replace(folder / "suite.json")
 
 
 def read(folder: Path) -> SuiteState | None:
-    """The record in *folder*, None where there is none."""
+    """Return the state in *folder*, None if there is none."""
     try:
         return SuiteState(**json.loads((folder / "suite.json").read_text()))
     except FileNotFoundError:
         return None
 
 
-def left_in(folder: Path) -> list[int]:
-    """The processes that a supervisor which was killed has left running."""
+def remove(folder: Path) -> None:
+    """Delete the state: the suite has ended."""
+    (folder / "suite.json").unlink(missing_ok=True)
+
+
+def leftover_pids(folder: Path) -> list[int]:
+    """Return the processes that a killed supervisor has left running."""
     path = folder / "suite.json"
     try:
-        left = read(folder)
-        silent_seconds = time.time() - path.stat().st_mtime
+        state = read(folder)
+        seconds_since_write = time.time() - path.stat().st_mtime
     except (OSError, ValueError, TypeError):
         return []
-    # A process younger than the record has nothing but the number of ours.
-    return [pid for pid in left.processes.values() if _age(pid) > silent_seconds - 1] if left else []
+    if state is None:
+        return []
+    # A process younger than the file only reuses the process id.
+    return [pid for pid in state.processes.values() if _age_seconds(pid) > seconds_since_write - 1]
 
 
-def _age(pid: int) -> float:
+def _age_seconds(pid: int) -> float:
     try:
         return procfs.age_seconds(pid)
     except ProcessLookupError:
         return -1.0
-
-
-def remove(folder: Path) -> None:
-    """The suite has ended."""
-    (folder / "suite.json").unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import Grant, PermissionLevel
 from reelhaul_runtime.errors import ReelhaulError, Violation
 from reelhaul_runtime.identity import Caller
-from reelhaul_runtime.validation.violations import FieldViolations
+from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name
 
 _NOT_FOR_CALLERS = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IDENTIFIER}
 
@@ -29,14 +29,19 @@ def clear_output(message: Message) -> None:
                 clear_output(inner)
 
 
-def check_grants(message: Message, path: str, caller: Callable[[], Caller]) -> None:
-    """Raise PERMISSION_INSUFFICIENT, naming the field, where one is set that *caller* has no grant for."""
+def check_grants(
+    message: Message, path: str, caller: Callable[[], Caller], names: FieldNames = same_name
+) -> None:
+    """Raise PERMISSION_INSUFFICIENT where a field is set that *caller* has no grant for.
+
+    The field is reported as *names* calls it.
+    """
     for field, value in message.ListFields():
         grant = _grant_of(field)
         if grant and caller().level < PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS:
-            raise _ungranted(f"{path}.{field.name}", grant, caller())
+            raise _ungranted(names(f"{path}.{field.name}"), grant, caller())
         for inner in _messages(field, value):
-            check_grants(inner, f"{path}.{field.name}", caller)
+            check_grants(inner, f"{path}.{field.name}", caller, names)
 
 
 def check_enums(message: Message, path: str, findings: FieldViolations) -> None:

@@ -28,7 +28,7 @@ _VIDEO_FIELDS = ("max_height", "min_height", "container", "video_codecs", "max_f
 _AN_INSTANT = timedelta(microseconds=1)
 
 
-def check(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
+def check_format(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
     """Find what breaks a bound in *spec*, named below *path*."""
     _check_kind(spec, path, findings)
     _check_picture(spec, path, findings)
@@ -40,16 +40,16 @@ def check(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
     if spec.max_size_bytes < 0:
         findings.add(f"{path}.max_size_bytes", "it must not be negative")
     if spec.HasField("max_duration"):
-        findings.duration(f"{path}.max_duration", spec.max_duration, _AN_INSTANT)
+        findings.check_duration(f"{path}.max_duration", spec.max_duration, _AN_INSTANT)
     if spec.live.HasField("max_duration"):
-        findings.duration(f"{path}.live.max_duration", spec.live.max_duration, _AN_INSTANT)
+        findings.check_duration(f"{path}.live.max_duration", spec.live.max_duration, _AN_INSTANT)
     if spec.selector and not (_SELECTOR.fullmatch(spec.selector) and _is_balanced(spec.selector)):
         findings.add(f"{path}.selector", "it is no format selector of the kind allowed")
     if spec.cookies and not _COOKIES.fullmatch(spec.cookies):
         findings.add(f"{path}.cookies", "it is the name of cookies kept at the server: a-z, 0-9, _ and -")
 
 
-def fill(spec: FormatSpec) -> None:
+def apply_defaults(spec: FormatSpec) -> None:
     """Write the defaults that FormatSpec's comments name; what says "whatever fits" stays unset."""
     spec.media_kind = spec.media_kind or FormatSpec.VIDEO
     spec.chapters = spec.chapters or FormatSpec.OMIT
@@ -87,16 +87,16 @@ def _check_kind(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
 
 
 def _check_picture(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
-    good = findings.between(f"{path}.max_height", spec.max_height, 144, 4320)
-    good &= findings.between(f"{path}.min_height", spec.min_height, 144, 4320)
+    good = findings.check_range(f"{path}.max_height", spec.max_height, 144, 4320)
+    good &= findings.check_range(f"{path}.min_height", spec.min_height, 144, 4320)
     if good and spec.max_height and spec.min_height > spec.max_height:
         findings.add(f"{path}.min_height", f"it is above max_height, {spec.max_height}")
-    findings.between(f"{path}.max_frame_rate", spec.max_frame_rate, 1, 240)
+    findings.check_range(f"{path}.max_frame_rate", spec.max_frame_rate, 1, 240)
     _check_repeated(spec.video_codecs, f"{path}.video_codecs", findings)
 
 
 def _check_audio(audio: FormatSpec.Audio, path: str, findings: FieldViolations) -> None:
-    findings.between(f"{path}.bitrate_kbps", audio.bitrate_kbps, 32, 320)
+    findings.check_range(f"{path}.bitrate_kbps", audio.bitrate_kbps, 32, 320)
     _check_languages(audio.languages, f"{path}.languages", findings)
     if "all" in audio.languages:
         findings.add(f"{path}.languages", '"all" is for subtitles')
@@ -136,9 +136,9 @@ def _check_clip(spec: FormatSpec, path: str, findings: FieldViolations) -> None:
         return
     clip, good = spec.clip, True
     if clip.HasField("start"):
-        good &= findings.duration(f"{path}.clip.start", clip.start, timedelta(0))
+        good &= findings.check_duration(f"{path}.clip.start", clip.start, timedelta(0))
     if clip.HasField("end"):
-        good &= findings.duration(f"{path}.clip.end", clip.end, _AN_INSTANT)
+        good &= findings.check_duration(f"{path}.clip.end", clip.end, _AN_INSTANT)
         if good and clip.end.ToNanoseconds() <= clip.start.ToNanoseconds():
             findings.add(f"{path}.clip.end", "it must be after clip.start")
     if spec.live.mode in (FormatSpec.Live.WAIT, FormatSpec.Live.RECORD):

@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
 
 
-def check(url: str, field: str, findings: FieldViolations) -> None:
+def check_url(url: str, field: str, findings: FieldViolations) -> None:
     """Find what is wrong with *url*: URL_INVALID, or URL_FORBIDDEN where no setting could allow its host."""
     if not url:
         findings.add(field, "it is required")
@@ -31,7 +31,7 @@ def check(url: str, field: str, findings: FieldViolations) -> None:
         return
     parts, wrong = _split(url)
     if parts is None:
-        findings.add(field, wrong, reason=ErrorReason.URL_INVALID, metadata={"url": shown(url)})
+        findings.add(field, wrong, reason=ErrorReason.URL_INVALID, metadata={"url": redact(url)})
     elif _is_forbidden(host := _host(parts)):
         findings.add(
             field,
@@ -41,7 +41,7 @@ def check(url: str, field: str, findings: FieldViolations) -> None:
         )
 
 
-def shown(url: str) -> str:
+def redact(url: str) -> str:
     """*url* as it may be told and logged: without user info, at most 256 printable characters."""
     bare = re.sub(r"^([^:/?#]*:)?(//)?[^/?#]*@", r"\1\2", url[: MAX_LENGTH * 2])
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in bare[:256])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -15,10 +15,23 @@ _TOLD_IN_TEXT = 3
 _LONGEST = timedelta(days=3660)
 
 
-class FieldViolations:
-    """Violations of one request, in the order found; each method adds one where there is one."""
+#: Returns what a caller's own request calls a field that is checked by its path, e.g. ``job.url``.
+FieldNames = Callable[[str], str]
 
-    def __init__(self) -> None:
+
+def same_name(field: str) -> str:
+    """Return *field*: the caller's request calls it the same."""
+    return field
+
+
+class FieldViolations:
+    """Violations of one request, in the order found; each method adds one where there is one.
+
+    The fields are reported as *names* calls them.
+    """
+
+    def __init__(self, names: FieldNames = same_name) -> None:
+        self._names = names
         self._violations: list[Violation] = []
         self._reason: ErrorReason.ValueType = ErrorReason.FIELD_INVALID
         self._metadata: dict[str, str] = {}
@@ -36,18 +49,18 @@ class FieldViolations:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """*field* breaks a rule; a *reason* of its own becomes the reason of the whole."""
-        self._violations.append(Violation(field, description))
+        self._violations.append(Violation(self._names(field), description))
         if reason != ErrorReason.FIELD_INVALID and self._reason == ErrorReason.FIELD_INVALID:
             self._reason, self._metadata = reason, dict(metadata or {})
 
-    def between(self, field: str, value: float, low: int, high: int) -> bool:
+    def check_range(self, field: str, value: float, low: int, high: int) -> bool:
         """Whether *value* is unset (0) or within *low*..*high*."""
         if value and not low <= value <= high:
             self.add(field, f"it is {value:g}, and must be {low}..{high}")
             return False
         return True
 
-    def duration(
+    def check_duration(
         self, field: str, value: duration_pb2.Duration, low: timedelta, high: timedelta = _LONGEST
     ) -> bool:
         """Whether *value* is a duration within *low*..*high*."""
@@ -63,7 +76,7 @@ class FieldViolations:
             return False
         return True
 
-    def time(
+    def check_time(
         self, field: str, value: timestamp_pb2.Timestamp, *, not_before: datetime, not_after: datetime
     ) -> bool:
         """Whether *value* is a time between the two."""
@@ -80,7 +93,7 @@ class FieldViolations:
             return False
         return True
 
-    def raise_any(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise all findings as one error, or return where there is none."""
         if not self._violations:
             return

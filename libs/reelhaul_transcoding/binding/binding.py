@@ -1,4 +1,4 @@
-"""Bindings: one HttpRule of one method, compiled: requests in, answers out."""
+"""Binding: one HTTP rule of a method, compiled to build requests and to write responses."""
 
 from __future__ import annotations
 
@@ -9,89 +9,89 @@ import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from reelhaul_transcoding.binding import update_mask
-from reelhaul_transcoding.binding.field_path import FieldPath, resolved
-from reelhaul_transcoding.binding.query import Query
-from reelhaul_transcoding.binding.request_body import BodyReader
+from reelhaul_transcoding.binding.field_path import FieldPath, resolve_field_path
+from reelhaul_transcoding.binding.query import QueryBinder
+from reelhaul_transcoding.binding.request_body import HTTP_BODY, BodyReader
+from reelhaul_transcoding.binding.update_mask import find_mask_field, paths_in_json
 from reelhaul_transcoding.codec.decoder import Decoder
-from reelhaul_transcoding.codec.encoder import Encoder
-from reelhaul_transcoding.errors import FieldFault
+from reelhaul_transcoding.codec.encoder import Converter, Encoder
+from reelhaul_transcoding.errors import FieldError
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.routing.router import RouteError
-from reelhaul_transcoding.routing.rules import Rule
+from reelhaul_transcoding.routing.rules import HttpRule, RouteError
 from reelhaul_transcoding.routing.templates import Template
 
-_HTTP_BODY = "google.api.HttpBody"
-JSON_TYPE = b"application/json"
+_JSON_TYPE = b"application/json"
 
 
 class Binding:
-    """A rule and all that was compiled for it."""
+    """A rule with its compiled readers and writers. Raises RouteError if the rule does not fit the method."""
 
     def __init__(
-        self, rule: Rule, template: Template, options: Options, decoder: Decoder, encoder: Encoder
+        self, rule: HttpRule, template: Template, options: Options, decoder: Decoder, encoder: Encoder
     ) -> None:
-        self.rule = rule
-        self.path = f"/{rule.method.containing_service.full_name}/{rule.method.name}"
-        self.timeout = options.timeout_of(rule.method)
-        self.client_streaming: bool = rule.method.client_streaming
-        self.server_streaming: bool = rule.method.server_streaming
-        self.raw_answer = rule.method.output_type.full_name == _HTTP_BODY and not rule.response_body
+        method = rule.method
+        #: The RPC path.
+        self.path = f"/{method.containing_service.full_name}/{method.name}"
+        self.max_timeout = options.max_timeout(method)
+        self.client_streaming: bool = method.client_streaming
+        self.server_streaming: bool = method.server_streaming
+        #: Whether responses are google.api.HttpBody: raw bytes and their media type.
+        self.raw_response = method.output_type.full_name == HTTP_BODY and not rule.response_body
+        self._rule = rule
         self._options = options
-        self._request = GetMessageClass(rule.method.input_type)
-        self._response = GetMessageClass(rule.method.output_type)
-        self._variables = {v.field: self._variable(v.field) for v in template.variables}
+        self._request_class = GetMessageClass(method.input_type)
+        self._response_class = GetMessageClass(method.output_type)
+        self._variables = {v.field: self._resolve_variable(v.field) for v in template.variables}
         self._body = BodyReader(rule, options, decoder)
-        self._query = Query(
-            rule.method.input_type,
+        self._query = QueryBinder(
+            method.input_type,
             [*(path.name for path in self._variables.values()), *filter(None, [self._body.field_name])],
             whole_body=rule.body == "*",
-            unknown=options.ignore_unknown_parameters,
-            ignored=options.ignored_parameters,
-            strict=options.refuse_conflicts,
+            ignore_unknown=options.ignore_unknown_parameters,
+            reject_conflicts=options.reject_conflicts,
         )
-        self._header_fields = {
-            header: path
-            for header, name in options.header_fields.items()
-            if (path := self._text_field(name)) is not None
+        self._header_paths = {
+            header.encode(): path
+            for header, field in options.header_fields.items()
+            if (path := self._resolve_string_field(field)) is not None
         }
-        self._last_event = self._text_field(options.event_id_field) if self.server_streaming else None
-        self._event_id = _text_field(rule.method.output_type.fields_by_name.get(options.event_id_field))
-        self._mask = update_mask.mask_field(rule.method.input_type) if self._takes_mask else None
-        self._encode = self._encoder(encoder)
+        self._last_event_id = (
+            self._resolve_string_field(options.event_id_field) if self.server_streaming else None
+        )
+        self._event_id_field = _string_field_name(
+            method.output_type.fields_by_name.get(options.event_id_field)
+        )
+        infers_mask = options.infer_update_mask and rule.http_method == "PATCH" and rule.body not in ("", "*")
+        self._mask_field = find_mask_field(method.input_type) if infers_mask else None
+        self._convert = self._response_converter(encoder)
 
-    def messages(
+    def build_requests(
         self, variables: list[tuple[str, str]], query: bytes, headers: Mapping[bytes, bytes], body: bytes
     ) -> list[bytes]:
-        """The request messages that path, query, headers and body say. Raises Fault."""
-        values = self._body.values(headers, body)
-        made = []
-        for place, (value, given) in enumerate(values):
-            request = self._request()
-            if given:
-                self._body.fill(request, value, headers)
-            # What path and query say of a client's stream goes into its first message.
-            if place == 0:
+        """Return the serialized request messages; one, unless the client streams. Raises TranscodingError."""
+        requests = []
+        for index, (value, has_value) in enumerate(self._body.parse(headers, body)):
+            request = self._request_class()
+            if has_value:
+                self._body.set(request, value, headers)
+            # Path and query apply to the first message of a client stream.
+            if index == 0:
                 self._bind(request, variables, query, headers, value)
-            made.append(request.SerializeToString())
-        return made
+            requests.append(request.SerializeToString())
+        return requests
 
-    def value(self, message: bytes) -> Any:
-        """What orjson takes for an answer's *message*."""
-        return self._encode(self._response.FromString(message))
+    def response_body(self, message: bytes) -> tuple[bytes, bytes]:
+        """Return content type and body for a response *message*."""
+        response: Any = self._response_class.FromString(message)
+        if self.raw_response:
+            return response.content_type.encode() or b"application/octet-stream", response.data
+        return _JSON_TYPE, orjson.dumps(self._convert(response))
 
-    def body(self, message: bytes) -> tuple[bytes, bytes]:
-        """Content type and body for an answer's *message*."""
-        if self.raw_answer:
-            answer: Any = self._response.FromString(message)
-            return answer.content_type.encode() or b"application/octet-stream", answer.data
-        return JSON_TYPE, orjson.dumps(self.value(message))
-
-    def event(self, message: bytes) -> tuple[str, bytes]:
-        """SSE's id (empty for none) and JSON of one *message* of a stream."""
-        answer: Any = self._response.FromString(message)
-        token = getattr(answer, self._event_id) if self._event_id else ""
-        return token, orjson.dumps(self._encode(answer))
+    def stream_event(self, message: bytes) -> tuple[str, bytes]:
+        """Return the SSE id (empty: none) and the JSON of one *message* of a stream."""
+        response: Any = self._response_class.FromString(message)
+        event_id = getattr(response, self._event_id_field) if self._event_id_field else ""
+        return event_id, orjson.dumps(self._convert(response))
 
     def _bind(
         self,
@@ -99,71 +99,70 @@ class Binding:
         variables: list[tuple[str, str]],
         query: bytes,
         headers: Mapping[bytes, bytes],
-        value: Any,
+        body_value: Any,
     ) -> None:
         for field, text in variables:
             self._bind_variable(request, self._variables[field], text)
         if query:
-            self._query.apply(request, query)
-        for header, path in self._header_fields.items():
-            if given := headers.get(header.encode()):
-                self._bind_header(request, path, given.decode("latin-1"))
-        if self._last_event is not None and (given := headers.get(b"last-event-id")):
-            # An EventSource comes back to the URL it began with: the header is newer.
-            setattr(request, self._last_event.name, given.decode("latin-1"))
-        if self._mask is not None and not getattr(request, self._mask.name).paths:
-            self._fill_mask(request, value)
+            self._query.bind(request, query)
+        for header, path in self._header_paths.items():
+            if value := headers.get(header):
+                self._bind_header(request, path, value.decode("latin-1"))
+        if self._last_event_id is not None and (value := headers.get(b"last-event-id")):
+            # An EventSource reconnects with its first URL: the header is newer than the query.
+            setattr(request, self._last_event_id.name, value.decode("latin-1"))
+        if self._mask_field is not None and not getattr(request, self._mask_field.name).paths:
+            self._fill_mask(request, self._mask_field, body_value)
 
     def _bind_variable(self, request: Any, path: FieldPath, text: str) -> None:
-        before = path.value_in(request) if self.rule.body else None
+        before = path.get(request) if self._rule.body else None
         was_set = bool(before) if path.field.message_type is None else False
-        path.put(request, [text])
-        if was_set and self._options.refuse_conflicts and before != path.value_in(request):
-            raise FieldFault(path.name, "differs between the path and the body")
+        path.set(request, [text])
+        if was_set and self._options.reject_conflicts and before != path.get(request):
+            raise FieldError(path.name, "differs between the path and the body")
 
     def _bind_header(self, request: Any, path: FieldPath, text: str) -> None:
-        before = path.value_in(request)
+        before = path.get(request)
         if before and before != text:
-            raise FieldFault(path.name, "differs between its header and the request")
-        path.put(request, [text])
+            raise FieldError(path.name, "differs between its header and the request")
+        path.set(request, [text])
 
-    @property
-    def _takes_mask(self) -> bool:
-        return self._options.patch_masks and self.rule.verb == "PATCH" and self.rule.body not in ("", "*")
+    def _fill_mask(self, request: Any, mask_field: FieldDescriptor, body_value: Any) -> None:
+        body_type = self._rule.method.input_type.fields_by_name[self._rule.body].message_type
+        paths = paths_in_json(body_type, body_value) if body_type is not None else []
+        excluded = {path.name.removeprefix(f"{self._rule.body}.") for path in self._variables.values()}
+        excluded |= self._options.update_mask_exclusions
+        if paths := [path for path in paths if path not in excluded]:
+            getattr(request, mask_field.name).paths.extend(paths)
 
-    def _fill_mask(self, request: Any, value: Any) -> None:
-        assert self._mask is not None
-        kind = self.rule.method.input_type.fields_by_name[self.rule.body].message_type
-        paths = update_mask.paths_of(kind, value) if kind is not None else []
-        bound = {path.name.removeprefix(f"{self.rule.body}.") for path in self._variables.values()}
-        kept = [path for path in paths if path not in bound and path not in self._options.unmasked_fields]
-        if kept:
-            getattr(request, self._mask.name).paths.extend(kept)
-
-    def _variable(self, field: str) -> FieldPath:
-        path = resolved(self.rule.method.input_type, field)
-        if path is None or path.read is None or path.field.is_repeated:
+    def _resolve_variable(self, field: str) -> FieldPath:
+        path = resolve_field_path(self._rule.method.input_type, field)
+        if path is None or path.parse is None or path.field.is_repeated:
             raise RouteError(
-                f"{self.rule.name}: {self.rule.template!r} binds {field!r},"
-                f" which is no singular scalar field of {self.rule.method.input_type.full_name}"
+                f"{self._rule.name}: {self._rule.template!r} binds {field!r},"
+                f" which is not a singular scalar field of {self._rule.method.input_type.full_name}"
             )
         return path
 
-    def _text_field(self, name: str) -> FieldPath | None:
-        field = self.rule.method.input_type.fields_by_name.get(name)
-        return resolved(self.rule.method.input_type, name) if _text_field(field) else None
+    def _resolve_string_field(self, name: str) -> FieldPath | None:
+        field = self._rule.method.input_type.fields_by_name.get(name)
+        return resolve_field_path(self._rule.method.input_type, name) if _string_field_name(field) else None
 
-    def _encoder(self, encoder: Encoder) -> Any:
-        if not self.rule.response_body:
-            return encoder.of(self.rule.method.output_type)
-        field = self.rule.method.output_type.fields_by_name.get(self.rule.response_body)
+    def _response_converter(self, encoder: Encoder) -> Converter:
+        output_type = self._rule.method.output_type
+        if not self._rule.response_body:
+            return encoder.compile(output_type)
+        field = output_type.fields_by_name.get(self._rule.response_body)
         if field is None:
-            raise RouteError(f"{self.rule.name}: response_body {self.rule.response_body!r} is no field")
-        return encoder.field(field)
+            raise RouteError(
+                f"{self._rule.name}: response_body {self._rule.response_body!r}"
+                " is not a field of the response"
+            )
+        return encoder.compile_field(field)
 
 
-def _text_field(field: FieldDescriptor | None) -> str:
-    """The name of *field* where it is one string, else nothing."""
+def _string_field_name(field: FieldDescriptor | None) -> str:
+    """Return the name of *field* if it is a singular string, else an empty string."""
     if field is None or field.is_repeated or field.type != FieldDescriptor.TYPE_STRING:
         return ""
     return str(field.name)

@@ -1,4 +1,4 @@
-"""Query: parameters of a URL become fields of the request."""
+"""Query binder: sets fields of a request from the query parameters of a URL."""
 
 from __future__ import annotations
 
@@ -7,100 +7,87 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
-from reelhaul_transcoding.binding.field_path import FieldPath, covers, resolved
+from reelhaul_transcoding.binding.field_path import FieldPath, contains_path, resolve_field_path
 from reelhaul_transcoding.codec import field_types
-from reelhaul_transcoding.errors import FieldFault
-from reelhaul_transcoding.routing.percent import decoded
+from reelhaul_transcoding.errors import FieldError
+from reelhaul_transcoding.routing.percent import percent_decode
 
-# More than any message has fields, less than what would keep the loop busy.
+# More than any message has fields, but few enough to bound the time.
 _MAX_PARAMETERS = 1000
-_MAX_REMEMBERED = 256
+_MAX_CACHED_PATHS = 256
 
 
-class Query:
-    """Sets fields of messages of one kind from query strings.
+class QueryBinder:
+    """Sets fields of messages of one type from query strings.
 
-    Parameters that name no field are refused, unless *unknown* lets all pass or *ignored*
-    lists them. Those that the path or the body sets already never override it: they are
-    passed over, or refused where *strict*.
+    Unknown parameters are rejected, or ignored with *ignore_unknown*. A parameter never
+    overrides a field that the path or the body sets (*bound*, or all fields with
+    *whole_body*): it is ignored, or rejected with *reject_conflicts*.
     """
 
     def __init__(
         self,
-        kind: Descriptor,
+        message_type: Descriptor,
         bound: Collection[str],
         *,
         whole_body: bool = False,
-        unknown: bool = False,
-        ignored: Collection[str] = (),
-        strict: bool = False,
+        ignore_unknown: bool = False,
+        reject_conflicts: bool = False,
     ) -> None:
-        self._kind = kind
+        self._message_type = message_type
         self._bound = tuple(bound)
         self._whole_body = whole_body
-        self._unknown = unknown
-        self._ignored = frozenset(ignored)
-        self._strict = strict
-        self._known: dict[str, FieldPath] = {}
+        self._ignore_unknown = ignore_unknown
+        self._reject_conflicts = reject_conflicts
+        self._paths: dict[str, FieldPath] = {}
 
-    def apply(self, message: Any, query: bytes) -> None:
-        """Set the fields of *message* that *query* names. Raises FieldFault."""
-        for name, values in _parameters(query).items():
-            if name in self._ignored:
-                continue
+    def bind(self, message: Any, query: bytes) -> None:
+        """Set the fields of *message* from *query*. Raises FieldError."""
+        for name, values in _parse_parameters(query).items():
             base, bracket, key = name.partition("[")
-            path = self._path(name if not bracket else base)
+            path = self._resolve(base)
             is_entry = bool(bracket)
-            if (
-                path is None
-                or is_entry != field_types.is_map(path.field)
-                or (is_entry and not key.endswith("]"))
-            ):
-                self._refuse(name, path)
-            elif self._whole_body or any(covers(bound, path.name) for bound in self._bound):
-                if self._strict:
-                    raise FieldFault(path.name, "is set by the path or the body, and by a parameter")
+            if path is None:
+                if not self._ignore_unknown:
+                    raise FieldError(name, "unknown parameter")
+            elif is_entry != field_types.is_map(path.field) or (is_entry and not key.endswith("]")):
+                raise FieldError(path.name, "name[key]=value sets an entry of a map, and only of a map")
+            elif self._whole_body or any(contains_path(bound, path.name) for bound in self._bound):
+                if self._reject_conflicts:
+                    raise FieldError(path.name, "is set by the path or the body, and by a parameter")
             elif is_entry:
-                path.put_entry(message, key[:-1], values)
+                path.set_map_entry(message, key[:-1], values)
             else:
-                path.put(message, values)
+                path.set(message, values)
 
-    def _refuse(self, name: str, path: FieldPath | None) -> None:
-        if path is not None:
-            raise FieldFault(path.name, "is a map: set its entries as name[key]=value, and only a map's")
-        if not self._unknown:
-            raise FieldFault(name, "there is no such parameter")
-
-    def _path(self, name: str) -> FieldPath | None:
-        if name in self._known:
-            return self._known[name]
-        path = resolved(self._kind, name)
-        # Bounded: a message that holds itself has paths without end.
-        if path is not None and len(self._known) < _MAX_REMEMBERED:
-            self._known[name] = path
+    def _resolve(self, name: str) -> FieldPath | None:
+        if name in self._paths:
+            return self._paths[name]
+        path = resolve_field_path(self._message_type, name)
+        # Bounded: a message that contains itself has infinitely many paths.
+        if path is not None and len(self._paths) < _MAX_CACHED_PATHS:
+            self._paths[name] = path
         return path
 
 
-def _parameters(query: bytes) -> dict[str, list[str]]:
-    """Names and their values in order, decoded. Raises FieldFault."""
-    found: dict[str, list[str]] = {}
+def _parse_parameters(query: bytes) -> dict[str, list[str]]:
+    """Return the decoded names and values of *query*, in order. Raises FieldError."""
+    # Unlike urllib.parse.parse_qs, this rejects malformed escapes and says in which parameter.
+    parameters: dict[str, list[str]] = {}
     pairs = query.split(b"&")
     if len(pairs) > _MAX_PARAMETERS:
-        raise FieldFault("", f"more than {_MAX_PARAMETERS} parameters")
+        raise FieldError("", f"more than {_MAX_PARAMETERS} parameters")
     for pair in pairs:
         if pair:
-            name, _, value = pair.partition(b"=")
-            found.setdefault(_text(name, "a parameter's name"), []).append(_text(value, _shown(name)))
-    return found
+            raw_name, _, raw_value = pair.partition(b"=")
+            name = _decode(raw_name, "a parameter's name")
+            parameters.setdefault(name, []).append(_decode(raw_value, name))
+    return parameters
 
 
-def _text(raw: bytes, what: str) -> str:
+def _decode(raw: bytes, field: str) -> str:
     try:
-        return decoded(raw.decode().replace("+", " "))
+        return percent_decode(raw.decode().replace("+", " "))
     except ValueError as error:
-        cause = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"holds {error}"
-        raise FieldFault(what, cause) from error
-
-
-def _shown(name: bytes) -> str:
-    return name.decode(errors="replace")
+        cause = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise FieldError(field, f"contains {cause}") from error

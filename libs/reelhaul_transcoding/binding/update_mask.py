@@ -1,4 +1,4 @@
-"""Masks: what a PATCH body changes, where its caller did not say it in an update_mask."""
+"""Update masks: the fields that a PATCH body sets, for requests without an update_mask."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from reelhaul_transcoding.codec import field_types
 
-_MASK = "google.protobuf.FieldMask"
+_FIELD_MASK = "google.protobuf.FieldMask"
 
 
-def mask_field(kind: Descriptor) -> FieldDescriptor | None:
-    """The one FieldMask of a request of *kind*; None where there are none or several."""
-    found = [f for f in kind.fields if f.message_type is not None and f.message_type.full_name == _MASK]
-    return found[0] if len(found) == 1 and not found[0].is_repeated else None
+def find_mask_field(message_type: Descriptor) -> FieldDescriptor | None:
+    """Return the only FieldMask field of *message_type*; None if it has none or several."""
+    fields = [
+        field
+        for field in message_type.fields
+        if field.message_type is not None and field.message_type.full_name == _FIELD_MASK
+    ]
+    return fields[0] if len(fields) == 1 and not fields[0].is_repeated else None
 
 
-def paths_of(kind: Descriptor, value: Any) -> list[str]:
-    """The leaf paths of *value*, parsed JSON of a *kind*, in proto names and sorted.
+def paths_in_json(message_type: Descriptor, value: Any) -> list[str]:
+    """Return the leaf paths of *value*, the parsed JSON of a *message_type*: proto names, sorted.
 
-    Lists, maps and well-known types end the descent; a Struct is followed. Names that the
-    message does not have are left out.
+    Lists, maps and well-known types are leaves; a Struct is descended into. Unknown names are
+    ignored.
     """
-    return sorted(set(_paths(kind, value, ""))) if isinstance(value, dict) else []
+    return sorted(set(_paths(message_type, value, ""))) if isinstance(value, dict) else []
 
 
-def _paths(kind: Descriptor, value: dict[str, Any], prefix: str) -> Iterator[str]:
-    by_json_name = {field.json_name: field for field in kind.fields}
+def _paths(message_type: Descriptor, value: dict[str, Any], prefix: str) -> Iterator[str]:
+    by_json_name = {field.json_name: field for field in message_type.fields}
     for name, item in value.items():
-        field = by_json_name.get(name) or kind.fields_by_name.get(name)
+        field = by_json_name.get(name) or message_type.fields_by_name.get(name)
         if field is None:
             continue
         path = prefix + field.name

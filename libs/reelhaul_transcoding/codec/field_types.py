@@ -1,10 +1,10 @@
-"""Kinds of fields that the codec treats apart."""
+"""Field types that proto3 JSON treats specially."""
 
 from __future__ import annotations
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
-#: Bounds of the integer types by their number in FieldDescriptorProto.Type.
+#: Bounds of the integer types by FieldDescriptorProto.Type.
 INT_BOUNDS: dict[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_SINT32: (-(2**31), 2**31 - 1),
@@ -18,10 +18,10 @@ INT_BOUNDS: dict[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
 }
 
-#: Integers that JSON writes as strings.
-WIDE = frozenset(kind for kind, (_, most) in INT_BOUNDS.items() if most > 2**32)
+#: 64-bit integer types: JSON strings.
+INT64_TYPES = frozenset(type_ for type_, (_, maximum) in INT_BOUNDS.items() if maximum > 2**32)
 
-#: Messages that stand for a scalar with presence.
+#: Wrapper messages: scalars with presence.
 WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
@@ -29,7 +29,7 @@ WRAPPERS = frozenset(
 
 NULL_VALUE = "google.protobuf.NullValue"
 
-#: Messages with a JSON form of their own: inside an Any it stands under "value".
+#: Messages with a special JSON form; inside an Any it is under "value".
 WELL_KNOWN = WRAPPERS | {
     f"google.protobuf.{name}"
     for name in ("Any", "Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
@@ -37,22 +37,17 @@ WELL_KNOWN = WRAPPERS | {
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Whether *field* is a map."""
-    return field.message_type is not None and is_map_entry(field.message_type)
+    """Return whether *field* is a map."""
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
-def is_map_entry(kind: Descriptor) -> bool:
-    """Whether *kind* is what a map is made of on the wire."""
-    return bool(kind.GetOptions().map_entry)
-
-
-def entry_of(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
-    """Key and value of the map *field*."""
+def map_entry_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
+    """Return the key field and the value field of the map *field*."""
     assert field.message_type is not None
-    names = field.message_type.fields_by_name
-    return names["key"], names["value"]
+    fields = field.message_type.fields_by_name
+    return fields["key"], fields["value"]
 
 
-def is_value(field: FieldDescriptor) -> bool:
-    """Whether *field*, or each of its elements, is a google.protobuf.Value: null is one of them."""
+def is_json_value(field: FieldDescriptor) -> bool:
+    """Return whether *field* or its elements are google.protobuf.Value, for which null is a value."""
     return field.message_type is not None and bool(field.message_type.full_name == "google.protobuf.Value")

@@ -1,4 +1,4 @@
-"""Parse: JSON text to Python values, as strict as RFC 8259 and without its loopholes."""
+"""Strict JSON: parses RFC 8259 text, without the extensions of Python's parser."""
 
 from __future__ import annotations
 
@@ -6,69 +6,99 @@ import json
 import re
 from typing import Any, NoReturn
 
-from reelhaul_transcoding.errors import FieldFault
+from reelhaul_transcoding.errors import FieldError
 
-#: Nesting that protobuf's own parsers take.
+#: The nesting limit of protobuf's own parsers.
 _MAX_DEPTH = 100
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_WHITESPACE = re.compile(r"\s*")
 
 
-def value_of(text: bytes) -> Any:
-    """The value that *text* says; integers are exact. Raises FieldFault.
+def parse_json(text: bytes) -> Any:
+    """Parse *text*; integers are exact. Raises FieldError.
 
-    Refused besides what is no JSON: a name twice in one object, NaN and Infinity, halves
-    of surrogate pairs, nesting deeper than 100.
+    Also rejects what Python's parser accepts: duplicate names in an object, NaN and Infinity,
+    lone surrogates, and nesting deeper than 100.
     """
-    if _depth(text) > _MAX_DEPTH:
-        raise FieldFault("", f"the JSON is nested deeper than {_MAX_DEPTH}")
+    _check_depth(text)
     try:
         value = _DECODER.decode(text.decode())
     except UnicodeDecodeError as error:
-        raise FieldFault("", "the body is not UTF-8") from error
+        raise FieldError("", "the body is not UTF-8") from error
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise FieldFault("", f"the body is not JSON: {error.msg} at {place}") from error
+        position = f"line {error.lineno}, column {error.colno}"
+        raise FieldError("", f"the body is not JSON: {error.msg} at {position}") from error
     except ValueError as error:
-        raise FieldFault("", f"the body is not JSON: {error}") from error
-    if rb"\u" in text and _lone(value):
-        raise FieldFault("", "the body holds half a surrogate pair")
+        raise FieldError("", f"the body is not JSON: {error}") from error
+    _check_surrogates(text, value)
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+def parse_json_stream(text: bytes, max_values: int) -> list[Any]:
+    """Parse JSON values that follow each other, e.g. NDJSON; stops after *max_values* + 1.
+
+    As strict as ``parse_json``. Raises FieldError.
+    """
+    _check_depth(text)
+    values: list[Any] = []
+    try:
+        decoded = text.decode()
+        position = _skip_whitespace(decoded, 0)
+        while position < len(decoded) and len(values) <= max_values:
+            value, end = _DECODER.raw_decode(decoded, position)
+            values.append(value)
+            position = _skip_whitespace(decoded, end)
+    except ValueError as error:
+        raise FieldError("", "the body is not a stream of JSON values") from error
+    _check_surrogates(text, values)
+    return values
+
+
+def _skip_whitespace(text: str, position: int) -> int:
+    match = _WHITESPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {json.dumps(twice[:80])} stands twice in one object")
-    return made
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate name {json.dumps(duplicate[:80])} in one object")
+    return result
 
 
-def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number; write it as a string")
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number; send it as a string")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refused)
+_DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
 
 
-def _depth(text: bytes) -> int:
+def _check_depth(text: bytes) -> None:
+    """Raise FieldError if *text* is nested too deep; before parsing, since the parser is recursive."""
     if text.count(b"{") + text.count(b"[") <= _MAX_DEPTH:
-        return 0
-    depth = deepest = 0
+        return
+    depth = 0
     for token in _TOKEN.finditer(text):
         if token[0] in b"{[":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > _MAX_DEPTH:
+                raise FieldError("", f"the JSON is nested deeper than {_MAX_DEPTH}")
         elif token[0] in b"}]":
             depth -= 1
-    return deepest
 
 
-def _lone(value: Any) -> bool:
+def _check_surrogates(text: bytes, value: Any) -> None:
+    if rb"\u" in text and _has_surrogate(value):
+        raise FieldError("", "the body contains a lone surrogate")
+
+
+def _has_surrogate(value: Any) -> bool:
     if isinstance(value, str):
         return _SURROGATE.search(value) is not None
     if isinstance(value, dict):
-        return any(_lone(name) or _lone(item) for name, item in value.items())
-    return isinstance(value, list) and any(_lone(item) for item in value)
+        return any(_has_surrogate(name) or _has_surrogate(item) for name, item in value.items())
+    return isinstance(value, list) and any(_has_surrogate(item) for item in value)

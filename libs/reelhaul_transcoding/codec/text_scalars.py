@@ -1,6 +1,7 @@
-"""Scalars: what one text of a path or a query says for a field.
+"""Text scalars: one parser for each field type that a path variable or query parameter can set.
 
-Stricter and wider than JSON: base 10 only, yet ``+5`` and ``05``; booleans as in Go.
+Integers are in base 10 only, but ``+5`` and ``05`` are accepted, unlike in JSON; booleans are
+accepted in the spellings of Go's strconv.ParseBool.
 """
 
 from __future__ import annotations
@@ -9,39 +10,40 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf import message
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from reelhaul_transcoding.codec import structs, well_known
 from reelhaul_transcoding.codec.field_types import INT_BOUNDS, WRAPPERS
-from reelhaul_transcoding.codec.strict_json import value_of
+from reelhaul_transcoding.codec.json_scalars import join_names
+from reelhaul_transcoding.codec.strict_json import parse_json
 
-#: Reads a text as a field's value. Raises ValueError.
-Reader = Callable[[str], Any]
+#: Converts text to the value of a field. Raises ValueError or FieldError.
+TextParser = Callable[[str], Any]
 
 _INT = re.compile(r"[+-]?\d+", re.ASCII)
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-# The longest that any number of 64 bits may reasonably be written with.
+# No 64-bit number needs more digits.
 _MAX_DIGITS = 40
 
 
-def reader_of(field: FieldDescriptor) -> Reader | None:
-    """How one text becomes a value of *field*; None where no text can.
+def text_parser(field: FieldDescriptor) -> TextParser | None:
+    """Return the parser for values of *field*; None if text cannot express one.
 
-    A message's value is a message: of the scalar-like well-known types only.
+    The value of a message field is a message; only scalar-like well-known types have parsers.
     """
     if field.message_type is not None:
-        return _message_reader(field.message_type)
+        return _message_parser(field.message_type)
     if field.type in INT_BOUNDS:
-        return _int_reader(*INT_BOUNDS[field.type])
+        return _int_parser(*INT_BOUNDS[field.type])
     if field.enum_type is not None:
-        return _enum_reader(field.enum_type)
-    return _PLAIN[field.type]
+        return _enum_parser(field.enum_type)
+    return _PARSERS[field.type]
 
 
-def _bool(text: str) -> bool:
+def _parse_bool(text: str) -> bool:
     if text in _TRUE:
         return True
     if text in _FALSE:
@@ -49,87 +51,83 @@ def _bool(text: str) -> bool:
     raise ValueError("must be true or false")
 
 
-def _single(text: str) -> float:
-    return well_known.single(well_known.double_of(text))
+def _parse_float32(text: str) -> float:
+    return well_known.check_float32(well_known.parse_double(text))
 
 
-_PLAIN: dict[int, Reader] = {
+_PARSERS: dict[int, TextParser] = {
     FieldDescriptor.TYPE_STRING: str,
-    FieldDescriptor.TYPE_BYTES: well_known.bytes_of,
-    FieldDescriptor.TYPE_BOOL: _bool,
-    FieldDescriptor.TYPE_DOUBLE: well_known.double_of,
-    FieldDescriptor.TYPE_FLOAT: _single,
+    FieldDescriptor.TYPE_BYTES: well_known.parse_base64,
+    FieldDescriptor.TYPE_BOOL: _parse_bool,
+    FieldDescriptor.TYPE_DOUBLE: well_known.parse_double,
+    FieldDescriptor.TYPE_FLOAT: _parse_float32,
 }
 
 
-def _int_reader(least: int, most: int) -> Reader:
-    def read(text: str) -> int:
+def _int_parser(minimum: int, maximum: int) -> TextParser:
+    def parse(text: str) -> int:
         if _INT.fullmatch(text) is None or len(text) > _MAX_DIGITS:
-            raise ValueError("must be a whole number in base 10")
+            raise ValueError("must be an integer in base 10")
         value = int(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be {least} to {most}")
+        if not minimum <= value <= maximum:
+            raise ValueError(f"must be between {minimum} and {maximum}")
         return value
 
-    return read
+    return parse
 
 
-def _enum_reader(enum: EnumDescriptor) -> Reader:
-    names = {value.name: value.number for value in enum.values}
-    numbers = frozenset(names.values())
+def _enum_parser(enum: EnumDescriptor) -> TextParser:
+    numbers = {value.name: value.number for value in enum.values}
+    valid_numbers = frozenset(numbers.values())
 
-    def read(text: str) -> int:
-        if (number := names.get(text)) is not None:
+    def parse(text: str) -> int:
+        if (number := numbers.get(text)) is not None:
             return number
-        if _INT.fullmatch(text) and len(text) <= _MAX_DIGITS and int(text) in numbers:
+        if _INT.fullmatch(text) and len(text) <= _MAX_DIGITS and int(text) in valid_numbers:
             return int(text)
-        raise ValueError(f"must be one of {_listed(list(names))}")
+        raise ValueError(f"must be one of {join_names(list(numbers))}")
 
-    return read
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words[:20]) + (", …" if len(words) > 20 else "")
+    return parse
 
 
-def _message_reader(kind: Descriptor) -> Reader | None:
-    make = GetMessageClass(kind)
-    name = kind.full_name
+def _message_parser(message_type: Descriptor) -> TextParser | None:
+    message_class = GetMessageClass(message_type)
+    name = message_type.full_name
     if name in WRAPPERS:
-        inner = reader_of(kind.fields_by_name["value"])
-        return None if inner is None else lambda text: make(value=inner(text))
-    if name in _MESSAGES:
-        fill = _MESSAGES[name]
+        parse_value = text_parser(message_type.fields_by_name["value"])
+        return None if parse_value is None else lambda text: message_class(value=parse_value(text))
+    if name in _SETTERS:
+        set_message = _SETTERS[name]
 
-        def read(text: str) -> message.Message:
-            made = make()
-            fill(made, text)
-            return made
+        def parse(text: str) -> Message:
+            message = message_class()
+            set_message(message, text)
+            return message
 
-        return read
+        return parse
     return None
 
 
-def _fill_timestamp(target: Any, text: str) -> None:
-    target.seconds, target.nanos = well_known.timestamp_of(text)
+def _set_timestamp(target: Any, text: str) -> None:
+    target.seconds, target.nanos = well_known.parse_timestamp(text)
 
 
-def _fill_duration(target: Any, text: str) -> None:
-    target.seconds, target.nanos = well_known.duration_of(text)
+def _set_duration(target: Any, text: str) -> None:
+    target.seconds, target.nanos = well_known.parse_duration(text)
 
 
-def _fill_mask(target: Any, text: str) -> None:
-    target.paths.extend(well_known.mask_of(text, snake=True))
+def _set_field_mask(target: Any, text: str) -> None:
+    target.paths.extend(well_known.parse_field_mask(text, allow_snake_case=True))
 
 
-def _fill_json(target: Any, text: str) -> None:
-    structs.FILL[target.DESCRIPTOR.full_name](target, value_of(text.encode()), "")
+def _set_struct(target: Any, text: str) -> None:
+    structs.SETTERS[target.DESCRIPTOR.full_name](target, parse_json(text.encode()), "")
 
 
-_MESSAGES: dict[str, Callable[[Any, str], None]] = {
-    "google.protobuf.Timestamp": _fill_timestamp,
-    "google.protobuf.Duration": _fill_duration,
-    "google.protobuf.FieldMask": _fill_mask,
-    "google.protobuf.Struct": _fill_json,
-    "google.protobuf.Value": _fill_json,
+_SETTERS: dict[str, Callable[[Any, str], None]] = {
+    "google.protobuf.Timestamp": _set_timestamp,
+    "google.protobuf.Duration": _set_duration,
+    "google.protobuf.FieldMask": _set_field_mask,
+    "google.protobuf.Struct": _set_struct,
+    "google.protobuf.Value": _set_struct,
 }

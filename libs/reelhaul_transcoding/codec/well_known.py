@@ -1,6 +1,6 @@
-"""Texts: how scalars and the well-known types that are written as strings look in JSON and in a query.
+"""String and number forms of scalars and well-known types in JSON and in query parameters.
 
-All readers raise ValueError with a text that may be shown to the caller.
+All parsers raise ValueError with a message that may be shown to the caller.
 """
 
 from __future__ import annotations
@@ -16,150 +16,154 @@ from functools import lru_cache
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
-_LONGEST_DURATION = 315_576_000_000
-_STANDARD = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-_URL_SAFE = re.compile(r"[A-Za-z0-9\-_]*={0,2}")
+_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+_MAX_DURATION_SECONDS = 315_576_000_000
+_STANDARD_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_URL_SAFE_BASE64 = re.compile(r"[A-Za-z0-9\-_]*={0,2}")
 _FLOAT_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_FLOAT = struct.Struct("<f")
-# Beyond it a double's neighbours are more than one apart, and orjson takes 64 bits at most.
-_EXACT, _EXACT_SINGLE = 2.0**53, 2.0**24
+_FLOAT32 = struct.Struct("<f")
+# Above these limits adjacent values are more than one apart; orjson's integers have at most 64 bits.
+_MAX_EXACT_DOUBLE, _MAX_EXACT_FLOAT32 = 2.0**53, 2.0**24
 
 
-def timestamp_of(text: str) -> tuple[int, int]:
-    """Seconds since the epoch and nanoseconds of an RFC 3339 text, with Z or an offset."""
-    found = _TIMESTAMP.fullmatch(text)
-    if found is None:
-        raise ValueError("must be a time as 2026-01-31T10:20:30Z")
-    whole, fraction, zone = found.groups()
+def parse_timestamp(text: str) -> tuple[int, int]:
+    """Return seconds since the epoch and nanoseconds of an RFC 3339 time with Z or an offset."""
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        raise ValueError("must be an RFC 3339 time, e.g. 2026-01-31T10:20:30Z")
+    date_time, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone))
+        moment = datetime.fromisoformat(date_time + ("+00:00" if zone == "Z" else zone))
     except ValueError as error:
-        raise ValueError("is no such time") from error
+        raise ValueError("is not a valid time") from error
     seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
+    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
         raise ValueError("must be in the years 1 to 9999")
-    return seconds, _nanos(fraction)
+    return seconds, _parse_nanos(fraction)
 
 
-def timestamp_text(seconds: int, nanos: int) -> str:
-    """RFC 3339 in UTC, with 0, 3, 6 or 9 digits of a second. ValueError out of range."""
+def format_timestamp(seconds: int, nanos: int) -> str:
+    """Return RFC 3339 in UTC with 0, 3, 6 or 9 decimals. Raises ValueError if out of range."""
     if not 0 <= nanos < 1_000_000_000:
-        raise ValueError("nanoseconds of a timestamp out of range")
-    return f"{_second_text(seconds)}{_fraction(nanos)}Z"
+        raise ValueError("nanoseconds of a timestamp are out of range")
+    return f"{_format_seconds(seconds)}{_format_nanos(nanos)}Z"
 
 
-def duration_of(text: str) -> tuple[int, int]:
-    """Seconds and nanoseconds, of one sign, of a text as ``1.5s``."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise ValueError("must be seconds as 1.5s")
-    sign = -1 if found[1] else 1
-    seconds, nanos = int(found[2]), _nanos(found[3])
-    if seconds > _LONGEST_DURATION:
+def parse_duration(text: str) -> tuple[int, int]:
+    """Return seconds and nanoseconds, with the same sign, of a duration like ``1.5s``."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("must be a duration in seconds, e.g. 1.5s")
+    sign = -1 if match[1] else 1
+    seconds, nanos = int(match[2]), _parse_nanos(match[3])
+    if seconds > _MAX_DURATION_SECONDS:
         raise ValueError("must be at most 10000 years")
     return sign * seconds, sign * nanos
 
 
-def duration_text(seconds: int, nanos: int) -> str:
-    """As ``1.500s``, with 0, 3, 6 or 9 digits of a second."""
+def format_duration(seconds: int, nanos: int) -> str:
+    """Return a duration like ``1.500s`` with 0, 3, 6 or 9 decimals."""
     sign = "-" if seconds < 0 or nanos < 0 else ""
-    return f"{sign}{abs(seconds)}{_fraction(abs(nanos))}s"
+    return f"{sign}{abs(seconds)}{_format_nanos(abs(nanos))}s"
 
 
-def mask_of(text: str, *, snake: bool) -> list[str]:
-    """The paths of a FieldMask, in snake_case; lower_snake is taken too where *snake*."""
+def parse_field_mask(text: str, *, allow_snake_case: bool) -> list[str]:
+    """Return the paths of a FieldMask in snake_case; the text is in lowerCamelCase."""
     paths = text.split(",") if text else []
     for path in paths:
-        if not path or ("_" in path and not snake):
-            raise ValueError("must be paths in lowerCamelCase with commas between")
+        if not path or ("_" in path and not allow_snake_case):
+            raise ValueError("must be comma-separated paths in lowerCamelCase")
     return [re.sub(r"[A-Z]", lambda upper: "_" + upper[0].lower(), path) for path in paths]
 
 
-def mask_text(paths: list[str]) -> str:
-    """The paths in lowerCamelCase with commas between."""
-    return ",".join(re.sub(r"_([a-z])", lambda part: part[1].upper(), path) for path in paths)
+def format_field_mask(paths: list[str]) -> str:
+    """Return *paths* in lowerCamelCase, comma-separated."""
+    return ",".join(re.sub(r"_([a-z])", lambda match: match[1].upper(), path) for path in paths)
 
 
-def bytes_of(text: str) -> bytes:
-    """Bytes of base64 in either alphabet, padded or not."""
-    if _STANDARD.fullmatch(text) is None:
-        if _URL_SAFE.fullmatch(text) is None:
+def parse_base64(text: str) -> bytes:
+    """Return the bytes of base64 in either alphabet, padded or not."""
+    if _STANDARD_BASE64.fullmatch(text) is None:
+        if _URL_SAFE_BASE64.fullmatch(text) is None:
             raise ValueError("must be base64")
         text = text.replace("-", "+").replace("_", "/")
-    bare = text.rstrip("=")
-    if len(bare) % 4 == 1 or (len(text) > len(bare) and len(text) % 4):
-        raise ValueError("must be base64 of whole bytes")
+    unpadded = text.rstrip("=")
+    if len(unpadded) % 4 == 1 or (len(text) > len(unpadded) and len(text) % 4):
+        raise ValueError("must be base64 of a whole number of bytes")
     try:
-        return base64.b64decode(bare + "=" * (-len(bare) % 4))
+        return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4))
     except binascii.Error as error:
         raise ValueError("must be base64") from error
 
 
-def bytes_text(content: bytes) -> str:
-    """Base64 in the standard alphabet, padded."""
+def format_base64(content: bytes) -> str:
+    """Return base64 in the standard alphabet, padded."""
     return binascii.b2a_base64(content, newline=False).decode()
 
 
-def double_of(text: str) -> float:
-    """A double; NaN, Infinity and -Infinity by these names only."""
+def parse_double(text: str) -> float:
+    """Return a double; the only names accepted are NaN, Infinity and -Infinity."""
     if text in _FLOAT_NAMES:
         return _FLOAT_NAMES[text]
     if _NUMBER.fullmatch(text) is None:
         raise ValueError("must be a number")
-    return finite(float(text))
+    return check_finite(float(text))
 
 
-def finite(value: float) -> float:
-    """*value*, or ValueError where it left the range of a double."""
+def check_finite(value: float) -> float:
+    """Return *value*; raise ValueError if it overflowed the range of a double."""
     if math.isinf(value):
         raise ValueError("is out of range")
     return value
 
 
-def single(value: float) -> float:
-    """*value*, or ValueError where a float of 32 bits cannot hold it."""
+def check_float32(value: float) -> float:
+    """Return *value*; raise ValueError if it exceeds the range of a 32-bit float."""
     try:
-        _FLOAT.pack(value)
+        _FLOAT32.pack(value)
     except OverflowError as error:
         raise ValueError("is out of range") from error
     return value
 
 
-def double_value(value: float) -> float | int | str:
-    """What stands for a double in JSON: whole numbers without a fraction."""
+def double_to_json(value: float) -> float | int | str:
+    """Return the JSON form of a double: whole numbers without a fraction."""
     if value != value or value in (math.inf, -math.inf):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-    if -_EXACT < value < _EXACT and value.is_integer() and (value or math.copysign(1, value) > 0):
+    if (
+        -_MAX_EXACT_DOUBLE < value < _MAX_EXACT_DOUBLE
+        and value.is_integer()
+        and (value or math.copysign(1, value) > 0)
+    ):
         return int(value)
     return value
 
 
-def single_value(value: float) -> float | int | str:
-    """What stands for a float in JSON: the shortest text that reads back as the same 32 bits."""
-    if not math.isfinite(value) or (value.is_integer() and abs(value) < _EXACT_SINGLE):
-        return double_value(value)
+def float32_to_json(value: float) -> float | int | str:
+    """Return the JSON form of a 32-bit float: the shortest number that reads back as the same float."""
+    if not math.isfinite(value) or (value.is_integer() and abs(value) < _MAX_EXACT_FLOAT32):
+        return double_to_json(value)
     for digits in (7, 8, 9):
         short = float(f"{value:.{digits}g}")
-        if _reads_back(short, value):
-            return double_value(short)
-    return double_value(value)
+        if _is_same_float32(short, value):
+            return double_to_json(short)
+    return double_to_json(value)
 
 
-def _reads_back(short: float, value: float) -> bool:
+def _is_same_float32(short: float, value: float) -> bool:
     try:
-        return bool(_FLOAT.unpack(_FLOAT.pack(short))[0] == value)
+        return bool(_FLOAT32.unpack(_FLOAT32.pack(short))[0] == value)
     except OverflowError:
         # Rounded up beyond the largest float.
         return False
 
 
-def _nanos(fraction: str | None) -> int:
+def _parse_nanos(fraction: str | None) -> int:
     return int(fraction.ljust(9, "0")) if fraction else 0
 
 
-def _fraction(nanos: int) -> str:
+def _format_nanos(nanos: int) -> str:
     if not nanos:
         return ""
     if nanos % 1_000_000 == 0:
@@ -168,8 +172,8 @@ def _fraction(nanos: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _second_text(seconds: int) -> str:
-    # Events of a job share seconds: most timestamps of an answer were written a moment ago.
-    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
-        raise ValueError("seconds of a timestamp out of range")
+def _format_seconds(seconds: int) -> str:
+    # Cached because most timestamps of a response lie in the same few seconds.
+    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        raise ValueError("seconds of a timestamp are out of range")
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")

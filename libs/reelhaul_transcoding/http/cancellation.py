@@ -1,49 +1,73 @@
-"""Ending: a request that stops before it is answered, since its client left or the server leaves."""
+"""Cancellation: stop a request when its client disconnects or the server drains."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Literal, Self
 
+from reelhaul_transcoding.errors import Draining
 from reelhaul_transcoding.http.asgi import Receive
 
-Reason = Literal["", "gone", "draining"]
+Reason = Literal["", "disconnected", "draining"]
 
 
 class CancelScope:
-    """Cancels the task that it is entered in; its RPC is cancelled with it.
+    """Cancels the task that entered the block, and its RPC with it.
 
-    With *receive*, a client that hangs up is such an end. On leaving the block the
-    cancellation that came from here is swallowed, and ``reason`` tells of it.
+    It does so when the client disconnects, or by ``cancel``. A cancellation by the scope does
+    not leave the block; ``reason`` then says why.
     """
 
-    def __init__(self, receive: Receive | None = None) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.reason: Reason = ""
         self._receive = receive
         self._task: asyncio.Task[object] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
-        if self._receive is not None:
-            self._watch = asyncio.create_task(self._hang_up(self._receive))
+        self._watcher = asyncio.create_task(self._watch_disconnect())
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self.reason and isinstance(error, asyncio.CancelledError) and self._task is not None:
-            # Another's cancellation that came at the same moment goes on.
+            # A cancellation from elsewhere at the same moment still propagates.
             return self._task.uncancel() == 0
         return False
 
-    def end(self, reason: Reason) -> None:
-        """Stop the task, for *reason*; only the first time counts."""
+    def cancel(self, reason: Reason) -> None:
+        """Cancel the task for *reason*; only the first call has an effect."""
         if not self.reason and self._task is not None:
             self.reason = reason
             self._task.cancel()
 
-    async def _hang_up(self, receive: Receive) -> None:
-        while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+    async def _watch_disconnect(self) -> None:
+        while (await self._receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
             pass
-        self.end("gone")
+        self.cancel("disconnected")
+
+
+class OpenStreams:
+    """The streams that are open, so that draining can end them."""
+
+    def __init__(self) -> None:
+        self._scopes: set[CancelScope] = set()
+        self._draining = False
+
+    def add(self, scope: CancelScope) -> None:
+        """Register a stream. Raises Draining if the server is shutting down."""
+        if self._draining:
+            raise Draining
+        self._scopes.add(scope)
+
+    def remove(self, scope: CancelScope) -> None:
+        """Remove a stream that ended."""
+        self._scopes.discard(scope)
+
+    def drain(self) -> None:
+        """End all streams and reject new ones."""
+        self._draining = True
+        for scope in list(self._scopes):
+            scope.cancel("draining")

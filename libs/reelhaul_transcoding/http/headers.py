@@ -1,4 +1,4 @@
-"""Headers: which of a request become metadata, and which metadata become headers of the answer."""
+"""Headers: HTTP request headers to gRPC metadata, and metadata to response headers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import binascii
 import re
 from collections.abc import Iterable, Sequence
 
-from reelhaul_transcoding.errors import FieldFault
+from reelhaul_transcoding.errors import FieldError
 
-#: gRPC metadata: values of keys that end in ``-bin`` are bytes.
+#: gRPC metadata; the values of keys that end in ``-bin`` are bytes.
 Metadata = Sequence[tuple[str, str | bytes]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -17,9 +17,9 @@ _PREFIX = "grpc-metadata-"
 _KEY = re.compile(r"[0-9a-z_.\-]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
-_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
-# https://www.iana.org/assignments/message-headers, as grpc-gateway picked from it.
+# The selection that grpc-gateway makes from https://www.iana.org/assignments/message-headers.
 # fmt: off
 _PERMANENT = frozenset({
     "accept", "accept-charset", "accept-language", "accept-ranges", "authorization",
@@ -28,17 +28,20 @@ _PERMANENT = frozenset({
     "max-forwards", "origin", "pragma", "referer", "user-agent", "via", "warning",
 })
 # fmt: on
-# Of gRPC and of HTTP/2 themselves: never a caller's to set.
+# Set by gRPC and HTTP/2 themselves; callers must not set them.
 _RESERVED = frozenset({"content-type", "te", "host", "content-length", "connection", "user-agent"})
+
+#: Response metadata with which an upstream selects a 2xx or 3xx status other than 200.
+HTTP_CODE_KEY = "x-http-code"
 
 
 class HeaderPolicy:
-    """What passes between HTTP headers and gRPC metadata.
+    """Selects what passes between HTTP headers and gRPC metadata.
 
-    ``Grpc-Metadata-X`` passes as ``x``, base64 decoded where X ends in ``-Bin``; headers
-    of *allowed* pass under their own names; with *permanent_prefix* the well-known ones
-    pass under it. Keys that begin with one of *denied* never pass, by no way. Answers:
-    metadata of *plain* keep their names, the others get ``Grpc-Metadata-``.
+    Requests: ``Grpc-Metadata-X`` becomes ``x``, base64-decoded if X ends in ``-Bin``; headers
+    in *allowed* keep their names; with *permanent_prefix* the well-known headers are passed
+    with that prefix. Keys that start with one of *denied* are always dropped.
+    Responses: metadata in *plain* keep their names; all others get ``Grpc-Metadata-``.
     """
 
     def __init__(
@@ -54,74 +57,70 @@ class HeaderPolicy:
         self._permanent_prefix = permanent_prefix
         self._plain = frozenset(plain)
 
-    def metadata(self, headers: RawHeaders) -> list[tuple[str, str | bytes]]:
-        """The metadata that a request's *headers* stand for.
+    def to_metadata(self, headers: RawHeaders) -> list[tuple[str, str | bytes]]:
+        """Return the metadata for the *headers* of a request.
 
-        Names and values that gRPC cannot carry are left out; FieldFault where a ``-Bin``
-        value is no base64.
+        Names and values that gRPC cannot carry are dropped. Raises FieldError if a ``-Bin``
+        value is not base64.
         """
-        taken: list[tuple[str, str | bytes]] = []
+        metadata: list[tuple[str, str | bytes]] = []
         for raw_name, raw_value in headers:
             name = raw_name.decode("latin-1").lower()
             if name in self._allowed:
-                self._take(taken, name, raw_value)
+                _append(metadata, name, raw_value)
             elif name.startswith(_PREFIX):
                 key = name.removeprefix(_PREFIX)
-                # By prefix one may add, not speak for a header that has a meaning.
+                # The prefix may add metadata, but not override headers that have a meaning.
                 if key not in self._allowed and key not in _RESERVED and not key.startswith(self._denied):
-                    self._take(taken, key, raw_value)
+                    _append(metadata, key, raw_value)
             elif self._permanent_prefix and name in _PERMANENT:
-                self._take(taken, self._permanent_prefix + name, raw_value)
-        return taken
+                _append(metadata, self._permanent_prefix + name, raw_value)
+        return metadata
 
-    def headers(self, metadata: Metadata) -> list[tuple[bytes, bytes]]:
-        """The headers that an answer's *metadata* stands for."""
-        told: list[tuple[bytes, bytes]] = []
+    def to_headers(self, metadata: Metadata) -> list[tuple[bytes, bytes]]:
+        """Return the headers for the *metadata* of a response."""
+        headers: list[tuple[bytes, bytes]] = []
         for key, value in metadata:
             if key.startswith(self._denied) or key in _RESERVED or key == HTTP_CODE_KEY:
                 continue
             name = key if key in self._plain else _PREFIX + key
             text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
             if _PRINTABLE.fullmatch(text):
-                told.append((name.encode(), text.encode()))
-        return told
-
-    @staticmethod
-    def _take(taken: list[tuple[str, str | bytes]], key: str, raw: bytes) -> None:
-        if _KEY.fullmatch(key) is None:
-            return
-        if key.endswith("-bin"):
-            taken.append((key, _binary(key, raw)))
-        elif _PRINTABLE.fullmatch(text := raw.decode("latin-1").strip()):
-            taken.append((key, text))
+                headers.append((name.encode(), text.encode()))
+        return headers
 
 
-#: Metadata by which an upstream asks for another 2xx or 3xx status than 200.
-HTTP_CODE_KEY = "x-http-code"
-
-
-def http_code(metadata: Metadata) -> int:
-    """The HTTP status of a success: 200, or what the upstream asked for."""
+def http_status_from_metadata(metadata: Metadata) -> int:
+    """Return the HTTP status of a success: 200, or the one that the upstream selected."""
     for key, value in metadata:
         if key == HTTP_CODE_KEY and isinstance(value, str) and re.fullmatch(r"[23]\d\d", value):
             return int(value)
     return 200
 
 
-def timeout_of(header: str) -> float:
-    """Seconds of a ``Grpc-Timeout``. Raises FieldFault.
+def parse_grpc_timeout(header: str) -> float:
+    """Return the seconds of a ``Grpc-Timeout``. Raises FieldError.
 
     https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: at most eight digits.
     """
-    found = _TIMEOUT.fullmatch(header)
-    if found is None:
-        raise FieldFault("grpc-timeout", "must be up to eight digits and one of H M S m u n")
-    return int(found[1]) * _UNITS[found[2]]
+    match = _TIMEOUT.fullmatch(header)
+    if match is None:
+        raise FieldError("grpc-timeout", "must be one to eight digits and a unit (H M S m u n)")
+    return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
-def _binary(key: str, raw: bytes) -> bytes:
-    text = raw.strip().rstrip(b"=")
+def _append(metadata: list[tuple[str, str | bytes]], key: str, raw_value: bytes) -> None:
+    if _KEY.fullmatch(key) is None:
+        return
+    if key.endswith("-bin"):
+        metadata.append((key, _decode_base64(key, raw_value)))
+    elif _PRINTABLE.fullmatch(value := raw_value.decode("latin-1").strip()):
+        metadata.append((key, value))
+
+
+def _decode_base64(key: str, raw_value: bytes) -> bytes:
+    value = raw_value.strip().rstrip(b"=")
     try:
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise FieldFault(key, "must be base64") from error
+        raise FieldError(key, "must be base64") from error

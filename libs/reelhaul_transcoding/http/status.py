@@ -1,18 +1,16 @@
-"""Status: every failure is a google.rpc.Status in JSON, under the HTTP status of its code."""
+"""Statuses: HTTP statuses of gRPC codes, and failures as google.rpc.Status in JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import orjson
-from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from reelhaul_transcoding.codec.encoder import Encoder
-from reelhaul_transcoding.errors import Fault
+from reelhaul_transcoding.errors import DescribeError, TranscodingError
+from reelhaul_transcoding.http.asgi import Header, Send, send_response
 
-#: HTTP status by google.rpc.Code, as its comments say; all else is 500.
-_HTTP: dict[int, int] = {
+#: HTTP statuses by google.rpc.Code, from the comments of code.proto; all other codes are 500.
+_HTTP_STATUSES: dict[int, int] = {
     code_pb2.OK: 200,
     code_pb2.CANCELLED: 499,
     code_pb2.INVALID_ARGUMENT: 400,
@@ -28,46 +26,82 @@ _HTTP: dict[int, int] = {
     code_pb2.UNIMPLEMENTED: 501,
     code_pb2.UNAVAILABLE: 503,
 }
-
-#: What a host application tells of a fault besides; these details come first.
-Describe = Callable[[Fault], Sequence[Message]]
+_SERVING, _SERVICE_UNKNOWN = 1, 3
 
 
 def http_status_of(code: int) -> int:
-    """The HTTP status of a google.rpc.Code; 500 for one that is not known."""
-    return _HTTP.get(code, 500)
+    """Return the HTTP status of a google.rpc.Code; 500 for an unknown one."""
+    return _HTTP_STATUSES.get(code, 500)
 
 
-def status_of(fault: Fault, describe: Describe | None = None) -> status_pb2.Status:
-    """*fault* as google.rpc.Status, with BadRequest where fields are at fault."""
-    status = status_pb2.Status(code=fault.code, message=fault.text)
-    for detail in describe(fault) if describe else ():
-        status.details.add().Pack(detail)
-    if fault.violations:
-        bad = error_details_pb2.BadRequest()
-        for violation in fault.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description)
-        status.details.add().Pack(bad)
-    return status
+def http_status_of_health(serving_status: int) -> int:
+    """Return 200 for SERVING, 404 for SERVICE_UNKNOWN, else 503.
+
+    *serving_status* is a grpc.health.v1.HealthCheckResponse.ServingStatus. For a Check that
+    failed, use ``http_status_of`` with its code.
+    """
+    return {_SERVING: 200, _SERVICE_UNKNOWN: 404}.get(serving_status, 503)
 
 
 class StatusWriter:
-    """Writes google.rpc.Status as JSON, details that cannot be resolved included."""
+    """Writes google.rpc.Status as JSON, and errors as HTTP responses.
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._write = encoder.of(status_pb2.Status.DESCRIPTOR)
+    *describe* returns the details that come first in the Status of a TranscodingError;
+    *challenge* is the WWW-Authenticate of a 401.
+    """
 
-    def value(self, status: status_pb2.Status) -> dict[str, object]:
-        """``{code, message, details}``, all three always there."""
-        return {"code": status.code, "message": status.message, "details": [], **self._write(status)}
+    def __init__(
+        self, encoder: Encoder, *, describe: DescribeError | None = None, challenge: str = ""
+    ) -> None:
+        self._encode = encoder.compile(status_pb2.Status.DESCRIPTOR)
+        self._describe = describe
+        self._challenge = challenge
 
-    def json(self, status: status_pb2.Status) -> bytes:
-        """The same as JSON text."""
-        return orjson.dumps(self.value(status))
+    def to_dict(self, status: status_pb2.Status) -> dict[str, object]:
+        """Return ``{code, message, details}``; all three keys are always present."""
+        return {"code": status.code, "message": status.message, "details": [], **self._encode(status)}
+
+    def to_json(self, status: status_pb2.Status) -> bytes:
+        """Return *status* as JSON text, with the keys of ``to_dict``."""
+        return orjson.dumps(self.to_dict(status))
+
+    def status_of(self, error: TranscodingError) -> status_pb2.Status:
+        """Return *error* as google.rpc.Status, with BadRequest details for its field violations."""
+        status = status_pb2.Status(code=error.code, message=error.message)
+        for detail in self._describe(error) if self._describe else ():
+            status.details.add().Pack(detail)
+        if error.violations:
+            bad_request = error_details_pb2.BadRequest()
+            for violation in error.violations:
+                bad_request.field_violations.add(field=violation.field, description=violation.description)
+            status.details.add().Pack(bad_request)
+        return status
+
+    async def send_error(self, send: Send, error: TranscodingError) -> None:
+        """Send *error* as a response."""
+        await self.send_status(
+            send, self.status_of(error), list(error.headers), http_status=error.http_status
+        )
+
+    async def send_status(
+        self,
+        send: Send,
+        status: status_pb2.Status,
+        headers: list[Header],
+        *,
+        http_status: int | None = None,
+    ) -> None:
+        """Send *status* as a response, with *http_status* or the HTTP status of its code."""
+        extra = list(headers)
+        if (seconds := _retry_after_seconds(status)) is not None:
+            extra.append((b"retry-after", str(seconds).encode()))
+        if status.code == code_pb2.UNAUTHENTICATED and self._challenge:
+            extra.append((b"www-authenticate", self._challenge.encode()))
+        await send_response(send, http_status or http_status_of(status.code), extra, self.to_json(status))
 
 
-def retry_after(status: status_pb2.Status) -> int | None:
-    """Whole seconds that a RetryInfo among the details asks to wait; None without one."""
+def _retry_after_seconds(status: status_pb2.Status) -> int | None:
+    """Return the delay of a RetryInfo detail in whole seconds, rounded up; None without one."""
     for detail in status.details:
         if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             info = error_details_pb2.RetryInfo.FromString(detail.value)

@@ -1,27 +1,24 @@
-"""Routes: which method answers a request, by specificity and never by order of registration."""
+"""Router: matches HTTP methods and paths to targets, by specificity and never by registration order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from reelhaul_transcoding.errors import FieldFault, MethodNotAllowed, NoRoute
-from reelhaul_transcoding.routing.percent import Unescape, decoded, decoded_but
-from reelhaul_transcoding.routing.templates import MANY, ONE, Template, Variable, normalised
+from reelhaul_transcoding.errors import FieldError, MethodNotAllowed, RouteNotFound
+from reelhaul_transcoding.routing.percent import Unescape, percent_decode, percent_decode_except
+from reelhaul_transcoding.routing.rules import RouteError
+from reelhaul_transcoding.routing.templates import MANY, ONE, Template, Variable, normalize_escapes
 
 Target = TypeVar("Target")
 
-#: A custom binding's kind that stands for every HTTP method.
+#: The kind of a custom binding that matches every HTTP method.
 ANY_METHOD = "*"
-
-
-class RouteError(ValueError):
-    """Two bindings of one method and shape, or a template that is none: fatal at start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[Target]):
-    """What a request led to, and what its path says: fields and their decoded texts."""
+    """The target of a request and the variables of its path: fields and their decoded values."""
 
     target: Target
     template: Template
@@ -37,29 +34,40 @@ class _Route(Generic[Target]):
 
 @dataclass(slots=True)
 class _Node(Generic[Target]):
-    literals: dict[str, _Node[Target]] = field(default_factory=dict)
-    one: _Node[Target] | None = None
-    #: By the literals that follow `**`, the longest first.
-    many: dict[tuple[str, ...], dict[str, _Route[Target]]] = field(default_factory=dict)
-    #: By HTTP method.
-    ends: dict[str, _Route[Target]] = field(default_factory=dict)
+    """A node of the trie; its edges are the segments of templates."""
 
-    def find(self, parts: list[str], at: int, method: str) -> _Route[Target] | None:
-        """The most specific route: a literal before `*` before `**`, going back where one fails."""
-        if at == len(parts):
-            if found := _of(self.ends, method):
-                return found
+    literals: dict[str, _Node[Target]] = field(default_factory=dict)
+    #: The child for `*`.
+    one: _Node[Target] | None = None
+    #: Routes with `**` here, by the literals that follow it, longest first; then by HTTP method.
+    many: dict[tuple[str, ...], dict[str, _Route[Target]]] = field(default_factory=dict)
+    #: Routes that end here, by HTTP method.
+    routes: dict[str, _Route[Target]] = field(default_factory=dict)
+
+    def find(self, segments: list[str], index: int, method: str) -> _Route[Target] | None:
+        """Return the most specific route: a literal before `*` before `**`, with backtracking."""
+        if index == len(segments):
+            if route := _for_method(self.routes, method):
+                return route
         else:
-            child = self.literals.get(parts[at])
-            if child is not None and (found := child.find(parts, at + 1, method)):
-                return found
-            # An empty part is no id: nearly always it is a bug of the client.
-            if self.one is not None and parts[at] and (found := self.one.find(parts, at + 1, method)):
-                return found
-        for suffix, ends in self.many.items():
-            rest = len(parts) - len(suffix)
-            if rest >= at and tuple(parts[rest:]) == suffix and (found := _of(ends, method)):
-                return found
+            child = self.literals.get(segments[index])
+            if child is not None and (route := child.find(segments, index + 1, method)):
+                return route
+            # `*` does not match an empty segment: an empty ID is nearly always a client bug.
+            if (
+                self.one is not None
+                and segments[index]
+                and (route := self.one.find(segments, index + 1, method))
+            ):
+                return route
+        for suffix, routes in self.many.items():
+            start = len(segments) - len(suffix)
+            if (
+                start >= index
+                and tuple(segments[start:]) == suffix
+                and (route := _for_method(routes, method))
+            ):
+                return route
         return None
 
 
@@ -69,78 +77,82 @@ class Router(Generic[Target]):
     def __init__(self, unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH) -> None:
         self._unescape = unescape
         self._verbs: dict[str, _Node[Target]] = {}
+        #: An ordered set.
         self._methods: dict[str, None] = {}
 
     def add(self, method: str, template: Template, target: Target, name: str) -> None:
-        """Bind *method* and *template* to *target*, called *name* in errors. Raises RouteError."""
-        ends = self._ends(template)
-        if other := ends.get(method):
+        """Route *method* and *template* to *target*; *name* is for errors. Raises RouteError."""
+        routes = self._routes_of(template)
+        if other := routes.get(method):
             raise RouteError(
                 f"{method} {template.source} of {name} and {method} {other.template.source} of {other.name}"
                 " match the same paths"
             )
-        ends[method] = _Route(template, target, name)
+        routes[method] = _Route(template, target, name)
         self._methods[method] = None
 
     def match(self, method: str, raw_path: bytes) -> Match[Target]:
-        """Where *method* of *raw_path*, as it came and without its query, leads.
+        """Return the match of *method* and *raw_path* (still encoded, without the query).
 
-        Raises FieldFault (malformed escapes), NoRoute or MethodNotAllowed.
+        Raises FieldError for malformed escapes, RouteNotFound, or MethodNotAllowed.
         """
-        path = _text(raw_path)
+        path = _decode_path(raw_path)
         head, colon, verb = path.rpartition(":")
         if verb and colon and "/" not in verb and verb in self._verbs:
-            if found := self._found(method, verb, head):
-                return found
+            if match := self._find(method, verb, head):
+                return match
             if allowed := self._allowed(verb, head):
                 raise MethodNotAllowed(method, path, allowed)
-        if found := self._found(method, "", path):
-            return found
+        if match := self._find(method, "", path):
+            return match
         if allowed := self._allowed("", path):
             raise MethodNotAllowed(method, path, allowed)
-        raise NoRoute(method, path)
+        raise RouteNotFound(method, path)
 
-    def allowed(self, raw_path: bytes) -> tuple[str, ...]:
-        """The methods that are bound to *raw_path*; none where there is no route."""
-        path = _text(raw_path)
+    def allowed_methods(self, raw_path: bytes) -> tuple[str, ...]:
+        """Return the methods that are routed at *raw_path*; empty if there is no route."""
+        path = _decode_path(raw_path)
         head, colon, verb = path.rpartition(":")
         if verb and colon and "/" not in verb and (allowed := self._allowed(verb, head)):
             return allowed
         return self._allowed("", path)
 
-    def _ends(self, template: Template) -> dict[str, _Route[Target]]:
+    def _routes_of(self, template: Template) -> dict[str, _Route[Target]]:
+        """Return the routes of the node for *template*, by HTTP method; creates the node."""
         node = self._verbs.setdefault(template.verb, _Node())
         segments = template.segments
         if MANY in segments:
-            place = segments.index(MANY)
-            node = _descended(node, segments[:place])
-            ends = node.many.setdefault(segments[place + 1 :], {})
+            index = segments.index(MANY)
+            node = _descend(node, segments[:index])
+            routes = node.many.setdefault(segments[index + 1 :], {})
             node.many = dict(sorted(node.many.items(), key=lambda item: -len(item[0])))
-            return ends
-        return _descended(node, segments).ends
+            return routes
+        return _descend(node, segments).routes
 
-    def _found(self, method: str, verb: str, path: str) -> Match[Target] | None:
+    def _find(self, method: str, verb: str, path: str) -> Match[Target] | None:
         root = self._verbs.get(verb)
         if root is None or not path.startswith("/"):
             return None
-        parts = path[1:].split("/") if len(path) > 1 else []
-        compared = [normalised(part) for part in parts] if "%" in path else parts
-        route = root.find(compared, 0, method)
+        segments = path[1:].split("/") if len(path) > 1 else []
+        normalized = [normalize_escapes(segment) for segment in segments] if "%" in path else segments
+        route = root.find(normalized, 0, method)
         if route is None:
             return None
         template = route.template
-        values = [(v.field, self._value(v, template.parts_of(v, parts))) for v in template.variables]
-        return Match(route.target, template, values)
+        variables = [
+            (v.field, self._decode_variable(v, template.segments_of(v, segments))) for v in template.variables
+        ]
+        return Match(route.target, template, variables)
 
-    def _value(self, variable: Variable, parts: list[str]) -> str:
-        text = "/".join(parts)
-        return decoded_but(self._unescape, text) if variable.multiple else decoded(text)
+    def _decode_variable(self, variable: Variable, segments: list[str]) -> str:
+        value = "/".join(segments)
+        return percent_decode_except(self._unescape, value) if variable.multiple else percent_decode(value)
 
     def _allowed(self, verb: str, path: str) -> tuple[str, ...]:
-        return tuple(sorted(m for m in self._methods if m != ANY_METHOD and self._found(m, verb, path)))
+        return tuple(sorted(m for m in self._methods if m != ANY_METHOD and self._find(m, verb, path)))
 
 
-def _descended(node: _Node[Target], segments: tuple[str, ...]) -> _Node[Target]:
+def _descend(node: _Node[Target], segments: tuple[str, ...]) -> _Node[Target]:
     for segment in segments:
         if segment == ONE:
             node.one = node.one or _Node()
@@ -150,15 +162,16 @@ def _descended(node: _Node[Target], segments: tuple[str, ...]) -> _Node[Target]:
     return node
 
 
-def _of(ends: dict[str, _Route[Target]], method: str) -> _Route[Target] | None:
-    return ends.get(method) or ends.get(ANY_METHOD)
+def _for_method(routes: dict[str, _Route[Target]], method: str) -> _Route[Target] | None:
+    return routes.get(method) or routes.get(ANY_METHOD)
 
 
-def _text(raw_path: bytes) -> str:
+def _decode_path(raw_path: bytes) -> str:
+    """Return *raw_path* as text, escapes kept. Raises FieldError if it or its escapes are malformed."""
     try:
         path = raw_path.decode()
-        decoded(path)
+        percent_decode(path)
     except ValueError as error:
-        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise FieldFault("", f"the path holds {what}") from error
+        cause = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise FieldError("", f"the path contains {cause}") from error
     return path

@@ -1,10 +1,10 @@
-"""Path templates: the grammar of google.api.http, refused at start where they are wrong.
+"""Path templates: the grammar of google.api.http.
 
     Template = "/" [Segments] [ ":" LITERAL ] ;   Segments = Segment { "/" Segment } ;
     Segment  = "*" | "**" | LITERAL | Variable ;  Variable = "{" FieldPath [ "=" Segments ] "}" ;
 
-https://github.com/googleapis/googleapis/blob/master/google/api/http.proto. One ``**`` at
-most; only literals may follow it, and a variable holds no other variable.
+https://github.com/googleapis/googleapis/blob/master/google/api/http.proto. A template has at
+most one ``**``, followed only by literals; variables are not nested.
 """
 
 from __future__ import annotations
@@ -12,145 +12,140 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Segments that match any one non-empty part, and any number of parts.
+#: Wildcard segments: one non-empty segment of a path, and any number of segments.
 ONE, MANY = "*", "**"
 
-_IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=@]|%[0-9A-Fa-f]{2})+")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 class TemplateError(ValueError):
-    """The template breaks the grammar; the text says where."""
+    """The template breaks the grammar; the message names the column."""
 
-    def __init__(self, template: str, column: int, text: str) -> None:
-        super().__init__(f"{template!r}, column {column + 1}: {text}")
+    def __init__(self, template: str, column: int, message: str) -> None:
+        super().__init__(f"{template!r}, column {column + 1}: {message}")
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A field and the segments that it takes, ``start`` to before ``stop``."""
+    """A variable: the field that it binds and its segments from ``start`` up to ``stop``."""
 
     field: str
     start: int
     stop: int
-    #: Whether it may span several parts of a path: %2F then stays encoded.
+    #: Whether it may match several path segments: %2F then stays encoded.
     multiple: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template."""
+    """A parsed path template."""
 
     source: str
     segments: tuple[str, ...]
     variables: tuple[Variable, ...]
     verb: str = ""
 
-    @property
-    def shape(self) -> str:
-        """The template without names of variables: two of one shape match the same paths."""
-        return "/" + "/".join(self.segments) + (f":{self.verb}" if self.verb else "")
-
-    def parts_of(self, variable: Variable, parts: list[str]) -> list[str]:
-        """Those of a matching path's *parts* that *variable* takes."""
+    def segments_of(self, variable: Variable, path_segments: list[str]) -> list[str]:
+        """Return the segments of a matching path that *variable* matches."""
         many = self.segments.index(MANY) if MANY in self.segments else len(self.segments)
-        # What follows `**` is counted from the end.
-        shift = len(parts) - len(self.segments)
+        # Segments after `**` are counted from the end of the path.
+        shift = len(path_segments) - len(self.segments)
         start, stop = variable.start, variable.stop
-        return parts[start + shift if start > many else start : stop + shift if stop > many else stop]
+        return path_segments[start + shift if start > many else start : stop + shift if stop > many else stop]
 
 
-def parsed(source: str) -> Template:
-    """The template that *source* says. Raises TemplateError."""
-    return _Parser(source).template()
+def parse_template(source: str) -> Template:
+    """Parse the path template *source*. Raises TemplateError."""
+    return _Parser(source).parse()
 
 
-def normalised(literal: str) -> str:
-    """*literal* with the hex digits of its escapes in upper case: how literals are compared."""
+def normalize_escapes(literal: str) -> str:
+    """Return *literal* with the hex digits of its escapes in upper case, for comparisons."""
     return _ESCAPE.sub(lambda escape: escape[0].upper(), literal) if "%" in literal else literal
 
 
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-
-
 class _Parser:
+    """Recursive-descent parser of the grammar above."""
+
     def __init__(self, source: str) -> None:
-        self._source, self._at = source, 0
+        self._source, self._position = source, 0
         self._segments: list[str] = []
         self._variables: list[Variable] = []
 
-    def template(self) -> Template:
+    def parse(self) -> Template:
         self._expect("/")
         verb = ""
-        if not self._done():
-            self._list(in_variable=False)
-            if self._take(":"):
-                verb = normalised(self._matched(_LITERAL, "a verb"))
-        if not self._done():
-            raise self._error(f"unexpected {self._source[self._at]!r}")
+        if not self._at_end():
+            self._parse_segments(in_variable=False)
+            if self._accept(":"):
+                verb = normalize_escapes(self._match(_LITERAL, "a verb"))
+        if not self._at_end():
+            raise self._error(f"unexpected {self._source[self._position]!r}")
         return Template(self._source, tuple(self._segments), tuple(self._variables), verb)
 
-    def _list(self, *, in_variable: bool) -> None:
-        self._segment(in_variable=in_variable)
-        while self._take("/"):
-            self._segment(in_variable=in_variable)
+    def _parse_segments(self, *, in_variable: bool) -> None:
+        self._parse_segment(in_variable=in_variable)
+        while self._accept("/"):
+            self._parse_segment(in_variable=in_variable)
 
-    def _segment(self, *, in_variable: bool) -> None:
-        if self._source.startswith("{", self._at):
+    def _parse_segment(self, *, in_variable: bool) -> None:
+        if self._source.startswith("{", self._position):
             if in_variable:
-                raise self._error("a variable inside a variable")
-            self._variable()
-        elif self._take(MANY):
-            self._add(MANY)
-        elif self._take(ONE):
-            self._add(ONE)
+                raise self._error("variables must not be nested")
+            self._parse_variable()
+        elif self._accept(MANY):
+            self._append(MANY)
+        elif self._accept(ONE):
+            self._append(ONE)
         else:
-            literal = self._matched(_LITERAL, "a segment")
+            literal = self._match(_LITERAL, "a segment")
             if in_variable and "=" in literal:
-                raise self._error("a second '=' in a variable")
-            self._add(normalised(literal))
+                raise self._error("a variable has a second '='")
+            self._append(normalize_escapes(literal))
 
-    def _variable(self) -> None:
+    def _parse_variable(self) -> None:
         self._expect("{")
-        field = self._matched(_IDENT, "a field name")
-        while self._take("."):
-            field += "." + self._matched(_IDENT, "a field name")
+        field = self._match(_IDENTIFIER, "a field name")
+        while self._accept("."):
+            field += "." + self._match(_IDENTIFIER, "a field name")
         if any(field == other.field for other in self._variables):
             raise self._error(f"field {field} is bound twice")
         start = len(self._segments)
-        if self._take("="):
-            self._list(in_variable=True)
+        if self._accept("="):
+            self._parse_segments(in_variable=True)
         else:
-            self._add(ONE)
+            self._append(ONE)
         self._expect("}")
-        taken = self._segments[start:]
-        multiple = len(taken) > 1 or MANY in taken
+        segments = self._segments[start:]
+        multiple = len(segments) > 1 or MANY in segments
         self._variables.append(Variable(field, start, len(self._segments), multiple))
 
-    def _add(self, segment: str) -> None:
+    def _append(self, segment: str) -> None:
         if MANY in self._segments and segment in (ONE, MANY):
             raise self._error("only literals may follow '**'")
         self._segments.append(segment)
 
-    def _matched(self, pattern: re.Pattern[str], what: str) -> str:
-        found = pattern.match(self._source, self._at)
-        if found is None:
-            raise self._error(f"{what} is missing")
-        self._at = found.end()
-        return found[0]
+    def _match(self, pattern: re.Pattern[str], expected: str) -> str:
+        match = pattern.match(self._source, self._position)
+        if match is None:
+            raise self._error(f"{expected} is missing")
+        self._position = match.end()
+        return match[0]
 
     def _expect(self, text: str) -> None:
-        if not self._take(text):
+        if not self._accept(text):
             raise self._error(f"{text!r} is missing")
 
-    def _take(self, text: str) -> bool:
-        if not self._source.startswith(text, self._at):
+    def _accept(self, text: str) -> bool:
+        if not self._source.startswith(text, self._position):
             return False
-        self._at += len(text)
+        self._position += len(text)
         return True
 
-    def _done(self) -> bool:
-        return self._at == len(self._source)
+    def _at_end(self) -> bool:
+        return self._position == len(self._source)
 
-    def _error(self, text: str) -> TemplateError:
-        return TemplateError(self._source, self._at, text)
+    def _error(self, message: str) -> TemplateError:
+        return TemplateError(self._source, self._position, message)

@@ -1,4 +1,4 @@
-"""The composition root: builds the fetcher from its settings, top to bottom."""
+"""Composition root: builds the fetcher from its settings, top to bottom."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_fetcher.ports import CookieStore, Translator
 from reelhaul_fetcher.service.attempt import AttemptContext
-from reelhaul_fetcher.service.cookie_login import SiteCookies
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.download import Downloader, Limits
 from reelhaul_fetcher.service.egress_metering import BudgetedQueue, MeteredGuard
 from reelhaul_fetcher.service.extractors import ExtractorCatalog
 from reelhaul_fetcher.service.probe_cache import ProbeCache
+from reelhaul_fetcher.service.site_access import SiteAccess, SiteCookies
 from reelhaul_fetcher.service.worker import Worker, WorkerHeartbeat
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
-from reelhaul_runtime import bus, logs
+from reelhaul_runtime import logs, nats_client
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -58,28 +58,40 @@ _STORAGE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"]
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[int]:
-    """The fetcher, from its engine's first breath to its last attempt; yields the port it serves on."""
+    """Run the fetcher until the block exits; yield the port that it serves on."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    token = settings.suite_token
     async with AsyncExitStack() as stack:
+        # The engine first: its zygote is forked before gRPC starts threads.
         translator = await stack.enter_async_context(_translator(settings))
         namespace = await stack.enter_async_context(namespaces.open_namespace(settings.namespace))
         engine = await stack.enter_async_context(
             YtDlpEngine.open(_environment(settings), name, settings.engine_options, translator, namespace)
         )
-        spending = EgressUsageLog(settings.data_dir.absolute() / "run")
-        egresses = _egresses(settings, spending)
+
+        usage_log = EgressUsageLog(settings.data_dir.absolute() / "run")
+        egresses = Egresses(
+            tuple(settings.egresses),
+            settings.fetcher_egress_daily_bytes,
+            carried=usage_log.read(_utc_now().date()),
+        )
         listener = namespace.listener if namespace else None
         supervisor = await stack.enter_async_context(running_guard(_guard_config(settings), listener))
-        guard = MeteredGuard(supervisor, egresses, spending)
+        guard = MeteredGuard(supervisor, egresses, usage_log.add)
         scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
         await scratch.sweep()
-        token = settings.suite_token
-        jobs = await stack.enter_async_context(channel(settings.jobs_address, [_LEASES], suite_token=token))
-        storage = await stack.enter_async_context(
-            channel(settings.storage_address, [_STORAGE], suite_token=token)
+
+        jobs = await stack.enter_async_context(
+            open_channel(settings.jobs_address, [_LEASES], suite_token=token)
         )
-        client = await stack.enter_async_context(bus.connected(settings.nats_url, name))
+        storage = await stack.enter_async_context(
+            open_channel(settings.storage_address, [_STORAGE], suite_token=token)
+        )
+        client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
+
+        disk = DiskMonitor(scratch, settings.disk_thresholds)
+        access = SiteAccess(guard, egresses, SiteCookies(_cookie_store(settings)))
         limits = Limits(
             settings.fetcher_max_duration_seconds,
             settings.fetcher_stall_seconds,
@@ -87,31 +99,38 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_memory_bytes,
         )
         artifacts = ArtifactUploader(storage, settings.adopt_dir)
-        signing = SiteCookies(_cookies(settings))
-        fetching = Downloader(engine, guard, artifacts, scratch, limits, egresses, signing)
+        downloader = Downloader(engine, access, artifacts, scratch, limits)
 
-        room = DiskMonitor(scratch, settings.marks)
+        def describe_slot() -> lease_pb2.Slot:
+            slot = worker.describe_slot(settings.fetcher_pool, engine.version, disk.free_bytes)
+            slot.egress, *others = egresses.candidates()
+            slot.other_egresses.extend(others)
+            return slot
 
-        def slot() -> lease_pb2.Slot:
-            offer = worker.describe_slot(settings.fetcher_pool, engine.version, room.free_bytes)
-            offer.egress, *others = egresses.candidates()
-            offer.other_egresses.extend(others)
-            return offer
-
-        work = BudgetedQueue(queue, egresses)
-        bench = AttemptContext(BatchingLeaseClient(jobs), work, fetching, room, name, slot, time.monotonic)
-        worker = Worker(bench, settings.fetcher_slots, settings.fetcher_recordings)
-        probing = ProbeCache(engine, guard, _utc_now, egresses=egresses, signing=signing)
-        servicer = FetcherServicer(
-            probing, ExtractorCatalog(engine), DirectFetches(worker, bench), worker, PageTokens(token)
+        context = AttemptContext(
+            leases=BatchingLeaseClient(jobs),
+            queue=BudgetedQueue(queue, egresses),
+            downloader=downloader,
+            disk=disk,
+            worker=name,
+            describe_slot=describe_slot,
+            clock=time.monotonic,
         )
-        presence = WorkerHeartbeat(name, lambda: worker.slots, room, egresses, _utc_now)
-        saying = asyncio.create_task(presence.run(queue))
-        stack.push_async_callback(cancel_and_wait, saying)
-        pulling = asyncio.create_task(_pull(engine, worker))
+        worker = Worker(context, settings.fetcher_slots, settings.fetcher_recordings)
+        servicer = FetcherServicer(
+            ProbeCache(engine, access, _utc_now),
+            ExtractorCatalog(engine),
+            DirectFetches(worker, context),
+            worker,
+            PageTokens(token),
+        )
+        heartbeat = WorkerHeartbeat(name, lambda: worker.slots, disk, egresses, _utc_now)
+        beating = asyncio.create_task(heartbeat.run(queue))
+        stack.push_async_callback(cancel_and_wait, beating)
+        working = asyncio.create_task(_work(engine, worker))
 
-        async def drained() -> None:
-            await cancel_and_wait(pulling)
+        async def drain() -> None:
+            await cancel_and_wait(working)
             await worker.drain(settings.drain_seconds)
 
         yield await stack.enter_async_context(
@@ -120,10 +139,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=NoAuthentication(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
-                # It answers probes all the same; jobs wait for space, or for another fetcher.
-                remarks={"fetcher.disk": room.check, "fetcher.work": worker.check},
+                # Without disk space or drained it still answers probes; jobs wait or go elsewhere.
+                remarks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
-                draining=drained,
+                draining=drain,
             )
         )
 
@@ -132,26 +151,26 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _pull(engine: YtDlpEngine, worker: Worker) -> None:
-    """Take work, from when the engine is warm."""
+async def _work(engine: YtDlpEngine, worker: Worker) -> None:
+    """Run the worker once the engine is warm."""
     await engine.wait_until_warm()
-    _tell_age(engine.version)
+    _log_engine_age(engine.version)
     while True:
         try:
             await worker.run()
         except Exception:
-            # A fetcher that takes no work must not look as if it did.
-            log.exception("taking work broke; trying again")
+            # Without this, a fetcher that takes no work would look healthy.
+            log.exception("the worker failed; starting it again")
             await asyncio.sleep(1)
 
 
-def _tell_age(engine: str) -> None:
+def _log_engine_age(engine: str) -> None:
     age = version.engine_age(engine)
-    told = {"engine": age.engine, "days": age.days, "floor": age.floor}
+    fields = {"engine": age.engine, "days": age.days, "floor": age.floor}
     if age.state == "ok":
-        log.info("the engine's age", extra=told)
+        log.info("the engine's age", extra=fields)
     else:
-        log.warning(f"the engine is {age.state}: sites change faster than that", extra=told)
+        log.warning(f"the engine is {age.state}: sites change faster than that", extra=fields)
 
 
 @asynccontextmanager
@@ -166,24 +185,18 @@ async def _translator(settings: Settings) -> AsyncIterator[Translator]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    place = settings.data_dir.absolute()
-    home = place / "run" / "engine"
+    """Return the environment variables of the engine's processes."""
+    data_dir = settings.data_dir.absolute()
+    home = data_dir / "run" / "engine"
     home.mkdir(parents=True, exist_ok=True)
     ca_bundle = write_ca_bundle(settings.fetcher_ca_file, home)
     return build_environment(
-        tools.link(place / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
+        tools.link(data_dir / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)
     )
 
 
-def _cookies(settings: Settings) -> CookieStore | None:
+def _cookie_store(settings: Settings) -> CookieStore | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
-
-
-def _egresses(settings: Settings, spending: EgressUsageLog) -> Egresses:
-    today = datetime.now(UTC).date()
-    return Egresses(
-        tuple(settings.egresses), settings.fetcher_egress_daily_bytes, carried=spending.read(today)
-    )
 
 
 def _guard_config(settings: Settings) -> GuardConfig:

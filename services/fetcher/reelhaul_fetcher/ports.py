@@ -1,4 +1,4 @@
-"""What a fetcher needs of the world. Each docstring is the contract of its adapters."""
+"""Ports: what the fetcher's use cases need from the outside. Each docstring is its adapters' contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Format, MediaInfo, PlaylistEntry, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.cookies import CookieJar
 from reelhaul_fetcher.model.engine_requests import (
@@ -27,59 +27,56 @@ from reelhaul_fetcher.model.proxy_usage import Usage
 
 
 class Listener(Protocol):
-    """Who hears of a fetch while it runs. Called in the event loop; must not block."""
+    """Receives the events of a running fetch. Called in the event loop; must not block."""
 
     status_counts: HttpStatusCounts
-    #: Set: a recording that has begun is to end now, and what it has is its file.
+    #: Once set, a running recording ends and what it has becomes the result.
     stop_recording: asyncio.Event
-    #: Why that is: RECORDING_CUT or RECORDING_STOPPED.
-    stop_reason: Warned.Reason.ValueType
+    #: Why: RECORDING_CUT or RECORDING_STOPPED.
+    stop_reason: MediaWarning.Reason.ValueType
 
     def on_recording(self) -> None:
-        """What is on air is being recorded from now on."""
+        """Called when the recording of a live stream begins."""
 
     def on_media_file(self, product: Product) -> None:
-        """The media's file is whole; it is still to be tried, and is no result if it fails."""
+        """Called when the media file is complete, before it is verified; the fetch may still fail."""
 
     def on_media(self, media: MediaInfo) -> None:
-        """Metadata, once it is read."""
+        """Called when the metadata is known."""
 
     def on_progress(self, progress: Progress) -> None:
-        """Newest progress: stage, percent, bytes; at most four a second and at each new stage."""
+        """Called with stage, percent and bytes: at most four times a second, and when a stage begins."""
 
 
 class ListListener(Listener, Protocol):
-    """Who hears of a list while it is paged through."""
+    """Receives the events of the expansion of a playlist or channel."""
 
     def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        """The next entries, in order; one without a URL cannot be fetched."""
+        """Called with the next entries, in order; an entry without a URL cannot be fetched."""
 
 
 class Engine(Protocol):
-    """What reads sites."""
+    """Reads sites."""
 
     @property
     def version(self) -> str:
         """Engine and version, e.g. "yt-dlp 2026.10.26"."""
 
     async def check(self) -> None:
-        """Return when the engine is warm, at most seconds later. Raises Unavailable."""
+        """Return within seconds if the engine is warm. Raises Unavailable."""
 
-    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
-        """Fetch into the order's folder, which exists.
+    async def fetch(self, request: FetchRequest, listener: Listener) -> FetchResult:
+        """Fetch into the request's folder, which exists.
 
-        Being cancelled stops every process of the fetch before it returns. Raises
-        ReelhaulError with the reason, WORKER_LOST if the engine died under it.
+        Cancellation stops every process of the fetch before it returns. Raises ReelhaulError
+        with the reason of the failure; WORKER_LOST if the engine died.
         """
 
-    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
-        """Page through the order's list; media that is no list is one of itself. As ``fetch`` in all else."""
+    async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
+        """Read the entries of a list; a single video is a list of one. Otherwise like ``fetch``."""
 
-    async def probe(self, order: ProbeRequest) -> MediaInfo:
-        """Metadata of the order's URL. As ``fetch`` in all else."""
-
-    async def list_extractors(self) -> Sequence[Extractor]:
-        """Every site that it knows, in no order; takes a second. Raises Unavailable, WORKER_LOST."""
+    async def probe(self, request: ProbeRequest) -> MediaInfo:
+        """Return the metadata of the request's URL. Otherwise like ``fetch``."""
 
     def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
         """Return the formats of *offered* (worst first) that yt-dlp's format *selector* takes.
@@ -88,61 +85,63 @@ class Engine(Protocol):
         not in the allowed part of the language.
         """
 
+    async def list_extractors(self) -> Sequence[Extractor]:
+        """Return every extractor, unsorted; takes about a second. Raises Unavailable, WORKER_LOST."""
+
 
 class Translator(Protocol):
-    """What translates subtitles."""
+    """Translates subtitles."""
 
     async def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
-        """*texts* of the language *source* in *target*, one for one.
+        """Return the translation of each of *texts* from the language *source* into *target*.
 
-        Raises TRANSLATION_UNAVAILABLE: no provider, none for these languages, or it does not answer.
+        Raises TRANSLATION_UNAVAILABLE: no provider, no such language pair, or no answer.
         """
 
 
 class Guard(Protocol):
-    """The proxy that decides what a fetch may reach."""
+    """The proxy that decides which addresses a fetch may reach. Each fetch has a session of its own."""
 
     async def open(self, name: str, byte_limit: int, egress: str = "", seconds: float = 0) -> str:
-        """A pass called *name*: the proxy's URL, credentials in it. 0 bytes, or seconds, means no limit.
+        """Open the session *name* and return its proxy URL with credentials.
 
-        All that uses it goes out by *egress*: sites bind what they hand out to an address.
-
-        Raises Unavailable.
+        *byte_limit* and *seconds* are its budgets; 0 means no limit. All its traffic goes out through
+        *egress*: sites bind the URLs that they hand out to an address. Raises Unavailable.
         """
 
     async def usage(self, name: str) -> Usage:
-        """What went through the pass so far."""
+        """Return what the open session has used so far."""
 
     async def close(self, name: str) -> Usage:
-        """End the pass and what runs through it. One that is not open was never used."""
+        """Close the session, cut its connections and return its usage; none if it is not open."""
 
 
 class CookieStore(Protocol):
-    """Cookies that the operator keeps, by name, for tenants."""
+    """Named cookies of the operator."""
 
     def get(self, name: str, tenant: str) -> CookieJar:
-        """Those called *name*. Raises COOKIES_UNKNOWN where *tenant* has none such."""
+        """Return the cookies *name*. Raises COOKIES_UNKNOWN unless they exist and *tenant* may use them."""
 
     def record_result(self, name: str, refused: str) -> None:
-        """How the site took them: *refused* is what it said, empty where they did. Never raises."""
+        """Record whether the site accepted them: *refused* is its answer, empty if it did. Never raises."""
 
 
 class Leases(Protocol):
-    """The right to work on jobs, as jobs gives it. Every method raises Unavailable while jobs is away."""
+    """Leases of jobs, as the jobs service grants them. Every method raises Unavailable while it is away."""
 
     async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
-        """Take a job."""
+        """Claim a job."""
 
     async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
-        """Keep it."""
+        """Renew the lease of a job."""
 
     async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
-        """End it."""
+        """Report the outcome of an attempt and end its lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactMetadata:
-    """Whose an artifact is: written on it, so that one of a lost lease is told from a result."""
+    """Owner and lifetime of an artifact; job and epoch tell results from leftovers of a lost lease."""
 
     job: str
     epoch: int
@@ -152,73 +151,72 @@ class ArtifactMetadata:
 
 
 class ArtifactStore(Protocol):
-    """Where finished files go."""
+    """Stores finished files."""
 
     def prepare(self, product: Product, metadata: ArtifactMetadata) -> None:
-        """*product* is whole, and may be stored soon: what takes long is begun. Never fails."""
+        """Start the slow part of storing *product* before ``store``; its file is complete. Never raises."""
 
     async def cancel_prepared(self, folder: Path) -> None:
-        """What was announced of *folder* and is not stored will not be. Never raises, waits little."""
+        """Drop what was prepared of *folder* and not stored. Never raises and hardly waits."""
 
     async def store(
         self, product: Product, metadata: ArtifactMetadata, on_progress: Callable[[int], None]
     ) -> ArtifactInfo:
-        """Store *product*; *told* hears the bytes stored so far. Its file may be gone afterwards.
+        """Store *product* and return it with checksums; its file may be gone afterwards.
 
-        What is returned has the checksums of what is stored.
-        Tries again for a while; then raises STORAGE_UNAVAILABLE. Being cancelled, or failing,
-        leaves nothing staged.
+        *on_progress* is called with the bytes stored so far. Retries for a while, then raises
+        STORAGE_UNAVAILABLE. Leaves no upload behind if it fails or is cancelled.
         """
 
     async def delete(self, names: Sequence[str]) -> None:
-        """Remove artifacts that nobody will ask for. Never raises: they expire as well."""
+        """Delete artifacts that nobody will read. Never raises: they also expire."""
 
 
 class Scratch(Protocol):
-    """Where attempts have their folders. None outlives its attempt."""
+    """Work directories of attempts. None outlives its attempt."""
 
     def create(self, job: str, epoch: int) -> Path:
-        """An empty folder for this lease of *job*, readable by us only. Raises WORKER_DISK_FULL."""
+        """Create an empty directory for this lease of *job*, mode 0700. Raises WORKER_DISK_FULL."""
 
     async def remove(self, folder: Path) -> None:
-        """Remove *folder* and all in it. Never raises."""
+        """Remove *folder* and everything in it. Never raises."""
 
     def free_bytes(self) -> int:
-        """Bytes that attempts may still write. May block for a look at the disk."""
+        """Return the bytes that attempts may still write. Blocks on the disk."""
 
     def used_bytes(self, job: str, epoch: int) -> int:
-        """Bytes that the folder of this lease takes; 0 where there is none. Blocks likewise."""
+        """Return the disk usage of this lease's directory; 0 if there is none. Blocks on the disk."""
 
 
 class Delivery(Protocol):
-    """One work item in hand: to be acknowledged or handed back, once."""
+    """One delivered work item. It is acknowledged or handed back exactly once."""
 
     item: work_pb2.WorkItem
 
     async def ack(self) -> None:
-        """It is dealt with. Never raises: an item that comes again finds its job ended."""
+        """Remove the item from the queue. Never raises: if it is redelivered, its job has ended."""
 
     async def nak(self, delay: timedelta) -> None:
-        """Hand it back, to come again after *delay*. Never raises."""
+        """Hand the item back for redelivery after *delay*. Never raises."""
 
     async def in_progress(self) -> None:
-        """It is still being worked on. Never raises."""
+        """Extend the time until redelivery. Never raises."""
 
 
 class WorkQueue(Protocol):
-    """Where work comes from."""
+    """The broker: work items, hints to workers, and notices from them."""
 
     async def next(self) -> Delivery:
-        """The next item: high before normal before bulk, bulk first at every eighth time.
+        """Wait for the next item: high before normal before bulk; bulk first every eighth time.
 
-        Waits while there is none and while the broker is away. Being cancelled loses none.
+        Also waits while the broker is away. Cancellation loses no item.
         """
 
     def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
-        """Jobs whose lease should be renewed now. Some may be lost."""
+        """Yield jobs whose lease should be renewed at once. Hints may be lost."""
 
     async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
-        """Tell of progress. Never raises; what cannot be sent is dropped."""
+        """Publish the progress of a job. Never raises; drops what cannot be sent."""
 
     async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
-        """Tell of this worker. Never raises; what cannot be sent is dropped."""
+        """Publish the state of this worker. Never raises; drops what cannot be sent."""

@@ -1,1 +1,1 @@
-"""Gateway: the JSON door; serves every annotated RPC of the suite over HTTP."""
+"""The gateway: serves every annotated RPC of the suite as REST/JSON over HTTP."""

@@ -1,4 +1,4 @@
-"""The gateway, put together: real things are chosen here and nowhere else."""
+"""Composition root of the gateway."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from grpc import aio
 
-from reelhaul_gateway import files, probes
-from reelhaul_gateway.clients import GrpcCheckup, StorageHealthProbe, raw_channel
-from reelhaul_gateway.files import Files
-from reelhaul_gateway.health import Health
-from reelhaul_gateway.http_server import listening
+from reelhaul_gateway import files
+from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
+from reelhaul_gateway.files import ArtifactDownloads
+from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
+from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
-from reelhaul_gateway.probes import Probes
-from reelhaul_gateway.routes import SERVICES
 from reelhaul_gateway.settings import Settings
 from reelhaul_gateway.system_service import SystemServicer
-from reelhaul_gateway.transcoding import transcoder
-from reelhaul_gateway.upstreams import ReasonedUpstream
+from reelhaul_gateway.transcoding import SERVICES, build_transcoder
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_transcoding.app import Transcoder
@@ -31,23 +28,29 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[int]:
-    """The gateway, from its first connection to its last goodbye; yields its port."""
+    """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
-        opened = {
+        raw_channels = {
             owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
             for owner, address in _addresses(settings).items()
         }
-        trusted = await stack.enter_async_context(
-            channels.channel(settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token)
+        trusted_storage = await stack.enter_async_context(
+            channels.open_channel(
+                settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token
+            )
         )
-        health = Health(GrpcCheckup(opened), StorageHealthProbe(trusted))
-        system = SystemServicer(health, authenticates=settings.auth != "none")
-        upstreams = _upstreams(opened, system)
-        rest = transcoder(settings, upstreams)
-        doors = _Doors(Probes(health), Files(upstreams["storage"], rest), rest)
-        app = RequestMiddleware(doors, rest, open_to_all=settings.auth == "none")
+        health = Health(GrpcHealthChecker(raw_channels), StorageHealthProbe(trusted_storage))
+        system = SystemServicer(health, authentication_required=settings.auth != "none")
+        upstreams = _upstreams(raw_channels, system)
+        transcoder = build_transcoder(settings, upstreams)
+        downloads = ArtifactDownloads(upstreams["storage"], transcoder.statuses)
+        app = RequestMiddleware(
+            Endpoints(ProbeEndpoints(health), downloads, transcoder),
+            transcoder.statuses,
+            allow_anyone=settings.auth == "none",
+        )
         port = await stack.enter_async_context(
-            listening(
+            serve_http(
                 app,
                 settings.gateway_address,
                 keep_alive=settings.gateway_keep_alive_seconds,
@@ -59,23 +62,22 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             yield port
         finally:
             health.draining = True
-            rest.drain()
+            transcoder.drain()
 
 
-class _Doors:
-    """What leads where, before the routes of the protos."""
+class Endpoints:
+    """Selects between the probes, artifact downloads, and the routes of the protos."""
 
-    def __init__(self, health: Probes, downloads: Files, rest: Transcoder) -> None:
-        self._probes, self._files, self._rest = health, downloads, rest
+    def __init__(self, probes: ProbeEndpoints, downloads: ArtifactDownloads, transcoder: Transcoder) -> None:
+        self._probes, self._downloads, self._transcoder = probes, downloads, transcoder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if scope["path"] in probes.PATHS:
-                return await self._probes(scope, receive, send)
-            if scope["method"] in ("GET", "HEAD") and files.PATH.fullmatch(scope["raw_path"]):
-                return await self._files(scope, receive, send)
-        await self._rest(scope, receive, send)
-        return None
+        if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
+            await self._probes(scope, receive, send)
+        elif scope["type"] == "http" and files.is_download(scope):
+            await self._downloads(scope, receive, send)
+        else:
+            await self._transcoder(scope, receive, send)
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
@@ -86,11 +88,11 @@ def _addresses(settings: Settings) -> dict[str, str]:
     }
 
 
-def _upstreams(opened: Mapping[str, aio.Channel], system: SystemServicer) -> dict[str, Upstream]:
+def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) -> dict[str, Upstream]:
     remote: dict[str, Upstream] = {
-        owner: ReasonedUpstream(owner, GrpcUpstream(channel)) for owner, channel in opened.items()
+        owner: ReasonedUpstream(owner, GrpcUpstream(channel)) for owner, channel in raw_channels.items()
     }
-    return remote | {"gateway": system.upstream()}
+    return remote | {"gateway": system.as_upstream()}
 
 
 @asynccontextmanager

@@ -1,68 +1,180 @@
-"""Health: how the suite is, from what its services say and from trying."""
+"""Health of the suite: its components, their checks, the verdict, and the probes /healthz and /readyz."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
-from reelhaul_gateway import model
-from reelhaul_gateway.model import Finding, Part
-from reelhaul_gateway.ports import Canary, Checkup
+import orjson
+
+from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_transcoding.http.asgi import Receive, Scope, Send, send_response
 
-# Whoever polls every tenth of a second gets fresh news without a storm of checks.
-_GLANCE_SECONDS = 0.5
+UNKNOWN = ServingStatus.SERVING_STATUS_UNSPECIFIED
+SERVING = ServingStatus.SERVING_STATUS_SERVING
+DEGRADED = ServingStatus.SERVING_STATUS_DEGRADED
+NOT_SERVING = ServingStatus.SERVING_STATUS_NOT_SERVING
+
+PROBE_PATHS = frozenset({"/healthz", "/readyz"})
+
+# Bounds the checks while still being fresh for clients that poll every tenth of a second.
+_CACHE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component whose health one of the services reports."""
+
+    #: The name in reports, e.g. ``jobs.database``.
+    name: str
+    #: The service to ask, and the component's name in its gRPC health service.
+    owner: str
+    health_name: str
+    #: Whether the suite is down without it.
+    critical: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of checking a component."""
+
+    name: str
+    status: ServingStatus.ValueType
+    critical: bool
+    message: str = ""
+    #: Seconds that the check took; None if it failed.
+    seconds: float | None = None
+
+
+SERVICES = (
+    Component("jobs", "jobs", "reelhaul.jobs.v1.JobService"),
+    Component("storage", "storage", "reelhaul.storage.v1.StorageService"),
+    # Without fetchers jobs are accepted and wait.
+    Component("fetcher", "fetcher", "reelhaul.fetcher.v1.FetcherService", critical=False),
+)
+
+DEPENDENCIES = (
+    Component("jobs.database", "jobs", "jobs.database"),
+    Component("nats", "jobs", "jobs.nats"),
+    Component("storage.database", "storage", "storage.database"),
+    Component("storage.backend", "storage", "storage.backend"),
+    Component("fetcher.nats", "fetcher", "fetcher.nats", critical=False),
+    Component("fetcher.engine", "fetcher", "fetcher.engine", critical=False),
+    # Not serving while its disk is short of space: jobs wait.
+    Component("fetcher.disk", "fetcher", "fetcher.disk", critical=False),
+    # Not serving once it is drained: it accepts no more work.
+    Component("fetcher.work", "fetcher", "fetcher.work", critical=False),
+)
+
+
+class HealthChecker(Protocol):
+    """Asks the services for their health."""
+
+    async def check(self, owner: str, health_name: str) -> ServingStatus.ValueType:
+        """Return what *owner* reports for *health_name*; UNKNOWN if it does not know that name.
+
+        Raises Unavailable if it does not answer within two seconds.
+        """
+
+
+class StorageProbe(Protocol):
+    """Tests storage end to end."""
+
+    async def probe(self) -> None:
+        """Write a small artifact, read it back and delete it. Raises ReelhaulError."""
 
 
 class Health:
-    """What one may ask about the health of the suite."""
+    """Checks the health of the suite."""
 
-    def __init__(self, checkup: Checkup, canary: Canary, clock: Callable[[], float] = time.monotonic) -> None:
-        self._checkup, self._canary, self._clock = checkup, canary, clock
-        self._begun = clock()
-        self._glance: list[Finding] = []
-        self._glanced = float("-inf")
-        self._looking = asyncio.Lock()
-        #: Whether this gateway is about to leave.
+    def __init__(
+        self, checker: HealthChecker, storage_probe: StorageProbe, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._checker, self._storage_probe, self._clock = checker, storage_probe, clock
+        self._start_time = clock()
+        self._cached: list[CheckResult] = []
+        self._cache_time = float("-inf")
+        self._lock = asyncio.Lock()
+        #: Whether this gateway is shutting down.
         self.draining = False
 
     @property
     def uptime(self) -> float:
         """Seconds since the gateway started."""
-        return self._clock() - self._begun
+        return self._clock() - self._start_time
 
-    async def cached_status(self) -> list[Finding]:
-        """How the services are, at most half a second ago."""
-        async with self._looking:
-            if self._clock() - self._glanced > _GLANCE_SECONDS:
-                self._glance = list(await asyncio.gather(*(self._found(part) for part in model.SERVICES)))
-                self._glanced = self._clock()
-        return self._glance
+    async def cached_status(self) -> list[CheckResult]:
+        """Check the services; the results may be half a second old."""
+        async with self._lock:
+            if self._clock() - self._cache_time > _CACHE_SECONDS:
+                self._cached = list(await asyncio.gather(*map(self._check, SERVICES)))
+                self._cache_time = self._clock()
+        return self._cached
 
-    async def ready(self) -> bool:
-        """Whether requests should come here."""
-        findings = await self.cached_status()
-        return not self.draining and all(finding.status == model.SERVING for finding in findings)
+    async def is_ready(self) -> bool:
+        """Return whether this gateway should receive requests."""
+        results = await self.cached_status()
+        return not self.draining and all(result.status == SERVING for result in results)
 
-    async def full_check(self) -> list[Finding]:
-        """How everything is, now, storage by a real write, read and delete."""
-        asked = [self._found(part) for part in (*model.SERVICES, *model.PARTS)]
-        return list(await asyncio.gather(*asked, self._tried("storage.write", self._canary.probe)))
+    async def full_check(self) -> list[CheckResult]:
+        """Check all components now, storage with a real write, read and delete."""
+        checks = [self._check(component) for component in (*SERVICES, *DEPENDENCIES)]
+        return list(await asyncio.gather(*checks, self._probe_storage()))
 
-    async def _found(self, part: Part) -> Finding:
-        begun = self._clock()
+    async def _check(self, component: Component) -> CheckResult:
+        start = self._clock()
         try:
-            status = await self._checkup.status(part.owner, part.health_name)
+            status = await self._checker.check(component.owner, component.health_name)
         except ReelhaulError as error:
-            return Finding(part.name, model.NOT_SERVING, part.critical, error.text)
-        message = "not reported by its service" if status == model.UNKNOWN else ""
-        return Finding(part.name, status, part.critical, message, self._clock() - begun)
+            return CheckResult(component.name, NOT_SERVING, component.critical, error.text)
+        message = "not reported by its service" if status == UNKNOWN else ""
+        return CheckResult(component.name, status, component.critical, message, self._clock() - start)
 
-    async def _tried(self, name: str, attempt: Callable[[], Awaitable[None]]) -> Finding:
-        begun = self._clock()
+    async def _probe_storage(self) -> CheckResult:
+        name, start = "storage.write", self._clock()
         try:
-            await attempt()
+            await self._storage_probe.probe()
         except ReelhaulError as error:
-            return Finding(name, model.NOT_SERVING, critical=True, message=error.text)
-        return Finding(name, model.SERVING, critical=True, seconds=self._clock() - begun)
+            return CheckResult(name, NOT_SERVING, critical=True, message=error.text)
+        return CheckResult(name, SERVING, critical=True, seconds=self._clock() - start)
+
+
+def overall_status(results: Iterable[CheckResult]) -> ServingStatus.ValueType:
+    """Return NOT_SERVING if a critical component is down, DEGRADED if only others are, else SERVING."""
+    down = [result for result in results if result.status == NOT_SERVING]
+    if any(result.critical for result in down):
+        return NOT_SERVING
+    return DEGRADED if down else SERVING
+
+
+class ProbeEndpoints:
+    """Answers load balancers and supervisors in JSON, without authentication.
+
+    /healthz (liveness) looks only at this process, /readyz (readiness) at all services.
+    """
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request of one of PROBE_PATHS."""
+        if scope["method"] not in ("GET", "HEAD"):
+            await send_response(send, 405, [(b"allow", b"GET, HEAD")], b"{}")
+        elif scope["path"] == "/healthz":
+            await send_response(send, 200, [], b'{"status":"SERVING"}')
+        else:
+            await self._respond_readiness(send)
+
+    async def _respond_readiness(self, send: Send) -> None:
+        ready = await self._health.is_ready()
+        services = {result.name: _short_name(result.status) for result in await self._health.cached_status()}
+        body = {"status": "SERVING" if ready else "NOT_SERVING", "services": services}
+        await send_response(send, 200 if ready else 503, [], orjson.dumps(body))
+
+
+def _short_name(status: ServingStatus.ValueType) -> str:
+    return ServingStatus.Name(status).removeprefix("SERVING_STATUS_")

@@ -1,4 +1,4 @@
-"""Listening: uvicorn inside our own loop, started when it can answer and ended when it is told."""
+"""HTTP server: uvicorn in the running event loop, as a context manager."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 import uvicorn
 
 _BACKLOG = 2048
-_MAX_SOCKET_FRAME = 64 * 1024
+_MAX_WEBSOCKET_FRAME_BYTES = 64 * 1024
 
 
 @asynccontextmanager
-async def listening(app: Any, address: str, *, keep_alive: int, drain_seconds: float) -> AsyncIterator[int]:
-    """Serve *app* at *address* (host:port; port 0 takes a free one); yields the port.
+async def serve_http(app: Any, address: str, *, keep_alive: int, drain_seconds: float) -> AsyncIterator[int]:
+    """Serve *app* at *address* (host:port; port 0: any free port) until the block exits; yields the port.
 
-    On leaving, requests in hand are given *drain_seconds*. Raises OSError if the address is
-    taken.
+    At the end, requests in progress get *drain_seconds* to finish. Raises OSError if the
+    address is in use.
     """
-    bound = _bound(address)
+    listener = _bind(address)
     server = _Server(_config(app, keep_alive, drain_seconds))
-    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await server.ready.wait()
-        port: int = bound.getsockname()[1]
+        port: int = listener.getsockname()[1]
         yield port
     finally:
         server.should_exit = True
@@ -39,7 +39,7 @@ def _config(app: Any, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
         app,
         http="httptools",
         ws="websockets-sansio",
-        ws_max_size=_MAX_SOCKET_FRAME,
+        ws_max_size=_MAX_WEBSOCKET_FRAME_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         lifespan="off",
@@ -47,7 +47,7 @@ def _config(app: Any, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        # Who the peer is, is decided by the edge.
+        # RequestMiddleware sets the peer's address.
         proxy_headers=False,
         timeout_keep_alive=keep_alive,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
@@ -55,7 +55,7 @@ def _config(app: Any, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it listens, and leaves signals to the process that it is a part of."""
+    """A uvicorn server that signals when it listens, and leaves OS signals to the process."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -70,17 +70,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bound(address: str) -> socket.socket:
+def _bind(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, int(port)))
-        bound.listen(_BACKLOG)
+        listener.bind((host, int(port)))
+        listener.listen(_BACKLOG)
     except OSError as error:
-        bound.close()
+        listener.close()
         raise OSError(error.errno, f"{address}: {error.strerror}") from error
-    bound.setblocking(False)
-    return bound
+    listener.setblocking(False)
+    return listener

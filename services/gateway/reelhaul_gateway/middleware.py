@@ -1,114 +1,142 @@
-"""Edge: what every request gets: an id, headers that keep browsers safe, a line in the log."""
+"""Middleware: request IDs, origin and host checks, security headers, the access log."""
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from google.rpc import code_pb2
 
-from reelhaul_gateway import cors
-from reelhaul_gateway.error_reasons import described
+from reelhaul_gateway.health import PROBE_PATHS
 from reelhaul_runtime import logs
-from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.errors import Fault, FieldFault, Kind
-from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, respond
-from reelhaul_transcoding.http.status import status_of
+from reelhaul_transcoding.errors import ErrorKind, FieldError, TranscodingError
+from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
+from reelhaul_transcoding.http.status import StatusWriter
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("reelhaul_gateway.access")
+access_log = logging.getLogger("reelhaul_gateway.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
-_SAFE: dict[bytes, bytes] = {
+_SECURITY_HEADERS: dict[bytes, bytes] = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"cache-control": b"no-store",
 }
-_CLIENT_GONE = 499
-# Asked every few seconds by who keeps us running: no news.
-_PROBED = frozenset({"/healthz", "/readyz"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_CLIENT_CLOSED_REQUEST = 499
+_WEBSOCKET_FORBIDDEN = 4403
 
 
 class RequestMiddleware:
-    """The outermost application."""
+    """The outermost ASGI application. With *allow_anyone*, only local Host headers are accepted."""
 
-    def __init__(self, inner: Any, transcoder: Transcoder, *, open_to_all: bool) -> None:
-        self._inner, self._transcoder, self._open_to_all = inner, transcoder, open_to_all
+    def __init__(self, app: Any, statuses: StatusWriter, *, allow_anyone: bool) -> None:
+        self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens inside."""
-        begun = time.perf_counter()
-        request_id = _identified(scope)
-        telling = RecordingSend(send, request_id)
+        """Handle one request; an unexpected failure becomes a 500."""
+        start = time.perf_counter()
+        request_id = _identify(scope)
+        recorder = RecordingSend(send, request_id)
         try:
-            if complaint := self._complaint(scope):
-                await self._turn_away(scope, telling, complaint)
+            if error := self._check(scope):
+                await self._reject(scope, recorder, error)
             else:
-                await self._inner(scope, receive, telling)
+                await self._app(scope, receive, recorder)
         except Exception:
             log.exception("unexpected failure")
-            if telling.status or scope["type"] != "http":
-                # The answer is cut: only a connection that breaks says so.
+            if recorder.status or scope["type"] != "http":
+                # The response has started: only an aborted connection can show the failure.
                 raise
-            await self._apologise(telling)
+            await self._send_internal_error(recorder)
         finally:
-            _note(scope, telling, time.perf_counter() - begun)
+            _log_access(scope, recorder, time.perf_counter() - start)
 
-    def _complaint(self, scope: Scope) -> Fault | None:
+    def _check(self, scope: Scope) -> TranscodingError | None:
         headers = dict(scope["headers"])
-        if self._open_to_all and not cors.local(headers):
-            return FieldFault("host", "must be an address or localhost while REELHAUL_AUTH=none")
-        if cors.foreign(scope.get("method", ""), headers):
-            return FieldFault("origin", "is another than this server's")
+        if self._allow_anyone and not is_local_host(headers):
+            return FieldError("host", "must be an IP address or localhost while REELHAUL_AUTH=none")
+        if is_cross_origin_write(scope.get("method", ""), headers):
+            return FieldError("origin", "must be this server's own origin")
         return None
 
-    async def _turn_away(self, scope: Scope, send: Send, complaint: Fault) -> None:
+    async def _reject(self, scope: Scope, send: Send, error: TranscodingError) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 4403, "reason": complaint.text})
+            await send({"type": "websocket.close", "code": _WEBSOCKET_FORBIDDEN, "reason": error.message})
         else:
-            await self._transcoder.refuse_fault(send, complaint)
+            await self._statuses.send_error(send, error)
 
-    async def _apologise(self, send: Send) -> None:
-        text = "internal error; the log holds it under this request id"
-        status = status_of(Fault(Kind.INTERNAL, code_pb2.INTERNAL, text), described)
-        await respond(send, 500, [], self._transcoder.statuses.json(status))
+    async def _send_internal_error(self, send: Send) -> None:
+        message = "internal error; see the log for this request ID"
+        error = TranscodingError(ErrorKind.INTERNAL, code_pb2.INTERNAL, message)
+        await self._statuses.send_error(send, error)
 
 
 class RecordingSend:
-    """A ``send`` that adds our headers and remembers what was answered."""
+    """A ``send`` that adds the security headers and the request ID, and records status and size."""
 
     def __init__(self, send: Send, request_id: bytes) -> None:
         self.status = 0
-        self.sent = 0
+        self.bytes_sent = 0
         self._send, self._request_id = send, request_id
 
     async def __call__(self, event: MutableMapping[str, Any]) -> None:
         if event["type"] == "http.response.start":
             self.status = event["status"]
             headers: list[Header] = list(event["headers"])
-            named = {name for name, _ in headers}
-            headers.extend(item for item in _SAFE.items() if item[0] not in named)
+            names = {name for name, _ in headers}
+            headers.extend(header for header in _SECURITY_HEADERS.items() if header[0] not in names)
             headers.append((b"x-request-id", self._request_id))
             event["headers"] = headers
         elif event["type"] == "http.response.body":
-            self.sent += len(event.get("body", b""))
+            self.bytes_sent += len(event.get("body", b""))
         elif event["type"] == "websocket.close":
             self.status = event.get("code", 1000)
         await self._send(event)
 
 
-def _identified(scope: Scope) -> bytes:
-    """The id of the request, the caller's or a new one; and who it comes from, not who it says."""
+def is_cross_origin_write(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a page of another origin sent a request that is not a plain read.
+
+    Browsers let any page open a WebSocket to a loopback address and post simple forms to it.
+    *method* is empty for a WebSocket.
+    """
+    origin = headers.get(b"origin")
+    if origin is None or method in _SAFE_METHODS:
+        return False
+    return urlsplit(origin).netloc.lower() != headers.get(b"host", b"").lower()
+
+
+def is_local_host(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether Host is an IP address or localhost, against DNS rebinding.
+
+    A page whose owner points its host name at 127.0.0.1 is of "the same origin" as this server.
+    """
+    host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # HTTP/1.0 without Host: not a browser.
+        return not host
+    return True
+
+
+def _identify(scope: Scope) -> bytes:
+    """Set X-Request-Id (the caller's or a new one) and X-Forwarded-For (the real peer); return the ID."""
     headers: list[Header] = [
         header for header in scope["headers"] if header[0] not in (b"x-request-id", b"x-forwarded-for")
     ]
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    request_id = given if _REQUEST_ID.fullmatch(given) else logs.new_request_id().encode()
+    caller_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    request_id = caller_id if _REQUEST_ID.fullmatch(caller_id) else logs.new_request_id().encode()
     headers.append((b"x-request-id", request_id))
     if client := scope.get("client"):
         headers.append((b"x-forwarded-for", str(client[0]).encode()))
@@ -119,19 +147,20 @@ def _identified(scope: Scope) -> bytes:
     return request_id
 
 
-def _note(scope: Scope, telling: RecordingSend, seconds: float) -> None:
-    """One line for the request. Queries are left out: they hold URLs and tokens."""
-    level = logging.DEBUG if scope["path"] in _PROBED else logging.INFO
-    if not access.isEnabledFor(level):
+def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:
+    """Log one line for the request. Queries are omitted, since they contain URLs and tokens."""
+    # Probes arrive every few seconds.
+    level = logging.DEBUG if scope["path"] in PROBE_PATHS else logging.INFO
+    if not access_log.isEnabledFor(level):
         return
-    access.log(
+    access_log.log(
         level,
         "request",
         extra={
             "method": scope.get("method", "WEBSOCKET"),
             "path": scope["path"],
-            "status": telling.status or _CLIENT_GONE,
-            "bytes": telling.sent,
+            "status": recorder.status or _CLIENT_CLOSED_REQUEST,
+            "bytes": recorder.bytes_sent,
             "milliseconds": round(seconds * 1000, 1),
         },
     )

@@ -1,39 +1,79 @@
-"""Transcoding: the choices that this gateway makes where google.api.http leaves them open."""
+"""Transcoding: the services that the gateway serves as REST, its options, and its error reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 
+from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2
 from reelhaul.downloads.v1 import download_service_pb2
-from reelhaul_gateway.error_reasons import described
-from reelhaul_gateway.routes import SERVICES
+from reelhaul.fetcher.v1 import fetcher_service_pb2
+from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2, webhook_service_pb2
+from reelhaul.storage.v1 import storage_service_pb2
+from reelhaul.system.v1 import system_service_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.settings import Settings
+from reelhaul_runtime import errors, logs
 from reelhaul_runtime.rpc.policy import max_deadline_of
 from reelhaul_transcoding.app import Transcoder
+from reelhaul_transcoding.errors import ErrorKind, TranscodingError
 from reelhaul_transcoding.http.headers import HeaderPolicy
 from reelhaul_transcoding.options import Options
+from reelhaul_transcoding.routing.rules import http_rules
 from reelhaul_transcoding.upstream import Upstream
 
-_SIMPLE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"]
+_FILES = {
+    "jobs": (
+        download_service_pb2,
+        job_service_pb2,
+        schedule_service_pb2,
+        webhook_service_pb2,
+        api_key_service_pb2,
+        audit_service_pb2,
+    ),
+    "storage": (storage_service_pb2,),
+    "fetcher": (fetcher_service_pb2,),
+    "gateway": (system_service_pb2,),
+}
 
-#: What passes from a request to the services: who calls, and which request it belongs to. The
-#: suite's own names (x-reelhaul-…) never come from outside.
+#: The proto services that the gateway serves, by the service of the suite that answers them.
+SERVICES: dict[str, list[ServiceDescriptor]] = {
+    owner: [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
+    for owner, files in _FILES.items()
+}
+
+#: What passes from a request to the services: the caller's credential and the request's identity.
+#: The suite's own metadata (x-reelhaul-…) is never accepted from outside.
 HEADERS = HeaderPolicy(
     allowed=("authorization", "x-api-key", "x-request-id", "traceparent", "tracestate", "x-forwarded-for"),
     denied=("x-reelhaul-",),
     plain=("location", "etag", "retry-after", "ratelimit", "ratelimit-policy"),
 )
 
+_DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"]
 
-def transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> Transcoder:
-    """All annotated methods, each answered by the upstream of its service."""
+_REASONS: dict[ErrorKind, ErrorReason.ValueType] = {
+    ErrorKind.FIELD: ErrorReason.FIELD_INVALID,
+    ErrorKind.MEDIA_TYPE: ErrorReason.FIELD_INVALID,
+    ErrorKind.SIZE: ErrorReason.FIELD_INVALID,
+    # Distinguishes an unknown path from a missing resource, which is RESOURCE_NOT_FOUND.
+    ErrorKind.ROUTE: ErrorReason.METHOD_UNSUPPORTED,
+    ErrorKind.METHOD: ErrorReason.METHOD_UNSUPPORTED,
+    ErrorKind.DRAINING: ErrorReason.OVERLOADED,
+    ErrorKind.INTERNAL: ErrorReason.INTERNAL_ERROR,
+}
+
+
+def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> Transcoder:
+    """Return the transcoder of all annotated methods; *upstreams* are by the owners of SERVICES."""
     options = Options(
         headers=HEADERS,
-        timeout_of=_timeout,
-        describe=described,
-        emits_defaults=_is_simple,
+        max_timeout=_max_timeout,
+        describe_error=_describe_error,
+        emit_defaults=_emit_defaults,
         ignore_unknown_fields=False,
         header_fields={"idempotency-key": "request_id"},
         event_id_field="resume_token",
@@ -41,14 +81,37 @@ def transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> Transco
         compress_from_bytes=settings.gateway_compress_from_bytes,
         challenge='Bearer realm="reelhaul"',
     )
-    served = [(service, upstreams[owner]) for owner, services in SERVICES.items() for service in services]
-    return Transcoder(served, options)
+    return Transcoder(
+        [(service, upstreams[owner]) for owner, services in SERVICES.items() for service in services], options
+    )
 
 
-def _is_simple(method: MethodDescriptor) -> bool:
-    """Whether *method* is of the door for scripts: they read fields without asking for them first."""
-    return bool(method.containing_service.full_name == _SIMPLE.full_name)
+def list_routes() -> list[str]:
+    """Return every route as ``METHOD path package.Service.Method``, sorted."""
+    services = [service for services in SERVICES.values() for service in services]
+    return sorted(f"{rule.http_method} {rule.template} {rule.name}" for rule in http_rules(services))
 
 
-def _timeout(method: MethodDescriptor) -> float:
+def _describe_error(error: TranscodingError) -> list[Message]:
+    """Return the ErrorInfo of *error*, with the metadata that its reason requires."""
+    reason = _REASONS[error.kind]
+    metadata = dict.fromkeys(errors.error_spec(reason).metadata_keys, "")
+    if reason == ErrorReason.FIELD_INVALID:
+        field = error.violations[0].field if error.violations else error.subject
+        metadata["field"] = field or "body"
+    elif reason == ErrorReason.METHOD_UNSUPPORTED:
+        metadata["method"] = error.subject
+    elif reason == ErrorReason.INTERNAL_ERROR:
+        metadata["requestId"] = logs.request_id.get()
+    return [
+        error_details_pb2.ErrorInfo(reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=metadata)
+    ]
+
+
+def _emit_defaults(method: MethodDescriptor) -> bool:
+    """Return whether *method* is of the flat API: its callers, often scripts, expect every field."""
+    return bool(method.containing_service.full_name == _DOWNLOAD_SERVICE.full_name)
+
+
+def _max_timeout(method: MethodDescriptor) -> float:
     return max_deadline_of(f"/{method.containing_service.full_name}/{method.name}")

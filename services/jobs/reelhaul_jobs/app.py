@@ -1,4 +1,4 @@
-"""The jobs service, put together: read `running` top to bottom."""
+"""Composition root of the jobs service: read `running` from top to bottom."""
 
 from __future__ import annotations
 
@@ -22,42 +22,40 @@ from reelhaul.jobs.v1 import (
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
+from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.servicer import JobServicer
-from reelhaul_jobs.api.leases import LeaseServicer
-from reelhaul_jobs.api.schedule_validation import check_again
-from reelhaul_jobs.api.schedules import ScheduleServicer
+from reelhaul_jobs.api.leases.servicer import LeaseServicer
+from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
+from reelhaul_jobs.api.schedules.validation import check_url
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
-from reelhaul_jobs.mutants import LeasesWithoutFencing, SweeperDisabled
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.batches import Batches
-from reelhaul_jobs.service.cascade_canceller import CascadeCanceller
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.expired_job_deleter import ExpiredJobDeleter
+from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter, RetentionPurger
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
-from reelhaul_jobs.service.loop_runner import Leader, Loop, run
+from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
-from reelhaul_jobs.service.retention_purger import RetentionPurger
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
-from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watch.change_feed import Feed
+from reelhaul_jobs.service.watch.change_feed import ChangeFeed
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
+from reelhaul_jobs.service.watch.resume_tokens import ResumeTokens
 from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
-from reelhaul_runtime import bus as broker
 from reelhaul_runtime import logs
+from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
@@ -73,64 +71,80 @@ _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].f
 
 
 def utc_now() -> datetime:
-    """The time by this machine's clock."""
+    """Return the time of this machine's clock."""
     return datetime.now(UTC)
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[int]:
-    """The jobs service, from its first connection to its last goodbye; yields its port."""
+    """Run the jobs service until the block exits; yield its port."""
     lease, now = timedelta(seconds=settings.jobs_lease_seconds), utc_now
-    retention = timedelta(days=settings.jobs_retention_days)
+    retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
     await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs")
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
-        storage, probe = await _neighbours(stack, settings)
-        store, queue, hub = SqlJobStore(database), SqlQueueStore(database), EventHub()
+        storage, probe = await _clients(stack, settings)
+        store, queue, schedule_store = (
+            SqlJobStore(database),
+            SqlQueueStore(database),
+            SqlScheduleStore(database),
+        )
+        hub, events = EventHub(), SqlStateEventStore(database)
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
-        token_key = await store.key("tokens")
-        news, tokens, page_tokens = ChangeNotifier(hub, bus), Tokens(token_key), PageTokens(token_key, now)
-        limits, holder = settings.site_limits, _replica(settings)
-        jobs = Jobs(store, queue, hub, news, probe, now, limits)
-        watches = JobStreams(WatchedJobs(store, bus, hub, tokens, now), hub, tokens, now)
-        moves = SqlStateEventStore(database)
-        followings = FilterStreams(Feed(moves, hub, now), moves, hub, tokens, now)
-        batches = Batches(store, news, now)
-        job_servicer = JobServicer(jobs, batches, watches, followings, page_tokens, now, retention)
-        downloads = DownloadServicer(job_servicer, probe)
-        held_by = LeasesWithoutFencing if settings.mutant == "no-fence" else Leases
-        swept_by = SweeperDisabled if settings.mutant == "no-sweeper" else Reaper
-        lease_servicer = LeaseServicer(held_by(store, queue, news, now, lease, limits))
-        scheduled = SqlScheduleStore(database)
-        schedules = Schedules(scheduled, news, now, check_again)
-        schedule_servicer = ScheduleServicer(schedules, page_tokens, now, retention)
+        notifier = ChangeNotifier(hub, bus)
+
+        jobs = Jobs(store, queue, hub, notifier, probe, now, limits)
+        batches = Batches(store, notifier, now)
+        schedules = Schedules(schedule_store, notifier, now, check_url)
+        leases = Leases(store, queue, notifier, now, lease, limits)
+
+        token_key = await store.get_or_create_key("tokens")
+        resume_tokens, page_tokens = ResumeTokens(token_key), PageTokens(token_key, now)
+        watched = WatchedJobs(store, bus, hub, resume_tokens, now)
+        job_streams = JobStreams(watched, hub, resume_tokens, now)
+        filter_streams = FilterStreams(ChangeFeed(events, hub, now), events, hub, resume_tokens, now)
+
+        replica = _replica_id(settings)
         weights = settings.jobs_tenant_weights
-        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=holder, hub=hub)
+        dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=replica, hub=hub)
+        # The names are those of the rows that the loops are led through.
         loops = [
-            Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch, dispatcher.taken_over),
-            Loop("sweeper", swept_by(store, queue, bus, news, now, lease).step, 1.0),
+            Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch_wakeup, dispatcher.republish_outstanding),
+            Loop("sweeper", Reaper(store, queue, bus, notifier, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
-            Loop("scheduler", Scheduler(scheduled, news, now, check_again).step, 1.0),
-            Loop("cascader", CascadeCanceller(store, queue, news, now).step, 0.5),
+            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_url).step, 1.0),
+            Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
         ]
-        await stack.enter_async_context(_turning(loops, queue, holder))
+        await stack.enter_async_context(_running_loops(loops, queue, replica))
+
+        creation = JobCreation(jobs, batches, now, retention)
         servicers: list[Servicer] = [
-            (job_service_pb2_grpc.add_JobServiceServicer_to_server, job_servicer, _JOB_SERVICE),
+            (
+                job_service_pb2_grpc.add_JobServiceServicer_to_server,
+                JobServicer(
+                    creation, jobs, batches, job_streams, filter_streams, page_tokens, now, retention
+                ),
+                _JOB_SERVICE,
+            ),
             (
                 download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
-                downloads,
+                DownloadServicer(creation, jobs, job_streams, probe, page_tokens, now),
                 _DOWNLOAD_SERVICE,
             ),
             (
                 schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
-                schedule_servicer,
+                ScheduleServicer(schedules, page_tokens, now, retention),
                 _SCHEDULE_SERVICE,
             ),
-            (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, lease_servicer, _LEASE_SERVICE),
+            (
+                lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
+                LeaseServicer(leases),
+                _LEASE_SERVICE,
+            ),
         ]
 
         async def drain() -> None:
@@ -150,7 +164,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def running_from_env() -> AsyncIterator[None]:
-    """The jobs service with settings from ``REELHAUL_*``."""
+    """Run the jobs service with settings from ``REELHAUL_*``."""
     settings = Settings()
     logs.configure("jobs", settings.log_format, settings.log_level)
     async with running(settings):
@@ -159,28 +173,28 @@ async def running_from_env() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _broker(settings: Settings) -> AsyncIterator[Client]:
-    """The connection to the broker. This process ends itself if it is lost for good."""
+    """Yield the connection to the broker. The process terminates itself if it is lost for good."""
     if not settings.nats_url:
-        raise ValueError("REELHAUL_NATS_URL is not set: jobs hands out its work over NATS")
+        raise ValueError("REELHAUL_NATS_URL is not set: jobs publishes its work items over NATS")
     closed = asyncio.Event()
 
-    async def leave() -> None:
+    async def terminate_when_closed() -> None:
         await closed.wait()
-        log.critical("the broker's connection is closed for good; leaving")
+        log.critical("the connection to the broker is closed for good; terminating")
         signal.raise_signal(signal.SIGTERM)
 
-    # No echo: what this replica changed, it has told its own watchers of.
-    async with broker.connected(settings.nats_url, "jobs", closed=closed, echo=False) as client:
-        leaving = asyncio.create_task(leave())
+    # No echo: this replica has told its own watchers what it changed.
+    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+        terminating = asyncio.create_task(terminate_when_closed())
         try:
             yield client
         finally:
-            leaving.cancel()
+            terminating.cancel()
 
 
-async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
-    storage = channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
+async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
+    storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
+    fetcher = open_channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),
@@ -188,9 +202,10 @@ async def _neighbours(stack: AsyncExitStack, settings: Settings) -> tuple[Remote
 
 
 @asynccontextmanager
-async def _turning(loops: Sequence[Loop], queue: QueueStore, holder: str) -> AsyncIterator[None]:
-    """Runs *loops*, in the name of *holder*, until the block ends."""
-    tasks = [asyncio.create_task(run(loop, Leader(queue, loop.name, holder, utc_now))) for loop in loops]
+async def _running_loops(loops: Sequence[Loop], queue: QueueStore, replica: str) -> AsyncIterator[None]:
+    """Run *loops*, each while *replica* leads it, until the block exits."""
+    runners = [LoopRunner(loop, Leadership(queue, loop.name, replica, utc_now)) for loop in loops]
+    tasks = [asyncio.create_task(runner.run()) for runner in runners]
     try:
         yield
     finally:
@@ -199,10 +214,10 @@ async def _turning(loops: Sequence[Loop], queue: QueueStore, holder: str) -> Asy
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _replica(settings: Settings) -> str:
-    """What tells this replica from others, and not from what it was before it crashed.
+def _replica_id(settings: Settings) -> str:
+    """Return what distinguishes this replica from others, and stays the same after a crash.
 
-    A leader that is back leads on at once; under another name it would wait for its own lease.
+    A leader that restarts continues at once; under a new id it would wait for its own lease.
     """
     if settings.jobs_address.endswith(":0"):
         return str(uuid.uuid4())
@@ -210,7 +225,7 @@ def _replica(settings: Settings) -> str:
 
 
 def migrate() -> None:
-    """Bring the database named by ``REELHAUL_*`` to this build's schema."""
+    """Migrate the database that ``REELHAUL_*`` names to this build's schema."""
     migrations.migrate(Settings().database_url, "reelhaul_jobs")
 
 

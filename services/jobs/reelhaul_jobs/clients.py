@@ -1,4 +1,4 @@
-"""The neighbours, seen from here: storage keeps artifacts, the fetcher probes."""
+"""Clients of the other services over gRPC: storage keeps artifacts, the fetcher probes media."""
 
 from __future__ import annotations
 
@@ -19,67 +19,63 @@ from reelhaul_runtime.rpc.channels import status_as_errors
 STORAGE_SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"]
 FETCHER_SERVICE = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
 
-_SECONDS = 10
+_STORAGE_SECONDS = 10
 _PROBE_SECONDS = 50
-_MOST_LISTED = 1000
+_MAX_ENTRIES = 1000
 _GONE = frozenset({ErrorReason.RESOURCE_NOT_FOUND, ErrorReason.ARTIFACT_EXPIRED})
 
 
 class RemoteStorage:
-    """The Storage of ports, over gRPC."""
+    """Implements the Storage port over gRPC."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = storage_service_pb2_grpc.StorageServiceStub(channel)
 
-    async def keep_until(self, artifact: str, expire_time: datetime) -> None:
-        """See Storage.keep_until."""
-        kept = artifact_pb2.Artifact(name=artifact)
-        kept.expire_time.FromDatetime(expire_time)
+    async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
+        message = artifact_pb2.Artifact(name=artifact)
+        message.expire_time.FromDatetime(expire_time)
         mask = field_mask_pb2.FieldMask(paths=["expire_time"])
-        request = storage_service_pb2.UpdateArtifactRequest(artifact=kept, update_mask=mask)
+        request = storage_service_pb2.UpdateArtifactRequest(artifact=message, update_mask=mask)
         try:
             with status_as_errors("storage"):
-                await self._stub.UpdateArtifact(request, timeout=_SECONDS)
+                await self._stub.UpdateArtifact(request, timeout=_STORAGE_SECONDS)
         except ReelhaulError as error:
             if error.reason not in _GONE:
                 raise
 
-    async def delete(self, artifacts: Sequence[str]) -> None:
-        """See Storage.delete."""
+    async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         for artifact in artifacts:
             request = storage_service_pb2.DeleteArtifactRequest(name=artifact, allow_missing=True)
             with status_as_errors("storage"):
-                await self._stub.DeleteArtifact(request, timeout=_SECONDS)
+                await self._stub.DeleteArtifact(request, timeout=_STORAGE_SECONDS)
 
 
 class RemoteProbe:
-    """The Probe of ports, over gRPC."""
+    """Implements the Probe port over gRPC."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = fetcher_service_pb2_grpc.FetcherServiceStub(channel)
 
-    async def look(
-        self, url: str, format_spec: media_pb2.FormatSpec, listed: int = 0
+    async def estimate(
+        self, url: str, format_spec: media_pb2.FormatSpec, max_entries: int = 0
     ) -> tuple[media_pb2.MediaInfo, media_pb2.Estimate]:
-        """See Probe.look."""
-        asked = fetcher_service_pb2.ProbeMediaRequest(url=url, format=format_spec)
-        if listed:
-            # One more than wanted tells whether there are more; a site that counts needs no list.
-            asked.playlist, asked.max_entries = True, min(listed + 1, _MOST_LISTED)
-        answer = await self.probe(asked)
-        if listed and answer.estimate.job_count > listed:
-            answer.estimate.job_count = listed
-            text = f"the list has more than the {listed} entries that are taken"
-            answer.estimate.warnings.add(reason=media_pb2.Warning.ENTRIES_TRUNCATED, message=text)
-        return answer.media, answer.estimate
+        request = fetcher_service_pb2.ProbeMediaRequest(url=url, format=format_spec)
+        if max_entries:
+            # One more than wanted shows whether there are more; sites that count need no list.
+            request.playlist, request.max_entries = True, min(max_entries + 1, _MAX_ENTRIES)
+        response = await self.probe(request)
+        if max_entries and response.estimate.job_count > max_entries:
+            response.estimate.job_count = max_entries
+            text = f"the list has more entries than the {max_entries} that become jobs"
+            response.estimate.warnings.add(reason=media_pb2.Warning.ENTRIES_TRUNCATED, message=text)
+        return response.media, response.estimate
 
     async def probe(
         self, request: fetcher_service_pb2.ProbeMediaRequest
     ) -> fetcher_service_pb2.ProbeMediaResponse:
-        """What the site says to the caller's tenant, as the fetcher tells it."""
         request.tenant = identity.caller().tenant
         with status_as_errors("fetcher"):
-            answer: fetcher_service_pb2.ProbeMediaResponse = await self._stub.ProbeMedia(
+            response: fetcher_service_pb2.ProbeMediaResponse = await self._stub.ProbeMedia(
                 request, timeout=_PROBE_SECONDS
             )
-        return answer
+        return response

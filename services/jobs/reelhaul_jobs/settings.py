@@ -1,56 +1,47 @@
-"""What the jobs service is told from outside."""
+"""Settings of the jobs service, from ``REELHAUL_*``."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_runtime.settings import SuiteSettings
 
 
 class Settings(SuiteSettings):
-    """The suite's settings and those of jobs, as ``REELHAUL_*``."""
+    """The suite's settings and those of jobs."""
 
     #: ``sqlite:///FILE`` or ``postgresql://…``; empty: jobs.db in the data folder.
     jobs_database_url: str = Field(default="", repr=False)
-    #: Seconds that a worker's lease lasts; it renews every third of it.
+    #: Seconds that a worker's lease lasts; the worker renews it every third of that.
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
-    #: Days that an ended job is kept, with its artifacts, where its caller does not say.
+    #: Days that an ended job and its artifacts are kept, unless its caller says.
     jobs_retention_days: float = Field(default=7.0, gt=0, le=3650)
-    #: Jobs of one site in hand at once; 0: any number.
+    #: Jobs of one site that run at once; 0: any number.
     jobs_site_limit: int = Field(default=16, ge=0, le=100_000)
-    #: The same by site, as JSON: {"youtube.com": 4}.
+    #: The same for single sites, as JSON: {"youtube.com": 4}.
     jobs_site_limits: dict[str, Annotated[int, Field(ge=0, le=100_000)]] = Field(default_factory=dict)
-    #: Seconds between two starts at one site by one egress; more where a site asks to slow down.
+    #: Seconds between two starts at one site through one egress; more where the site asks for it.
     jobs_site_delay_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
-    #: Seconds that a site is left alone that blocks us; doubled while it goes on, up to 30 minutes.
+    #: Seconds of the cool-down of a site that blocks us; doubled each time, up to 30 minutes.
     jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
-    #: How many times a tenant's share of one of weight 1 a tenant has, as JSON: {"acme": 3}.
+    #: A tenant's share of the workers, where another tenant's is 1, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
-
-    #: Leaves out what keeps jobs safe, to see that the crash test notices: ``no-fence``, ``no-sweeper``.
-    mutant: Literal["", "no-fence", "no-sweeper"] = ""
-
-    @model_validator(mode="after")
-    def _be_whole(self) -> Self:
-        if self.mutant and not self.chaos:
-            raise ValueError("REELHAUL_MUTANT loses jobs: it is for crash tests, with REELHAUL_CHAOS=1")
-        return self
 
     @property
     def site_limits(self) -> SiteLimits:
-        """What may be asked of a site."""
+        """The limits of requests to one site."""
         return SiteLimits(
-            running=self.jobs_site_limit,
-            running_of=self.jobs_site_limits,
-            delay=timedelta(seconds=self.jobs_site_delay_seconds),
-            park=timedelta(seconds=self.jobs_park_seconds),
+            max_running=self.jobs_site_limit,
+            max_running_by_site=self.jobs_site_limits,
+            min_delay=timedelta(seconds=self.jobs_site_delay_seconds),
+            first_cooldown=timedelta(seconds=self.jobs_park_seconds),
         )
 
     @property
     def database_url(self) -> str:
-        """The database's URL, the default filled in."""
+        """The database's URL, with the default applied."""
         return self.jobs_database_url or f"sqlite:///{self.data_dir}/jobs.db"

@@ -1,10 +1,11 @@
-"""Fetches: what is asked to be fetched, and by what name; how a worker is to be drained."""
+"""Conversion between the messages of FetcherService and the model; validates requests."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
@@ -12,6 +13,7 @@ from reelhaul.fetcher.v1.fetch_pb2 import Fetch
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec
 from reelhaul.work.v1 import lease_pb2
 from reelhaul_fetcher.service.extractors import ExtractorQuery
+from reelhaul_fetcher.service.fetches import TrackedFetch
 from reelhaul_fetcher.service.probe_cache import ProbeQuery, ProbeResult
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
@@ -19,71 +21,93 @@ from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import fields, formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
-_MAX_TENANT = 128
-_MAX_GRACE = timedelta(hours=12)
+FetchEvent = TypeVar(
+    "FetchEvent", fetcher_service_pb2.ExecuteFetchResponse, fetcher_service_pb2.WatchFetchResponse
+)
+
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE = 50, 1000
+_DEFAULT_ENTRIES, _MAX_ENTRIES = 50, 1000
+_MAX_GRACE = timedelta(hours=12)
+_MAX_SEARCH = 100
+_MAX_TENANT = 128
+
+
+def check_page_size(size: int) -> int:
+    """Return the page size to use: 50 for 0, at most 1000. Raises FIELD_INVALID."""
+    if size < 0:
+        raise FieldInvalid("page_size", "must not be negative")
+    return min(size or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
 
 
 def to_fetch_spec(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
-    """What *request* asks to be fetched, every default filled in. Raises as ``Findings.raise_any``."""
-    findings, asked = FieldViolations(), Fetch()
-    asked.CopyFrom(request.fetch)
-    if asked.attempt:
-        findings.add("fetch.attempt", "a fetch that is asked for directly serves none")
-    fields.clear_output(asked)
-    fields.check_enums(asked, "fetch", findings)
-    urls.check(asked.url, "fetch.url", findings)
-    formats.check(asked.format, "fetch.format", findings)
-    if asked.format.live.mode == FormatSpec.Live.WAIT:
-        findings.add("fetch.format.live.mode", "nothing waits without a queue: make a job of it, or RECORD")
-    if len(asked.tenant) > _MAX_TENANT or not asked.tenant.isprintable():
-        findings.add("fetch.tenant", f"at most {_MAX_TENANT} printable characters")
-    findings.raise_any()
-    formats.fill(asked.format)
-    tenant = asked.tenant or identity.caller().tenant
-    return lease_pb2.FetchSpec(url=asked.url, format=asked.format, tenant=tenant)
+    """Return the spec of the requested fetch, with defaults. Raises what ``FieldViolations`` raises."""
+    violations, fetch = FieldViolations(), Fetch()
+    fetch.CopyFrom(request.fetch)
+    if fetch.attempt:
+        violations.add("fetch.attempt", "must be empty: a direct fetch serves no attempt of a job")
+    fields.clear_output(fetch)
+    fields.check_enums(fetch, "fetch", violations)
+    urls.check_url(fetch.url, "fetch.url", violations)
+    formats.check_format(fetch.format, "fetch.format", violations)
+    if fetch.format.live.mode == FormatSpec.Live.WAIT:
+        violations.add("fetch.format.live.mode", "WAIT needs a queue: create a job instead, or use RECORD")
+    if len(fetch.tenant) > _MAX_TENANT or not fetch.tenant.isprintable():
+        violations.add("fetch.tenant", f"must be at most {_MAX_TENANT} printable characters")
+    violations.raise_if_any()
+    formats.apply_defaults(fetch.format)
+    tenant = fetch.tenant or identity.caller().tenant
+    return lease_pb2.FetchSpec(url=fetch.url, format=fetch.format, tenant=tenant)
 
 
-def check_request_id(request: fetcher_service_pb2.ExecuteFetchRequest) -> str:
-    """Its request_id, lower-case or empty. Raises FIELD_INVALID."""
-    told = request.request_id.lower()
-    if told and not re.fullmatch(_UUID, told):
-        raise FieldInvalid("request_id", "it is not a UUID")
-    return told
+async def to_fetch_events(fetch: TrackedFetch, response: type[FetchEvent]) -> AsyncIterator[FetchEvent]:
+    """Yield the events of *fetch* as numbered messages of type *response*."""
+    sequence = 0
+    async for event in fetch.events():
+        sequence += 1
+        if isinstance(event, Fetch):
+            yield response(sequence=sequence, snapshot=event)
+        else:
+            yield response(sequence=sequence, progress=event)
+
+
+def check_request_id(request_id: str) -> str:
+    """Return *request_id* in lower case; it may be empty. Raises FIELD_INVALID."""
+    lower = request_id.lower()
+    if lower and not re.fullmatch(_UUID, lower):
+        raise FieldInvalid("request_id", "must be a UUID")
+    return lower
 
 
 def check_fetch_name(name: str) -> str:
-    """*name*, if it is one of a fetch. Raises FIELD_INVALID."""
+    """Return *name* if it is the name of a fetch. Raises FIELD_INVALID."""
     if not re.fullmatch(f"fetches/{_UUID}", name):
         raise FieldInvalid("name", "must be fetches/ and a lower-case UUID")
     return name
 
 
-def grace_seconds(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
-    """Seconds until unfinished work is handed back; None: however long it takes. Raises FIELD_INVALID."""
+def to_grace_seconds(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
+    """Return the seconds until unfinished work is requeued; None means no limit. Raises FIELD_INVALID."""
     if not request.HasField("grace"):
         return None
-    findings = FieldViolations()
-    findings.duration("grace", request.grace, timedelta(0), _MAX_GRACE)
-    findings.raise_any()
+    violations = FieldViolations()
+    violations.check_duration("grace", request.grace, timedelta(0), _MAX_GRACE)
+    violations.raise_if_any()
     return request.grace.ToTimedelta().total_seconds()
 
 
-_MAX_ENTRIES = 1000
-_DEFAULT_ENTRIES = 50
-
-
 def to_probe_query(request: fetcher_service_pb2.ProbeMediaRequest) -> ProbeQuery:
-    """What *request* asks. Raises URL_INVALID, URL_FORBIDDEN, FIELD_INVALID."""
+    """Return the query of *request*. Raises URL_INVALID, URL_FORBIDDEN, FIELD_INVALID."""
     if not 0 <= request.max_entries <= _MAX_ENTRIES:
         raise FieldInvalid("max_entries", f"must be between 0 and {_MAX_ENTRIES}")
-    cookies, who = request.format.cookies, identity.caller()
-    tenant = request.tenant if who.suite else who.tenant
+    cookies, caller = request.format.cookies, identity.caller()
+    tenant = request.tenant if caller.suite else caller.tenant
     return ProbeQuery(
         check_url(request.url),
         request.max_entries or _DEFAULT_ENTRIES,
         request.playlist,
         cookies,
+        # Without cookies all tenants share the answer.
         tenant if cookies else "",
     )
 
@@ -96,44 +120,31 @@ def to_probe_response(probe: ProbeResult, estimate: Estimate) -> fetcher_service
 
 
 def check_url(url: str) -> str:
-    """*url*, if it is one that may be asked for at all. Raises URL_INVALID, URL_FORBIDDEN.
+    """Return *url* if it is valid; the guard checks what it resolves to.
 
-    What it leads to, the guard judges.
+    Raises URL_INVALID, URL_FORBIDDEN.
     """
-    findings = FieldViolations()
-    urls.check(url, "url", findings)
-    findings.raise_any()
+    violations = FieldViolations()
+    urls.check_url(url, "url", violations)
+    violations.raise_if_any()
     return url
-
-
-_MAX_SEARCH = 100
 
 
 def to_extractor_query(
     request: fetcher_service_pb2.ListExtractorsRequest, page_tokens: PageTokens
 ) -> ExtractorQuery:
-    """Which sites *request* asks for. Raises FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    """Return the query of *request*. Raises FIELD_INVALID, PAGE_TOKEN_INVALID."""
     if len(request.search) > _MAX_SEARCH:
         raise FieldInvalid("search", f"must be at most {_MAX_SEARCH} characters")
     search = request.search.casefold()
     position = page_tokens.read(f"extractors {search}", request.page_token)
-    return ExtractorQuery(page_size(request.page_size), position[0] if position else "", search)
+    return ExtractorQuery(check_page_size(request.page_size), position[0] if position else "", search)
 
 
 def to_extractors_response(
-    page: ExtractorQuery, found: Sequence[Extractor], page_tokens: PageTokens
+    query: ExtractorQuery, extractors: Sequence[Extractor], page_tokens: PageTokens
 ) -> fetcher_service_pb2.ListExtractorsResponse:
-    """*found*, which *page* asked for: one more than its size where more follow."""
-    shown = found[: page.page_size]
-    more = page_tokens.create(f"extractors {page.search}", shown[-1].name) if found[page.page_size :] else ""
-    return fetcher_service_pb2.ListExtractorsResponse(extractors=shown, next_page_token=more)
-
-
-_DEFAULT_PAGE, _MAX_PAGE = 50, 1000
-
-
-def page_size(size: int) -> int:
-    """How many to tell at most. Raises FIELD_INVALID."""
-    if size < 0:
-        raise FieldInvalid("page_size", "it is negative")
-    return min(size or _DEFAULT_PAGE, _MAX_PAGE)
+    """Return the page of *query*; *extractors* has one more than its size if another page follows."""
+    page, has_more = extractors[: query.page_size], len(extractors) > query.page_size
+    token = page_tokens.create(f"extractors {query.search}", page[-1].name) if has_more else ""
+    return fetcher_service_pb2.ListExtractorsResponse(extractors=page, next_page_token=token)

@@ -11,7 +11,7 @@ from grpc import aio
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, ExchangeResponse
 from reelhaul_runtime import errors
-from reelhaul_runtime.rpc.channels import error_of, status_as_errors
+from reelhaul_runtime.rpc.channels import error_from_rpc, status_as_errors
 
 # A claimed lease may carry half a megabyte of cached metadata; a response may have 16 MiB.
 _MAX_CALLS, _MAX_BYTES = 24, 1 << 20
@@ -107,5 +107,5 @@ def _set_answers(batch: Sequence[_PendingCall], answers: Sequence[ExchangeRespon
 def _set_exception(batch: Sequence[_PendingCall], error: Exception) -> None:
     for pending in batch:
         if not pending.answer.done():
-            converted = error_of(error, "jobs") if isinstance(error, aio.AioRpcError) else error
+            converted = error_from_rpc(error, "jobs") if isinstance(error, aio.AioRpcError) else error
             pending.answer.set_exception(converted)

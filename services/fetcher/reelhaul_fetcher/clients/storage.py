@@ -108,7 +108,9 @@ class ArtifactUploader:
         try:
             pending.upload = await self._stub.CreateUpload(pending.request)
         except aio.AioRpcError as error:
-            log.warning("not begun", extra={"job": metadata.job, "cause": error.details()})
+            log.warning(
+                "the upload could not be created ahead", extra={"job": metadata.job, "cause": error.details()}
+            )
         return pending
 
     async def _upload_request(
@@ -193,7 +195,9 @@ async def _try_delete(call: Awaitable[object], name: str) -> None:
     try:
         await call
     except aio.AioRpcError as error:
-        log.warning("not dropped; it expires", extra={"artifact": name, "cause": error.details()})
+        log.warning(
+            "deleting failed; it expires by itself", extra={"artifact": name, "cause": error.details()}
+        )
 
 
 def _create_upload_request(

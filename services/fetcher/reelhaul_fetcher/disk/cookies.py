@@ -1,4 +1,4 @@
-"""Named cookies in a folder, encrypted: what the operator puts there, and attempts read."""
+"""Cookie folder: named cookies of the operator, encrypted on disk."""
 
 from __future__ import annotations
 
@@ -19,99 +19,98 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SEALED, _REFUSED = ".cookies", ".refused"
+_ENCRYPTED_SUFFIX, _REFUSED_SUFFIX = ".cookies", ".refused"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCookies:
-    """What is told of kept cookies; *jar* None where no key of ours opens them."""
+    """An entry of the folder; *jar* is None if none of the keys decrypts it."""
 
     name: str
     jar: CookieJar | None
     added: datetime | None = None
-    #: What the site said when it refused them; empty where it takes them, as far as is known.
+    #: The site's message when it refused them; empty if it has accepted them, or was not asked.
     refused: str = ""
 
 
 class CookieFolder:
-    """Cookies in *place*, a file for each name, which the first of *keys* seals and any of them opens."""
+    """``ports.CookieStore`` in *folder*, one file per name. The first of *keys* encrypts, any decrypts."""
 
-    def __init__(self, place: Path, keys: Sequence[str]) -> None:
-        self._place = place
-        self._box = _box(keys)
+    def __init__(self, folder: Path, keys: Sequence[str]) -> None:
+        self._folder = folder
+        self._fernet = _multi_fernet(keys)
 
     def get(self, name: str, tenant: str) -> CookieJar:
-        """As ``ports.Cookies.jar``."""
-        kept = self._kept(name) if NAME.fullmatch(name) else None
-        if kept is None or kept.jar is None or not kept.jar.is_allowed_for(tenant):
-            log.warning("cookies were asked for in vain", extra={"cookies": name, "tenant": tenant})
+        stored = self._load(name) if NAME.fullmatch(name) else None
+        if stored is None or stored.jar is None or not stored.jar.is_allowed_for(tenant):
+            log.warning("cookies unknown to the tenant", extra={"cookies": name, "tenant": tenant})
             raise cookies_unknown(name)
-        return kept.jar
+        return stored.jar
 
     def record_result(self, name: str, refused: str) -> None:
-        """As ``ports.Cookies.noted``."""
-        path = self._place / f"{name}{_REFUSED}"
+        path = self._folder / f"{name}{_REFUSED_SUFFIX}"
         with suppress(OSError):
             if not refused:
                 path.unlink(missing_ok=True)
-            elif (self._place / f"{name}{_SEALED}").exists():
+            elif (self._folder / f"{name}{_ENCRYPTED_SUFFIX}").exists():
                 log.warning("cookies refused", extra={"cookies": name, "why": refused})
                 path.write_text(refused[:500])
 
     def add(self, name: str, text: str, tenants: Sequence[str]) -> CookieJar:
-        """Keep *text* as *name*, in the place of what was there. Raises ValueError where it is none."""
+        """Store *text* (Netscape format) as *name*; it replaces the old one. Raises ValueError if invalid."""
         if not NAME.fullmatch(name):
-            raise ValueError("a name is made of a-z, 0-9, _ and -")
+            raise ValueError("a name consists of a-z, 0-9, _ and -")
         parse(text)
         jar = CookieJar(name, with_header(text), tuple(tenants))
         added = datetime.now(UTC).isoformat()
-        told = {"name": name, "tenants": jar.tenants, "added": added, "text": jar.text}
-        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._place / f"{name}{_SEALED}"
-        fresh = path.with_suffix(f".{os.getpid()}.new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        content = {"name": name, "tenants": jar.tenants, "added": added, "text": jar.text}
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{name}{_ENCRYPTED_SUFFIX}"
+        temporary = path.with_suffix(f".{os.getpid()}.new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(self._box.encrypt(json.dumps(told).encode()))
-        fresh.replace(path)
+            file.write(self._fernet.encrypt(json.dumps(content).encode()))
+        temporary.replace(path)
         self.record_result(name, "")
         return jar
 
     def remove(self, name: str) -> bool:
-        """Forget *name*; False where there is none."""
-        if not NAME.fullmatch(name) or not (path := self._place / f"{name}{_SEALED}").exists():
+        """Delete the cookies *name*; return False if there are none."""
+        if not NAME.fullmatch(name) or not (path := self._folder / f"{name}{_ENCRYPTED_SUFFIX}").exists():
             return False
         path.unlink()
         self.record_result(name, "")
         return True
 
     def list(self) -> list[StoredCookies]:
-        """All that there are, by name."""
-        names = sorted(path.stem for path in self._place.glob(f"*{_SEALED}") if NAME.fullmatch(path.stem))
-        return [kept for name in names if (kept := self._kept(name))]
+        """Return all entries by name."""
+        paths = self._folder.glob(f"*{_ENCRYPTED_SUFFIX}")
+        names = sorted(path.stem for path in paths if NAME.fullmatch(path.stem))
+        return [stored for name in names if (stored := self._load(name))]
 
-    def _kept(self, name: str) -> StoredCookies | None:
+    def _load(self, name: str) -> StoredCookies | None:
         from cryptography.fernet import InvalidToken
 
         try:
-            sealed = (self._place / f"{name}{_SEALED}").read_bytes()
+            encrypted = (self._folder / f"{name}{_ENCRYPTED_SUFFIX}").read_bytes()
         except OSError:
             return None
         refused = ""
         with suppress(OSError):
-            refused = (self._place / f"{name}{_REFUSED}").read_text()
+            refused = (self._folder / f"{name}{_REFUSED_SUFFIX}").read_text()
         try:
-            told: dict[str, Any] = json.loads(self._box.decrypt(sealed))
+            content: dict[str, Any] = json.loads(self._fernet.decrypt(encrypted))
         except InvalidToken:
             return StoredCookies(name, None, refused=refused)
-        # A file that was renamed would give one tenant another's session.
-        if told["name"] != name:
+        # A renamed file would give one tenant the session of another.
+        if content["name"] != name:
             return StoredCookies(name, None)
-        jar = CookieJar(name, told["text"], tuple(told["tenants"]))
-        return StoredCookies(name, jar, datetime.fromisoformat(told["added"]), refused)
+        jar = CookieJar(name, content["text"], tuple(content["tenants"]))
+        return StoredCookies(name, jar, datetime.fromisoformat(content["added"]), refused)
 
 
-def _box(keys: Sequence[str]) -> MultiFernet:
-    """Raises ValueError, without the key, where one is none."""
+def _multi_fernet(keys: Sequence[str]) -> MultiFernet:
+    """Raise ValueError, which does not show the key, if one of *keys* is invalid."""
     from cryptography.fernet import Fernet, MultiFernet
 
     try:

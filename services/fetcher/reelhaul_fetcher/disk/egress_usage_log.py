@@ -1,4 +1,4 @@
-"""What egresses carried today, on disk: a fetcher that is started again must not forget its budget."""
+"""Egress usage log: bytes per egress and day on disk, so that a restart does not reset the daily budget."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ _PREFIX = "egress-"
 
 
 class EgressUsageLog:
-    """A file a day in *place*, a line for each fetch; fetchers of one folder may share it."""
+    """One file per day in *folder*, one line per fetch. Fetchers may share the folder."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def read(self, day: date) -> Mapping[str, int]:
-        """Bytes by egress; the files of other days are removed."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        for old in self._place.glob(f"{_PREFIX}????-??-??.log"):
-            if old != self._file(day):
-                old.unlink(missing_ok=True)
-        found: Counter[str] = Counter()
+        """Return the bytes of *day* by egress; delete the files of other days."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in self._folder.glob(f"{_PREFIX}????-??-??.log"):
+            if path != self._path(day):
+                path.unlink(missing_ok=True)
+        usage: Counter[str] = Counter()
         with suppress(FileNotFoundError):
-            for line in self._file(day).read_text().splitlines():
-                name, _, number = line.rpartition(" ")
-                if number.isdigit():
-                    found[name] += int(number)
-        return found
+            for line in self._path(day).read_text().splitlines():
+                egress, _, count = line.rpartition(" ")
+                if count.isdigit():
+                    usage[egress] += int(count)
+        return usage
 
-    def add(self, day: date, name: str, number: int) -> None:
-        """*name* carried so many bytes more. A disk that is full costs the memory, not the fetch."""
-        with suppress(OSError), self._file(day).open("a") as file:
-            file.write(f"{name} {number}\n")
+    def add(self, day: date, egress: str, count: int) -> None:
+        """Add *count* bytes. If the disk is full they are not logged; the fetch goes on."""
+        with suppress(OSError), self._path(day).open("a") as file:
+            file.write(f"{egress} {count}\n")
 
-    def _file(self, day: date) -> Path:
-        return self._place / f"{_PREFIX}{day.isoformat()}.log"
+    def _path(self, day: date) -> Path:
+        return self._folder / f"{_PREFIX}{day.isoformat()}.log"

@@ -1,4 +1,4 @@
-"""Work folders on local disk: one for each lease, none left behind."""
+"""Work directories on local disk: one per lease, deleted after it, also those of dead fetchers."""
 
 from __future__ import annotations
 
@@ -16,91 +16,86 @@ from reelhaul_runtime.errors import ReelhaulError
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".worker"
+_OWNER_FILE = ".worker"
 
 
 class WorkDirs:
-    """Folders ``<job>-<epoch>`` in one place, which other fetchers may share.
+    """``ports.Scratch``: directories ``<job>-<epoch>`` in *root*, which several fetchers may share.
 
-    All that lies in the place may take *quota_bytes* (0: what the disk has); *disk_free* says
-    what a disk has.
+    All of *root* may use *quota_bytes* (0: the whole disk); *disk_free* returns the free bytes of a disk.
     """
 
     def __init__(
-        self, place: Path, quota_bytes: int = 0, disk_free: Callable[[Path], int] | None = None
+        self, root: Path, quota_bytes: int = 0, disk_free: Callable[[Path], int] | None = None
     ) -> None:
-        self._place, self._quota = place, quota_bytes
+        self._root, self._quota = root, quota_bytes
         self._disk_free = disk_free or _disk_free
-        place.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
 
     def create(self, job: str, epoch: int) -> Path:
-        """As ``ports.Scratch.make``."""
-        folder = self._folder(job, epoch)
+        directory = self._path(job, epoch)
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-            (folder / _LOCK).write_text(_identity(os.getpid()))
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(mode=0o700)
+            (directory / _OWNER_FILE).write_text(_process_identity(os.getpid()))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the worker's disk is full") from error
             raise
-        return folder
+        return directory
 
     async def remove(self, folder: Path) -> None:
-        """As ``ports.Scratch.remove``."""
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def free_bytes(self) -> int:
-        """As ``ports.Scratch.free_bytes``."""
-        free = self._disk_free(self._place)
-        return min(free, max(0, self._quota - _taken(self._place))) if self._quota else free
+        free = self._disk_free(self._root)
+        return min(free, max(0, self._quota - _used_bytes(self._root))) if self._quota else free
 
     def used_bytes(self, job: str, epoch: int) -> int:
-        """As ``ports.Scratch.used_bytes``."""
-        return _taken(self._folder(job, epoch))
-
-    def _folder(self, job: str, epoch: int) -> Path:
-        return self._place / f"{job.removeprefix('jobs/')}-{epoch}"
+        return _used_bytes(self._path(job, epoch))
 
     async def sweep(self) -> int:
-        """Remove the folders of fetchers that are dead; how many there were."""
+        """Delete the directories of dead fetchers; return how many there were."""
         return await asyncio.to_thread(self._sweep)
 
+    def _path(self, job: str, epoch: int) -> Path:
+        return self._root / f"{job.removeprefix('jobs/')}-{epoch}"
+
     def _sweep(self) -> int:
-        swept = 0
-        for folder in self._place.iterdir():
-            if folder.is_dir() and not folder.is_symlink() and not _owner_lives(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                swept += 1
-        if swept:
-            log.info("swept work folders of dead fetchers", extra={"folders": swept})
-        return swept
+        count = 0
+        for directory in self._root.iterdir():
+            if directory.is_dir() and not directory.is_symlink() and not _is_owner_alive(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+                count += 1
+        if count:
+            log.info("swept work folders of dead fetchers", extra={"folders": count})
+        return count
 
 
-def _disk_free(place: Path) -> int:
-    return shutil.disk_usage(place).free
+def _disk_free(path: Path) -> int:
+    return shutil.disk_usage(path).free
 
 
-def _taken(place: Path) -> int:
-    """Bytes of disk below *place*: what files have of it, not how long they claim to be."""
-    taken = 0
-    for folder, _, names in os.walk(place):
+def _used_bytes(root: Path) -> int:
+    """Return the allocated bytes below *root*; a sparse file counts less than its length."""
+    used = 0
+    for directory, _, names in os.walk(root):
         for name in names:
-            # Gone meanwhile: fragments come and go.
+            # Fragments may be deleted meanwhile.
             with suppress(OSError):
-                taken += os.lstat(os.path.join(folder, name)).st_blocks * 512
-    return taken
+                used += os.lstat(os.path.join(directory, name)).st_blocks * 512
+    return used
 
 
-def _owner_lives(folder: Path) -> bool:
+def _is_owner_alive(directory: Path) -> bool:
     try:
-        told = (folder / _LOCK).read_text()
-        return told == _identity(int(told.split()[0]))
+        identity = (directory / _OWNER_FILE).read_text()
+        return identity == _process_identity(int(identity.split()[0]))
     except (OSError, ValueError, IndexError):
         return False
 
 
-def _identity(pid: int) -> str:
-    """A process told apart from later ones of its number: by when it was started."""
+def _process_identity(pid: int) -> str:
+    """Return *pid* with the process's start time: another process may get the same pid later."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return f"{pid} {fields[19]}"

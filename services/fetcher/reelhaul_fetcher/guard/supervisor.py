@@ -149,7 +149,7 @@ class GuardSupervisor:
         while True:
             if self._client:
                 code = await self._client.wait()
-                log.error("the guard died and is started again", extra={"exit_code": code})
+                log.error("the guard died; starting it again", extra={"exit_code": code})
                 self._client = None
                 self._started.clear()
             if loop.time() - started_at > 5:

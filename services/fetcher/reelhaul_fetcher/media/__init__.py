@@ -1,1 +1,1 @@
-"""Media: libav looks into local files, ffmpeg makes others of them."""
+"""Media files: inspected and decoded by libav in a sandboxed process, muxed and converted by ffmpeg."""

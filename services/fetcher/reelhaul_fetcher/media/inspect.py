@@ -1,11 +1,13 @@
-"""What a local file really holds, and whether it plays: libav at work in this process, a taster's."""
+"""Inspects a local file and tries to decode it, with libav in this process: the inspector's."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -15,62 +17,64 @@ from av.stream import Disposition, Stream
 from av.subtitles import codeccontext, stream, subtitle
 from av.video.stream import VideoStream
 
-#: av loads these late, when a sealed process can load nothing any more.
-LOADED = (codeccontext, stream, subtitle)
+#: av imports these late, when a sandboxed process can open no file any more.
+PRELOADED = (codeccontext, stream, subtitle)
 
-# What media come in. Not what names other files or addresses: playlists, concatenations, captures.
+# Formats of media. None that refers to other files or addresses: playlists, concatenations, captures.
 _FORMATS = "aac,ac3,aiff,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
-# Files of so many seconds are tried as a whole.
+# Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
-# One stream may lag behind the other by so much: it is not waited for to the end of the file.
-_APART_SECONDS = 5.0
-# Larger pictures are decoded on several CPUs: a second of them would take seconds.
+# One stream may end this long before another one: do not read the rest of the file for its next packet.
+_MAX_STREAM_GAP_SECONDS = 5.0
+# Larger pictures are decoded by several threads: one second of them would take several seconds.
 _LARGE_PIXELS = 1920 * 1088
-# No fault is found by these two steps, which are half of a decoder's work.
-_UNSEEN = {"skip_loop_filter": "all", "skip_idct": "all"}
+# These two steps are half of a decoder's work and find no faults.
+_SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
+# Each of these initializes its tables when it is first opened.
+_COMMON_DECODERS = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
 
 
 class NotMedia(Exception):
-    """libav makes nothing of the file."""
+    """libav cannot open the file."""
 
 
 class Unplayable(Exception):
-    """The file begins well, and does not play."""
+    """The file can be opened but not decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A file as libav sees it. *duration* is in seconds; 0 where it does not say, as all numbers."""
+    """What libav reports about a file. *duration* is in seconds; 0 means unknown in every number."""
 
     containers: frozenset[str] = frozenset()
     duration: float = 0.0
-    #: libav's names; empty: there is no picture, no sound.
+    #: libav's codec names; empty: there is no such stream.
     video_codec: str = ""
     audio_codec: str = ""
     width: int = 0
     height: int = 0
     frame_rate: float = 0.0
-    #: Of the picture, where it is of high dynamic range.
+    #: The video's transfer function if it is HDR.
     transfer: str = ""
     audio_bitrate: int = 0
 
 
 class MediaFile:
-    """An opened file; *descriptor* may be closed when it is. Raises NotMedia."""
+    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
 
     def __init__(self, descriptor: int) -> None:
-        way = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": _FORMATS}
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": _FORMATS}
         try:
-            self._container = av.open("fd:", options=way)
+            self._container = av.open("fd:", options=options)
         except (av.FFmpegError, ValueError) as error:
-            raise NotMedia(_words(error)) from error
+            raise NotMedia(_message(error)) from error
         streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
         video = next((s for s in streams if isinstance(s, VideoStream)), None)
         audio = next((s for s in streams if isinstance(s, AudioStream)), None)
-        self._tried: list[Stream] = [stream for stream in (video, audio) if stream is not None]
+        self._streams: list[Stream] = [stream for stream in (video, audio) if stream is not None]
         duration = self._container.duration
-        self._begin = (self._container.start_time or 0) / av.time_base
+        self._start_time = (self._container.start_time or 0) / av.time_base
         self.inspection = Inspection(
             containers=frozenset(self._container.format.name.split(",")),
             duration=duration / av.time_base if duration else 0.0,
@@ -82,92 +86,125 @@ class MediaFile:
             transfer=_transfer(video),
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
         )
-        # Threads hand out late, and av passes frames on without the error that came after them.
-        if audio is not None and not _undecodable(audio):
+        # Decoder threads return frames late, and av returns frames without the error that came after them.
+        if audio is not None and _has_decoder(audio):
             audio.codec_context.thread_count = 1
-        if video is not None and not _undecodable(video):
-            video.codec_context.options = _UNSEEN
+        if video is not None and _has_decoder(video):
+            video.codec_context.options = _SKIPPED_STEPS
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
 
     def close(self) -> None:
-        """Leave the file."""
+        """Close the file."""
         self._container.close()
 
     def decode_check(self) -> None:
-        """Decode the first and the last second, of a short file all. Raises Unplayable."""
+        """Decode the first and the last second, or the whole of a short file. Raises Unplayable."""
         duration = self.inspection.duration
-        if not self._tried:
-            raise Unplayable("there is neither picture nor sound")
+        if not self._streams:
+            raise Unplayable("the file has neither video nor audio")
         try:
             if duration <= _SHORT_SECONDS:
-                if not duration / 2 <= self._played(0.0, math.inf) > 0:
-                    raise Unplayable("less comes of it than it says")
+                if not duration / 2 <= self._decode(0.0, math.inf) > 0:
+                    raise Unplayable("the file is shorter than its header says")
                 return
-            self._played(0.0, 1.0)
-            # From the end as well: a file cut short keeps a good header.
-            if self._played(duration - 1, math.inf):
+            self._decode(0.0, 1.0)
+            # The end as well: a truncated file has an intact header.
+            if self._decode(duration - 1, math.inf):
                 return
-            # Subtitles may go on a little longer than what they are about.
+            # Subtitles may last a little longer than video and audio.
             earlier = max(0.0, duration - max(3.0, 0.03 * duration))
-            if not self._played(earlier, earlier + 1):
-                raise Unplayable("nothing comes of its end")
+            if not self._decode(earlier, earlier + 1):
+                raise Unplayable("the end of the file cannot be decoded")
         except (av.FFmpegError, ValueError) as error:
-            raise Unplayable(_words(error)) from error
+            raise Unplayable(_message(error)) from error
 
-    def _played(self, begin: float, end: float) -> float:
-        """The last second that comes of those from *begin* to *end*; 0 where nothing does."""
-        if begin:
-            self._seek(begin)
-        came, over = 0.0, set[int]()
-        for packet in self._container.demux(self._tried):
+    def _decode(self, start: float, end: float) -> float:
+        """Decode from second *start* to *end*; return the last second that was decoded, 0 if none was."""
+        if start:
+            self._seek(start)
+        decoded_until, ended = 0.0, set[int]()
+        for packet in self._container.demux(self._streams):
             if packet.is_corrupt:
                 raise Unplayable("a packet is damaged")
-            for second in self._decoded(packet):
-                came = max(came, second) if begin < second else came
-            at = self._second(packet)
-            if at >= end:
-                over.add(packet.stream_index)
-                if len(over) == len(self._tried) or at > end + _APART_SECONDS:
+            for second in self._decode_packet(packet):
+                decoded_until = max(decoded_until, second) if start < second else decoded_until
+            packet_second = self._second(packet)
+            if packet_second >= end:
+                ended.add(packet.stream_index)
+                if len(ended) == len(self._streams) or packet_second > end + _MAX_STREAM_GAP_SECONDS:
                     break
-        return came
+        return decoded_until
 
     def _seek(self, second: float) -> None:
-        # A file without an index is read up to there.
+        # A file without an index is read from the beginning instead.
         with suppress(av.FFmpegError):
-            self._container.seek(round((self._begin + second) * av.time_base))
+            self._container.seek(round((self._start_time + second) * av.time_base))
 
-    def _decoded(self, packet: Packet[Any]) -> Iterator[float]:
-        """At which seconds what comes of *packet* ends. Of what has no decoder here, it is only read."""
-        if _undecodable(packet.stream):
+    def _decode_packet(self, packet: Packet[Any]) -> Iterator[float]:
+        """Yield the end of each frame in seconds. Packets without a decoder here are only read."""
+        if not _has_decoder(packet.stream):
             yield self._second(packet)
             return
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise Unplayable("a frame is damaged")
-            lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-            yield (frame.time or 0.0) - self._begin + lasts
+            length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            yield (frame.time or 0.0) - self._start_time + length
 
     def _second(self, packet: Packet[Any]) -> float:
         if packet.pts is None or packet.time_base is None:
             return 0.0
-        return float(packet.pts * packet.time_base) - self._begin
+        return float(packet.pts * packet.time_base) - self._start_time
 
 
-def _undecodable(stream: Stream) -> bool:
-    return stream.codec_context is None
+def warm_decoders() -> None:
+    """Initialize common decoders before processes are forked: half of a small file's decoding time."""
+    for name in _COMMON_DECODERS:
+        context = av.CodecContext.create(name, "r")
+        # No threads: this process is going to be forked.
+        context.thread_count = 1
+        context.open()
+    descriptor = os.memfd_create("black")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            _write_black_video(file)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        media_file = MediaFile(descriptor)
+        media_file.decode_check()
+        media_file.close()
+    finally:
+        os.close(descriptor)
+
+
+def _write_black_video(file: object) -> None:
+    """Write a video of one frame, a tenth of a second long."""
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = stream.codec_context.width = stream.codec_context.height = 16
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        frame = av.VideoFrame(16, 16, "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 10)
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+
+
+def _has_decoder(stream: Stream) -> bool:
+    return stream.codec_context is not None
 
 
 def _transfer(video: VideoStream | None) -> str:
-    known = video is not None and not _undecodable(video)
-    return _TRANSFERS.get(video.codec_context.color_trc, "") if video and known else ""
+    if video is None or not _has_decoder(video):
+        return ""
+    return _TRANSFERS.get(video.codec_context.color_trc, "")
 
 
 def _codec(stream: Stream | None) -> str:
     if stream is None:
         return ""
-    return "unknown" if _undecodable(stream) else stream.codec_context.codec.canonical_name
+    return stream.codec_context.codec.canonical_name if _has_decoder(stream) else "unknown"
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(getattr(error, "strerror", "") or error)

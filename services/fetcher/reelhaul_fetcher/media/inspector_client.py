@@ -1,11 +1,11 @@
-"""Looking into files of strangers: done by a process of its own, which knows nothing and may do nothing.
+"""Inspector client: inspects untrusted media files in a sandboxed process of their own.
 
-libav takes a file apart in memory of its own making: who can make it err may make it do what he
-likes. So the process that does it, the taster, is forked from a child before that has heard its
-order: it holds no cookie, no pass and no line to the fetcher. It is handed each file as an open
-descriptor, can write none, and is sealed where the kernel can do that: it opens nothing else,
-reaches nobody and begins nothing. It lives no longer than its child. An ffmpeg for each file was
-free to do all that, with the pass in its environment, and cost twice as much.
+libav parses a file in native code: whoever exploits a bug in it controls the process. So the process that
+parses, the inspector, is forked from a fetch's child before that has received its request: it holds no
+cookies, no proxy credentials and no channel to the fetcher. It receives each file as an open descriptor,
+cannot write to any file, and is sandboxed by seccomp if the kernel supports it: it can open no files, reach
+no hosts and start no processes. It dies with its child. Running an ffmpeg per file would allow all that,
+with the proxy credentials in its environment, and takes twice the time.
 """
 
 from __future__ import annotations
@@ -24,146 +24,147 @@ from typing import Any
 from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 
-# Of this process: a child has one.
-_present: InspectorProcess | None = None
+# The inspector of this process: a child has one.
+_inspector: InspectorProcess | None = None
 
 
 def start() -> None:
-    """Have a taster from now on. Only in a process of one thread, and before it learns anything."""
-    global _present
-    _present = InspectorProcess()
+    """Start the inspector. The process must be single-threaded, and must not have received its request."""
+    global _inspector
+    _inspector = InspectorProcess()
 
 
 def stop() -> None:
-    """Have none any more."""
-    global _present
-    if _present is not None:
-        _present.stop()
-    _present = None
+    """Stop the inspector, if there is one."""
+    global _inspector
+    if _inspector is not None:
+        _inspector.stop()
+    _inspector = None
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """From now on the taster, where there is one, may take so much memory."""
-    if _present is not None:
-        _present.limit_memory(memory_bytes)
+    """Limit the memory of the inspector, if there is one."""
+    if _inspector is not None:
+        _inspector.limit_memory(memory_bytes)
 
 
 def channel() -> socket.socket | None:
-    """Where the taster is asked; None where there is none."""
-    return _present.channel if _present is not None else None
+    """Return the socket to the inspector; None if there is none."""
+    return _inspector.channel if _inspector is not None else None
 
 
 def inspect(path: Path) -> Inspection:
-    """What *path* holds. Raises NotMedia, also where the taster does not survive it."""
-    return _ours().inspect(path)
+    """Inspect *path*. Raises NotMedia, also if the inspector dies of it."""
+    return _started().inspect(path)
 
 
 def decode_check(path: Path) -> None:
-    """Decode the first and the last second of *path*. Raises Unplayable, also where the taster dies of it."""
-    _ours().decode_check(path)
+    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it."""
+    _started().decode_check(path)
 
 
-def _ours() -> InspectorProcess:
-    if _present is None:
-        raise RuntimeError("there is no taster: tasting.begin() was not called")
-    return _present
+def _started() -> InspectorProcess:
+    if _inspector is None:
+        raise RuntimeError("there is no inspector: inspector_client.start() was not called")
+    return _inspector
 
 
 class InspectorProcess:
-    """The process, seen from the one that asks."""
+    """The inspector's process, from the side of its parent."""
 
     def __init__(self) -> None:
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
-            inspector_process.live(theirs)
+            inspector_process.run(theirs)
         theirs.close()
-        self._inspected: Path | None = None
-        self._fate = ""
+        self._opened: Path | None = None
+        self._exit_reason = ""
 
     @property
     def channel(self) -> socket.socket:
-        """Where it is asked."""
-        return self._line
+        """The socket to the process."""
+        return self._channel
 
     def limit_memory(self, memory_bytes: int) -> None:
-        """As ``tasting.bound``."""
+        """Limit the memory of the process."""
         with suppress(ProcessLookupError):
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
     def inspect(self, path: Path) -> Inspection:
-        """As ``tasting.inspect``."""
-        self._inspected = None
+        """See the function ``inspect``."""
+        self._opened = None
         try:
             with path.open("rb") as file:
-                seen = _inspection(self._asked({"inspect": True}, [file.fileno()]))
+                response = self._call({"method": "inspect"}, [file.fileno()])
+            inspection = _parse_inspection(response)
         except ffmpeg.FfmpegFailed as error:
             raise NotMedia(str(error)) from error
-        self._inspected = path
-        return seen
+        self._opened = path
+        return inspection
 
     def decode_check(self, path: Path) -> None:
-        """As ``tasting.try_out``."""
-        if self._inspected != path:
+        """See the function ``decode_check``."""
+        if self._opened != path:
             self.inspect(path)
         try:
-            self._asked({"try": True}, [])
+            self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
-        self._line.close()
-        if not self._fate:
-            self._bury(kill=True)
+        """Kill the process and reap it."""
+        self._channel.close()
+        if not self._exit_reason:
+            self._reap(kill=True)
 
-    def _asked(self, question: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """Its answer. Raises NotMedia, Unplayable by its word, FfmpegFailed where it has none."""
-        if self._fate:
-            raise ffmpeg.FfmpegFailed(self._fate)
+    def _call(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Return the response. Raises NotMedia or Unplayable if it says so, FfmpegFailed if there is none."""
+        if self._exit_reason:
+            raise ffmpeg.FfmpegFailed(self._exit_reason)
         try:
-            socket.send_fds(self._line, [json.dumps(question).encode()], descriptors)
-            self._wait()
-            told = self._line.recv(inspector_process.MAX_MESSAGE)
+            socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
+            self._wait_for_response()
+            message = self._channel.recv(inspector_process.MAX_MESSAGE)
         except OSError:
-            told = b""
+            message = b""
         except ffmpeg.FfmpegFailed as error:
-            self._bury(kill=True, why=str(error))
+            self._reap(kill=True, reason=str(error))
             raise
-        if not told:
-            self._bury()
-            raise ffmpeg.FfmpegFailed(self._fate)
-        answer = json.loads(told)
-        if "not_media" in answer:
-            raise NotMedia(str(answer["not_media"])[:300])
-        if "unplayable" in answer:
-            raise Unplayable(str(answer["unplayable"])[:300])
-        return dict(answer)
+        if not message:
+            self._reap()
+            raise ffmpeg.FfmpegFailed(self._exit_reason)
+        response = json.loads(message)
+        if "not_media" in response:
+            raise NotMedia(str(response["not_media"])[:300])
+        if "unplayable" in response:
+            raise Unplayable(str(response["unplayable"])[:300])
+        return dict(response)
 
-    def _wait(self) -> None:
-        """Return when it answers, or is gone. Raises FfmpegFailed where it does nothing any more."""
-        watch, ear = ffmpeg.IdleWatchdog(self.pid), select.poll()
-        ear.register(self._line, select.POLLIN)
-        while not ear.poll(1000 * ffmpeg.idle_timeout() / 6):
-            watch.check()
+    def _wait_for_response(self) -> None:
+        """Return when the process responds or has died. Raises FfmpegFailed if it hangs."""
+        watchdog, poller = ffmpeg.IdleWatchdog(self.pid), select.poll()
+        poller.register(self._channel, select.POLLIN)
+        while not poller.poll(1000 * ffmpeg.idle_timeout() / 6):
+            watchdog.check()
 
-    def _bury(self, *, kill: bool = False, why: str = "") -> None:
+    def _reap(self, *, kill: bool = False, reason: str = "") -> None:
         if kill:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
-        self._fate = why or f"its decoder ended with {os.waitstatus_to_exitcode(status)}"
+        self._exit_reason = reason or f"its decoder ended with {os.waitstatus_to_exitcode(status)}"
 
 
-def _inspection(told: dict[str, Any]) -> Inspection:
-    """What *told* says. Whoever took the taster over may say anything: it is held to its types."""
+def _parse_inspection(response: dict[str, Any]) -> Inspection:
+    """Return the inspection in *response*; check all types, because the inspector may be compromised."""
     values: dict[str, Any] = {}
     for field in fields(Inspection):
-        value: Any = told.get(field.name)
+        value: Any = response.get(field.name)
         if field.name == "containers" and isinstance(value, list):
             values[field.name] = frozenset(str(name) for name in value)
         elif type(value).__name__ == field.type and (isinstance(value, str) or 0 <= value < 1 << 31):
             values[field.name] = value
         else:
-            raise ffmpeg.FfmpegFailed(f"its decoder says nonsense of the {field.name}")
+            raise ffmpeg.FfmpegFailed(f"its decoder reports an invalid {field.name}")
     return Inspection(**values)

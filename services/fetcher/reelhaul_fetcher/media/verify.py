@@ -1,4 +1,4 @@
-"""Whether a finished file is what was promised, before anyone hears that it is."""
+"""Verifies that a finished file has the expected streams and duration, and that it plays."""
 
 from __future__ import annotations
 
@@ -16,78 +16,78 @@ from reelhaul_runtime.errors import ReelhaulError
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a file must hold: seconds of play time (0: unknown), a picture, sound, a least height.
+    """What a file must have: *duration* in seconds (0: unknown), video, audio, a minimum height.
 
-    *slack* is how many seconds it may be off; 0 means by as much as sites are wrong.
+    *tolerance* of the duration is in seconds; 0 means the usual inaccuracy of sites.
     """
 
     duration: float
     video: bool
     audio: bool
     min_height: int = 0
-    slack: float = 0.0
+    tolerance: float = 0.0
 
 
-def verify(path: Path, promise: Expected, seen: Inspection | None = None) -> DeliveredMedia:
-    """What *path* delivers; *seen* saves a look where it was inspected as it is.
+def verify(path: Path, expected: Expected, inspection: Inspection | None = None) -> DeliveredMedia:
+    """Check *path* and return what it delivers; *inspection* is given if the file was inspected already.
 
-    Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE for a broken min_height.
+    Raises VERIFICATION_FAILED, or FORMAT_UNAVAILABLE below *min_height*.
     """
     if path.stat().st_size == 0:
         raise _failed("size", "the file is empty")
     try:
-        seen = seen or inspector_client.inspect(path)
+        inspection = inspection or inspector_client.inspect(path)
     except NotMedia as error:
         raise _failed("container", f"the file cannot be read: {error}") from error
-    _check_streams(seen, promise)
-    _check_duration(seen.duration, promise)
+    _check_streams(inspection, expected)
+    _check_duration(inspection.duration, expected)
     try:
         inspector_client.decode_check(path)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
-    return to_delivered_media(seen, path.suffix.lstrip("."))
+    return to_delivered_media(inspection, path.suffix.lstrip("."))
 
 
-def to_delivered_media(seen: Inspection, container: str) -> DeliveredMedia:
-    """*seen* in the words of the API."""
+def to_delivered_media(inspection: Inspection, container: str) -> DeliveredMedia:
+    """Convert *inspection* to the API's message."""
     return DeliveredMedia(
-        width=seen.width,
-        height=seen.height,
-        frame_rate=seen.frame_rate,
+        width=inspection.width,
+        height=inspection.height,
+        frame_rate=inspection.frame_rate,
         container=container,
-        video_codec=seen.video_codec,
-        audio_codec=seen.audio_codec,
-        audio_bitrate_bps=seen.audio_bitrate,
-        dynamic_range={"smpte2084": "HDR10", "arib-std-b67": "HLG"}.get(seen.transfer, ""),
-        duration=to_duration(seen.duration),
+        video_codec=inspection.video_codec,
+        audio_codec=inspection.audio_codec,
+        audio_bitrate_bps=inspection.audio_bitrate,
+        dynamic_range={"smpte2084": "HDR10", "arib-std-b67": "HLG"}.get(inspection.transfer, ""),
+        duration=to_duration(inspection.duration),
     )
 
 
 def to_duration(seconds: float) -> duration_pb2.Duration:
-    """*seconds* as a Duration."""
+    """Convert *seconds* to a Duration."""
     return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1000) * 1_000_000 % 10**9)
 
 
-def _check_streams(seen: Inspection, promise: Expected) -> None:
-    if promise.video and not seen.video_codec:
-        raise _failed("video", "the file holds no picture")
-    if promise.audio and not seen.audio_codec:
-        raise _failed("audio", "the file holds no sound")
-    shorter = min(seen.width, seen.height)
-    if promise.min_height and shorter < promise.min_height:
+def _check_streams(inspection: Inspection, expected: Expected) -> None:
+    if expected.video and not inspection.video_codec:
+        raise _failed("video", "the file has no video")
+    if expected.audio and not inspection.audio_codec:
+        raise _failed("audio", "the file has no audio")
+    height = min(inspection.width, inspection.height)
+    if expected.min_height and height < expected.min_height:
         raise ReelhaulError(
             ErrorReason.FORMAT_UNAVAILABLE,
-            f"the picture is {shorter} pixels high; at least {promise.min_height} was asked",
+            f"the video is {height} pixels high; at least {expected.min_height} is required",
         )
 
 
-def _check_duration(real: float, promise: Expected) -> None:
-    # A site's figure is whole seconds, a container's last frame lasts a while.
-    slack = promise.slack or max(1.5, 0.02 * promise.duration)
-    if promise.duration and abs(real - promise.duration) > slack:
-        raise _failed("duration", f"the file plays {real:.1f} s; {promise.duration:.1f} s were promised")
-    if not real:
-        raise _failed("duration", "the file has no play time")
+def _check_duration(duration: float, expected: Expected) -> None:
+    # Sites round to whole seconds, and a container's duration includes its last frame.
+    tolerance = expected.tolerance or max(1.5, 0.02 * expected.duration)
+    if expected.duration and abs(duration - expected.duration) > tolerance:
+        raise _failed("duration", f"the file lasts {duration:.1f} s; {expected.duration:.1f} s were expected")
+    if not duration:
+        raise _failed("duration", "the file has no duration")
 
 
 def _failed(check: str, text: str) -> ReelhaulError:

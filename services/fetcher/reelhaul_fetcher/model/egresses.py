@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from urllib.parse import unquote, urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.errors import ReelhaulError, spec_of
+from reelhaul_runtime.errors import ReelhaulError, error_spec
 
 #: ``cause`` in the metadata of failures of the egress itself: its proxy is down or rejects our credentials.
 EGRESS_CAUSE = "egress"
@@ -135,7 +135,7 @@ class Egresses:
                 self._cooldowns.pop(key, None)
         elif failure.metadata.get("cause") == EGRESS_CAUSE:
             self._start_cooldown((_EVERY_SITE, name), timedelta())
-        elif spec_of(failure.reason).parks_site:
+        elif error_spec(failure.reason).parks_site:
             self._start_cooldown((site, name), min(failure.retry_delay or timedelta(), _MAX_RETRY_AFTER))
 
     def _start_cooldown(self, key: tuple[str, str], retry_after: timedelta) -> None:

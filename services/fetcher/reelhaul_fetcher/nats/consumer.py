@@ -132,7 +132,7 @@ async def _parse(message: Msg) -> JetStreamDelivery | None:
     try:
         return JetStreamDelivery(message, work_pb2.WorkItem.FromString(message.data))
     except DecodeError:
-        log.error("a work item that cannot be read", extra={"subject": message.subject})
+        log.error("removed an invalid work item", extra={"subject": message.subject})
         with suppress(NatsError):
             await message.term()
         return None

@@ -1,1 +1,1 @@
-"""Service: what a fetcher does; it decides, and calls ports."""
+"""Service: the use cases of the fetcher. They call ports, never adapters."""

@@ -1,27 +1,29 @@
-"""One work item, from its claim to its acknowledgement: never acknowledged before Finish is answered."""
+"""Attempt: one run of a download on a worker; of a work item, from its claim to its acknowledgement."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.disk_limits import DiskUsage
 from reelhaul_fetcher.model.proxy_usage import Usage
-from reelhaul_fetcher.ports import Delivery, Leases, WorkQueue
+from reelhaul_fetcher.ports import ArtifactMetadata, Delivery, Leases, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
-from reelhaul_fetcher.service.download import Downloader
+from reelhaul_fetcher.service.download import Downloader, artifact_metadata
 from reelhaul_fetcher.service.fetches import FetchRegistry, TrackedFetch
-from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, Stop
+from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, StopReason
 from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
@@ -31,10 +33,14 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
+# Until an item is redelivered whose job could not be claimed, or whose outcome jobs never accepted.
+_UNCLAIMED_DELAY = timedelta(seconds=2)
+_UNFINISHED_DELAY = timedelta(seconds=30)
+
 
 @dataclass(slots=True)
 class AttemptContext:
-    """What every attempt of a worker works with."""
+    """What all attempts of a worker share."""
 
     leases: Leases
     queue: WorkQueue
@@ -46,139 +52,123 @@ class AttemptContext:
     fetches: FetchRegistry = field(default_factory=FetchRegistry)
 
 
-class Attempt:
-    """One delivery. ``run`` takes it to its end; the other methods reach into it meanwhile."""
+class Attempt(ABC):
+    """``run`` takes it to its end; the other public methods control it meanwhile."""
 
-    def __init__(
-        self, bench: AttemptContext, delivery: Delivery, place: Slot, fetch: TrackedFetch | None = None
-    ) -> None:
-        self._bench, self._delivery, self.slot = bench, delivery, place
-        #: How it shows to who asks this worker; None until the job is claimed.
-        self.fetch = fetch
-        #: The outcome that was committed, once one is.
-        self.committed: Finish | None = None
-        self.job = delivery.item.job
+    def __init__(self, context: AttemptContext, slot: Slot, job: str) -> None:
+        self._context = context
+        self.slot = slot
+        self.job = job
         #: 0 until the job is claimed.
         self.epoch = 0
+        #: How callers of this worker see it; None until the job is claimed.
+        self.fetch: TrackedFetch | None = None
+        #: The outcome, once it is final.
+        self.committed: Finish | None = None
         self._usage = Usage()
-        self._hint = asyncio.Event()
+        self._renew_now = asyncio.Event()
         self._reporter: ProgressReporter | None = None
         self._work: asyncio.Task[Finish.Succeeded] | None = None
-        self._stopped: Stop | None = None
+        self._stop_reason: StopReason | None = None
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Run the attempt to its end."""
 
     @property
     def stopping(self) -> bool:
-        """Whether its work was told to end."""
-        return self._stopped is not None
+        """Whether it has been told to stop."""
+        return self._stop_reason is not None
 
     def renew_now(self) -> None:
-        """Do not wait for the next turn: jobs has something to say."""
-        self._hint.set()
+        """Renew the lease at once: jobs has something to tell."""
+        self._renew_now.set()
 
     def hand_back(self) -> None:
-        """Stop, and give the job back to the queue as unfinished."""
-        self._stop(outcomes.drained())
+        """Stop, and requeue the job."""
+        self._stop(outcomes.released_for_drain())
 
     def evict(self, *, own_fault: bool) -> None:
-        """Stop, for want of space: *own_fault* where the job alone is too large for this worker."""
+        """Stop, because the disk is full; *own_fault* if the job alone is too large for this worker."""
         log.warning("evicted for want of disk space", extra={"job": self.job, "own_fault": own_fault})
-        worker = self._bench.worker
-        self._stop(
-            outcomes.too_large_for_worker(self.job, worker) if own_fault else outcomes.released_for_disk()
-        )
+        if own_fault:
+            self._stop(outcomes.failed_too_large(self.job, self._context.worker))
+        else:
+            self._stop(outcomes.released_for_disk())
 
     def disk_usage(self) -> DiskUsage:
-        """What it takes of the disk. Blocks for a look at its folder."""
-        written = self._bench.downloader.scratch.used_bytes(self.job, self.epoch)
+        """Return its disk usage. Blocks on the disk."""
+        written = self._context.downloader.scratch.used_bytes(self.job, self.epoch)
         latest = self._reporter.latest if self._reporter else Progress()
-        # Later stages make one file out of another; how large that is, nobody knows.
-        coming = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
-        return DiskUsage(written, max(0, coming - written))
+        # Later stages make one file out of another, of unknown size.
+        total = latest.total_bytes if latest.stage == Progress.DOWNLOADING else 0
+        return DiskUsage(written, max(0, total - written))
 
-    def end_recording(self, why: Warned.Reason.ValueType = Warned.RECORDING_CUT) -> None:
-        """If it records, that is enough: what there is becomes its file."""
+    def end_recording(self, reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT) -> None:
+        """If it records a live stream, end the recording with what it has."""
         if self._reporter is not None and self.slot.recording:
-            self._reporter.end_recording(why)
+            self._reporter.end_recording(reason)
 
-    async def run(self) -> None:
-        """Claim, work, finish, acknowledge."""
-        bench = self._bench
-        claimed = await lease_keeper.claim_lease(bench.leases, self._claim(), bench.clock)
-        if claimed is None:
-            await self._delivery.nak(timedelta(seconds=2))
-            return
-        if not claimed.HasField("lease"):
-            await self.settle_refusal(claimed.refusal)
-            return
-        lease = claimed.lease
-        self.epoch = lease.epoch
-        reporter = self._reporter = self._reporting(lease)
-        log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
-        failpoints.reached("fetcher.claim.after")
-        outcome = await self._outcome(lease, reporter)
-        if isinstance(outcome, lease_pb2.Refusal):
-            log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
-            await self.settle_refusal(outcome)
-            return
-        await self._finish(outcome, reporter)
-
-    def _claim(self) -> lease_service_pb2.ClaimRequest:
-        return lease_service_pb2.ClaimRequest(
-            job=self.job,
-            attempt=self._delivery.item.attempt,
-            worker=self._bench.worker,
-            slot=self._bench.describe_slot(),
-            request_id=str(uuid.uuid4()),
-        )
-
-    def _reporting(self, lease: lease_pb2.Lease) -> ProgressReporter:
-        number = self._delivery.item.attempt
-        if self.fetch is None:
-            self.fetch = self._bench.fetches.begin(lease.spec, f"{self.job}/attempts/{number}")
-        reporter = ProgressReporter(self._bench.queue, self.job, lease.epoch, number, self.renew_now)
-        reporter.recording_callback = self._recording
-        if lease.spec.recording_stopped:
-            # It takes a moment: no room beside the slots is needed for that.
-            reporter.recording_callback = partial(reporter.end_recording, Warned.RECORDING_STOPPED)
-        reporter.on_published = self.fetch.update_progress
-        return reporter
-
-    async def _outcome(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Stop:
-        """How the work under *lease* ended."""
-        self._work = asyncio.create_task(self._worked(lease, reporter))
-        if self._stopped is not None:
-            self._work.cancel()
-        keeper = LeaseKeeper(
-            self._bench.leases,
-            self._delivery,
+    def _create_reporter(
+        self,
+        lease: lease_pb2.Lease,
+        number: int,
+        fetch: TrackedFetch,
+        metadata: ArtifactMetadata,
+        queue: WorkQueue | None,
+    ) -> ProgressReporter:
+        artifacts = self._context.downloader.artifacts
+        self.fetch = fetch
+        self._reporter = ProgressReporter(
+            self.job,
             lease.epoch,
-            reporter,
-            self._stop,
-            partial(self.end_recording, Warned.RECORDING_STOPPED),
+            number,
+            queue,
+            recording_started=lambda: self._on_recording_started(lease.spec),
+            media_file_ready=lambda product: artifacts.prepare(product, metadata),
+            published=fetch.update_progress,
+            renew_now=self.renew_now,
         )
-        turn = lease.lease_duration.ToTimedelta().total_seconds() / 3
-        keeping = asyncio.create_task(keeper.keep(turn, self._hint))
+        return self._reporter
+
+    async def _execute(
+        self,
+        lease: lease_pb2.Lease,
+        metadata: ArtifactMetadata,
+        reporter: ProgressReporter,
+        keep_lease: Coroutine[Any, Any, None] | None = None,
+    ) -> StopReason:
+        """Download under *lease*, with *keep_lease* beside it; return the outcome or why it was stopped."""
+        self._work = asyncio.create_task(self._download(lease, metadata, reporter))
+        if self.stopping:
+            self._work.cancel()
+        keeping = asyncio.create_task(keep_lease) if keep_lease else None
         try:
             async with reporter.publishing():
                 await asyncio.wait({self._work})
         finally:
-            # Once: what it cleans up is not to be cancelled as well.
+            # The keeper is stopped first, so that it does not cancel the download's clean-up as well.
             self._work.cancel()
-            await cancel_and_wait(keeping)
+            if keeping:
+                await cancel_and_wait(keeping)
             await asyncio.wait({self._work})
-        if self._work.cancelled() and self._stopped is not None:
-            return self._stopped
+        if self._work.cancelled() and self._stop_reason is not None:
+            return self._stop_reason
         error = self._work.exception()
         if error is None:
             return Finish(succeeded=self._work.result())
-        return await self._unsuccessful(error, lease)
+        return await self._failure_outcome(error, lease)
 
-    async def _worked(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Finish.Succeeded:
+    async def _download(
+        self, lease: lease_pb2.Lease, metadata: ArtifactMetadata, reporter: ProgressReporter
+    ) -> Finish.Succeeded:
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(seconds or None) as deadline:
-                done, self._usage = await self._bench.downloader.download(self.job, lease, reporter)
-                return done
+                result, self._usage = await self._context.downloader.download(
+                    self.job, lease, metadata, reporter
+                )
+                return result
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -188,54 +178,107 @@ class Attempt:
                 metadata={"deadline": f"{seconds:.0f}s"},
             ) from None
 
-    async def _unsuccessful(self, error: BaseException, lease: lease_pb2.Lease) -> Finish:
+    async def _failure_outcome(self, error: BaseException, lease: lease_pb2.Lease) -> Finish:
         error = outcomes.explain_lost_recording(error, lease)
-        if released := outcomes.release_until_live(error, lease):
+        if released := outcomes.released_until_live(error, lease):
             return released
-        full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
-        # Its own folder is gone by now: who is short of space still was not filled by this job.
-        if full and await self._bench.disk.measure():
+        disk_full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
+        # Its own directory is gone by now: if the disk is still full, others fill it.
+        if disk_full and await self._context.disk.measure():
             return outcomes.released_for_disk()
-        return outcomes.failed(error, self.job, self._bench.worker)
+        return outcomes.failed(error, self.job, self._context.worker)
 
-    def _recording(self) -> None:
-        """It lasts as long as the broadcast does: others are to have the slot."""
-        if not self.slot.start_recording():
-            self._stop(outcomes.recorders_busy())
+    def _on_recording_started(self, spec: lease_pb2.FetchSpec) -> None:
+        assert self._reporter is not None
+        if spec.recording_stopped:
+            # Its user ended it under an earlier lease: a moment is recorded, which needs no other place.
+            self._reporter.end_recording(MediaWarning.RECORDING_STOPPED)
+        elif not self.slot.start_recording():
+            self._stop(outcomes.released_for_recorders())
 
-    def _stop(self, why: Stop) -> None:
-        # The first reason holds; but a lost lease ends all others.
-        if self._stopped is None or isinstance(why, lease_pb2.Refusal):
-            self._stopped = why
+    def _stop(self, reason: StopReason) -> None:
+        # The first reason counts, except that a lost lease overrides every other.
+        if self._stop_reason is None or isinstance(reason, lease_pb2.Refusal):
+            self._stop_reason = reason
         if self._work is not None:
             self._work.cancel()
 
+
+class LeasedAttempt(Attempt):
+    """The attempt of a work item. The item is acknowledged only after jobs has answered Finish."""
+
+    def __init__(self, context: AttemptContext, delivery: Delivery, slot: Slot) -> None:
+        super().__init__(context, slot, delivery.item.job)
+        self._delivery = delivery
+
+    async def run(self) -> None:
+        """Claim, download, finish, acknowledge."""
+        context, number = self._context, self._delivery.item.attempt
+        request = lease_service_pb2.ClaimRequest(
+            job=self.job,
+            attempt=number,
+            worker=context.worker,
+            slot=context.describe_slot(),
+            request_id=str(uuid.uuid4()),
+        )
+        response = await lease_keeper.claim_lease(context.leases, request, context.clock)
+        if response is None:
+            await self._delivery.nak(_UNCLAIMED_DELAY)
+            return
+        if not response.HasField("lease"):
+            await self._settle_refusal(response.refusal)
+            return
+        lease = response.lease
+        self.epoch = lease.epoch
+        fetch = context.fetches.begin(lease.spec, f"{self.job}/attempts/{number}")
+        metadata = artifact_metadata(self.job, lease.epoch, lease.spec)
+        reporter = self._create_reporter(lease, number, fetch, metadata, context.queue)
+        log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
+        failpoints.hit("fetcher.claim.after")
+        outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
+        if isinstance(outcome, lease_pb2.Refusal):
+            log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
+            await self._settle_refusal(outcome)
+        else:
+            await self._finish(outcome, reporter)
+
+    def _keep_lease(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Coroutine[Any, Any, None]:
+        keeper = LeaseKeeper(
+            self._context.leases,
+            self._delivery,
+            lease.epoch,
+            reporter,
+            self._stop,
+            partial(self.end_recording, MediaWarning.RECORDING_STOPPED),
+        )
+        interval = lease.lease_duration.ToTimedelta().total_seconds() / 3
+        return keeper.keep(interval, self._renew_now)
+
     async def _finish(self, request: Finish, reporter: ProgressReporter) -> None:
-        """Tell the outcome until jobs answers, however long it is away; then settle the item."""
-        failpoints.reached("fetcher.finish.before")
+        """Report the outcome until jobs answers, however long it is away; then settle the item."""
+        failpoints.hit("fetcher.finish.before")
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.status_counts.http_statuses)
         request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
-        answer = await lease_keeper.finish_lease(self._bench.leases, request, self._bench.worker)
-        failpoints.reached("fetcher.ack.before")
-        committed = answer is not None and answer.HasField("receipt") and not answer.receipt.cancelled
+        response = await lease_keeper.finish_lease(self._context.leases, request, self._context.worker)
+        failpoints.hit("fetcher.ack.before")
+        committed = response is not None and response.HasField("receipt") and not response.receipt.cancelled
         if committed:
             self.committed = request
         if not (committed and request.HasField("succeeded")):
-            # Nobody will ask for it.
-            await self._bench.downloader.artifacts.delete(stored)
-        if answer is None:
-            await self._delivery.nak(timedelta(seconds=30))
-        elif answer.HasField("refusal"):
-            await self.settle_refusal(answer.refusal)
+            await self._context.downloader.artifacts.delete(stored)
+        if response is None:
+            await self._delivery.nak(_UNFINISHED_DELAY)
+        elif response.HasField("refusal"):
+            await self._settle_refusal(response.refusal)
         else:
             log.info("finished", extra={"job": self.job, "as": request.WhichOneof("outcome")})
             await self._delivery.ack()
 
-    async def settle_refusal(self, refusal: lease_pb2.Refusal) -> None:
-        """Hand the item back where jobs says when; else it is dealt with."""
+    async def _settle_refusal(self, refusal: lease_pb2.Refusal) -> None:
+        """Hand the item back if jobs says when to retry; otherwise its job needs no worker: acknowledge."""
         if refusal.HasField("retry_delay"):
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())
         else:

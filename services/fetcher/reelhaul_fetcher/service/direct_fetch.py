@@ -1,75 +1,72 @@
-"""Fetches that no queue brought: attempts like all others, but their leases this worker gives itself."""
+"""Direct fetches: downloads that callers start on this worker by RPC, without a queue and without a lease."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
-from reelhaul_fetcher.model.engine_requests import Product
-from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Delivery, WorkQueue
+from reelhaul.work.v1 import lease_pb2
+from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
+from reelhaul_fetcher.service.download import artifact_metadata
 from reelhaul_fetcher.service.fetches import TrackedFetch
+from reelhaul_fetcher.service.outcomes import Finish
+from reelhaul_fetcher.service.slots import Slot
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.sites import site_of
 
-#: As long as a job's attempt may run at most.
+log = logging.getLogger(__name__)
+
+#: As long as the attempt of a job may run at most.
 DEADLINE = timedelta(hours=12)
 
-# Nobody else could take such a lease: it is renewed for nothing but to be told to stop.
-_LEASE = timedelta(hours=1)
-_MOST_REQUESTS = 10_000
+_MAX_REQUEST_IDS = 10_000
 
 
 class DirectFetches:
-    """Runs fetches on a worker's slots, as they are asked for."""
+    """Runs fetches in a worker's slots at once."""
 
-    def __init__(self, worker: Worker, bench: AttemptContext) -> None:
-        self._worker, self._bench = worker, bench
-        #: Those that it began, among the others of the worker.
-        self.fetches = bench.fetches
-        # Request ids, with what was asked by them and what came of it.
-        self._asked: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+    def __init__(self, worker: Worker, context: AttemptContext) -> None:
+        self._worker, self._context = worker, context
+        #: All fetches of the worker, also those of jobs.
+        self.fetches = context.fetches
+        # By request id: the digest of the request, and the name of its fetch.
+        self._requests: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
 
     def execute(self, spec: lease_pb2.FetchSpec, request_id: str = "") -> TrackedFetch:
-        """The fetch of *spec*, begun now; with a *request_id* that was used before, the one begun then.
+        """Begin a fetch of *spec* and return it; if *request_id* was used before, return that fetch.
 
-        Raises OVERLOADED where there is no place, REQUEST_ID_REUSED where something else was
-        asked by that id, NotFound where what was begun by it is forgotten.
+        Raises OVERLOADED if no slot is free, REQUEST_ID_REUSED if the id was used for another
+        request, NotFound if its fetch has been forgotten.
         """
         digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
-        if known := self._asked.get(request_id):
-            return self._again(known, digest, request_id)
-        egress = self._bench.downloader.egresses.choose(site_of(spec.url))
-        place = self._worker.reserve_slot()
+        if earlier := self._requests.get(request_id):
+            return self._find_earlier(request_id, digest, *earlier)
+        egress = self._context.downloader.access.egresses.choose(site_of(spec.url))
+        slot = self._worker.reserve_slot()
         spec.attempt_deadline.FromTimedelta(DEADLINE)
-        fetch, leases = self.fetches.begin(spec), LocalLeases(spec, egress)
-        attempt = Attempt(self._alone(leases), NullDelivery(fetch.name), place, fetch)
-
-        def stop() -> None:
-            leases.cancelled = True
-            attempt.renew_now()
-
-        fetch.cancel = stop
+        fetch = self.fetches.begin(spec)
+        attempt = DirectAttempt(
+            self._context, slot, lease_pb2.Lease(epoch=1, spec=spec, egress=egress), fetch
+        )
+        fetch.cancel = attempt.cancel
         self._worker.start(attempt)
         if request_id:
-            self._asked[request_id] = digest, fetch.name
-            if len(self._asked) > _MOST_REQUESTS:
-                self._asked.popitem(last=False)
+            self._requests[request_id] = digest, fetch.name
+            if len(self._requests) > _MAX_REQUEST_IDS:
+                self._requests.popitem(last=False)
         return fetch
 
     async def cancel(self, name: str) -> Fetch:
-        """The fetch *name*, ended: its files and what it stored are gone, unless it had ended before.
+        """Cancel the fetch *name*; return it once its files and artifacts are gone.
 
-        Raises NotFound, and StateConflict where jobs holds it.
+        A fetch that has ended is returned as it is. Raises NotFound, and StateConflict for the fetch
+        of a job.
         """
         fetch = self.fetches.get(name)
         if not fetch.ended:
@@ -79,109 +76,44 @@ class DirectFetches:
             await fetch.wait_ended()
         return fetch.snapshot()
 
-    def _again(self, known: tuple[bytes, str], digest: bytes, request_id: str) -> TrackedFetch:
-        before, name = known
-        if before != digest:
+    def _find_earlier(self, request_id: str, digest: bytes, earlier_digest: bytes, name: str) -> TrackedFetch:
+        if earlier_digest != digest:
             text = "the request_id was used for another fetch"
             raise ReelhaulError(ErrorReason.REQUEST_ID_REUSED, text, metadata={"requestId": request_id})
         return self.fetches.get(name)
 
-    def _alone(self, leases: LocalLeases) -> AttemptContext:
-        """What an attempt works with that concerns nobody but who watches it here."""
-        fetching = self._bench.downloader
-        return replace(
-            self._bench,
-            leases=leases,
-            queue=SilentQueue(self._bench.queue),
-            downloader=replace(fetching, artifacts=UnownedArtifacts(fetching.artifacts)),
-        )
 
+class DirectAttempt(Attempt):
+    """The attempt of a direct fetch. Only its callers hear of it.
 
-class LocalLeases:
-    """As ``ports.Leases``: the lease of one fetch, which is given, kept, and ended when it is cancelled."""
+    Its artifacts belong to no job: the caller keeps them, or they expire.
+    """
 
-    def __init__(self, spec: lease_pb2.FetchSpec, egress: str) -> None:
-        self.cancelled = False
-        self._lease = lease_pb2.Lease(epoch=1, spec=spec, egress=egress)
-        self._lease.lease_duration.FromTimedelta(_LEASE)
+    def __init__(
+        self, context: AttemptContext, slot: Slot, lease: lease_pb2.Lease, fetch: TrackedFetch
+    ) -> None:
+        # Names its work directory and its guard session, as that of a job does.
+        super().__init__(context, slot, job=fetch.name.removeprefix("fetches/"))
+        self.fetch, self.epoch = fetch, lease.epoch
+        self._lease, self._cancelled = lease, False
+        self._metadata = artifact_metadata("", 0, lease.spec)
+        self._create_reporter(lease, 1, fetch, self._metadata, queue=None)
 
-    async def claim(self, request: lease_service_pb2.ClaimRequest) -> lease_service_pb2.ClaimResponse:
-        """As ``ports.Leases.claim``."""
-        return lease_service_pb2.ClaimResponse(lease=self._lease)
+    async def run(self) -> None:
+        """Download."""
+        assert self._reporter is not None
+        outcome = await self._execute(self._lease, self._metadata, self._reporter)
+        # Only a lease is refused.
+        assert isinstance(outcome, Finish)
+        if self._cancelled:
+            await self._context.downloader.artifacts.delete(
+                [artifact.name for artifact in outcome.succeeded.artifacts]
+            )
+        else:
+            self.committed = outcome
+        log.info("finished", extra={"job": self.job, "as": outcome.WhichOneof("outcome")})
 
-    async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
-        """As ``ports.Leases.renew``."""
-        renewal = lease_pb2.Renewal(cancel_requested=self.cancelled)
-        return lease_service_pb2.RenewResponse(renewal=renewal)
-
-    async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
-        """As ``ports.Leases.finish``."""
-        receipt = lease_pb2.Receipt(cancelled=self.cancelled)
-        return lease_service_pb2.FinishResponse(receipt=receipt)
-
-
-class NullDelivery:
-    """As ``ports.Delivery``: nobody waits for what becomes of it."""
-
-    def __init__(self, fetch: str) -> None:
-        # Names its folder and its pass, as a job's does.
-        self.item = work_pb2.WorkItem(job=fetch.removeprefix("fetches/"), attempt=1)
-
-    async def ack(self) -> None:
-        """As ``ports.Delivery.ack``."""
-
-    async def nak(self, delay: timedelta) -> None:
-        """As ``ports.Delivery.nak``."""
-
-    async def in_progress(self) -> None:
-        """As ``ports.Delivery.in_progress``."""
-
-
-@dataclass(frozen=True, slots=True)
-class SilentQueue:
-    """A queue to which nothing is told: of such a fetch the suite knows nothing."""
-
-    inner: WorkQueue
-
-    async def next(self) -> Delivery:
-        """As ``ports.Queue.next``."""
-        return await self.inner.next()
-
-    def stop_hints(self) -> AsyncIterator[work_pb2.StopHint]:
-        """As ``ports.Queue.hints``."""
-        return self.inner.stop_hints()
-
-    async def publish_progress(self, notice: work_pb2.ProgressNotice) -> None:
-        """As ``ports.Queue.publish``."""
-
-    async def publish_worker(self, notice: work_pb2.WorkerNotice) -> None:
-        """As ``ports.Queue.say``."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnownedArtifacts:
-    """Artifacts that are stored as nobody's result: their caller keeps them, or they expire."""
-
-    inner: ArtifactStore
-
-    def prepare(self, product: Product, stamp: ArtifactMetadata) -> None:
-        """As ``ports.Artifacts.announce``."""
-        self.inner.prepare(product, _of_no_job(stamp))
-
-    async def cancel_prepared(self, folder: Path) -> None:
-        """As ``ports.Artifacts.withdraw``."""
-        await self.inner.cancel_prepared(folder)
-
-    async def store(
-        self, product: Product, stamp: ArtifactMetadata, told: Callable[[int], None]
-    ) -> ArtifactInfo:
-        """As ``ports.Artifacts.store``."""
-        return await self.inner.store(product, _of_no_job(stamp), told)
-
-    async def delete(self, names: Sequence[str]) -> None:
-        """As ``ports.Artifacts.discard``."""
-        await self.inner.delete(names)
-
-
-def _of_no_job(stamp: ArtifactMetadata) -> ArtifactMetadata:
-    return replace(stamp, job="", epoch=0)
+    def cancel(self) -> None:
+        """Stop, and leave nothing behind."""
+        self._cancelled = True
+        self._stop(outcomes.cancelled())

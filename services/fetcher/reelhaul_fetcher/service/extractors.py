@@ -1,4 +1,4 @@
-"""Sites: what the engine reads, listed once for all who ask."""
+"""Extractors: the catalog of the sites that the engine supports, listed once for all callers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reelhaul_runtime.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class ExtractorQuery:
-    """So many sites behind the one called *after*, of those that have *search*, casefolded, about them."""
+    """A page of the extractors after the name *after* that match *search*, which is casefolded."""
 
     page_size: int
     after: str = ""
@@ -22,55 +22,54 @@ class ExtractorQuery:
 
 
 class ExtractorCatalog:
-    """The engine's sites by name; asked for when they are first wanted, and again for another engine."""
+    """The engine's extractors by name; read when first needed and after a change of its version."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._listing: asyncio.Task[Sequence[Extractor]] | None = None
         self._version = ""
         self._names: list[str] = []
-        self._known: list[Extractor] = []
+        self._extractors: list[Extractor] = []
 
-    async def list(self, page: ExtractorQuery) -> Sequence[Extractor]:
-        """Those that *page* asks for, and one more if more follow."""
-        known = await self._listed()
-        found: list[Extractor] = []
-        for site in known[bisect_right(self._names, page.after.casefold()) :]:
-            if page.search in _about(site):
-                found.append(site)
-                if len(found) > page.page_size:
+    async def list(self, query: ExtractorQuery) -> Sequence[Extractor]:
+        """Return the page of *query*, and one extractor more if another page follows."""
+        extractors = await self._load()
+        matches: list[Extractor] = []
+        for extractor in extractors[bisect_right(self._names, query.after.casefold()) :]:
+            if query.search in _searchable_text(extractor):
+                matches.append(extractor)
+                if len(matches) > query.page_size:
                     break
-        return found
+        return matches
 
     async def get(self, name: str) -> Extractor:
-        """The one called *name*, whatever the case, or ``NotFound``."""
-        known, wanted = await self._listed(), name.casefold()
-        at = bisect_right(self._names, wanted) - 1
-        if at < 0 or self._names[at] != wanted:
+        """Return the extractor *name*, case-insensitively. Raises NotFound."""
+        extractors, key = await self._load(), name.casefold()
+        index = bisect_right(self._names, key) - 1
+        if index < 0 or self._names[index] != key:
             raise NotFound(name)
-        return known[at]
+        return extractors[index]
 
-    async def _listed(self) -> Sequence[Extractor]:
-        if self._known and self._engine.version == self._version:
-            return self._known
+    async def _load(self) -> Sequence[Extractor]:
+        if self._extractors and self._engine.version == self._version:
+            return self._extractors
         if self._listing is None:
             self._listing = asyncio.create_task(self._list())
-            # A failure that nobody waited for is nobody's.
+            # Without a waiter, its failure must not be logged as never retrieved.
             self._listing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Who hangs up must not take the answer from the others, nor from who asks again.
+        # A caller that hangs up must not cancel the listing for the others.
         return await asyncio.shield(self._listing)
 
     async def _list(self) -> Sequence[Extractor]:
         try:
-            found = await self._engine.list_extractors()
+            extractors = await self._engine.list_extractors()
         finally:
             self._listing = None
-        self._known = sorted(found, key=lambda site: site.name.casefold())
-        self._names = [site.name.casefold() for site in self._known]
+        self._extractors = sorted(extractors, key=lambda extractor: extractor.name.casefold())
+        self._names = [extractor.name.casefold() for extractor in self._extractors]
         self._version = self._engine.version
-        return self._known
+        return self._extractors
 
 
-def _about(site: Extractor) -> str:
-    told = (site.name.removeprefix("extractors/"), site.display_name)
-    return "\n".join(told).casefold()
+def _searchable_text(extractor: Extractor) -> str:
+    return f"{extractor.name.removeprefix('extractors/')}\n{extractor.display_name}".casefold()

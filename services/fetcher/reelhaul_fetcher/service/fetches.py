@@ -1,4 +1,4 @@
-"""The fetches of this worker: how each stands, for whoever asks or watches, and a while after its end."""
+"""Fetches: the state of each fetch of this worker, for callers and watchers, kept a while after its end."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.page_tokens import PageTokens
 
 _KEPT_SECONDS = 600.0
-# Of jobs' attempts fewer are remembered: jobs itself knows how they ended.
-_MOST_ENDED, _MOST_ENDED_ATTEMPTS = 1000, 100
-# Of a page: clients take no more than 4 MiB in one message.
-_MOST_BYTES = 1 << 20
+# Fewer of jobs' attempts are kept, because jobs itself knows how they ended.
+_MAX_ENDED, _MAX_ENDED_ATTEMPTS = 1000, 100
+# Of a page: clients accept no message of more than 4 MiB.
+_MAX_PAGE_BYTES = 1 << 20
 
 
 class TrackedFetch:
-    """One fetch. Whoever watches is told the newest only, so that a slow one holds nothing."""
+    """One fetch and its watchers. A watcher gets the newest state only, so a slow one costs no memory."""
 
-    def __init__(self, number: int, fetch: Fetch) -> None:
-        #: In the order in which they began.
-        self.sequence = number
-        #: Stops it; None where jobs holds it, or it has ended.
+    def __init__(self, sequence: int, fetch: Fetch) -> None:
+        #: Fetches are numbered in the order in which they begin.
+        self.sequence = sequence
+        #: Cancels it; None if it belongs to a job or has ended.
         self.cancel: Callable[[], None] | None = None
         self._fetch = fetch
-        self._turn = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def name(self) -> str:
@@ -43,92 +43,92 @@ class TrackedFetch:
 
     @property
     def attempt(self) -> str:
-        """The attempt that it serves; empty where no job asked for it."""
+        """The job's attempt that it serves; empty for a direct fetch."""
         return self._fetch.attempt
 
     @property
     def ended(self) -> bool:
-        """Whether it is over, its files gone from here."""
+        """Whether it has ended; its work directory is gone by then."""
         return self._fetch.state != Fetch.RUNNING
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that a snapshot takes in an answer."""
+        """Size of a snapshot in a response."""
         return self._fetch.ByteSize()
 
     def snapshot(self) -> Fetch:
-        """All of it, as it stands."""
-        taken = Fetch()
-        taken.CopyFrom(self._fetch)
-        return taken
+        """Return a copy of its present state."""
+        copy = Fetch()
+        copy.CopyFrom(self._fetch)
+        return copy
 
     def update_progress(self, progress: Progress) -> None:
-        """*progress* is the newest."""
+        """Set the newest progress."""
         self._fetch.progress.CopyFrom(progress)
-        self._tell()
+        self._notify()
 
     def end(self, outcome: Finish | None) -> None:
-        """It is over: with *outcome*, or stopped where there is none that counts."""
+        """End it with *outcome*; None means that it was cancelled or lost its lease."""
         fetch, self.cancel = self._fetch, None
         if outcome is not None and outcome.HasField("released") and not fetch.attempt:
             outcome = outcomes.released_as_failure(outcome.released)
         fetch.state = Fetch.CANCELLED
         if outcome is not None and outcome.HasField("succeeded"):
-            done = outcome.succeeded
+            result = outcome.succeeded
             fetch.state, fetch.progress.percent = Fetch.SUCCEEDED, 100
-            fetch.artifacts.extend(done.artifacts)
-            fetch.got.CopyFrom(done.got)
-            fetch.warnings.extend(done.warnings)
+            fetch.artifacts.extend(result.artifacts)
+            fetch.got.CopyFrom(result.got)
+            fetch.warnings.extend(result.warnings)
         elif outcome is not None and outcome.HasField("failed"):
             fetch.state = Fetch.FAILED
             fetch.error.CopyFrom(outcome.failed.status)
-        self._tell()
+        self._notify()
 
     async def wait_ended(self) -> None:
         """Return when it has ended."""
         while not self.ended:
-            await self._turn.wait()
+            await self._changed.wait()
 
     async def events(self) -> AsyncIterator[Fetch | Progress]:
-        """A snapshot, the newest progress whenever it is asked for more, a last snapshot."""
-        ended, turn = self.ended, self._turn
+        """Yield a snapshot, then the newest progress at each change, and a last snapshot at the end."""
+        ended, changed = self.ended, self._changed
         yield self.snapshot()
         while not ended:
-            await turn.wait()
-            ended, turn = self.ended, self._turn
+            await changed.wait()
+            ended, changed = self.ended, self._changed
             yield self.snapshot() if ended else self._progress()
 
     def _progress(self) -> Progress:
-        newest = Progress()
-        newest.CopyFrom(self._fetch.progress)
-        return newest
+        copy = Progress()
+        copy.CopyFrom(self._fetch.progress)
+        return copy
 
-    def _tell(self) -> None:
-        # Another turn for those who look again: it is theirs to miss none.
-        turn, self._turn = self._turn, asyncio.Event()
-        turn.set()
+    def _notify(self) -> None:
+        # A new event for later waiters, so that they do not miss the next change.
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
 
 class FetchRegistry:
-    """Those that run, and of the ended ones some, for ten minutes."""
+    """The running fetches, and the latest ended ones for ten minutes."""
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        most_ended: int = _MOST_ENDED,
-        most_ended_attempts: int = _MOST_ENDED_ATTEMPTS,
+        max_ended: int = _MAX_ENDED,
+        max_ended_attempts: int = _MAX_ENDED_ATTEMPTS,
     ) -> None:
         self._clock = clock
-        self._all: dict[str, TrackedFetch] = {}
-        # When each ended, with its name, by whether a job asked for it.
+        self._fetches: dict[str, TrackedFetch] = {}
+        # End time and name of each ended fetch, by whether it served a job.
         self._ended: dict[bool, deque[tuple[float, str]]] = {False: deque(), True: deque()}
-        self._most = {False: most_ended, True: most_ended_attempts}
-        self._numbers = itertools.count(1)
+        self._max_ended = {False: max_ended, True: max_ended_attempts}
+        self._sequence = itertools.count(1)
         # Numbers start again with each process: page tokens of another one are invalid here.
         self._page_tokens = PageTokens(secrets.token_bytes(16))
 
     def begin(self, spec: lease_pb2.FetchSpec, attempt: str = "") -> TrackedFetch:
-        """A fetch of *spec* runs, for *attempt* where it serves one."""
+        """Add a running fetch of *spec*, which serves the job's *attempt* unless that is empty."""
         fetch = Fetch(
             name=f"fetches/{uuid.uuid4()}",
             attempt=attempt,
@@ -138,42 +138,43 @@ class FetchRegistry:
             state=Fetch.RUNNING,
         )
         fetch.create_time.GetCurrentTime()
-        begun = self._all[fetch.name] = TrackedFetch(next(self._numbers), fetch)
-        return begun
+        tracked = self._fetches[fetch.name] = TrackedFetch(next(self._sequence), fetch)
+        return tracked
 
     def end(self, fetch: TrackedFetch, outcome: Finish | None) -> None:
-        """*fetch* is over: as ``Tracked.end``."""
+        """End *fetch* as ``TrackedFetch.end`` does."""
         fetch.end(outcome)
         self._ended[bool(fetch.attempt)].append((self._clock(), fetch.name))
-        self._forget()
+        self._delete_old()
 
     def get(self, name: str) -> TrackedFetch:
-        """The one of that *name*. Raises NotFound, also where it is forgotten."""
-        self._forget()
-        if (found := self._all.get(name)) is None:
+        """Return the fetch *name*. Raises NotFound, also if it was deleted after its end."""
+        self._delete_old()
+        if (fetch := self._fetches.get(name)) is None:
             raise NotFound(name)
-        return found
+        return fetch
 
-    def page(self, size: int, token: str) -> tuple[list[TrackedFetch], str]:
-        """At most *size* fetches from where *token* says, the newest first, and the next page's token.
+    def list_page(self, page_size: int, page_token: str) -> tuple[list[TrackedFetch], str]:
+        """Return a page of fetches, newest first, and the token of the next one.
 
         Raises PAGE_TOKEN_INVALID.
         """
-        self._forget()
-        position = self._page_tokens.read("fetches", token)
-        page, weight = list[TrackedFetch](), 0
-        for fetch in reversed(self._all.values()):
+        self._delete_old()
+        position = self._page_tokens.read("fetches", page_token)
+        page: list[TrackedFetch] = []
+        page_bytes = 0
+        for fetch in reversed(self._fetches.values()):
             if position and fetch.sequence >= position[0]:
                 continue
-            weight += fetch.size_bytes
-            if page and (len(page) == size or weight > _MOST_BYTES):
+            page_bytes += fetch.size_bytes
+            if page and (len(page) == page_size or page_bytes > _MAX_PAGE_BYTES):
                 return page, self._page_tokens.create("fetches", page[-1].sequence)
             page.append(fetch)
         return page, ""
 
-    def _forget(self) -> None:
-        old = self._clock() - _KEPT_SECONDS
-        for of_jobs, ended in self._ended.items():
-            while ended and (len(ended) > self._most[of_jobs] or ended[0][0] <= old):
+    def _delete_old(self) -> None:
+        oldest = self._clock() - _KEPT_SECONDS
+        for serves_job, ended in self._ended.items():
+            while ended and (len(ended) > self._max_ended[serves_job] or ended[0][0] <= oldest):
                 _, name = ended.popleft()
-                del self._all[name]
+                del self._fetches[name]

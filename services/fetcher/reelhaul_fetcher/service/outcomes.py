@@ -1,4 +1,4 @@
-"""How attempts end that do not succeed, in the words of jobs."""
+"""Outcomes: the Finish requests of attempts that do not succeed."""
 
 from __future__ import annotations
 
@@ -15,90 +15,105 @@ log = logging.getLogger(__name__)
 Finish = lease_service_pb2.FinishRequest
 Released = Finish.Released
 
-# Between two looks at an event that has not begun.
-_SHORTEST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
-_UNTOLD_WAIT = timedelta(minutes=1)
-# Another worker may have space; this one takes nothing while it has none.
-_SPACE_WAIT = timedelta(seconds=15)
-# Until a recording that found no room is tried again, here or elsewhere.
-_ROOM_WAIT = timedelta(seconds=10)
+# Between two looks at a live event that has not begun.
+_MIN_LIVE_DELAY, _MAX_LIVE_DELAY = timedelta(seconds=5), timedelta(hours=6)
+# If the site does not say when it begins.
+_DEFAULT_LIVE_DELAY = timedelta(minutes=1)
+# Another worker may have space; this one takes no work while it has none.
+_DISK_DELAY = timedelta(seconds=15)
+# Until a recording that found all recorders busy is tried again, on any worker.
+_RECORDERS_DELAY = timedelta(seconds=10)
 
 
-def drained() -> Finish:
-    """Back to the queue: the worker leaves."""
+def cancelled() -> Finish:
+    """End the job as cancelled by its user."""
+    return Finish(cancelled=Finish.Cancelled())
+
+
+def released_for_drain() -> Finish:
+    """Requeue the job: the worker shuts down."""
     return Finish(released=Released(reason=Released.DRAIN))
 
 
 def released_for_disk() -> Finish:
-    """Back to the queue: the worker is short of space, through no fault of the job."""
-    released = Released(reason=Released.DISK)
-    released.retry_delay.FromTimedelta(_SPACE_WAIT)
-    return Finish(released=released)
+    """Requeue the job: the worker's disk is full, through no fault of the job."""
+    return _released(Released.DISK, _DISK_DELAY)
 
 
-def recorders_busy() -> Finish:
-    """Back to the queue: the worker records as much as it may."""
-    released = Released(reason=Released.RECORDERS_BUSY)
-    released.retry_delay.FromTimedelta(_ROOM_WAIT)
-    return Finish(released=released)
+def released_for_recorders() -> Finish:
+    """Requeue the job: the worker records as many live streams as it may."""
+    return _released(Released.RECORDERS_BUSY, _RECORDERS_DELAY)
 
 
-def released_as_failure(released: Released) -> Finish:
-    """What *released* is to a fetch that no queue can bring again: a failure that says what to do."""
-    reason, text = _UNQUEUED.get(
-        released.reason, (ErrorReason.WORKER_LOST, "the worker gave it up: try again")
-    )
-    wait = released.retry_delay.ToTimedelta() if released.HasField("retry_delay") else None
-    return Finish(failed=Finish.Failed(status=to_status(ReelhaulError(reason, text, retry_delay=wait))))
-
-
-_UNQUEUED: dict[Released.Reason.ValueType, tuple[ErrorReason.ValueType, str]] = {
-    Released.DRAIN: (ErrorReason.OVERLOADED, "the worker was drained before it ended: try another one"),
-    Released.DISK: (ErrorReason.WORKER_DISK_FULL, "the worker's disk is full"),
-    Released.RECORDERS_BUSY: (ErrorReason.OVERLOADED, "the worker records as much as it may"),
-}
-
-
-def too_large_for_worker(job: str, worker: str) -> Finish:
-    """A failure that another worker may spare the job: it wants more space than there is here."""
-    error = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the job wants more space than the worker has")
-    return failed(error, job, worker)
-
-
-def failed(error: BaseException, job: str, worker: str) -> Finish:
-    """The failure that *error* is; what nobody foresaw is a bug of ours."""
-    if not isinstance(error, ReelhaulError):
-        log.error("unexpected failure of a fetch", extra={"job": job}, exc_info=error)
-        text = f"a bug in the worker ({type(error).__name__}); its log tells more"
-        error = ReelhaulError(ErrorReason.INTERNAL_ERROR, text, metadata={"requestId": job})
-    no_space = error.reason == ErrorReason.WORKER_DISK_FULL
-    if no_space:
-        error.metadata["worker"] = worker
-    hint = lease_pb2.RetryHint(avoid_worker=no_space)
-    if error.retry_delay is not None:
-        hint.retry_delay.FromTimedelta(error.retry_delay)
-    told = {"job": job, "reason": ErrorReason.Name(error.reason), "cause": error.text}
-    log.info("fetch failed", extra=told)
-    return Finish(failed=Finish.Failed(status=to_status(error), retry_hint=hint))
-
-
-def explain_lost_recording(error: BaseException, lease: lease_pb2.Lease) -> BaseException:
-    """*error*; where the user ended the recording under an earlier lease, no event is waited for any more."""
-    announced = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
-    if not (lease.spec.recording_stopped and announced):
-        return error
-    text = f"its recording was lost with the worker that had it, and nothing is on air now: {error}"
-    return ReelhaulError(ErrorReason.RECORDING_LOST, text)
-
-
-def release_until_live(error: BaseException, lease: lease_pb2.Lease) -> Finish | None:
-    """Back to the queue until an announced event begins, where that is to be waited for."""
+def released_until_live(error: BaseException, lease: lease_pb2.Lease) -> Finish | None:
+    """Requeue the job until the announced live event begins; None unless *error* and the spec say so."""
     if not isinstance(error, ReelhaulError) or error.reason != ErrorReason.MEDIA_NOT_LIVE_YET:
         return None
     if lease.spec.format.live.mode != FormatSpec.Live.WAIT:
         return None
-    # Events are put off, and brought forward: it is looked at again from time to time.
-    wait = error.retry_delay if error.retry_delay is not None else _UNTOLD_WAIT
-    released = Released(reason=Released.LIVE_NOT_BEGUN)
-    released.retry_delay.FromTimedelta(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT))
+    # Events are postponed and brought forward, so even a distant one is checked from time to time.
+    delay = error.retry_delay if error.retry_delay is not None else _DEFAULT_LIVE_DELAY
+    return _released(Released.LIVE_NOT_BEGUN, min(max(delay, _MIN_LIVE_DELAY), _MAX_LIVE_DELAY))
+
+
+def released_as_failure(released: Released) -> Finish:
+    """Return *released* as the failure of a fetch that no queue can retry; its text says what to do."""
+    reason, text = _DIRECT_FAILURES.get(
+        released.reason, (ErrorReason.WORKER_LOST, "the worker gave it up: try again")
+    )
+    delay = released.retry_delay.ToTimedelta() if released.HasField("retry_delay") else None
+    return Finish(failed=Finish.Failed(status=to_status(ReelhaulError(reason, text, retry_delay=delay))))
+
+
+_DIRECT_FAILURES: dict[Released.Reason.ValueType, tuple[ErrorReason.ValueType, str]] = {
+    Released.DRAIN: (
+        ErrorReason.OVERLOADED,
+        "the worker was drained before the fetch ended: try another worker",
+    ),
+    Released.DISK: (ErrorReason.WORKER_DISK_FULL, "the worker's disk is full"),
+    Released.RECORDERS_BUSY: (
+        ErrorReason.OVERLOADED,
+        "the worker records as many live streams as it may: try another worker, or later",
+    ),
+}
+
+
+def failed_too_large(job: str, worker: str) -> Finish:
+    """Fail the attempt, to be retried elsewhere: the job needs more space than this worker has."""
+    error = ReelhaulError(ErrorReason.WORKER_DISK_FULL, "the job needs more disk space than the worker has")
+    return failed(error, job, worker)
+
+
+def failed(error: BaseException, job: str, worker: str) -> Finish:
+    """Fail the attempt with *error*; anything but a ReelhaulError is a bug of ours."""
+    if not isinstance(error, ReelhaulError):
+        log.error("unexpected failure of a fetch", extra={"job": job}, exc_info=error)
+        text = f"a bug in the worker ({type(error).__name__}); see its log"
+        error = ReelhaulError(ErrorReason.INTERNAL_ERROR, text, metadata={"requestId": job})
+    disk_full = error.reason == ErrorReason.WORKER_DISK_FULL
+    if disk_full:
+        error.metadata["worker"] = worker
+    hint = lease_pb2.RetryHint(avoid_worker=disk_full)
+    if error.retry_delay is not None:
+        hint.retry_delay.FromTimedelta(error.retry_delay)
+    fields = {"job": job, "reason": ErrorReason.Name(error.reason), "cause": error.text}
+    log.info("fetch failed", extra=fields)
+    return Finish(failed=Finish.Failed(status=to_status(error), retry_hint=hint))
+
+
+def explain_lost_recording(error: BaseException, lease: lease_pb2.Lease) -> BaseException:
+    """Return *error*, or RECORDING_LOST if the user ended the recording under an earlier lease.
+
+    A stopped recording does not wait for the next event.
+    """
+    not_live = isinstance(error, ReelhaulError) and error.reason == ErrorReason.MEDIA_NOT_LIVE_YET
+    if not (lease.spec.recording_stopped and not_live):
+        return error
+    text = f"the recording was lost with the worker that had it, and the stream is not live now: {error}"
+    return ReelhaulError(ErrorReason.RECORDING_LOST, text)
+
+
+def _released(reason: Released.Reason.ValueType, delay: timedelta) -> Finish:
+    released = Released(reason=reason)
+    released.retry_delay.FromTimedelta(delay)
     return Finish(released=released)

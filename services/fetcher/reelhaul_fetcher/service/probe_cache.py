@@ -1,4 +1,4 @@
-"""Probes: metadata of a URL, asked once for all who ask at the same time, and kept for minutes."""
+"""Probe cache: reads the metadata of a URL, once for concurrent callers, and keeps it for minutes."""
 
 from __future__ import annotations
 
@@ -12,73 +12,64 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
-from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.model.selection import SelectFormats, choose_formats
-from reelhaul_fetcher.ports import Engine, Guard
-from reelhaul_fetcher.service.cookie_login import SiteCookies
-from reelhaul_fetcher.service.download import explain_guard_refusal
+from reelhaul_fetcher.ports import Engine
+from reelhaul_fetcher.service.site_access import SiteAccess
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import site_of
 
 _KEPT_SECONDS = 180
-_LONGEST_SECONDS = 60
-_KEPT_PROBES = 500
-# A page, its manifests: not the media.
+_MAX_KEPT = 500
+_TIMEOUT_SECONDS = 60
+# Pages and manifests, no media.
 _BYTE_LIMIT = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeQuery:
-    """What is asked of a URL; equal ones are one."""
+    """What to read; equal queries share one answer."""
 
     url: str
     max_entries: int = 50
     playlist: bool = False
-    #: The name of cookies to ask with, and whose they are; without a name, nobody's.
+    #: Name of the cookies to use and the tenant that they belong to; both empty without cookies.
     cookies: str = ""
     tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a site said, and when it was asked."""
+    """What the site answered, and when it was asked."""
 
     media: MediaInfo
     time: datetime
 
 
 class ProbeCache:
-    """Answers questions about URLs, at most *width* at a time."""
+    """Probes URLs, at most *concurrency* at a time."""
 
     def __init__(
-        self,
-        engine: Engine,
-        guard: Guard,
-        now: Callable[[], datetime],
-        width: int = 4,
-        egresses: Egresses | None = None,
-        signing: SiteCookies | None = None,
+        self, engine: Engine, access: SiteAccess, now: Callable[[], datetime], concurrency: int = 4
     ) -> None:
-        self._engine, self._guard, self._now = engine, guard, now
-        self._egresses, self._signing = egresses or Egresses(), signing or SiteCookies()
-        self._width = asyncio.Semaphore(width)
-        self._kept: OrderedDict[ProbeQuery, ProbeResult] = OrderedDict()
-        self._asking: dict[ProbeQuery, asyncio.Task[ProbeResult]] = {}
+        self._engine, self._access, self._now = engine, access, now
+        self._semaphore = asyncio.Semaphore(concurrency)
+        self._results: OrderedDict[ProbeQuery, ProbeResult] = OrderedDict()
+        self._running: dict[ProbeQuery, asyncio.Task[ProbeResult]] = {}
 
-    async def probe(self, question: ProbeQuery, *, fresh: bool = False) -> ProbeResult:
-        """What the site says. *fresh* asks it even where the answer is kept.
+    async def probe(self, query: ProbeQuery, *, bypass_cache: bool = False) -> ProbeResult:
+        """Return the metadata; with *bypass_cache* the site is asked even if its answer is kept.
 
-        Raises what the site's answer means, URL_FORBIDDEN where the guard refused.
+        Raises the failure that the site's answer means; URL_FORBIDDEN if the guard refused.
         """
-        kept = self._kept.get(question)
-        if kept and not fresh and (self._now() - kept.time).total_seconds() < _KEPT_SECONDS:
-            return kept
-        task = self._asking.get(question)
+        cached = self._results.get(query)
+        if cached and not bypass_cache and (self._now() - cached.time).total_seconds() < _KEPT_SECONDS:
+            return cached
+        task = self._running.get(query)
         if task is None:
-            task = self._asking[question] = asyncio.create_task(self._ask(question))
-            task.add_done_callback(lambda ended: self._asked(question, ended))
-        # Who hangs up must not take the answer from the others.
+            task = self._running[query] = asyncio.create_task(self._probe(query))
+            task.add_done_callback(lambda ended: self._on_done(query, ended))
+        # A caller that hangs up must not cancel the probe for the others.
         return await asyncio.shield(task)
 
     async def estimate(self, media: MediaInfo, spec: FormatSpec) -> Estimate:
@@ -86,46 +77,46 @@ class ProbeCache:
         # In a thread: the engine's ``select_formats`` blocks.
         return await asyncio.to_thread(_estimate, media, spec, self._engine.select_formats)
 
-    def _asked(self, question: ProbeQuery, task: asyncio.Task[ProbeResult]) -> None:
-        del self._asking[question]
+    def _on_done(self, query: ProbeQuery, task: asyncio.Task[ProbeResult]) -> None:
+        del self._running[query]
         if task.cancelled() or task.exception() is not None:
             return
-        self._kept[question] = task.result()
-        self._kept.move_to_end(question)
-        if len(self._kept) > _KEPT_PROBES:
-            self._kept.popitem(last=False)
+        self._results[query] = task.result()
+        self._results.move_to_end(query)
+        if len(self._results) > _MAX_KEPT:
+            self._results.popitem(last=False)
 
-    async def _ask(self, question: ProbeQuery) -> ProbeResult:
-        async with self._width:
-            name = f"probe-{uuid.uuid4()}"
-            at, site = self._now(), site_of(question.url)
-            cookies = self._signing.get_text(question.cookies, question.tenant, question.url)
-            egress = self._egresses.choose(site)
-            failure: ReelhaulError | None = None
-            media: MediaInfo | None = None
-            url = await self._guard.open(name, _BYTE_LIMIT, egress, _LONGEST_SECONDS)
-            order = ProbeRequest(question.url, url, question.max_entries, question.playlist, cookies=cookies)
-            try:
-                async with asyncio.timeout(_LONGEST_SECONDS):
-                    media = await self._engine.probe(order)
-            except ReelhaulError as error:
-                failure = error
-            except TimeoutError:
-                failure = _stalled(question.url)
-            finally:
-                usage = await asyncio.shield(self._guard.close(name))
-            self._egresses.record_result(site, egress, failure)
-            failure = self._signing.classify_cookie_failure(question.cookies, question.url, failure)
-            if failure is not None:
-                raise explain_guard_refusal(failure, usage) from failure
-            assert media is not None
-            return ProbeResult(media, at)
+    async def _probe(self, query: ProbeQuery) -> ProbeResult:
+        async with self._semaphore:
+            time = self._now()
+            cookies = self._access.cookies.get_text(query.cookies, query.tenant, query.url)
+
+            async def probe(proxy_url: str) -> MediaInfo:
+                request = ProbeRequest(
+                    query.url, proxy_url, query.max_entries, query.playlist, cookies=cookies
+                )
+                try:
+                    async with asyncio.timeout(_TIMEOUT_SECONDS):
+                        return await self._engine.probe(request)
+                except TimeoutError:
+                    raise _stalled(query.url) from None
+
+            media, _ = await self._access.run(
+                probe,
+                session=f"probe-{uuid.uuid4()}",
+                url=query.url,
+                egress=self._access.egresses.choose(site_of(query.url)),
+                cookies=query.cookies,
+                byte_limit=_BYTE_LIMIT,
+                seconds=_TIMEOUT_SECONDS,
+            )
+            return ProbeResult(media, time)
 
 
 def _stalled(url: str) -> ReelhaulError:
     return ReelhaulError(
         ErrorReason.UPSTREAM_STALLED,
-        f"the site did not answer in full within {_LONGEST_SECONDS} s",
+        f"the site did not answer completely within {_TIMEOUT_SECONDS} s",
         metadata={"host": urlsplit(url).hostname or "", "stage": "PROBING"},
     )
 
@@ -135,11 +126,11 @@ def _estimate(media: MediaInfo, spec: FormatSpec, select_formats: SelectFormats)
         return Estimate(job_count=media.entry_count or len(media.entries))
     if not media.formats:
         return Estimate(job_count=1)
-    chosen, warnings = choose_formats(list(media.formats), spec, select_formats)
-    told = Estimate(formats=chosen, job_count=1, warnings=warnings)
+    formats, warnings = choose_formats(list(media.formats), spec, select_formats)
+    result = Estimate(formats=formats, job_count=1, warnings=warnings)
     seconds = media.duration.ToTimedelta().total_seconds()
-    sizes = [f.size_bytes or int(f.bitrate_bps / 8 * seconds) for f in chosen]
-    if chosen and all(sizes):
-        told.size_bytes = sum(sizes)
-        told.size_estimated = any(f.size_estimated or not f.size_bytes for f in chosen)
-    return told
+    sizes = [f.size_bytes or int(f.bitrate_bps / 8 * seconds) for f in formats]
+    if formats and all(sizes):
+        result.size_bytes = sum(sizes)
+        result.size_estimated = any(f.size_estimated or not f.size_bytes for f in formats)
+    return result

@@ -1,4 +1,4 @@
-"""What an attempt tells while it runs: newest progress to whoever watches, at most four times a second."""
+"""Progress reporter: listens to one fetch, publishes its progress and keeps what the next renewal sends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
 from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
@@ -21,116 +21,122 @@ _INTERVAL_SECONDS = 0.25
 
 
 class ProgressReporter:
-    """Listens to one fetch and publishes its newest progress; remembers what a renewal needs."""
+    """``ports.ListListener`` of one attempt.
+
+    Publishes the newest progress at most four times a second, to *queue* unless it is None. Calls
+    *recording_started* and *media_file_ready* on these events, *published* with each progress
+    published, and *renew_now* when jobs should hear of something soon.
+    """
 
     def __init__(
-        self, queue: WorkQueue, job: str, epoch: int, attempt: int, eager: Callable[[], None] = lambda: None
+        self,
+        job: str,
+        epoch: int,
+        attempt: int,
+        queue: WorkQueue | None,
+        *,
+        recording_started: Callable[[], None],
+        media_file_ready: Callable[[Product], None],
+        published: Callable[[Progress], None],
+        renew_now: Callable[[], None],
     ) -> None:
+        self._job, self._epoch, self._attempt, self._queue = job, epoch, attempt, queue
+        self._recording_started, self._media_file_ready = recording_started, media_file_ready
+        self._published, self._renew_now = published, renew_now
         self.status_counts = HttpStatusCounts()
-        #: Set: a recording is to end, with what it has.
         self.stop_recording = asyncio.Event()
-        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
-        #: Called when a recording begins.
-        self.recording_callback: Callable[[], None] = lambda: None
-        #: Called with what is published.
-        self.on_published: Callable[[Progress], None] = lambda _: None
-        #: Called when the media's file is whole.
-        self.on_ready: Callable[[Product], None] = lambda _: None
+        self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.latest = Progress(attempt=attempt)
-        #: Metadata that no renewal has carried yet.
+        #: Metadata that no renewal has sent yet.
         self.unsent_media: MediaInfo | None = None
-        #: Entries of a list that no renewal has carried yet.
+        #: Entries of a list that no renewal has sent yet.
         self.unsent_entries: list[PlaylistEntry] = []
-        self._taken = asyncio.Event()
-        self._eager = eager
-        self._queue, self._job, self._epoch, self._attempt = queue, job, epoch, attempt
+        self._entries_sent = asyncio.Event()
         self._sequence = 0
-        self._fresh = asyncio.Event()
+        self._updated = asyncio.Event()
 
     def on_media(self, media: MediaInfo) -> None:
-        """Metadata was read."""
         self.unsent_media = media
 
     def on_recording(self) -> None:
-        """What is on air is being recorded from now on: jobs is to know, since a user may end it."""
-        self.recording_callback()
-        self._eager()
-
-    def end_recording(self, why: Warned.Reason.ValueType) -> None:
-        """That is enough; the first reason holds."""
-        if not self.stop_recording.is_set():
-            self.stop_reason = why
-            self.stop_recording.set()
+        self._recording_started()
+        # A user can end a recording only once jobs knows of it.
+        self._renew_now()
 
     def on_media_file(self, product: Product) -> None:
-        """The media's file is whole, and is being tried."""
-        self.on_ready(product)
+        self._media_file_ready(product)
 
     def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        """More of a list is known; jobs is to hear of it soon."""
         self.unsent_entries += entries
-        self._eager()
-
-    def mark_entries_sent(self, number: int) -> None:
-        """A renewal carried the first *number* of the unsent entries."""
-        del self.unsent_entries[:number]
-        if self.unsent_entries:
-            self._eager()
-        self._taken.set()
-
-    async def wait_entries_sent(self) -> None:
-        """Return when renewals have carried every entry."""
-        while self.unsent_entries:
-            self._taken.clear()
-            await self._taken.wait()
+        self._renew_now()
 
     def on_progress(self, progress: Progress) -> None:
-        """*progress* is the newest; percent and bytes never fall."""
-        told = Progress()
-        told.CopyFrom(progress)
-        told.attempt = self._attempt
-        told.measure_time.GetCurrentTime()
-        told.downloaded_bytes = max(told.downloaded_bytes, self.latest.downloaded_bytes)
+        """Set the newest progress; percent and bytes never fall."""
+        update = Progress()
+        update.CopyFrom(progress)
+        update.attempt = self._attempt
+        update.measure_time.GetCurrentTime()
+        update.downloaded_bytes = max(update.downloaded_bytes, self.latest.downloaded_bytes)
         if self.latest.HasField("percent"):
-            told.percent = max(told.percent, self.latest.percent)
-        if told.stage != self.latest.stage:
-            log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(told.stage)})
-        self.latest = told
-        self._fresh.set()
+            update.percent = max(update.percent, self.latest.percent)
+        if update.stage != self.latest.stage:
+            log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(update.stage)})
+        self.latest = update
+        self._updated.set()
+
+    def end_recording(self, reason: MediaWarning.Reason.ValueType) -> None:
+        """End the recording with what it has. The first reason wins."""
+        if not self.stop_recording.is_set():
+            self.stop_reason = reason
+            self.stop_recording.set()
+
+    def mark_entries_sent(self, count: int) -> None:
+        """Drop the first *count* unsent entries: a renewal has sent them."""
+        del self.unsent_entries[:count]
+        if self.unsent_entries:
+            self._renew_now()
+        self._entries_sent.set()
+
+    async def wait_entries_sent(self) -> None:
+        """Return when renewals have sent every entry."""
+        while self.unsent_entries:
+            self._entries_sent.clear()
+            await self._entries_sent.wait()
 
     def report_upload(self, stored: int, total: int) -> None:
-        """*stored* of *total* bytes are in storage."""
+        """Report that *stored* of *total* bytes are in storage."""
         begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
-        told = Progress()
-        told.CopyFrom(self.latest)
-        told.stage, told.detail, told.bytes_per_second = Progress.UPLOADING, "", 0
-        told.ClearField("eta")
-        told.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
-        self.on_progress(told)
+        progress = Progress()
+        progress.CopyFrom(self.latest)
+        progress.stage, progress.detail, progress.bytes_per_second = Progress.UPLOADING, "", 0
+        progress.ClearField("eta")
+        progress.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
+        self.on_progress(progress)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
-        """Publish within the block; the last progress goes out before it is left."""
-        task = asyncio.create_task(self._publish())
+        """Publish progress within the block, the last one before it is left."""
+        task = asyncio.create_task(self._publish_updates())
         try:
             yield
         finally:
             await cancel_and_wait(task)
-            if self._fresh.is_set():
-                await self._publish_one()
+            if self._updated.is_set():
+                await self._publish_latest()
 
-    async def _publish(self) -> None:
+    async def _publish_updates(self) -> None:
         while True:
-            await self._fresh.wait()
-            await self._publish_one()
+            await self._updated.wait()
+            await self._publish_latest()
             await asyncio.sleep(_INTERVAL_SECONDS)
 
-    async def _publish_one(self) -> None:
-        self._fresh.clear()
+    async def _publish_latest(self) -> None:
+        self._updated.clear()
         self._sequence += 1
-        self.on_published(self.latest)
-        await self._queue.publish_progress(
-            work_pb2.ProgressNotice(
-                job=self._job, epoch=self._epoch, sequence=self._sequence, progress=self.latest
+        self._published(self.latest)
+        if self._queue is not None:
+            await self._queue.publish_progress(
+                work_pb2.ProgressNotice(
+                    job=self._job, epoch=self._epoch, sequence=self._sequence, progress=self.latest
+                )
             )
-        )

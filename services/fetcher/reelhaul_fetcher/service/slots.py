@@ -1,4 +1,7 @@
-"""Places: slots for downloads, and room beside them for recordings, which last hours and starve nobody."""
+"""Slots: how many downloads run at a time, and how many recordings beside them.
+
+Recordings of live streams last hours; in the slots they would starve downloads.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,62 @@ import asyncio
 
 
 class SlotPool:
-    """What a worker may do at a time."""
+    """*slots* for downloads and capacity for *recordings*."""
 
     def __init__(self, slots: int, recordings: int) -> None:
         self.slots = slots
-        self._free = slots
-        self._left = asyncio.Event()
-        self._recordings = recordings
+        self._free_slots = slots
+        self._slot_freed = asyncio.Event()
+        self._free_recordings = recordings
 
     async def wait_free(self) -> None:
-        """Return when a slot is free. It is nobody's yet: whoever takes first has it."""
-        while not self._free:
-            self._left.clear()
-            await self._left.wait()
+        """Return when a slot is free. It is not reserved: the first to call ``try_take`` gets it."""
+        while not self._free_slots:
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
 
     def try_take(self) -> Slot | None:
-        """A slot, if one is free."""
-        if not self._free:
+        """Take a slot; return None if all are in use."""
+        if not self._free_slots:
             return None
-        self._free -= 1
+        self._free_slots -= 1
         return Slot(self)
 
-    def _slot_left(self) -> None:
-        self._free += 1
-        self._left.set()
+    def free_slot(self) -> None:
+        """Return a slot to the pool."""
+        self._free_slots += 1
+        self._slot_freed.set()
 
-    def _recording_begun(self) -> bool:
-        room = self._recordings > 0
-        self._recordings -= room
-        return room
+    def try_take_recording(self) -> bool:
+        """Take capacity for a recording; return False if there is none."""
+        if not self._free_recordings:
+            return False
+        self._free_recordings -= 1
+        return True
 
-    def _recording_left(self) -> None:
-        self._recordings += 1
+    def free_recording(self) -> None:
+        """Return the capacity of a recording."""
+        self._free_recordings += 1
 
 
 class Slot:
-    """One of them, from when it is taken until it is left."""
+    """One slot, from when it is taken until it is released."""
 
-    def __init__(self, places: SlotPool) -> None:
-        self._places = places
-        #: Among the recordings, not in a slot.
+    def __init__(self, pool: SlotPool) -> None:
+        self._pool = pool
+        #: It holds capacity for a recording instead of a slot.
         self.recording = False
 
     def start_recording(self) -> bool:
-        """Leave the slot to others and go on beside them. False where there is no room for that."""
-        if not self.recording and self._places._recording_begun():
+        """Exchange the slot for recording capacity; return False if there is none."""
+        if not self.recording and self._pool.try_take_recording():
             self.recording = True
-            self._places._slot_left()
+            self._pool.free_slot()
         return self.recording
 
     def release(self) -> None:
-        """It is free for another."""
+        """Return it to the pool."""
         if self.recording:
-            self._places._recording_left()
+            self._pool.free_recording()
         else:
-            self._places._slot_left()
+            self._pool.free_slot()

@@ -1,21 +1,21 @@
-"""The worker: as many attempts at a time as there are slots, and none taken without a free one."""
+"""Worker: runs attempts in slots, pulls work when one is free, evicts, drains and sends heartbeats."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.work_pb2 import WorkerNotice
-from reelhaul_fetcher.model.disk_limits import choose_evictions
+from reelhaul_fetcher.model.disk_limits import DiskUsage, choose_evictions
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.ports import Delivery, WorkQueue
 from reelhaul_fetcher.service import outcomes
-from reelhaul_fetcher.service.attempt import Attempt, AttemptContext
+from reelhaul_fetcher.service.attempt import Attempt, AttemptContext, LeasedAttempt
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.slots import Slot, SlotPool
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
@@ -23,106 +23,109 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-# What handing back takes: a kill, a folder, a call.
+# Enough to kill a fetch, remove its directory and finish.
 _HAND_BACK_SECONDS = 5.0
 _NO_SPACE_DELAY = timedelta(seconds=5)
-_WATCH_SECONDS = 1.0
-# When to ask again, told to those for whom there is no place.
-_AGAIN = timedelta(seconds=1)
+_DISK_CHECK_SECONDS = 1.0
+# The Retry-After of OVERLOADED.
+_RETRY_DELAY = timedelta(seconds=1)
+
+_HEARTBEAT_CHECK_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 10.0
 
 
 class Worker:
-    """Pulls work into slots until it is drained."""
+    """Runs attempts: those of the queue's work items, and those that ``start`` is given."""
 
-    def __init__(self, bench: AttemptContext, slots: int, recordings: int = 0) -> None:
-        self._bench, self._places = bench, SlotPool(slots, recordings)
+    def __init__(self, context: AttemptContext, slots: int, recordings: int = 0) -> None:
+        self._context, self._slots = context, SlotPool(slots, recordings)
         self._running: dict[Attempt, asyncio.Task[None]] = {}
-        self._turn = asyncio.Event()
+        self._running_changed = asyncio.Event()
         self._draining = asyncio.Event()
-        self._drains: set[asyncio.Task[None]] = set()
+        self._drain_tasks: set[asyncio.Task[None]] = set()
 
     @property
     def slots(self) -> int:
-        """Slots for work; none once it is drained."""
-        return 0 if self._draining.is_set() else self._places.slots
+        """Slots for work; 0 once it is draining."""
+        return 0 if self._draining.is_set() else self._slots.slots
 
     @property
     def busy(self) -> int:
-        """Slots in use; what is recorded uses none."""
+        """Slots in use; recordings use none."""
         return sum(not attempt.slot.recording for attempt in self._running)
 
     def describe_slot(self, pool: str, engine_version: str, free_bytes: int) -> lease_pb2.Slot:
-        """What a claim says of this worker; the slot that it is for is counted as busy."""
+        """Return what a claim says of this worker; the slot that it is for counts as busy."""
         return lease_pb2.Slot(
             pool=pool,
             engine_version=engine_version,
             free_bytes=free_bytes,
-            slot_count=self._places.slots,
+            slot_count=self._slots.slots,
             busy_count=self.busy,
         )
 
     async def run(self) -> None:
-        """Take work until the worker is drained; tend what runs for ever.
+        """Take work until drained, and look after what runs.
 
-        Being cancelled stops both; what runs goes on until ``drain``.
+        Cancellation stops both, but not the running attempts: call ``drain``.
         """
-        taking = asyncio.create_task(self._take())
-        drained = asyncio.create_task(self._draining.wait())
-        watching = [asyncio.create_task(self._follow_hints()), asyncio.create_task(self._watch_room())]
+        taking = asyncio.create_task(self._take_work())
+        draining = asyncio.create_task(self._draining.wait())
+        watching = [asyncio.create_task(self._follow_hints()), asyncio.create_task(self._watch_disk())]
         try:
-            await asyncio.wait({taking, drained}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({taking, draining}, return_when=asyncio.FIRST_COMPLETED)
             if taking.done():
-                # It takes for ever: this raises what broke it.
+                # It never returns, so this raises its error.
                 taking.result()
             await cancel_and_wait(taking)
             await asyncio.wait(watching)
         finally:
-            for task in (taking, drained, *watching):
+            for task in (taking, draining, *watching):
                 await cancel_and_wait(task)
 
     async def check(self) -> None:
-        """Return where it takes work. Raises Unavailable where it is drained."""
+        """Return if it takes work. Raises Unavailable if it is drained."""
         if self._draining.is_set():
-            raise Unavailable("fetcher", "drained: it takes no work until it is started anew")
+            raise Unavailable("fetcher", "drained: it takes no work until it is restarted")
 
     def reserve_slot(self) -> Slot:
-        """A slot for what no queue brought. Raises OVERLOADED where there is none to be had."""
+        """Take a slot for a direct fetch. Raises OVERLOADED if none is available."""
         if self._draining.is_set():
-            raise _overloaded("the worker is drained and takes no new work: ask another one")
-        if self._bench.disk.short:
-            raise _overloaded("the worker is short of disk space: ask another one, or later")
-        if (place := self._places.try_take()) is None:
-            raise _overloaded(f"all {self._places.slots} slots are busy: ask another worker, or later")
-        return place
+            raise _overloaded("the worker is drained and takes no new work: try another worker")
+        if self._context.disk.short:
+            raise _overloaded("the worker is short of disk space: try another worker, or later")
+        if (slot := self._slots.try_take()) is None:
+            raise _overloaded(f"all {self._slots.slots} slots are busy: try another worker, or later")
+        return slot
 
     def start(self, attempt: Attempt) -> None:
-        """Let *attempt*, which has its place, run to its end."""
+        """Run *attempt*, which holds its slot."""
         task = asyncio.create_task(attempt.run())
         self._running[attempt] = task
         task.add_done_callback(lambda ended: self._end(attempt, ended))
-        self._changed()
+        self._notify_running_changed()
 
     def start_drain(self, grace: float | None) -> None:
-        """``drain``, whoever waits for it; from now on nothing is taken."""
+        """Run ``drain`` in the background; no work is taken from now on."""
         log.info("asked to drain", extra={"grace_seconds": grace})
         self._draining.set()
         task = asyncio.create_task(self.drain(grace))
-        self._drains.add(task)
-        task.add_done_callback(self._drains.discard)
+        self._drain_tasks.add(task)
+        task.add_done_callback(self._drain_tasks.discard)
 
     async def remaining(self) -> AsyncIterator[int]:
-        """How many run, now and whenever that changes, until none does."""
+        """Yield the number of running attempts, now and after each change, until it is 0."""
         while True:
-            number, turn = len(self._running), self._turn
-            yield number
-            if not number:
+            count, changed = len(self._running), self._running_changed
+            yield count
+            if not count:
                 return
-            await turn.wait()
+            await changed.wait()
 
     async def drain(self, grace: float | None) -> None:
-        """Take no more; give what runs *grace* seconds (None: any) to end, then hand it back to the queue.
+        """Take no more work; after *grace* seconds (None: no limit) requeue what still runs.
 
-        What is recorded would be lost: a recording ends with what it has.
+        Recordings end at once with what they have: requeued, it would be lost.
         """
         self._draining.set()
         for attempt in self._running:
@@ -139,27 +142,27 @@ class Worker:
         if self._running:
             await asyncio.wait(self._running.values())
 
-    async def _take(self) -> None:
+    async def _take_work(self) -> None:
         while True:
-            await self._places.wait_free()
-            delivery = await self._next()
-            place = None if self._draining.is_set() else self._places.try_take()
-            if place is None:
-                # Another took the slot while this one was waited for.
+            await self._slots.wait_free()
+            delivery = await self._next_delivery()
+            slot = None if self._draining.is_set() else self._slots.try_take()
+            if slot is None:
+                # A direct fetch took the slot while this waited for work.
                 await delivery.nak(timedelta())
             else:
-                self.start(Attempt(self._bench, delivery, place))
+                self.start(LeasedAttempt(self._context, delivery, slot))
 
-    async def _next(self) -> Delivery:
-        """The next item that there is disk space for."""
+    async def _next_delivery(self) -> Delivery:
+        """Wait for the next item that there is disk space for."""
         while True:
-            await self._bench.disk.wait_for_space()
-            delivery = await self._bench.queue.next()
-            # It may have come after hours, in which the disk was filled.
+            await self._context.disk.wait_for_space()
+            delivery = await self._context.queue.next()
+            # That may have taken hours, in which the disk may have filled.
             try:
-                short = await self._bench.disk.measure()
+                short = await self._context.disk.measure()
             except asyncio.CancelledError:
-                # The worker leaves with it in hand.
+                # The worker drains with the item in hand.
                 await delivery.nak(timedelta())
                 raise
             if not short:
@@ -171,82 +174,84 @@ class Worker:
         attempt.slot.release()
         outcome = attempt.committed
         if not task.cancelled() and (error := task.exception()):
-            log.error("an attempt broke", extra={"job": attempt.job}, exc_info=error)
-            outcome = outcome or outcomes.failed(error, attempt.job, self._bench.worker)
+            log.error("unexpected failure of an attempt", extra={"job": attempt.job}, exc_info=error)
+            outcome = outcome or outcomes.failed(error, attempt.job, self._context.worker)
         if attempt.fetch is not None:
-            self._bench.fetches.end(attempt.fetch, outcome)
-        self._changed()
+            self._context.fetches.end(attempt.fetch, outcome)
+        self._notify_running_changed()
 
-    def _changed(self) -> None:
-        turn, self._turn = self._turn, asyncio.Event()
-        turn.set()
+    def _notify_running_changed(self) -> None:
+        # A new event for later waiters, so that they do not miss the next change.
+        changed, self._running_changed = self._running_changed, asyncio.Event()
+        changed.set()
 
-    async def _watch_room(self) -> None:
-        """See every second to it that what runs finds the space that it needs."""
-        room = self._bench.disk
+    async def _watch_disk(self) -> None:
+        """Evict attempts so that the others find the disk space they need."""
+        disk = self._context.disk
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            # Also while there is nothing to do: health tells of it.
-            await room.measure()
+            await asyncio.sleep(_DISK_CHECK_SECONDS)
+            # Also while idle: health reports it.
+            await disk.measure()
             attempts = [attempt for attempt in self._running if attempt.epoch]
-            # Who is leaving gives its space back first.
+            # An attempt that is stopping frees its space first.
             if not attempts or any(attempt.stopping for attempt in attempts):
                 continue
-            uses = await asyncio.to_thread(
-                lambda running: [attempt.disk_usage() for attempt in running], attempts
-            )
-            for leaving in choose_evictions(room.free_bytes, uses, room.thresholds):
-                attempts[leaving.index].evict(own_fault=leaving.own_fault)
+            usages = await asyncio.to_thread(_disk_usages, attempts)
+            for eviction in choose_evictions(disk.free_bytes, usages, disk.thresholds):
+                attempts[eviction.index].evict(own_fault=eviction.own_fault)
 
     async def _follow_hints(self) -> None:
-        async for hint in self._bench.queue.stop_hints():
+        async for hint in self._context.queue.stop_hints():
             for attempt in self._running:
                 if attempt.job == hint.job and attempt.epoch == (hint.epoch or attempt.epoch):
                     attempt.renew_now()
 
 
+def _disk_usages(attempts: Sequence[Attempt]) -> list[DiskUsage]:
+    return [attempt.disk_usage() for attempt in attempts]
+
+
 def _overloaded(text: str) -> ReelhaulError:
-    return ReelhaulError(ErrorReason.OVERLOADED, text, retry_delay=_AGAIN)
-
-
-_LOOK_SECONDS = 1.0
-_SAID_AGAIN_SECONDS = 10.0
+    return ReelhaulError(ErrorReason.OVERLOADED, text, retry_delay=_RETRY_DELAY)
 
 
 class WorkerHeartbeat:
-    """What there is to say of *worker*, which has so many *slots* for work, none once it is drained."""
+    """Publishes that *worker* is alive and why it takes no work, so that users learn why jobs wait.
+
+    *slots* returns its slots for work, 0 once it is drained.
+    """
 
     def __init__(
         self,
         worker: str,
         slots: Callable[[], int],
-        room: DiskMonitor,
+        disk: DiskMonitor,
         egresses: Egresses,
         now: Callable[[], datetime],
     ) -> None:
         self._worker, self._slots = worker, slots
-        self._room, self._egresses, self._now = room, egresses, now
+        self._disk, self._egresses, self._now = disk, egresses, now
 
     def notice(self) -> WorkerNotice:
-        """How it stands."""
-        made = WorkerNotice(worker=self._worker, slot_count=self._slots())
+        """Return the worker's present state."""
+        notice = WorkerNotice(worker=self._worker, slot_count=self._slots())
         if self._egresses.exhausted:
-            made.shortage = WorkerNotice.EGRESS
+            notice.shortage = WorkerNotice.EGRESS
             tomorrow = self._now().astimezone(UTC) + timedelta(days=1)
-            made.until.FromDatetime(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
-        elif self._room.short:
-            made.shortage = WorkerNotice.DISK
-        return made
+            notice.until.FromDatetime(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
+        elif self._disk.short:
+            notice.shortage = WorkerNotice.DISK
+        return notice
 
     async def run(self, queue: WorkQueue) -> None:
-        """Say it at each change and from time to time, until cancelled; then that it leaves."""
-        said, last = WorkerNotice(), 0.0
+        """Publish the state at each change and every ten seconds; when cancelled, that the worker leaves."""
+        last, published_at = WorkerNotice(), 0.0
         try:
             while True:
                 notice = self.notice()
-                if notice != said or time.monotonic() - last >= _SAID_AGAIN_SECONDS:
-                    said, last = notice, time.monotonic()
+                if notice != last or time.monotonic() - published_at >= _HEARTBEAT_SECONDS:
+                    last, published_at = notice, time.monotonic()
                     await queue.publish_worker(notice)
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_HEARTBEAT_CHECK_SECONDS)
         finally:
             await queue.publish_worker(WorkerNotice(worker=self._worker))

@@ -23,7 +23,7 @@ from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
 from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
-from reelhaul_runtime.errors import ReelhaulError, spec_of
+from reelhaul_runtime.errors import ReelhaulError, error_spec
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 
@@ -256,7 +256,7 @@ def _failure(
     reason: ErrorReason.ValueType, text: str, metadata: dict[str, str], **details: Any
 ) -> ReelhaulError:
     """Return *reason* with those of *metadata* that it promises."""
-    keys = spec_of(reason).metadata_keys
+    keys = error_spec(reason).metadata_keys
     return ReelhaulError(
         reason,
         text[:_MAX_TEXT],

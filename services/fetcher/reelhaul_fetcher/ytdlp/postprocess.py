@@ -24,9 +24,9 @@ from reelhaul_runtime.errors import ReelhaulError
 # libav's name of the container, by extension, for files that are usable as received.
 _CONTAINERS = {"mp4": "mp4", "m4a": "m4a", "webm": "webm", "mkv": "matroska", "mp3": "mp3"}
 # Seconds by which a cut file may be longer: the last video frame and the last audio packet have a duration.
-_CUT_SLACK = 0.5
+_CUT_TOLERANCE = 0.5
 # Seconds by which a chapter's file may be longer: a copied range starts at the key frame before it.
-_KEY_FRAME_SLACK = 12.0
+_KEY_FRAME_TOLERANCE = 12.0
 _MAX_CHAPTERS = 300
 
 
@@ -141,7 +141,7 @@ def _mux(
         and _CONTAINERS.get(package.extension) in inspections[0].containers
         and bool(inspections[0].video_codec) == bool(package.video)
     )
-    if is_usable and not extras.any and not cut.removes_something:
+    if is_usable and not extras.has_content and not cut.removes_something:
         return files[0]
     output = folder / f"result.{package.extension}"
     duration = max(inspection.duration for inspection in inspections)
@@ -164,12 +164,12 @@ def _verify(
     site_seconds = plan.media.duration.ToTimedelta().total_seconds()
     expected_seconds = plan.recorded_seconds or site_seconds or received_seconds
     # The cut of what the site promised: a download that is too short must not pass because it is cut.
-    cut, slack = plan.cut.limited_to(expected_seconds), 0.0
+    cut, tolerance = plan.cut.limited_to(expected_seconds), 0.0
     if cut.removes_something:
-        slack = _CUT_SLACK if plan.cut.ranges[-1].end <= expected_seconds else 0.0
+        tolerance = _CUT_TOLERANCE if plan.cut.ranges[-1].end <= expected_seconds else 0.0
         expected_seconds = cut.length
     expected = verify.Expected(
-        expected_seconds, bool(package.video), bool(package.audio), plan.spec.min_height, slack
+        expected_seconds, bool(package.video), bool(package.audio), plan.spec.min_height, tolerance
     )
     delivered = verify.verify(path, expected, inspection)
     audio = plan.formats[-1]
@@ -198,7 +198,7 @@ def _split(
         has_video, has_audio = bool(package.video), bool(package.audio)
         muxer.cut_range(path, chapter.time_range, output, video=has_video, audio=has_audio)
         seconds = chapter.time_range.end - chapter.time_range.start
-        verify.verify(output, verify.Expected(seconds, has_video, has_audio, slack=_KEY_FRAME_SLACK))
+        verify.verify(output, verify.Expected(seconds, has_video, has_audio, tolerance=_KEY_FRAME_TOLERANCE))
         title = f"{number:02} {chapter.title} - {plan.media.title}"
         name = file_names.from_title(title, package.extension)
         products.append(Product.from_file(output, ArtifactInfo.CHAPTER, name))

@@ -1,1 +1,1 @@
-"""The doors of jobs: one class per proto service; proto in, one call, proto out."""
+"""The gRPC API: one package per proto service. In each, only the servicer calls the use cases."""

@@ -1,91 +1,120 @@
-"""Resource names, times and bounded strings of requests."""
+"""Fields that requests and responses share: names, ids, times, bounded text, idempotency keys."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
 
+from reelhaul_jobs.model.results import Owner
+from reelhaul_jobs.ports.jobs import IdempotencyKey
+from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
 
+#: A client accepts responses of 4 MiB by default.
+MAX_RESPONSE_BYTES = 3_500_000
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ATTEMPT = re.compile(r"(?P<job>.+)/attempts/(?P<number>[1-9][0-9]{0,8})")
+_JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ATTEMPT_NAME = re.compile(r"(?P<job>.+)/attempts/(?P<number>[1-9][0-9]{0,8})")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def job_id(value: str, field: str = "name") -> str:
-    """The bare id of ``jobs/{job}``, or of the id alone."""
-    bare = value.removeprefix("jobs/")
-    if not _ID.fullmatch(bare):
-        raise FieldInvalid(field, "it is not of the form jobs/{job} with {job} a lower-case UUID")
-    return bare
+def caller_owner() -> Owner:
+    """Return whose jobs the caller may see: its tenant's, or everyone's for the suite's own services."""
+    caller = identity.caller()
+    return None if caller.suite else caller.tenant
 
 
-def attempt(value: str) -> tuple[str, int]:
-    """Job id and number of ``jobs/{job}/attempts/{attempt}``."""
-    match = _ATTEMPT.fullmatch(value)
+def parse_job_id(value: str, field: str = "name") -> str:
+    """Return the id of ``jobs/{job}``, or of the id alone."""
+    job_id = value.removeprefix("jobs/")
+    if not _JOB_ID.fullmatch(job_id):
+        raise FieldInvalid(field, "it must have the form jobs/{job}, where {job} is a lower-case UUID")
+    return job_id
+
+
+def parse_attempt_name(value: str) -> tuple[str, int]:
+    """Return job id and number of ``jobs/{job}/attempts/{attempt}``."""
+    match = _ATTEMPT_NAME.fullmatch(value)
     if match is None:
-        raise FieldInvalid("name", "it is not of the form jobs/{job}/attempts/{attempt}")
-    return job_id(match["job"]), int(match["number"])
+        raise FieldInvalid("name", "it must have the form jobs/{job}/attempts/{attempt}")
+    return parse_job_id(match["job"]), int(match["number"])
 
 
-def new_id(value: str) -> str:
-    """A caller's own job id."""
-    if not _ID.fullmatch(value):
-        raise FieldInvalid("job_id", "it is not a lower-case UUID")
+def check_new_job_id(value: str, field: str = "job_id") -> str:
+    """Return *value* if a caller may choose it as the id of a new job."""
+    if not _JOB_ID.fullmatch(value):
+        raise FieldInvalid(field, "it must be a lower-case UUID")
     return value
 
 
-def request_id(value: str) -> str:
-    """A request_id, empty or a UUID."""
-    if value and not _UUID.fullmatch(value):
-        raise FieldInvalid("request_id", "it is not a UUID")
-    return value.lower()
-
-
-def text(value: str, field: str, most: int, *, required: bool = False) -> str:
-    """*value*, at most *most* characters and without NUL, which no database takes."""
+def check_text(value: str, field: str, max_length: int, *, required: bool = False) -> str:
+    """Return *value* if it has at most *max_length* characters and no NUL, which databases reject."""
     if required and not value:
         raise FieldInvalid(field, "it is required")
-    if len(value) > most or "\0" in value:
-        raise FieldInvalid(field, f"at most {most} characters, without NUL")
+    if len(value) > max_length or "\0" in value:
+        raise FieldInvalid(field, f"at most {max_length} characters, without NUL")
     return value
 
 
-def page_size(value: int) -> int:
-    """0 means 50, above 1000 means 1000."""
+def check_range(value: int, field: str, low: int, high: int) -> int:
+    """Return *value* if it is within *low*..*high*."""
+    if not low <= value <= high:
+        raise FieldInvalid(field, f"it must be {low}..{high}")
+    return value
+
+
+def limit_page_size(value: int) -> int:
+    """Return the page size for a requested one: 50 for 0, at most 1000."""
     if value < 0:
-        raise FieldInvalid("page_size", "it is negative")
+        raise FieldInvalid("page_size", "it must not be negative")
     return min(value or 50, 1000)
 
 
-def between(value: int, field: str, least: int, most: int) -> int:
-    """*value*, if it lies within its bounds."""
-    if not least <= value <= most:
-        raise FieldInvalid(field, f"it must be {least}..{most}")
-    return value
+def idempotency_key(request: Message, method: str, tenant: str, now: datetime) -> IdempotencyKey | None:
+    """Return what makes the call idempotent (AIP-155); None where the caller set no request_id.
 
-
-def time(stamp: timestamp_pb2.Timestamp) -> datetime:
-    """*stamp*, aware, in UTC."""
-    return stamp.ToDatetime(UTC)
-
-
-def stamp(value: datetime | None) -> timestamp_pb2.Timestamp | None:
-    """*value* as a Timestamp; unset for None."""
-    if value is None:
+    *request* is a message with the field request_id.
+    """
+    request_id: str = request.request_id  # type: ignore[attr-defined]
+    if not request_id:
         return None
-    # Not FromDatetime(): an answer has half a dozen, and it takes them through the calendar.
-    since = value - _EPOCH
+    if not _UUID.fullmatch(request_id):
+        raise FieldInvalid("request_id", "it must be a UUID")
+    content = type(request)()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    digest = hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+    return IdempotencyKey(tenant, method, request_id.lower(), digest, now)
+
+
+def to_datetime(timestamp: timestamp_pb2.Timestamp) -> datetime:
+    """Return *timestamp* as an aware datetime in UTC."""
+    return timestamp.ToDatetime(UTC)
+
+
+def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
+    """Return *time* as a Timestamp; None for None."""
+    if time is None:
+        return None
+    # Not FromDatetime(): a response has half a dozen, and it goes through the calendar for each.
+    elapsed = time - _EPOCH
     return timestamp_pb2.Timestamp(
-        seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000
+        seconds=elapsed.days * 86_400 + elapsed.seconds, nanos=elapsed.microseconds * 1000
     )
 
 
-def duration(value: timedelta) -> duration_pb2.Duration:
-    """*value* as a Duration."""
-    made = duration_pb2.Duration()
-    made.FromTimedelta(value)
-    return made
+def to_duration(value: timedelta) -> duration_pb2.Duration:
+    """Return *value* as a Duration."""
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(value)
+    return duration
+
+
+def to_seconds(duration: duration_pb2.Duration) -> float:
+    """Return *duration* in seconds."""
+    return duration.seconds + duration.nanos / 1e9

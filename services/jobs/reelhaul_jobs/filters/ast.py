@@ -8,24 +8,24 @@ from datetime import datetime
 from enum import Enum
 
 
-class Sign(Enum):
+class Operator(Enum):
     """How a term compares."""
 
     EQUAL = "="
-    UNEQUAL = "!="
+    NOT_EQUAL = "!="
     LESS = "<"
-    AT_MOST = "<="
-    MORE = ">"
-    AT_LEAST = ">="
+    LESS_OR_EQUAL = "<="
+    GREATER = ">"
+    GREATER_OR_EQUAL = ">="
     #: There is such a key.
     HAS = ":"
 
 
-class Kind(Enum):
+class FieldKind(Enum):
     """What a field holds, and so what may be asked of it."""
 
     #: One of some names, told as its number; = and !=.
-    CHOICE = "choice"
+    ENUM = "choice"
     #: Text; = and !=.
     TEXT = "text"
     #: Text; = and !=, with * at either end.
@@ -40,7 +40,7 @@ class Kind(Enum):
 class Field:
     """A field that filters may name."""
 
-    kind: Kind
+    kind: FieldKind
     #: For CHOICE: name -> number.
     names: Mapping[str, int] | None = None
 
@@ -50,13 +50,13 @@ class Pattern:
     """Text that may be open at either end; where it is open, the case of ASCII letters is ignored."""
 
     text: str
-    open_before: bool = False
-    open_after: bool = False
+    leading_wildcard: bool = False
+    trailing_wildcard: bool = False
 
     @property
-    def exact(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether it is open nowhere."""
-        return not (self.open_before or self.open_after)
+        return not (self.leading_wildcard or self.trailing_wildcard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +64,21 @@ class Term:
     """One comparison; an unset field is equal to nothing, less than nothing, unequal to all."""
 
     field: str
-    sign: Sign
+    operator: Operator
     value: int | datetime | Pattern
     #: Of a MAP: whose value it is.
     key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
+class And:
     """All of them hold."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Any:
+class Or:
     """One of them holds."""
 
     nodes: tuple[Node, ...]
@@ -91,26 +91,28 @@ class Not:
     node: Node
 
 
-Node = Term | Every | Any | Not
+Node = Term | And | Or | Not
 
 
-def names(node: Node, field: str) -> bool:
+def mentions_field(node: Node, field: str) -> bool:
     """Whether *node* says anything of *field*."""
     match node:
-        case Every(nodes) | Any(nodes):
-            return any(names(inner, field) for inner in nodes)
+        case And(nodes) | Or(nodes):
+            return any(mentions_field(inner, field) for inner in nodes)
         case Not(inner):
-            return names(inner, field)
+            return mentions_field(inner, field)
         case Term():
             return node.field == field
 
 
-def pinned(node: Node | None, field: str) -> str:
+def required_value(node: Node | None, field: str) -> str:
     """The text that *field* must be for *node* to hold; empty where it may be another, or none."""
     match node:
-        case Every(nodes):
-            return next((text for inner in nodes if (text := pinned(inner, field))), "")
-        case Term(sign=Sign.EQUAL, value=Pattern() as value) if node.field == field and value.exact:
+        case And(nodes):
+            return next((text for inner in nodes if (text := required_value(inner, field))), "")
+        case Term(operator=Operator.EQUAL, value=Pattern() as value) if (
+            node.field == field and value.is_exact
+        ):
             return value.text
         case _:
             return ""

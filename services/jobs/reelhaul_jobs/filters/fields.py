@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import Field, Kind
+from reelhaul_jobs.filters.ast import Field, FieldKind
 from reelhaul_jobs.filters.evaluate import Facts
 from reelhaul_jobs.model import retries, states
 from reelhaul_jobs.model.job import Job
 
 #: As ListJobs.filter in job_service.proto lists them, less what this build's jobs do not have.
 JOB_FIELDS: Mapping[str, Field] = {
-    "state": Field(Kind.CHOICE, {state.name: int(state) for state in states.State}),
-    "kind": Field(Kind.CHOICE, {kind.name: int(kind) for kind in states.Kind}),
-    "priority": Field(Kind.CHOICE, {priority.name: int(priority) for priority in states.Priority}),
-    "url": Field(Kind.PATTERN),
-    "labels": Field(Kind.MAP),
-    "batch_id": Field(Kind.TEXT),
-    "parent_job": Field(Kind.TEXT),
-    "schedule": Field(Kind.TEXT),
-    "create_time": Field(Kind.TIME),
-    "update_time": Field(Kind.TIME),
-    "end_time": Field(Kind.TIME),
-    "error.reason": Field(Kind.TEXT),
-    "media.extractor": Field(Kind.TEXT),
-    "media.title": Field(Kind.PATTERN),
+    "state": Field(FieldKind.ENUM, {state.name: int(state) for state in states.State}),
+    "kind": Field(FieldKind.ENUM, {kind.name: int(kind) for kind in states.Kind}),
+    "priority": Field(FieldKind.ENUM, {priority.name: int(priority) for priority in states.Priority}),
+    "url": Field(FieldKind.PATTERN),
+    "labels": Field(FieldKind.MAP),
+    "batch_id": Field(FieldKind.TEXT),
+    "parent_job": Field(FieldKind.TEXT),
+    "schedule": Field(FieldKind.TEXT),
+    "create_time": Field(FieldKind.TIME),
+    "update_time": Field(FieldKind.TIME),
+    "end_time": Field(FieldKind.TIME),
+    "error.reason": Field(FieldKind.TEXT),
+    "media.extractor": Field(FieldKind.TEXT),
+    "media.title": Field(FieldKind.PATTERN),
 }
 
 #: What those may name besides who see every tenant's jobs.
-ADMIN_FIELDS: Mapping[str, Field] = {**JOB_FIELDS, "tenant": Field(Kind.TEXT)}
+ADMIN_FIELDS: Mapping[str, Field] = {**JOB_FIELDS, "tenant": Field(FieldKind.TEXT)}
 
 
-def facts_of(job: Job) -> Facts:
+def job_facts(job: Job) -> Facts:
     """What filters judge *job* by."""
     return {
         "state": int(job.state),
@@ -46,7 +46,7 @@ def facts_of(job: Job) -> Facts:
         "create_time": job.create_time,
         "update_time": job.update_time,
         "end_time": job.end_time,
-        "error.reason": ErrorReason.Name(retries.reason_of(job.error)) if job.error else "",
+        "error.reason": ErrorReason.Name(retries.error_reason(job.error)) if job.error else "",
         "media.extractor": job.media.extractor if job.media else "",
         "media.title": job.media.title if job.media else "",
         "tenant": job.tenant,

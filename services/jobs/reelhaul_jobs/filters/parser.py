@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import Any, Every, Field, Kind, Node, Not, Pattern, Sign, Term
+from reelhaul_jobs.filters.ast import And, Field, FieldKind, Node, Not, Operator, Or, Pattern, Term
 from reelhaul_runtime.errors import ReelhaulError, Violation
 
 MAX_LENGTH = 8192
@@ -22,8 +22,8 @@ _SIGN = re.compile(r"!=|<=|>=|[=<>:]")
 _BARE = re.compile(r"[^\s()\"',]+")
 _QUOTED = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'", re.DOTALL)
 _WORDS = {"AND", "OR", "NOT"}
-_ORDERED = {Sign.LESS, Sign.AT_MOST, Sign.MORE, Sign.AT_LEAST}
-_EQUALITY = {Sign.EQUAL, Sign.UNEQUAL}
+_ORDERED = {Operator.LESS, Operator.LESS_OR_EQUAL, Operator.GREATER, Operator.GREATER_OR_EQUAL}
+_EQUALITY = {Operator.EQUAL, Operator.NOT_EQUAL}
 
 
 def parse(text: str, fields: Mapping[str, Field]) -> Node | None:
@@ -54,13 +54,13 @@ class _Parser:
         nodes = [self._disjunction()]
         while self._took_word("AND"):
             nodes.append(self._disjunction())
-        return nodes[0] if len(nodes) == 1 else Every(tuple(nodes))
+        return nodes[0] if len(nodes) == 1 else And(tuple(nodes))
 
     def _disjunction(self) -> Node:
         nodes = [self._factor()]
         while self._took_word("OR"):
             nodes.append(self._factor())
-        return nodes[0] if len(nodes) == 1 else Any(tuple(nodes))
+        return nodes[0] if len(nodes) == 1 else Or(tuple(nodes))
 
     def _factor(self) -> Node:
         if self._took_word("NOT") or self._took("-"):
@@ -92,7 +92,7 @@ class _Parser:
         sign_at, found = self._at, self._matched(_SIGN)
         if found is None:
             raise self._wrong(f"a comparison was expected after {path[0]}")
-        sign = Sign(found[0])
+        sign = Operator(found[0])
         value_at = self._at
         value, quoted = self._value()
         return self._made(name, key, field, (sign, sign_at), (value, quoted, value_at))
@@ -103,29 +103,29 @@ class _Parser:
             return path, "", self._fields[path]
         name, _, key = path.partition(".")
         field = self._fields.get(name)
-        if field is None or field.kind is not Kind.MAP:
+        if field is None or field.kind is not FieldKind.MAP:
             raise _invalid(begun, f"{path} is none of the fields: {', '.join(self._fields)}")
         return name, key, field
 
     def _made(
-        self, name: str, key: str, field: Field, sign: tuple[Sign, int], told: tuple[str, bool, int]
+        self, name: str, key: str, field: Field, sign: tuple[Operator, int], told: tuple[str, bool, int]
     ) -> Term:
         compares, sign_at = sign
         text, quoted, value_at = told
-        if field.kind is Kind.MAP:
+        if field.kind is FieldKind.MAP:
             return _map_term(name, key, compares, told, sign_at)
-        allowed = _EQUALITY | _ORDERED if field.kind is Kind.TIME else _EQUALITY
+        allowed = _EQUALITY | _ORDERED if field.kind is FieldKind.TIME else _EQUALITY
         if compares not in allowed:
-            signs = " ".join(s.value for s in Sign if s in allowed)
+            signs = " ".join(s.value for s in Operator if s in allowed)
             raise _invalid(sign_at, f"{name} takes {signs}, not {compares.value}")
-        if field.kind is Kind.TIME:
+        if field.kind is FieldKind.TIME:
             return Term(name, compares, _time(_unescaped(text, quoted), value_at))
-        if field.kind is Kind.CHOICE:
+        if field.kind is FieldKind.ENUM:
             names = field.names or {}
             if text not in names:
                 raise _invalid(value_at, f"{text!r} is none of {', '.join(names)}")
             return Term(name, compares, names[text])
-        if field.kind is Kind.PATTERN:
+        if field.kind is FieldKind.PATTERN:
             return Term(name, compares, _pattern(text, quoted))
         return Term(name, compares, Pattern(_unescaped(text, quoted)))
 
@@ -169,17 +169,17 @@ class _Parser:
         return _invalid(self._at, text)
 
 
-def _map_term(name: str, key: str, sign: Sign, told: tuple[str, bool, int], sign_at: int) -> Term:
+def _map_term(name: str, key: str, sign: Operator, told: tuple[str, bool, int], sign_at: int) -> Term:
     """A term over a map: ``labels.key = "value"``, ``labels:key`` or ``labels.key:*``."""
     text, quoted, _ = told
     value = _unescaped(text, quoted)
-    has = sign is Sign.HAS and (not key or (text == "*" and not quoted))
+    has = sign is Operator.HAS and (not key or (text == "*" and not quoted))
     key = value if has and not key else key
-    if (sign is not Sign.HAS and sign not in _EQUALITY) or not _KEY.fullmatch(key):
+    if (sign is not Operator.HAS and sign not in _EQUALITY) or not _KEY.fullmatch(key):
         raise _invalid(sign_at, f'{name} is asked as {name}.key = "value" or {name}:key')
     if has:
-        return Term(name, Sign.HAS, Pattern(""), key)
-    return Term(name, Sign.EQUAL if sign is Sign.HAS else sign, Pattern(value), key)
+        return Term(name, Operator.HAS, Pattern(""), key)
+    return Term(name, Operator.EQUAL if sign is Operator.HAS else sign, Pattern(value), key)
 
 
 def _pattern(text: str, quoted: bool) -> Pattern:

@@ -1,4 +1,4 @@
-"""Claim, renew, finish, lapse: what a worker's lease does to a job. The epoch is the fence."""
+"""Leases: what claiming, renewing, finishing and losing a lease do to a job. The epoch is the fence."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import rate_limit, retries, transition
 from reelhaul_jobs.model.job import Attempt, AttemptOutcome, Job
-from reelhaul_jobs.model.playlist_expansion import described
-from reelhaul_jobs.model.queue_transitions import cancelled, requeued
+from reelhaul_jobs.model.playlist_expansion import with_entry_count
+from reelhaul_jobs.model.queue_transitions import complete_cancel, requeue
 from reelhaul_jobs.model.states import AttemptState, QueueStage, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_runtime import errors
 
-# For so long its worker leaves the item to others, each time that it gets it.
-_TO_OTHERS = timedelta(seconds=2)
-# For so long after its next attempt could begin: then the worker may be the only one.
-_AVOIDED = timedelta(minutes=1)
+# An excluded worker returns the work item for this long.
+_EXCLUDED_RETRY_DELAY = timedelta(seconds=2)
+# A worker is excluded for this long from when the next attempt may start: it may be the only one.
+_EXCLUSION = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A worker asks for an attempt of a job."""
+    """A worker's request for the lease of an attempt."""
 
     attempt: int
     worker: str
     request_id: str
     engine_version: str
     lease: timedelta
-    #: The egress that the worker would use.
+    #: The egress that the worker prefers.
     egress: str = ""
-    #: What it could use as well, the best first.
+    #: Other egresses that it may use, the best first.
     other_egresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """The files are checked and stored."""
+    """The files are verified and stored."""
 
     media: media_pb2.MediaInfo
     got: media_pb2.DeliveredMedia | None = None
@@ -52,25 +52,25 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """It went wrong; ``retry_after`` is the site's wish."""
+    """The attempt failed; ``retry_after`` is the site's Retry-After."""
 
     error: status_pb2.Status
     retry_after: timedelta | None = None
-    #: Whom it concerns, where that is not the job's own site and egress.
+    #: The site and egress that refused, if they are not the job's own.
     site: str = ""
     egress: str = ""
-    #: The worker will not do better: another one is to try next.
+    #: Whether the next attempt should run on another worker.
     avoid_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """Stopped, as the renewal asked."""
+    """The worker stopped because the renewal asked it to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """Handed back unfinished, not before ``delay`` has passed; ``error``: why, if it is worth telling."""
+    """The worker returns the job unfinished, to be started after ``delay``; ``error`` says why, if set."""
 
     delay: timedelta = timedelta(0)
     error: status_pb2.Status | None = None
@@ -78,20 +78,20 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a lease ended, as its worker says."""
+    """How a lease ended, as its worker reports it."""
 
     result: Succeeded | Failed | Cancelled | Released
     progress: media_pb2.Progress | None = None
     http_statuses: Mapping[int, int] = field(default_factory=dict)
 
 
-def claimed(job: Job, claim: Claim, now: datetime) -> Transition:
-    """*job* leased to the worker, or the refusal that says what to do with the work item."""
-    if job.leased and job.attempt == claim.attempt:
-        return _claimed_again(job, claim, now)
+def claim(job: Job, claim: Claim, now: datetime) -> Transition:
+    """Lease *job* to the worker, or refuse and say what to do with the work item."""
+    if job.is_leased and job.attempt == claim.attempt:
+        return _claim_leased(job, claim, now)
     if job.delete_time is not None:
         return transition.no_change(job, Refusal(reason=RefusalReason.UNKNOWN, message="the job was deleted"))
-    if job.state.terminal or job.state is State.CANCELLING:
+    if job.state.is_terminal or job.state is State.CANCELLING:
         return transition.no_change(
             job, Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
         )
@@ -100,18 +100,17 @@ def claimed(job: Job, claim: Claim, now: datetime) -> Transition:
             job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
         )
     if job.attempt != claim.attempt or job.state is not State.QUEUED:
-        told = f"attempt {claim.attempt} is not the present one, {job.attempt}"
-        return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
-    if job.lane is QueueStage.LATER and job.due is not None and job.due > now:
-        refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
-        later = job.bump(now, attempt=job.attempt + 1)
-        return Transition(before=job, job=later, refusal=refusal)
-    if unfit := _exclusion_refusal(job, claim.worker, now):
-        return transition.no_change(job, unfit)
-    return _leased(job, claim, now)
+        message = f"attempt {claim.attempt} is not the current one, {job.attempt}"
+        return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=message))
+    if job.queue_stage is QueueStage.LATER and job.due is not None and job.due > now:
+        not_due = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
+        return Transition(before=job, job=job.bump(now, attempt=job.attempt + 1), refusal=not_due)
+    if refusal := _exclusion_refusal(job, claim.worker, now):
+        return transition.no_change(job, refusal)
+    return _grant_lease(job, claim, now)
 
 
-def renewed(
+def renew(
     job: Job,
     epoch: int,
     now: datetime,
@@ -120,69 +119,76 @@ def renewed(
     progress: media_pb2.Progress | None = None,
     media: media_pb2.MediaInfo | None = None,
 ) -> Transition:
-    """*job* with its lease prolonged. A lapsed lease that nobody took yet is still the worker's."""
+    """Extend the lease of *job*, or refuse a stale *epoch*.
+
+    A lease that expired and was not taken back yet is still the worker's.
+    """
     if refusal := check_fence(job, epoch):
         return transition.no_change(job, refusal)
-    kept = job.replace_fields(due=now + lease, progress=progress or job.progress)
+    renewed = job.replace_fields(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        kept = kept.bump(now, media=media, expansion=described(job.expansion, media))
-    return Transition(before=job, job=kept)
+        renewed = renewed.bump(now, media=media, expansion=with_entry_count(job.expansion, media))
+    return Transition(before=job, job=renewed)
 
 
-def finished(
+def finish(
     job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: rate_limit.Jitter = random.random
 ) -> Transition:
-    """*job* after its lease's outcome; refused for a stale epoch."""
+    """Apply the outcome of the lease to *job*, or refuse a stale *epoch*."""
     if refusal := check_fence(job, epoch):
         return transition.no_change(job, refusal)
-    held = job.replace_fields(progress=outcome.progress or job.progress)
+    updated = job.replace_fields(progress=outcome.progress or job.progress)
     if job.state is State.CANCELLING:
-        return _done(job, cancelled(held, now), AttemptState.CANCELLED, outcome)
+        return _end_attempt(job, complete_cancel(updated, now), AttemptState.CANCELLED, outcome)
     match outcome.result:
-        case Succeeded() as good:
-            return _done(job, _succeeded(held, good, now), AttemptState.SUCCEEDED, outcome)
-        case Failed() as bad:
-            error = retries.told(bad.error)
-            if errors.spec_of(retries.reason_of(error)).parks_site:
-                after = _refused(held, error, bad.retry_after, now)
-                state = AttemptState.FAILED if after.state.terminal else AttemptState.RELEASED
-                return _done(job, after, state, outcome, error)
-            after = _failed(held, error, bad.retry_after, now, jitter)
-            if bad.avoid_worker:
+        case Succeeded() as succeeded:
+            return _end_attempt(job, _succeed(updated, succeeded, now), AttemptState.SUCCEEDED, outcome)
+        case Failed() as failed:
+            error = retries.normalize_error(failed.error)
+            if errors.error_spec(retries.error_reason(error)).parks_site:
+                after = _requeue_blocked(updated, error, failed.retry_after, now)
+                state = AttemptState.FAILED if after.state.is_terminal else AttemptState.RELEASED
+                return _end_attempt(job, after, state, outcome, error)
+            after = _fail(updated, error, failed.retry_after, now, jitter)
+            if failed.avoid_worker:
                 after = _exclude_worker(after)
-            return _done(job, after, AttemptState.FAILED, outcome, error)
-        case Released() as back:
+            return _end_attempt(job, after, AttemptState.FAILED, outcome, error)
+        case Released() as released:
             charged = max(0, job.charged - 1)
-            after = requeued(held, now, delay=back.delay, charged=charged, error=back.error)
-            return _done(job, after, AttemptState.RELEASED, outcome, back.error)
+            after = requeue(updated, now, delay=released.delay, charged=charged, error=released.error)
+            return _end_attempt(job, after, AttemptState.RELEASED, outcome, released.error)
         case Cancelled():
-            # Nobody asked for it; what the user wants is the download.
-            after = requeued(held, now, charged=max(0, job.charged - 1))
-            return _done(job, after, AttemptState.RELEASED, outcome)
+            # Nobody cancelled the job: the user still wants the download.
+            after = requeue(updated, now, charged=max(0, job.charged - 1))
+            return _end_attempt(job, after, AttemptState.RELEASED, outcome)
 
 
-def expired(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transition:
-    """*job* taken back from a worker that went silent; unchanged if its lease is live."""
-    if not job.leased or job.due is None or job.due + grace > now:
+def expire(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transition:
+    """Take *job* back from a worker that went silent; no change while its lease is valid."""
+    if not job.is_leased or job.due is None or job.due + grace > now:
         return transition.no_change(job)
     if job.state is State.CANCELLING:
-        return Transition(before=job, job=cancelled(job, now), ended=AttemptOutcome(state=AttemptState.LOST))
-    error = retries.status_of(
+        return Transition(
+            before=job, job=complete_cancel(job, now), attempt_outcome=AttemptOutcome(state=AttemptState.LOST)
+        )
+    error = retries.error_status(
         ErrorReason.WORKER_LOST, f"worker {job.worker} went silent", {"worker": job.worker}
     )
     if job.charged >= job.retry.max_attempts:
-        after = job.ended(State.FAILED, now, error=error)
+        after = job.end(State.FAILED, now, error=error)
     else:
-        after = requeued(job, now, error=error)
-    return Transition(before=job, job=after, ended=AttemptOutcome(state=AttemptState.LOST, error=error))
+        after = requeue(job, now, error=error)
+    return Transition(
+        before=job, job=after, attempt_outcome=AttemptOutcome(state=AttemptState.LOST, error=error)
+    )
 
 
-def _claimed_again(job: Job, claim: Claim, now: datetime) -> Transition:
-    """A claim of an attempt that is leased: the same call again, another worker's, or too late."""
-    live = job.due is not None and job.due > now
-    if live and job.worker == claim.worker and job.claim_id == claim.request_id:
+def _claim_leased(job: Job, claim: Claim, now: datetime) -> Transition:
+    """Answer a claim of a leased attempt: repeated, by another worker, or after the lease expired."""
+    valid = job.due is not None and job.due > now
+    if valid and job.worker == claim.worker and job.claim_id == claim.request_id:
         return transition.no_change(job)
-    if live and job.due is not None:
+    if valid and job.due is not None:
         refusal = Refusal(
             reason=RefusalReason.LEASED,
             message=f"leased to {job.worker}",
@@ -190,18 +196,20 @@ def _claimed_again(job: Job, claim: Claim, now: datetime) -> Transition:
             lease_expire_time=job.due,
         )
         return transition.no_change(job, refusal)
-    after = expired(job, now)
-    reason = RefusalReason.ENDED if after.job.state.terminal else RefusalReason.SUPERSEDED
-    return replace(after, refusal=Refusal(reason=reason, message="the lease lapsed; a later item follows"))
+    expired = expire(job, now)
+    reason = RefusalReason.ENDED if expired.job.state.is_terminal else RefusalReason.SUPERSEDED
+    return replace(
+        expired, refusal=Refusal(reason=reason, message="the lease expired; another work item follows")
+    )
 
 
-def _leased(job: Job, claim: Claim, now: datetime) -> Transition:
+def _grant_lease(job: Job, claim: Claim, now: datetime) -> Transition:
     after = job.transition(
         State.RUNNING,
         now,
         epoch=job.epoch + 1,
         charged=job.charged + 1,
-        lane=QueueStage.LEASED,
+        queue_stage=QueueStage.LEASED,
         due=now + claim.lease,
         worker=claim.worker,
         avoid_until=None,
@@ -218,96 +226,109 @@ def _leased(job: Job, claim: Claim, now: datetime) -> Transition:
         engine_version=claim.engine_version,
         start_time=now,
     )
-    return Transition(before=job, job=after, began=attempt)
+    return Transition(before=job, job=after, started_attempt=attempt)
 
 
 def check_fence(job: Job, epoch: int) -> Refusal | None:
-    if job.leased and job.epoch == epoch:
+    """Return why the lease of *epoch* may not change *job*; None if it is the current one."""
+    if job.is_leased and job.epoch == epoch:
         return None
     if job.epoch == epoch and job.state is State.PAUSED:
         return Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
-    if job.epoch != epoch or not job.state.terminal:
+    if job.epoch != epoch or not job.state.is_terminal:
         return Refusal(reason=RefusalReason.LOST, message=f"epoch {epoch} lost its lease")
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
 
 
-def _succeeded(job: Job, good: Succeeded, now: datetime) -> Job:
+def _succeed(job: Job, succeeded: Succeeded, now: datetime) -> Job:
     progress = media_pb2.Progress()
     progress.CopyFrom(job.progress or media_pb2.Progress(attempt=job.attempt))
     progress.percent = 100
     progress.bytes_per_second = 0
     progress.ClearField("eta")
-    return job.ended(
+    return job.end(
         State.SUCCEEDED,
         now,
         progress=progress,
         error=None,
-        media=good.media,
-        expansion=described(job.expansion, good.media),
-        got=good.got,
-        artifacts=good.artifacts,
-        warnings=good.warnings,
-        confirm_time=now if good.artifacts else None,
+        media=succeeded.media,
+        expansion=with_entry_count(job.expansion, succeeded.media),
+        got=succeeded.got,
+        artifacts=succeeded.artifacts,
+        warnings=succeeded.warnings,
+        confirm_time=now if succeeded.artifacts else None,
     )
 
 
-def _failed(
-    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: rate_limit.Jitter
+def _fail(
+    job: Job,
+    error: status_pb2.Status,
+    retry_after: timedelta | None,
+    now: datetime,
+    jitter: rate_limit.Jitter,
 ) -> Job:
-    reason = retries.reason_of(error)
+    reason = retries.error_reason(error)
     name = ErrorReason.Name(reason)
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    wait = retries.wait_before_next(
-        job.retry, charged=job.charged, failures=failures, reason=reason, asked=asked, jitter=jitter
+    delay = retries.retry_delay(
+        job.retry,
+        charged=job.charged,
+        failures=failures,
+        reason=reason,
+        retry_after=retry_after,
+        jitter=jitter,
     )
-    if wait is None:
-        return job.ended(State.FAILED, now, error=error, failures=failures)
+    if delay is None:
+        return job.end(State.FAILED, now, error=error, failures=failures)
     return job.transition(
         State.RETRYING,
         now,
         attempt=job.attempt + 1,
-        lane=QueueStage.LATER,
-        due=now + wait,
+        queue_stage=QueueStage.LATER,
+        due=now + delay,
         error=error,
         failures=failures,
     )
 
 
-def _refused(job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime) -> Job:
-    """*job* back in the queue, uncharged: its site refuses us all. Behind the others of its priority,
-    so that another one is the next probe.
+def _requeue_blocked(job: Job, error: status_pb2.Status, retry_after: timedelta | None, now: datetime) -> Job:
+    """Requeue *job* without charging the attempt: its site refuses all jobs.
+
+    It goes behind the other jobs of its priority, so that another one is the next probe.
     """
-    name = ErrorReason.Name(retries.reason_of(error))
+    name = ErrorReason.Name(retries.error_reason(error))
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    given_up = asked is not None and asked > rate_limit.LONGEST_WAIT
-    if given_up or failures[name] >= rate_limit.MOST_PARKS:
-        return job.ended(State.FAILED, now, error=error, failures=failures)
+    too_late = retry_after is not None and retry_after > rate_limit.MAX_RETRY_AFTER
+    if too_late or failures[name] >= rate_limit.MAX_PARKS_PER_JOB:
+        return job.end(State.FAILED, now, error=error, failures=failures)
     charged = max(0, job.charged - 1)
-    return requeued(job, now, since=now, charged=charged, error=error, failures=failures)
+    return requeue(job, now, since=now, charged=charged, error=error, failures=failures)
 
 
-def _done(
+def _end_attempt(
     before: Job,
     after: Job,
     state: AttemptState,
     outcome: Outcome,
     error: status_pb2.Status | None = None,
 ) -> Transition:
-    ending = AttemptOutcome(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
-    return Transition(before=before, job=after, ended=ending)
+    attempt_outcome = AttemptOutcome(
+        state=state, error=error, http_statuses=outcome.http_statuses, finished=True
+    )
+    return Transition(before=before, job=after, attempt_outcome=attempt_outcome)
 
 
 def _exclude_worker(job: Job) -> Job:
-    """*job*, its next attempt not for the worker that held it, unless no other takes it in time."""
-    return job if job.due is None else job.replace_fields(avoid_until=job.due + _AVOIDED)
+    """Reserve the next attempt of *job* for other workers; after a minute any worker may take it."""
+    return job if job.due is None else job.replace_fields(avoid_until=job.due + _EXCLUSION)
 
 
 def _exclusion_refusal(job: Job, worker: str, now: datetime) -> Refusal | None:
-    """Why *worker* is not to have *job* now; None if it may."""
+    """Return why *worker* may not have *job* now; None if it may."""
     if worker != job.worker or job.avoid_until is None or job.avoid_until <= now:
         return None
     return Refusal(
         reason=RefusalReason.SLOT_UNFIT,
-        message=f"{worker} could not do it: another worker is to try",
-        retry_delay=_TO_OTHERS,
+        message=f"{worker} failed this job: another worker tries next",
+        retry_delay=_EXCLUDED_RETRY_DELAY,
     )

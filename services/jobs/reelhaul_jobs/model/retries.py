@@ -1,4 +1,4 @@
-"""When a failed attempt is worth another, and when that may begin."""
+"""Errors of attempts, and whether and when a failed attempt is retried."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import RetryPolicy
-from reelhaul_jobs.model.rate_limit import LONGEST_WAIT, Jitter
+from reelhaul_jobs.model.rate_limit import MAX_RETRY_AFTER, Jitter
 from reelhaul_runtime import errors
 
 
-def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:
-    """Why, as ErrorInfo says; INTERNAL_ERROR where it says nothing that we know."""
+def error_reason(status: status_pb2.Status) -> ErrorReason.ValueType:
+    """Return the reason in the ErrorInfo of *status*; INTERNAL_ERROR if there is none that is known."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Is(info.DESCRIPTOR):
@@ -27,47 +27,47 @@ def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:
     return ErrorReason.Value(info.reason) if known else ErrorReason.INTERNAL_ERROR
 
 
-def status_of(
+def error_status(
     reason: ErrorReason.ValueType, text: str, metadata: Mapping[str, str] | None = None
 ) -> status_pb2.Status:
-    """A job's error: why it ended, for Job.error."""
-    promised = dict.fromkeys(errors.spec_of(reason).metadata_keys, "")
+    """Return a value for Job.error, with every metadata key that *reason* documents."""
+    required = dict.fromkeys(errors.error_spec(reason).metadata_keys, "")
     info = error_details_pb2.ErrorInfo(
-        reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=promised | dict(metadata or {})
+        reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=required | dict(metadata or {})
     )
     packed = any_pb2.Any()
     packed.Pack(info)
-    return status_pb2.Status(code=errors.spec_of(reason).code, message=text, details=[packed])
+    return status_pb2.Status(code=errors.error_spec(reason).code, message=text, details=[packed])
 
 
-def told(status: status_pb2.Status) -> status_pb2.Status:
-    """*status* as it may stand in Job.error: never OK, and always with a reason."""
-    if status.code != code_pb2.OK and reason_of(status) != ErrorReason.INTERNAL_ERROR:
+def normalize_error(status: status_pb2.Status) -> status_pb2.Status:
+    """Return *status* as a valid Job.error: never OK, and always with a reason."""
+    if status.code != code_pb2.OK and error_reason(status) != ErrorReason.INTERNAL_ERROR:
         return status
-    return status_of(reason_of(status), status.message or "the worker gave no reason")
+    return error_status(error_reason(status), status.message or "the worker gave no reason")
 
 
-def wait_before_next(
+def retry_delay(
     policy: RetryPolicy,
     *,
     charged: int,
     failures: Mapping[str, int],
     reason: ErrorReason.ValueType,
-    asked: timedelta | None,
+    retry_after: timedelta | None,
     jitter: Jitter = random.random,
 ) -> timedelta | None:
-    """How long to wait before another attempt; None if there shall be none.
+    """Return the delay before the next attempt; None if the job is not retried.
 
-    *charged* and *failures* count the attempt that just failed. *asked* is the site's
-    Retry-After, which is never undercut.
+    *charged* and *failures* include the attempt that just failed. The delay is never shorter than
+    *retry_after*, the site's Retry-After.
     """
-    spec = errors.spec_of(reason)
+    spec = errors.error_spec(reason)
     if not spec.retryable or charged >= policy.max_attempts:
         return None
     if spec.max_retries and failures.get(ErrorReason.Name(reason), 0) > spec.max_retries:
         return None
-    if asked is not None and asked > LONGEST_WAIT:
+    if retry_after is not None and retry_after > MAX_RETRY_AFTER:
         return None
     backoff = exponential_delay(max(charged - 1, 0), policy.min_backoff, policy.max_backoff)
-    spread = backoff * (0.5 + jitter() / 2)
-    return max(spread, asked) if asked is not None else spread
+    jittered = backoff * (0.5 + jitter() / 2)
+    return max(jittered, retry_after) if retry_after is not None else jittered

@@ -16,13 +16,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from nats.js.errors import APIError, NotFoundError
 
 from reelhaul.work.v1 import work_pb2
-from reelhaul_jobs.model.fair_scheduling import Ready
+from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority
 from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus
 from reelhaul_jobs.nats import publisher as publishing
 from reelhaul_jobs.nats.publisher import Publisher
-from reelhaul_jobs.ports.bus import Notice
+from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime.errors import Unavailable
 
@@ -113,7 +113,7 @@ class NatsJobBus:
             for subscription in heard:
                 await ignore_broker_errors(subscription.unsubscribe())
 
-    async def ready(self) -> bool:
+    async def ensure_streams(self) -> bool:
         """See JobBus.ready."""
         try:
             self._fresh |= await self._stream(_WORK)
@@ -124,19 +124,19 @@ class NatsJobBus:
         fresh, self._fresh = self._fresh, False
         return fresh
 
-    async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
+    async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
         """See JobBus.publish."""
         stored = await self._publisher.publish([_message_of(job, now) for job in jobs])
         return [job for job, good in zip(jobs, stored, strict=True) if good]
 
-    async def waiting(self) -> int:
+    async def count_work_items(self) -> int:
         """See JobBus.waiting."""
         try:
             return int((await self._jetstream.stream_info(WORK)).state.messages)
         except (*_AWAY, APIError) as error:
             raise Unavailable("nats", "the broker does not tell of its work stream") from error
 
-    async def changed(self, job: Job) -> None:
+    async def notify_changed(self, job: Job) -> None:
         """See JobBus.changed."""
         if self._alone:
             return
@@ -145,11 +145,11 @@ class NatsJobBus:
         )
         await self._hint(f"changes.{job.id}", change)
 
-    async def stop(self, job: Job) -> None:
+    async def notify_worker(self, job: Job) -> None:
         """See JobBus.stop."""
         await self._hint(f"control.{job.id}", work_pb2.StopHint(job=job.name, epoch=job.epoch))
 
-    async def progress(self, job_id: str) -> Notice | None:
+    async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         """See JobBus.progress."""
         try:
             found = await self._jetstream.get_last_msg(PROGRESS, f"progress.{job_id}", direct=True)
@@ -159,7 +159,7 @@ class NatsJobBus:
 
     async def check(self) -> None:
         """Return if the broker serves the work stream."""
-        await self.waiting()
+        await self.count_work_items()
 
     async def _hint(self, subject: str, message: Message) -> None:
         await ignore_broker_errors(self._client.publish(subject, message.SerializeToString()))
@@ -197,7 +197,7 @@ class NatsJobBus:
             await self._jetstream.add_consumer(WORK, config)
 
 
-def _message_of(job: Ready, now: datetime) -> publishing.Message:
+def _message_of(job: ReadyJob, now: datetime) -> publishing.Message:
     item = work_pb2.WorkItem(job=f"jobs/{job.id}", attempt=job.attempt, traceparent=job.traceparent)
     item.publish_time.FromDatetime(now)
     subject = f"work.{_LANES[job.priority]}.{POOL}"
@@ -207,7 +207,7 @@ def _message_of(job: Ready, now: datetime) -> publishing.Message:
 def on_progress(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
     async def heard(message: Msg) -> None:
         if notice := _notice_of(message.data):
-            hub.progressed(notice)
+            hub.publish_progress(notice)
 
     return heard
 
@@ -218,7 +218,7 @@ def _changes_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
             change = work_pb2.JobChange.FromString(message.data)
         except DecodeError:
             return
-        hub.row_changed(change.job.removeprefix("jobs/"), change.revision, change.tenant)
+        hub.publish_row_change(change.job.removeprefix("jobs/"), change.revision, change.tenant)
 
     return heard
 
@@ -230,7 +230,7 @@ def _workers_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
             until = told.until.ToDatetime(UTC) if told.HasField("until") else None
             # What a newer worker is short of, this one cannot tell its users.
             shortage = _SHORTAGES.get(told.shortage, Shortage.NONE)
-            hub.roll.heard(WorkerStatus(told.worker, told.slot_count, shortage, until))
+            hub.workers.record(WorkerStatus(told.worker, told.slot_count, shortage, until))
 
     return heard
 
@@ -238,12 +238,12 @@ def _workers_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
 _SHORTAGES: Mapping[int, Shortage] = {int(shortage): shortage for shortage in Shortage}
 
 
-def _notice_of(content: bytes) -> Notice | None:
+def _notice_of(content: bytes) -> ProgressNotice | None:
     try:
         told = work_pb2.ProgressNotice.FromString(content)
     except DecodeError:
         return None
-    return Notice(told.job.removeprefix("jobs/"), told.epoch, told.sequence, told.progress)
+    return ProgressNotice(told.job.removeprefix("jobs/"), told.epoch, told.sequence, told.progress)
 
 
 async def ignore_broker_errors(hint: Awaitable[None]) -> None:

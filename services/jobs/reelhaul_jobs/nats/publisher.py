@@ -1,4 +1,4 @@
-"""Publishing: many messages into a stream at once, with one wait for all their acknowledgements."""
+"""Publisher: sends many messages to a JetStream stream and waits once for all their acknowledgements."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nats.aio.msg import Msg
 
 log = logging.getLogger(__name__)
 
-# So long the broker may be silent before what it has not acknowledged counts as lost.
+# The broker may be silent for so long before unacknowledged messages count as lost.
 _SILENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is put on a *subject*; the stream takes it once for each *id*."""
+    """A message; the stream stores it once per *id*."""
 
     subject: str
     content: bytes
@@ -29,107 +29,116 @@ class Message:
 
 
 class Publisher:
-    """Puts messages into a stream. The broker's acknowledgements come to one inbox, a token for each.
+    """Publishes over one connection; the acknowledgements come to one inbox, a token for each message.
 
-    A request of the client's own costs several times as much: a future, a timer and a task.
+    nats-py 2.16 has ``JetStreamContext.publish_async`` for this, which cannot replace it:
+
+    - A negative acknowledgement (a full stream) never resolves its future: ``APIError.from_error`` raises
+      inside the reply handler, so the message is only known to be lost after a timeout.
+    - A message that cannot be sent (the broker is away) stays among the pending ones for ever, and at their
+      bound (4000) publishing blocks.
+    - It needs about twice the CPU time per message: 25 µs against 13 µs.
     """
 
     def __init__(self, client: Client, inbox: str) -> None:
         self._client, self._inbox = client, inbox
-        self._number = 0
-        #: Tokens of what is not acknowledged so far.
-        self._waiting: dict[str, PendingAcks] = {}
+        self._last_token = 0
+        #: Batches by the tokens of their unacknowledged messages.
+        self._batches: dict[str, PendingAcks] = {}
 
     @classmethod
     @asynccontextmanager
     async def open(cls, client: Client) -> AsyncIterator[Publisher]:
-        """A publisher over *client*, until the block ends."""
-        made = cls(client, client.new_inbox())
-        heard = await client.subscribe(f"{made._inbox}.*", cb=made._answered)
+        """Open a publisher over *client* until the block ends."""
+        publisher = cls(client, client.new_inbox())
+        subscription = await client.subscribe(f"{publisher._inbox}.*", cb=publisher._on_ack)
         try:
-            yield made
+            yield publisher
         finally:
             if client.is_connected:
-                await heard.unsubscribe()
+                await subscription.unsubscribe()
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[bool]:
-        """Of each of *messages* whether it is stored for sure. Never raises for want of a broker."""
+        """Return for each message whether it is certainly stored. Broker failures do not raise."""
         batch = PendingAcks()
         try:
             for message in messages:
                 await self._send(message, batch)
-            await batch.complete()
+            await batch.wait()
         finally:
-            for token in batch.waiting:
-                del self._waiting[token]
+            for token in batch.pending:
+                del self._batches[token]
         if lost := len(messages) - len(batch.stored):
             log.warning("items were not published", extra={"items": lost, "cause": batch.cause})
         return [message.id in batch.stored for message in messages]
 
     async def _send(self, message: Message, batch: PendingAcks) -> None:
-        self._number += 1
-        token = str(self._number)
-        header = {"Nats-Msg-Id": message.id}
-        reply = f"{self._inbox}.{token}"
-        # Before it is sent: the acknowledgement may be quicker than we are.
-        batch.waiting[token] = message.id
-        self._waiting[token] = batch
+        self._last_token += 1
+        token = str(self._last_token)
+        # Before it is sent: the acknowledgement may arrive at once.
+        batch.pending[token] = message.id
+        self._batches[token] = batch
         try:
-            await self._client.publish(message.subject, message.content, reply=reply, headers=header)
+            await self._client.publish(
+                message.subject,
+                message.content,
+                reply=f"{self._inbox}.{token}",
+                headers={"Nats-Msg-Id": message.id},
+            )
         except (nats.errors.Error, OSError) as error:
             self._settle(token, repr(error))
 
-    async def _answered(self, message: Msg) -> None:
+    async def _on_ack(self, message: Msg) -> None:
         self._settle(message.subject.rpartition(".")[2], _refusal(message))
 
     def _settle(self, token: str, refusal: str) -> None:
-        batch = self._waiting.pop(token, None)
+        batch = self._batches.pop(token, None)
         if batch is not None:
             batch.settle(token, refusal)
 
 
 class PendingAcks:
-    """Messages whose acknowledgements are waited for together."""
+    """Messages whose acknowledgements are awaited together."""
 
     def __init__(self) -> None:
-        #: Token -> id.
-        self.waiting: dict[str, str] = {}
-        #: Ids.
+        #: Token -> message id.
+        self.pending: dict[str, str] = {}
+        #: Message ids.
         self.stored: set[str] = set()
-        #: What the broker said of one that it did not store.
+        #: Why a message was not stored.
         self.cause = ""
-        self._settled = asyncio.Event()
+        self._all_settled = asyncio.Event()
 
     def settle(self, token: str, refusal: str) -> None:
-        """The message of *token* is stored, or why it is not."""
-        told = self.waiting.pop(token)
+        """Record that the message of *token* is stored; or *refusal*, why it is not."""
+        message_id = self.pending.pop(token)
         if refusal:
             self.cause = refusal
         else:
-            self.stored.add(told)
-        if not self.waiting:
-            self._settled.set()
+            self.stored.add(message_id)
+        if not self.pending:
+            self._all_settled.set()
 
-    async def complete(self) -> None:
-        """Return when all are settled, or the broker has gone silent."""
-        while left := len(self.waiting):
+    async def wait(self) -> None:
+        """Return when every message is settled, or the broker has gone silent."""
+        while before := len(self.pending):
             try:
                 async with asyncio.timeout(_SILENCE_SECONDS):
-                    await self._settled.wait()
+                    await self._all_settled.wait()
             except TimeoutError:
-                if len(self.waiting) == left:
+                if len(self.pending) == before:
                     self.cause = "the broker is silent"
                     return
 
 
-def _refusal(answer: Msg) -> str:
-    """Why the message is not stored; empty: it is."""
-    if status := (answer.headers or {}).get("Status"):
+def _refusal(ack: Msg) -> str:
+    """Return why the message is not stored; empty if it is."""
+    if status := (ack.headers or {}).get("Status"):
         return f"status {status}: there is no such stream"
     try:
-        told = json.loads(answer.data)
+        content = json.loads(ack.data)
     except ValueError:
         return "the broker's answer is no acknowledgement"
-    if "error" in told:
-        return str(told["error"])
-    return "" if told.get("stream") else "the broker's answer is no acknowledgement"
+    if "error" in content:
+        return str(content["error"])
+    return "" if content.get("stream") else "the broker's answer is no acknowledgement"

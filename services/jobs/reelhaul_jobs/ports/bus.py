@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Protocol
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model.fair_scheduling import Ready
+from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class ProgressNotice:
     """A worker's newest progress, ordered by (epoch, sequence)."""
 
     job_id: str
@@ -25,23 +25,23 @@ class Notice:
 class JobBus(Protocol):
     """What jobs says to workers and to its other replicas. All of it can be rebuilt from rows."""
 
-    async def ready(self) -> bool:
+    async def ensure_streams(self) -> bool:
         """Make what is missing of streams and consumers. Whether WORK was made anew: then it is empty.
 
         ``Unavailable`` while the broker is away.
         """
 
-    async def publish(self, jobs: Sequence[Ready], now: datetime) -> Sequence[Ready]:
+    async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
         """Put these attempts to the workers; those that are stored for sure, come back."""
 
-    async def waiting(self) -> int:
+    async def count_work_items(self) -> int:
         """Work items stored, in hand or not. ``Unavailable`` while the broker is away."""
 
-    async def changed(self, job: Job) -> None:
+    async def notify_changed(self, job: Job) -> None:
         """Tell all replicas that a row changed. Never raises: a lost one is made up for."""
 
-    async def stop(self, job: Job) -> None:
+    async def notify_worker(self, job: Job) -> None:
         """Tell the worker that holds *job* to renew now. Never raises."""
 
-    async def progress(self, job_id: str) -> Notice | None:
+    async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         """The newest progress that the bus still has. Never raises."""

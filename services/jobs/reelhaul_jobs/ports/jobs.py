@@ -9,25 +9,25 @@ from typing import Protocol
 
 from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Attempt, Event, Job
-from reelhaul_jobs.model.lists import Batch, Order, Range, Summary
+from reelhaul_jobs.model.lists import Batch, CountQuery, Order, Summary
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.transition import Transition
 
 #: What becomes of a job as it is now. Pure: it may run again.
-Rule = Callable[[Job], Transition]
+ChangeRule = Callable[[Job], Transition]
 
 #: The same for an expansion and its entries, told which of them its schedule has seen.
-RuleOfList = Callable[[Job, Set[tuple[str, str]]], Transition]
+ExpansionRule = Callable[[Job, Set[tuple[str, str]]], Transition]
 
 #: The same for one of many jobs; None leaves it as it is, and out of the answer.
-RuleOfMany = Callable[[Job], Transition | None]
+BatchRule = Callable[[Job], Transition | None]
 
 #: As Rule, of a job that passes its site's gate.
-SiteRule = Callable[[Job, RateLimitView], Transition]
+LeaseRule = Callable[[Job, RateLimitView], Transition]
 
 #: Site and egress whose gate a change is about.
-SiteKey = Callable[[Job], tuple[str, str]]
+RateLimitKey = Callable[[Job], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Page:
     """Jobs in order; ``more`` follow; ``total`` of the whole query, at most 10000 counted."""
 
     jobs: Sequence[Job]
-    more: bool
+    has_more: bool
     total: int
 
 
@@ -99,13 +99,15 @@ class JobStore(Protocol):
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """Those of the jobs that are there, each once, in the order asked."""
 
-    async def page(self, query: Query) -> Page:
+    async def list_page(self, query: Query) -> Page:
         """Jobs in order."""
 
-    async def summary(self, asked: Range) -> Summary:
+    async def summarize(self, asked: CountQuery) -> Summary:
         """What became of the jobs of a stretch of time."""
 
-    async def change(self, job_id: str, rule: Rule, request: IdempotencyKey | None = None) -> Transition:
+    async def change(
+        self, job_id: str, rule: ChangeRule, request: IdempotencyKey | None = None
+    ) -> Transition:
         """What *rule* makes of the job, kept with its event and attempt, in one transaction.
 
         No other change comes between. What *rule* raises leaves all as it was. A repeated
@@ -113,8 +115,8 @@ class JobStore(Protocol):
         one is still changed.
         """
 
-    async def change_at_site(
-        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    async def change_lease(
+        self, job_id: str, key: RateLimitKey, rule: LeaseRule, now: datetime, *, counted: bool
     ) -> Transition:
         """As ``change``, with the gate of (site, egress) that *key* names: it is kept with the change.
 
@@ -122,7 +124,7 @@ class JobStore(Protocol):
         """
 
     async def change_many(
-        self, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None = None
+        self, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None = None
     ) -> Sequence[Transition]:
         """What *rule* makes of each of the jobs that has a row, kept in one transaction.
 
@@ -130,33 +132,33 @@ class JobStore(Protocol):
         repeated *request* answers the jobs that the first call answered, as they are.
         """
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: ExpansionRule) -> Transition:
         """As ``change``, where the job may make others, which are kept with it.
 
         *rule* is told which of *media_ids* the job's schedule has seen, each with its
         extractor; what the change notes is seen from then on.
         """
 
-    async def children(self, job_id: str) -> Mapping[State, int]:
+    async def count_children(self, job_id: str) -> Mapping[State, int]:
         """How many jobs an expansion has made that are there still, by their state."""
 
-    async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
+    async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """Attempts with a number under *below* (None: all), the newest first."""
 
-    async def attempt(self, job_id: str, number: int) -> Attempt:
+    async def get_attempt(self, job_id: str, number: int) -> Attempt:
         """One attempt, or ``NotFound``."""
 
-    async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
+    async def find_attempt_by_epoch(self, job_id: str, epoch: int) -> Attempt | None:
         """The attempt that held this lease; None where none did."""
 
-    async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+    async def list_events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """Events with a revision above *after*, the oldest first."""
 
-    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+    async def get_revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
         """Revisions by id of those of at most 500 jobs that are there."""
 
-    async def queue_position(self, job: Job) -> int:
+    async def get_queue_position(self, job: Job) -> int:
         """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
 
-    async def key(self, name: str) -> bytes:
+    async def get_or_create_key(self, name: str) -> bytes:
         """32 random bytes that all replicas share, made by the first who asks."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import UNLIMITED, SiteNow
+from reelhaul_jobs.model.rate_limit import UNLIMITED, SiteStatus
 from reelhaul_jobs.model.states import QueueStage
 
 
@@ -20,7 +20,7 @@ class BacklogQuery:
     #: Jobs of each tenant.
     limit: int
     #: How many more jobs of a site may be published; where none may, its jobs are left out.
-    room: Callable[[SiteNow], int] = lambda _: UNLIMITED
+    free_slots: Callable[[SiteStatus], int] = lambda _: UNLIMITED
     #: Where there are more tenants than one look takes in, those behind this one by name come first.
     after_tenant: str = ""
     #: Likewise of a tenant's sites, by tenant.
@@ -31,11 +31,11 @@ class BacklogQuery:
 class Backlog:
     """What could be published, each tenant's in its order, and what is in hand."""
 
-    ready: Mapping[str, Sequence[Ready]] = field(default_factory=dict)
+    ready: Mapping[str, Sequence[ReadyJob]] = field(default_factory=dict)
     #: What is published and leased.
-    held: InFlightCounts = field(default_factory=InFlightCounts)
+    in_flight: InFlightCounts = field(default_factory=InFlightCounts)
     #: The sites that have ready jobs, of those looked at.
-    sites: Mapping[str, SiteNow] = field(default_factory=dict)
+    sites: Mapping[str, SiteStatus] = field(default_factory=dict)
     #: Published jobs in all: what of the window is used.
     published: int = 0
     #: Slots of the workers seen lately.
@@ -49,31 +49,31 @@ class Backlog:
 class QueueStore(Protocol):
     """The same rows, as the loops look at them."""
 
-    async def backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
+    async def get_backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
         """Ready jobs of a bounded number of tenants and sites; reads no more rows than it answers."""
 
     async def mark_published(
-        self, jobs: Sequence[Ready], until: datetime, leader: str | None
-    ) -> Sequence[Ready]:
+        self, jobs: Sequence[ReadyJob], until: datetime, leader: str | None
+    ) -> Sequence[ReadyJob]:
         """Mark these as published, to be looked after at *until*; those that still were ready, come back.
 
         None where *leader* does not lead the dispatcher any more: so what is in hand at a
         site never passes its limit, whoever believes to lead. None for a leader: not asked.
         """
 
-    async def mark_ready(self, jobs: Sequence[Ready]) -> None:
+    async def mark_ready(self, jobs: Sequence[ReadyJob]) -> None:
         """These attempts did not get into JetStream after all: they are ready again, unless claimed."""
 
-    async def outstanding(self, limit: int) -> Sequence[Ready]:
+    async def list_published(self, limit: int) -> Sequence[ReadyJob]:
         """Attempts marked as published, at most *limit*."""
 
-    async def site(self, site: str, now: datetime) -> SiteNow:
+    async def get_site_status(self, site: str, now: datetime) -> SiteStatus:
         """How *site* stands."""
 
-    async def due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
+    async def list_due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         """Ids of jobs in *lane* (but READY) whose ``due`` is not after *before*, the longest due first."""
 
-    async def count(self, lanes: Sequence[QueueStage]) -> int:
+    async def count_in_stages(self, lanes: Sequence[QueueStage]) -> int:
         """How many jobs are in *lanes*, which are none of READY and IDLE."""
 
     async def record_worker_heartbeat(
@@ -81,7 +81,7 @@ class QueueStore(Protocol):
     ) -> None:
         """A live worker has so many slots, and may use these egresses, one at least."""
 
-    async def slots(self, now: datetime) -> int:
+    async def count_worker_slots(self, now: datetime) -> int:
         """Slots of the workers seen lately."""
 
     async def list_expiry_pending(self, now: datetime, limit: int) -> Sequence[Job]:
@@ -93,7 +93,7 @@ class QueueStore(Protocol):
     async def list_active_children(self, parent: str, limit: int) -> Sequence[str]:
         """Ids of jobs of the expansion *parent* that have not ended and are not being cancelled."""
 
-    async def expired(self, now: datetime, limit: int) -> Sequence[str]:
+    async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
         """Ids of ended jobs that are there and whose time has passed."""
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
@@ -105,7 +105,7 @@ class QueueStore(Protocol):
     async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
         """Drop old events and request records."""
 
-    async def forget_gates(self, before: datetime) -> None:
+    async def delete_idle_rate_limits(self, before: datetime) -> None:
         """Drop gates at which nothing happened since *before*."""
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:

@@ -10,7 +10,7 @@ from reelhaul_jobs.model.schedule import Run, Schedule
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 
 #: What becomes of a schedule as it is now. Pure: it may run again.
-Rule = Callable[[Schedule], Schedule]
+ScheduleRule = Callable[[Schedule], Schedule]
 
 #: What a run makes of it, told whether a job of it is live. Pure: it may run again.
 RunRule = Callable[[Schedule, bool], Run]
@@ -28,10 +28,10 @@ class ScheduleStore(Protocol):
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
         """The schedule, or ``NotFound``."""
 
-    async def all(self, tenant: str) -> Sequence[Schedule]:
+    async def list_all(self, tenant: str) -> Sequence[Schedule]:
         """All of the tenant's, in no order."""
 
-    async def change(self, tenant: str, schedule_id: str, rule: Rule) -> Schedule:
+    async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
         """What *rule* makes of it, kept. What *rule* raises leaves all as it was. ``NotFound``."""
 
     async def run(
@@ -45,5 +45,5 @@ class ScheduleStore(Protocol):
     async def delete(self, tenant: str, schedule_id: str, check: Callable[[Schedule], None]) -> None:
         """Remove it, with what it has seen, unless *check* raises. ``NotFound``."""
 
-    async def due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def list_due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """Tenant and id of schedules whose time has come, the longest due first."""

@@ -19,13 +19,13 @@ class StateEvent:
     job_id: str = ""
     revision: int = 0
     #: The state it left; None where it was created.
-    left: State | None = field(default=None, compare=False)
+    old_state: State | None = field(default=None, compare=False)
 
 
 class StateEventStore(Protocol):
     """The same rows, for those who follow many jobs."""
 
-    async def moves(
+    async def list_state_events(
         self, after: StateEvent, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
     ) -> Sequence[StateEvent]:
         """Moves behind *after*, in order; only of a *tenant*, or only *among* at most 500 jobs.
@@ -34,5 +34,5 @@ class StateEventStore(Protocol):
         before others that were read already.
         """
 
-    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+    async def get_with_deleted(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """Those of at most 500 jobs that have a row, deleted ones too."""

@@ -1,1 +1,1 @@
-"""What one may do with jobs, and what the loops do with them."""
+"""Use cases of the API, and the background loops."""

@@ -1,4 +1,4 @@
-"""The confirmer: tells storage what a job's end means for its artifacts, until storage knows."""
+"""Artifact expiry sync: tells storage how long to keep the artifacts of ended jobs, until it knows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from reelhaul_runtime.errors import ReelhaulError, Unavailable
 log = logging.getLogger(__name__)
 
 _BATCH = 50
-_AGAIN = timedelta(seconds=10)
+_RETRY_DELAY = timedelta(seconds=10)
 
 
 class ArtifactExpirySync:
-    """Follows the rows that say: storage has to be told."""
+    """Works through the rows whose expiry or deletion storage has not confirmed."""
 
     def __init__(self, queue: QueueStore, storage: Storage, now: Clock) -> None:
         self._queue = queue
@@ -26,50 +26,50 @@ class ArtifactExpirySync:
         self._now = now
 
     async def step(self) -> bool:
-        """Tell storage of what is due. Whether there may be more to do at once."""
-        due = await self._queue.list_expiry_pending(self._now(), _BATCH)
+        """Send storage what is due; return whether more may be due at once."""
+        jobs = await self._queue.list_expiry_pending(self._now(), _BATCH)
         try:
-            # One goes ahead: while storage is away, it finds that out for all.
-            told = [await self._tell(job) for job in due[:1]]
+            # One alone first: while storage is unavailable, it finds that out for all.
+            confirmed = [await self._sync(job) for job in jobs[:1]]
         except Unavailable as error:
-            log.warning("storage is away; it is told later", extra={"cause": str(error)})
+            log.warning("storage is unavailable; artifact expiry is sent later", extra={"cause": str(error)})
             return False
-        told += await asyncio.gather(*(self._tell_on(job) for job in due[1:]))
-        return len(due) == _BATCH and all(told)
+        confirmed += await asyncio.gather(*(self._sync_or_postpone(job) for job in jobs[1:]))
+        return len(jobs) == _BATCH and all(confirmed)
 
-    async def _tell_on(self, job: Job) -> bool:
-        """As ``_tell``, where storage answered a moment ago."""
+    async def _sync_or_postpone(self, job: Job) -> bool:
+        """Sync *job* where storage answered a moment ago."""
         try:
-            return await self._tell(job)
+            return await self._sync(job)
         except Unavailable:
             return False
 
-    async def _tell(self, job: Job) -> bool:
-        """Whether storage knows now; if not, it is told again later. ``Unavailable`` while it is away."""
-        done = False
+    async def _sync(self, job: Job) -> bool:
+        """Return whether storage confirmed *job*; if not, it is due again later. Raises ``Unavailable``."""
+        confirmed = False
         try:
-            done = await (self._deleted(job) if job.delete_time else self._kept(job))
+            confirmed = await (self._delete(job) if job.delete_time else self._keep(job))
         except Unavailable:
             raise
         except ReelhaulError as error:
             log.warning("storage was not told", extra={"job": job.name, "cause": str(error)})
         finally:
-            if not done:
-                await self._queue.mark_expiry_confirmed(job.id, self._now() + _AGAIN)
-        return done
+            if not confirmed:
+                await self._queue.mark_expiry_confirmed(job.id, self._now() + _RETRY_DELAY)
+        return confirmed
 
-    async def _kept(self, job: Job) -> bool:
+    async def _keep(self, job: Job) -> bool:
         assert job.expire_time is not None
         for artifact in job.artifacts:
-            await self._storage.keep_until(artifact.name, job.expire_time)
+            await self._storage.set_expire_time(artifact.name, job.expire_time)
         await self._queue.mark_expiry_confirmed(job.id, None)
         return True
 
-    async def _deleted(self, job: Job) -> bool:
-        """Remove what is left of a deleted job, when its worker and its own jobs have let go."""
-        if not job.state.terminal or job.cascade_time is not None:
+    async def _delete(self, job: Job) -> bool:
+        """Remove what is left of a deleted job once its worker and its own jobs have ended."""
+        if not job.state.is_terminal or job.cascade_time is not None:
             return False
         if job.artifacts:
-            await self._storage.delete([artifact.name for artifact in job.artifacts])
+            await self._storage.delete_artifacts([artifact.name for artifact in job.artifacts])
         await self._queue.purge(job.id)
         return True

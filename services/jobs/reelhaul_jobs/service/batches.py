@@ -1,154 +1,142 @@
-"""Batches: what callers may do with many jobs in one call."""
+"""Batches: the use cases of many jobs in one call, each in one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import Any, Every, Node, Sign, Term
-from reelhaul_jobs.model import queue_transitions
-from reelhaul_jobs.model import transition as changes
+from reelhaul_jobs.filters.ast import And, Node, Operator, Or, Term
+from reelhaul_jobs.model import queue_transitions, transition
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
-from reelhaul_jobs.model.states import RETRY_TRANSITIONS, Kind
+from reelhaul_jobs.model.results import Owner
+from reelhaul_jobs.model.states import RETRY_TRANSITIONS
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Query
 from reelhaul_jobs.ports.services import Clock
-from reelhaul_jobs.service.jobs import Owner
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_runtime.errors import FieldInvalid, NotFound, ReelhaulError, Violation
+from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 #: Jobs that one call may retry.
-MOST = 1000
+MAX_RETRIED = 1000
 
-_REOPENED = Any(tuple(Term("state", Sign.EQUAL, int(state)) for state in RETRY_TRANSITIONS))
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Jobs to retry: those of *ids*, or else the oldest that *where* holds of."""
-
-    ids: Sequence[str] = ()
-    where: Node | None = None
+_RETRYABLE = Or(tuple(Term("state", Operator.EQUAL, int(state)) for state in RETRY_TRANSITIONS))
 
 
 @dataclass(frozen=True, slots=True)
-class Retried:
-    """Jobs retried, or that would be; ``more`` are left that the filter holds of."""
+class RetryResult:
+    """Jobs retried, or that would be; ``more``: the filter matches others that are not among them."""
 
     jobs: Sequence[Job]
     more: bool = False
 
 
 class Batches:
-    """What one may do with many jobs at once, each call in one transaction."""
+    """Creates, reads and changes many jobs at once."""
 
-    def __init__(self, store: JobStore, news: ChangeNotifier, now: Clock) -> None:
+    def __init__(self, store: JobStore, notifier: ChangeNotifier, now: Clock) -> None:
         self._store = store
-        self._news = news
+        self._notifier = notifier
         self._now = now
 
-    async def create(self, asked: Batch, request: IdempotencyKey | None, *, partly: bool) -> Batch:
-        """Admit the jobs of *asked*: on disk when this returns; what became of them.
+    async def create(self, batch: Batch, key: IdempotencyKey | None, *, partial: bool) -> Batch:
+        """Store the jobs of *batch*; they are on disk when this returns. Return what became of each.
 
-        All or none, unless *partly*. Raises RESOURCE_EXISTS (an id is taken), FIELD_INVALID,
-        REQUEST_ID_REUSED; BATCH_FAILED where none of them could be admitted.
+        All or none, unless *partial*. Raises RESOURCE_EXISTS (an id is taken) and
+        REQUEST_ID_REUSED; BATCH_FAILED where *partial* and none of the jobs could be stored.
         """
-        for place, job in asked.jobs.items():
-            if job.kind is not Kind.SINGLE:
-                raise FieldInvalid(f"requests[{place}].job.kind", "a batch holds no lists: expand each alone")
-        batch = Batch(
-            {place: queue_transitions.admitted(job) for place, job in asked.jobs.items()}, asked.failed
-        )
-        kept = await (self._in_part(batch, request) if partly else self._whole(batch, request))
-        await self._news.tell_all(list(kept.jobs.values()))
-        return kept
+        jobs = {index: queue_transitions.enqueue(job) for index, job in batch.jobs.items()}
+        if partial:
+            stored = await self._store.add_batch(Batch(jobs, batch.failed), key)
+            if not stored.jobs:
+                raise _batch_failed(stored.failed)
+        else:
+            stored = Batch(dict(enumerate(await self._store.add(list(jobs.values()), key))))
+        await self._notifier.notify_jobs(list(stored.jobs.values()))
+        return stored
 
-    async def created(self, request: IdempotencyKey | None) -> Batch | None:
-        """The jobs of an earlier call with this *request*; None where there was none. REQUEST_ID_REUSED."""
-        if request is None or (kept := await self._store.find_by_idempotency_key(request)) is None:
+    async def find_created(self, key: IdempotencyKey | None) -> Batch | None:
+        """Return the jobs of an earlier call with this *key*; None where there was none.
+
+        Raises REQUEST_ID_REUSED.
+        """
+        if key is None or (jobs := await self._store.find_by_idempotency_key(key)) is None:
             return None
-        return Batch(dict(enumerate(kept)))
+        return Batch(dict(enumerate(jobs)))
 
     async def get(self, job_ids: Sequence[str], owner: Owner) -> Sequence[Job]:
-        """The jobs, in the order asked; ``NotFound`` for the first that is not there or another's."""
-        found = {job.id: job for job in await self._store.get_many(job_ids) if owner in (None, job.tenant)}
+        """Return the jobs in the order of *job_ids*; ``NotFound`` for the first that is not *owner*'s."""
+        jobs = {job.id: job for job in await self._store.get_many(job_ids) if owner in (None, job.tenant)}
         for job_id in job_ids:
-            if job_id not in found:
+            if job_id not in jobs:
                 raise NotFound(f"jobs/{job_id}")
-        return [found[job_id] for job_id in job_ids]
+        return [jobs[job_id] for job_id in job_ids]
 
     async def cancel(self, job_ids: Sequence[str], owner: Owner) -> Sequence[Job]:
-        """Stop the jobs for good; those that have ended stay as they are. ``NotFound``: none is stopped."""
+        """Stop the jobs for good; those that have ended stay as they are.
+
+        ``NotFound`` as in ``get``; then none is stopped.
+        """
         now = self._now()
         await self.get(job_ids, owner)
 
         def rule(job: Job) -> Transition:
             if job.delete_time is not None:
                 raise NotFound(job.name)
-            return changes.no_change(job) if job.state.terminal else queue_transitions.cancelling(job, now)
+            if job.state.is_terminal:
+                return transition.no_change(job)
+            return queue_transitions.cancel(job, now)
 
-        return await self._told(await self._store.change_many(job_ids, rule))
+        return await self._notified(await self._store.change_many(job_ids, rule))
 
     async def retry(
-        self, wanted: Wanted, owner: Owner, request: IdempotencyKey | None, *, only_look: bool = False
-    ) -> Retried:
-        """Queue again what FAILED or was CANCELLED of *wanted*, or *only_look* what that would be.
+        self,
+        job_ids: Sequence[str],
+        where: Node | None,
+        owner: Owner,
+        key: IdempotencyKey | None,
+        *,
+        dry_run: bool = False,
+    ) -> RetryResult:
+        """Queue again the FAILED and CANCELLED jobs of *job_ids*, or else the oldest that *where* matches.
 
-        ``NotFound`` for the first of its ids that is not there: then none is queued.
+        *dry_run*: only return which they are. ``NotFound`` as in ``get``; then none is queued.
         """
-        now, found = self._now(), await self._retriable(wanted, owner)
-        if only_look:
-            return found
+        now, retryable = self._now(), await self._retryable(job_ids, where, owner)
+        if dry_run:
+            return retryable
 
         def rule(job: Job) -> Transition | None:
-            gone = job.delete_time is not None or job.state not in RETRY_TRANSITIONS
-            return None if gone else queue_transitions.retried(job, now)
+            if job.delete_time is not None or job.state not in RETRY_TRANSITIONS:
+                return None
+            return queue_transitions.retry(job, now)
 
-        done = await self._store.change_many([job.id for job in found.jobs], rule, request)
-        return Retried(await self._told(done), found.more)
+        transitions = await self._store.change_many([job.id for job in retryable.jobs], rule, key)
+        return RetryResult(await self._notified(transitions), retryable.more)
 
-    async def _retriable(self, wanted: Wanted, owner: Owner) -> Retried:
-        if wanted.ids:
-            present = await self.get(wanted.ids, owner)
-            return Retried([job for job in present if job.state in RETRY_TRANSITIONS])
-        narrowed = _REOPENED if wanted.where is None else Every((wanted.where, _REOPENED))
-        query = Query(tenant=owner, limit=MOST, descending=False, where=narrowed, total=0)
-        page = await self._store.page(query)
-        return Retried(page.jobs, page.more)
+    async def _retryable(self, job_ids: Sequence[str], where: Node | None, owner: Owner) -> RetryResult:
+        if job_ids:
+            jobs = await self.get(job_ids, owner)
+            return RetryResult([job for job in jobs if job.state in RETRY_TRANSITIONS])
+        narrowed = _RETRYABLE if where is None else And((where, _RETRYABLE))
+        query = Query(tenant=owner, limit=MAX_RETRIED, descending=False, where=narrowed, total=0)
+        page = await self._store.list_page(query)
+        return RetryResult(page.jobs, page.has_more)
 
-    async def _told(self, done: Sequence[Transition]) -> Sequence[Job]:
-        for change in done:
-            await self._news.tell(change)
-        return [change.job for change in done]
-
-    async def _whole(self, batch: Batch, request: IdempotencyKey | None) -> Batch:
-        jobs = list(batch.jobs.values())
-        try:
-            return Batch(dict(enumerate(await self._store.add(jobs, request))))
-        except ReelhaulError as error:
-            if error.reason != ErrorReason.RESOURCE_EXISTS:
-                raise
-            names = [job.name for job in jobs]
-            field = f"requests[{names.index(error.metadata['resource'])}].job_id"
-            violations = [Violation(field, "it is taken")]
-            text, told = f"{field}: {error.text}", error.metadata
-            raise ReelhaulError(error.reason, text, metadata=told, violations=violations) from error
-
-    async def _in_part(self, batch: Batch, request: IdempotencyKey | None) -> Batch:
-        kept = await self._store.add_batch(batch, request)
-        if not kept.jobs:
-            raise none_admitted(kept.failed[min(kept.failed)], len(kept.failed))
-        return kept
+    async def _notified(self, transitions: Sequence[Transition]) -> Sequence[Job]:
+        for each in transitions:
+            await self._notifier.notify(each)
+        return [each.job for each in transitions]
 
 
-def none_admitted(first: status_pb2.Status, count: int) -> ReelhaulError:
-    """BATCH_FAILED: none of *count* requests was admitted, the *first* for this."""
+def _batch_failed(failed: Mapping[int, status_pb2.Status]) -> ReelhaulError:
+    """Return BATCH_FAILED: all requests of a batch failed, with the reason of the first."""
+    first = failed[min(failed)].message
     return ReelhaulError(
         ErrorReason.BATCH_FAILED,
-        f"none of {count} was admitted; the first: {first.message}",
-        metadata={"failedCount": str(count)},
+        f"none of {len(failed)} was admitted; the first: {first}",
+        metadata={"failedCount": str(len(failed))},
     )

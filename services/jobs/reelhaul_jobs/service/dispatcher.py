@@ -1,4 +1,4 @@
-"""The dispatcher: keeps the broker's window full with the fairest choice of ready jobs."""
+"""Dispatcher: publishes ready jobs as work items, fairly between tenants and within the limits of sites."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from reelhaul_runtime import failpoints
 
 log = logging.getLogger(__name__)
 
+# The number of drained items counts half as much after each such time.
+_DRAIN_HALF_LIFE = timedelta(seconds=1)
+# More than the broker ever holds unclaimed.
+_MAX_OUTSTANDING = 4096
+
 
 def republish_delay(lease: timedelta) -> timedelta:
-    """After how long a published item that nobody claimed is looked after again.
+    """Return after how long the Reaper checks a published item that nobody claimed.
 
-    By then JetStream has put an item whose worker died to another one.
+    By then JetStream has redelivered an item whose worker died.
     """
     return 2 * lease
 
 
-# What was drained counts half as much after each such while.
-_HALF_LIFE = timedelta(seconds=1)
-_CEILING = 4096
-
-
 class Dispatcher:
-    """Puts ready jobs to the workers.
+    """Keeps the broker's window of unclaimed work items full from the rows.
 
-    A row is marked before its item is published, by the leader only: so what is in hand at a
-    site is what its rows say, and never more than it bears. What a leader marked and could not
-    publish any more, the next one publishes (``taken_over``).
+    A row is marked before its item is published, and by the leader only: so the rows alone say
+    how many jobs of a site are in flight, and its limit holds. What a leader marked and could
+    not publish any more, the next one publishes (``republish_outstanding``).
     """
 
     def __init__(
@@ -52,104 +52,115 @@ class Dispatcher:
         leader: str | None = None,
         hub: EventHub | None = None,
     ) -> None:
-        """*leader* is this replica's name in the lease; *hub* rings for the next step."""
+        """*leader*: this replica's name in the leadership row; *hub*: asks for the next step."""
         self._queue = queue
         self._bus = bus
         self._now = now
-        self._look_again = republish_delay(lease)
+        self._republish_delay = republish_delay(lease)
         self._limits = limits or SiteLimits()
         self._weights = weights or {}
         self._leader = leader
         self._hub = hub or EventHub()
         self._timer: asyncio.TimerHandle | None = None
-        self._window = fair_scheduling.window(0, 0)
+        self._window = fair_scheduling.window_size(0, 0)
         self._drained = 0.0
         self._drained_at = now()
-        # Where there are more tenants or sites than one look takes in, they take turns.
+        # The cursor: where there are more tenants or sites than one query reads, the next one
+        # continues after these.
         self._after_tenant = ""
         self._after_sites: Mapping[str, str] = {}
 
     async def step(self) -> bool:
-        """Publish what fits. Whether there may be more to do soon."""
+        """Publish what fits into the window; return whether more may fit soon."""
         now = self._now()
-        # Until this step knows better: what makes room meanwhile is not to be missed.
+        # Until this step knows better: a place that becomes free meanwhile must not be missed.
         self._hub.dispatch_blocked = True
-        look = self._look(now)
-        backlog = await self._queue.backlog(look, now)
-        self._window = fair_scheduling.window(backlog.slots, self._rate(now))
-        rooms = {name: rate_limit.room(site, self._limits, now) for name, site in backlog.sites.items()}
-        room = self._window - backlog.published
-        picks = fair_scheduling.select_fairly(
-            backlog.ready, room, held=backlog.held, rooms=rooms, weights=self._weights
+        query = self._query(now)
+        backlog = await self._queue.get_backlog(query, now)
+        self._window = fair_scheduling.window_size(backlog.slots, self._drain_rate(now))
+        site_capacity = {
+            name: rate_limit.free_slots(site, self._limits, now) for name, site in backlog.sites.items()
+        }
+        capacity = self._window - backlog.published
+        selected = fair_scheduling.select_fairly(
+            backlog.ready,
+            capacity,
+            in_flight=backlog.in_flight,
+            free_slots=site_capacity,
+            weights=self._weights,
         )
-        if not picks:
-            self._wake_when_open(backlog, now)
+        if not selected:
+            self._wake_when_site_opens(backlog, now)
             self._hub.dispatch_blocked = bool(backlog.sites)
-            return self.advance_cursor(backlog) and room > 0
-        self.advance_cursor(backlog)
-        stored = await self._published(picks, now)
+            return self._advance_cursor(backlog) and capacity > 0
+        self._advance_cursor(backlog)
+        stored = await self._publish(selected, now)
         self._drained += stored
-        self._hub.dispatch_blocked = stored < len(picks) or _left_behind(look, backlog, len(picks), room)
-        # A window that was half empty is soon empty again; else what is claimed from it asks for the next.
-        return self._hub.dispatch_blocked and stored == len(picks) and 2 * backlog.published < self._window
+        unread = _may_have_more(query, backlog, len(selected), capacity)
+        self._hub.dispatch_blocked = stored < len(selected) or unread
+        # A window that was half empty is soon empty again; otherwise the claims ask for the next step.
+        half_empty = 2 * backlog.published < self._window
+        return self._hub.dispatch_blocked and stored == len(selected) and half_empty
 
-    async def taken_over(self) -> None:
-        """Publish again what is marked as published: the leader before may not have come to it.
+    async def republish_outstanding(self) -> None:
+        """Publish what is marked as published: the previous leader may not have done it.
 
-        What is there already, the broker drops as a duplicate.
+        The broker drops what it has already, as a duplicate.
         """
-        marked = await self._queue.outstanding(_CEILING)
+        marked = await self._queue.list_published(_MAX_OUTSTANDING)
         stored = await self._bus.publish(marked, self._now())
         if marked:
             log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
 
-    async def _published(self, picks: Sequence[fair_scheduling.Ready], now: datetime) -> int:
-        """How many of *picks* are marked and stored; those that are not stored are ready again."""
-        taken = await self._queue.mark_published(picks, now + self._look_again, self._leader)
-        failpoints.reached("jobs.dispatch.before_publish")
-        stored = await self._bus.publish(taken, now)
-        failpoints.reached("jobs.dispatch.after_publish")
-        if len(stored) < len(taken):
-            there = {job.id for job in stored}
-            await self._queue.mark_ready([job for job in taken if job.id not in there])
+    async def _publish(self, jobs: Sequence[fair_scheduling.ReadyJob], now: datetime) -> int:
+        """Mark and publish *jobs*; return how many are stored. The others become ready again."""
+        marked = await self._queue.mark_published(jobs, now + self._republish_delay, self._leader)
+        failpoints.hit("jobs.dispatch.before_publish")
+        stored = await self._bus.publish(marked, now)
+        failpoints.hit("jobs.dispatch.after_publish")
+        if len(stored) < len(marked):
+            stored_ids = {job.id for job in stored}
+            await self._queue.mark_ready([job for job in marked if job.id not in stored_ids])
         return len(stored)
 
-    def _look(self, now: datetime) -> BacklogQuery:
+    def _query(self, now: datetime) -> BacklogQuery:
         return BacklogQuery(
             limit=self._window,
-            room=lambda site: rate_limit.room(site, self._limits, now),
+            free_slots=lambda site: rate_limit.free_slots(site, self._limits, now),
             after_tenant=self._after_tenant,
             after_sites=self._after_sites,
         )
 
-    def advance_cursor(self, backlog: Backlog) -> bool:
-        """Look behind this backlog next time. Whether there is something behind it not seen yet."""
-        new_round = not self._after_tenant and not self._after_sites
+    def _advance_cursor(self, backlog: Backlog) -> bool:
+        """Continue after this backlog next time; return whether there is more that was not read yet."""
+        was_at_start = not self._after_tenant and not self._after_sites
         self._after_tenant, self._after_sites = backlog.last_tenant, backlog.last_sites
-        return new_round and bool(backlog.last_tenant or backlog.last_sites)
+        return was_at_start and bool(backlog.last_tenant or backlog.last_sites)
 
-    def _rate(self, now: datetime) -> float:
-        """Items drained a second, lately."""
-        self._drained *= 0.5 ** (max(now - self._drained_at, timedelta(0)) / _HALF_LIFE)
+    def _drain_rate(self, now: datetime) -> float:
+        """Return the items drained per second lately."""
+        self._drained *= 0.5 ** (max(now - self._drained_at, timedelta(0)) / _DRAIN_HALF_LIFE)
         self._drained_at = now
         return self._drained
 
-    def _wake_when_open(self, backlog: Backlog, now: datetime) -> None:
+    def _wake_when_site_opens(self, backlog: Backlog, now: datetime) -> None:
         times = [
-            time for site in backlog.sites.values() if (time := rate_limit.opens_at(site, now)) is not None
+            time
+            for site in backlog.sites.values()
+            if (time := rate_limit.next_opening(site, now)) is not None
         ]
         if self._timer is not None:
             self._timer.cancel()
         if times:
             wait = (min(times) - now).total_seconds()
-            self._timer = asyncio.get_running_loop().call_later(wait, self._hub.dispatch.set)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._hub.dispatch_wakeup.set)
 
 
-def _left_behind(look: BacklogQuery, backlog: Backlog, picked: int, room: int) -> bool:
-    """Whether jobs may be ready that were not among the *picked*."""
-    if backlog.last_tenant or backlog.last_sites or picked >= room:
+def _may_have_more(query: BacklogQuery, backlog: Backlog, selected: int, capacity: int) -> bool:
+    """Return whether jobs may be ready that were not among the *selected*."""
+    if backlog.last_tenant or backlog.last_sites or selected >= capacity:
         return True
-    seen = Counter(job.site for jobs in backlog.ready.values() for job in jobs)
-    cut = any(len(jobs) >= look.limit for jobs in backlog.ready.values())
-    full = any(seen[name] >= look.room(site) for name, site in backlog.sites.items())
-    return cut or full or picked < seen.total()
+    by_site = Counter(job.site for jobs in backlog.ready.values() for job in jobs)
+    tenant_cut = any(len(jobs) >= query.limit for jobs in backlog.ready.values())
+    site_full = any(by_site[name] >= query.free_slots(site) for name, site in backlog.sites.items())
+    return tenant_cut or site_full or selected < by_site.total()

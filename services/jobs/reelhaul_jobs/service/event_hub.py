@@ -1,127 +1,151 @@
-"""The hub: what the bus tells this process, handed to those here who wait for it."""
+"""Event hub: hands what the bus reports to the watchers, the dispatcher and the worker registry."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.ports.bus import Notice
-from reelhaul_jobs.service.worker_registry import WorkerRegistry
+from reelhaul_jobs.model.wait_reason import WorkerStatus
+from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_runtime.errors import ReelhaulError
 
-# Newest progress kept in hand; older ones are still on the bus.
-_KEPT = 10_000
-_MOST_WATCHERS = 20_000
+# Latest progress notices kept in memory; the bus still has older ones.
+_MAX_PROGRESS = 10_000
+_MAX_WATCHERS = 20_000
+
+# Workers report every ten seconds: two reports may be lost.
+_WORKER_TIMEOUT_SECONDS = 30.0
+_MAX_WORKERS = 10_000
 
 
-class Listener(Protocol):
-    """Is told of one job. What it is told it must not wait in."""
+class JobListener(Protocol):
+    """Is called for one job. Its methods must not block."""
 
-    def progressed(self, notice: Notice) -> None:
-        """A worker's progress, newer than any before."""
+    def on_progress(self, notice: ProgressNotice) -> None:
+        """Handle a worker's progress, newer than any before."""
 
-    def row_changed(self, revision: int) -> None:
-        """The row has *revision* now."""
+    def on_row_change(self, revision: int) -> None:
+        """Handle that the row now has *revision*."""
 
-    def closed(self) -> None:
-        """Nothing more comes: the process drains."""
+    def on_close(self) -> None:
+        """Handle that the process drains: nothing more will come."""
 
 
-class AllListener(Protocol):
-    """Is told of every job."""
+class AllJobsListener(Protocol):
+    """Is called for every job. Its methods must not block."""
 
-    def row_changed(self, job_id: str, tenant: str) -> None:
-        """The row changed; *tenant* is empty where that is not known."""
+    def on_row_change(self, job_id: str, tenant: str) -> None:
+        """Handle that a row changed; *tenant* is empty where it is unknown."""
 
-    def closed(self) -> None:
-        """Nothing more comes: the process drains."""
+    def on_close(self) -> None:
+        """Handle that the process drains: nothing more will come."""
+
+
+class WorkerRegistry:
+    """Workers that reported lately. It explains why jobs wait, and decides nothing."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """*clock*: monotonic seconds."""
+        self._clock = clock
+        self._reports: dict[str, tuple[WorkerStatus, float]] = {}
+
+    def record(self, status: WorkerStatus) -> None:
+        """Record a worker's report; one without slots removes the worker."""
+        self._reports.pop(status.worker, None)
+        if status.slots > 0:
+            self._reports[status.worker] = status, self._clock()
+        while len(self._reports) > _MAX_WORKERS:
+            del self._reports[next(iter(self._reports))]
+
+    def active(self) -> Sequence[WorkerStatus]:
+        """Return the latest report of each worker that has not timed out."""
+        since = self._clock() - _WORKER_TIMEOUT_SECONDS
+        self._reports = {name: report for name, report in self._reports.items() if report[1] > since}
+        return [status for status, _ in self._reports.values()]
 
 
 class EventHub:
-    """Fans out what comes over the bus. Nobody here holds anybody up."""
+    """Fans out events within this process. No listener holds up another."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, Listener] = {}
-        self._all: list[AllListener] = []
-        self._newest: OrderedDict[str, Notice] = OrderedDict()
+        self._listeners: dict[str, JobListener] = {}
+        self._all_listeners: list[AllJobsListener] = []
+        self._progress: OrderedDict[str, ProgressNotice] = OrderedDict()
         self._watchers = 0
         self._closed = False
-        #: The workers that were heard of lately.
-        self.roll = WorkerRegistry()
-        #: Rings when there may be something to dispatch.
-        self.dispatch = asyncio.Event()
-        #: Ready jobs wait for room: any change may make some.
+        #: The workers that reported lately.
+        self.workers = WorkerRegistry()
+        #: Is set when there may be something to dispatch.
+        self.dispatch_wakeup = asyncio.Event()
+        #: Ready jobs wait for a free place in the broker or at their site: any change may free one.
         self.dispatch_blocked = True
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """A watcher's place. OVERLOADED when too many watch, or none may any more."""
-        if self._closed or self._watchers >= _MOST_WATCHERS:
-            raise ReelhaulError(ErrorReason.OVERLOADED, "this server takes no more watchers now")
+    def watcher_slot(self) -> Iterator[None]:
+        """Count one watcher while the block runs. OVERLOADED at the limit and while the process drains."""
+        if self._closed or self._watchers >= _MAX_WATCHERS:
+            raise ReelhaulError(ErrorReason.OVERLOADED, "this server accepts no more watchers now")
         self._watchers += 1
         try:
             yield
         finally:
             self._watchers -= 1
 
-    def listen(self, job_id: str, listener: Listener) -> None:
-        """Tell *listener* of the job from now on; it is the only one."""
+    def subscribe(self, job_id: str, listener: JobListener) -> None:
+        """Call *listener* for the job from now on, in place of any other."""
         self._listeners[job_id] = listener
 
-    def leave(self, job_id: str, listener: Listener) -> None:
-        """Tell *listener* of the job no more."""
+    def unsubscribe(self, job_id: str, listener: JobListener) -> None:
+        """Stop calling *listener* for the job."""
         if self._listeners.get(job_id) is listener:
             del self._listeners[job_id]
 
-    def listen_all(self, listener: AllListener) -> None:
-        """Tell *listener* of every job from now on."""
-        self._all.append(listener)
+    def subscribe_all(self, listener: AllJobsListener) -> None:
+        """Call *listener* for every job from now on."""
+        self._all_listeners.append(listener)
 
-    def leave_all(self, listener: AllListener) -> None:
-        """Tell *listener* no more."""
-        self._all.remove(listener)
+    def unsubscribe_all(self, listener: AllJobsListener) -> None:
+        """Stop calling *listener*."""
+        self._all_listeners.remove(listener)
 
-    def progressed(self, notice: Notice) -> None:
-        """A worker's progress came."""
-        known = self._newest.get(notice.job_id)
-        if known is not None and _order(notice) <= _order(known):
+    def publish_progress(self, notice: ProgressNotice) -> None:
+        """Hand on a worker's progress, unless a newer one was handed on before."""
+        latest = self._progress.get(notice.job_id)
+        if latest is not None and (notice.epoch, notice.sequence) <= (latest.epoch, latest.sequence):
             return
-        self._newest[notice.job_id] = notice
-        self._newest.move_to_end(notice.job_id)
-        if len(self._newest) > _KEPT:
-            self._newest.popitem(last=False)
+        self._progress[notice.job_id] = notice
+        self._progress.move_to_end(notice.job_id)
+        if len(self._progress) > _MAX_PROGRESS:
+            self._progress.popitem(last=False)
         if listener := self._listeners.get(notice.job_id):
-            listener.progressed(notice)
+            listener.on_progress(notice)
 
-    def row_changed(self, job_id: str, revision: int, tenant: str = "", *, ready: bool = True) -> None:
-        """A row changed, here or at another replica. Unless *ready*, the job is none to dispatch."""
+    def publish_row_change(self, job_id: str, revision: int, tenant: str = "", *, ready: bool = True) -> None:
+        """Hand on that a row changed, here or at another replica. *ready*: the job may be dispatched."""
         if ready or self.dispatch_blocked:
-            self.dispatch.set()
+            self.dispatch_wakeup.set()
         if listener := self._listeners.get(job_id):
-            listener.row_changed(revision)
-        for everyone in self._all:
-            everyone.row_changed(job_id, tenant)
+            listener.on_row_change(revision)
+        for all_listener in self._all_listeners:
+            all_listener.on_row_change(job_id, tenant)
 
-    def newest(self, job_id: str) -> Notice | None:
-        """The newest progress of *job_id* heard of here."""
-        return self._newest.get(job_id)
+    def latest_progress(self, job_id: str) -> ProgressNotice | None:
+        """Return the latest progress of *job_id* that was handed on here."""
+        return self._progress.get(job_id)
 
-    def forget(self, job_id: str) -> None:
-        """*job_id* has ended: its progress is history."""
-        self._newest.pop(job_id, None)
+    def drop_progress(self, job_id: str) -> None:
+        """Drop the progress of *job_id*, which has ended."""
+        self._progress.pop(job_id, None)
 
     def close(self) -> None:
         """End all watches: the process drains."""
         self._closed = True
         for listener in self._listeners.values():
-            listener.closed()
-        for everyone in self._all:
-            everyone.closed()
-
-
-def _order(notice: Notice) -> tuple[int, int]:
-    return notice.epoch, notice.sequence
+            listener.on_close()
+        for all_listener in self._all_listeners:
+            all_listener.on_close()

@@ -1,10 +1,9 @@
-"""Leases: how workers hold jobs. Refusals are ordinary answers."""
+"""Leases: how workers claim, renew and finish jobs. Refusals are ordinary results, not errors."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1 import media_pb2
@@ -12,9 +11,10 @@ from reelhaul_jobs.model import leases, playlist_expansion, rate_limited_lease
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
+from reelhaul_jobs.model.results import LeaseGrant, LeaseReceipt, LeaseRenewal
 from reelhaul_jobs.model.states import AttemptState, Kind, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
-from reelhaul_jobs.ports.jobs import JobStore, RuleOfList, SiteKey, SiteRule
+from reelhaul_jobs.ports.jobs import ExpansionRule, JobStore, LeaseRule, RateLimitKey
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.notifier import ChangeNotifier
@@ -23,75 +23,48 @@ from reelhaul_runtime.errors import FieldInvalid, NotFound
 
 log = logging.getLogger(__name__)
 
-# A row a worker: told again only so often.
-_SEEN_AGAIN = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """The job is the worker's; ``before`` tells what earlier leases left, None for a repeated claim."""
-
-    job: Job
-    before: Job | None
-    duration: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """The lease goes on."""
-
-    expire_time: datetime
-    duration: timedelta
-    cancel_requested: bool
-    stop_recording: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The outcome is committed."""
-
-    time: datetime
-    revision: int
-    cancelled: bool
-    repeated: bool = False
+# A heartbeat that says nothing new is written only this often.
+_HEARTBEAT_INTERVAL = timedelta(seconds=10)
+_MAX_HEARTBEATS = 1000
 
 
 class Leases:
-    """Claim, renew, finish."""
+    """Grants, renews and ends leases."""
 
     def __init__(
         self,
         store: JobStore,
         queue: QueueStore,
-        news: ChangeNotifier,
+        notifier: ChangeNotifier,
         now: Clock,
         duration: timedelta,
         limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
-        self._news = news
+        self._notifier = notifier
         self._now = now
         #: How long a lease lasts unless renewed.
         self.duration = duration
         self._limits = limits or SiteLimits()
-        self._seen: dict[str, tuple[int, tuple[str, ...], datetime]] = {}
+        # By worker: slots, egresses and the time of its last written heartbeat.
+        self._heartbeats: dict[str, tuple[int, tuple[str, ...], datetime]] = {}
 
-    async def claim(self, job_id: str, claim: leases.Claim, slots: int) -> Leased | Refusal:
-        """The job's lease, or why not."""
-        await self._note(claim.worker, slots, (claim.egress, *claim.other_egresses))
+    async def claim(self, job_id: str, claim: leases.Claim, slots: int) -> LeaseGrant | Refusal:
+        """Lease the job to a worker of *slots*, or return why not."""
+        await self._record_heartbeat(claim.worker, slots, (claim.egress, *claim.other_egresses))
 
-        def rule(job: Job, passage: RateLimitView) -> Transition:
-            return rate_limited_lease.claimed(job, claim, passage, self._limits, self._now())
+        def rule(job: Job, site: RateLimitView) -> Transition:
+            return rate_limited_lease.claim(job, claim, site, self._limits, self._now())
 
-        counted = self._limits.any
-        change = await self._change_at_site(
+        counted = self._limits.limits_running
+        transition = await self._change_at_site(
             job_id, lambda job: (job.site, claim.egress), rule, counted=counted
         )
-        failpoints.reached("jobs.claim.after_commit")
-        if isinstance(change, Refusal) or change.refusal is not None:
-            return change if isinstance(change, Refusal) else _refusal(change)
-        return Leased(change.job, change.before if change.made else None, self.duration)
+        failpoints.hit("jobs.claim.after_commit")
+        if isinstance(transition, Refusal):
+            return transition
+        return LeaseGrant(transition.job, transition.before if transition.changed else None, self.duration)
 
     async def renew(
         self,
@@ -100,117 +73,131 @@ class Leases:
         progress: media_pb2.Progress | None,
         media: media_pb2.MediaInfo | None,
         entries: Sequence[media_pb2.PlaylistEntry] = (),
-    ) -> Renewed | Refusal:
-        """The lease prolonged, and whether to stop; or that it is gone. Each of *entries* is a job then."""
+    ) -> LeaseRenewal | Refusal:
+        """Extend the lease and return what its worker is to do, or that the lease is lost.
 
-        def rule(job: Job, passage: RateLimitView) -> Transition:
-            return rate_limited_lease.renewed(self._renewed(job, epoch, progress, media), progress, passage)
+        Each of *entries* becomes a job.
+        """
 
-        def growing(job: Job, seen: Set[tuple[str, str]]) -> Transition:
-            change = self._renewed(job, epoch, progress, media)
-            return (
-                change
-                if change.refusal
-                else playlist_expansion.add_children(change, entries, seen, self._now())
-            )
+        def renewed(job: Job) -> Transition:
+            return leases.renew(job, epoch, self._now(), self.duration, progress=progress, media=media)
+
+        def rule(job: Job, site: RateLimitView) -> Transition:
+            return rate_limited_lease.renew(renewed(job), progress, site)
+
+        def expanding_rule(job: Job, seen: Set[tuple[str, str]]) -> Transition:
+            transition = renewed(job)
+            if transition.refusal:
+                return transition
+            return playlist_expansion.add_children(transition, entries, seen, self._now())
 
         if entries:
-            change = await self._expand(job_id, entries, growing)
+            transition = await self._expand(job_id, entries, expanding_rule)
         else:
-            change = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
-        failpoints.reached("jobs.renew.after_commit")
-        if isinstance(change, Refusal) or change.refusal is not None:
-            return change if isinstance(change, Refusal) else _refusal(change)
-        await self._note(change.job.worker, None, (change.job.egress,))
-        job = change.job
+            transition = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
+        failpoints.hit("jobs.renew.after_commit")
+        if isinstance(transition, Refusal):
+            return transition
+        job = transition.job
+        await self._record_heartbeat(job.worker, None, (job.egress,))
         assert job.due is not None
-        stopped = job.recording_stop_time is not None
-        return Renewed(job.due, self.duration, job.state is State.CANCELLING, stopped)
+        return LeaseRenewal(
+            expire_time=job.due,
+            duration=self.duration,
+            cancel_requested=job.state is State.CANCELLING,
+            stop_recording=job.recording_stop_time is not None,
+        )
 
-    def _renewed(
-        self,
-        job: Job,
-        epoch: int,
-        progress: media_pb2.Progress | None,
-        media: media_pb2.MediaInfo | None,
-    ) -> Transition:
-        return leases.renewed(job, epoch, self._now(), self.duration, progress=progress, media=media)
+    async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> LeaseReceipt | Refusal:
+        """Commit the outcome and return its receipt, or that the lease is lost.
 
-    async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> Receipt | Refusal:
-        """The receipt of the outcome, of the first one for a repeated call; or that the lease is gone."""
+        A repeated call returns the receipt of the first one.
+        """
 
-        def rule(job: Job, passage: RateLimitView) -> Transition:
-            change = rate_limited_lease.finished(job, epoch, outcome, passage, self._limits, self._now())
-            return _checked(change)
+        def rule(job: Job, site: RateLimitView) -> Transition:
+            transition = rate_limited_lease.finish(job, epoch, outcome, site, self._limits, self._now())
+            _check_artifacts(transition)
+            return transition
 
-        failpoints.reached("jobs.finish.before_commit")
-        change = await self._change_at_site(job_id, lambda job: rate_limited_lease.key_of(job, outcome), rule)
-        failpoints.reached("jobs.finish.after_commit")
-        if isinstance(change, Refusal):
-            return change
-        if change.refusal is not None:
-            return await self._earlier(job_id, epoch) or change.refusal
-        cancelled = change.job.state is State.CANCELLED
-        return Receipt(change.job.update_time, change.job.revision, cancelled)
+        failpoints.hit("jobs.finish.before_commit")
+        transition = await self._change_at_site(
+            job_id, lambda job: rate_limited_lease.rate_limit_key(job, outcome), rule
+        )
+        failpoints.hit("jobs.finish.after_commit")
+        if isinstance(transition, Refusal):
+            return await self._committed_receipt(job_id, epoch) or transition
+        job = transition.job
+        return LeaseReceipt(job.update_time, job.revision, cancelled=job.state is State.CANCELLED)
 
     async def _change_at_site(
-        self, job_id: str, key: SiteKey, rule: SiteRule, *, counted: bool = False
+        self, job_id: str, key: RateLimitKey, rule: LeaseRule, *, counted: bool = False
     ) -> Transition | Refusal:
         try:
-            change = await self._store.change_at_site(job_id, key, rule, self._now(), counted=counted)
+            transition = await self._store.change_lease(job_id, key, rule, self._now(), counted=counted)
         except NotFound:
-            return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
-        _tell_of(change.gate)
-        await self._news.tell(change)
-        return change
+            return _unknown_job()
+        _log_parked(transition.rate_limit)
+        await self._notifier.notify(transition)
+        return transition.refusal or transition
 
     async def _expand(
-        self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: RuleOfList
+        self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry], rule: ExpansionRule
     ) -> Transition | Refusal:
+        media_ids = [playlist_expansion.entry_key(entry) for entry in entries]
         try:
-            change = await self._store.expand(job_id, [playlist_expansion.media_id(e) for e in entries], rule)
+            transition = await self._store.expand(job_id, media_ids, rule)
         except NotFound:
-            return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")
-        await self._news.tell(change)
-        await self._news.tell_all(change.children)
-        return change
+            return _unknown_job()
+        await self._notifier.notify(transition)
+        await self._notifier.notify_jobs(transition.children)
+        return transition.refusal or transition
 
-    async def _earlier(self, job_id: str, epoch: int) -> Receipt | None:
-        """The receipt of an outcome that this epoch had committed before; it never changes."""
-        attempt = await self._store.attempt_of_epoch(job_id, epoch)
+    async def _committed_receipt(self, job_id: str, epoch: int) -> LeaseReceipt | None:
+        """Return the receipt of an outcome that this epoch committed before; it never changes."""
+        attempt = await self._store.find_attempt_by_epoch(job_id, epoch)
         if attempt is None or attempt.finish_revision is None or attempt.end_time is None:
             return None
         cancelled = attempt.state is AttemptState.CANCELLED
-        return Receipt(attempt.end_time, attempt.finish_revision, cancelled, repeated=True)
+        return LeaseReceipt(attempt.end_time, attempt.finish_revision, cancelled, repeated=True)
 
-    async def _note(self, worker: str, slots: int | None, egresses: tuple[str, ...]) -> None:
-        """Remember that *worker* lives, its slots and egresses; *slots* None: all as before, if known."""
-        known, used, last = self._seen.get(worker, (1, egresses, None))
+    async def _record_heartbeat(self, worker: str, slots: int | None, egresses: tuple[str, ...]) -> None:
+        """Record that *worker* is alive, with its slots and egresses.
+
+        *slots* None: slots and egresses are as last recorded, where they are known.
+        """
+        known_slots, known_egresses, last = self._heartbeats.get(worker, (1, egresses, None))
         now = self._now()
-        # Sorted: workers offer the least busy one first, and that changes by the minute.
-        told = (known, used) if slots is None else (slots, tuple(sorted(set(egresses))))
-        if last is not None and told == (known, used) and now - last < _SEEN_AGAIN:
+        # Sorted: workers name the least busy egress first, and that changes by the minute.
+        report = (known_slots, known_egresses) if slots is None else (slots, tuple(sorted(set(egresses))))
+        unchanged = report == (known_slots, known_egresses)
+        if last is not None and unchanged and now - last < _HEARTBEAT_INTERVAL:
             return
-        if len(self._seen) > 1000:
-            self._seen = {name: seen for name, seen in self._seen.items() if now - seen[2] < _SEEN_AGAIN}
-        self._seen[worker] = *told, now
-        await self._queue.record_worker_heartbeat(worker, told[0], now, told[1])
+        if len(self._heartbeats) > _MAX_HEARTBEATS:
+            self._heartbeats = {
+                name: heartbeat
+                for name, heartbeat in self._heartbeats.items()
+                if now - heartbeat[2] < _HEARTBEAT_INTERVAL
+            }
+        self._heartbeats[worker] = *report, now
+        await self._queue.record_worker_heartbeat(worker, report[0], now, report[1])
 
 
-def _checked(change: Transition) -> Transition:
-    """*change*, unless a job would have succeeded without what makes it a success."""
-    job = change.job
-    if change.made and job.state is State.SUCCEEDED and (job.kind is Kind.SINGLE) is not bool(job.artifacts):
-        raise FieldInvalid("succeeded.artifacts", "an expansion has none, any other job has one at least")
-    return change
+def _check_artifacts(transition: Transition) -> None:
+    """Raise FIELD_INVALID where the job would succeed without artifacts, or an expansion with some."""
+    job = transition.job
+    if not transition.changed or job.state is not State.SUCCEEDED:
+        return
+    if (job.kind is Kind.SINGLE) is not bool(job.artifacts):
+        raise FieldInvalid(
+            "succeeded.artifacts", "an expansion must have none, and any other job at least one"
+        )
 
 
-def _tell_of(gate: SiteRateLimit | None) -> None:
-    if gate is not None and gate.parked and not gate.probe and gate.parked_until is not None:
-        told = {"site": gate.site, "egress": gate.egress, "reason": gate.reason}
-        log.warning("site parked", extra=told | {"until": gate.parked_until.isoformat()})
+def _log_parked(limit: SiteRateLimit | None) -> None:
+    if limit is not None and limit.is_parked and not limit.probe and limit.parked_until is not None:
+        fields = {"site": limit.site, "egress": limit.egress, "reason": limit.reason}
+        log.warning("site parked", extra=fields | {"until": limit.parked_until.isoformat()})
 
 
-def _refusal(change: Transition) -> Refusal:
-    assert change.refusal is not None
-    return change.refusal
+def _unknown_job() -> Refusal:
+    return Refusal(reason=RefusalReason.UNKNOWN, message="there is no such job")

@@ -1,4 +1,4 @@
-"""Loops: a step again and again, by one replica at a time."""
+"""Loop runner: repeats the step of a background loop at one replica at a time, led through a row."""
 
 from __future__ import annotations
 
@@ -16,115 +16,119 @@ from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: How long a leader leads without renewing; what it does after that is harmless, only double.
-#: A killed one is replaced after so long, and the quarter of it that others ask in.
-LEADING = timedelta(seconds=4)
+#: How long a replica leads a loop without renewing. What it does after that is done twice, and harmless.
+#: A killed leader is replaced after this time and at most a quarter of it, in which the others ask.
+LEADERSHIP = timedelta(seconds=4)
 
-# Between two steps, on the whole: what is asked for meanwhile shares the next one. The dispatcher
-# publishes for several times as long ahead, unless the workers were faster.
-_PAUSE, _WHILE_MORE = 0.1, 0.02
-# So many steps at once, after a while in which they could have been: a lone job waits for no company.
-_AT_ONCE = 5
+# Average seconds between two steps: requests that arrive meanwhile share the next step. The dispatcher
+# publishes several times as far ahead, unless the workers were faster.
+_STEP_SECONDS = 0.1
+_SECONDS_WHILE_MORE = 0.02
+# Steps that may follow each other at once after an idle time, so that a single job need not wait.
+_BURST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A named step, and the seconds that it rests unless *bell* rings."""
+    """A named step, and the seconds between two steps unless *wakeup* is set."""
 
     name: str
-    #: Does one round; True asks for another soon.
+    #: Does one round; True asks for another one soon.
     step: Callable[[], Awaitable[bool]]
-    rest: float
-    bell: asyncio.Event | None = None
+    interval: float
+    wakeup: asyncio.Event | None = None
     #: What a new leader does first.
     on_leadership_gained: Callable[[], Awaitable[None]] | None = None
 
 
-class Leader:
-    """Whether this replica leads a loop: asked of the rows now and then, not at each step."""
+class Leadership:
+    """Whether this replica leads a loop; the row is read now and then, not at each step."""
 
     def __init__(self, queue: QueueStore, loop: str, holder: str, now: Clock) -> None:
         self._queue = queue
         self._loop = loop
         self._holder = holder
         self._now = now
-        self._leads = False
+        self._is_leader = False
         self._ask_at = 0.0
-        #: Whether this replica leads since its last step.
-        self.new = False
+        #: Whether this replica became the leader after its last step.
+        self.newly_acquired = False
 
-    async def leads(self) -> bool:
-        """Whether this replica may do the next step."""
+    async def is_leader(self) -> bool:
+        """Return whether this replica may do the next step; renew the leadership where that is due."""
         if time.monotonic() >= self._ask_at:
-            led, self._leads = self._leads, False
-            self._leads = await self._queue.acquire_leadership(self._loop, self._holder, self._now(), LEADING)
-            self.new = self._leads and (self.new or not led)
-            self._ask_at = time.monotonic() + LEADING.total_seconds() / 4
-        return self._leads
+            was_leader, self._is_leader = self._is_leader, False
+            self._is_leader = await self._queue.acquire_leadership(
+                self._loop, self._holder, self._now(), LEADERSHIP
+            )
+            self.newly_acquired = self._is_leader and (self.newly_acquired or not was_leader)
+            self._ask_at = time.monotonic() + LEADERSHIP.total_seconds() / 4
+        return self._is_leader
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         """Let another replica lead at once."""
-        if self._leads:
+        if self._is_leader:
             await self._queue.release_leadership(self._loop, self._holder)
 
 
-class _Pace:
-    """Keeps steps apart: one in ``_PAUSE`` seconds, but those that a quiet while has saved follow at once."""
+class LoopRunner:
+    """Repeats one loop's step while this replica leads it."""
 
-    def __init__(self) -> None:
-        self._paid = time.monotonic()
+    def __init__(self, loop: Loop, leadership: Leadership) -> None:
+        self._loop = loop
+        self._leadership = leadership
+        # When the next step is due, if steps came at the average rate.
+        self._next_due = time.monotonic()
 
-    def pause(self) -> float:
-        """Seconds until the next step, one being done now."""
+    async def run(self) -> None:
+        """Repeat the step until cancelled. Failures are logged, and the step is tried again."""
+        this = asyncio.current_task()
+        assert this is not None
+        try:
+            while True:
+                more = await self._step()
+                # Before Python 3.12 wait_for, and nats-py through it, may swallow a cancellation (CPython
+                # issue 86296).
+                if this.cancelling():
+                    return
+                pause = self._pause()
+                await asyncio.sleep(min(_SECONDS_WHILE_MORE, pause) if more else pause)
+                if not more:
+                    await self._rest()
+        finally:
+            with suppress(Exception):
+                await asyncio.wait_for(asyncio.shield(self._leadership.release()), 2)
+
+    async def _step(self) -> bool:
+        loop, leadership = self._loop, self._leadership
+        if loop.wakeup is not None:
+            loop.wakeup.clear()
+        try:
+            if not await leadership.is_leader():
+                return False
+            if leadership.newly_acquired and loop.on_leadership_gained is not None:
+                await loop.on_leadership_gained()
+            leadership.newly_acquired = False
+            return await loop.step()
+        except Unavailable as error:
+            log.warning("step put off", extra={"loop": loop.name, "cause": error.text})
+        except Exception:
+            log.exception("step failed", extra={"loop": loop.name})
+        await asyncio.sleep(0.5)
+        return False
+
+    def _pause(self) -> float:
+        """Return the seconds until the next step: none while an idle time has saved up steps."""
         now = time.monotonic()
-        saved = max(self._paid, now - _AT_ONCE * _PAUSE)
-        # Steps that had more to do follow faster than that: they leave no debt.
-        self._paid = min(saved, now) + _PAUSE
-        return max(0.0, self._paid - now)
+        due = max(self._next_due, now - _BURST * _STEP_SECONDS)
+        # Steps that had more to do follow faster than the average rate: they leave no debt.
+        self._next_due = min(due, now) + _STEP_SECONDS
+        return max(0.0, self._next_due - now)
 
-
-async def run(loop: Loop, leader: Leader) -> None:
-    """Do *loop*'s steps while *leader* leads, until cancelled. Failures are logged and tried again."""
-    this = asyncio.current_task()
-    assert this is not None
-    pace = _Pace()
-    try:
-        while True:
-            more = await _stepped(loop, leader)
-            # Until Python 3.12 wait_for, and nats-py by it, may swallow a cancellation (CPython 86296).
-            if this.cancelling():
-                return
-            pause = pace.pause()
-            await asyncio.sleep(min(_WHILE_MORE, pause) if more else pause)
-            if not more:
-                await _rest(loop)
-    finally:
-        with suppress(Exception):
-            await asyncio.wait_for(asyncio.shield(leader.resign()), 2)
-
-
-async def _stepped(loop: Loop, leader: Leader) -> bool:
-    if loop.bell is not None:
-        loop.bell.clear()
-    try:
-        if not await leader.leads():
-            return False
-        if leader.new and loop.on_leadership_gained is not None:
-            await loop.on_leadership_gained()
-        leader.new = False
-        return await loop.step()
-    except Unavailable as error:
-        log.warning("step put off", extra={"loop": loop.name, "cause": error.text})
-    except Exception:
-        log.exception("step failed", extra={"loop": loop.name})
-    await asyncio.sleep(0.5)
-    return False
-
-
-async def _rest(loop: Loop) -> None:
-    if loop.bell is None:
-        await asyncio.sleep(loop.rest)
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(loop.rest):
-            await loop.bell.wait()
+    async def _rest(self) -> None:
+        if self._loop.wakeup is None:
+            await asyncio.sleep(self._loop.interval)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._loop.interval):
+                await self._loop.wakeup.wait()

@@ -1,4 +1,4 @@
-"""News: what is said after a commit, to watchers, other replicas and workers."""
+"""Change notifier: after a commit, tells watchers, other replicas and workers that rows changed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from reelhaul_jobs.service.event_hub import EventHub
 
 
 class ChangeNotifier:
-    """Says that rows changed. All of it may be lost: rows are the truth, and loops look again."""
+    """Sends notifications. Any of them may be lost: the rows are the truth, and loops read them again."""
 
     def __init__(self, hub: EventHub, bus: JobBus) -> None:
         self._hub = hub
         self._bus = bus
 
-    async def tell(self, change: Transition) -> None:
-        """Say what *change*, committed, means to others."""
-        if change.job.revision == change.before.revision:
+    async def notify(self, transition: Transition) -> None:
+        """Notify of a committed *transition*; do nothing where it changed no revision."""
+        if transition.job.revision == transition.before.revision:
             return
-        if change.concerns_worker:
-            await self._bus.stop(change.job)
-        await self.tell_row(change.job)
+        if transition.needs_worker_attention:
+            await self._bus.notify_worker(transition.job)
+        await self.notify_job(transition.job)
 
-    async def tell_all(self, jobs: Sequence[Job]) -> None:
-        """Say that new *jobs* are there."""
+    async def notify_jobs(self, jobs: Sequence[Job]) -> None:
+        """Notify that the rows of *jobs* were added or changed."""
         for job in jobs:
-            await self.tell_row(job)
+            await self.notify_job(job)
 
-    async def tell_row(self, job: Job) -> None:
-        """Say that the row of *job* changed."""
-        if job.state.terminal:
-            self._hub.forget(job.id)
-        self._hub.row_changed(job.id, job.revision, job.tenant, ready=job.lane is QueueStage.READY)
-        await self._bus.changed(job)
+    async def notify_job(self, job: Job) -> None:
+        """Notify that the row of *job* was added or changed."""
+        if job.state.is_terminal:
+            self._hub.drop_progress(job.id)
+        ready = job.queue_stage is QueueStage.READY
+        self._hub.publish_row_change(job.id, job.revision, job.tenant, ready=ready)
+        await self._bus.notify_changed(job)

@@ -1,4 +1,4 @@
-"""The sweeper: finds jobs whose time has come, workers that went silent, items that were lost."""
+"""Reaper: requeues jobs whose lease expired or whose work item was lost, and readies jobs that are due."""
 
 from __future__ import annotations
 
@@ -22,99 +22,98 @@ from reelhaul_runtime.errors import NotFound, Unavailable
 log = logging.getLogger(__name__)
 
 _BATCH = 500
-# Longer than any rest between two steps.
-_NO_REST = timedelta(seconds=3)
-_FAR = timedelta(days=36500)
+# Longer than the time between any two steps.
+_MIN_ABSENCE = timedelta(seconds=3)
+_FOREVER = timedelta(days=36500)
 
 
 class Reaper:
-    """Makes sure that nothing is stuck, from rows alone."""
+    """Makes sure that no job is stuck, from the rows alone."""
 
     def __init__(
         self,
         store: JobStore,
         queue: QueueStore,
         bus: JobBus,
-        news: ChangeNotifier,
+        notifier: ChangeNotifier,
         now: Clock,
         lease: timedelta,
     ) -> None:
         self._store = store
         self._queue = queue
         self._bus = bus
-        self._news = news
+        self._notifier = notifier
         self._now = now
-        self._look_again = republish_delay(lease)
-        # A worker renews every third of its lease and may be late by a little.
+        self._republish_delay = republish_delay(lease)
+        # A worker renews every third of its lease and may be a little late.
         self._grace = lease / 6
-        # While this service, or its database, was away nobody could renew: give all workers the time to.
-        self._time_to_renew = lease / 2
-        self._lapse_from = now() + self._time_to_renew
-        self._away_after = max(lease / 3, _NO_REST)
+        # While this service or its database was away, nobody could renew: give all workers time to.
+        self._renewal_time = lease / 2
+        self._expire_from = now() + self._renewal_time
+        self._absence = max(lease / 3, _MIN_ABSENCE)
         self._last_step, self._was_absent = now(), False
 
     async def step(self) -> bool:
-        """Look after everything once. Whether there may be more to do at once."""
+        """Check every queue stage once; return whether more may be due at once."""
         now = self._now()
-        self._note_absence(now)
-        found = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.due_now(job, now))
-        if now >= self._lapse_from:
-            late = now - self._grace
-            found += await self._sweep(
-                QueueStage.LEASED, late, lambda job: leases.expired(job, now, self._grace)
+        self._detect_absence(now)
+        changed = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.make_ready(job, now))
+        if now >= self._expire_from:
+            changed += await self._sweep(
+                QueueStage.LEASED, now - self._grace, lambda job: leases.expire(job, now, self._grace)
             )
         try:
-            found += await self._recover(now)
+            changed += await self._requeue_lost_items(now)
         except Unavailable:
-            log.warning("the broker is away; its items are looked after later")
+            log.warning("the broker is unavailable; its items are checked later")
         self._last_step = self._now()
-        return found >= _BATCH
+        return changed >= _BATCH
 
-    def _note_absence(self, now: datetime) -> None:
-        """Let no lease lapse for a while if the last good step is so long ago that we were stopped since."""
-        absent = now - self._last_step > self._away_after
+    def _detect_absence(self, now: datetime) -> None:
+        """Let no lease expire for a while if the last good step is so long ago that we were stopped since."""
+        absent = now - self._last_step > self._absence
         # Not twice in a row: a loop that is only slow must not keep dead workers' jobs for ever.
         if absent and not self._was_absent:
-            self._lapse_from = now + self._time_to_renew
+            self._expire_from = now + self._renewal_time
         self._was_absent = absent
 
-    async def _recover(self, now: datetime) -> int:
-        """Give items that the broker lost back to the dispatcher."""
-        if await self._bus.ready():
-            log.warning("the work stream was made anew; all that was in it is published again")
+    async def _requeue_lost_items(self, now: datetime) -> int:
+        """Make ready again the jobs whose item the broker lost; return how many."""
+        if await self._bus.ensure_streams():
+            log.warning("the work stream was created anew; everything that was in it is published again")
             total = 0
-            while found := await self._sweep(
-                QueueStage.PUBLISHED, now + _FAR, lambda job: queue_transitions.republished(job, now)
+            while changed := await self._sweep(
+                QueueStage.PUBLISHED, now + _FOREVER, lambda job: queue_transitions.republish(job, now)
             ):
-                total += found
+                total += changed
             return total
-        ids = await self._queue.due(QueueStage.PUBLISHED, now, _BATCH)
+        ids = await self._queue.list_due(QueueStage.PUBLISHED, now, _BATCH)
         if not ids:
             return 0
-        # An item waits where all workers are busy; only where some are missing was one lost.
-        held = await self._queue.count([QueueStage.PUBLISHED, QueueStage.LEASED])
-        if await self._bus.waiting() < held:
-            return await self._change(ids, lambda job: queue_transitions.republished(job, now))
-        await self._change(ids, lambda job: _looked_after(job, now + self._look_again))
+        # Items wait where all workers are busy. Only if the broker has fewer than the rows was one lost.
+        in_flight = await self._queue.count_in_stages([QueueStage.PUBLISHED, QueueStage.LEASED])
+        if await self._bus.count_work_items() < in_flight:
+            return await self._change(ids, lambda job: queue_transitions.republish(job, now))
+        await self._change(ids, lambda job: _checked_again_at(job, now + self._republish_delay))
         return 0
 
-    async def _sweep(self, lane: QueueStage, before: datetime, rule: Callable[[Job], Transition]) -> int:
-        return await self._change(await self._queue.due(lane, before, _BATCH), rule)
+    async def _sweep(self, stage: QueueStage, before: datetime, rule: Callable[[Job], Transition]) -> int:
+        return await self._change(await self._queue.list_due(stage, before, _BATCH), rule)
 
     async def _change(self, ids: Sequence[str], rule: Callable[[Job], Transition]) -> int:
-        """How many jobs *rule* changed."""
+        """Apply *rule* to each job; return how many it changed."""
         return sum(await asyncio.gather(*(self._change_one(job_id, rule) for job_id in ids)))
 
     async def _change_one(self, job_id: str, rule: Callable[[Job], Transition]) -> bool:
         try:
-            made = await self._store.change(job_id, rule)
+            change = await self._store.change(job_id, rule)
         except NotFound:
             return False
-        await self._news.tell(made)
-        return made.made
+        await self._notifier.notify(change)
+        return change.changed
 
 
-def _looked_after(job: Job, again: datetime) -> Transition:
-    if job.lane is not QueueStage.PUBLISHED:
+def _checked_again_at(job: Job, due: datetime) -> Transition:
+    if job.queue_stage is not QueueStage.PUBLISHED:
         return transition.no_change(job)
-    return Transition(before=job, job=job.replace_fields(due=again))
+    return Transition(before=job, job=job.replace_fields(due=due))

@@ -1,4 +1,4 @@
-"""Schedules: what callers may do with them, and the loop that runs them."""
+"""Schedules: their use cases, and the loop that creates their jobs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.schedule import Admit, Run, Schedule
+from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule, check_etag
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.notifier import ChangeNotifier
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.errors import NotFound
 
 log = logging.getLogger(__name__)
 
@@ -23,78 +22,80 @@ _BATCH = 50
 
 
 class Schedules:
-    """What one may do with one's schedules."""
+    """Creates, reads and changes one tenant's schedules; another tenant's raise ``NotFound``."""
 
-    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: Admit) -> None:
+    def __init__(self, store: ScheduleStore, notifier: ChangeNotifier, now: Clock, admit: CheckJob) -> None:
+        """*admit* raises where a job of a schedule may no longer be created."""
         self._store = store
-        self._news = news
+        self._notifier = notifier
         self._now = now
         self._admit = admit
 
-    async def create(self, schedule: Schedule, request: IdempotencyKey | None) -> Schedule:
-        """Keep *schedule*. RESOURCE_EXISTS, QUOTA_EXCEEDED, REQUEST_ID_REUSED."""
-        return await self._store.add(begun(schedule), request)
+    async def create(self, schedule: Schedule, key: IdempotencyKey | None) -> Schedule:
+        """Store *schedule*. Raises RESOURCE_EXISTS, QUOTA_EXCEEDED, REQUEST_ID_REUSED."""
+        return await self._store.add(with_first_run(schedule), key)
 
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
-        """The schedule, or ``NotFound``."""
+        """Return the schedule."""
         return await self._store.get(tenant, schedule_id)
 
     async def all(self, tenant: str) -> Sequence[Schedule]:
-        """All of a tenant's, in no order."""
-        return await self._store.all(tenant)
+        """Return all schedules of *tenant*, in no particular order."""
+        return await self._store.list_all(tenant)
 
     async def update(self, present: Schedule, wanted: Schedule) -> Schedule:
-        """*present* as *wanted*. ETAG_MISMATCH where it is not what it was any more."""
+        """Change *present* to *wanted*. ETAG_MISMATCH where it has changed since it was read."""
 
         def rule(schedule: Schedule) -> Schedule:
             check_etag(schedule, present.etag)
-            return model.updated(schedule, wanted, self._now())
+            return model.update(schedule, wanted, self._now())
 
         return await self._store.change(present.tenant, present.id, rule)
 
     async def delete(self, tenant: str, schedule_id: str, etag: str) -> None:
-        """Remove it and what it remembers; its jobs stay. ETAG_MISMATCH."""
+        """Remove the schedule and the entries that it has seen; its jobs stay. ETAG_MISMATCH."""
         await self._store.delete(tenant, schedule_id, partial(check_etag, etag=etag))
 
     async def pause(self, tenant: str, schedule_id: str) -> Schedule:
-        """Make no more jobs until it is resumed."""
-        return await self._store.change(tenant, schedule_id, lambda s: model.paused(s, self._now()))
+        """Create no more jobs until it is resumed."""
+        return await self._store.change(tenant, schedule_id, lambda s: model.pause(s, self._now()))
 
     async def resume(self, tenant: str, schedule_id: str) -> Schedule:
-        """Make jobs again. STATE_CONFLICT past its end_time."""
-        return await self._store.change(tenant, schedule_id, lambda s: model.resumed(s, self._now()))
+        """Create jobs again. STATE_CONFLICT after its end_time."""
+        return await self._store.change(tenant, schedule_id, lambda s: model.resume(s, self._now()))
 
-    async def run(self, tenant: str, schedule_id: str, request: IdempotencyKey | None) -> Job:
-        """A job of it, now. STATE_CONFLICT where it would overlap."""
+    async def run(self, tenant: str, schedule_id: str, key: IdempotencyKey | None) -> Job:
+        """Create a job of the schedule now. STATE_CONFLICT where it would overlap."""
 
         def rule(schedule: Schedule, live: bool) -> Run:
             return model.run_now(schedule, self._now(), live, self._admit)
 
-        run = await self._store.run(tenant, schedule_id, rule, request)
+        run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
-        await self._news.tell_row(run.job)
+        await self._notifier.notify_job(run.job)
         return run.job
 
 
 class Scheduler:
-    """The loop: makes the jobs whose time has come, each once, for a run moves its schedule on."""
+    """Creates the jobs that are due, each once: the same transaction moves its schedule on."""
 
-    def __init__(self, store: ScheduleStore, news: ChangeNotifier, now: Clock, admit: Admit) -> None:
+    def __init__(self, store: ScheduleStore, notifier: ChangeNotifier, now: Clock, admit: CheckJob) -> None:
+        """*admit* raises where a job of a schedule may no longer be created."""
         self._store = store
-        self._news = news
+        self._notifier = notifier
         self._now = now
         self._admit = admit
 
     async def step(self) -> bool:
-        """Run what is due. Whether there may be more to do at once."""
-        found = await self._store.due(self._now(), _BATCH)
-        for tenant, schedule_id in found:
+        """Run the schedules that are due; return whether more may be due at once."""
+        due = await self._store.list_due(self._now(), _BATCH)
+        for tenant, schedule_id in due:
             await self._run(tenant, schedule_id)
-        return len(found) == _BATCH
+        return len(due) == _BATCH
 
     async def _run(self, tenant: str, schedule_id: str) -> None:
         def rule(schedule: Schedule, live: bool) -> Run:
-            return model.due(schedule, self._now(), live, self._admit)
+            return model.run_if_due(schedule, self._now(), live, self._admit)
 
         try:
             run = await self._store.run(tenant, schedule_id, rule)
@@ -102,22 +103,18 @@ class Scheduler:
             return
         if run.job is not None:
             log.info("scheduled", extra={"schedule": run.after.name, "job": run.job.name})
-            await self._news.tell_row(run.job)
+            await self._notifier.notify_job(run.job)
         elif run.after.failures > run.before.failures and run.after.last_error is not None:
-            told = {"schedule": run.after.name, "failures": run.after.failures}
-            log.warning("a run made no job", extra=told | {"cause": run.after.last_error.message})
+            log.warning(
+                "scheduled run failed",
+                extra={
+                    "schedule": run.after.name,
+                    "failures": run.after.failures,
+                    "cause": run.after.last_error.message,
+                },
+            )
 
 
-def begun(schedule: Schedule) -> Schedule:
-    """A new *schedule* with its first time."""
+def with_first_run(schedule: Schedule) -> Schedule:
+    """Return a new *schedule* with the time of its first run."""
     return replace(schedule, next_run_time=schedule.next_after(schedule.create_time))
-
-
-def check_etag(schedule: Schedule, etag: str) -> None:
-    """Raise ETAG_MISMATCH unless *etag* is empty or the schedule's present one."""
-    if etag and etag != schedule.etag:
-        raise ReelhaulError(
-            ErrorReason.ETAG_MISMATCH,
-            f"{schedule.name} has changed since: read it again",
-            metadata={"resource": schedule.name, "etag": schedule.etag},
-        )

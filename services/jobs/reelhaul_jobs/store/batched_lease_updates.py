@@ -14,7 +14,7 @@ from reelhaul_jobs.model.rate_limit import SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.ports.jobs import SiteKey, SiteRule
+from reelhaul_jobs.ports.jobs import LeaseRule, RateLimitKey
 from reelhaul_jobs.store import rate_limits, update
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql.writer import Outcome
@@ -25,13 +25,13 @@ class LeaseUpdate:
     """What JobStore.change_at_site was asked for."""
 
     job_id: str
-    key: SiteKey
-    rule: SiteRule
+    key: RateLimitKey
+    rule: LeaseRule
     now: datetime
     counted: bool
 
 
-def changed(connection: Connection, asked: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
+def apply(connection: Connection, asked: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
     """What became of each of *asked*, done in their order."""
     outcomes: list[Outcome] = []
     for part in _without_repeats(asked):
@@ -54,7 +54,7 @@ def _changed(connection: Connection, asked: Sequence[LeaseUpdate]) -> list[Outco
     found = update.select_for_update(connection, [one.job_id for one in asked])
     sites = RateLimitCache(connection, asked)
     outcomes = [_outcome(one, found.get(one.job_id), sites) for one in asked]
-    update.write(connection, [o.value for o in outcomes if o.error is None and o.value.made])
+    update.write(connection, [o.value for o in outcomes if o.error is None and o.value.changed])
     for gate in sites.changed.values():
         rate_limits.write(connection, gate)
     return outcomes
@@ -81,7 +81,7 @@ class RateLimitCache:
         self._any_gate = rate_limits.any_exist(connection)
         self._leased: dict[str, int] = defaultdict(int)
         if any(one.counted for one in asked):
-            self._leased.update(rate_limits.leased(connection))
+            self._leased.update(rate_limits.count_leased(connection))
         self._passages: dict[tuple[str, str], RateLimitView] = {}
         #: Gates to be written.
         self.changed: dict[tuple[str, str], SiteRateLimit] = {}
@@ -90,19 +90,21 @@ class RateLimitCache:
         """How *site* stands for *egress*."""
         known = self._passages.get((site, egress))
         if known is None:
-            known = RateLimitView(gate=SiteRateLimit(site=site, egress=egress))
+            known = RateLimitView(rate_limit=SiteRateLimit(site=site, egress=egress))
             if self._any_gate:
-                known = rate_limits.passage(self._connection, site, egress, self._now)
+                known = rate_limits.get_view(self._connection, site, egress, self._now)
             for gate in self.changed.values():
                 known = with_updated_limit(known, gate)
             self._passages[site, egress] = known
-        return replace(known, leased=self._leased[site]) if counted else known
+        return replace(known, leased_count=self._leased[site]) if counted else known
 
     def note(self, change: Transition) -> None:
         """*change* is going to be written."""
-        held = (change.job.lane is QueueStage.LEASED) - (change.before.lane is QueueStage.LEASED)
+        held = (change.job.queue_stage is QueueStage.LEASED) - (
+            change.before.queue_stage is QueueStage.LEASED
+        )
         self._leased[change.job.site] += held
-        if (gate := change.gate) is not None:
+        if (gate := change.rate_limit) is not None:
             self.changed[gate.site, gate.egress] = gate
             # Also by another egress a site's gate is seen.
             for key, known in self._passages.items():
@@ -111,9 +113,9 @@ class RateLimitCache:
 
 def with_updated_limit(passage: RateLimitView, gate: SiteRateLimit) -> RateLimitView:
     """*passage* where *gate* is what it has become, if it is one of its site's."""
-    if gate.site != passage.gate.site:
+    if gate.site != passage.rate_limit.site:
         return passage
-    if gate.egress == passage.gate.egress:
-        return replace(passage, gate=gate)
-    others = tuple(gate if other.egress == gate.egress else other for other in passage.others)
-    return replace(passage, others=others)
+    if gate.egress == passage.rate_limit.egress:
+        return replace(passage, rate_limit=gate)
+    others = tuple(gate if other.egress == gate.egress else other for other in passage.other_egresses)
+    return replace(passage, other_egresses=others)

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select, update
 
-from reelhaul_jobs.model.fair_scheduling import InFlightCounts, Ready
-from reelhaul_jobs.model.rate_limit import SiteNow
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob
+from reelhaul_jobs.model.rate_limit import SiteStatus
 from reelhaul_jobs.model.states import Priority, QueueStage
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import rate_limits, rows
@@ -121,16 +121,16 @@ def backlog(connection: Connection, look: BacklogQuery, now: datetime) -> Backlo
         )
         for tenant in tenants
     }
-    live = rate_limits.egresses(connection, now)
-    gates = rate_limits.of_sites(
+    live = rate_limits.live_egresses(connection, now)
+    gates = rate_limits.get_for_sites(
         connection, (site for found in waiting.values() for site in found), live or _ANY
     )
     sites = {
-        site: SiteNow(site=site, published=published, leased=leased, gates=opened)
+        site: SiteStatus(site=site, published=published, leased=leased, rate_limits=opened)
         for site, opened in gates.items()
         for published, leased in [standing[site]]
     }
-    room = {site: min(look.limit, look.room(stands)) for site, stands in sites.items()}
+    room = {site: min(look.limit, look.free_slots(stands)) for site, stands in sites.items()}
     ready = {
         tenant: _ready_of(connection, tenant, found, room, look.limit) for tenant, found in waiting.items()
     }
@@ -144,38 +144,40 @@ def backlog(connection: Connection, look: BacklogQuery, now: datetime) -> Backlo
     )
 
 
-def site_now(connection: Connection, site: str, now: datetime) -> SiteNow:
+def site_now(connection: Connection, site: str, now: datetime) -> SiteStatus:
     """See QueueStore.site."""
     counts: dict[int, int] = {
         row["lane"]: row["jobs"] for row in _COUNTS_AT.all(connection, {"of_site": site})
     }
-    live = rate_limits.egresses(connection, now) or _ANY
-    return SiteNow(
+    live = rate_limits.live_egresses(connection, now) or _ANY
+    return SiteStatus(
         site=site,
         published=counts.get(int(QueueStage.PUBLISHED), 0),
         leased=counts.get(int(QueueStage.LEASED), 0),
-        gates=rate_limits.of_sites(connection, [site], live)[site],
+        rate_limits=rate_limits.get_for_sites(connection, [site], live)[site],
     )
 
 
 def mark_published(
-    connection: Connection, ready: Sequence[Ready], until: datetime, leader: str | None
-) -> Sequence[Ready]:
+    connection: Connection, ready: Sequence[ReadyJob], until: datetime, leader: str | None
+) -> Sequence[ReadyJob]:
     """See QueueStore.take."""
     if leader is not None and _LEADS.first(connection, {"leader": leader}) is None:
         return []
-    asked = {"ids": [job.id for job in ready], "until": rows.micros(until)}
+    asked = {"ids": [job.id for job in ready], "until": rows.to_micros(until)}
     taken: dict[str, int] = {row.id: row.attempt for row in connection.execute(_TAKE, asked)}
     return [replace(job, attempt=taken[job.id]) for job in ready if job.id in taken]
 
 
-def mark_ready(connection: Connection, ready: Sequence[Ready]) -> None:
+def mark_ready(connection: Connection, ready: Sequence[ReadyJob]) -> None:
     """See QueueStore.put_back."""
-    told = [{"job": job.id, "of_attempt": job.attempt, "rank": rows.micros_or_none(job.due)} for job in ready]
+    told = [
+        {"job": job.id, "of_attempt": job.attempt, "rank": rows.to_micros_or_none(job.due)} for job in ready
+    ]
     _PUT_BACK.run_many(connection, told)
 
 
-def outstanding(connection: Connection, limit: int) -> Sequence[Ready]:
+def outstanding(connection: Connection, limit: int) -> Sequence[ReadyJob]:
     """See QueueStore.outstanding."""
     return [_ready(row) for row in _OUTSTANDING.all(connection, {"most": limit})]
 
@@ -207,7 +209,7 @@ def next_window(connection: Connection, steps: Statement, after: str, most: int,
 
 def _ready_of(
     connection: Connection, tenant: str, sites: Sequence[str], room: dict[str, int], limit: int
-) -> list[Ready]:
+) -> list[ReadyJob]:
     """The tenant's next *limit* jobs of those *sites* that have room, in its order."""
     found = []
     for site in sites:
@@ -217,13 +219,13 @@ def _ready_of(
     return list(islice(merge(*found, key=lambda job: (job.due, job.id)), limit))
 
 
-def _ready(row: rows.Row) -> Ready:
-    return Ready(
+def _ready(row: rows.Row) -> ReadyJob:
+    return ReadyJob(
         row["id"],
         row["attempt"],
         row["tenant"],
         Priority(row["priority"]),
         row["traceparent"],
         row["site"],
-        rows.time_of(row["due"]),
+        rows.from_micros(row["due"]),
     )

@@ -10,17 +10,17 @@ from sqlalchemy import Column, ColumnElement, String, and_, not_, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from reelhaul_jobs.filters.ast import Any, Every, Node, Not, Pattern, Sign, Term
+from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
 from reelhaul_jobs.store.tables import UNSET
 
 #: How a value is kept in its column, e.g. a time as microseconds.
 Kept = Callable[[Whatever], Whatever]
 
-_ORDERS: Mapping[Sign, Callable[[Whatever, Whatever], Whatever]] = {
-    Sign.LESS: operator.lt,
-    Sign.AT_MOST: operator.le,
-    Sign.MORE: operator.gt,
-    Sign.AT_LEAST: operator.ge,
+_ORDERS: Mapping[Operator, Callable[[Whatever, Whatever], Whatever]] = {
+    Operator.LESS: operator.lt,
+    Operator.LESS_OR_EQUAL: operator.le,
+    Operator.GREATER: operator.gt,
+    Operator.GREATER_OR_EQUAL: operator.ge,
 }
 
 
@@ -48,9 +48,9 @@ def _member_on_postgresql(element: _Member, compiler: Whatever, **how: Whatever)
 def condition(node: Node, columns: Mapping[str, tuple[ColumnElement[Whatever], Kept]]) -> ColumnElement[bool]:
     """*node* over *columns*, by field name. It is never NULL, so that NOT means what it says."""
     match node:
-        case Every(nodes):
+        case And(nodes):
             return and_(*(condition(inner, columns) for inner in nodes))
-        case Any(nodes):
+        case Or(nodes):
             return or_(*(condition(inner, columns) for inner in nodes))
         case Not(inner):
             return not_(condition(inner, columns))
@@ -60,15 +60,19 @@ def condition(node: Node, columns: Mapping[str, tuple[ColumnElement[Whatever], K
 
 
 def _term(term: Term, column: ColumnElement[Whatever], kept: Kept) -> ColumnElement[bool]:
-    if term.sign is Sign.HAS:
+    if term.operator is Operator.HAS:
         return _is_set(column)
-    if term.sign is Sign.EQUAL:
+    if term.operator is Operator.EQUAL:
         return _equals(column, term.value, kept)
-    if term.sign is Sign.UNEQUAL:
+    if term.operator is Operator.NOT_EQUAL:
         return not_(_equals(column, term.value, kept))
     value = kept(term.value)
-    compare: Callable[[Whatever, Whatever], ColumnElement[bool]] = _ORDERS[term.sign]
-    if term.sign in (Sign.LESS, Sign.AT_MOST) and isinstance(column, Column) and UNSET in column.info:
+    compare: Callable[[Whatever, Whatever], ColumnElement[bool]] = _ORDERS[term.operator]
+    if (
+        term.operator in (Operator.LESS, Operator.LESS_OR_EQUAL)
+        and isinstance(column, Column)
+        and UNSET in column.info
+    ):
         # One bound, not two: SQLite would look for the first that it sees.
         return compare(column, min(value, column.info[UNSET] - 1))
     return and_(_is_set(column), compare(column, value))
@@ -77,10 +81,10 @@ def _term(term: Term, column: ColumnElement[Whatever], kept: Kept) -> ColumnElem
 def _equals(column: ColumnElement[Whatever], value: object, kept: Kept) -> ColumnElement[bool]:
     if not isinstance(value, Pattern):
         return _same(column, kept(value))
-    if value.exact:
+    if value.is_exact:
         return _same(column, kept(value.text))
     text = value.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    like = f"{'%' * value.open_before}{text}{'%' * value.open_after}"
+    like = f"{'%' * value.leading_wildcard}{text}{'%' * value.trailing_wildcard}"
     return and_(_is_set(column), column.ilike(like, escape="\\"))
 
 

@@ -77,9 +77,9 @@ def record_response(connection: Connection, request: IdempotencyKey | None, answ
         "digest": request.digest,
         "response": json.dumps(list(answer.ids)),
         "failed": kept.SerializeToString() if answer.failed else None,
-        "time": rows.micros(request.time),
+        "time": rows.to_micros(request.time),
     }
-    added = connection.execute(insert_new(connection, request_ids).returning(request_ids.c.id), record)
+    added = connection.execute(insert_or_ignore(connection, request_ids).returning(request_ids.c.id), record)
     if added.first() is None:
         # Another replica committed the same request since this one looked: look again.
         raise ConcurrentDuplicate(
@@ -87,7 +87,7 @@ def record_response(connection: Connection, request: IdempotencyKey | None, answ
         )
 
 
-async def written(database: Database, op: Callable[[Connection], T]) -> T:
+async def write(database: Database, op: Callable[[Connection], T]) -> T:
     """What *op* returns, committed. One that lost a race against its own twin runs again."""
     for _ in range(_TWINS):
         with suppress(ConcurrentDuplicate):
@@ -95,7 +95,7 @@ async def written(database: Database, op: Callable[[Connection], T]) -> T:
     return await database.write(op)
 
 
-def insert_new(connection: Connection, table: Table) -> Any:
+def insert_or_ignore(connection: Connection, table: Table) -> Any:
     """An INSERT into *table* that leaves a row of the same key as it is."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(table).on_conflict_do_nothing()

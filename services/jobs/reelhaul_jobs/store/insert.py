@@ -122,17 +122,17 @@ def _own_of(job: Job) -> list[Any]:
         job.traceparent,
         job.parent,
         job.position,
-        rows.json_of(job.labels),
-        rows.micros(job.create_time),
-        rows.micros(job.update_time),
-        rows.micros_or_none(job.due),
+        rows.to_json(job.labels),
+        rows.to_micros(job.create_time),
+        rows.to_micros(job.update_time),
+        rows.to_micros_or_none(job.due),
     ]
 
 
 def _of_row(job: Job) -> dict[str, Any]:
-    return {f"of_{name}": value for name, value in rows.row_of(job).items() if name not in _OWN}
+    return {f"of_{name}": value for name, value in rows.row_from_job(job).items() if name not in _OWN}
 
 
 def _of_event(job: Job) -> dict[str, Any]:
-    row = rows.event_row_of(job.id, changes.event_of(job, None))
+    row = rows.row_from_event(job.id, changes.create_event(job, None))
     return {f"of_{name}": value for name, value in row.items() if name not in _OF_EVENT}

@@ -20,18 +20,18 @@ from sqlalchemy.exc import IntegrityError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import transition as changes
 from reelhaul_jobs.model.job import Attempt, Event, Job
-from reelhaul_jobs.model.lists import Batch, Range, Summary
+from reelhaul_jobs.model.lists import Batch, CountQuery, Summary
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import (
+    BatchRule,
+    ChangeRule,
+    ExpansionRule,
     IdempotencyKey,
+    LeaseRule,
     Page,
     Query,
-    Rule,
-    RuleOfList,
-    RuleOfMany,
-    SiteKey,
-    SiteRule,
+    RateLimitKey,
 )
 from reelhaul_jobs.store import (
     batched_lease_updates,
@@ -133,82 +133,84 @@ class SqlJobStore:
         """See JobStore.get_many."""
         return await self._database.read(lambda connection: _many(connection, job_ids))
 
-    async def page(self, query: Query) -> Page:
+    async def list_page(self, query: Query) -> Page:
         """See JobStore.page."""
-        return await self._database.scan(lambda connection: listing.page(connection, query))
+        return await self._database.scan(lambda connection: listing.list_page(connection, query))
 
-    async def summary(self, asked: Range) -> Summary:
+    async def summarize(self, asked: CountQuery) -> Summary:
         """See JobStore.summary."""
         return await self._database.scan(lambda connection: summary.summary(connection, asked))
 
-    async def change(self, job_id: str, rule: Rule, request: IdempotencyKey | None = None) -> Transition:
+    async def change(
+        self, job_id: str, rule: ChangeRule, request: IdempotencyKey | None = None
+    ) -> Transition:
         """See JobStore.change."""
         return await self._written(lambda connection: _change(connection, job_id, rule, request))
 
-    async def change_at_site(
-        self, job_id: str, key: SiteKey, rule: SiteRule, now: datetime, *, counted: bool
+    async def change_lease(
+        self, job_id: str, key: RateLimitKey, rule: LeaseRule, now: datetime, *, counted: bool
     ) -> Transition:
         """See JobStore.change_at_site."""
 
         asked = batched_lease_updates.LeaseUpdate(job_id, key, rule, now, counted)
-        done: Transition = await self._database.write_batched(batched_lease_updates.changed, asked)
+        done: Transition = await self._database.write_batched(batched_lease_updates.apply, asked)
         return done
 
     async def change_many(
-        self, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None = None
+        self, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None = None
     ) -> Sequence[Transition]:
         """See JobStore.change_many."""
         return await self._written(lambda connection: _change_many(connection, job_ids, rule, request))
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
+    async def expand(self, job_id: str, media_ids: Sequence[str], rule: ExpansionRule) -> Transition:
         """See JobStore.expand."""
         return await self._database.write(lambda connection: _expand(connection, job_id, media_ids, rule))
 
-    async def children(self, job_id: str) -> Mapping[State, int]:
+    async def count_children(self, job_id: str) -> Mapping[State, int]:
         """See JobStore.children."""
         found = await self._database.read(lambda connection: _CHILDREN.all(connection, {"job": job_id}))
         return {State(row["state"]): row["jobs"] for row in found}
 
-    async def attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
+    async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """See JobStore.attempts."""
         asked = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}
         found = await self._database.read(lambda connection: _ATTEMPTS.all(connection, asked))
-        return [rows.attempt_of(row) for row in found]
+        return [rows.attempt_from_row(row) for row in found]
 
-    async def attempt(self, job_id: str, number: int) -> Attempt:
+    async def get_attempt(self, job_id: str, number: int) -> Attempt:
         """See JobStore.attempt."""
         asked = {"job": job_id, "number": number}
         found = await self._database.read(lambda connection: _ATTEMPT.all(connection, asked))
         if not found:
             raise NotFound(f"jobs/{job_id}/attempts/{number}")
-        return rows.attempt_of(found[0])
+        return rows.attempt_from_row(found[0])
 
-    async def attempt_of_epoch(self, job_id: str, epoch: int) -> Attempt | None:
+    async def find_attempt_by_epoch(self, job_id: str, epoch: int) -> Attempt | None:
         """See JobStore.attempt_of_epoch."""
         asked = {"job": job_id, "epoch": epoch}
         found = await self._database.read(lambda connection: _OF_EPOCH.all(connection, asked))
-        return rows.attempt_of(found[0]) if found else None
+        return rows.attempt_from_row(found[0]) if found else None
 
-    async def events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+    async def list_events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """See JobStore.events."""
         asked = {"job": job_id, "after": after, "most": limit}
         found = await self._database.read(lambda connection: _EVENTS.all(connection, asked))
-        return [rows.event_of(row) for row in found]
+        return [rows.event_from_row(row) for row in found]
 
-    async def revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+    async def get_revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
         """See JobStore.revisions."""
         asked = {"jobs": list(job_ids)}
         found = await self._database.read(lambda connection: connection.execute(_REVISIONS, asked).all())
         return {row.id: row.revision for row in found}
 
-    async def queue_position(self, job: Job) -> int:
+    async def get_queue_position(self, job: Job) -> int:
         """See JobStore.place."""
         return await self._database.read(lambda connection: _place(connection, job))
 
     async def _written(self, op: Callable[[Connection], T]) -> T:
-        return await idempotency.written(self._database, op)
+        return await idempotency.write(self._database, op)
 
-    async def key(self, name: str) -> bytes:
+    async def get_or_create_key(self, name: str) -> bytes:
         """See JobStore.key."""
         fresh = {"name": name, "value": secrets.token_bytes(32)}
         return await self._database.write(lambda connection: _key(connection, fresh))
@@ -272,13 +274,15 @@ def _exists(job_id: str) -> ReelhaulError:
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, f"{name} exists", metadata={"resource": name})
 
 
-def _change(connection: Connection, job_id: str, rule: Rule, request: IdempotencyKey | None) -> Transition:
+def _change(
+    connection: Connection, job_id: str, rule: ChangeRule, request: IdempotencyKey | None
+) -> Transition:
     job = _to_change(connection, job_id)
     if idempotency.recorded_response(connection, request) is not None:
         return changes.no_change(job)
     change = rule(job)
     idempotency.record_response(connection, request, RecordedResponse([job_id]))
-    if change.made:
+    if change.changed:
         update.write(connection, [change])
     return change
 
@@ -290,18 +294,18 @@ def _to_change(connection: Connection, job_id: str) -> Job:
     return found
 
 
-def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: RuleOfList) -> Transition:
+def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: ExpansionRule) -> Transition:
     job = _to_change(connection, job_id)
     change = rule(job, schedules.list_seen_entries(connection, job, media_ids))
-    if change.made:
+    if change.changed:
         update.write(connection, [change])
     insert.insert(connection, change.children)
-    schedules.add_seen_entries(connection, job, change.noted)
+    schedules.add_seen_entries(connection, job, change.seen_entries)
     return change
 
 
 def _change_many(
-    connection: Connection, job_ids: Sequence[str], rule: RuleOfMany, request: IdempotencyKey | None
+    connection: Connection, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None
 ) -> Sequence[Transition]:
     if (answer := idempotency.recorded_response(connection, request)) is not None:
         return [changes.no_change(job) for job in _answered(connection, answer)]
@@ -309,22 +313,22 @@ def _change_many(
     asked = (rule(present[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in present)
     found = [change for change in asked if change is not None]
     idempotency.record_response(connection, request, RecordedResponse([change.job.id for change in found]))
-    if made := [change for change in found if change.made]:
+    if made := [change for change in found if change.changed]:
         update.write(connection, made)
     return found
 
 
 def _many(connection: Connection, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
     """The jobs of *ids* that have a row, each once, in their order."""
-    found = {row["id"]: rows.job_of(row) for row in connection.execute(_MANY, {"jobs": ids}).mappings()}
+    found = {row["id"]: rows.job_from_row(row) for row in connection.execute(_MANY, {"jobs": ids}).mappings()}
     present = [found[job_id] for job_id in dict.fromkeys(ids) if job_id in found]
     return present if deleted else [job for job in present if job.delete_time is None]
 
 
 def _place(connection: Connection, job: Job) -> int:
-    if job.lane is not QueueStage.READY or job.due is None:
+    if job.queue_stage is not QueueStage.READY or job.due is None:
         return 1
-    asked = {"of_tenant": job.tenant, "due": rows.micros(job.due), "id": job.id}
+    asked = {"of_tenant": job.tenant, "due": rows.to_micros(job.due), "id": job.id}
     sites = SITES_READY.column(connection, {"of_tenant": job.tenant, "after": "", "most": _SITES})
     before = 0
     for site in sites:
@@ -334,5 +338,5 @@ def _place(connection: Connection, job: Job) -> int:
 
 
 def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:
-    connection.execute(idempotency.insert_new(connection, keys), fresh)
+    connection.execute(idempotency.insert_or_ignore(connection, keys), fresh)
     return bytes(connection.execute(select(keys.c.value).where(keys.c.name == fresh["name"])).scalar_one())

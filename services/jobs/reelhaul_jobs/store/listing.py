@@ -20,8 +20,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from reelhaul_jobs.filters.ast import Any as AnyOf
-from reelhaul_jobs.filters.ast import Every, Node, Not, Sign, Term, pinned
+from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Term, required_value
+from reelhaul_jobs.filters.ast import Or as AnyOf
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
@@ -61,9 +61,9 @@ _FILTERED: Mapping[str, tuple[ColumnElement[Any], Kept]] = {
     "batch_id": (jobs.c.batch_id, _as_it_is),
     "parent_job": (jobs.c.parent, partial(resource_id, "jobs/")),
     "schedule": (jobs.c.schedule, partial(resource_id, "schedules/")),
-    "create_time": (jobs.c.create_time, rows.micros),
-    "update_time": (jobs.c.update_time, rows.micros),
-    "end_time": (jobs.c.end_order, rows.micros),
+    "create_time": (jobs.c.create_time, rows.to_micros),
+    "update_time": (jobs.c.update_time, rows.to_micros),
+    "end_time": (jobs.c.end_order, rows.to_micros),
     "error.reason": (jobs.c.error_reason, _as_it_is),
     "media.extractor": (jobs.c.extractor, _as_it_is),
     "media.title": (jobs.c.title, _as_it_is),
@@ -80,7 +80,7 @@ _PARTIAL = {
 
 
 _ALL_STATES: frozenset[State] = frozenset(State)
-_TERMINAL_STATES = frozenset(state for state in State if state.terminal)
+_TERMINAL_STATES = frozenset(state for state in State if state.is_terminal)
 _REASON = "error.reason"
 # Fields by which a filter leaves few enough to sort.
 _FEW = ("batch_id", "parent_job", "schedule")
@@ -91,10 +91,10 @@ def get_job(connection: Connection, job_id: str) -> Job:
     found = _ONE.first(connection, {"job": job_id})
     if found is None or found["delete_time"] is not None:
         raise NotFound(f"jobs/{job_id}")
-    return rows.job_of(found)
+    return rows.job_from_row(found)
 
 
-def page(connection: Connection, query: Query) -> Page:
+def list_page(connection: Connection, query: Query) -> Page:
     """The page of jobs that *query* asks for."""
     states = _possible_states(query.where)
     if not states:
@@ -105,9 +105,9 @@ def page(connection: Connection, query: Query) -> Page:
     wanted, apart = _plan(query, states, total)
     if query.after is not None:
         key = tuple_(_ORDERED[query.order], jobs.c.id)
-        place = tuple_(rows.micros(query.after[0]), query.after[1])
+        place = tuple_(rows.to_micros(query.after[0]), query.after[1])
         wanted.append(key < place if query.descending else key > place)
-    found = [rows.job_of(row) for row in connection.execute(_page(query, wanted, apart)).mappings()]
+    found = [rows.job_from_row(row) for row in connection.execute(_page(query, wanted, apart)).mappings()]
     return Page(found[: query.limit], len(found) > query.limit, total)
 
 
@@ -122,7 +122,7 @@ def _wanted(tenant: str | None, where: Node | None, indexed: Iterable[str]) -> l
         wanted.append(jobs.c.tenant == tenant)
     if where is not None:
         wanted.append(condition(where, _FILTERED))
-        wanted += [_PARTIAL[field] for field in indexed if pinned(where, field)]
+        wanted += [_PARTIAL[field] for field in indexed if required_value(where, field)]
     return wanted
 
 
@@ -133,11 +133,11 @@ def _plan(query: Query, states: Set[State], total: int) -> tuple[list[Any], Sequ
     is, or what is little enough to be sorted.
     """
     wanted = conditions(query.tenant, query.where)
-    if query.tenant is None or any(pinned(query.where, field) for field in _FEW):
+    if query.tenant is None or any(required_value(query.where, field) for field in _FEW):
         return wanted, ()
-    if states == _ALL_STATES and (query.order is Order.CREATED or pinned(query.where, _REASON)):
+    if states == _ALL_STATES and (query.order is Order.CREATED or required_value(query.where, _REASON)):
         return wanted, ()
-    if pinned(query.where, _REASON) and (query.order is Order.CREATED or total < COUNTED):
+    if required_value(query.where, _REASON) and (query.order is Order.CREATED or total < COUNTED):
         return wanted, ()
     # Not by the index of reasons, which is in another order: too many would have to be sorted.
     return _wanted(query.tenant, query.where, _FEW), sorted(states)
@@ -161,7 +161,7 @@ def _page(query: Query, wanted: list[Any], apart: Sequence[State]) -> Select[Any
 def bounded_count(connection: Connection, query: Query, states: Set[State]) -> int:
     wanted = conditions(query.tenant, query.where)
     found = select(jobs.c.id).where(*wanted).limit(COUNTED)
-    pinned_anywhere = any(pinned(query.where, field) for field in _PARTIAL)
+    pinned_anywhere = any(required_value(query.where, field) for field in _PARTIAL)
     if states != _ALL_STATES and query.tenant is not None and not pinned_anywhere:
         each = (select(jobs.c.id).where(*wanted, jobs.c.state == state) for state in sorted(states))
         parts = union_all(*(select(one.limit(COUNTED).subquery()) for one in each)).subquery()
@@ -172,7 +172,7 @@ def bounded_count(connection: Connection, query: Query, states: Set[State]) -> i
 def _possible_states(node: Node | None) -> Set[State]:
     """The states in which *node* may hold; more than those in which it does, where that is not plain."""
     match node:
-        case Every(nodes):
+        case And(nodes):
             return _ALL_STATES.intersection(*map(_possible_states, nodes))
         case AnyOf(nodes):
             return frozenset().union(*map(_possible_states, nodes))
@@ -186,8 +186,8 @@ def _possible_states(node: Node | None) -> Set[State]:
 def _possible_states_of_term(term: Term) -> Set[State]:
     if term.field == "state":
         named = {state for state in State if state == term.value}
-        return named if term.sign is Sign.EQUAL else _ALL_STATES - named
+        return named if term.operator is Operator.EQUAL else _ALL_STATES - named
     # What has not ended has no end_time, and that is unequal to every time.
-    if term.field == "end_time" and term.sign is not Sign.UNEQUAL:
+    if term.field == "end_time" and term.operator is not Operator.NOT_EQUAL:
         return _TERMINAL_STATES
     return _ALL_STATES

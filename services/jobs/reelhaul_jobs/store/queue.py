@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reelhaul_jobs.model.fair_scheduling import Ready
+from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.rate_limit import WORKER_GONE, SiteNow
+from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteStatus
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import dispatch_queries, rate_limits, rows
@@ -69,7 +69,7 @@ class SqlQueueStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
+    async def get_backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
         """See QueueStore.backlog."""
 
         def op(connection: Connection) -> Backlog:
@@ -79,31 +79,31 @@ class SqlQueueStore:
         return await self._database.read(op)
 
     async def mark_published(
-        self, ready: Sequence[Ready], until: datetime, leader: str | None
-    ) -> Sequence[Ready]:
+        self, ready: Sequence[ReadyJob], until: datetime, leader: str | None
+    ) -> Sequence[ReadyJob]:
         """See QueueStore.take."""
         return await self._database.write(
             lambda connection: dispatch_queries.mark_published(connection, ready, until, leader)
         )
 
-    async def mark_ready(self, ready: Sequence[Ready]) -> None:
+    async def mark_ready(self, ready: Sequence[ReadyJob]) -> None:
         """See QueueStore.put_back."""
         await self._database.write(lambda connection: dispatch_queries.mark_ready(connection, ready))
 
-    async def outstanding(self, limit: int) -> Sequence[Ready]:
+    async def list_published(self, limit: int) -> Sequence[ReadyJob]:
         """See QueueStore.outstanding."""
         return await self._database.read(lambda connection: dispatch_queries.outstanding(connection, limit))
 
-    async def site(self, site: str, now: datetime) -> SiteNow:
+    async def get_site_status(self, site: str, now: datetime) -> SiteStatus:
         """See QueueStore.site."""
         return await self._database.read(lambda connection: dispatch_queries.site_now(connection, site, now))
 
-    async def due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
+    async def list_due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         """See QueueStore.due."""
-        asked = {"of_lane": int(lane), "before": rows.micros(before), "most": limit}
+        asked = {"of_lane": int(lane), "before": rows.to_micros(before), "most": limit}
         return await self._database.read(lambda connection: list(connection.execute(_DUE, asked).scalars()))
 
-    async def count(self, lanes: Sequence[QueueStage]) -> int:
+    async def count_in_stages(self, lanes: Sequence[QueueStage]) -> int:
         """See QueueStore.count."""
         statement = select(func.count()).where(IN_FLIGHT, jobs.c.lane.in_([int(lane) for lane in lanes]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
@@ -115,27 +115,27 @@ class SqlQueueStore:
         first, *others = egresses
         named = {worker: (slots, first)} | {f"{worker[:190]}/{egress}": (0, egress) for egress in others}
         told = [
-            {"name": name, "slots": number, "seen_time": rows.micros(now), "egress": egress}
+            {"name": name, "slots": number, "seen_time": rows.to_micros(now), "egress": egress}
             for name, (number, egress) in named.items()
         ]
         await self._database.write(lambda connection: _see(connection, told))
 
-    async def slots(self, now: datetime) -> int:
+    async def count_worker_slots(self, now: datetime) -> int:
         """See QueueStore.slots."""
         return await self._database.read(lambda connection: _slots(connection, now))
 
     async def list_expiry_pending(self, now: datetime, limit: int) -> Sequence[Job]:
         """See QueueStore.unconfirmed."""
-        asked = {"now": rows.micros(now), "most": limit}
+        asked = {"now": rows.to_micros(now), "most": limit}
         found = await self._database.read(
             lambda connection: list(connection.execute(_UNCONFIRMED, asked).mappings())
         )
-        return [rows.job_of(row) for row in found]
+        return [rows.job_from_row(row) for row in found]
 
     async def list_cascade_cancellations(self, limit: int) -> Sequence[Job]:
         """See QueueStore.cascading."""
         found = await self._database.read(lambda c: list(c.execute(_CASCADING, {"most": limit}).mappings()))
-        return [rows.job_of(row) for row in found]
+        return [rows.job_from_row(row) for row in found]
 
     async def list_active_children(self, parent: str, limit: int) -> Sequence[str]:
         """See QueueStore.living."""
@@ -144,16 +144,16 @@ class SqlQueueStore:
             lambda connection: list(connection.execute(_LIVING, asked).scalars())
         )
 
-    async def expired(self, now: datetime, limit: int) -> Sequence[str]:
+    async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
         """See QueueStore.expired."""
-        asked = {"now": rows.micros(now), "most": limit}
+        asked = {"now": rows.to_micros(now), "most": limit}
         return await self._database.read(
             lambda connection: list(connection.execute(_EXPIRED, asked).scalars())
         )
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         """See QueueStore.confirmed."""
-        told = {"job": job_id, "again": None if again is None else rows.micros(again)}
+        told = {"job": job_id, "again": None if again is None else rows.to_micros(again)}
         await self._database.write(lambda connection: _CONFIRMED.run(connection, told))
 
     async def purge(self, job_id: str) -> None:
@@ -163,20 +163,20 @@ class SqlQueueStore:
 
     async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
         """See QueueStore.forget."""
-        old_events = delete(events).where(events.c.time < rows.micros(events_before))
-        old_requests = delete(request_ids).where(request_ids.c.time < rows.micros(requests_before))
+        old_events = delete(events).where(events.c.time < rows.to_micros(events_before))
+        old_requests = delete(request_ids).where(request_ids.c.time < rows.to_micros(requests_before))
         for statement in (old_events, old_requests):
             await self._database.write(partial(_executed, statement=statement))
 
-    async def forget_gates(self, before: datetime) -> None:
+    async def delete_idle_rate_limits(self, before: datetime) -> None:
         """See QueueStore.forget_gates."""
-        await self._database.write(lambda connection: rate_limits.forget(connection, before))
+        await self._database.write(lambda connection: rate_limits.delete_idle(connection, before))
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """See QueueStore.lead."""
-        until = rows.micros(now + lasting)
+        until = rows.to_micros(now + lasting)
         asked = {"loop": loop, "holder": holder, "until": until}
-        return await self._database.write(lambda connection: _lead(connection, asked, rows.micros(now)))
+        return await self._database.write(lambda connection: _lead(connection, asked, rows.to_micros(now)))
 
     async def release_leadership(self, loop: str, holder: str) -> None:
         """See QueueStore.resign."""
@@ -185,7 +185,7 @@ class SqlQueueStore:
 
 
 def _slots(connection: Connection, now: datetime) -> int:
-    return int(_SLOTS.column(connection, {"since": rows.micros(now - WORKER_GONE)})[0])
+    return int(_SLOTS.column(connection, {"since": rows.to_micros(now - WORKER_TIMEOUT)})[0])
 
 
 def _executed(connection: Connection, statement: Any, values: Any = None) -> None:

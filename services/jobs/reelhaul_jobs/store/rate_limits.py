@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reelhaul_jobs.model.rate_limit import WORKER_GONE, SiteRateLimit
+from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.store import rows
@@ -41,22 +41,22 @@ def any_exist(connection: Connection) -> bool:
     return _ANY.first(connection, {}) is not None
 
 
-def leased(connection: Connection) -> Mapping[str, int]:
+def count_leased(connection: Connection) -> Mapping[str, int]:
     """How many jobs of each site workers hold."""
     return {row["site"]: row["jobs"] for row in _LEASED.all(connection, {})}
 
 
-def passage(connection: Connection, site: str, egress: str, now: datetime) -> RateLimitView:
+def get_view(connection: Connection, site: str, egress: str, now: datetime) -> RateLimitView:
     """How *site* stands for *egress*, but for the jobs leased; locked until they are written."""
     known = {row["egress"]: _gate_of(row) for row in _OF_SITE.all(connection, {"of_site": site})}
     if egress not in known:
-        return RateLimitView(gate=SiteRateLimit(site=site, egress=egress))
-    live = egresses(connection, now) - {egress}
+        return RateLimitView(rate_limit=SiteRateLimit(site=site, egress=egress))
+    live = live_egresses(connection, now) - {egress}
     others = (known.get(name, SiteRateLimit(site=site, egress=name)) for name in sorted(live))
-    return RateLimitView(gate=known[egress], others=tuple(others))
+    return RateLimitView(rate_limit=known[egress], other_egresses=tuple(others))
 
 
-def of_sites(
+def get_for_sites(
     connection: Connection, sites: Iterable[str], live: frozenset[str]
 ) -> Mapping[str, tuple[SiteRateLimit, ...]]:
     """The gates of *sites*, one for each *live* egress."""
@@ -73,15 +73,15 @@ def of_sites(
     }
 
 
-def egresses(connection: Connection, now: datetime) -> frozenset[str]:
+def live_egresses(connection: Connection, now: datetime) -> frozenset[str]:
     """What the workers that live use."""
-    since = rows.micros(now - WORKER_GONE)
+    since = rows.to_micros(now - WORKER_TIMEOUT)
     return frozenset(_EGRESSES.column(connection, {"since": since}))
 
 
 def write(connection: Connection, gate: SiteRateLimit) -> None:
     """Keep *gate*; a plain one needs no row."""
-    if gate.plain:
+    if gate.is_default:
         _FORGET_ONE.run(connection, {"of_site": gate.site, "of_egress": gate.egress})
         return
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -92,9 +92,9 @@ def write(connection: Connection, gate: SiteRateLimit) -> None:
     connection.execute(upsert, row)
 
 
-def forget(connection: Connection, before: datetime) -> None:
+def delete_idle(connection: Connection, before: datetime) -> None:
     """Drop gates at which nothing happened since *before*: their sites are asked no more."""
-    moment = rows.micros(before)
+    moment = rows.to_micros(before)
     passed = func.coalesce(gates.c.next_start, 0) < moment
     connection.execute(delete(gates).where(passed, func.coalesce(gates.c.parked_until, 0) < moment))
 
@@ -104,9 +104,9 @@ def _row_of(gate: SiteRateLimit) -> dict[str, Any]:
         "site": gate.site,
         "egress": gate.egress,
         "delay": gate.delay // _MICROSECOND,
-        "next_start": rows.micros_or_none(gate.next_start),
-        "parked_until": rows.micros_or_none(gate.parked_until),
-        "parked_since": rows.micros_or_none(gate.parked_since),
+        "next_start": rows.to_micros_or_none(gate.next_start),
+        "parked_until": rows.to_micros_or_none(gate.parked_until),
+        "parked_since": rows.to_micros_or_none(gate.parked_since),
         "cooldown": gate.cooldown // _MICROSECOND,
         "reason": gate.reason,
         "probe": gate.probe,
@@ -118,9 +118,9 @@ def _gate_of(row: rows.Row) -> SiteRateLimit:
         site=row["site"],
         egress=row["egress"],
         delay=timedelta(microseconds=row["delay"]),
-        next_start=rows.time_or_none(row["next_start"]),
-        parked_until=rows.time_or_none(row["parked_until"]),
-        parked_since=rows.time_or_none(row["parked_since"]),
+        next_start=rows.from_micros_or_none(row["next_start"]),
+        parked_until=rows.from_micros_or_none(row["parked_until"]),
+        parked_since=rows.from_micros_or_none(row["parked_since"]),
         cooldown=timedelta(microseconds=row["cooldown"]),
         reason=row["reason"],
         probe=row["probe"],

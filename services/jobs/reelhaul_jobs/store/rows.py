@@ -16,7 +16,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.job import Attempt, Event, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.lists import NEVER
-from reelhaul_jobs.model.retries import reason_of
+from reelhaul_jobs.model.retries import error_reason
 from reelhaul_jobs.model.states import AttemptState, Kind, Priority, QueueStage, State
 
 M = TypeVar("M", bound=Message)
@@ -28,17 +28,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def micros(time: datetime) -> int:
+def to_micros(time: datetime) -> int:
     """*time* as a row holds it."""
     return (time - _EPOCH) // _MICROSECOND
 
 
-def time_of(value: int) -> datetime:
+def from_micros(value: int) -> datetime:
     """The time that a row holds."""
     return _EPOCH + timedelta(microseconds=value)
 
 
-def row_of(job: Job) -> dict[str, Any]:
+def row_from_job(job: Job) -> dict[str, Any]:
     """All columns of *job*."""
     return {
         "id": job.id,
@@ -56,7 +56,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "schedule": job.schedule,
         "parent": job.parent,
         "position": job.position,
-        "create_time": micros(job.create_time),
+        "create_time": to_micros(job.create_time),
     } | mutable_columns(job)
 
 
@@ -64,31 +64,31 @@ def mutable_columns(job: Job) -> dict[str, Any]:
     """The columns of *job* that a change may touch."""
     return {
         "priority": int(job.priority),
-        "labels": json_of(job.labels),
-        "schedule_time": micros_or_none(job.schedule_time),
+        "labels": to_json(job.labels),
+        "schedule_time": to_micros_or_none(job.schedule_time),
         "ttl": job.ttl // _MICROSECOND,
-        "expire_time": micros_or_none(job.expire_time),
+        "expire_time": to_micros_or_none(job.expire_time),
         "state": int(job.state),
         "attempt": job.attempt,
         "epoch": job.epoch,
         "charged": job.charged,
         "revision": job.revision,
-        "lane": int(job.lane),
-        "due": micros_or_none(job.due),
+        "lane": int(job.queue_stage),
+        "due": to_micros_or_none(job.due),
         "worker": job.worker,
-        "avoid_until": micros_or_none(job.avoid_until),
+        "avoid_until": to_micros_or_none(job.avoid_until),
         "claim_id": job.claim_id,
         "egress": job.egress,
-        "failures": json_of(job.failures),
-        "update_time": micros(job.update_time),
-        "start_time": micros_or_none(job.start_time),
-        "end_time": micros_or_none(job.end_time),
-        "end_order": micros(job.end_time or NEVER),
-        "confirm_time": micros_or_none(job.confirm_time),
-        "delete_time": micros_or_none(job.delete_time),
-        "cascade_time": micros_or_none(job.cascade_time),
+        "failures": to_json(job.failures),
+        "update_time": to_micros(job.update_time),
+        "start_time": to_micros_or_none(job.start_time),
+        "end_time": to_micros_or_none(job.end_time),
+        "end_order": to_micros(job.end_time or NEVER),
+        "confirm_time": to_micros_or_none(job.confirm_time),
+        "delete_time": to_micros_or_none(job.delete_time),
+        "cascade_time": to_micros_or_none(job.cascade_time),
         "expansion": _expansion_row(job.expansion),
-        "error_reason": ErrorReason.Name(reason_of(job.error)) if job.error else "",
+        "error_reason": ErrorReason.Name(error_reason(job.error)) if job.error else "",
         "extractor": _searchable(job.media.extractor) if job.media else "",
         "title": _searchable(job.media.title) if job.media else "",
         "progress": _bytes(job.progress),
@@ -109,6 +109,7 @@ def changed_columns(before: Job, job: Job) -> dict[str, Any]:
 
 # Job's fields that are kept otherwise than in a column of their name.
 _COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
+    "queue_stage": ("lane",),
     "end_time": ("end_time", "end_order"),
     "error": ("error", "error_reason"),
     "media": ("result", "extractor", "title"),
@@ -119,12 +120,12 @@ _COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def job_of(row: Row) -> Job:
+def job_from_row(row: Row) -> Job:
     """The job of a row with all columns."""
     result = _parsed(job_pb2.Job, row["result"]) or _NO_RESULT
     fields: dict[str, Any] = {name: row[name] for name in _PLAIN}
     for name in _TIMES:
-        fields[name] = time_or_none(row[name])
+        fields[name] = from_micros_or_none(row[name])
     fields |= {
         "format": media_pb2.FormatSpec.FromString(row["format"]),
         "priority": Priority(row["priority"]),
@@ -139,7 +140,7 @@ def job_of(row: Row) -> Job:
         "ttl": timedelta(microseconds=row["ttl"]),
         "expansion": _expansion_of(row["expansion"]),
         "state": State(row["state"]),
-        "lane": QueueStage(row["lane"]),
+        "queue_stage": QueueStage(row["lane"]),
         "failures": _mapping(row["failures"]),
         "progress": _parsed(media_pb2.Progress, row["progress"]),
         "error": _parsed(status_pb2.Status, row["error"]),
@@ -188,7 +189,7 @@ _TIMES = (
 )
 
 
-def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
+def row_from_attempt(attempt: Attempt) -> dict[str, Any]:
     """All columns of *attempt*."""
     return {
         "job": attempt.job,
@@ -197,16 +198,16 @@ def attempt_row_of(attempt: Attempt) -> dict[str, Any]:
         "state": int(attempt.state),
         "worker": attempt.worker,
         "engine_version": attempt.engine_version,
-        "start_time": micros(attempt.start_time),
-        "end_time": micros_or_none(attempt.end_time),
+        "start_time": to_micros(attempt.start_time),
+        "end_time": to_micros_or_none(attempt.end_time),
         "downloaded_bytes": attempt.downloaded_bytes,
         "error": _bytes(attempt.error),
-        "http_statuses": json_of(attempt.http_statuses),
+        "http_statuses": to_json(attempt.http_statuses),
         "finish_revision": attempt.finish_revision,
     }
 
 
-def attempt_of(row: Row) -> Attempt:
+def attempt_from_row(row: Row) -> Attempt:
     """The attempt of a row with all columns."""
     return Attempt(
         job=row["job"],
@@ -215,8 +216,8 @@ def attempt_of(row: Row) -> Attempt:
         state=AttemptState(row["state"]),
         worker=row["worker"],
         engine_version=row["engine_version"],
-        start_time=time_of(row["start_time"]),
-        end_time=time_or_none(row["end_time"]),
+        start_time=from_micros(row["start_time"]),
+        end_time=from_micros_or_none(row["end_time"]),
         downloaded_bytes=row["downloaded_bytes"],
         error=_parsed(status_pb2.Status, row["error"]),
         http_statuses={int(status): times for status, times in json.loads(row["http_statuses"]).items()},
@@ -224,30 +225,30 @@ def attempt_of(row: Row) -> Attempt:
     )
 
 
-def event_row_of(job_id: str, event: Event) -> dict[str, Any]:
+def row_from_event(job_id: str, event: Event) -> dict[str, Any]:
     """All columns of *event*."""
     return {
         "job": job_id,
         "revision": event.revision,
-        "time": micros(event.time),
+        "time": to_micros(event.time),
         "old_state": None if event.old_state is None else int(event.old_state),
         "state": int(event.state),
         "charged": event.charged,
         "error": _bytes(event.error),
-        "next_attempt_time": micros_or_none(event.next_attempt_time),
+        "next_attempt_time": to_micros_or_none(event.next_attempt_time),
     }
 
 
-def event_of(row: Row) -> Event:
+def event_from_row(row: Row) -> Event:
     """The event of a row with all columns."""
     return Event(
         revision=row["revision"],
-        time=time_of(row["time"]),
+        time=from_micros(row["time"]),
         old_state=None if row["old_state"] is None else State(row["old_state"]),
         state=State(row["state"]),
         charged=row["charged"],
         error=_parsed(status_pb2.Status, row["error"]),
-        next_attempt_time=time_or_none(row["next_attempt_time"]),
+        next_attempt_time=from_micros_or_none(row["next_attempt_time"]),
     )
 
 
@@ -287,19 +288,19 @@ def _mapping(text: str) -> Mapping[str, Any]:
     return json.loads(text) if text != "{}" else {}
 
 
-def json_of(value: Mapping[Any, Any]) -> str:
+def to_json(value: Mapping[Any, Any]) -> str:
     """*value* as a column of JSON holds it."""
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 
-def micros_or_none(time: datetime | None) -> int | None:
+def to_micros_or_none(time: datetime | None) -> int | None:
     """*time* as a row holds it, null for None."""
-    return None if time is None else micros(time)
+    return None if time is None else to_micros(time)
 
 
-def time_or_none(value: int | None) -> Any:
+def from_micros_or_none(value: int | None) -> Any:
     """The time that a row holds, None for null."""
-    return None if value is None else time_of(value)
+    return None if value is None else from_micros(value)
 
 
 def _bytes(message: Message | None) -> bytes | None:

@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from google.rpc import status_pb2
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.model import schedule as model
-from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.job_template import template_from_proto, template_to_proto
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
-from reelhaul_jobs.model.states import Kind, Priority
 from reelhaul_jobs.ports.jobs import IdempotencyKey
-from reelhaul_jobs.ports.schedules import Rule, RunRule
+from reelhaul_jobs.ports.schedules import RunRule, ScheduleRule
 from reelhaul_jobs.store import idempotency, listing, rows
 from reelhaul_jobs.store import insert as births_store
 from reelhaul_jobs.store.idempotency import RecordedResponse
-from reelhaul_jobs.store.rows import micros, micros_or_none, time_of
-from reelhaul_jobs.store.tables import OF_A_SCHEDULE, jobs, schedules, seen_entries
+from reelhaul_jobs.store.rows import from_micros, to_micros, to_micros_or_none
+from reelhaul_jobs.store.tables import HAS_SCHEDULE, jobs, schedules, seen_entries
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 
-# A template is no job: the id that it must have means nothing.
-_NO_ID = "00000000-0000-0000-0000-000000000000"
 _IS_IT = (schedules.c.tenant == bindparam("of_tenant")) & (schedules.c.id == bindparam("of_id"))
 _ONE = select(schedules).where(_IS_IT)
 _ALL = select(schedules).where(schedules.c.tenant == bindparam("of_tenant"))
@@ -38,7 +36,7 @@ _LIVE = select(
     exists().where(
         jobs.c.tenant == bindparam("of_tenant"),
         jobs.c.schedule == bindparam("of_id"),
-        OF_A_SCHEDULE,
+        HAS_SCHEDULE,
         jobs.c.end_time.is_(None),
     )
 )
@@ -74,18 +72,18 @@ class SqlScheduleStore:
 
     async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
         """See ScheduleStore.add."""
-        return await idempotency.written(self._database, partial(_add, schedule=schedule, request=request))
+        return await idempotency.write(self._database, partial(_add, schedule=schedule, request=request))
 
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
         """See ScheduleStore.get."""
         return await self._database.read(partial(_get, tenant=tenant, schedule_id=schedule_id))
 
-    async def all(self, tenant: str) -> Sequence[Schedule]:
+    async def list_all(self, tenant: str) -> Sequence[Schedule]:
         """See ScheduleStore.all."""
         found = await self._database.read(lambda c: list(c.execute(_ALL, {"of_tenant": tenant}).mappings()))
         return [_schedule_of(row) for row in found]
 
-    async def change(self, tenant: str, schedule_id: str, rule: Rule) -> Schedule:
+    async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
         """See ScheduleStore.change."""
 
         def op(connection: Connection) -> Schedule:
@@ -110,7 +108,7 @@ class SqlScheduleStore:
             _written(connection, before, run.after)
             return run
 
-        return await idempotency.written(self._database, op)
+        return await idempotency.write(self._database, op)
 
     async def delete(self, tenant: str, schedule_id: str, check: Callable[[Schedule], None]) -> None:
         """See ScheduleStore.delete."""
@@ -121,9 +119,9 @@ class SqlScheduleStore:
 
         await self._database.write(op)
 
-    async def due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def list_due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """See ScheduleStore.due."""
-        asked = {"now": micros(now), "most": limit}
+        asked = {"now": to_micros(now), "most": limit}
         found = await self._database.read(lambda connection: connection.execute(_DUE, asked).all())
         return [(row.tenant, row.id) for row in found]
 
@@ -132,14 +130,14 @@ def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | N
     if (answer := idempotency.recorded_response(connection, request)) is not None:
         return _get(connection, schedule.tenant, answer.ids[0])
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
-    if connection.execute(_COUNT, key).scalar_one() >= model.MOST:
-        raise model.too_many()
+    if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:
+        raise model.quota_exceeded()
     added = connection.execute(
-        idempotency.insert_new(connection, schedules).returning(schedules.c.id),
+        idempotency.insert_or_ignore(connection, schedules).returning(schedules.c.id),
         _row_of(schedule) | {"seen_count": 0},
     )
     if added.first() is None:
-        raise model.exists(schedule)
+        raise model.already_exists(schedule)
     idempotency.record_response(connection, request, RecordedResponse([schedule.id]))
     return schedule
 
@@ -182,7 +180,7 @@ def add_seen_entries(connection: Connection, job: Job, entries: Sequence[tuple[s
         {"tenant": job.tenant, "schedule": job.schedule, "extractor": extractor, "media_id": media_id}
         for extractor, media_id in entries
     ]
-    connection.execute(idempotency.insert_new(connection, seen_entries), told)
+    connection.execute(idempotency.insert_or_ignore(connection, seen_entries), told)
     connection.execute(_ADD_SEEN_COUNT, {**whose, "more": len(told)})
 
 
@@ -197,90 +195,43 @@ def _row_of(schedule: Schedule) -> dict[str, Any]:
         "id": schedule.id,
         "cron": schedule.cron,
         "time_zone": schedule.time_zone,
-        "template": _template_to_bytes(schedule.template),
+        "template": template_to_proto(schedule.template).SerializeToString(),
         "skip_overlapping": schedule.skip_overlapping,
         "new_entries_only": schedule.new_entries_only,
         "catch_up": int(schedule.catch_up),
-        "end_time": micros_or_none(schedule.end_time),
+        "end_time": to_micros_or_none(schedule.end_time),
         "state": int(schedule.state),
-        "next_run_time": micros_or_none(schedule.next_run_time),
+        "next_run_time": to_micros_or_none(schedule.next_run_time),
         "last_job": schedule.last_job,
         "last_error": schedule.last_error.SerializeToString() if schedule.last_error else None,
         "failures": schedule.failures,
         "revision": schedule.revision,
-        "create_time": micros(schedule.create_time),
-        "update_time": micros(schedule.update_time),
+        "create_time": to_micros(schedule.create_time),
+        "update_time": to_micros(schedule.update_time),
     }
 
 
 def _schedule_of(row: rows.Row) -> Schedule:
     """The schedule of a row with all columns."""
-    created = time_of(row["create_time"])
+    created = from_micros(row["create_time"])
     error = row["last_error"]
     return Schedule(
         tenant=row["tenant"],
         id=row["id"],
         cron=row["cron"],
         time_zone=row["time_zone"],
-        template=_template_from_bytes(row["template"], row["tenant"], created),
+        template=template_from_proto(job_pb2.Job.FromString(row["template"]), row["tenant"], created),
         skip_overlapping=bool(row["skip_overlapping"]),
         new_entries_only=bool(row["new_entries_only"]),
         catch_up=CatchUp(row["catch_up"]),
-        end_time=None if row["end_time"] is None else time_of(row["end_time"]),
+        end_time=None if row["end_time"] is None else from_micros(row["end_time"]),
         state=ScheduleState(row["state"]),
-        next_run_time=None if row["next_run_time"] is None else time_of(row["next_run_time"]),
+        next_run_time=None if row["next_run_time"] is None else from_micros(row["next_run_time"]),
         last_job=row["last_job"],
         last_error=None if error is None else status_pb2.Status.FromString(error),
         failures=row["failures"],
         seen_count=row["seen_count"],
         revision=row["revision"],
         create_time=created,
-        update_time=time_of(row["update_time"]),
-    )
-
-
-def _template_to_bytes(job: Job) -> bytes:
-    """Serialize the fields that a schedule's jobs take from its template, as a jobs.v1.Job."""
-    message = job_pb2.Job(
-        url=job.url,
-        format=job.format,
-        priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
-        labels=job.labels,
-        kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
-    )
-    message.retry_policy.max_attempts = job.retry.max_attempts
-    message.retry_policy.min_backoff.FromTimedelta(job.retry.min_backoff)
-    message.retry_policy.max_backoff.FromTimedelta(job.retry.max_backoff)
-    message.attempt_deadline.FromTimedelta(job.attempt_deadline)
-    message.ttl.FromTimedelta(job.ttl)
-    if job.expansion is not None:
-        message.expansion.max_entries = job.expansion.max_entries
-        message.expansion.new_entries_only = job.expansion.new_entries_only
-    return message.SerializeToString()
-
-
-def _template_from_bytes(value: bytes, tenant: str, create_time: datetime) -> Job:
-    message = job_pb2.Job.FromString(value)
-    expansion = message.expansion if message.HasField("expansion") else None
-    return Job(
-        id=_NO_ID,
-        tenant=tenant,
-        url=message.url,
-        format=message.format,
-        create_time=create_time,
-        update_time=create_time,
-        priority=Priority(message.priority),
-        kind=Kind(message.kind),
-        labels=dict(message.labels),
-        retry=RetryPolicy(
-            max_attempts=message.retry_policy.max_attempts,
-            min_backoff=message.retry_policy.min_backoff.ToTimedelta(),
-            max_backoff=message.retry_policy.max_backoff.ToTimedelta(),
-        ),
-        attempt_deadline=message.attempt_deadline.ToTimedelta(),
-        ttl=message.ttl.ToTimedelta(),
-        batch_id=_NO_ID if expansion else "",
-        expansion=Expansion(max_entries=expansion.max_entries, new_entries_only=expansion.new_entries_only)
-        if expansion
-        else None,
+        update_time=from_micros(row["update_time"]),
     )

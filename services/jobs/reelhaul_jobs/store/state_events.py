@@ -35,12 +35,12 @@ class SqlStateEventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def moves(
+    async def list_state_events(
         self, after: StateEvent, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
     ) -> Sequence[StateEvent]:
         """See MoveStore.moves."""
         asked: dict[str, Any] = {
-            "time": rows.micros(after.time),
+            "time": rows.to_micros(after.time),
             "job": after.job_id,
             "revision": after.revision,
             "most": limit,
@@ -53,15 +53,15 @@ class SqlStateEventStore:
         found = await self._database.read(lambda connection: connection.execute(statement, asked).all())
         return [_move_of(row) for row in found]
 
-    async def as_they_are(self, job_ids: Sequence[str]) -> Sequence[Job]:
+    async def get_with_deleted(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """See MoveStore.as_they_are."""
         asked = {"jobs": list(job_ids)}
         found = await self._database.read(
             lambda connection: connection.execute(_ROWS, asked).mappings().all()
         )
-        return [rows.job_of(row) for row in found]
+        return [rows.job_from_row(row) for row in found]
 
 
 def _move_of(row: Any) -> StateEvent:
     left = None if row.old_state is None else State(row.old_state)
-    return StateEvent(rows.time_of(row.time), row.job, row.revision, left)
+    return StateEvent(rows.from_micros(row.time), row.job, row.revision, left)

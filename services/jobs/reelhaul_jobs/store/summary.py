@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal, literal_column, or_, select
 
-from reelhaul_jobs.model.lists import JobCounts, Range, Summary
+from reelhaul_jobs.model.lists import CountQuery, JobCounts, Summary
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.store import listing, rows
 from reelhaul_jobs.store.tables import attempts, jobs
@@ -18,15 +18,18 @@ _MICROSECOND = timedelta(microseconds=1)
 _Tallies = defaultdict[int, JobCounts]
 
 
-def summary(connection: Connection, asked: Range) -> Summary:
+def summary(connection: Connection, asked: CountQuery) -> Summary:
     """The counts that *asked* asks for."""
     wanted = listing.conditions(asked.tenant, asked.where)
-    wanted += [jobs.c.create_time >= rows.micros(asked.start), jobs.c.create_time < rows.micros(asked.end)]
+    wanted += [
+        jobs.c.create_time >= rows.to_micros(asked.start),
+        jobs.c.create_time < rows.to_micros(asked.end),
+    ]
     whole = _counted(connection, wanted, literal_column("0"))
-    if asked.step is None:
+    if asked.bucket_width is None:
         return Summary(whole[0], {})
-    width = asked.step // _MICROSECOND
-    bucket = (jobs.c.create_time - literal(rows.micros(asked.start), BigInteger)) // literal(
+    width = asked.bucket_width // _MICROSECOND
+    bucket = (jobs.c.create_time - literal(rows.to_micros(asked.start), BigInteger)) // literal(
         width, BigInteger
     )
     return Summary(whole[0], _counted(connection, wanted, bucket))

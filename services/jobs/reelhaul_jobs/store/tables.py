@@ -184,7 +184,7 @@ _listed(
 
 #: Written out where it is meant, so that the databases see that the partial indexes fit.
 HAS_PARENT = text("jobs.parent <> ''")
-OF_A_SCHEDULE = text("jobs.schedule <> ''")
+HAS_SCHEDULE = text("jobs.schedule <> ''")
 
 attempts = Table(
     "attempts",

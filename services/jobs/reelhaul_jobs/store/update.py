@@ -39,15 +39,15 @@ def select_for_update(connection: Connection, ids: Sequence[str]) -> dict[str, J
     """Those of the jobs that have a row, deleted ones too; no other change of them comes between."""
     dialect = connection.dialect.name
     asked = json.dumps(ids) if dialect == "sqlite" else list(ids)
-    return {row["id"]: rows.job_of(row) for row in _TO_CHANGE[dialect].all(connection, {"jobs": asked})}
+    return {row["id"]: rows.job_from_row(row) for row in _TO_CHANGE[dialect].all(connection, {"jobs": asked})}
 
 
 def write(connection: Connection, made: Sequence[Transition]) -> None:
     """Write *made*, with one statement for each kind of row and change, however many they are."""
     _write_jobs(connection, made)
-    events_of = [rows.event_row_of(change.job.id, event) for change in made if (event := change.event)]
-    ended = [_end_of(change, ending) for change in made if (ending := change.ended)]
-    began = [rows.attempt_row_of(attempt) for change in made if (attempt := change.began)]
+    events_of = [rows.row_from_event(change.job.id, event) for change in made if (event := change.event)]
+    ended = [_end_of(change, ending) for change in made if (ending := change.attempt_outcome)]
+    began = [rows.row_from_attempt(attempt) for change in made if (attempt := change.started_attempt)]
     for statement, values in (
         (_ADD_EVENT, events_of),
         (_END_ATTEMPT, ended),
@@ -72,8 +72,8 @@ def _end_of(change: Transition, ending: AttemptOutcome) -> dict[str, Any]:
         "of_number": change.before.attempt,
         "state": int(ending.state),
         "error": ending.error.SerializeToString() if ending.error else None,
-        "http_statuses": rows.json_of(ending.http_statuses),
-        "end_time": rows.micros(job.update_time),
+        "http_statuses": rows.to_json(ending.http_statuses),
+        "end_time": rows.to_micros(job.update_time),
         "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
         "finish_revision": job.revision if ending.finished else None,
     }

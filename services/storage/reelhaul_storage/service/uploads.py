@@ -149,11 +149,11 @@ class Uploads:
         now = self._now()
         new_key = _build_blob_key(content.sha256, secrets.token_hex(6))
         key = await self._catalog.claim_blob(upload.id, content, new_key, now, now + CLAIM_LIFETIME)
-        failpoints.reached("storage.claim.after_commit")
+        failpoints.hit("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
-        failpoints.reached("storage.publish.after_rename")
+        failpoints.hit("storage.publish.after_rename")
         artifact = await self._catalog.finish_upload(upload.id, self._build_artifact(upload, content, key))
-        failpoints.reached("storage.finish.after_commit")
+        failpoints.hit("storage.finish.after_commit")
         return artifact
 
     async def _finish_without_bytes(self, upload: Upload, expected: ExpectedChecksums) -> Artifact:

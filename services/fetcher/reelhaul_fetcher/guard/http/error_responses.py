@@ -21,9 +21,9 @@ def refused(reason: str) -> bytes:
     """Return 403, 405 or 501: the rules forbid the request."""
     field = f"{REFUSAL_FIELD}: {reason}"
     if reason == "method":
-        return _encode(405, "Method not carried by the guard", field, "Allow: GET, HEAD, POST, CONNECT")
+        return _encode(405, "Method not allowed by the guard", field, "Allow: GET, HEAD, POST, CONNECT")
     if reason == "upgrade":
-        return _encode(501, "Upgrades are not carried by the guard", field)
+        return _encode(501, "Upgrades are not supported by the guard", field)
     return _encode(403, f"Refused by the guard: {reason}", field)
 
 

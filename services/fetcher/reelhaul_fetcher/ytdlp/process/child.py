@@ -14,7 +14,7 @@ from yt_dlp.networking import Response
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.work.v1.engine_pb2 import EngineCommand, EngineEvent, EngineResult
-from reelhaul_fetcher.media import ffmpeg, inspector_client, warm_decoders
+from reelhaul_fetcher.media import ffmpeg, inspect, inspector_client
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
     EngineRequest,
@@ -55,7 +55,7 @@ def warm_up() -> str:
             extractor.suitable("")
         info = downloader.extract_info("http://warm.invalid/page", download=False, process=True)
     to_media_info(info)
-    warm_decoders.prepare()
+    inspect.warm_decoders()
     return f"yt-dlp {yt_dlp.version.__version__}"
 
 

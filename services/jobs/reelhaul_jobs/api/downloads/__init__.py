@@ -1,1 +1,1 @@
-"""Downloads: the simple, flat API, told in terms of JobService; it keeps nothing of its own."""
+"""DownloadService: the flat API for simple clients, over the same use cases as JobService."""

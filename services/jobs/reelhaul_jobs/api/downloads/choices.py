@@ -1,4 +1,4 @@
-"""The words of the flat API and the values they stand for; what is not here is no word."""
+"""Choices: the words of the flat API and the values that they stand for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reelhaul_runtime.validation.violations import FieldViolations
 V = TypeVar("V")
 
 BEST, WORST = "best", "worst"
-#: Rungs of the quality ladder -> pixels.
+#: Quality -> lines of the picture.
 HEIGHTS = {f"{height}p": height for height in (4320, 2160, 1440, 1080, 720, 480, 360, 240, 144)}
 QUALITIES: Mapping[str, int] = {BEST: 0, **HEIGHTS, WORST: 0}
 
@@ -48,19 +48,20 @@ CHAPTERS = {"embed": FormatSpec.EMBED, "split": FormatSpec.SPLIT}
 SPONSORBLOCK = {"mark": FormatSpec.SponsorBlock.MARK, "remove": FormatSpec.SponsorBlock.REMOVE}
 LIVE = {"refuse": FormatSpec.Live.REFUSE, "wait": FormatSpec.Live.WAIT, "record": FormatSpec.Live.RECORD}
 PRIORITIES = {"low": Job.LOW, "normal": Job.NORMAL, "high": Job.HIGH}
-ORDERS = {"newest": "create_time desc", "oldest": "create_time"}
+#: Order of a list -> whether it is descending by create_time.
+ORDERS = {"newest": True, "oldest": False}
 
 
-def parse_choice(word: str, words: Mapping[str, V], field: str, findings: FieldViolations) -> V | None:
-    """What *word* stands for; None where it is empty, or no word, which is a finding."""
+def parse_choice(word: str, choices: Mapping[str, V], field: str, violations: FieldViolations) -> V | None:
+    """Return what *word* stands for; None where it is empty, or none of *choices*: a violation."""
     if not word:
         return None
-    if word not in words:
-        findings.add(field, f"{word[:40]!r} is none of {', '.join(words)}")
+    if word not in choices:
+        violations.add(field, f"{word[:40]!r} is none of {', '.join(choices)}")
         return None
-    return words[word]
+    return choices[word]
 
 
-def word_of(value: V, words: Mapping[str, V]) -> str:
-    """The word for *value*; empty where there is none."""
-    return next((word for word, stands_for in words.items() if stands_for == value), "")
+def word_for(value: object, choices: Mapping[str, object]) -> str:
+    """Return the word that stands for *value*; empty where there is none."""
+    return next((word for word, meaning in choices.items() if meaning == value), "")

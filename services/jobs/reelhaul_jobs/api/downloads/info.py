@@ -1,4 +1,4 @@
-"""What a site says of a URL, as GetInfo tells it."""
+"""GetInfo: conversion of what the fetcher reads of a URL."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
 from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaResponse
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.downloads import choices, responses
-from reelhaul_jobs.api.downloads.durations import of
 
 
-def info(answer: ProbeMediaResponse, asked: FormatSpec) -> GetInfoResponse:
-    """*answer* of the fetcher, flat; the estimate is for *asked*."""
-    media = answer.media
-    told = GetInfoResponse(
+def info_response(probe: ProbeMediaResponse, spec: FormatSpec) -> GetInfoResponse:
+    """Return *probe*, flat; its estimate is for *spec*."""
+    media = probe.media
+    response = GetInfoResponse(
         url=media.url,
         extractor=media.extractor,
         media_id=media.media_id,
@@ -23,54 +23,55 @@ def info(answer: ProbeMediaResponse, asked: FormatSpec) -> GetInfoResponse:
         thumbnail=media.thumbnail_url,
         live_status=media.live_status,
         qualities=_qualities(media),
-        formats=[_format(one) for one in media.formats],
+        formats=[_format(each) for each in media.formats],
         subtitles=[_subtitle(track) for track in media.subtitle_tracks],
         chapters=[_chapter(chapter) for chapter in media.chapters],
         entries=[_entry(entry) for entry in media.entries],
         entry_count=media.entry_count,
     )
     if media.HasField("duration"):
-        told.duration = of(media.duration)
+        response.duration = fields.to_seconds(media.duration)
     if media.HasField("publish_time"):
-        told.publish_time.CopyFrom(media.publish_time)
-    if answer.HasField("estimate"):
-        told.estimate.CopyFrom(responses.estimate(answer.estimate, asked))
-    if answer.HasField("probe_time"):
-        told.probe_time.CopyFrom(answer.probe_time)
-    return told
+        response.publish_time.CopyFrom(media.publish_time)
+    if probe.HasField("estimate"):
+        response.estimate.CopyFrom(responses.estimate(probe.estimate, spec))
+    if probe.HasField("probe_time"):
+        response.probe_time.CopyFrom(probe.probe_time)
+    return response
 
 
 def _qualities(media: media_pb2.MediaInfo) -> list[str]:
-    """Rungs of the ladder that asking for would deliver something of their own, best first."""
-    offered = {_lines(one) for one in media.formats if one.video_codec} - {0}
-    rungs = [
-        next((rung for rung, low in choices.HEIGHTS.items() if low <= lines), "144p") for lines in offered
-    ]
-    return [rung for rung in choices.HEIGHTS if rung in rungs]
+    """Return the qualities that would each deliver something else, the best first."""
+    offered = {_lines(each) for each in media.formats if each.video_codec} - {0}
+    qualities = {
+        next((quality for quality, height in choices.HEIGHTS.items() if height <= lines), "144p")
+        for lines in offered
+    }
+    return [quality for quality in choices.HEIGHTS if quality in qualities]
 
 
-def _lines(one: media_pb2.Format) -> int:
-    return min(one.width, one.height) if one.width and one.height else one.height
+def _lines(each: media_pb2.Format) -> int:
+    return min(each.width, each.height) if each.width and each.height else each.height
 
 
-def _format(one: media_pb2.Format) -> GetInfoResponse.Format:
-    told = GetInfoResponse.Format(
-        format_id=one.format_id,
-        container=one.container,
-        quality=responses.quality_of(one.width, one.height),
-        width=one.width,
-        height=one.height,
-        # Through text: a float of 29.97 is no double of 29.97.
-        fps=float(f"{one.frame_rate:.6g}"),
-        video_codec=one.video_codec,
-        audio_codec=one.audio_codec,
-        bitrate=one.bitrate_bps,
-        language=one.language_code,
-        hdr=one.dynamic_range,
+def _format(each: media_pb2.Format) -> GetInfoResponse.Format:
+    message = GetInfoResponse.Format(
+        format_id=each.format_id,
+        container=each.container,
+        quality=responses.quality_of(each.width, each.height),
+        width=each.width,
+        height=each.height,
+        # Through text: the float nearest to 29.97 is not the double nearest to it.
+        fps=float(f"{each.frame_rate:.6g}"),
+        video_codec=each.video_codec,
+        audio_codec=each.audio_codec,
+        bitrate=each.bitrate_bps,
+        language=each.language_code,
+        hdr=each.dynamic_range,
     )
-    if one.size_bytes:
-        told.size_bytes = one.size_bytes
-    return told
+    if each.size_bytes:
+        message.size_bytes = each.size_bytes
+    return message
 
 
 def _subtitle(track: media_pb2.SubtitleTrack) -> GetInfoResponse.Subtitle:
@@ -79,12 +80,14 @@ def _subtitle(track: media_pb2.SubtitleTrack) -> GetInfoResponse.Subtitle:
 
 def _chapter(chapter: media_pb2.Chapter) -> GetInfoResponse.Chapter:
     return GetInfoResponse.Chapter(
-        title=chapter.title, start_seconds=of(chapter.start), end_seconds=of(chapter.end)
+        title=chapter.title,
+        start_seconds=fields.to_seconds(chapter.start),
+        end_seconds=fields.to_seconds(chapter.end),
     )
 
 
 def _entry(entry: media_pb2.PlaylistEntry) -> GetInfoResponse.Entry:
-    told = GetInfoResponse.Entry(url=entry.url, title=entry.title)
+    message = GetInfoResponse.Entry(url=entry.url, title=entry.title)
     if entry.HasField("duration"):
-        told.duration = of(entry.duration)
-    return told
+        message.duration = fields.to_seconds(entry.duration)
+    return message

@@ -1,142 +1,195 @@
-"""Flat requests, as JobService and FetcherService take them."""
+"""Conversion of flat requests into those of JobService, into queries, and into those of the fetcher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf import timestamp_pb2
 
 from reelhaul.downloads.v1 import download_service_pb2 as flat
-from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.downloads import choices, formats
-from reelhaul_jobs.api.downloads.durations import seconds
+from reelhaul_jobs.api.jobs.listing import parse_time, read_token
+from reelhaul_jobs.api.jobs.streams import clamped_pace
+from reelhaul_jobs.filters.ast import And, Node, Operator, Or, Pattern, Term
+from reelhaul_jobs.model.lists import CountQuery
+from reelhaul_jobs.model.results import Owner
+from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.watch import Pace
+from reelhaul_jobs.ports.jobs import Query
+from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import urls
-from reelhaul_runtime.validation.violations import FieldViolations
+from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name
 
-_MOST_SKIPPED = 10_000
+_MAX_SKIP = 10_000
+_MAX_TEXT = 200
+_DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: States of jobs that wait, and of jobs that a worker holds.
+QUEUED_STATES = (State.QUEUED, State.RETRYING)
+RUNNING_STATES = (State.RUNNING, State.CANCELLING)
 
 
-def create(request: flat.CreateDownloadRequest) -> job_service_pb2.CreateJobRequest:
-    """CreateDownload as CreateJob. Raises FIELD_INVALID with all words that are none."""
-    findings = FieldViolations()
-    asked = job_service_pb2.CreateJobRequest(
-        job=_job(request, findings), request_id=request.request_id, validate_only=request.validate_only
+def create_request(
+    request: flat.CreateDownloadRequest, names: FieldNames = same_name
+) -> job_service_pb2.CreateJobRequest:
+    """Return the CreateJobRequest that *request* describes.
+
+    FIELD_INVALID reports all unknown words and conflicts at once, with the fields as *names* calls
+    them. What JobService checks by value, JobCreation does.
+    """
+    violations = FieldViolations(names)
+    job = _job(request, violations)
+    if violations:
+        # Reported together with the words; otherwise JobCreation checks it.
+        urls.check_url(request.url, "url", violations)
+    violations.raise_if_any()
+    return job_service_pb2.CreateJobRequest(
+        job=job, request_id=request.request_id, validate_only=request.validate_only
     )
-    findings.raise_any()
-    return asked
 
 
-def listing(request: flat.ListDownloadsRequest) -> job_service_pb2.ListJobsRequest:
-    """ListDownloads as ListJobs. Raises FIELD_INVALID."""
-    findings = FieldViolations()
-    order = choices.parse_choice(request.order, choices.ORDERS, "order", findings) or ""
-    if len(request.url_contains) > 200:
-        findings.add("url_contains", f"at most 200 characters, not {len(request.url_contains)}")
-    asked = job_service_pb2.ListJobsRequest(
-        page_size=min(request.page_size or 50, 1000),
-        page_token=request.page_token,
-        filter=" AND ".join(_terms(request, findings)),
-        order_by=order,
-        view=job_service_pb2.JOB_VIEW_BASIC,
-    )
+def list_query(request: flat.ListDownloadsRequest, owner: Owner, tokens: PageTokens) -> Query:
+    """Return the requested page. FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    violations = FieldViolations()
+    descending = choices.parse_choice(request.order, choices.ORDERS, "order", violations)
+    if request.page_size < 0:
+        violations.add("page_size", "it must not be negative")
+    page_size = min(max(request.page_size, 0) or 50, 1000)
+    terms = _terms(request, violations)
     if request.page_token and request.page:
-        findings.add("page", "it must be unset where page_token is set")
-    elif not 0 <= request.page <= _MOST_SKIPPED or request.page * max(asked.page_size, 1) > _MOST_SKIPPED:
-        findings.add("page", f"page * page_size must be 0..{_MOST_SKIPPED}: use page_token beyond")
-    findings.raise_any()
-    asked.skip = max(request.page - 1, 0) * asked.page_size
-    return asked
+        violations.add("page", "it must be unset where page_token is set")
+    elif not 0 <= request.page <= _MAX_SKIP or request.page * page_size > _MAX_SKIP:
+        violations.add("page", f"page * page_size must be 0..{_MAX_SKIP}: use page_token beyond")
+    violations.raise_if_any()
+    after, total = read_token(tokens, list_arguments(request, owner), request.page_token)
+    return Query(
+        tenant=owner,
+        limit=page_size,
+        descending=descending is not False,
+        after=after,
+        skip=max(request.page - 1, 0) * page_size,
+        where=And(tuple(terms)) if terms else None,
+        total=total,
+    )
 
 
-def probe(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest:
-    """GetInfo as ProbeMedia. Raises FIELD_INVALID."""
-    findings = FieldViolations()
-    urls.check(request.url, "url", findings)
-    findings.between("max_entries", request.max_entries, 1, 1000)
-    wanted = flat.CreateDownloadRequest(
+def list_arguments(request: flat.ListDownloadsRequest, owner: Owner) -> str:
+    """Return what must stay the same from page to page."""
+    arguments = flat.ListDownloadsRequest()
+    arguments.CopyFrom(request)
+    for field in ("page", "page_size", "page_token"):
+        arguments.ClearField(field)
+    return repr((owner, arguments.SerializeToString(deterministic=True)))
+
+
+def probe_request(request: flat.GetInfoRequest) -> fetcher_service_pb2.ProbeMediaRequest:
+    """Return the ProbeMediaRequest that *request* describes. FIELD_INVALID, URL_INVALID, URL_FORBIDDEN."""
+    violations = FieldViolations()
+    urls.check_url(request.url, "url", violations)
+    violations.check_range("max_entries", request.max_entries, 1, 1000)
+    media_fields = flat.CreateDownloadRequest(
         quality=request.quality,
         format=request.format,
         audio_only=request.audio_only,
         cookies=request.cookies,
     )
-    spec = formats.spec(wanted, findings)
-    findings.raise_any()
+    spec = formats.format_spec(media_fields, violations)
+    violations.raise_if_any()
     return fetcher_service_pb2.ProbeMediaRequest(
         url=request.url, format=spec, max_entries=request.max_entries
     )
 
 
-def watch(request: flat.WatchProgressRequest) -> job_service_pb2.WatchJobRequest:
-    """WatchProgress as WatchJob. Raises FIELD_INVALID."""
-    findings = FieldViolations()
-    asked = job_service_pb2.WatchJobRequest(name=name(request.job_id), resume_token=request.resume_token)
-    if request.min_interval_seconds:
-        seconds(request.min_interval_seconds, asked.min_interval, "min_interval_seconds", findings)
-    if request.heartbeat_seconds:
-        seconds(request.heartbeat_seconds, asked.heartbeat_interval, "heartbeat_seconds", findings)
-    findings.raise_any()
-    return asked
+def past_range(request: flat.GetStatsRequest, owner: Owner, now: datetime) -> CountQuery:
+    """Return which jobs to count over time. FIELD_INVALID."""
+    end = parse_time(request.created_before, "created_before") if request.HasField("created_before") else now
+    start = now - _DAY
+    if request.HasField("created_after"):
+        start = parse_time(request.created_after, "created_after")
+    if start >= end:
+        raise FieldInvalid("created_after", "it must be before created_before")
+    return CountQuery(tenant=owner, start=start, end=end)
 
 
-def name(job_id: str) -> str:
-    """The job's resource name; what is no id of ours is left for JobService to refuse."""
-    return job_id if job_id.startswith("jobs/") else f"jobs/{job_id}"
+def active_range(owner: Owner, now: datetime) -> CountQuery:
+    """Return the range of the jobs that wait and run now, whenever they were created."""
+    active = tuple(_state_is(state) for state in (*QUEUED_STATES, *RUNNING_STATES))
+    return CountQuery(tenant=owner, start=_EPOCH, end=now, where=Or(active))
 
 
-def _job(request: flat.CreateDownloadRequest, findings: FieldViolations) -> job_pb2.Job:
-    # Checked again with the job; here so that one answer tells of it and of the words.
-    urls.check(request.url, "url", findings)
-    job = job_pb2.Job(url=request.url, format=formats.spec(request, findings), labels=request.labels)
-    job.priority = (
-        choices.parse_choice(request.priority, choices.PRIORITIES, "priority", findings) or job.priority
-    )
+def watch_pace(request: flat.WatchProgressRequest) -> Pace:
+    """Return how often the watcher wants messages. FIELD_INVALID."""
+    violations = FieldViolations()
+    for field in ("min_interval_seconds", "heartbeat_seconds"):
+        formats.valid_seconds(getattr(request, field), field, violations)
+    violations.raise_if_any()
+    return clamped_pace(request.min_interval_seconds or None, request.heartbeat_seconds or None)
+
+
+def _job(request: flat.CreateDownloadRequest, violations: FieldViolations) -> job_pb2.Job:
+    job = job_pb2.Job(url=request.url, format=formats.format_spec(request, violations), labels=request.labels)
+    priority = choices.parse_choice(request.priority, choices.PRIORITIES, "priority", violations)
+    job.priority = priority or job.priority
     if request.HasField("schedule_time"):
         job.schedule_time.CopyFrom(request.schedule_time)
     if request.ttl_seconds:
-        seconds(request.ttl_seconds, job.ttl, "ttl_seconds", findings)
+        formats.set_duration(job.ttl, request.ttl_seconds, "ttl_seconds", violations)
     if request.playlist:
         job.kind = job_pb2.Job.EXPANSION
         job.expansion.max_entries = request.max_entries
     elif request.max_entries:
-        findings.add("max_entries", "it must be unset where playlist is not set")
+        violations.add("max_entries", "it must be unset where playlist is unset")
     return job
 
 
-def _terms(request: flat.ListDownloadsRequest, findings: FieldViolations) -> Sequence[str]:
-    """The terms of the filter that the fields of *request* make."""
-    terms = []
+def _terms(request: flat.ListDownloadsRequest, violations: FieldViolations) -> Sequence[Node]:
+    """Return the conditions that *request* narrows the list by."""
+    terms = list[Node]()
     if request.status:
-        names = [_state(number, findings) for number in dict.fromkeys(request.status)]
-        terms.append("(" + " OR ".join(f"state = {name}" for name in names) + ")")
+        numbers = dict.fromkeys(request.status)
+        terms.append(Or(tuple(_state_is(_state(number, violations)) for number in numbers)))
     if request.HasField("created_after"):
-        terms.append(f'create_time >= "{_moment(request.created_after, "created_after", findings)}"')
+        time = _time(request.created_after, "created_after", violations)
+        terms.append(Term("create_time", Operator.GREATER_OR_EQUAL, time))
     if request.HasField("created_before"):
-        terms.append(f'create_time < "{_moment(request.created_before, "created_before", findings)}"')
-    if request.url_contains:
-        terms.append(f'url = "*{_escaped(request.url_contains)}*"')
+        time = _time(request.created_before, "created_before", violations)
+        terms.append(Term("create_time", Operator.LESS, time))
+    if len(request.url_contains) > _MAX_TEXT:
+        violations.add("url_contains", f"at most {_MAX_TEXT} characters, not {len(request.url_contains)}")
+    elif request.url_contains:
+        terms.append(
+            Term(
+                "url",
+                Operator.EQUAL,
+                Pattern(request.url_contains, leading_wildcard=True, trailing_wildcard=True),
+            )
+        )
     if request.batch_id:
-        terms.append(f'batch_id = "{_escaped(request.batch_id[:200])}"')
+        terms.append(Term("batch_id", Operator.EQUAL, Pattern(request.batch_id[:_MAX_TEXT])))
     return terms
 
 
-def _state(number: int, findings: FieldViolations) -> str:
-    if not number or number not in Download.Status.values():
-        findings.add("status", f"{number} is no status")
-        return "QUEUED"
-    return Download.Status.Name(Download.Status.ValueType(number))
+def _state_is(state: State) -> Term:
+    return Term("state", Operator.EQUAL, int(state))
 
 
-def _moment(value: timestamp_pb2.Timestamp, field: str, findings: FieldViolations) -> str:
+def _state(number: int, violations: FieldViolations) -> State:
     try:
-        return value.ToDatetime(UTC).isoformat().replace("+00:00", "Z")
+        return State(number)
+    except ValueError:
+        violations.add("status", f"{number} is no status")
+        return State.QUEUED
+
+
+def _time(timestamp: timestamp_pb2.Timestamp, field: str, violations: FieldViolations) -> datetime:
+    try:
+        return fields.to_datetime(timestamp)
     except (ValueError, OverflowError):
-        findings.add(field, "it is no valid time")
-        return ""
-
-
-def _escaped(text: str) -> str:
-    """*text* within a quoted string of a filter, where it means nothing but itself."""
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("*", "\\*")
+        violations.add(field, "it is no valid time")
+        return _EPOCH

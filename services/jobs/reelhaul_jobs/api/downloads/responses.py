@@ -1,68 +1,168 @@
-"""Jobs as the flat API tells of them."""
+"""Conversion of jobs, files, errors, estimates and counts into flat responses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from google.rpc import status_pb2
 
-from reelhaul.downloads.v1 import download_pb2 as flat
-from reelhaul.jobs.v1 import job_pb2, job_service_pb2
+from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.downloads import choices
-from reelhaul_jobs.api.downloads.durations import of
+from reelhaul_jobs.api.downloads.requests import QUEUED_STATES, RUNNING_STATES, list_arguments
+from reelhaul_jobs.api.jobs.listing import next_token
+from reelhaul_jobs.api.jobs.messages import expire_time_of, visible_error
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.lists import Summary
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.wait_reason import Wait
+from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_runtime import errors
-
-_Status = flat.Download.Status
-# While these, what the last attempt received is not how far the job is.
-_NOT_BEGUN = (job_pb2.Job.QUEUED, job_pb2.Job.RETRYING)
-_TIMES = ("schedule_time", "create_time", "start_time", "end_time", "expire_time")
+from reelhaul_runtime.page_tokens import PageTokens
 
 
-def download(job: job_pb2.Job) -> flat.Download:
-    """*job*, flat."""
-    told = flat.Download(
-        job_id=job.name.removeprefix("jobs/"),
+def download(view: JobView) -> download_pb2.Download:
+    """Return a job as a Download."""
+    job = view.job
+    got = job.got or media_pb2.DeliveredMedia()
+    message = download_pb2.Download(
+        job_id=job.id,
         url=job.url,
-        status=_Status.ValueType(job.state),
-        quality=asked_quality(job.format),
-        format=asked_format(job.format),
-        got_quality=quality_of(job.got.width, job.got.height),
-        got_format=job.got.container,
-        attempts=job.attempt_count,
-        priority=choices.word_of(job.priority, choices.PRIORITIES),
+        status=status_of(job.state),
+        quality=requested_quality(job.format),
+        format=requested_format(job.format),
+        got_quality=quality_of(got.width, got.height),
+        got_format=got.container,
+        attempts=job.charged,
+        wait_reason=wait_reason_name(view.wait),
+        position=view.wait.position if view.wait else 0,
+        priority=choices.word_for(job.priority, choices.PRIORITIES),
         labels=job.labels,
         batch_id=job.batch_id,
-        job_count=job.expansion.job_count,
-        files=[file(artifact) for artifact in job.artifacts],
+        job_count=job.expansion.job_count if job.expansion else 0,
+        files=[_file(artifact) for artifact in job.artifacts],
         warnings=[warning.message for warning in job.warnings],
+        schedule_time=fields.to_timestamp(job.schedule_time),
+        create_time=fields.to_timestamp(job.create_time),
+        start_time=fields.to_timestamp(job.start_time),
+        end_time=fields.to_timestamp(job.end_time),
+        expire_time=fields.to_timestamp(expire_time_of(job)),
+        retry_time=fields.to_timestamp(job.next_attempt_time),
     )
-    for field, value in job.ListFields():
-        if field.name in _TIMES:
-            getattr(told, field.name).CopyFrom(value)
-    if job.HasField("next_attempt_time"):
-        told.retry_time.CopyFrom(job.next_attempt_time)
-    if job.HasField("error"):
-        told.error.CopyFrom(error(job.error))
-    if job.HasField("estimate"):
-        told.estimate.CopyFrom(estimate(job.estimate, job.format))
-    _tell_wait(job, told)
-    _tell_media(job.media, told)
-    _tell_progress(job, told)
-    return told
+    if (error := visible_error(job.state, job.error)) is not None:
+        message.error.CopyFrom(error_from_status(error))
+    if view.estimate is not None:
+        message.estimate.CopyFrom(estimate(view.estimate, job.format))
+    if job.media is not None:
+        _set_media(job.media, message)
+    _set_progress(job, message)
+    return message
 
 
-def created(job: job_pb2.Job, asked: job_service_pb2.CreateJobRequest) -> flat.Download:
-    """*job*, flat; where it was only looked at there is none, and so no id."""
-    told = download(job)
-    if asked.validate_only:
-        told.job_id = ""
-    return told
+def error_from_status(status: status_pb2.Status) -> download_pb2.Error:
+    """Return why a job failed, or why a request was rejected."""
+    error = errors.from_status(status)
+    return download_pb2.Error(
+        code=status.code,
+        reason=ErrorReason.Name(error.reason),
+        message=status.message,
+        retryable=error.retryable,
+        help=error.help_url,
+    )
 
 
-def file(artifact: media_pb2.ArtifactInfo) -> flat.File:
-    """A result file, with where to GET it."""
-    return flat.File(
+def estimate(message: media_pb2.Estimate, spec: FormatSpec) -> download_pb2.Estimate:
+    """Return what a download of *spec* would fetch and deliver."""
+    tallest = max(message.formats, key=lambda each: each.height, default=media_pb2.Format())
+    containers = [each.container for each in message.formats]
+    flat = download_pb2.Estimate(
+        quality=quality_of(tallest.width, tallest.height),
+        format=requested_format(spec) or (containers[0] if containers else ""),
+        job_count=message.job_count,
+        stored=message.stored,
+        warnings=[warning.message for warning in message.warnings],
+    )
+    if message.HasField("size_bytes"):
+        flat.size_bytes = message.size_bytes
+    if message.HasField("fetch_duration"):
+        flat.fetch_seconds = fields.to_seconds(message.fetch_duration)
+    return flat
+
+
+def list_response(
+    request: download_service_pb2.ListDownloadsRequest, query: Query, page: Page, tokens: PageTokens
+) -> download_service_pb2.ListDownloadsResponse:
+    """Return *page*, with fewer jobs where they would be too large for one response."""
+    response, size = download_service_pb2.ListDownloadsResponse(total=page.total), 0
+    for job in page.jobs:
+        message = download(JobView.from_row(job))
+        size += message.ByteSize()
+        if response.jobs and size > fields.MAX_RESPONSE_BYTES:
+            break
+        response.jobs.append(message)
+    arguments = list_arguments(request, query.tenant)
+    response.next_page_token = next_token(tokens, arguments, query, page, len(response.jobs))
+    response.page = 0 if request.page_token else max(request.page, 1)
+    return response
+
+
+def stats_response(past: Summary, active: Summary) -> download_service_pb2.GetStatsResponse:
+    """Return the counts over time, and of what waits and runs now."""
+    total = past.total
+    response = download_service_pb2.GetStatsResponse(
+        total=sum(total.states.values()),
+        by_status={state.name: count for state, count in total.states.items()},
+        by_error=total.errors,
+        downloaded_bytes=total.downloaded_bytes,
+        queued_now=_count(active.total.states, QUEUED_STATES),
+        running_now=_count(active.total.states, RUNNING_STATES),
+    )
+    succeeded = total.states.get(State.SUCCEEDED, 0)
+    if ended := succeeded + total.states.get(State.FAILED, 0):
+        response.success_ratio = succeeded / ended
+    if total.latency_p50 is not None and total.latency_p95 is not None:
+        response.median_seconds = total.latency_p50.total_seconds()
+        response.p95_seconds = total.latency_p95.total_seconds()
+    return response
+
+
+def status_of(state: State | None) -> download_pb2.Download.Status.ValueType:
+    """Return the Status of a job in *state*; they have the same numbers."""
+    return download_pb2.Download.Status.ValueType(state or 0)
+
+
+def requested_quality(spec: FormatSpec) -> str:
+    """Return the word for the quality that *spec* asks for."""
+    if spec.smallest:
+        return choices.WORST
+    return f"{spec.max_height}p" if spec.max_height else choices.BEST
+
+
+def requested_format(spec: FormatSpec) -> str:
+    """Return the word for the format that *spec* asks for; empty where it leaves that open."""
+    return choices.word_for(spec.container, choices.CONTAINERS) or choices.word_for(
+        spec.audio.format, choices.AUDIO_FORMATS
+    )
+
+
+def quality_of(width: int, height: int) -> str:
+    """Return a quality such as "720p", for a portrait by its shorter side; empty without a picture."""
+    lines = min(width, height) if width and height else height
+    return f"{lines}p" if lines else ""
+
+
+def wait_reason_name(wait: Wait | None) -> str:
+    """Return the name of why a job does not run; empty where it does not wait."""
+    return wait.reason.name if wait else ""
+
+
+def _file(artifact: media_pb2.ArtifactInfo) -> download_pb2.File:
+    """Return a result file, with the URL to GET it from."""
+    return download_pb2.File(
         name=artifact.file_name,
         kind=artifact.kind,
         media_type=artifact.media_type,
@@ -73,87 +173,33 @@ def file(artifact: media_pb2.ArtifactInfo) -> flat.File:
     )
 
 
-def error(status: status_pb2.Status) -> flat.Error:
-    """Why a job failed."""
-    failure = errors.from_status(status)
-    return flat.Error(
-        code=status.code,
-        reason=ErrorReason.Name(failure.reason),
-        message=status.message,
-        retryable=failure.retryable,
-        help=failure.help_url,
-    )
-
-
-def estimate(forecast: media_pb2.Estimate, asked: FormatSpec) -> flat.Estimate:
-    """What a download would fetch and deliver."""
-    tallest = max(forecast.formats, key=lambda one: one.height, default=media_pb2.Format())
-    containers = [one.container for one in forecast.formats]
-    told = flat.Estimate(
-        quality=quality_of(tallest.width, tallest.height),
-        format=asked_format(asked) or (containers[0] if containers else ""),
-        job_count=forecast.job_count,
-        stored=forecast.stored,
-        warnings=[warning.message for warning in forecast.warnings],
-    )
-    if forecast.HasField("size_bytes"):
-        told.size_bytes = forecast.size_bytes
-    if forecast.HasField("fetch_duration"):
-        told.fetch_seconds = of(forecast.fetch_duration)
-    return told
-
-
-def asked_quality(spec: FormatSpec) -> str:
-    """The word for the quality that *spec* asks for."""
-    if spec.smallest:
-        return choices.WORST
-    return f"{spec.max_height}p" if spec.max_height else choices.BEST
-
-
-def asked_format(spec: FormatSpec) -> str:
-    """The word for the format that *spec* asks for; empty where it is left open."""
-    return choices.word_of(spec.container, choices.CONTAINERS) or choices.word_of(
-        spec.audio.format, choices.AUDIO_FORMATS
-    )
-
-
-def quality_of(width: int, height: int) -> str:
-    """Quality as people count it, e.g. "720p": a portrait by its shorter side. Empty without picture."""
-    lines = min(width, height) if width and height else height
-    return f"{lines}p" if lines else ""
-
-
-def _tell_wait(job: job_pb2.Job, told: flat.Download) -> None:
-    told.wait_reason = wait_reason(job.wait)
-    told.position = job.wait.position
-
-
-def wait_reason(wait: job_pb2.Wait) -> str:
-    """Why a job does not run, by name; empty where nothing is told."""
-    return job_pb2.Wait.Reason.Name(wait.reason) if wait.reason in job_pb2.Wait.Reason.values()[1:] else ""
-
-
-def _tell_media(media: media_pb2.MediaInfo, told: flat.Download) -> None:
-    told.title = media.title
-    told.uploader = media.uploader
-    told.thumbnail = media.thumbnail_url
+def _set_media(media: media_pb2.MediaInfo, message: download_pb2.Download) -> None:
+    message.title = media.title
+    message.uploader = media.uploader
+    message.thumbnail = media.thumbnail_url
     if media.HasField("duration"):
-        told.duration = of(media.duration)
+        message.duration = fields.to_seconds(media.duration)
 
 
-def _tell_progress(job: job_pb2.Job, told: flat.Download) -> None:
-    progress = job.progress
-    if job.state == job_pb2.Job.SUCCEEDED:
-        told.progress_percent = 100
-    elif progress.HasField("percent") and job.state not in _NOT_BEGUN:
-        told.progress_percent = progress.percent
-    if job.state not in _NOT_BEGUN:
-        told.downloaded_bytes = progress.downloaded_bytes
-        if progress.HasField("total_bytes"):
-            told.total_bytes = progress.total_bytes
-    if job.state == job_pb2.Job.RUNNING:
-        told.stage = progress.stage
+def _set_progress(job: Job, message: download_pb2.Download) -> None:
+    progress = job.progress or media_pb2.Progress()
+    if job.state is State.SUCCEEDED:
+        message.progress_percent = 100
+    if job.state in QUEUED_STATES:
+        # What the last attempt received says nothing about the next one.
+        return
+    if progress.HasField("percent") and job.state is not State.SUCCEEDED:
+        message.progress_percent = progress.percent
+    message.downloaded_bytes = progress.downloaded_bytes
+    if progress.HasField("total_bytes"):
+        message.total_bytes = progress.total_bytes
+    if job.state is State.RUNNING:
+        message.stage = progress.stage
         if progress.bytes_per_second:
-            told.speed = progress.bytes_per_second
+            message.speed = progress.bytes_per_second
         if progress.HasField("eta"):
-            told.eta_seconds = of(progress.eta)
+            message.eta_seconds = fields.to_seconds(progress.eta)
+
+
+def _count(counts: Mapping[State, int], states: tuple[State, ...]) -> int:
+    return sum(counts.get(state, 0) for state in states)

@@ -1,147 +1,113 @@
-"""DownloadService: each call is one call of JobService, told flat."""
+"""DownloadService: converts each flat request, calls one use case, and converts its result."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
 
-from reelhaul.downloads.v1 import download_pb2 as flat
-from reelhaul.downloads.v1 import download_service_pb2 as service
+from reelhaul.downloads.v1 import download_pb2
+from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1.download_service_pb2_grpc import DownloadServiceServicer
-from reelhaul.fetcher.v1 import fetcher_service_pb2
-from reelhaul.jobs.v1 import job_pb2, job_service_pb2
-from reelhaul_jobs.api.downloads import batches, requests, responses, stats
-from reelhaul_jobs.api.downloads.error_fields import with_flat_field_names
-from reelhaul_jobs.api.downloads.info import info
-from reelhaul_jobs.api.downloads.streams import bytes_of
-from reelhaul_jobs.service.watch.messages import Message
-
-
-class JobApi(Protocol):
-    """JobService as its servicer serves it; the context is the call's own, passed on."""
-
-    async def CreateJob(self, request: job_service_pb2.CreateJobRequest, context: Any) -> job_pb2.Job:
-        """See the proto."""
-
-    async def GetJob(self, request: job_service_pb2.GetJobRequest, context: Any) -> job_pb2.Job:
-        """See the proto."""
-
-    async def ListJobs(
-        self, request: job_service_pb2.ListJobsRequest, context: Any
-    ) -> job_service_pb2.ListJobsResponse:
-        """See the proto."""
-
-    async def RetryJob(self, request: job_service_pb2.RetryJobRequest, context: Any) -> job_pb2.Job:
-        """See the proto."""
-
-    async def CancelJob(self, request: job_service_pb2.CancelJobRequest, context: Any) -> job_pb2.Job:
-        """See the proto."""
-
-    async def StopRecording(self, request: job_service_pb2.StopRecordingRequest, context: Any) -> job_pb2.Job:
-        """See the proto."""
-
-    async def DeleteJob(self, request: job_service_pb2.DeleteJobRequest, context: Any) -> object:
-        """See the proto."""
-
-    async def BatchCreateJobs(
-        self, request: job_service_pb2.BatchCreateJobsRequest, context: Any
-    ) -> job_service_pb2.BatchCreateJobsResponse:
-        """See the proto."""
-
-    async def SummarizeJobs(
-        self, request: job_service_pb2.SummarizeJobsRequest, context: Any
-    ) -> job_service_pb2.SummarizeJobsResponse:
-        """See the proto."""
-
-    def watched(self, request: job_service_pb2.WatchJobRequest) -> AsyncIterator[Message]:
-        """The messages of WatchJob, not yet serialised."""
-
-
-class MediaProbe(Protocol):
-    """FetcherService.ProbeMedia, wherever it runs."""
-
-    async def probe(
-        self, request: fetcher_service_pb2.ProbeMediaRequest
-    ) -> fetcher_service_pb2.ProbeMediaResponse:
-        """See the proto. Raises what the site's answer means; SERVICE_UNAVAILABLE."""
+from reelhaul.jobs.v1.job_service_pb2 import RetryJobRequest
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.downloads import batches, requests, responses, streams
+from reelhaul_jobs.api.downloads.field_names import flat_name
+from reelhaul_jobs.api.downloads.info import info_response
+from reelhaul_jobs.api.jobs.creation import JobCreation
+from reelhaul_jobs.ports.services import Clock, Probe
+from reelhaul_jobs.service.jobs import Jobs
+from reelhaul_jobs.service.watch.job_stream import JobStreams
+from reelhaul_runtime import identity
+from reelhaul_runtime.page_tokens import PageTokens
 
 
 class DownloadServicer(DownloadServiceServicer):
-    """The simple door, over the same jobs as JobService."""
+    """reelhaul.downloads.v1.DownloadService."""
 
-    def __init__(self, jobs: JobApi, media: MediaProbe) -> None:
+    def __init__(
+        self,
+        creation: JobCreation,
+        jobs: Jobs,
+        job_streams: JobStreams,
+        probe: Probe,
+        page_tokens: PageTokens,
+        now: Clock,
+    ) -> None:
+        self._creation = creation
         self._jobs = jobs
-        self._media = media
+        self._job_streams = job_streams
+        self._probe = probe
+        self._page_tokens = page_tokens
+        self._now = now
 
-    async def CreateDownload(self, request: service.CreateDownloadRequest, context: Any) -> flat.Download:
-        asked = requests.create(request)
-        with with_flat_field_names():
-            return responses.created(await self._jobs.CreateJob(asked, context), asked)
+    async def CreateDownload(
+        self, request: flat.CreateDownloadRequest, context: object
+    ) -> download_pb2.Download:
+        view = await self._creation.create(requests.create_request(request), flat_name)
+        download = responses.download(view)
+        if request.validate_only:
+            # No job has this id.
+            download.job_id = ""
+        return download
 
-    async def GetDownload(self, request: service.GetDownloadRequest, context: Any) -> flat.Download:
-        asked = job_service_pb2.GetJobRequest(name=requests.name(request.job_id))
-        with with_flat_field_names():
-            return responses.download(await self._jobs.GetJob(asked, context))
+    async def GetDownload(self, request: flat.GetDownloadRequest, context: object) -> download_pb2.Download:
+        job_id = fields.parse_job_id(request.job_id, "job_id")
+        return responses.download(await self._jobs.get(job_id, fields.caller_owner()))
 
     async def ListDownloads(
-        self, request: service.ListDownloadsRequest, context: Any
-    ) -> service.ListDownloadsResponse:
-        asked = requests.listing(request)
-        with with_flat_field_names():
-            page = await self._jobs.ListJobs(asked, context)
-        return service.ListDownloadsResponse(
-            jobs=[responses.download(job) for job in page.jobs],
-            next_page_token=page.next_page_token,
-            total=page.total_size,
-            page=0 if request.page_token else max(request.page, 1),
-        )
+        self, request: flat.ListDownloadsRequest, context: object
+    ) -> flat.ListDownloadsResponse:
+        query = requests.list_query(request, fields.caller_owner(), self._page_tokens)
+        return responses.list_response(request, query, await self._jobs.page(query), self._page_tokens)
 
-    async def GetInfo(self, request: service.GetInfoRequest, context: Any) -> service.GetInfoResponse:
-        asked = requests.probe(request)
-        with with_flat_field_names():
-            return info(await self._media.probe(asked), asked.format)
+    async def GetInfo(self, request: flat.GetInfoRequest, context: object) -> flat.GetInfoResponse:
+        probe_request = requests.probe_request(request)
+        return info_response(await self._probe.probe(probe_request), probe_request.format)
 
-    async def RetryDownload(self, request: service.RetryDownloadRequest, context: Any) -> flat.Download:
-        asked = job_service_pb2.RetryJobRequest(
-            name=requests.name(request.job_id), request_id=request.request_id
-        )
-        with with_flat_field_names():
-            return responses.download(await self._jobs.RetryJob(asked, context))
+    async def RetryDownload(
+        self, request: flat.RetryDownloadRequest, context: object
+    ) -> download_pb2.Download:
+        job_id = fields.parse_job_id(request.job_id, "job_id")
+        # The same key as RetryJob's: a call repeated over the other service is the same call.
+        equivalent = RetryJobRequest(name=f"jobs/{job_id}", request_id=request.request_id)
+        key = fields.idempotency_key(equivalent, "RetryJob", identity.caller().tenant, self._now())
+        return responses.download(await self._jobs.retry(job_id, fields.caller_owner(), key=key))
 
-    async def CancelDownload(self, request: service.CancelDownloadRequest, context: Any) -> flat.Download:
-        asked = job_service_pb2.CancelJobRequest(name=requests.name(request.job_id), reason=request.reason)
-        with with_flat_field_names():
-            return responses.download(await self._jobs.CancelJob(asked, context))
+    async def CancelDownload(
+        self, request: flat.CancelDownloadRequest, context: object
+    ) -> download_pb2.Download:
+        job_id = fields.parse_job_id(request.job_id, "job_id")
+        reason = fields.check_text(request.reason, "reason", 500)
+        return responses.download(await self._jobs.cancel(job_id, fields.caller_owner(), reason=reason))
 
-    async def StopRecording(self, request: service.StopRecordingRequest, context: Any) -> flat.Download:
-        asked = job_service_pb2.StopRecordingRequest(name=requests.name(request.job_id))
-        with with_flat_field_names():
-            return responses.download(await self._jobs.StopRecording(asked, context))
+    async def StopRecording(
+        self, request: flat.StopRecordingRequest, context: object
+    ) -> download_pb2.Download:
+        job_id = fields.parse_job_id(request.job_id, "job_id")
+        return responses.download(await self._jobs.stop_recording(job_id, fields.caller_owner()))
 
     async def BatchCreateDownloads(
-        self, request: service.BatchCreateDownloadsRequest, context: Any
-    ) -> service.BatchCreateDownloadsResponse:
-        asked = batches.asked_of(request)
-        with asked.told_flat():
-            return asked.answer(await self._jobs.BatchCreateJobs(asked.jobs, context))
+        self, request: flat.BatchCreateDownloadsRequest, context: object
+    ) -> flat.BatchCreateDownloadsResponse:
+        batch = await self._creation.create_batch(batches.items_from_request(request))
+        return batches.create_response(request, batch)
 
     async def DeleteDownload(
-        self, request: service.DeleteDownloadRequest, context: Any
-    ) -> service.DeleteDownloadResponse:
-        asked = job_service_pb2.DeleteJobRequest(name=requests.name(request.job_id))
-        with with_flat_field_names():
-            await self._jobs.DeleteJob(asked, context)
-        return service.DeleteDownloadResponse(job_id=request.job_id.removeprefix("jobs/"))
+        self, request: flat.DeleteDownloadRequest, context: object
+    ) -> flat.DeleteDownloadResponse:
+        job_id = fields.parse_job_id(request.job_id, "job_id")
+        await self._jobs.delete(job_id, fields.caller_owner())
+        return flat.DeleteDownloadResponse(job_id=job_id)
 
-    async def GetStats(self, request: service.GetStatsRequest, context: Any) -> service.GetStatsResponse:
-        with with_flat_field_names():
-            past = await self._jobs.SummarizeJobs(stats.over_time(request), context)
-            return stats.answer(past, await self._jobs.SummarizeJobs(stats.now(), context))
+    async def GetStats(self, request: flat.GetStatsRequest, context: object) -> flat.GetStatsResponse:
+        now, owner = self._now(), fields.caller_owner()
+        past = await self._jobs.summary(requests.past_range(request, owner, now))
+        return responses.stats_response(past, await self._jobs.summary(requests.active_range(owner, now)))
 
     async def WatchProgress(  # type: ignore[override]
-        self, request: service.WatchProgressRequest, context: Any
+        self, request: flat.WatchProgressRequest, context: object
     ) -> AsyncIterator[bytes]:
-        with with_flat_field_names():
-            async for message in self._jobs.watched(requests.watch(request)):
-                if told := bytes_of(request.job_id, message):
-                    yield told
+        job_id, pace = fields.parse_job_id(request.job_id, "job_id"), requests.watch_pace(request)
+        owner = fields.caller_owner()
+        async for message in self._job_streams.watch(job_id, owner, request.resume_token, pace):
+            if content := streams.serialize_message(job_id, message):
+                yield content

@@ -1,86 +1,83 @@
-"""Messages of WatchJob as WatchProgress tells them."""
+"""Conversion of the messages of a watch into those of WatchProgress, serialized once for all watchers."""
 
 from __future__ import annotations
 
-from reelhaul.downloads.v1 import download_pb2 as flat
+from reelhaul.downloads.v1 import download_pb2
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
-from reelhaul.jobs.v1 import job_pb2
-from reelhaul.jobs.v1.job_service_pb2 import WatchJobResponse
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.downloads import responses
-from reelhaul_jobs.api.downloads.durations import of
-from reelhaul_jobs.api.jobs import streams
-from reelhaul_jobs.service.watch.messages import Message
-
-_TERMINAL = (job_pb2.Job.SUCCEEDED, job_pb2.Job.FAILED, job_pb2.Job.CANCELLED)
-
-
-def bytes_of(job_id: str, message: Message) -> bytes:
-    """*message* flat and serialised, once for all who are told it; empty where another one says the same."""
-    form = message.forms.get("flat")
-    if form is None:
-        form = message.forms["flat"] = _flat(job_id, streams.proto_of(message))
-    return form
+from reelhaul_jobs.api.jobs.messages import visible_error
+from reelhaul_jobs.api.jobs.streams import wait_of_event
+from reelhaul_jobs.model.job import Event
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.watch import Heartbeat, Message, Snapshot
 
 
-def _flat(job_id: str, message: WatchJobResponse) -> bytes:
-    told = _told(message)
-    if told is None:
+def serialize_message(job_id: str, message: Message) -> bytes:
+    """Return one serialized WatchProgressResponse; empty where another message says the same."""
+    content = message.encoded.get("flat")
+    if content is None:
+        content = message.encoded["flat"] = _serialize(job_id, message)
+    return content
+
+
+def _serialize(job_id: str, message: Message) -> bytes:
+    response = _response(message)
+    if response is None:
         return b""
-    told.job_id = job_id.removeprefix("jobs/")
-    told.resume_token = message.resume_token
-    if message.HasField("event_time"):
-        told.event_time.CopyFrom(message.event_time)
-    return told.SerializeToString()
+    envelope = WatchProgressResponse(
+        job_id=job_id, resume_token=message.resume_token, event_time=fields.to_timestamp(message.time)
+    )
+    # Serialized messages, concatenated, are one message with the fields of both.
+    return response.SerializeToString() + envelope.SerializeToString()
 
 
-def _told(message: WatchJobResponse) -> WatchProgressResponse | None:
-    """*message*, flat; None where another message says the same."""
-    match message.WhichOneof("event"):
-        case "snapshot":
-            return _snapshot(message.snapshot)
-        case "progress":
-            return WatchProgressResponse(progress=_progress(message.progress))
-        case "state_change":
-            # The last state comes with its whole job: completed or failed.
-            ends = message.state_change.state in _TERMINAL
-            return None if ends else WatchProgressResponse(state=_state(message.state_change))
-    return WatchProgressResponse(heartbeat=WatchProgressResponse.Heartbeat())
+def _response(message: Message) -> WatchProgressResponse | None:
+    match message.body:
+        case Snapshot() as snapshot:
+            return _snapshot(snapshot)
+        case Event() as event:
+            # The terminal state comes with the whole job: completed or failed.
+            return None if event.state.is_terminal else WatchProgressResponse(state=_state(event))
+        case Heartbeat():
+            return WatchProgressResponse(heartbeat=WatchProgressResponse.Heartbeat())
+        case progress:
+            return WatchProgressResponse(progress=_progress(progress))
 
 
-def _snapshot(snapshot: WatchJobResponse.Snapshot) -> WatchProgressResponse:
-    job = responses.download(snapshot.job)
+def _snapshot(snapshot: Snapshot) -> WatchProgressResponse:
+    download = responses.download(JobView.from_row(snapshot.job))
     if not snapshot.terminal:
-        return WatchProgressResponse(snapshot=job)
-    if job.status == flat.Download.SUCCEEDED:
-        return WatchProgressResponse(completed=job)
-    return WatchProgressResponse(failed=job)
+        return WatchProgressResponse(snapshot=download)
+    if download.status == download_pb2.Download.SUCCEEDED:
+        return WatchProgressResponse(completed=download)
+    return WatchProgressResponse(failed=download)
 
 
 def _progress(progress: media_pb2.Progress) -> WatchProgressResponse.Progress:
-    told = WatchProgressResponse.Progress(
+    message = WatchProgressResponse.Progress(
         stage=progress.stage, downloaded_bytes=progress.downloaded_bytes, detail=progress.detail
     )
     if progress.HasField("percent"):
-        told.progress_percent = progress.percent
+        message.progress_percent = progress.percent
     if progress.HasField("total_bytes"):
-        told.total_bytes = progress.total_bytes
+        message.total_bytes = progress.total_bytes
     if progress.bytes_per_second:
-        told.speed = progress.bytes_per_second
+        message.speed = progress.bytes_per_second
     if progress.HasField("eta"):
-        told.eta_seconds = of(progress.eta)
-    return told
+        message.eta_seconds = fields.to_seconds(progress.eta)
+    return message
 
 
-def _state(change: WatchJobResponse.StateChange) -> WatchProgressResponse.State:
-    told = WatchProgressResponse.State(
-        old_status=flat.Download.Status.ValueType(change.old_state),
-        status=flat.Download.Status.ValueType(change.state),
-        attempts=change.attempt_count,
-        wait_reason=responses.wait_reason(change.wait),
+def _state(event: Event) -> WatchProgressResponse.State:
+    message = WatchProgressResponse.State(
+        old_status=responses.status_of(event.old_state),
+        status=responses.status_of(event.state),
+        attempts=event.charged,
+        wait_reason=responses.wait_reason_name(wait_of_event(event)),
+        retry_time=fields.to_timestamp(event.next_attempt_time),
     )
-    if change.HasField("error"):
-        told.error.CopyFrom(responses.error(change.error))
-    if change.HasField("next_attempt_time"):
-        told.retry_time.CopyFrom(change.next_attempt_time)
-    return told
+    if (error := visible_error(event.state, event.error)) is not None:
+        message.error.CopyFrom(responses.error_from_status(error))
+    return message

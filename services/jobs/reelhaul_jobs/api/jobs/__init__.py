@@ -1,1 +1,1 @@
-"""JobService: its servicer, and the conversion of its messages."""
+"""JobService: its servicer, and the validation and conversion of its messages."""

@@ -1,152 +1,153 @@
-"""JobService's messages <-> model."""
+"""Conversion between the messages of jobs and attempts and the model."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import cast
 
-from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.model import ids, wait_reason
-from reelhaul_jobs.model.job import Attempt, Expansion, Job, RetryPolicy
-from reelhaul_jobs.model.states import Kind, Priority, State
-from reelhaul_jobs.ports.jobs import IdempotencyKey
-from reelhaul_jobs.service.jobs import JobView
+from reelhaul_jobs.model.job import Attempt, Job
+from reelhaul_jobs.model.job_template import retry_policy_to_proto, template_from_proto
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.states import State
 
-_SHOW_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})
+_STATES_WITH_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})
 
 
-def job_of(
-    asked: job_pb2.Job,
+def job_from_proto(
+    job: job_pb2.Job,
     job_id: str,
     tenant: str,
     now: datetime,
     traceparent: str,
     retention: timedelta,
 ) -> Job:
-    """A new job as admission let it pass; *job_id* empty: one is made.
+    """Return the new job that the validated *job* describes; with an empty *job_id* it gets a new id.
 
-    *retention* is how long it is kept after its end where its caller does not say.
+    *retention*: how long it is kept after its end unless *job* says.
     """
-    policy = asked.retry_policy
-    new = fields.new_id(job_id) if job_id else ids.new_id(now)
-    expansion = asked.expansion if asked.HasField("expansion") else None
-    return Job(
-        id=new,
-        tenant=tenant,
-        url=asked.url,
-        format=asked.format,
-        create_time=now,
-        update_time=now,
-        priority=Priority(asked.priority),
-        kind=Kind(asked.kind),
-        labels=dict(asked.labels),
-        schedule_time=fields.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
-        retry=RetryPolicy(
-            max_attempts=policy.max_attempts,
-            min_backoff=policy.min_backoff.ToTimedelta(),
-            max_backoff=policy.max_backoff.ToTimedelta(),
-        ),
-        attempt_deadline=asked.attempt_deadline.ToTimedelta(),
-        ttl=asked.ttl.ToTimedelta() if asked.HasField("ttl") else retention,
-        expire_time=fields.time(asked.expire_time) if asked.HasField("expire_time") else None,
+    new_id = job_id or ids.new_id(now)
+    return template_from_proto(job, tenant, now, retention).replace_fields(
+        id=new_id,
+        schedule_time=fields.to_datetime(job.schedule_time) if job.HasField("schedule_time") else None,
+        expire_time=fields.to_datetime(job.expire_time) if job.HasField("expire_time") else None,
         traceparent=traceparent[:64],
-        # What it expands to is found, and may be cancelled, together.
-        batch_id=new if expansion else "",
-        expansion=Expansion(max_entries=expansion.max_entries, new_entries_only=expansion.new_entries_only)
-        if expansion
-        else None,
+        # The jobs of an expansion are found, and may be cancelled, together.
+        batch_id=new_id if job.HasField("expansion") else "",
     )
 
 
-def request_of(request: Message, method: str, tenant: str, now: datetime) -> IdempotencyKey | None:
-    """What makes the call idempotent; None where the caller asked for no protection.
-
-    *request* is one of those that have a request_id.
-    """
-    request_id = fields.request_id(request.request_id)  # type: ignore[attr-defined]
-    if not request_id:
-        return None
-    bare = type(request)()
-    bare.CopyFrom(request)
-    bare.ClearField("request_id")
-    digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
-    return IdempotencyKey(tenant, method, request_id, digest, now)
-
-
-def proto_of(
-    seen: JobView, view: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
+def job_to_proto(
+    view: JobView, detail: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
 ) -> job_pb2.Job:
-    """What callers see of a job."""
-    job = seen.job
-    made = job_pb2.Job(
+    """Return the job that callers see, in full or without the heavy fields of its media."""
+    job = view.job
+    message = job_pb2.Job(
         name=job.name,
         url=job.url,
         format=job.format,
         priority=cast("job_pb2.Job.Priority.ValueType", job.priority),
         labels=job.labels,
-        schedule_time=fields.stamp(job.schedule_time),
-        retry_policy=policy_of(job.retry),
-        attempt_deadline=fields.duration(job.attempt_deadline),
-        expire_time=fields.stamp(job.expire_time or (job.end_time or job.create_time) + job.ttl),
+        schedule_time=fields.to_timestamp(job.schedule_time),
+        retry_policy=retry_policy_to_proto(job.retry),
+        attempt_deadline=fields.to_duration(job.attempt_deadline),
+        expire_time=fields.to_timestamp(expire_time_of(job)),
         kind=cast("job_pb2.Job.Kind.ValueType", job.kind),
         state=cast("job_pb2.Job.State.ValueType", job.state),
         progress=job.progress,
-        error=error_of(job.state, job.error),
+        error=visible_error(job.state, job.error),
         media=job.media,
         artifacts=job.artifacts,
         attempt_count=job.charged,
-        next_attempt_time=fields.stamp(job.next_attempt_time),
+        next_attempt_time=fields.to_timestamp(job.next_attempt_time),
         tenant=job.tenant,
         batch_id=job.batch_id,
-        create_time=fields.stamp(job.create_time),
-        update_time=fields.stamp(job.update_time),
-        start_time=fields.stamp(job.start_time),
-        end_time=fields.stamp(job.end_time),
+        create_time=fields.to_timestamp(job.create_time),
+        update_time=fields.to_timestamp(job.update_time),
+        start_time=fields.to_timestamp(job.start_time),
+        end_time=fields.to_timestamp(job.end_time),
         revision=job.revision,
         etag=job.etag,
         got=job.got,
         warnings=job.warnings,
-        recording_stop_time=fields.stamp(job.recording_stop_time),
-        wait=wait_of(seen.wait),
-        estimate=seen.estimate,
-        expansion=_expansion_of(seen),
+        recording_stop_time=fields.to_timestamp(job.recording_stop_time),
+        wait=wait_to_proto(view.wait),
+        estimate=view.estimate,
+        expansion=_expansion_to_proto(view),
         parent_job=f"jobs/{job.parent}" if job.parent else "",
         schedule=f"schedules/{job.schedule}" if job.schedule else "",
     )
-    if view == job_service_pb2.JOB_VIEW_BASIC:
+    if detail == job_service_pb2.JOB_VIEW_BASIC:
         for heavy in ("formats", "description", "entries"):
-            made.media.ClearField(heavy)
+            message.media.ClearField(heavy)
         if job.media is None:
-            made.ClearField("media")
-    return made
+            message.ClearField("media")
+    return message
 
 
-def protos_of(
-    jobs: Iterable[Job], view: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
+def jobs_to_protos(
+    jobs: Iterable[Job], detail: job_service_pb2.JobView.ValueType = job_service_pb2.JOB_VIEW_FULL
 ) -> Iterator[job_pb2.Job]:
-    """What callers see of *jobs*, without their places in the queue."""
-    before: Job | None = None
-    made = job_pb2.Job()
+    """Yield the jobs that callers see, without their positions in the queue."""
+    previous: Job | None = None
+    message = job_pb2.Job()
     for job in jobs:
-        if before is None or job.shared_fields != before.shared_fields:
-            made = proto_of(JobView(job, wait_reason.wait_of(job)), view)
+        if previous is None or job.shared_fields != previous.shared_fields:
+            message = job_to_proto(JobView.from_row(job), detail)
         else:
-            # Jobs asked for together are mostly alike, and most of the work is the same.
-            alike, made = made, job_pb2.Job()
-            made.CopyFrom(alike)
-            made.name, made.url = job.name, job.url
-        before = job
-        yield made
+            # Jobs created together differ mostly in id and URL only: copying is faster.
+            template, message = message, job_pb2.Job()
+            message.CopyFrom(template)
+            message.name, message.url = job.name, job.url
+        previous = job
+        yield message
 
 
-def _expansion_of(seen: JobView) -> job_pb2.Expansion | None:
-    expansion = seen.job.expansion
+def expire_time_of(job: Job) -> datetime:
+    """Return when *job* expires, or would if it ended when it was created."""
+    return job.expire_time or (job.end_time or job.create_time) + job.ttl
+
+
+def visible_error(state: State, error: status_pb2.Status | None) -> status_pb2.Status | None:
+    """Return the error that a job in *state* shows: not one that a retry has made good."""
+    return error if state in _STATES_WITH_ERROR else None
+
+
+def wait_to_proto(wait: wait_reason.Wait | None) -> job_pb2.Wait | None:
+    """Return why a job does not run."""
+    if wait is None:
+        return None
+    return job_pb2.Wait(
+        reason=cast("job_pb2.Wait.Reason.ValueType", wait.reason),
+        position=wait.position,
+        until=fields.to_timestamp(wait.until),
+        message=wait.message,
+    )
+
+
+def attempt_to_proto(attempt: Attempt) -> job_pb2.Attempt:
+    """Return the attempt that callers see."""
+    return job_pb2.Attempt(
+        name=attempt.name,
+        state=cast("job_pb2.Attempt.State.ValueType", attempt.state),
+        worker=attempt.worker,
+        engine_version=attempt.engine_version,
+        error=attempt.error,
+        downloaded_bytes=attempt.downloaded_bytes,
+        start_time=fields.to_timestamp(attempt.start_time),
+        end_time=fields.to_timestamp(attempt.end_time),
+        epoch=attempt.epoch,
+        http_statuses=attempt.http_statuses,
+    )
+
+
+def _expansion_to_proto(view: JobView) -> job_pb2.Expansion | None:
+    expansion = view.job.expansion
     if expansion is None:
         return None
     return job_pb2.Expansion(
@@ -155,47 +156,5 @@ def _expansion_of(seen: JobView) -> job_pb2.Expansion | None:
         entry_count=expansion.entry_count,
         job_count=expansion.job_count,
         skipped_count=expansion.skipped_count,
-        state_counts={state.name: number for state, number in (seen.children or {}).items()},
-    )
-
-
-def error_of(state: State, error: status_pb2.Status | None) -> status_pb2.Status | None:
-    """The error that a job in *state* shows: its own, not one that a retry has made good."""
-    return error if state in _SHOW_ERROR else None
-
-
-def wait_of(wait: wait_reason.Wait | None) -> job_pb2.Wait | None:
-    """Why it does not run."""
-    if wait is None:
-        return None
-    return job_pb2.Wait(
-        reason=cast("job_pb2.Wait.Reason.ValueType", wait.reason),
-        position=wait.place,
-        until=fields.stamp(wait.until),
-        message=wait.message,
-    )
-
-
-def attempt_of(attempt: Attempt) -> job_pb2.Attempt:
-    """What callers see of an attempt."""
-    return job_pb2.Attempt(
-        name=attempt.name,
-        state=cast("job_pb2.Attempt.State.ValueType", attempt.state),
-        worker=attempt.worker,
-        engine_version=attempt.engine_version,
-        error=attempt.error,
-        downloaded_bytes=attempt.downloaded_bytes,
-        start_time=fields.stamp(attempt.start_time),
-        end_time=fields.stamp(attempt.end_time),
-        epoch=attempt.epoch,
-        http_statuses=attempt.http_statuses,
-    )
-
-
-def policy_of(policy: RetryPolicy) -> job_pb2.RetryPolicy:
-    """How its failed attempts are repeated."""
-    return job_pb2.RetryPolicy(
-        max_attempts=policy.max_attempts,
-        min_backoff=fields.duration(policy.min_backoff),
-        max_backoff=fields.duration(policy.max_backoff),
+        state_counts={state.name: number for state, number in (view.children or {}).items()},
     )

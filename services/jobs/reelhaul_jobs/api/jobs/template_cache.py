@@ -1,4 +1,4 @@
-"""Forms: what many jobs ask for alike is checked and converted once, not for each of them."""
+"""Template cache: what new jobs have in common is validated and converted once, not for each of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.api import fields
-from reelhaul_jobs.api.jobs import messages as to_jobs
-from reelhaul_jobs.api.jobs import validation
+from reelhaul_jobs.api.jobs import messages, validation
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime import identity
+from reelhaul_runtime.validation.violations import FieldNames, same_name
 
-_KEPT = 1024
-# Of more bytes than this none is kept: callers choose them.
-_LARGEST = 2048
+_MAX_TEMPLATES = 1024
+# Larger requests are not kept: callers choose their size.
+_MAX_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class NewJobContext:
-    """What a new job is given and was not asked for."""
+    """What a new job gets besides what was requested."""
 
     tenant: str
     now: datetime
@@ -29,57 +29,69 @@ class NewJobContext:
 
 
 class JobTemplateCache:
-    """Makes jobs of what callers ask for, and remembers the forms that it let pass.
+    """Converts requested jobs, and keeps those that were valid as templates.
 
-    A form is all that was asked but a job's own URL, labels, and points in time.
+    A template is everything that was requested but URL, labels and points in time.
     """
 
     def __init__(self, retention: timedelta) -> None:
-        #: How long a job is kept after its end where its caller does not say.
+        """*retention*: how long a job is kept after its end unless its caller says."""
         self._retention = retention
-        # Form, and what its caller may do -> a job made of it.
-        self._known: OrderedDict[tuple[bytes, int], Job] = OrderedDict()
+        # Serialized template and the caller's permission level -> a job made from it.
+        self._templates: OrderedDict[tuple[bytes, int], Job] = OrderedDict()
 
-    def job_of(self, asked: job_pb2.Job, job_id: str, birth: NewJobContext) -> Job:
-        """The new job that *asked* is. Raises what ``admission.admitted`` does."""
-        form = _form_of(asked)
-        key = (form, identity.caller().level)
-        known = self._known.get(key)
-        if known is not None and validation.varying_fields_valid(asked, birth.now):
-            self._known.move_to_end(key)
-            return from_template(known, asked, fields.new_id(job_id), birth)
-        good = validation.validate_and_normalize(asked, birth.now)
-        made = to_jobs.job_of(good, job_id, birth.tenant, birth.now, birth.traceparent, self._retention)
-        if birth.batch_id:
-            made = made.replace_fields(batch_id=birth.batch_id)
-        if len(form) <= _LARGEST:
-            self._known[key] = made.replace_fields(url="", labels={})
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return made
+    def job_of(
+        self, requested: job_pb2.Job, job_id: str, context: NewJobContext, names: FieldNames = same_name
+    ) -> Job:
+        """Return the new job that *requested* describes.
 
-
-def _form_of(asked: job_pb2.Job) -> bytes:
-    form = job_pb2.Job()
-    form.CopyFrom(asked)
-    # What a job seldom shares with others; ``_like`` takes it from each.
-    form.ClearField("url")
-    form.ClearField("labels")
-    form.ClearField("schedule_time")
-    form.ClearField("expire_time")
-    return form.SerializeToString(deterministic=True)
+        Raises as ``validation.validate_and_normalize``, and FIELD_INVALID for a bad *job_id*.
+        """
+        content = _shared_content(requested)
+        key = (content, identity.caller().level)
+        template = self._templates.get(key)
+        if template is not None and validation.varying_fields_valid(requested, context.now):
+            self._templates.move_to_end(key)
+            fields.check_new_job_id(job_id, names("job_id"))
+            return _from_template(template, requested, job_id, context)
+        valid = validation.validate_and_normalize(requested, context.now, names)
+        fields.check_new_job_id(job_id, names("job_id"))
+        job = messages.job_from_proto(
+            valid, job_id, context.tenant, context.now, context.traceparent, self._retention
+        )
+        if context.batch_id:
+            job = job.replace_fields(batch_id=context.batch_id)
+        if len(content) <= _MAX_BYTES:
+            self._templates[key] = job.replace_fields(url="", labels={})
+            if len(self._templates) > _MAX_TEMPLATES:
+                self._templates.popitem(last=False)
+        return job
 
 
-def from_template(known: Job, asked: job_pb2.Job, job_id: str, birth: NewJobContext) -> Job:
-    return known.replace_fields(
+def _shared_content(requested: job_pb2.Job) -> bytes:
+    """Return *requested* without the fields that jobs seldom share, serialized."""
+    shared = job_pb2.Job()
+    shared.CopyFrom(requested)
+    # ``_from_template`` takes these from each request.
+    shared.ClearField("url")
+    shared.ClearField("labels")
+    shared.ClearField("schedule_time")
+    shared.ClearField("expire_time")
+    return shared.SerializeToString(deterministic=True)
+
+
+def _from_template(template: Job, requested: job_pb2.Job, job_id: str, context: NewJobContext) -> Job:
+    schedule_time = requested.schedule_time if requested.HasField("schedule_time") else None
+    expire_time = requested.expire_time if requested.HasField("expire_time") else None
+    return template.replace_fields(
         id=job_id,
-        tenant=birth.tenant,
-        url=asked.url,
-        labels=dict(asked.labels),
-        schedule_time=fields.time(asked.schedule_time) if asked.HasField("schedule_time") else None,
-        expire_time=fields.time(asked.expire_time) if asked.HasField("expire_time") else None,
-        create_time=birth.now,
-        update_time=birth.now,
-        traceparent=birth.traceparent,
-        batch_id=birth.batch_id or (job_id if known.expansion else ""),
+        tenant=context.tenant,
+        url=requested.url,
+        labels=dict(requested.labels),
+        schedule_time=fields.to_datetime(schedule_time) if schedule_time else None,
+        expire_time=fields.to_datetime(expire_time) if expire_time else None,
+        create_time=context.now,
+        update_time=context.now,
+        traceparent=context.traceparent,
+        batch_id=context.batch_id or (job_id if template.expansion else ""),
     )

@@ -1,6 +1,6 @@
-"""Admission: what a job must be before it is written down; all that is wrong is told at once.
+"""Validation of a job before it is stored: all violations are reported in one error.
 
-The bounds are those that protos/reelhaul/jobs/v1/job.proto and type/v1/media.proto state.
+The bounds are those of protos/reelhaul/jobs/v1/job.proto and type/v1/media.proto.
 """
 
 from __future__ import annotations
@@ -11,102 +11,106 @@ from datetime import datetime, timedelta
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_runtime import identity
 from reelhaul_runtime.validation import fields, formats, urls
-from reelhaul_runtime.validation.violations import FieldViolations
+from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name
 
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_MAX_LABELS = 64
+_MAX_LABEL_VALUE = 256
 _YEAR = timedelta(days=366)
+_DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
+_SECOND = timedelta(seconds=1)
 
 
-def validate_and_normalize(job: job_pb2.Job, now: datetime) -> job_pb2.Job:
-    """*job* as it may be stored at *now*: checked, defaults filled in, OUTPUT_ONLY fields cleared.
+def validate_and_normalize(job: job_pb2.Job, now: datetime, names: FieldNames = same_name) -> job_pb2.Job:
+    """Return a copy of *job* as it may be stored at *now*: defaults set, OUTPUT_ONLY fields cleared.
 
-    *job* itself is left as it is. Retention is not filled in: it is the server's to say.
+    Retention is not set: the server decides it.
 
-    Raises PERMISSION_INSUFFICIENT where a field needs a grant that the caller lacks;
-    URL_INVALID or URL_FORBIDDEN where the URL is the worst of it; else FIELD_INVALID. Each
-    holds the violations of all fields, named from the request: ``job.format.max_height``.
+    Raises PERMISSION_INSUFFICIENT where a field needs a grant that the caller lacks; otherwise one
+    error with the violations of all fields, as *names* calls ``job.format.max_height`` and the
+    like: URL_INVALID or URL_FORBIDDEN if the URL is among them, else FIELD_INVALID.
     """
-    asked = job_pb2.Job()
-    asked.CopyFrom(job)
-    fields.clear_output(asked)
-    fields.check_grants(asked, "job", identity.caller)
-    findings = FieldViolations()
-    fields.check_enums(asked, "job", findings)
-    urls.check(asked.url, "job.url", findings)
-    formats.check(asked.format, "job.format", findings)
-    check_labels(asked, findings)
-    check_times(asked, now, findings)
-    _check_retries(asked.retry_policy, findings)
-    _check_expansion(asked, findings)
-    findings.raise_any()
-    _fill(asked)
-    return asked
+    normalized = job_pb2.Job()
+    normalized.CopyFrom(job)
+    fields.clear_output(normalized)
+    fields.check_grants(normalized, "job", identity.caller, names)
+    violations = FieldViolations(names)
+    fields.check_enums(normalized, "job", violations)
+    urls.check_url(normalized.url, "job.url", violations)
+    formats.check_format(normalized.format, "job.format", violations)
+    check_labels(normalized, violations)
+    check_times(normalized, now, violations)
+    _check_retry_policy(normalized.retry_policy, violations)
+    _check_expansion(normalized, violations)
+    violations.raise_if_any()
+    _set_defaults(normalized)
+    return normalized
 
 
 def varying_fields_valid(job: job_pb2.Job, now: datetime) -> bool:
-    """Whether there is nothing wrong with what a *job* seldom shares with others: URL, labels and times.
+    """Return whether the fields that jobs seldom share are valid: URL, labels and times.
 
-    ``admitted`` says what is wrong, if that is so.
+    ``validate_and_normalize`` reports what is wrong if they are not.
     """
-    findings = FieldViolations()
-    urls.check(job.url, "job.url", findings)
-    check_labels(job, findings)
-    check_times(job, now, findings)
-    return not findings
+    violations = FieldViolations()
+    urls.check_url(job.url, "job.url", violations)
+    check_labels(job, violations)
+    check_times(job, now, violations)
+    return not violations
 
 
-def check_labels(job: job_pb2.Job, findings: FieldViolations) -> None:
-    """Find labels out of bounds."""
-    if len(job.labels) > 64:
-        findings.add("job.labels", f"at most 64 labels, not {len(job.labels)}")
+def check_labels(job: job_pb2.Job, violations: FieldViolations) -> None:
+    """Add a violation for each label out of bounds."""
+    if len(job.labels) > _MAX_LABELS:
+        violations.add("job.labels", f"at most {_MAX_LABELS} labels, not {len(job.labels)}")
         return
     for key, value in sorted(job.labels.items()):
         if not _LABEL_KEY.fullmatch(key):
-            findings.add("job.labels", f"the key {key[:80]!r} does not match ^[a-z][a-z0-9_-]{{0,62}}$")
-        elif len(value) > 256:
-            findings.add(f"job.labels.{key}", f"at most 256 characters, not {len(value)}")
+            violations.add("job.labels", f"the key {key[:80]!r} does not match ^[a-z][a-z0-9_-]{{0,62}}$")
+        elif len(value) > _MAX_LABEL_VALUE:
+            violations.add(f"job.labels.{key}", f"at most {_MAX_LABEL_VALUE} characters, not {len(value)}")
 
 
-def check_times(job: job_pb2.Job, now: datetime, findings: FieldViolations) -> None:
-    """Find times and durations out of bounds; the past is."""
+def check_times(job: job_pb2.Job, now: datetime, violations: FieldViolations) -> None:
+    """Add a violation for each time and duration out of bounds; times in the past are."""
     if job.HasField("schedule_time"):
-        findings.time("job.schedule_time", job.schedule_time, not_before=now, not_after=now + _YEAR)
+        violations.check_time("job.schedule_time", job.schedule_time, not_before=now, not_after=now + _YEAR)
     if job.HasField("attempt_deadline"):
-        findings.duration(
-            "job.attempt_deadline", job.attempt_deadline, timedelta(seconds=1), timedelta(hours=12)
-        )
+        violations.check_duration("job.attempt_deadline", job.attempt_deadline, _SECOND, 12 * _HOUR)
     if job.HasField("expire_time"):
-        findings.time("job.expire_time", job.expire_time, not_before=now, not_after=now + 10 * _YEAR)
+        violations.check_time("job.expire_time", job.expire_time, not_before=now, not_after=now + 10 * _YEAR)
     if job.HasField("ttl"):
-        findings.duration("job.ttl", job.ttl, timedelta(seconds=1), 10 * _YEAR)
+        violations.check_duration("job.ttl", job.ttl, _SECOND, 10 * _YEAR)
 
 
-def _check_retries(policy: job_pb2.RetryPolicy, findings: FieldViolations) -> None:
-    day = timedelta(days=1)
-    findings.between("job.retry_policy.max_attempts", policy.max_attempts, 1, 20)
-    good = True
+def _check_retry_policy(policy: job_pb2.RetryPolicy, violations: FieldViolations) -> None:
+    violations.check_range("job.retry_policy.max_attempts", policy.max_attempts, 1, 20)
+    valid = True
     for name in ("min_backoff", "max_backoff"):
         if policy.HasField(name):
-            wait = getattr(policy, name)
-            good &= findings.duration(f"job.retry_policy.{name}", wait, timedelta(seconds=1), day)
-    both = good and policy.HasField("min_backoff") and policy.HasField("max_backoff")
+            valid &= violations.check_duration(
+                f"job.retry_policy.{name}", getattr(policy, name), _SECOND, _DAY
+            )
+    both = valid and policy.HasField("min_backoff") and policy.HasField("max_backoff")
     if both and policy.min_backoff.ToTimedelta() > policy.max_backoff.ToTimedelta():
-        findings.add("job.retry_policy.max_backoff", "it is shorter than min_backoff")
+        violations.add("job.retry_policy.max_backoff", "it is shorter than min_backoff")
 
 
-def _check_expansion(job: job_pb2.Job, findings: FieldViolations) -> None:
+def _check_expansion(job: job_pb2.Job, violations: FieldViolations) -> None:
     if not job.HasField("expansion"):
         return
     if job.kind != job_pb2.Job.EXPANSION:
-        findings.add("job.expansion", "only a job of kind EXPANSION has one")
-    findings.between("job.expansion.max_entries", job.expansion.max_entries, 1, 10_000)
+        violations.add("job.expansion", "only a job of kind EXPANSION has one")
+    violations.check_range("job.expansion.max_entries", job.expansion.max_entries, 1, 10_000)
     if job.expansion.new_entries_only:
-        findings.add("job.expansion.new_entries_only", "only a schedule's job knows what was seen earlier")
+        violations.add(
+            "job.expansion.new_entries_only", "only the job of a schedule knows which entries are new"
+        )
 
 
-def _fill(job: job_pb2.Job) -> None:
-    """Write the defaults that the protos name, so that whoever reads the job needs no table of them."""
+def _set_defaults(job: job_pb2.Job) -> None:
+    """Set the defaults that the protos name, so that readers of the job need no table of them."""
     job.priority = job.priority or job_pb2.Job.NORMAL
     job.kind = job.kind or job_pb2.Job.SINGLE
     policy = job.retry_policy
@@ -121,4 +125,4 @@ def _fill(job: job_pb2.Job) -> None:
         job.attempt_deadline.FromTimedelta(_HOUR)
     if job.kind == job_pb2.Job.EXPANSION:
         job.expansion.max_entries = job.expansion.max_entries or 100
-    formats.fill(job.format)
+    formats.apply_defaults(job.format)

@@ -1,1 +1,1 @@
-"""Watching: what happens to jobs, as streams that resume, at any replica."""
+"""Watch streams: what happens to one job or to many, resumable at any replica."""

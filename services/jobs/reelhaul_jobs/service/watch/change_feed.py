@@ -1,63 +1,68 @@
-"""The feed: every change of every job, read once for all who follow many jobs here."""
+"""The change feed: reads every change of every job once for all watchers of many jobs in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
+from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.watch import JobChange
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.watch import messages
-from reelhaul_jobs.service.watch.conflating_queue import Changed, Queue, Wanted
+from reelhaul_jobs.service.watch import limits
+from reelhaul_jobs.service.watch.conflating_queue import ConflatingQueue
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-#: How late a move may be committed after its time, clocks apart included, and still be found.
+#: How late after its time, clock skew included, a state event may be committed and still be found.
 LATENESS = timedelta(seconds=10)
 
-#: Rows and moves read at once.
-AT_ONCE = 500
+#: Rows and events read by one query.
+PAGE_SIZE = 500
 
-# Changes that come together are read together.
-_TOGETHER_SECONDS = 0.02
-_AGAIN_SECONDS = 1.0
-_MOST_STIRRED = 10_000
-_MOST_KNOWN = 20_000
-_OFFERED_AT_ONCE = 1_000
+# Changes that arrive within this time are read together.
+_BATCH_SECONDS = 0.02
+_RETRY_SECONDS = 1.0
+_MAX_CHANGED = 10_000
+_MAX_REVISIONS = 20_000
+_OFFERS_PER_TURN = 1_000
 
 
-class Feed:
-    """Reads while anybody follows: at once what the bus tells of, and now and then all that moved."""
+class ChangeFeed:
+    """Reads while anybody watches: at once what the bus reports, and every few seconds all events."""
 
     def __init__(self, store: StateEventStore, hub: EventHub, now: Clock) -> None:
         self._store, self._hub, self._now = store, hub, now
-        self._queues: set[Queue] = set()
-        self._owners: dict[str | None, int] = defaultdict(int)
-        self._stirred: dict[str, None] = {}
-        self._bell = asyncio.Event()
-        # Revisions told, so that nothing is told twice without need.
-        self._known: OrderedDict[str, int] = OrderedDict()
-        self._begun: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[None] | None = None
-        #: All that moved before this time has been offered.
+        self._queues: set[ConflatingQueue] = set()
+        self._owners: dict[Owner, int] = defaultdict(int)
+        # Ids of jobs that the bus reported as changed, in order.
+        self._changed: dict[str, None] = {}
+        self._wakeup = asyncio.Event()
+        # Revisions offered by job id, so that nothing is sent twice without need.
+        self._revisions: OrderedDict[str, int] = OrderedDict()
+        self._starting: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        #: Everything that changed before this time has been offered.
         self.position = now()
 
     @asynccontextmanager
-    async def queue(self, owner: str | None, wanted: Wanted) -> AsyncIterator[Queue]:
-        """A queue of what changes from now on in the jobs of *owner* (None: everyone's)."""
-        queue = Queue(wanted)
+    async def queue(
+        self, owner: Owner, matches: Callable[[JobChange], bool]
+    ) -> AsyncIterator[ConflatingQueue]:
+        """Yield a queue of the changes from now on in the jobs of *owner* (None: everyone's)."""
+        queue = ConflatingQueue(matches)
         self._queues.add(queue)
         self._owners[owner] += 1
         try:
-            await self._started()
+            await self._ensure_started()
             yield queue
         finally:
             self._queues.discard(queue)
@@ -67,128 +72,130 @@ class Feed:
             if not self._queues:
                 await self._stop()
 
-    def row_changed(self, job_id: str, tenant: str) -> None:
-        """See AllListener."""
+    def on_row_change(self, job_id: str, tenant: str) -> None:
+        """See AllJobsListener."""
         if not tenant or tenant in self._owners or None in self._owners:
-            # What does not fit is found by the next look at all moves.
-            if len(self._stirred) < _MOST_STIRRED:
-                self._stirred[job_id] = None
-            self._bell.set()
+            # The next read of all events finds what does not fit.
+            if len(self._changed) < _MAX_CHANGED:
+                self._changed[job_id] = None
+            self._wakeup.set()
 
-    def closed(self) -> None:
-        """See AllListener."""
+    def on_close(self) -> None:
+        """See AllJobsListener."""
         for queue in self._queues:
             queue.close()
 
-    async def changed(self, moves: Iterable[StateEvent], position: datetime) -> Sequence[Changed]:
-        """The jobs of *moves* as they are now."""
+    async def load_changes(self, events: Iterable[StateEvent], position: datetime) -> Sequence[JobChange]:
+        """Read the present rows of the jobs of *events*."""
         left: dict[str, set[State]] = defaultdict(set)
-        for move in moves:
-            left[move.job_id] |= {move.left} - {None}  # type: ignore[arg-type]
-        told, job_ids = list[Changed](), list(left)
-        for start in range(0, len(job_ids), AT_ONCE):
-            for job in await self._store.as_they_are(job_ids[start : start + AT_ONCE]):
-                told.append(Changed(job, frozenset(left[job.id]), position))
-        return told
+        for event in events:
+            left[event.job_id] |= {event.old_state} - {None}  # type: ignore[arg-type]
+        changes, job_ids = list[JobChange](), list(left)
+        for start in range(0, len(job_ids), PAGE_SIZE):
+            for job in await self._store.get_with_deleted(job_ids[start : start + PAGE_SIZE]):
+                changes.append(JobChange(job, frozenset(left[job.id]), position))
+        return changes
 
-    async def _started(self) -> None:
-        if self._begun is None:
-            self._begun = asyncio.create_task(self._begin())
+    async def _ensure_started(self) -> None:
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
         try:
-            await asyncio.shield(self._begun)
+            await asyncio.shield(self._starting)
         except ReelhaulError:
-            self._begun = None
+            self._starting = None
             raise
 
-    async def _begin(self) -> None:
-        """Learn what has moved up to now, and read on from there."""
-        self._hub.listen_all(self)
+    async def _start(self) -> None:
+        """Note the revisions of what changed recently, and read on from there."""
+        self._hub.subscribe_all(self)
         try:
-            began = self._now()
-            async for moves in self._since(began - LATENESS):
-                for move in moves:
-                    self._learn(move.job_id, move.revision)
-            self.position = began
+            started = self._now()
+            async for events in self._pages_since(started - LATENESS):
+                for event in events:
+                    self._is_new(event.job_id, event.revision)
+            self.position = started
         except BaseException:
-            self._hub.leave_all(self)
+            self._hub.unsubscribe_all(self)
             raise
-        self._reading = asyncio.create_task(self._read_on())
+        self._reader = asyncio.create_task(self._read_loop())
 
     async def _stop(self) -> None:
-        begun, reading, self._begun, self._reading = self._begun, self._reading, None, None
-        self._known.clear()
-        self._stirred.clear()
-        await cancel_and_wait(*filter(None, (begun, reading)))
-        if reading is not None:
-            self._hub.leave_all(self)
+        starting, reader, self._starting, self._reader = self._starting, self._reader, None, None
+        self._revisions.clear()
+        self._changed.clear()
+        await cancel_and_wait(*filter(None, (starting, reader)))
+        if reader is not None:
+            self._hub.unsubscribe_all(self)
 
-    async def _read_on(self) -> None:
+    async def _read_loop(self) -> None:
         clock = asyncio.get_running_loop().time
-        looked, scanned = clock(), self.position
+        last_scan, scanned_to = clock(), self.position
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, looked + messages.REREAD_SECONDS - clock())):
-                    await self._bell.wait()
-            await asyncio.sleep(_TOGETHER_SECONDS)
-            began = self._now()
+                async with asyncio.timeout(max(0.0, last_scan + limits.REREAD_SECONDS - clock())):
+                    await self._wakeup.wait()
+            await asyncio.sleep(_BATCH_SECONDS)
+            started = self._now()
             try:
-                await self._read_stirred(began)
-                if clock() >= looked + messages.REREAD_SECONDS:
-                    await self._read_all(scanned, began)
-                    looked, scanned = clock(), began
-                self.position = began
+                await self._read_changed(started)
+                if clock() >= last_scan + limits.REREAD_SECONDS:
+                    await self._read_all(scanned_to, started)
+                    last_scan, scanned_to = clock(), started
+                self.position = started
             except ReelhaulError as error:
                 log.warning("changes could not be read", extra={"cause": repr(error)})
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _read_stirred(self, began: datetime) -> None:
-        """Tell of the jobs that the bus told of, also of changes that were no moves."""
-        self._bell.clear()
-        while job_ids := list(self._stirred)[:AT_ONCE]:
+    async def _read_changed(self, started: datetime) -> None:
+        """Offer the jobs that the bus reported, whether or not their state changed."""
+        self._wakeup.clear()
+        while job_ids := list(self._changed)[:PAGE_SIZE]:
             for job_id in job_ids:
-                # Before the reading: what changes in the midst of it is to be read again.
-                del self._stirred[job_id]
+                # Before reading: a job that changes while it is read must be read again.
+                del self._changed[job_id]
             try:
-                moves = await self._store.moves(StateEvent(began - LATENESS), AT_ONCE, among=job_ids)
-                # Each is to be read, moved or not.
-                asked = [*moves, *(StateEvent(began, job_id) for job_id in job_ids)]
-                await self._offer(await self.changed(asked, began))
+                events = await self._store.list_state_events(
+                    StateEvent(started - LATENESS), PAGE_SIZE, among=job_ids
+                )
+                # Also the jobs without an event: a row may change without a change of state.
+                wanted = [*events, *(StateEvent(started, job_id) for job_id in job_ids)]
+                await self._offer(await self.load_changes(wanted, started))
             except ReelhaulError:
-                self._stirred |= dict.fromkeys(job_ids)
+                self._changed |= dict.fromkeys(job_ids)
                 raise
 
-    async def _read_all(self, scanned: datetime, began: datetime) -> None:
-        """Tell of what moved since *scanned*, and lately before it, and was not told of yet."""
-        async for moves in self._since(scanned - LATENESS):
-            news = [move for move in moves if move.revision > self._known.get(move.job_id, 0)]
-            await self._offer(await self.changed(news, began))
+    async def _read_all(self, scanned_to: datetime, started: datetime) -> None:
+        """Offer the jobs with events since *scanned_to*, or shortly before, that were not offered yet."""
+        async for events in self._pages_since(scanned_to - LATENESS):
+            new = [event for event in events if event.revision > self._revisions.get(event.job_id, 0)]
+            await self._offer(await self.load_changes(new, started))
 
-    async def _since(self, time: datetime) -> AsyncIterator[Sequence[StateEvent]]:
+    async def _pages_since(self, time: datetime) -> AsyncIterator[Sequence[StateEvent]]:
         after = StateEvent(time)
-        while moves := await self._store.moves(after, AT_ONCE):
-            yield moves
-            if len(moves) < AT_ONCE:
+        while events := await self._store.list_state_events(after, PAGE_SIZE):
+            yield events
+            if len(events) < PAGE_SIZE:
                 return
-            after = moves[-1]
+            after = events[-1]
 
-    async def _offer(self, changes: Sequence[Changed]) -> None:
+    async def _offer(self, changes: Sequence[JobChange]) -> None:
         offered = 0
-        for changed in changes:
-            if self._learn(changed.job.id, changed.job.revision):
+        for change in changes:
+            if self._is_new(change.job.id, change.job.revision):
                 for queue in self._queues:
-                    queue.offer(changed)
+                    queue.offer(change)
                 offered += len(self._queues)
-            if offered >= _OFFERED_AT_ONCE:
-                # A few milliseconds: others have their turn.
+            if offered >= _OFFERS_PER_TURN:
+                # A few milliseconds: let other tasks run.
                 offered = 0
                 await asyncio.sleep(0)
 
-    def _learn(self, job_id: str, revision: int) -> bool:
-        """Whether *revision* is news."""
-        if revision <= self._known.get(job_id, 0):
+    def _is_new(self, job_id: str, revision: int) -> bool:
+        """Note *revision* as offered; return whether it was not before."""
+        if revision <= self._revisions.get(job_id, 0):
             return False
-        self._known[job_id] = revision
-        self._known.move_to_end(job_id)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._revisions[job_id] = revision
+        self._revisions.move_to_end(job_id)
+        if len(self._revisions) > _MAX_REVISIONS:
+            self._revisions.popitem(last=False)
         return True

@@ -1,4 +1,4 @@
-"""Watching one job: state first, every change, newest progress, a last word."""
+"""Watching one job: a snapshot, every state change, the latest progress, a terminal snapshot."""
 
 from __future__ import annotations
 
@@ -8,152 +8,151 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.results import Owner
+from reelhaul_jobs.model.watch import Heartbeat, Message, Pace, Snapshot
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.jobs import Owner
-from reelhaul_jobs.service.tokens import Position, Tokens
-from reelhaul_jobs.service.watch.job_snapshot_cache import Topic
-from reelhaul_jobs.service.watch.messages import (
-    EVENTS_KEPT,
-    LONGEST_SECONDS,
-    Heartbeat,
-    Message,
-    Pace,
-    Snapshot,
-    stream_ended,
-)
+from reelhaul_jobs.service.watch.limits import EVENT_RETENTION, MAX_STREAM_SECONDS, stream_ended
+from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
 from reelhaul_jobs.service.watch.wakeup import Wakeup
-from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
+from reelhaul_jobs.service.watch.watched_jobs import WatchedJob, WatchedJobs
 from reelhaul_runtime.errors import NotFound
 
 
 class JobStreams:
-    """Streams of what happens to a job."""
+    """Opens streams of what happens to one job."""
 
-    def __init__(self, topics: WatchedJobs, hub: EventHub, tokens: Tokens, now: Clock) -> None:
-        self._topics = topics
+    def __init__(self, watched: WatchedJobs, hub: EventHub, tokens: ResumeTokens, now: Clock) -> None:
+        self._watched = watched
         self._hub = hub
         self._tokens = tokens
         self._now = now
 
     async def watch(self, job_id: str, owner: Owner, resume: str, pace: Pace) -> AsyncIterator[Message]:
-        """The job's messages from *resume* on (empty: from a snapshot) until it is terminal.
+        """Yield the job's messages after *resume* (empty: from a snapshot) until the job is terminal.
 
         Raises ``NotFound``, RESUME_TOKEN_INVALID, and OVERLOADED when the server drains.
         """
-        async with self._watch(job_id, owner) as watch:
-            if not resume or not watch.resumed(self._tokens.position(job_id, resume), self._now()):
-                yield watch.snapshot(reset=bool(resume))
-            async for message in watch.on(pace):
+        async with self._open(job_id, owner) as cursor:
+            if not resume or not cursor.resume(self._tokens.read(job_id, resume), self._now()):
+                yield cursor.snapshot(reset=bool(resume))
+            async for message in cursor.messages(pace):
                 yield message
 
     @asynccontextmanager
-    async def _watch(self, job_id: str, owner: Owner) -> AsyncIterator[_Watch]:
-        bell = Wakeup()
-        with self._hub.admitted():
-            async with self._topics.topic(job_id) as topic:
-                if owner is not None and topic.job.tenant != owner:
-                    raise NotFound(topic.job.name)
-                topic.bells.add(bell)
+    async def _open(self, job_id: str, owner: Owner) -> AsyncIterator[_Cursor]:
+        wakeup = Wakeup()
+        with self._hub.watcher_slot():
+            async with self._watched.open(job_id) as watched:
+                if owner is not None and watched.job.tenant != owner:
+                    raise NotFound(watched.job.name)
+                watched.wakeups.add(wakeup)
                 try:
-                    yield _Watch(topic, bell, self._now)
+                    yield _Cursor(watched, wakeup, self._now)
                 finally:
-                    topic.bells.discard(bell)
-                    bell.close()
+                    watched.wakeups.discard(wakeup)
+                    wakeup.close()
 
 
-class _Watch:
-    """Where one watcher is. It holds no more than that: messages are the topic's."""
+class _Cursor:
+    """The position of one watcher. It holds no more than that: the messages are shared."""
 
-    def __init__(self, topic: Topic, bell: Wakeup, now: Clock) -> None:
-        self._topic = topic
-        self._bell = bell
+    def __init__(self, watched: WatchedJob, wakeup: Wakeup, now: Clock) -> None:
+        self._watched = watched
+        self._wakeup = wakeup
         self._now = now
-        # The newest revision that the watcher knows of.
+        # The latest revision that the watcher has received.
         self._revision = 0
-        # The terminal snapshot was sent.
-        self._over = False
+        self._terminal_sent = False
         self._sequence = 0
-        self._arrivals = topic.arrivals
-        # The newest progress that it was told, by itself or in a snapshot.
-        self._heard: object = None
+        self._progress_count = watched.progress_count
+        # The latest progress that was sent, by itself or in a snapshot.
+        self._sent_progress: object = None
 
-    def resumed(self, position: Position, now: datetime) -> bool:
-        """Go on from *position*, if what came after it is still known."""
+    def resume(self, position: Position, now: datetime) -> bool:
+        """Continue after *position*; return whether the events after it are still kept."""
         revision = position.sequence >> 32
-        if position.time + EVENTS_KEPT < now or revision > self._topic.job.revision:
+        if position.time + EVENT_RETENTION < now or revision > self._watched.job.revision:
             return False
         self._sequence, self._revision = position.sequence, revision
         return True
 
     def snapshot(self, *, reset: bool = False) -> Message:
-        """The whole job; the last message where it has ended."""
-        job = self._topic.job
-        self._revision, self._over = job.revision, job.state.terminal
-        return self._told(self._topic.snapshot(max(job.revision << 32, self._sequence + 1), reset=reset))
+        """Return the whole job; it is the last message where the job has ended."""
+        job = self._watched.job
+        self._revision, self._terminal_sent = job.revision, job.state.is_terminal
+        sequence = max(job.revision << 32, self._sequence + 1)
+        return self._sent(self._watched.snapshot(sequence, reset=reset))
 
-    async def on(self, pace: Pace) -> AsyncIterator[Message]:
-        """What happens from here on, to the terminal snapshot."""
+    async def messages(self, pace: Pace) -> AsyncIterator[Message]:
+        """Yield what happens from here on, until the terminal snapshot."""
         clock = asyncio.get_running_loop().time
-        begun = heard = clock()
-        # When the next progress is due; the first one always is.
-        due = 0.0
-        while not self._over:
-            if self._revision < self._topic.job.revision or self._topic.job.state.terminal:
-                for message in await self._states():
+        started = last_sent = clock()
+        # When the next progress may be sent; the first one always may.
+        progress_due = 0.0
+        while not self._terminal_sent:
+            if self._revision < self._watched.job.revision or self._watched.job.state.is_terminal:
+                for message in await self._state_changes():
                     yield message
-                heard = clock()
+                last_sent = clock()
                 continue
             now = clock()
-            if now >= due - pace.leeway and (progress := self._progress()):
-                # From when it came, not from when it was this watcher's turn: the turns of many
-                # would drift apart, and each wait for its own.
-                heard, due = now, max(self._topic.came, due) + pace.progress
+            if now >= progress_due - pace.leeway and (progress := self._next_progress()):
+                # Counted from its arrival, not from when this watcher was scheduled: otherwise the
+                # schedules of many watchers would drift apart, each waiting for its own time.
+                last_sent = now
+                progress_due = max(self._watched.progress_time, progress_due) + pace.progress
                 yield progress
-            elif now - heard >= pace.heartbeat:
-                heard = now
-                yield Message(self._sequence, self._topic.token(self._sequence), self._now(), Heartbeat())
-            if self._topic.ended or now - begun > LONGEST_SECONDS:
+            elif now - last_sent >= pace.heartbeat:
+                last_sent = now
+                yield self._heartbeat()
+            if self._watched.draining or now - started > MAX_STREAM_SECONDS:
                 raise stream_ended()
-            stirred = self._unseen() is not None
-            await self._bell.wait(heard + pace.heartbeat, due - pace.leeway, stirred=stirred)
+            has_progress = self._new_progress() is not None
+            await self._wakeup.wait(
+                last_sent + pace.heartbeat, progress_due - pace.leeway, has_progress=has_progress
+            )
 
-    async def _states(self) -> Sequence[Message]:
-        """What the events tell since the last message, and the last word where the job has ended."""
-        job = self._topic.job
-        changes = self._topic.changes(self._revision)
-        if changes is None:
-            changes = await self._topic.older_changes(self._revision)
-        if changes is None:
+    async def _state_changes(self) -> Sequence[Message]:
+        """Return the events since the last message, and the terminal snapshot where the job has ended."""
+        job = self._watched.job
+        events = self._watched.events_after(self._revision)
+        if events is None:
+            events = await self._watched.load_events_after(self._revision)
+        if events is None:
             return [self.snapshot(reset=True)]
         self._revision = max(self._revision, job.revision)
-        told = [self._told(message) for message in changes]
-        # It may have been retried meanwhile: then there is more to tell first.
-        if job.state.terminal and self._topic.job is job:
-            told.append(self.snapshot())
-        return told
+        messages = [self._sent(event) for event in events]
+        # If it was retried meanwhile, there are further events to send first.
+        if job.state.is_terminal and self._watched.job is job:
+            messages.append(self.snapshot())
+        return messages
 
-    def _unseen(self) -> Message | None:
-        """The newest progress, where the watcher has not heard of it, before a resume neither."""
-        progress = self._topic.progress()
-        if progress is None or progress.body is self._heard or progress.sequence <= self._sequence:
+    def _new_progress(self) -> Message | None:
+        """Return the latest progress unless it was sent already, also before a resume."""
+        progress = self._watched.latest_progress()
+        if progress is None or progress.body is self._sent_progress or progress.sequence <= self._sequence:
             return None
         return progress
 
-    def _progress(self) -> Message | None:
-        progress = self._unseen()
+    def _next_progress(self) -> Message | None:
+        progress = self._new_progress()
         if progress is None:
             return None
-        dropped = max(0, self._topic.arrivals - self._arrivals - 1)
-        self._arrivals = self._topic.arrivals
-        self._told(progress)
-        return progress.after(dropped) if dropped else progress
+        skipped = max(0, self._watched.progress_count - self._progress_count - 1)
+        self._progress_count = self._watched.progress_count
+        self._sent(progress)
+        return progress.with_conflated(skipped) if skipped else progress
 
-    def _told(self, message: Message) -> Message:
+    def _heartbeat(self) -> Message:
+        token = self._watched.resume_token(self._sequence)
+        return Message(self._sequence, token, self._now(), Heartbeat())
+
+    def _sent(self, message: Message) -> Message:
         self._sequence = message.sequence
         match message.body:
             case Snapshot(job):
-                self._heard = job.progress
+                self._sent_progress = job.progress
             case media_pb2.Progress() as progress:
-                self._heard = progress
+                self._sent_progress = progress
         return message

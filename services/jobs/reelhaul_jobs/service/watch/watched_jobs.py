@@ -1,104 +1,290 @@
-"""The topics: which jobs are watched here, and the slow look that makes up for lost notices."""
+"""Watched jobs: each is read and turned into messages once for all watchers of this process."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from reelhaul_jobs.ports.bus import JobBus
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.job import Event, Job
+from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.watch import Message, Snapshot
+from reelhaul_jobs.ports.bus import JobBus, ProgressNotice
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.tokens import Tokens
-from reelhaul_jobs.service.watch import messages
-from reelhaul_jobs.service.watch.job_snapshot_cache import Topic
+from reelhaul_jobs.service.watch import limits
+from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
+from reelhaul_jobs.service.watch.wakeup import WakeupGroup
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 log = logging.getLogger(__name__)
 
-# Rows looked at by one query.
-_AT_ONCE = 500
+#: More state changes than this are sent as one snapshot, so that memory per job is bounded.
+MAX_EVENTS = 64
+
+# Rows compared by one query.
+_PAGE = 500
+
+
+class WatchedJob:
+    """One watched job: its row, its latest events and its latest progress."""
+
+    job: Job
+
+    def __init__(
+        self, job_id: str, store: JobStore, bus: JobBus, hub: EventHub, tokens: ResumeTokens, now: Clock
+    ) -> None:
+        self._id = job_id
+        self._store, self._bus, self._hub = store, bus, hub
+        self._tokens, self._now = tokens, now
+        self.wakeups = WakeupGroup()
+        #: Progress updates received so far; a watcher conflates those between two of its messages.
+        self.progress_count = 0
+        #: When the latest of them arrived, in seconds of the event loop's clock.
+        self.progress_time = 0.0
+        #: The process drains: nothing more will be sent.
+        self.draining = False
+        #: The job was deleted.
+        self.deleted = False
+        self._notice: ProgressNotice | None = None
+        self._events: deque[Message] = deque(maxlen=MAX_EVENTS)
+        # All events after this revision are in _events.
+        self._events_after = 0
+        self._progress: tuple[ProgressNotice, int, Message] | None = None
+        self._snapshot: tuple[Job, ProgressNotice | None, Message] | None = None
+        self._scheduled_read: asyncio.Task[None] | None = None
+        self._read_lock = asyncio.Lock()
+
+    def on_progress(self, notice: ProgressNotice) -> None:
+        """See JobListener."""
+        self._notice = notice
+        self.progress_count += 1
+        self.progress_time = asyncio.get_running_loop().time()
+        if notice.epoch > self.job.epoch:
+            self.refresh_soon()
+        self.wakeups.notify_progress()
+
+    def on_row_change(self, revision: int) -> None:
+        """See JobListener."""
+        if revision > self.job.revision:
+            self.refresh_soon()
+
+    def on_close(self) -> None:
+        """See JobListener."""
+        self.draining = True
+        self.wakeups.notify()
+
+    async def start(self) -> None:
+        """Subscribe and read the job for the first time. ``NotFound`` if it does not exist."""
+        self.job = await self._store.get(self._id)
+        self._events_after = self.job.revision
+        self._hub.subscribe(self._id, self)
+        # Catches changes between the read and the subscription.
+        await self.refresh()
+        if self.job.is_leased:
+            self._notice = self._hub.latest_progress(self._id) or await self._bus.get_last_progress(self._id)
+
+    async def refresh(self) -> None:
+        """Read the row as it is now; simultaneous callers share one read."""
+        await asyncio.shield(self._schedule_read())
+
+    def refresh_soon(self) -> None:
+        """Read the row in the background, and wake the watchers if it has changed."""
+        self._schedule_read()
+
+    def events_after(self, revision: int) -> Sequence[Message] | None:
+        """Return the state changes after *revision* that are in memory; None where some are not."""
+        if revision < self._events_after:
+            return None
+        return [message for message in self._events if message.sequence >> 32 > revision]
+
+    async def load_events_after(self, revision: int) -> Sequence[Message] | None:
+        """Read the state changes after *revision* from the store; None where there are too many."""
+        last = self.job.revision
+        events = await self._store.list_events(self._id, after=revision, limit=MAX_EVENTS + 1)
+        if len(events) > MAX_EVENTS:
+            return None
+        return [self._event_message(event) for event in events if event.revision <= last]
+
+    def latest_progress(self) -> Message | None:
+        """Return the latest progress of the present lease."""
+        notice = self._current_notice()
+        if notice is None:
+            return None
+        cached, revision = self._progress, self.job.revision
+        if cached is None or cached[0] is not notice or cached[1] != revision:
+            sequence = revision << 32 | min(notice.sequence, 2**32 - 1)
+            cached = self._progress = notice, revision, self._message(sequence, notice.progress)
+        return cached[2]
+
+    def snapshot(self, sequence: int, *, reset: bool) -> Message:
+        """Return the whole job as it is now."""
+        job, notice = self.job, self._notice
+        if self._snapshot is not None and not reset:
+            cached_job, cached_notice, message = self._snapshot
+            if cached_job is job and cached_notice is notice and message.sequence == sequence:
+                return message
+        current = self._current_notice()
+        shown = job.replace_fields(progress=current.progress) if current else job
+        message = self._message(sequence, Snapshot(shown, reset=reset, terminal=job.state.is_terminal))
+        if not reset:
+            self._snapshot = job, notice, message
+        return message
+
+    def resume_token(self, sequence: int) -> str:
+        """Return the resume_token of a position, as of now."""
+        return self._tokens.create(self._id, Position(sequence, self._now()))
+
+    def _current_notice(self) -> ProgressNotice | None:
+        """Return the latest progress notice, if it belongs to the present lease."""
+        notice, job = self._notice, self.job
+        return notice if notice is not None and job.is_leased and notice.epoch == job.epoch else None
+
+    def _schedule_read(self) -> asyncio.Task[None]:
+        if self._scheduled_read is None:
+            self._scheduled_read = asyncio.create_task(self._read())
+            self._scheduled_read.add_done_callback(_log_failure)
+        return self._scheduled_read
+
+    async def _read(self) -> None:
+        async with self._read_lock:
+            # Whoever asks from now on needs a later read: this one may see an older row.
+            self._scheduled_read = None
+            before = self.job
+            try:
+                job = await self._store.get(self._id)
+            except NotFound:
+                job, self.deleted = _as_deleted(before), True
+            if job.revision <= before.revision:
+                return
+            events = await self._store.list_events(self._id, after=before.revision, limit=MAX_EVENTS + 1)
+            self._apply(job, events)
+        self.wakeups.notify()
+
+    def _apply(self, job: Job, events: Sequence[Event]) -> None:
+        if len(events) > MAX_EVENTS:
+            self._events.clear()
+            self._events_after = job.revision
+        else:
+            for event in events:
+                # Later events belong to a row that was not read yet.
+                if event.revision <= job.revision:
+                    if len(self._events) == MAX_EVENTS:
+                        self._events_after = self._events[0].sequence >> 32
+                    self._events.append(self._event_message(event))
+        self.job = job
+
+    def _event_message(self, event: Event) -> Message:
+        sequence = event.revision << 32
+        return Message(sequence, self.resume_token(sequence), event.time, event)
+
+    def _message(self, sequence: int, body: Snapshot | media_pb2.Progress) -> Message:
+        now = self._now()
+        return Message(sequence, self._tokens.create(self._id, Position(sequence, now)), now, body)
 
 
 @dataclass(slots=True)
-class _Shared:
-    topic: Topic
-    begun: asyncio.Task[None]
+class _Entry:
+    job: WatchedJob
+    started: asyncio.Task[None]
     watchers: int = 0
 
 
 class WatchedJobs:
-    """Opens a topic for the first who watches a job, and closes it with the last."""
+    """The jobs that are watched here: each is opened for its first watcher and closed after its last.
 
-    def __init__(self, store: JobStore, bus: JobBus, hub: EventHub, tokens: Tokens, now: Clock) -> None:
+    And few seconds their rows are compared, which finds changes whose notification was lost.
+    """
+
+    def __init__(self, store: JobStore, bus: JobBus, hub: EventHub, tokens: ResumeTokens, now: Clock) -> None:
         self._store, self._bus, self._hub = store, bus, hub
         self._tokens, self._now = tokens, now
-        self._shared: dict[str, _Shared] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._comparing: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def topic(self, job_id: str) -> AsyncIterator[Topic]:
-        """The job's topic, as of now or later. ``NotFound`` if there is no such job."""
-        shared = self._joined(job_id)
+    async def open(self, job_id: str) -> AsyncIterator[WatchedJob]:
+        """Yield the watched job, as of now or later. ``NotFound`` if it does not exist."""
+        entry = self._join(job_id)
         try:
-            begun = shared.begun.done()
-            await asyncio.shield(shared.begun)
-            if begun:
-                await shared.topic.reread()
-            if shared.topic.gone:
+            already_started = entry.started.done()
+            await asyncio.shield(entry.started)
+            if already_started:
+                await entry.job.refresh()
+            if entry.job.deleted:
                 raise NotFound(f"jobs/{job_id}")
-            yield shared.topic
+            yield entry.job
         finally:
-            self._left(job_id, shared)
+            self._leave(job_id, entry)
 
-    def _joined(self, job_id: str) -> _Shared:
-        shared = self._shared.get(job_id)
-        if shared is None:
-            topic = Topic(job_id, self._store, self._bus, self._hub, self._tokens, self._now)
-            shared = _Shared(topic, asyncio.create_task(topic.begin()))
-            # Whoever waits is told of a failure; where nobody does any more, nobody cares.
-            shared.begun.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._shared[job_id] = shared
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
-        shared.watchers += 1
-        return shared
+    def _join(self, job_id: str) -> _Entry:
+        entry = self._entries.get(job_id)
+        if entry is None:
+            job = WatchedJob(job_id, self._store, self._bus, self._hub, self._tokens, self._now)
+            entry = _Entry(job, asyncio.create_task(job.start()))
+            # Watchers that wait get the failure; without any, nobody needs it.
+            entry.started.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._entries[job_id] = entry
+        if self._comparing is None:
+            self._comparing = asyncio.create_task(self._compare_all())
+        entry.watchers += 1
+        return entry
 
-    def _left(self, job_id: str, shared: _Shared) -> None:
-        shared.watchers -= 1
-        failed = shared.begun.done() and not _is_good(shared.begun)
-        if (failed or not shared.watchers) and self._shared.get(job_id) is shared:
-            del self._shared[job_id]
-        if not shared.watchers:
-            shared.begun.cancel()
-            self._hub.leave(job_id, shared.topic)
-        if not self._shared and self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+    def _leave(self, job_id: str, entry: _Entry) -> None:
+        entry.watchers -= 1
+        failed = entry.started.done() and not _succeeded(entry.started)
+        if (failed or not entry.watchers) and self._entries.get(job_id) is entry:
+            del self._entries[job_id]
+        if not entry.watchers:
+            entry.started.cancel()
+            self._hub.unsubscribe(job_id, entry.job)
+        if not self._entries and self._comparing is not None:
+            self._comparing.cancel()
+            self._comparing = None
 
-    async def _look(self) -> None:
-        """Every few seconds, find the rows that changed unheard of."""
+    async def _compare_all(self) -> None:
         while True:
-            await asyncio.sleep(messages.REREAD_SECONDS)
-            watched = list(self._shared)
+            await asyncio.sleep(limits.REREAD_SECONDS)
+            job_ids = list(self._entries)
             try:
-                for start in range(0, len(watched), _AT_ONCE):
-                    await self._compare(watched[start : start + _AT_ONCE])
+                for start in range(0, len(job_ids), _PAGE):
+                    await self._compare(job_ids[start : start + _PAGE])
             except ReelhaulError as error:
-                log.warning("watched jobs could not be looked at", extra={"cause": repr(error)})
+                log.warning("watched jobs could not be compared", extra={"cause": repr(error)})
 
-    async def _compare(self, watched: list[str]) -> None:
-        revisions = await self._store.revisions(watched)
-        for job_id in watched:
-            shared = self._shared.get(job_id)
-            if shared is None or not _is_good(shared.begun):
+    async def _compare(self, job_ids: list[str]) -> None:
+        revisions = await self._store.get_revisions(job_ids)
+        for job_id in job_ids:
+            entry = self._entries.get(job_id)
+            if entry is None or not _succeeded(entry.started):
                 continue
-            if revisions.get(job_id) != shared.topic.job.revision:
-                shared.topic.reread_soon()
+            if revisions.get(job_id) != entry.job.job.revision:
+                entry.job.refresh_soon()
 
 
-def _is_good(begun: asyncio.Task[None]) -> bool:
-    return begun.done() and not begun.cancelled() and begun.exception() is None
+def _succeeded(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _as_deleted(job: Job) -> Job:
+    """Return the last state that watchers of a deleted *job* get."""
+    if job.state.is_terminal:
+        return job
+    return job.replace_fields(state=State.CANCELLED, revision=job.revision + 1)
+
+
+def _log_failure(read: asyncio.Task[None]) -> None:
+    """Log a failed read: callers that wait get it too, and the next comparison reads again."""
+    if not read.cancelled() and (error := read.exception()):
+        expected = isinstance(error, ReelhaulError)
+        log.log(
+            logging.WARNING if expected else logging.ERROR,
+            "a watched job could not be read",
+            exc_info=None if expected else error,
+            extra={"cause": repr(error)},
+        )

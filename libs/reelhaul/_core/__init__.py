@@ -1,0 +1,1 @@
+"""Shared by the gRPC client and the REST client: errors, retries, resuming a watch, saving files."""

@@ -1,0 +1,91 @@
+"""Dispatcher: matches requests to methods and builds their calls, for HTTP and WebSocket alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from reelhaul_transcoding.binding.binding import Binding
+from reelhaul_transcoding.codec import well_known
+from reelhaul_transcoding.codec.decoder import Decoder
+from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.errors import FieldError, MethodNotAllowed
+from reelhaul_transcoding.http.asgi import Scope
+from reelhaul_transcoding.http.headers import parse_grpc_timeout
+from reelhaul_transcoding.options import Options
+from reelhaul_transcoding.routing.router import Match, Router
+from reelhaul_transcoding.routing.rules import http_rules
+from reelhaul_transcoding.upstream import Call, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A compiled rule and the upstream that answers it."""
+
+    binding: Binding
+    upstream: Upstream
+
+
+class Dispatcher:
+    """The routes of all annotated methods. Raises RouteError if an annotation is invalid."""
+
+    def __init__(self, services: Iterable[tuple[ServiceDescriptor, Upstream]], options: Options) -> None:
+        self._options = options
+        self._router: Router[Target] = Router(options.unescape)
+        encoders = {emit_defaults: Encoder(emit_defaults=emit_defaults) for emit_defaults in (False, True)}
+        decoder = Decoder(ignore_unknown_fields=options.ignore_unknown_fields)
+        for service, upstream in services:
+            for rule in http_rules([service]):
+                template = rule.parse_template()
+                encoder = encoders[options.emit_defaults(rule.method)]
+                binding = Binding(rule, template, options, decoder, encoder)
+                self._router.add(rule.http_method, template, Target(binding, upstream), rule.name)
+
+    def match(self, method: str, scope: Scope) -> Match[Target]:
+        """Return the target of a request; HEAD falls back to GET. Raises TranscodingError."""
+        path = _raw_path(scope)
+        try:
+            return self._router.match(method, path)
+        except MethodNotAllowed as error:
+            if method == "HEAD" and "GET" in error.allowed:
+                return self._router.match("GET", path)
+            raise
+
+    def allowed_methods(self, scope: Scope) -> tuple[str, ...]:
+        """Return the methods that are routed at the path of a request; empty if there is no route."""
+        return self._router.allowed_methods(_raw_path(scope))
+
+    def build_call(
+        self, match: Match[Target], scope: Scope, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Call:
+        """Return the upstream call for a request. Raises TranscodingError."""
+        binding = match.target.binding
+        return Call(
+            binding.path,
+            binding.build_requests(match.variables, scope["query_string"], headers, body),
+            binding.client_streaming,
+            self._options.headers.to_metadata(scope["headers"]),
+            _timeout(headers, binding.max_timeout),
+        )
+
+
+def _raw_path(scope: Scope) -> bytes:
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw_path
+
+
+def _timeout(headers: Mapping[bytes, bytes], maximum: float) -> float:
+    """Return the seconds that a call may take: the client's deadline, at most *maximum*."""
+    timeout = maximum
+    if (value := headers.get(b"grpc-timeout")) is not None:
+        timeout = parse_grpc_timeout(value.decode("latin-1"))
+    elif (value := headers.get(b"x-server-timeout")) is not None:
+        try:
+            timeout = well_known.check_finite(well_known.parse_double(value.decode("latin-1")))
+        except ValueError as error:
+            raise FieldError("x-server-timeout", f"{error}, in seconds") from error
+        if not timeout > 0:
+            raise FieldError("x-server-timeout", "must be more than 0 seconds")
+    return min(timeout, maximum)

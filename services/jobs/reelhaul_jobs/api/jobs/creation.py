@@ -1,0 +1,175 @@
+"""Creation of jobs from CreateJob and BatchCreateJobs requests, for JobService and DownloadService.
+
+DownloadService converts its flat requests into these and gives the names that its callers know
+the fields by, so that both services validate, number and deduplicate jobs in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from google.rpc import status_pb2
+
+from reelhaul.jobs.v1 import job_service_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
+from reelhaul_jobs.model import ids
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.lists import Batch
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.states import Kind
+from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.batches import Batches
+from reelhaul_jobs.service.jobs import Jobs
+from reelhaul_runtime import identity, logs
+from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, Violation, to_status
+from reelhaul_runtime.validation.violations import FieldNames, same_name
+
+MAX_BATCH = 500
+
+# A client accepts responses of 4 MiB by default, and the response holds more than the request.
+_MAX_REQUEST_BYTES = 3 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItems:
+    """The requests of a batch, and what the caller's own request calls their fields."""
+
+    request: job_service_pb2.BatchCreateJobsRequest
+    #: The index of each of ``request.requests`` in the caller's request.
+    indexes: Sequence[int]
+    #: By index, the requests that failed before they were converted.
+    failed: Mapping[int, status_pb2.Status] = field(default_factory=dict)
+    #: Names of the fields of one job's request.
+    names: FieldNames = same_name
+    #: Returns the path in the whole request of the field so named, by the request's index.
+    path: Callable[[int, str], str]
+    #: The field that holds the requests.
+    requests_field: str
+
+    @classmethod
+    def from_request(cls, request: job_service_pb2.BatchCreateJobsRequest) -> BatchItems:
+        """Return the items of a caller who sent *request* itself."""
+        return cls(
+            request=request,
+            indexes=range(len(request.requests)),
+            path=lambda index, name: f"requests[{index}].{name}",
+            requests_field="requests",
+        )
+
+    def error_names(self, index: int) -> FieldNames:
+        """Return the names for the errors of one request: in its own status, or in the only one."""
+        if self.request.return_partial_success:
+            return self.names
+        return lambda name: self.path(index, self.names(name))
+
+
+class JobCreation:
+    """Validates requests and creates their jobs."""
+
+    def __init__(self, jobs: Jobs, batches: Batches, now: Clock, retention: timedelta) -> None:
+        """*retention*: how long a job is kept after its end unless its caller says."""
+        self._jobs = jobs
+        self._batches = batches
+        self._now = now
+        self._templates = JobTemplateCache(retention)
+
+    async def create(
+        self, request: job_service_pb2.CreateJobRequest, names: FieldNames = same_name
+    ) -> JobView:
+        """Create the job, or with validate_only return what it would be; *names* are for its errors."""
+        now, tenant = self._now(), identity.caller().tenant
+        key = fields.idempotency_key(request, "CreateJob", tenant, now)
+        context = NewJobContext(tenant, now, logs.traceparent.get())
+        try:
+            job = self._templates.job_of(request.job, request.job_id or ids.new_id(now), context, names)
+        except ReelhaulError:
+            # A repeated call returns the job of the first one, though its schedule_time has passed since.
+            if (created := await self._jobs.find_created(key)) is None:
+                raise
+            return created
+        if request.validate_only:
+            return await self._jobs.preflight(job)
+        return await self._jobs.create(job, key)
+
+    async def create_batch(self, items: BatchItems) -> Batch:
+        """Create the jobs of a batch, of one batch_id; return what became of each request.
+
+        All or none, unless ``return_partial_success``: then the requests that fail are among
+        ``failed``, and BATCH_FAILED says that all did.
+        """
+        request = items.request
+        now, tenant = self._now(), identity.caller().tenant
+        key = fields.idempotency_key(request, "BatchCreateJobs", tenant, now)
+        context = NewJobContext(tenant, now, logs.traceparent.get(), ids.new_id(now))
+        try:
+            batch = self._batch_of(items, context)
+        except ReelhaulError:
+            # As in create.
+            if (created := await self._batches.find_created(key)) is None:
+                raise
+            return created
+        try:
+            return await self._batches.create(batch, key, partial=request.return_partial_success)
+        except ReelhaulError as error:
+            if error.reason != ErrorReason.RESOURCE_EXISTS:
+                raise
+            raise _taken_id(error, batch, items) from error
+
+    def _batch_of(self, items: BatchItems, context: NewJobContext) -> Batch:
+        requests = items.request.requests
+        count = len(requests) + len(items.failed)
+        if not 1 <= count <= MAX_BATCH:
+            raise FieldInvalid(items.requests_field, f"1..{MAX_BATCH} of them, not {count}")
+        if items.request.ByteSize() > _MAX_REQUEST_BYTES:
+            text = f"at most {_MAX_REQUEST_BYTES} bytes in all: create smaller batches"
+            raise FieldInvalid(items.requests_field, text)
+        jobs, failed, used_ids = dict[int, Job](), dict(items.failed), set[str]()
+        # New ids sort as the requests do, and so do the lists and the queue.
+        new_ids = ids.new_ids(context.now, len(requests))
+        for index, request, new_id in zip(items.indexes, requests, new_ids, strict=True):
+            job_id, names = request.job_id or new_id, items.error_names(index)
+            try:
+                jobs[index] = self._batch_job_of(request, job_id, used_ids, context, names)
+            except ReelhaulError as error:
+                if not items.request.return_partial_success:
+                    raise
+                failed[index] = to_status(error)
+        for index, job in jobs.items():
+            if job.kind is not Kind.SINGLE:
+                path = items.path(index, items.names("job.kind"))
+                raise FieldInvalid(path, "a batch holds no expansions: create each alone")
+        return Batch(jobs, failed)
+
+    def _batch_job_of(
+        self,
+        request: job_service_pb2.CreateJobRequest,
+        job_id: str,
+        used_ids: set[str],
+        context: NewJobContext,
+        names: FieldNames,
+    ) -> Job:
+        if request.request_id:
+            raise FieldInvalid(names("request_id"), "only the batch has one")
+        if request.validate_only:
+            raise FieldInvalid(names("validate_only"), "it must be unset within a batch")
+        if job_id in used_ids:
+            raise FieldInvalid(names("job_id"), "another request of this batch has it")
+        job = self._templates.job_of(request.job, job_id, context, names)
+        used_ids.add(job.id)
+        return job
+
+
+def _taken_id(error: ReelhaulError, batch: Batch, items: BatchItems) -> ReelhaulError:
+    """Return RESOURCE_EXISTS with the field that holds the taken id."""
+    index = next(index for index, job in batch.jobs.items() if job.name == error.metadata["resource"])
+    path = items.path(index, items.names("job_id"))
+    return ReelhaulError(
+        error.reason,
+        f"{path}: {error.text}",
+        metadata=error.metadata,
+        violations=[Violation(path, "it is taken")],
+    )

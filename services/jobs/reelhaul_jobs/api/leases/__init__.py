@@ -1,0 +1,1 @@
+"""LeaseService: its servicer, and the conversion of its messages."""

@@ -1,0 +1,1 @@
+"""ScheduleService: its servicer, and the validation and conversion of its messages."""

@@ -1,0 +1,94 @@
+"""ScheduleService: converts each request, calls one use case, and converts its result."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf import empty_pb2
+
+from reelhaul.jobs.v1 import job_pb2, schedule_pb2, schedule_service_pb2, schedule_service_pb2_grpc
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs.messages import job_to_proto
+from reelhaul_jobs.api.schedules import listing, messages
+from reelhaul_jobs.api.schedules.validation import validate_and_normalize
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.schedule import check_etag
+from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.schedules import Schedules, with_first_run
+from reelhaul_runtime import identity
+from reelhaul_runtime.page_tokens import PageTokens
+
+
+class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
+    """reelhaul.jobs.v1.ScheduleService."""
+
+    def __init__(
+        self, schedules: Schedules, page_tokens: PageTokens, now: Clock, retention: timedelta
+    ) -> None:
+        """*retention*: how long a job is kept after its end unless its template says."""
+        self._schedules = schedules
+        self._page_tokens = page_tokens
+        self._now = now
+        self._retention = retention
+
+    async def CreateSchedule(
+        self, request: schedule_service_pb2.CreateScheduleRequest, context: object
+    ) -> schedule_pb2.Schedule:
+        now, tenant = self._now(), identity.caller().tenant
+        key = fields.idempotency_key(request, "CreateSchedule", tenant, now)
+        message = validate_and_normalize(request.schedule, now, now)
+        schedule_id = messages.new_schedule_id(request.schedule_id)
+        schedule = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
+        if request.validate_only:
+            return messages.schedule_to_proto(with_first_run(schedule))
+        return messages.schedule_to_proto(await self._schedules.create(schedule, key))
+
+    async def GetSchedule(
+        self, request: schedule_service_pb2.GetScheduleRequest, context: object
+    ) -> schedule_pb2.Schedule:
+        tenant, schedule_id = identity.caller().tenant, messages.parse_schedule_id(request.name)
+        return messages.schedule_to_proto(await self._schedules.get(tenant, schedule_id))
+
+    async def ListSchedules(
+        self, request: schedule_service_pb2.ListSchedulesRequest, context: object
+    ) -> schedule_service_pb2.ListSchedulesResponse:
+        schedules = await self._schedules.all(identity.caller().tenant)
+        return listing.list_response(request, schedules, self._page_tokens)
+
+    async def UpdateSchedule(
+        self, request: schedule_service_pb2.UpdateScheduleRequest, context: object
+    ) -> schedule_pb2.Schedule:
+        now, tenant = self._now(), identity.caller().tenant
+        schedule_id = messages.parse_schedule_id(request.schedule.name, "schedule.name")
+        present = await self._schedules.get(tenant, schedule_id)
+        check_etag(present, request.schedule.etag)
+        message = validate_and_normalize(messages.merge_update(present, request), now, present.create_time)
+        wanted = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
+        return messages.schedule_to_proto(await self._schedules.update(present, wanted))
+
+    async def DeleteSchedule(
+        self, request: schedule_service_pb2.DeleteScheduleRequest, context: object
+    ) -> empty_pb2.Empty:
+        tenant, schedule_id = identity.caller().tenant, messages.parse_schedule_id(request.name)
+        await self._schedules.delete(tenant, schedule_id, request.etag)
+        return empty_pb2.Empty()
+
+    async def PauseSchedule(
+        self, request: schedule_service_pb2.PauseScheduleRequest, context: object
+    ) -> schedule_pb2.Schedule:
+        tenant, schedule_id = identity.caller().tenant, messages.parse_schedule_id(request.name)
+        return messages.schedule_to_proto(await self._schedules.pause(tenant, schedule_id))
+
+    async def ResumeSchedule(
+        self, request: schedule_service_pb2.ResumeScheduleRequest, context: object
+    ) -> schedule_pb2.Schedule:
+        tenant, schedule_id = identity.caller().tenant, messages.parse_schedule_id(request.name)
+        return messages.schedule_to_proto(await self._schedules.resume(tenant, schedule_id))
+
+    async def RunSchedule(
+        self, request: schedule_service_pb2.RunScheduleRequest, context: object
+    ) -> job_pb2.Job:
+        tenant = identity.caller().tenant
+        key = fields.idempotency_key(request, "RunSchedule", tenant, self._now())
+        job = await self._schedules.run(tenant, messages.parse_schedule_id(request.name), key)
+        return job_to_proto(JobView.from_row(job))

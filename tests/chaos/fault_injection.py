@@ -1,0 +1,126 @@
+"""The jobs service as the crash test runs it: callers name their tenant, and a safeguard may be missing.
+
+Run by its path, as a process: ``python -P tests/chaos/fault_injection.py [--mutant NAME] serve jobs``.
+A run against a mutant must fail; else the crash test would not notice that the safeguard is broken.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs import app
+from reelhaul_jobs.model import leases
+from reelhaul_jobs.model.results import LeaseReceipt, LeaseRenewal
+from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.transition import Refusal
+from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.leases import Leases
+from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.reaper import Reaper
+from reelhaul_runtime.__main__ import main as runtime
+from reelhaul_runtime.identity import Caller, NoAuthentication
+
+#: Metadata key of the tenant that a caller says it is.
+TENANT_KEY = "x-chaos-tenant"
+
+
+class TrustedTenants(NoAuthentication):
+    """Believe each caller which tenant it is: without keys all would be one, and the test needs several."""
+
+    async def identify(self, metadata: Mapping[str, str | bytes]) -> Caller:
+        caller = await super().identify(metadata)
+        return replace(caller, tenant=str(metadata.get(TENANT_KEY, caller.tenant)))
+
+
+class LeasesWithoutFencing(Leases):
+    """Mutant ``no-fence``: takes every epoch for the newest one."""
+
+    def __init__(self, store: JobStore, *arguments: Any) -> None:
+        super().__init__(store, *arguments)
+        self._jobs = store
+
+    async def renew(
+        self,
+        job_id: str,
+        epoch: int,
+        progress: media_pb2.Progress | None,
+        media: media_pb2.MediaInfo | None,
+        entries: Sequence[media_pb2.PlaylistEntry] = (),
+    ) -> LeaseRenewal | Refusal:
+        return await super().renew(job_id, await self._newest_epoch(job_id), progress, media, entries)
+
+    async def finish(self, job_id: str, epoch: int, outcome: leases.Outcome) -> LeaseReceipt | Refusal:
+        return await super().finish(job_id, await self._newest_epoch(job_id), outcome)
+
+    async def _newest_epoch(self, job_id: str) -> int:
+        return (await self._jobs.get(job_id)).epoch
+
+
+class SweeperDisabled(Reaper):
+    """Mutant ``no-sweeper``: finds neither expired leases nor lost work items."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        bus: JobBus,
+        news: ChangeNotifier,
+        now: Clock,
+        lease: timedelta,
+    ) -> None:
+        super().__init__(store, _OnlyLater(queue), _NeverFresh(bus), news, now, lease)
+
+
+class _Proxy:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _OnlyLater(_Proxy):
+    """A queue store in which only scheduled jobs are ever due."""
+
+    async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
+        due: Sequence[str] = await self._inner.list_due(stage, before, limit)
+        return due if stage is QueueStage.LATER else ()
+
+
+class _NeverFresh(_Proxy):
+    """A bus that does not say when the work stream had to be created anew."""
+
+    async def ensure_streams(self) -> bool:
+        await self._inner.ensure_streams()
+        return False
+
+
+def main() -> None:
+    """Serve as the command line says."""
+    mutant = ""
+    if sys.argv[1] == "--mutant":
+        mutant = sys.argv[2]
+        del sys.argv[1:3]
+    app.NoAuthentication = TrustedTenants  # type: ignore[misc]
+    match mutant:
+        case "":
+            pass
+        case "no-fence":
+            app.Leases = LeasesWithoutFencing  # type: ignore[misc]
+        case "no-sweeper":
+            app.Reaper = SweeperDisabled  # type: ignore[misc]
+        case _:
+            raise SystemExit(f"unknown mutant: {mutant}")
+    runtime(prog_name="reelhaul")
+
+
+if __name__ == "__main__":
+    main()

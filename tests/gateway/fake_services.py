@@ -1,0 +1,220 @@
+"""Fake services behind a real gateway: gRPC servers on loopback whose responses tests control."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import empty_pb2, timestamp_pb2
+
+from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
+from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+from reelhaul.storage.v1 import (
+    artifact_pb2,
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+    upload_pb2,
+)
+from reelhaul.type.v1 import media_pb2
+from reelhaul_gateway.app import running
+from reelhaul_gateway.settings import Settings
+from reelhaul_runtime.errors import NotFound, Unavailable
+from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.rpc.server import serving
+
+SUITE_TOKEN = "the suite's own"
+CONTENT = bytes(range(256)) * 8192
+_CHUNK_BYTES = 512 * 1024
+
+
+class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
+    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``."""
+
+    def __init__(self) -> None:
+        self.create_requests: list[job_service_pb2.CreateJobRequest] = []
+        self.watch_requests: list[job_service_pb2.WatchJobRequest] = []
+        self.metadata: list[dict[str, Any]] = []
+        self.started = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def GetJob(self, request, context):
+        self.metadata.append(dict(context.invocation_metadata()))
+        if request.name == "jobs/missing":
+            raise NotFound(request.name)
+        if request.name == "jobs/slow":
+            await self._wait_for_cancel()
+        return _job(request.name)
+
+    async def CreateJob(self, request, context):
+        self.create_requests.append(request)
+        return job_pb2.Job(name="jobs/new", url=request.job.url, labels=request.job.labels)
+
+    async def ListJobs(self, request, context):
+        return job_service_pb2.ListJobsResponse(jobs=[_job(f"jobs/{n}") for n in range(100)], total_size=100)
+
+    async def UpdateJob(self, request, context):
+        return job_pb2.Job(name=request.job.name, labels={"mask": ",".join(request.update_mask.paths)})
+
+    async def WatchJob(self, request, context):
+        self.watch_requests.append(request)
+        if request.name == "jobs/missing":
+            raise NotFound(request.name)
+        yield _snapshot(1, _job(request.name))
+        if request.name == "jobs/breaks":
+            raise Unavailable("jobs", "the database went away")
+        if request.name == "jobs/endless":
+            await self._wait_for_cancel()
+        yield _snapshot(2, _job(request.name), terminal=True)
+
+    async def _wait_for_cancel(self):
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+def _job(name: str) -> job_pb2.Job:
+    return job_pb2.Job(
+        name=name,
+        url="https://media.example/watch?v=1",
+        state=job_pb2.Job.State.RUNNING,
+        progress=media_pb2.Progress(percent=50, downloaded_bytes=1 << 33),
+        create_time=timestamp_pb2.Timestamp(seconds=1_700_000_000),
+    )
+
+
+def _snapshot(sequence, job, *, terminal=False):
+    return job_service_pb2.WatchJobResponse(
+        sequence=sequence,
+        resume_token=f"token-{sequence}",
+        snapshot=job_service_pb2.WatchJobResponse.Snapshot(job=job, terminal=terminal),
+    )
+
+
+class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
+    """The artifact ``video``, and those that are uploaded."""
+
+    def __init__(self) -> None:
+        self.artifacts = {"artifacts/video": _artifact("artifacts/video", CONTENT, "Über „uns“ 100%.mp4")}
+        self.contents = {"artifacts/video": CONTENT}
+        self.uploads: dict[str, upload_pb2.Upload] = {}
+        self.deleted: list[str] = []
+        #: The offset at which reads fail.
+        self.fail_at: int | None = None
+
+    async def GetArtifact(self, request, context):
+        if request.name not in self.artifacts:
+            raise NotFound(request.name)
+        return self.artifacts[request.name]
+
+    async def ReadArtifact(self, request, context):
+        artifact, content = self.artifacts[request.name], self.contents[request.name]
+        stop = request.read_offset + request.read_limit if request.read_limit else len(content)
+        for offset in range(request.read_offset, stop, _CHUNK_BYTES):
+            if self.fail_at is not None and offset >= self.fail_at:
+                raise Unavailable("storage", "the disk went away")
+            chunk = content[offset : min(offset + _CHUNK_BYTES, stop)]
+            yield storage_service_pb2.ReadArtifactResponse(artifact=artifact, offset=offset, content=chunk)
+
+    async def CreateUpload(self, request, context):
+        name = f"uploads/{uuid.uuid4()}"
+        self.uploads[name] = request.upload
+        return upload_pb2.Upload(name=name, artifact=request.upload.artifact)
+
+    async def WriteArtifact(self, request_iterator, context):
+        async for request in request_iterator:
+            self.contents[request.upload] = request.content
+        return storage_service_pb2.WriteArtifactResponse(persisted_size=len(self.contents[request.upload]))
+
+    async def FinishUpload(self, request, context):
+        name = f"artifacts/{uuid.uuid4()}"
+        self.contents[name] = self.contents.pop(request.name)
+        self.artifacts[name] = _artifact(name, self.contents[name], "written.bin")
+        return self.artifacts[name]
+
+    async def DeleteArtifact(self, request, context):
+        self.deleted.append(request.name)
+        return empty_pb2.Empty()
+
+
+def _artifact(name: str, content: bytes, file_name: str) -> artifact_pb2.Artifact:
+    return artifact_pb2.Artifact(
+        name=name,
+        file_name=file_name,
+        media_type="video/mp4",
+        size_bytes=len(content),
+        checksums=media_pb2.Checksums(sha256=hashlib.sha256(content).digest()),
+    )
+
+
+@dataclass
+class GatewayHarness:
+    """A running gateway and its fake services."""
+
+    url: str
+    jobs: FakeJobs
+    storage: FakeStorage
+    #: Closing a stack stops that service: ``jobs``, ``storage``, ``fetcher``, ``gateway``.
+    stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the gateway."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return host, int(port)
+
+
+@asynccontextmanager
+async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
+    """Run a gateway and its fake services on free ports of this process; *settings* override its own."""
+    jobs, storage, stacks = FakeJobs(), FakeStorage(), {}
+    servicers = {
+        "jobs": (job_service_pb2_grpc.add_JobServiceServicer_to_server, jobs, job_service_pb2, "JobService"),
+        "storage": (
+            storage_service_pb2_grpc.add_StorageServiceServicer_to_server,
+            storage,
+            storage_service_pb2,
+            "StorageService",
+        ),
+        "fetcher": (
+            fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server,
+            fetcher_service_pb2_grpc.FetcherServiceServicer(),
+            fetcher_service_pb2,
+            "FetcherService",
+        ),
+    }
+    async with AsyncExitStack() as all_stacks:
+        addresses = {}
+        for name, (add, servicer, file, service) in servicers.items():
+            stacks[name] = await all_stacks.enter_async_context(AsyncExitStack())
+            full_name = file.DESCRIPTOR.services_by_name[service].full_name
+            port = await stacks[name].enter_async_context(
+                serving(
+                    "127.0.0.1:0",
+                    [(add, servicer, full_name)],
+                    authenticator=NoAuthentication(SUITE_TOKEN),
+                    checks={f"{name}.{part}": _pass for part in ("database", "nats", "backend")},
+                    drain_seconds=0,
+                )
+            )
+            addresses[f"{name}_address"] = f"127.0.0.1:{port}"
+        defaults = {
+            "gateway_address": "127.0.0.1:0",
+            "suite_token": SUITE_TOKEN,
+            "drain_seconds": 1,
+            **addresses,
+        }
+        stacks["gateway"] = await all_stacks.enter_async_context(AsyncExitStack())
+        port = await stacks["gateway"].enter_async_context(running(Settings(**(defaults | settings))))
+        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, stacks)
+
+
+async def _pass() -> None:
+    return None

@@ -1,0 +1,187 @@
+"""Unary requests over real sockets, through the gateway to a real gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+
+
+async def test_job_as_json(client):
+    """Names in lowerCamelCase, whole doubles without a fraction, 64-bit integers as strings."""
+    response = await client.get("/v1/jobs/018f")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert '"percent":50,' in response.text
+    assert response.json() == {
+        "name": "jobs/018f",
+        "url": "https://media.example/watch?v=1",
+        "state": "RUNNING",
+        "progress": {"percent": 50, "downloadedBytes": "8589934592"},
+        "createTime": "2023-11-14T22:13:20Z",
+    }
+
+
+async def test_service_errors_keep_status_and_reason(client):
+    """The body is the service's google.rpc.Status, ErrorInfo first."""
+    response = await client.get("/v1/jobs/missing")
+    assert response.status_code == 404
+    assert response.json()["code"] == 5
+    info = response.json()["details"][0]
+    assert info["reason"] == "RESOURCE_NOT_FOUND"
+    assert info["metadata"] == {"resource": "jobs/missing"}
+
+
+async def test_body_and_idempotency_key(client, harness):
+    """The body is the job, and Idempotency-Key the request_id."""
+    key = "0d9c2b1e-6a0d-4b0e-9d38-0e4a4c1f3a55"
+    job = {"url": "https://media.example/1", "labels": {"team": "red"}}
+    response = await client.post("/v1/jobs", json=job, headers={"Idempotency-Key": key})
+    assert response.status_code == 200
+    assert harness.jobs.create_requests[0].request_id == key
+    assert harness.jobs.create_requests[0].job.labels["team"] == "red"
+
+
+async def test_conflicting_idempotency_key_is_rejected(client, harness):
+    """A request must not have two different request IDs."""
+    response = await client.post("/v1/jobs?requestId=one", json={}, headers={"Idempotency-Key": "two"})
+    assert response.status_code == 400
+    assert not harness.jobs.create_requests
+
+
+async def test_unknown_field_is_rejected(client, harness):
+    """The error names a misspelled field."""
+    response = await client.post("/v1/jobs", json={"url": "https://media.example/1", "labls": {}})
+    assert response.status_code == 400
+    info, bad_request = response.json()["details"]
+    assert (info["reason"], info["domain"], info["metadata"]) == (
+        "FIELD_INVALID",
+        "reelhaul.dev",
+        {"field": "job.labls"},
+    )
+    assert bad_request["fieldViolations"][0]["field"] == "job.labls"
+    assert not harness.jobs.create_requests
+
+
+async def test_unsupported_and_oversized_bodies_are_rejected(client):
+    """Forms, bodies over the limit, gzip that inflates beyond it, and invalid JSON."""
+    assert (await client.post("/v1/jobs", data={"url": "x"})).status_code == 415
+    assert (await client.post("/v1/jobs", content=b"{" + b" " * (5 << 20))).status_code == 413
+    bomb = gzip.compress(b" " * (50 << 20))
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    assert (await client.post("/v1/jobs", content=bomb, headers=headers)).status_code == 413
+    response = await client.post("/v1/jobs", content=b'{"url":', headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert "column 8" in response.json()["message"]
+
+
+async def test_gzip(client):
+    """Request bodies may be gzip, and responses are if the client accepts it."""
+    body = gzip.compress(json.dumps({"url": "https://media.example/1"}).encode())
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    assert (await client.post("/v1/jobs", content=body, headers=headers)).status_code == 200
+    compressed = await client.get("/v1/jobs", headers={"accept-encoding": "gzip"})
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert len(compressed.json()["jobs"]) == 100
+    plain = await client.get("/v1/jobs", headers={"accept-encoding": "gzip;q=0"})
+    assert "content-encoding" not in plain.headers
+
+
+async def test_update_mask_is_inferred(client):
+    """A PATCH without update_mask gets one of its body's fields, except the path's and the etag."""
+    body = {"labels": {"a": "b"}, "priority": "HIGH", "etag": '"3"'}
+    inferred = await client.patch("/v1/jobs/018f", json=body)
+    assert inferred.json()["labels"]["mask"] == "labels,priority"
+    explicit = await client.patch("/v1/jobs/018f?updateMask=labels", json={"labels": {}})
+    assert explicit.json()["labels"]["mask"] == "labels"
+
+
+async def test_unknown_methods_and_paths(client):
+    """405 lists the allowed methods; an unknown path differs from a missing resource."""
+    response = await client.put("/v1/jobs", json={})
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET, POST"
+    unknown = (await client.get("/v1/nowhere")).json()
+    assert unknown["details"][0]["reason"] == "METHOD_UNSUPPORTED"
+    assert unknown["details"][0]["metadata"] == {"method": "GET /v1/nowhere"}
+    assert (await client.options("/v1/jobs/018f")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+    head = await client.head("/v1/jobs/018f")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_unimplemented_rpc(client):
+    """501 with the name of the RPC."""
+    response = await client.post("/v1/jobs/018f:cancel", json={})
+    assert response.status_code == 501
+    info = response.json()["details"][0]
+    assert info["reason"] == "METHOD_UNSUPPORTED"
+    assert info["metadata"]["method"].endswith("JobService/CancelJob")
+
+
+async def test_disconnect_cancels_the_call(harness):
+    """The service stops working for a client that disconnected."""
+    _reader, writer = await asyncio.open_connection(*harness.address)
+    writer.write(b"GET /v1/jobs/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await harness.jobs.started.wait()
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(5):
+        await harness.jobs.cancelled.wait()
+
+
+async def test_deadline(client, harness):
+    """Grpc-Timeout applies in the gateway and in the service."""
+    response = await client.get("/v1/jobs/slow", headers={"grpc-timeout": "200m"})
+    assert response.status_code == 504
+    assert response.json()["details"][0]["reason"] == "REQUEST_TIMED_OUT"
+    async with asyncio.timeout(5):
+        await harness.jobs.cancelled.wait()
+    assert (await client.get("/v1/jobs/slow", headers={"grpc-timeout": "soon"})).status_code == 400
+
+
+async def test_internal_metadata_cannot_be_set(client, harness):
+    """The suite's own metadata is dropped in every form; X-Forwarded-For is the real peer."""
+    headers = {
+        "x-reelhaul-suite-token": "the suite's own",
+        "grpc-metadata-x-reelhaul-suite-token": "the suite's own",
+        "grpc-metadata-x-forwarded-for": "10.0.0.1",
+        "x-forwarded-for": "10.0.0.1",
+        "x-api-key": "rh_live_key",
+        "grpc-metadata-color": "red",
+    }
+    await client.get("/v1/jobs/018f", headers=headers)
+    metadata = harness.jobs.metadata[0]
+    assert "x-reelhaul-suite-token" not in metadata
+    assert metadata["x-forwarded-for"] == "127.0.0.1"
+    assert metadata["x-api-key"] == "rh_live_key"
+    assert metadata["color"] == "red"
+
+
+async def test_security_headers_request_id_and_access_log(client, harness, caplog):
+    """Every response has them; the request ID reaches the service; the log line omits the query."""
+    with caplog.at_level(logging.INFO, "reelhaul_gateway.access"):
+        response = await client.get("/v1/jobs/018f?$.xgafv=secret", headers={"x-request-id": "abc-123"})
+    assert response.status_code == 400
+    assert response.headers["x-request-id"] == "abc-123"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["x-frame-options"] == "DENY"
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    (record,) = caplog.records
+    assert (record.path, record.status) == ("/v1/jobs/018f", 400)
+    assert "secret" not in str(vars(record))
+    await client.get("/v1/jobs/018f", headers={"x-request-id": "bad id\tof mine"})
+    assert harness.jobs.metadata[-1]["x-request-id"] != "bad id\tof mine"
+
+
+async def test_other_origins_are_rejected(client, harness):
+    """Neither a cross-origin form nor a rebound host name reaches the services."""
+    form = await client.post("/v1/jobs/018f:cancel", headers={"origin": "https://evil.example"})
+    assert form.status_code == 400
+    assert form.json()["details"][0]["metadata"] == {"field": "origin"}
+    assert (await client.post("/v1/jobs", json={}, headers={"origin": harness.url})).status_code == 200
+    rebound = await client.get("/v1/jobs/018f", headers={"host": "evil.example"})
+    assert rebound.status_code == 400
+    assert rebound.json()["details"][0]["metadata"] == {"field": "host"}
+    assert (await client.get("/healthz", headers={"host": "localhost:8080"})).status_code == 200

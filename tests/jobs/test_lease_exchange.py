@@ -1,0 +1,133 @@
+"""Exchange: many claims and finishes in one call, each answered as if it had come alone."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from tests.jobs.conftest import SERVICES, TOKEN, run_service
+from tests.jobs.fake_worker import claim_request, succeeded
+from tests.servers import free_port
+
+from reelhaul.jobs.v1.job_pb2 import Job
+from reelhaul.jobs.v1.job_service_pb2 import CreateJobRequest, GetJobRequest
+from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.work.v1 import lease_pb2, work_pb2
+from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, FinishRequest
+from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
+from reelhaul_jobs.api.leases.servicer import LeaseServicer
+from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
+from reelhaul_runtime.rpc.channels import open_channel
+
+Call = ExchangeRequest.Call
+
+
+async def items(service, number: int) -> list[work_pb2.WorkItem]:
+    """So many jobs, as their work items tell of them."""
+    asked = [CreateJobRequest(job=Job(url=f"https://s{n}.example/watch?v={n}")) for n in range(number)]
+    made = [await service.jobs.CreateJob(each) for each in asked]
+    return [work_pb2.WorkItem(job=job.name, attempt=1) for job in made]
+
+
+def finish(item: work_pb2.WorkItem, epoch: int, *, files: int = 1) -> FinishRequest:
+    artifacts = [media_pb2.ArtifactInfo(name=f"artifacts/{uuid.uuid4()}") for _ in range(files)]
+    return FinishRequest(job=item.job, epoch=epoch, succeeded=succeeded(*artifacts))
+
+
+async def state(service, item: work_pb2.WorkItem) -> Job.State.ValueType:
+    return (await service.jobs.GetJob(GetJobRequest(name=item.job))).state
+
+
+async def test_each_call_is_answered_as_if_alone(service):
+    """A lease, a stale finish, a finish that says nothing good, an unknown job: each its own answer."""
+    first, second, third = await items(service, 3)
+    calls = [Call(claim=claim_request(item, "w1")) for item in (first, second)]
+    leased = (await service.leases.Exchange(ExchangeRequest(calls=calls))).answers
+    assert [answer.claim.lease.epoch for answer in leased] == [1, 1]
+
+    unknown = work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1)
+    calls = [
+        Call(finish=finish(first, 1)),
+        Call(finish=finish(second, 7)),
+        Call(finish=finish(second, 1, files=0)),
+        Call(claim=claim_request(third, "w2")),
+        Call(claim=claim_request(unknown, "w2")),
+    ]
+    good, stale, empty, taken, lost = (await service.leases.Exchange(ExchangeRequest(calls=calls))).answers
+    assert good.finish.HasField("receipt")
+    assert stale.finish.refusal.reason == lease_pb2.Refusal.LOST
+    assert from_status(empty.error).reason == ErrorReason.FIELD_INVALID
+    assert taken.claim.lease.epoch == 1
+    assert lost.claim.refusal.reason == lease_pb2.Refusal.UNKNOWN
+    assert [await state(service, item) for item in (first, second, third)] == [
+        Job.SUCCEEDED,
+        Job.RUNNING,
+        Job.RUNNING,
+    ]
+
+
+async def test_a_call_that_asks_nothing_is_refused(service):
+    """Neither no calls nor an empty one are let in."""
+    for calls in ([], [Call()]):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await service.leases.Exchange(ExchangeRequest(calls=calls))
+        assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@asynccontextmanager
+async def worker_at(port: int) -> AsyncIterator[BatchingLeaseClient]:
+    async with open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
+        yield BatchingLeaseClient(opened)
+
+
+async def test_a_fetcher_asks_together(settings, monkeypatch):
+    """Fifty slots that claim and finish at once each get their own answer, by few calls."""
+    sent, served = [], LeaseServicer.Exchange
+
+    async def counted(self, request, context=None):
+        sent.append(len(request.calls))
+        return await served(self, request, context)
+
+    monkeypatch.setattr(LeaseServicer, "Exchange", counted)
+    async with run_service(settings) as service, worker_at(service.port) as leases:
+        found = await items(service, 50)
+        answers = await asyncio.gather(*(leases.claim(claim_request(item, "w1")) for item in found))
+        ends = [leases.finish(finish(item, 1, files=n % 2)) for n, item in enumerate(found)]
+        receipts = await asyncio.gather(*ends, return_exceptions=True)
+    assert [a.lease.spec.url for a in answers] == [f"https://s{n}.example/watch?v={n}" for n in range(50)]
+    assert [isinstance(each, ReelhaulError) for each in receipts] == [n % 2 == 0 for n in range(50)]
+    assert sum(sent) == 100
+    assert len(sent) <= 8
+
+
+async def test_jobs_away_is_told_to_each(service):
+    """While jobs is away everyone who waits hears so."""
+    (item, other) = await items(service, 2)
+    async with worker_at(free_port()) as leases:
+        asked = [leases.claim(claim_request(each, "w1")) for each in (item, other)]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in told] == [Unavailable, Unavailable]
+
+
+async def test_nobody_waits_for_a_closed_channel(service, monkeypatch):
+    """Claims that are under way, or wait for those that are, end when the channel is closed."""
+    held = await items(service, 3)
+    async with worker_at(service.port) as leases:
+        locked = asyncio.Event()
+
+        async def never(*_: object) -> None:
+            locked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr("reelhaul_jobs.service.leases.Leases.claim", never)
+        asked = [asyncio.create_task(leases.claim(claim_request(held[0], "w1")))]
+        await locked.wait()
+        asked += [asyncio.create_task(leases.claim(claim_request(item, "w1"))) for item in held[1:]]
+    async with asyncio.timeout(5):
+        told = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError | ReelhaulError) for each in told)

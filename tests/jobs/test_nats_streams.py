@@ -1,0 +1,44 @@
+"""The streams that jobs keeps in the broker, over a real one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from tests.servers import NatsServer
+
+from reelhaul_jobs.nats import bus as job_bus
+from reelhaul_jobs.nats.bus import PROGRESS, WORK, NatsJobBus
+from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_runtime import nats_client
+
+
+async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: NatsServer) -> None:
+    """What an older build made is bounded as this one wants it, and loses nothing by that."""
+    async with nats_client.connect(nats_server.url, "jobs") as client:
+        stream = client.jetstream()
+        await stream.add_stream(replace(job_bus._PROGRESS, max_msgs=-1, max_age=60))
+        await stream.add_stream(replace(job_bus._WORK, duplicate_window=60))
+        await stream.publish("progress.one", b"1")
+        async with NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened:
+            assert not await opened.ensure_streams()
+            work, progress = await stream.stream_info(WORK), await stream.stream_info(PROGRESS)
+            assert work.config.duplicate_window == 600
+            assert (progress.config.max_msgs, progress.config.max_age) == (10_000, 3600)
+            assert progress.state.messages == 1
+
+
+async def test_progress_is_bounded(nats_server: NatsServer) -> None:
+    """The newest progress of each of the newest jobs is kept, and of no more than would be watched."""
+    async with (
+        nats_client.connect(nats_server.url, "jobs") as client,
+        NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened,
+    ):
+        await opened.ensure_streams()
+        for number in range(10_020):
+            for percent in (b"1", b"2"):
+                await client.publish(f"progress.{number}", percent)
+        # Its answer comes when all before it are stored.
+        await client.jetstream().publish("progress.last", b"1", timeout=30)
+        state = (await client.jetstream().stream_info(PROGRESS)).state
+        assert (state.messages, state.last_seq) == (10_000, 20_041)

@@ -1,0 +1,88 @@
+"""Servers that tests and benches start as processes: commands, free ports, nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from reelhaul_runtime.up import suite_processes
+
+
+@contextmanager
+def running_process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run *command* in its own process group, which is killed at the end of the block."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill *process* and its process group, and wait for it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def wait_until_listening(port: int, seconds: float = 5.0) -> None:
+    """Return when something accepts connections at *port*. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                return
+
+
+class NatsServer:
+    """A nats-server with JetStream in *folder*; it can be killed and started again."""
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._config = suite_processes.write_nats_config(folder, self.port)
+
+    async def start(self) -> None:
+        """Start the process; return when it listens."""
+        self.process = subprocess.Popen(  # noqa: ASYNC220 - starting is quick
+            [suite_processes.find_nats_server(), "-c", str(self._config)],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        await wait_until_listening(self.port)
+
+    def kill(self) -> None:
+        """Kill the process if it runs."""
+        kill_group(self.process)
+
+
+@asynccontextmanager
+async def running_nats_server(folder: Path, port: int = 0) -> AsyncIterator[NatsServer]:
+    """Run a nats-server until the end of the block."""
+    server = NatsServer(folder, port)
+    await server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
