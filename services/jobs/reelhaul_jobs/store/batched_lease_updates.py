@@ -1,4 +1,4 @@
-"""Applies the lease updates of many workers in one transaction, each on the rate limits that the last left."""
+"""Applies the lease updates of many workers in one transaction, each on the rate limits of the previous."""
 
 from __future__ import annotations
 
