@@ -6,8 +6,9 @@ import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 
+from tests.jobs.calls import error_of
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_downloads import URL, downloads, refused, watched
+from tests.jobs.test_downloads import URL, downloads, watched
 
 from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1.download_pb2 import Download
@@ -60,7 +61,7 @@ async def test_what_is_wrong_is_named_as_it_was_written(downloads):
         (batch(*[URL] * 499, items=[One(url=URL)] * 2), ErrorReason.FIELD_INVALID, "urls"),
         (batch(), ErrorReason.FIELD_INVALID, "urls"),
     ):
-        error = await refused(downloads.BatchCreateDownloads(request))
+        error = await error_of(downloads.BatchCreateDownloads(request))
         assert (error.reason, error.violations[0].field) == (reason, field)
         assert "requests[" not in error.text
         assert "job." not in error.text
@@ -84,7 +85,7 @@ async def test_batch_in_part(downloads):
     assert [job.job_id for job in again.jobs] == [job.job_id for job in made.jobs]
     assert again.failed == made.failed
     none = batch("nonsense", "more", partial=True, items=[One(url=URL, max_fps=999)])
-    error = await refused(downloads.BatchCreateDownloads(none))
+    error = await error_of(downloads.BatchCreateDownloads(none))
     assert (error.reason, error.metadata["failedCount"]) == (ErrorReason.BATCH_FAILED, "3")
     assert await stored(downloads) == 2
 
@@ -117,6 +118,6 @@ async def test_stats(service, downloads):
     assert 0 < stats.median_seconds == stats.p95_seconds
     old = flat.GetStatsRequest()
     old.created_after.FromDatetime(datetime.now(UTC) + timedelta(days=1))
-    error = await refused(downloads.GetStats(old))
+    error = await error_of(downloads.GetStats(old))
     assert error.metadata["field"] == "created_after"
     assert {Download.Status.Value(name) for name in stats.by_status} <= set(Download.Status.values())

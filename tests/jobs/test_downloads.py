@@ -8,9 +8,9 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
-import grpc
 import pytest
 from google.api import field_behavior_pb2
+from tests.jobs.calls import error_of
 from tests.jobs.conftest import TOKEN, JobsService
 from tests.jobs.fake_worker import run_worker
 
@@ -33,7 +33,7 @@ from reelhaul_jobs.model.retries import error_status
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
-from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
+from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
 
 URL = "https://videos.example/watch?v=1"
@@ -45,12 +45,6 @@ FETCHER = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
 async def downloads(service: JobsService) -> AsyncIterator[download_service_pb2_grpc.DownloadServiceStub]:
     async with open_channel(f"127.0.0.1:{service.port}", [DOWNLOADS]) as opened:
         yield download_service_pb2_grpc.DownloadServiceStub(opened)
-
-
-async def refused(call) -> ReelhaulError:
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await call
-    return error_from_rpc(failure.value, "jobs")
 
 
 async def watched(downloads, job_id: str, **fields) -> list[flat.WatchProgressResponse]:
@@ -137,25 +131,25 @@ async def test_cancel_and_delete(downloads):
     assert cancelled.status == Download.CANCELLED
     assert cancelled.error.reason == "JOB_CANCELLED"
     await downloads.DeleteDownload(flat.DeleteDownloadRequest(job_id=created.job_id))
-    gone = await refused(downloads.GetDownload(flat.GetDownloadRequest(job_id=created.job_id)))
+    gone = await error_of(downloads.GetDownload(flat.GetDownloadRequest(job_id=created.job_id)))
     assert gone.reason == ErrorReason.RESOURCE_NOT_FOUND
 
 
 async def test_wrong_fields_have_their_flat_names(downloads):
     """Whoever wrote "quality" never hears of max_height; and nothing is stored."""
-    error = await refused(downloads.CreateDownload(flat.CreateDownloadRequest(url=URL, quality="1079p")))
+    error = await error_of(downloads.CreateDownload(flat.CreateDownloadRequest(url=URL, quality="1079p")))
     assert error.metadata["field"] == "quality"
     assert "1080p" in error.text
     bounds = {"max_fps": 999, "audio_bitrate": 1, "min_quality": "1080p"}
     request = flat.CreateDownloadRequest(url=URL, quality="720p", **bounds)
-    error = await refused(downloads.CreateDownload(request))
+    error = await error_of(downloads.CreateDownload(request))
     assert {v.field for v in error.violations} == set(bounds)
     assert "job.format" not in error.text
-    error = await refused(downloads.CreateDownload(flat.CreateDownloadRequest(url="file:///etc/passwd")))
+    error = await error_of(downloads.CreateDownload(flat.CreateDownloadRequest(url="file:///etc/passwd")))
     assert (error.reason, error.violations[0].field) == (ErrorReason.URL_INVALID, "url")
-    error = await refused(downloads.CreateDownload(flat.CreateDownloadRequest(url="x", quality="y")))
+    error = await error_of(downloads.CreateDownload(flat.CreateDownloadRequest(url="x", quality="y")))
     assert (error.reason, len(error.violations)) == (ErrorReason.URL_INVALID, 2)
-    error = await refused(downloads.GetDownload(flat.GetDownloadRequest(job_id="no-id")))
+    error = await error_of(downloads.GetDownload(flat.GetDownloadRequest(job_id="no-id")))
     assert "job_id" in (error.metadata.get("field"), *(v.field for v in error.violations))
     assert (await downloads.ListDownloads(flat.ListDownloadsRequest())).total == 0
 
@@ -166,7 +160,7 @@ async def test_same_request_id_is_one_download(downloads):
     first, second = await downloads.CreateDownload(request), await downloads.CreateDownload(request)
     assert first.job_id == second.job_id
     request.quality = "360p"
-    assert (await refused(downloads.CreateDownload(request))).reason == ErrorReason.REQUEST_ID_REUSED
+    assert (await error_of(downloads.CreateDownload(request))).reason == ErrorReason.REQUEST_ID_REUSED
 
 
 async def test_lists_narrow_by_their_fields(downloads):
@@ -203,9 +197,9 @@ async def test_wrong_lists_are_refused(downloads):
         (flat.ListDownloadsRequest(order="random"), "order"),
         (flat.ListDownloadsRequest(url_contains="x" * 201), "url_contains"),
     ):
-        error = await refused(downloads.ListDownloads(request))
+        error = await error_of(downloads.ListDownloads(request))
         assert error.metadata["field"] == field
-    error = await refused(downloads.ListDownloads(flat.ListDownloadsRequest(page_token="damaged")))
+    error = await error_of(downloads.ListDownloads(flat.ListDownloadsRequest(page_token="damaged")))
     assert error.reason == ErrorReason.PAGE_TOKEN_INVALID
 
 
@@ -252,7 +246,7 @@ async def test_a_forecast_has_no_job(service, downloads):
 
 async def test_info_checks_before_it_asks(downloads):
     """No fetcher is needed to refuse a URL that is none; without one the rest is unavailable."""
-    error = await refused(downloads.GetInfo(flat.GetInfoRequest(url="nonsense", max_entries=2000)))
+    error = await error_of(downloads.GetInfo(flat.GetInfoRequest(url="nonsense", max_entries=2000)))
     assert {v.field for v in error.violations} == {"url", "max_entries"}
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2
+from tests.jobs.calls import URL, create_job, reason_of, state_changes, wait_for_end, watch_to_end
 from tests.jobs.conftest import SERVICES, TIMEOUT, eventually, run_service, with_settings
 from tests.jobs.fake_worker import claim_request, run_worker
 from tests.postgresql import fresh_database
@@ -35,37 +36,14 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.app import running
 from reelhaul_jobs.model.retries import error_status
-from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
+from reelhaul_runtime.rpc.channels import open_channel
 
 SECOND = duration_pb2.Duration(seconds=1)
-URL = "https://videos.example/watch?v=1"
-
-
-async def create(service, **fields) -> Job:
-    return await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL, **fields)))
-
-
-async def watched(service, name: str, **fields) -> list:
-    """All messages of a watch, to its end."""
-    async with asyncio.timeout(15):
-        return [message async for message in service.jobs.WatchJob(WatchJobRequest(name=name, **fields))]
-
-
-async def ended(service, name: str) -> Job:
-    return (await watched(service, name))[-1].snapshot.job
-
-
-def reason(failure) -> str:
-    return ErrorReason.Name(error_from_rpc(failure.value, "jobs").reason)
-
-
-def states(messages) -> list[int]:
-    return [m.state_change.state for m in messages if m.HasField("state_change")]
 
 
 async def test_progress_is_told_at_its_pace(service):
     """Every progress that is a pace apart reaches the watcher while the job runs, none only at the end."""
-    job = await create(service)
+    job = await create_job(service)
     seen, done = asyncio.Queue(), asyncio.Event()
 
     async def watch():
@@ -90,7 +68,7 @@ async def test_progress_is_told_at_its_pace(service):
 
 async def test_slow_watcher(service):
     """A watcher that does not read slows no other, and hears every state and the newest progress later."""
-    job = await create(service)
+    job = await create_job(service)
     pace = duration_pb2.Duration(nanos=50_000_000)
     request = WatchJobRequest(name=job.name, min_interval=pace)
     options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
@@ -122,7 +100,7 @@ async def test_slow_watcher(service):
         await held_back.wait()
         rest = [message async for message in slow]
         await quick
-    assert states(rest) == [Job.RUNNING, Job.SUCCEEDED]
+    assert state_changes(rest) == [Job.RUNNING, Job.SUCCEEDED]
     percents = [m.progress.percent for m in rest if m.HasField("progress")]
     assert percents[-1] == 39
     assert len(percents) < 40
@@ -132,8 +110,8 @@ async def test_slow_watcher(service):
 
 async def test_from_create_to_success(service):
     """A job is claimed, renewed and finished; its watcher sees every state and the progress."""
-    job = await create(service)
-    watch = asyncio.create_task(watched(service, job.name, min_interval=duration_pb2.Duration(nanos=1)))
+    job = await create_job(service)
+    watch = asyncio.create_task(watch_to_end(service, job.name, min_interval=duration_pb2.Duration(nanos=1)))
     claimed = asyncio.Event()
 
     async def work(held):
@@ -148,7 +126,7 @@ async def test_from_create_to_success(service):
     async with run_worker(service, work):
         messages = await watch
     assert messages[0].HasField("snapshot")
-    assert states(messages) == [Job.RUNNING, Job.SUCCEEDED]
+    assert state_changes(messages) == [Job.RUNNING, Job.SUCCEEDED]
     assert [m.progress.percent for m in messages if m.HasField("progress")] == [10, 50]
     last = messages[-1].snapshot
     assert (last.terminal, last.job.state, last.job.progress.percent) == (True, Job.SUCCEEDED, 100)
@@ -160,34 +138,34 @@ async def test_from_create_to_success(service):
 
 async def test_resume_tells_what_was_missed(service):
     """A watcher that comes back with its token gets each state once, and none twice."""
-    job = await create(service)
+    job = await create_job(service)
     first = await anext(aiter(service.jobs.WatchJob(WatchJobRequest(name=job.name))))
 
     async def work(held):
         await held.succeed()
 
     async with run_worker(service, work):
-        await ended(service, job.name)
-    missed = await watched(service, job.name, resume_token=first.resume_token)
-    assert states(missed) == [Job.RUNNING, Job.SUCCEEDED]
+        await wait_for_end(service, job.name)
+    missed = await watch_to_end(service, job.name, resume_token=first.resume_token)
+    assert state_changes(missed) == [Job.RUNNING, Job.SUCCEEDED]
     assert missed[0].sequence > first.sequence
-    after = await watched(service, job.name, resume_token=missed[0].resume_token)
-    assert states(after) == [Job.SUCCEEDED]
+    after = await watch_to_end(service, job.name, resume_token=missed[0].resume_token)
+    assert state_changes(after) == [Job.SUCCEEDED]
 
 
 async def test_resume_with_a_bad_token(service):
     """A damaged token, or one of another job, is RESUME_TOKEN_INVALID."""
-    one, two = await create(service), await create(service)
+    one, two = await create_job(service), await create_job(service)
     first = await anext(aiter(service.jobs.WatchJob(WatchJobRequest(name=one.name))))
     for token in ("rubbish", first.resume_token[:-4] + "AAAA", first.resume_token):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await watched(service, two.name, resume_token=token)
-        assert reason(failure) == "RESUME_TOKEN_INVALID"
+            await watch_to_end(service, two.name, resume_token=token)
+        assert reason_of(failure) == "RESUME_TOKEN_INVALID"
 
 
 async def test_heartbeat(service):
     """A silent watch tells that it lives, at the position of the last message."""
-    job = await create(service)
+    job = await create_job(service)
     stream = aiter(
         service.jobs.WatchJob(
             WatchJobRequest(name=job.name, heartbeat_interval=duration_pb2.Duration(seconds=1))
@@ -213,12 +191,12 @@ async def test_drain_ends_watches(settings):
             with pytest.raises(grpc.aio.AioRpcError) as failure:
                 await anext(stream)
     assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert reason(failure) == "OVERLOADED"
+    assert reason_of(failure) == "OVERLOADED"
 
 
 async def test_cancel_queued(service):
     """A job that waits is CANCELLED at once, and a worker that gets its item drops it."""
-    job = await create(service)
+    job = await create_job(service)
     cancelled = await service.jobs.CancelJob(CancelJobRequest(name=job.name, reason="changed my mind"))
     assert (cancelled.state, cancelled.error.message) == (Job.CANCELLED, "changed my mind")
     again = await service.jobs.CancelJob(CancelJobRequest(name=job.name))
@@ -252,12 +230,12 @@ async def test_cancel_running(service):
         assert (await held.finish(cancelled={})).receipt.cancelled
         told.set()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(holding.wait(), TIMEOUT)
         assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLING
         await asyncio.wait_for(told.wait(), TIMEOUT)
-    assert (await ended(service, job.name)).state == Job.CANCELLED
+    assert (await wait_for_end(service, job.name)).state == Job.CANCELLED
 
 
 async def test_success_comes_too_late_for_a_cancelled_job(service):
@@ -269,17 +247,17 @@ async def test_success_comes_too_late_for_a_cancelled_job(service):
         assert (await held.succeed()).receipt.cancelled
         done.set()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(done.wait(), TIMEOUT)
-    last = await ended(service, job.name)
+    last = await wait_for_end(service, job.name)
     assert (last.state, len(last.artifacts)) == (Job.CANCELLED, 0)
 
 
 async def test_failure_is_retried_then_told(service):
     """A failure that time can change is tried again as often as the policy says; then it is told why."""
     policy = RetryPolicy(max_attempts=2, min_backoff=duration_pb2.Duration(seconds=1))
-    job = await create(service, retry_policy=policy)
+    job = await create_job(service, retry_policy=policy)
 
     async def work(held):
         await held.finish(
@@ -287,8 +265,8 @@ async def test_failure_is_retried_then_told(service):
         )
 
     async with run_worker(service, work):
-        messages = await watched(service, job.name)
-    assert states(messages) == [Job.RUNNING, Job.RETRYING, Job.QUEUED, Job.RUNNING, Job.FAILED]
+        messages = await watch_to_end(service, job.name)
+    assert state_changes(messages) == [Job.RUNNING, Job.RETRYING, Job.QUEUED, Job.RUNNING, Job.FAILED]
     retrying = next(m.state_change for m in messages if m.state_change.state == Job.RETRYING)
     assert retrying.HasField("next_attempt_time")
     assert messages[-1].snapshot.job.error.message == "no answer"
@@ -306,12 +284,12 @@ async def test_retry_of_a_failed_job(service):
         outcome = outcomes.pop(0)
         await (held.finish(**outcome) if outcome else held.succeed())
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
-        assert (await ended(service, job.name)).state == Job.FAILED
+        assert (await wait_for_end(service, job.name)).state == Job.FAILED
         request = RetryJobRequest(name=job.name, request_id=str(uuid.uuid4()))
         await service.jobs.RetryJob(request)
-        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
         assert (await service.jobs.RetryJob(request)).state == Job.SUCCEEDED
 
 
@@ -328,11 +306,11 @@ async def test_worker_that_vanishes(service):
     async def work(held):
         await held.succeed()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, vanish):
         await asyncio.wait_for(lost.wait(), TIMEOUT)
     async with run_worker(service, work):
-        last = await ended(service, job.name)
+        last = await wait_for_end(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 2)
     late = await stale[0].succeed()
     assert late.refusal.reason == lease_pb2.Refusal.LOST
@@ -344,7 +322,7 @@ async def test_worker_that_vanishes(service):
 
 async def test_claim_and_finish_may_be_repeated(service):
     """A repeated Claim is given the same lease, a repeated Finish the same receipt."""
-    job = await create(service)
+    job = await create_job(service)
     asked = claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w1")
     one, two = [await service.leases.Claim(asked) for _ in range(2)]
     assert one.lease.epoch == two.lease.epoch == 1
@@ -379,15 +357,15 @@ async def test_release_is_not_charged(service):
         else:
             await held.succeed()
 
-    job = await create(service, retry_policy=RetryPolicy(max_attempts=1))
+    job = await create_job(service, retry_policy=RetryPolicy(max_attempts=1))
     async with run_worker(service, work):
-        last = await ended(service, job.name)
+        last = await wait_for_end(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
 
 
 async def test_a_worker_that_cannot_is_avoided(service):
     """A worker that asks to be avoided is told to leave the next attempt to another one."""
-    job = await create(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
+    job = await create_job(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
     lease = (
         await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "full"))
     ).lease
@@ -434,7 +412,7 @@ async def test_request_id(service):
     request.job.url += "2"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(request)
-    assert reason(failure) == "REQUEST_ID_REUSED"
+    assert reason_of(failure) == "REQUEST_ID_REUSED"
     assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 1
 
 
@@ -449,7 +427,7 @@ async def test_request_id_outlives_the_schedule(service):
     request.request_id = str(uuid.uuid4())
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(request)
-    assert reason(failure) == "FIELD_INVALID"
+    assert reason_of(failure) == "FIELD_INVALID"
 
 
 async def test_own_job_id(service):
@@ -459,22 +437,22 @@ async def test_own_job_id(service):
     assert f"jobs/{own}" == (await service.jobs.CreateJob(request)).name
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(request)
-    assert reason(failure) == "RESOURCE_EXISTS"
+    assert reason_of(failure) == "RESOURCE_EXISTS"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL), job_id="mine"))
-    assert reason(failure) == "FIELD_INVALID"
+    assert reason_of(failure) == "FIELD_INVALID"
 
 
 async def test_list_pages(service):
     """Pages follow each other by token; a token of another list is refused."""
-    made = [(await create(service)).name for _ in range(5)]
+    made = [(await create_job(service)).name for _ in range(5)]
     first = await service.jobs.ListJobs(ListJobsRequest(page_size=3))
     second = await service.jobs.ListJobs(ListJobsRequest(page_size=3, page_token=first.next_page_token))
     assert list(reversed(made)) == [job.name for job in [*first.jobs, *second.jobs]]
     assert (second.next_page_token, second.total_size) == ("", 5)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.ListJobs(ListJobsRequest(page_token=first.next_page_token, order_by="create_time"))
-    assert reason(failure) == "PAGE_TOKEN_INVALID"
+    assert reason_of(failure) == "PAGE_TOKEN_INVALID"
 
 
 async def test_unknown_job(service):
@@ -489,17 +467,17 @@ async def test_unknown_job(service):
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await call
-        assert reason(failure) == "RESOURCE_NOT_FOUND"
+        assert reason_of(failure) == "RESOURCE_NOT_FOUND"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await watched(service, name)
-    assert reason(failure) == "RESOURCE_NOT_FOUND"
+        await watch_to_end(service, name)
+    assert reason_of(failure) == "RESOURCE_NOT_FOUND"
 
 
 async def test_bad_url_leaves_no_trace(service):
     """A URL that cannot be fetched is refused, and nothing is stored."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(CreateJobRequest(job=Job(url="file:///etc/passwd")))
-    assert reason(failure) == "URL_INVALID"
+    assert reason_of(failure) == "URL_INVALID"
     assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 0
 
 
@@ -513,29 +491,29 @@ async def test_delete_running(service):
         await held.finish(cancelled={})
         gone.set()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(gone.wait(), TIMEOUT)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.GetJob(GetJobRequest(name=job.name))
-    assert reason(failure) == "RESOURCE_NOT_FOUND"
+    assert reason_of(failure) == "RESOURCE_NOT_FOUND"
 
 
 async def test_restart_forgets_nothing(settings):
     """Jobs accepted before a restart are done after it."""
     async with run_service(settings) as service:
-        job = await create(service)
+        job = await create_job(service)
 
     async def work(held):
         await held.succeed()
 
     async with run_service(settings) as service, run_worker(service, work):
-        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
 
 
 async def test_why_it_waits(service):
     """A waiting job says why: no worker, its time, its place."""
-    job = await create(service)
+    job = await create_job(service)
     assert _wait(await service.jobs.GetJob(GetJobRequest(name=job.name))) == "NO_WORKER"
     later = Job(url=URL)
     later.schedule_time.FromSeconds(int(time.time()) + 3600)
@@ -563,15 +541,15 @@ async def test_broker_wiped_while_jobs_goes_on(settings, nats_server, tmp_path):
         await held.succeed()
 
     async with run_service(settings) as service:
-        before = await create(service)
+        before = await create_job(service)
         await eventually(lambda: _holds(service, 1))
         nats_server.kill()
-        during, unwanted = await create(service), await create(service)
+        during, unwanted = await create_job(service), await create_job(service)
         await service.jobs.CancelJob(CancelJobRequest(name=unwanted.name))
         async with running_nats_server(tmp_path / "other", nats_server.port), run_worker(service, work):
             for job in (before, during):
-                assert (await ended(service, job.name)).state == Job.SUCCEEDED
-        assert (await ended(service, unwanted.name)).state == Job.CANCELLED
+                assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, unwanted.name)).state == Job.CANCELLED
 
 
 async def _holds(service, items: int) -> bool:
@@ -583,13 +561,13 @@ async def test_two_replicas(settings):
     with fresh_database() as url:
         shared = settings.model_copy(update={"jobs_database_url": url})
         async with run_service(shared) as one, run_service(shared) as two:
-            job = await create(one)
-            watch = asyncio.create_task(watched(two, job.name))
+            job = await create_job(one)
+            watch = asyncio.create_task(watch_to_end(two, job.name))
 
             async def work(held):
                 await held.succeed()
 
             async with run_worker(two, work):
                 messages = await watch
-            assert states(messages)[-1] == Job.SUCCEEDED
+            assert state_changes(messages)[-1] == Job.SUCCEEDED
             assert (await one.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.SUCCEEDED

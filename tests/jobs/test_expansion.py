@@ -6,9 +6,9 @@ import asyncio
 
 import grpc
 import pytest
+from tests.jobs.calls import create_job, reason_of, wait_for_end
 from tests.jobs.conftest import eventually, with_settings
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import create, ended, reason
 
 from reelhaul.jobs.v1.job_pb2 import Expansion, Job
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -33,7 +33,7 @@ def entries(*positions: int) -> list[PlaylistEntry]:
 
 
 async def a_list(service, **fields) -> Job:
-    return await create(service, kind=Job.EXPANSION, **fields)
+    return await create_job(service, kind=Job.EXPANSION, **fields)
 
 
 async def found(service, parent: Job) -> list[Job]:
@@ -71,9 +71,9 @@ async def test_a_list_becomes_jobs_that_run(service):
         await finish_list(held)
 
     async with run_worker(service, work, slots=2):
-        assert (await ended(service, parent.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, parent.name)).state == Job.SUCCEEDED
         for child in await found(service, parent):
-            assert (await ended(service, child.name)).state == Job.SUCCEEDED
+            assert (await wait_for_end(service, child.name)).state == Job.SUCCEEDED
     children = await found(service, parent)
     assert [child.url for child in children] == [f"https://v.example/{n}" for n in (1, 2, 3)]
     assert {(c.parent_job, c.batch_id, c.labels["a"]) for c in children} == {
@@ -95,7 +95,7 @@ async def test_what_cannot_be_a_job_is_skipped(service):
             await finish_list(held)
 
     async with run_worker(service, work):
-        await ended(service, parent.name)
+        await wait_for_end(service, parent.name)
     told = (await get(service, parent)).expansion
     assert (told.job_count, told.skipped_count) == (1, 2)
 
@@ -121,7 +121,7 @@ async def test_cancelling_while_expanding_cancels_the_jobs_too(service):
         cancelled = await service.jobs.CancelJob(CancelJobRequest(name=parent.name, reason="wrong list"))
         assert cancelled.state == Job.CANCELLING
         told.set()
-        assert (await ended(service, parent.name)).state == Job.CANCELLED
+        assert (await wait_for_end(service, parent.name)).state == Job.CANCELLED
 
         async def all_cancelled():
             counts = (await get(service, parent)).expansion.state_counts
@@ -141,7 +141,7 @@ async def test_cancelling_a_list_that_has_ended(service):
             await finish_list(held)
 
     async with run_worker(service, work):
-        await ended(service, parent.name)
+        await wait_for_end(service, parent.name)
     answer = await service.jobs.CancelJob(CancelJobRequest(name=parent.name))
     assert answer.state == Job.SUCCEEDED
 
@@ -194,9 +194,9 @@ async def test_a_failed_list_goes_on_where_it_was(service):
             await finish_list(held)
 
     async with run_worker(service, work):
-        assert (await ended(service, parent.name)).state == Job.FAILED
+        assert (await wait_for_end(service, parent.name)).state == Job.FAILED
         await service.jobs.RetryJob(RetryJobRequest(name=parent.name))
-        assert (await ended(service, parent.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, parent.name)).state == Job.SUCCEEDED
     assert starts == [0, 2]
     assert len(await found(service, parent)) == 3
 
@@ -211,7 +211,7 @@ async def test_no_more_than_the_cap(service):
             await finish_list(held)
 
     async with run_worker(service, work):
-        await ended(service, parent.name)
+        await wait_for_end(service, parent.name)
     assert len(await found(service, parent)) == 2
 
 
@@ -220,7 +220,7 @@ async def test_too_many_entries_at_once(service):
     asked = RenewRequest(job=(await a_list(service)).name, epoch=1, entries=entries(*range(1, 502)))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.leases.Renew(asked)
-    assert reason(failure) == "FIELD_INVALID"
+    assert reason_of(failure) == "FIELD_INVALID"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 
-import grpc
-import pytest
 from google.protobuf import duration_pb2, timestamp_pb2
+from tests.jobs.calls import error_of
 from tests.jobs.conftest import TIMEOUT, with_settings
 from tests.jobs.fake_worker import run_worker
 
@@ -30,8 +29,6 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 from reelhaul_jobs.model.retries import error_reason, error_status
-from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.rpc.channels import error_from_rpc
 
 URL = "https://videos.example/watch?v={}"
 GOOD, BAD = Job(url=URL.format(0)), Job(url="file:///etc/passwd")
@@ -43,12 +40,6 @@ def batch(*jobs: Job, **fields) -> BatchCreateJobsRequest:
 
 def numbered(count: int) -> list[Job]:
     return [Job(url=URL.format(number)) for number in range(count)]
-
-
-async def refused(call) -> ReelhaulError:
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await call
-    return error_from_rpc(failure.value, "jobs")
 
 
 async def stored(service, text: str = "") -> int:
@@ -83,15 +74,15 @@ async def test_batch_is_one_transaction_and_one_batch(service):
 
 async def test_one_bad_request_fails_the_batch(service):
     """The first bad request is named by its index, and nothing of the batch is stored."""
-    error = await refused(service.jobs.BatchCreateJobs(batch(GOOD, GOOD, BAD, Job())))
+    error = await error_of(service.jobs.BatchCreateJobs(batch(GOOD, GOOD, BAD, Job())))
     assert error.reason == ErrorReason.URL_INVALID
     assert error.violations[0].field == "requests[2].job.url"
     assert "requests[2].job.url: " in error.text
     late = Job(url=URL.format(1), schedule_time=timestamp_pb2.Timestamp(seconds=1))
-    error = await refused(service.jobs.BatchCreateJobs(batch(GOOD, late)))
+    error = await error_of(service.jobs.BatchCreateJobs(batch(GOOD, late)))
     assert error.metadata["field"] == "requests[1].job.schedule_time"
     labelled = Job(url=URL.format(1), labels={str(n): "" for n in range(65)})
-    error = await refused(service.jobs.BatchCreateJobs(batch(labelled)))
+    error = await error_of(service.jobs.BatchCreateJobs(batch(labelled)))
     assert error.metadata["field"] == "requests[0].job.labels"
     assert await stored(service) == 0
 
@@ -99,27 +90,27 @@ async def test_one_bad_request_fails_the_batch(service):
 async def test_batches_have_bounds(service):
     """None, 501, and too many bytes are refused; so is what only a call of its own may have."""
     for request in (batch(), batch(*numbered(501))):
-        assert (await refused(service.jobs.BatchCreateJobs(request))).metadata["field"] == "requests"
+        assert (await error_of(service.jobs.BatchCreateJobs(request))).metadata["field"] == "requests"
     heavy = Job(url=URL.format(0), labels={f"k{n}": "x" * 256 for n in range(64)})
-    assert "bytes" in (await refused(service.jobs.BatchCreateJobs(batch(*[heavy] * 200)))).text
+    assert "bytes" in (await error_of(service.jobs.BatchCreateJobs(batch(*[heavy] * 200)))).text
     own = str(uuid.uuid4())
     for field, one in (
         ("request_id", CreateJobRequest(job=GOOD, request_id=own)),
         ("validate_only", CreateJobRequest(job=GOOD, validate_only=True)),
     ):
         request = BatchCreateJobsRequest(requests=[CreateJobRequest(job=GOOD), one])
-        assert (await refused(service.jobs.BatchCreateJobs(request))).metadata[
+        assert (await error_of(service.jobs.BatchCreateJobs(request))).metadata[
             "field"
         ] == f"requests[1].{field}"
     twice = BatchCreateJobsRequest(requests=[CreateJobRequest(job=GOOD, job_id=own)] * 2)
-    error = await refused(service.jobs.BatchCreateJobs(twice))
+    error = await error_of(service.jobs.BatchCreateJobs(twice))
     assert error.metadata["field"] == "requests[1].job_id"
     for names in ([], ["jobs/" + own] * 1001):
         for call in (
             service.jobs.BatchGetJobs(BatchGetJobsRequest(names=names)),
             service.jobs.BatchCancelJobs(BatchCancelJobsRequest(names=names)),
         ):
-            assert (await refused(call)).metadata["field"] == "names"
+            assert (await error_of(call)).metadata["field"] == "names"
     assert await stored(service) == 0
 
 
@@ -129,7 +120,7 @@ async def test_taken_id_in_a_batch(service):
     await service.jobs.CreateJob(CreateJobRequest(job=GOOD, job_id=own))
     request = batch(GOOD, GOOD, GOOD)
     request.requests[1].job_id = own
-    error = await refused(service.jobs.BatchCreateJobs(request))
+    error = await error_of(service.jobs.BatchCreateJobs(request))
     assert error.reason == ErrorReason.RESOURCE_EXISTS
     assert (error.metadata["resource"], error.violations[0].field) == (f"jobs/{own}", "requests[1].job_id")
     assert await stored(service) == 1
@@ -157,7 +148,7 @@ async def test_batch_of_which_none_is_good(service):
     """Where all fail the call fails, also in part, and may come again with other jobs."""
     once = str(uuid.uuid4())
     request = batch(BAD, BAD, return_partial_success=True, request_id=once)
-    error = await refused(service.jobs.BatchCreateJobs(request))
+    error = await error_of(service.jobs.BatchCreateJobs(request))
     assert error.reason == ErrorReason.BATCH_FAILED
     assert error.metadata["failedCount"] == "2"
     assert len((await service.jobs.BatchCreateJobs(batch(GOOD, request_id=once))).jobs) == 1
@@ -173,7 +164,7 @@ async def test_same_batch_twice_is_one(service):
     third = await service.jobs.BatchCreateJobs(request)
     assert [job.name for job in third.jobs] == [job.name for job in first.jobs[1:]]
     request.requests[0].job.url += "x"
-    error = await refused(service.jobs.BatchCreateJobs(request))
+    error = await error_of(service.jobs.BatchCreateJobs(request))
     assert error.reason == ErrorReason.REQUEST_ID_REUSED
     assert await stored(service) == 2
 
@@ -192,9 +183,9 @@ async def test_get_many(service):
     found = await service.jobs.BatchGetJobs(BatchGetJobsRequest(names=names))
     assert [job.name for job in found.jobs] == names
     missing = [f"jobs/{uuid.uuid4()}" for _ in range(2)]
-    error = await refused(service.jobs.BatchGetJobs(BatchGetJobsRequest(names=[names[0], *missing])))
+    error = await error_of(service.jobs.BatchGetJobs(BatchGetJobsRequest(names=[names[0], *missing])))
     assert (error.reason, error.metadata["resource"]) == (ErrorReason.RESOURCE_NOT_FOUND, missing[0])
-    error = await refused(service.jobs.BatchGetJobs(BatchGetJobsRequest(names=[names[0], "jobs/x"])))
+    error = await error_of(service.jobs.BatchGetJobs(BatchGetJobsRequest(names=[names[0], "jobs/x"])))
     assert error.metadata["field"] == "names[1]"
 
 
@@ -204,7 +195,7 @@ async def test_cancel_many(service):
     names = [job.name for job in made]
     await service.jobs.CancelJob(CancelJobRequest(name=names[1], reason="mine"))
     request = BatchCancelJobsRequest(names=[*names, f"jobs/{uuid.uuid4()}"])
-    assert (await refused(service.jobs.BatchCancelJobs(request))).reason == ErrorReason.RESOURCE_NOT_FOUND
+    assert (await error_of(service.jobs.BatchCancelJobs(request))).reason == ErrorReason.RESOURCE_NOT_FOUND
     assert await stored(service, "state = QUEUED") == 2
     done = await service.jobs.BatchCancelJobs(BatchCancelJobsRequest(names=names))
     assert [(job.name, job.state) for job in done.jobs] == [(name, Job.CANCELLED) for name in names]
@@ -241,8 +232,8 @@ async def test_retry_by_name(service):
     assert [(job.name, job.state) for job in done.jobs] == [(names[0], Job.QUEUED)]
     both = BatchRetryJobsRequest(names=names, filter="state = FAILED")
     for request in (both, BatchRetryJobsRequest(), BatchRetryJobsRequest(filter=" ")):
-        assert (await refused(service.jobs.BatchRetryJobs(request))).metadata["field"] == "filter"
-    error = await refused(service.jobs.BatchRetryJobs(BatchRetryJobsRequest(filter="state =")))
+        assert (await error_of(service.jobs.BatchRetryJobs(request))).metadata["field"] == "filter"
+    error = await error_of(service.jobs.BatchRetryJobs(BatchRetryJobsRequest(filter="state =")))
     assert (error.reason, error.metadata["position"]) == (ErrorReason.FILTER_INVALID, "7")
 
 
@@ -261,7 +252,7 @@ async def test_orders(service):
     assert await listed("update_time desc") == [made[0], *sorted(made[1:], reverse=True)]
     assert await listed("end_time") == [made[0], *sorted(made[1:])]
     for order in ("url", "create_time up", "create_time, update_time", "desc"):
-        error = await refused(service.jobs.ListJobs(ListJobsRequest(order_by=order)))
+        error = await error_of(service.jobs.ListJobs(ListJobsRequest(order_by=order)))
         assert (error.reason, error.metadata["field"]) == (ErrorReason.ORDER_BY_INVALID, order)
         assert "update_time" in error.text
 
@@ -282,7 +273,7 @@ async def test_token_of_another_list(service):
         ListJobsRequest(page_token=token, filter='kind = SINGLE AND tenant = "x"'),
         ListJobsRequest(page_token=token[:-2] + "AA", filter="kind = SINGLE"),
     ):
-        assert (await refused(service.jobs.ListJobs(wrong))).reason == ErrorReason.PAGE_TOKEN_INVALID
+        assert (await error_of(service.jobs.ListJobs(wrong))).reason == ErrorReason.PAGE_TOKEN_INVALID
 
 
 async def test_tenant_in_a_filter(service):
@@ -291,7 +282,7 @@ async def test_tenant_in_a_filter(service):
     assert await stored(service, "tenant = local") == 2
     assert await stored(service, "tenant = other") == 0
     assert await stored(service, "tenant != other") == 2
-    error = await refused(service.jobs.ListJobs(ListJobsRequest(filter="tenant != x", order_by="end_time")))
+    error = await error_of(service.jobs.ListJobs(ListJobsRequest(filter="tenant != x", order_by="end_time")))
     assert error.reason == ErrorReason.ORDER_BY_INVALID
 
 
@@ -318,7 +309,7 @@ async def test_heavy_jobs_make_short_pages(service):
     assert pages == 2
     light = await service.jobs.ListJobs(ListJobsRequest(page_size=12))
     assert (len(light.jobs), light.jobs[0].media.title, light.jobs[0].media.description) == (12, "A film", "")
-    error = await refused(service.jobs.BatchGetJobs(BatchGetJobsRequest(names=seen)))
+    error = await error_of(service.jobs.BatchGetJobs(BatchGetJobsRequest(names=seen)))
     assert error.metadata["field"] == "names"
     assert len((await service.jobs.BatchGetJobs(BatchGetJobsRequest(names=seen[:8]))).jobs) == 8
 
@@ -371,6 +362,6 @@ async def test_wrong_summaries(service):
         ("step", SummarizeJobsRequest(step=duration_pb2.Duration(seconds=2**62))),
         ("step", SummarizeJobsRequest(start_time=early, step=duration_pb2.Duration(seconds=60))),
     ):
-        assert (await refused(service.jobs.SummarizeJobs(request))).metadata["field"] == field
-    error = await refused(service.jobs.SummarizeJobs(SummarizeJobsRequest(filter="size > 1")))
+        assert (await error_of(service.jobs.SummarizeJobs(request))).metadata["field"] == field
+    error = await error_of(service.jobs.SummarizeJobs(SummarizeJobsRequest(filter="size > 1")))
     assert error.reason == ErrorReason.FILTER_INVALID

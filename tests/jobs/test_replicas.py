@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager, contextmanager
 import nats
 import psycopg
 import pytest
+from tests.jobs.calls import create_job, state_changes, wait_for_end, watch_to_end
 from tests.jobs.conftest import TIMEOUT, TOKEN, JobsService, consumers_exist, eventually, run_service
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import create, ended, states, watched
 from tests.postgresql import fresh_database
 from tests.servers import free_port, running_process
 
@@ -77,7 +77,7 @@ async def leading_process(settings: Settings) -> AsyncIterator[subprocess.Popen[
 async def test_watch_at_the_other_replica(replicas):
     """A job created at one replica is watched at the other, and a watch goes on where it is resumed."""
     one, two = replicas
-    job = await create(one)
+    job = await create_job(one)
     first = await anext(aiter(one.jobs.WatchJob(WatchJobRequest(name=job.name))))
 
     async def work(held):
@@ -88,9 +88,9 @@ async def test_watch_at_the_other_replica(replicas):
     assert (await anext(watch)).snapshot.job.state == Job.QUEUED
     async with run_worker(one, work):
         seen = [message async for message in watch]
-    assert states(seen) == [Job.RUNNING, Job.SUCCEEDED]
-    resumed = await watched(two, job.name, resume_token=first.resume_token)
-    assert states(resumed) == [Job.RUNNING, Job.SUCCEEDED]
+    assert state_changes(seen) == [Job.RUNNING, Job.SUCCEEDED]
+    resumed = await watch_to_end(two, job.name, resume_token=first.resume_token)
+    assert state_changes(resumed) == [Job.RUNNING, Job.SUCCEEDED]
 
 
 async def test_following_at_the_other_replica(replicas):
@@ -99,7 +99,7 @@ async def test_following_at_the_other_replica(replicas):
     following = two.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED"))
     stream = aiter(following)
     first = await anext(stream)
-    job = await create(one)
+    job = await create_job(one)
     async with asyncio.timeout(TIMEOUT):
         told = await anext(stream)
     assert (told.job.name, told.job.state) == (job.name, Job.QUEUED)
@@ -125,12 +125,12 @@ async def test_cancel_at_the_other_replica(replicas):
         await held.finish(cancelled={})
         stopped.set()
 
-    job = await create(one)
+    job = await create_job(one)
     async with run_worker(one, work):
         await asyncio.wait_for(holding.wait(), TIMEOUT)
         await two.jobs.CancelJob(CancelJobRequest(name=job.name))
         await asyncio.wait_for(stopped.wait(), TIMEOUT)
-    assert (await ended(one, job.name)).state == Job.CANCELLED
+    assert (await wait_for_end(one, job.name)).state == Job.CANCELLED
 
 
 async def _told_to_stop(held) -> bool:
@@ -153,7 +153,7 @@ async def test_workers_at_both_replicas(replicas):
         done[held.job] += 1
 
     one, two = replicas
-    jobs = await asyncio.gather(*(create(replica) for replica in replicas for _ in range(20)))
+    jobs = await asyncio.gather(*(create_job(replica) for replica in replicas for _ in range(20)))
     async with run_worker(one, work, slots=4), run_worker(two, work, slots=4):
         await eventually(lambda: len(done) == 40, seconds=60)
     assert set(done.values()) == {1}
@@ -166,7 +166,7 @@ async def test_leader_is_killed(shared):
     async with leading_process(shared) as leader, run_service(shared) as other:
         first = leader_of(shared, "dispatcher")
         # Marked and published by the one that is killed, or not yet: all are done.
-        jobs = [await create(other) for _ in range(5)]
+        jobs = [await create_job(other) for _ in range(5)]
         assert leader_of(shared, "dispatcher") == first
         leader.kill()
         killed = time.monotonic()
@@ -182,7 +182,7 @@ async def test_leader_that_leaves(shared):
         first = leader_of(shared, "dispatcher")
         leader.terminate()
         assert await asyncio.to_thread(leader.wait, 20) == 0
-        await _all_succeed(other, [await create(other)])
+        await _all_succeed(other, [await create_job(other)])
         assert leader_of(shared, "dispatcher") != first
 
 
@@ -192,4 +192,4 @@ async def _all_succeed(service: JobsService, jobs: list[Job]) -> None:
 
     async with run_worker(service, work):
         for job in jobs:
-            assert (await ended(service, job.name)).state == Job.SUCCEEDED
+            assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED

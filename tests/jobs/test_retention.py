@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from tests.jobs.calls import create_job, wait_for_end
 from tests.jobs.conftest import eventually, run_service
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import create, ended
 from tests.jobs.test_loops import FakeStorage, succeed
 from tests.jobs.test_service_clients import FakeStorage as FakeStorageService
 from tests.jobs.test_service_clients import run_other_services
@@ -90,13 +90,13 @@ async def test_the_operator_says_how_long(settings):
     shelf = FakeStorageService()
     brief = settings.model_copy(update={"jobs_retention_days": 3 / 86400})
     async with run_other_services(brief, shelf), run_service(brief) as service:
-        job = await create(service)
+        job = await create_job(service)
 
         async def work(held):
             await held.succeed()
 
         async with run_worker(service, work):
-            done = await ended(service, job.name)
+            done = await wait_for_end(service, job.name)
         kept = done.expire_time.ToMicroseconds() - done.end_time.ToMicroseconds()
         assert kept == 3_000_000
 

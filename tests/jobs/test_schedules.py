@@ -12,9 +12,9 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 from tests.job_stores import SqlStore
+from tests.jobs.calls import URL, reason_of
 from tests.jobs.conftest import TOKEN, eventually, run_service
 from tests.jobs.fake_bus import FakeBus
-from tests.jobs.test_end_to_end import URL, reason
 
 from reelhaul.jobs.v1 import schedule_service_pb2, schedule_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Expansion, Job
@@ -213,7 +213,7 @@ async def test_from_create_to_delete(stub):
     assert changed.next_run_time != made.next_run_time
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await schedules.UpdateSchedule(UpdateScheduleRequest(schedule=change, update_mask=mask))
-    assert reason(failure) == "ETAG_MISMATCH"
+    assert reason_of(failure) == "ETAG_MISMATCH"
 
     paused = await schedules.PauseSchedule(PauseScheduleRequest(name=name))
     assert (paused.state, paused.HasField("next_run_time")) == (Schedule.PAUSED, False)
@@ -229,7 +229,7 @@ async def test_from_create_to_delete(stub):
     await schedules.DeleteSchedule(DeleteScheduleRequest(name=name))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await schedules.GetSchedule(GetScheduleRequest(name=name))
-    assert reason(failure) == "RESOURCE_NOT_FOUND"
+    assert reason_of(failure) == "RESOURCE_NOT_FOUND"
 
 
 async def test_lists(stub):
@@ -254,7 +254,7 @@ async def test_lists(stub):
         await schedules.ListSchedules(
             ListSchedulesRequest(page_token=first.next_page_token, order_by="next_run_time")
         )
-    assert reason(failure) == "PAGE_TOKEN_INVALID"
+    assert reason_of(failure) == "PAGE_TOKEN_INVALID"
 
 
 async def test_new_entries_only_expands(stub):
@@ -313,6 +313,6 @@ async def test_bad_schedules(stub, fields, field):
         fields = {**fields, "end_time": datetime.now(UTC) + timedelta(minutes=1)}
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await schedules.CreateSchedule(CreateScheduleRequest(schedule=asked(**fields)))
-    assert reason(failure) in ("FIELD_INVALID", "URL_INVALID")
+    assert reason_of(failure) in ("FIELD_INVALID", "URL_INVALID")
     assert field in failure.value.details()
     assert not (await schedules.ListSchedules(ListSchedulesRequest())).schedules

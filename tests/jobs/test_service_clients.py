@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 from google.protobuf import empty_pb2
+from tests.jobs.calls import URL, create_job, wait_for_end
 from tests.jobs.conftest import TOKEN, eventually, run_service
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import URL, create, ended
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Job
@@ -92,14 +92,14 @@ async def succeed(service, job: Job) -> Job:
         await held.succeed()
 
     async with run_worker(service, work):
-        return await ended(service, job.name)
+        return await wait_for_end(service, job.name)
 
 
 async def test_storage_gets_the_expiry_of_artifacts(settings):
     """Storage gets the job's expiry for each artifact soon after Finish, and the deletion with the job."""
     storage = FakeStorage()
     async with run_other_services(settings, storage) as service:
-        job = await succeed(service, await create(service))
+        job = await succeed(service, await create_job(service))
         name = job.artifacts[0].name
         await eventually(lambda: name in storage.kept)
         assert storage.kept[name].expire_time == job.expire_time
