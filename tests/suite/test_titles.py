@@ -14,8 +14,8 @@ from tests.sites.background import in_background
 from tests.sites.http import Answer, Request
 from tests.sites.media import made
 from tests.sites.site import Site, start
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import created, ended
 
 TITLES = {
     "long": "long " * 60,
@@ -67,10 +67,10 @@ def titled() -> Iterator[Site]:
 def test_hostile_titles(suite: Suite, titled: Site) -> None:
     """Each is kept as the title it is, and served under a name that no system stumbles over."""
     before = _paths(suite)
-    jobs = [created(suite, titled.url(f"/titled/{number}")) for number in range(len(TITLES))]
+    jobs = [create_download(suite, titled.url(f"/titled/{number}")) for number in range(len(TITLES))]
     names = set()
     for job, title in zip(jobs, TITLES.values(), strict=True):
-        last = ended(suite, job, seconds=100)
+        last = wait_for_end(suite, job, seconds=100)
         assert "completed" in last, (title, last)
         download = last["completed"]
         assert _words(download["title"]) == _words(title)
