@@ -1,4 +1,4 @@
-"""The whole suite as a user starts it: ``reelhaul up`` as a process, on free ports with a fresh data folder."""
+"""The whole suite as a user starts it: ``reelhaul up`` as a process, on free ports."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Suite:
         self.wait_for("readiness of the gateway", self._is_gateway_ready)
 
     def wait_for(self, what: str, poll: Callable[[], T | None], seconds: float = _TIMEOUT) -> T:
-        """Call *poll* until its result is true; return it. Raises SuiteError, naming *what*, after *seconds*."""
+        """Call *poll* until its result is truthy; return it. Raises SuiteError after *seconds*."""
         end = time.monotonic() + seconds
         while not (result := poll()):
             if self._process.poll() is not None:
