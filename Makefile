@@ -1,4 +1,4 @@
-# Everything a person does here, on a machine with Python >= 3.11 (venv), make and git. `make` alone explains itself.
+# Needs Python >= 3.11 (with venv), make and git. `make` alone lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help up demo download test check lint types imports protos protos-fresh buf conformance chaos bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-# Three environments in one folder: run.txt is a part of dev.txt and that of bench.txt, so `make test` after
-# `make demo` only adds.
+# Three environments in one directory: bench.txt includes dev.txt, which includes run.txt, so `make test` after
+# `make demo` only adds packages.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
@@ -31,14 +31,20 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(VENV)/bin/python
 	$(call install,run)
 
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
-	@echo "setting up $(VENV) with what the tests need (once)"
+	@echo "setting up $(VENV) with the development tools (once)"
 	$(call install,dev)
 	touch $(VENV)/run.stamp
 
 $(VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(VENV)/bin/python
-	@echo "setting up $(VENV) with the rivals of the benchmarks (once)"
+	@echo "setting up $(VENV) with the rivals that benchmarks compare with (once)"
 	$(call install,bench)
 	touch $(VENV)/run.stamp $(VENV)/dev.stamp
+
+setup: $(VENV)/dev.stamp third_party  ## Create the development environment in .venv, and nothing else
+
+fmt: $(VENV)/dev.stamp  ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 up: $(VENV)/run.stamp  ## Run the whole suite on this machine; Ctrl-C drains it
 	$(BIN)/reelhaul up $(ARGS)
@@ -49,12 +55,15 @@ demo: $(VENV)/run.stamp  ## Start the suite, download a video (URL=... for any o
 download: $(VENV)/run.stamp  ## Download URL=... through a running suite
 	$(BIN)/reelhaul download '$(URL)' $(ARGS)
 
-# Tests mostly wait: two at a time halve the time. In files as they come, so that the long ones begin first.
-SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests mostly wait: one worker per core. Files are not reordered, so that the long ones start first.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; YTDLP=latest or floor: the fetcher's)
-	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(SIDE_BY_SIDE)) $(ARGS)
+	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL)) $(ARGS)
 
-check: lint types imports buf protos-fresh  ## Lint, types, rooms, protos
+test-fast: $(VENV)/dev.stamp  ## Run the tests that start no processes of the suite, in under a minute
+	$(BIN)/pytest $(PARALLEL) -m 'not processes' $(ARGS)
+
+check: lint types imports buf protos-fresh  ## Lint, types, layers, protos
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -66,7 +75,7 @@ types: $(VENV)/dev.stamp
 imports: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-cache
 
-# buf needs google/api and google/rpc as files in the workspace; the installed package has them.
+# buf needs google/api and google/rpc as files in its workspace; they are copied from the installed package.
 third_party: $(VENV)/dev.stamp
 	@mkdir -p third_party/googleapis/google
 	@cp -r $$($(BIN)/python -c 'import google.rpc, os; print(os.path.dirname(list(google.rpc.__path__)[0]))')/{api,rpc} third_party/googleapis/google/
@@ -74,7 +83,7 @@ third_party: $(VENV)/dev.stamp
 	@find third_party -name context -type d -prune -exec rm -r {} +
 	@touch third_party
 
-# Against main as it is committed; where protos/ is just that there is nothing to compare.
+# buf breaking compares with the committed main; skipped if protos/ is unchanged.
 buf: third_party
 	$(BIN)/buf lint
 	@base=$$(git rev-parse -q --verify main || git rev-parse -q --verify origin/main || true); \
@@ -102,17 +111,17 @@ conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> o
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: bench-jobs bench-watch bench-fetch  ## Measure everything, side by side with named rivals (ARGS=--short: a look)
+bench: bench-jobs bench-watch bench-fetch  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
 
-bench-%: $(VENV)/bench.stamp  ## Measure one thing: jobs, watch, fetch
+bench-%: $(VENV)/bench.stamp  ## Run one benchmark: jobs, watch, fetch
 	$(BIN)/python -m bench $* $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-lock:  ## Renew requirements/*.txt (needs uv)
+lock:  ## Update requirements/*.txt (needs uv)
 	$(LOCK) --upgrade pyproject.toml --extra all -o requirements/run.txt
 	$(LOCK) --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
-clean:  ## Remove environments and what was built; data and downloads stay
+clean:  ## Remove environments and build results; keep data and downloads
 	rm -rf $(VENV) .yt-dlp third_party dist

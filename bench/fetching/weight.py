@@ -28,7 +28,7 @@ def of_parts(suite: Suite) -> dict[str, float]:
     parts = {name: Process(pid).megabytes for name, pid in suite.processes().items()}
     fetcher = suite.processes()["fetcher"]
     for pid in _children(fetcher):
-        name = "engine's parent" if b"ytdlp.parent" in _command(pid) else "guard"
+        name = "engine's parent" if b"ytdlp.process.zygote" in _command(pid) else "guard"
         parts[name] = Process(pid).megabytes
     return parts
 

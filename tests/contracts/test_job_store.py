@@ -185,7 +185,7 @@ async def test_the_worker_that_could_not_is_avoided(store):
     ("cause", "told"),
     [
         (ErrorReason.WORKER_DISK_FULL, wait_reason.WaitReason.DISK_FULL),
-        (ErrorReason.MEDIA_NOT_LIVE_YET, wait_reason.WaitReason.LIVE_NOT_STARTED),
+        (ErrorReason.MEDIA_NOT_LIVE_YET, wait_reason.WaitReason.LIVE_NOT_BEGUN),
         (None, wait_reason.WaitReason.IN_QUEUE),
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from yt_dlp.networking.exceptions import TransportError
 
-from reelhaul_fetcher.ytdlp.download.splice import Pipe, pipe_of
+from reelhaul_fetcher.ytdlp.download.splice import Pipe, open_pipe
 
 _BODY = os.urandom(3 << 20)
 _LENGTH = f"Content-Length: {len(_BODY)}"
@@ -67,7 +67,7 @@ def test_buffered_bytes_and_the_rest(file: int, step: int, limit: int) -> None:
     sent = len(_BODY) if step > 4000 else 2000 * step
     with _response(_LENGTH, sent=sent, step=step) as response:
         first = response.read(500)
-        pipe = pipe_of(response)
+        pipe = open_pipe(response)
         assert pipe is not None
         os.pwrite(file, first, 0)
         _write_all(pipe, file, len(first), limit)
@@ -78,7 +78,7 @@ def test_buffered_bytes_and_the_rest(file: int, step: int, limit: int) -> None:
 def test_early_end(file: int) -> None:
     """If the other side closes early, the received bytes are written, and no more are reported."""
     with _response(_LENGTH, sent=1 << 20) as response:
-        pipe = pipe_of(response)
+        pipe = open_pipe(response)
         assert pipe is not None
         _write_all(pipe, file, 0, 256 << 10)
         assert pipe.take(1) == 0
@@ -89,7 +89,7 @@ def test_early_end(file: int) -> None:
 def test_timeout(file: int) -> None:
     """A silent connection fails after the timeout of its socket."""
     with _response(_LENGTH, sent=1 << 20, hold=True) as response:
-        pipe = pipe_of(response)
+        pipe = open_pipe(response)
         assert pipe is not None
         with pytest.raises(TransportError, match="timed out"):
             _write_all(pipe, file, 0, 256 << 10)
@@ -100,4 +100,4 @@ def test_timeout(file: int) -> None:
 def test_unsupported_bodies(fields: tuple[str, ...]) -> None:
     """A chunked body, or one of unknown length, is not spliced."""
     with _response(*fields, sent=0) as response:
-        assert pipe_of(response) is None
+        assert open_pipe(response) is None

@@ -130,7 +130,7 @@ async def test_where_it_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     async def refused() -> EngineNamespace:
         raise NamespaceUnavailable(1, "unshare: Operation not permitted")
 
-    monkeypatch.setattr(namespaces, "_made", refused)
+    monkeypatch.setattr(namespaces, "_create", refused)
     with pytest.raises(NamespaceUnavailable, match="unshare"):
         async with namespaces.open_namespace("on"):
             pass

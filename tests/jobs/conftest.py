@@ -1,4 +1,4 @@
-"""The jobs service as it really runs, with a broker of its own, and what talks to it."""
+"""Fixtures of the jobs service: running with its own broker, or one replica without servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reelhaul_runtime import nats_client
 from reelhaul_runtime.rpc.channels import open_channel
 
 TOKEN = "the suite's own"
-#: Seconds for what takes a moment: patience is for the machine, not for the service.
+#: Seconds for what takes a moment: the machine may be slow, the service is not.
 TIMEOUT = 30
 SERVICES = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
@@ -32,7 +32,7 @@ SERVICES = [
 
 @dataclass
 class JobsService:
-    """A running jobs service: stubs of a caller (jobs) and of a worker (leases), and its broker."""
+    """A running jobs service: the stubs of a caller (jobs) and of a worker (leases), and its broker."""
 
     jobs: job_service_pb2_grpc.JobServiceStub
     leases: lease_service_pb2_grpc.LeaseServiceStub
@@ -43,20 +43,20 @@ class JobsService:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    """All stores of a new SQLite database."""
+    """The stores of a new SQLite database."""
     async with sqlite_store(tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
 def replica(store: SqlStore) -> Replica:
-    """A replica without servers, over that database."""
+    """A replica without servers, on that database."""
     return Replica(store)
 
 
 @pytest.fixture
 async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A broker of this test's own: the streams' names are the service's, not the test's."""
+    """A broker for this test alone: all services use the same stream names."""
     async with running_nats_server(tmp_path / "nats") as server:
         yield server
 
@@ -67,11 +67,11 @@ def settings(tmp_path: Path, nats_server: NatsServer) -> Settings:
         data_dir=tmp_path,
         nats_url=nats_server.url,
         jobs_address="127.0.0.1:0",
-        # Nobody is there.
+        # No service listens there.
         storage_address=f"127.0.0.1:{free_port()}",
         fetcher_address=f"127.0.0.1:{free_port()}",
         suite_token=TOKEN,
-        # Workers of the tests seldom renew, and the machine may be slow.
+        # The workers of the tests seldom renew, and the machine may be slow.
         jobs_lease_seconds=10,
         drain_seconds=2,
     )
@@ -79,17 +79,17 @@ def settings(tmp_path: Path, nats_server: NatsServer) -> Settings:
 
 @asynccontextmanager
 async def run_service(settings: Settings) -> AsyncIterator[JobsService]:
-    """The service, ready: its streams are there."""
+    """Run the service while the block runs; yield it when its streams exist."""
     async with (
         nats_client.connect(settings.nats_url, "test") as client,
         running(settings) as port,
-        open_channel(f"127.0.0.1:{port}", SERVICES) as outside,
-        open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as inside,
+        open_channel(f"127.0.0.1:{port}", SERVICES) as public_channel,
+        open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as internal_channel,
     ):
         await eventually(lambda: consumers_exist(client))
         yield JobsService(
-            job_service_pb2_grpc.JobServiceStub(outside),
-            lease_service_pb2_grpc.LeaseServiceStub(inside),
+            job_service_pb2_grpc.JobServiceStub(public_channel),
+            lease_service_pb2_grpc.LeaseServiceStub(internal_channel),
             client,
             settings,
             port,
@@ -98,29 +98,29 @@ async def run_service(settings: Settings) -> AsyncIterator[JobsService]:
 
 @pytest.fixture
 async def service(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[JobsService]:
-    """The service, with the settings that the test asks for by ``with_settings``."""
-    async with run_service(settings.model_copy(update=getattr(request, "param", {}))) as served:
-        yield served
+    """The running service, with the settings of ``with_settings``."""
+    async with run_service(settings.model_copy(update=getattr(request, "param", {}))) as running_service:
+        yield running_service
 
 
 def with_settings(**settings: object) -> pytest.MarkDecorator:
-    """Other settings of the service for this test."""
+    """Run the service with other settings in this test."""
     return pytest.mark.parametrize("service", [settings], indirect=True, ids=[""])
 
 
 async def consumers_exist(client: Client) -> bool:
-    """Whether fetchers could bind by now."""
+    """Return whether the consumers exist that fetchers bind to."""
     names = {consumer.name for consumer in await client.jetstream().consumers_info("WORK")}
     return {"work-high-default", "work-normal-default", "work-bulk-default"} <= names
 
 
-async def eventually(holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
-    """Return when *holds* does; what it raises counts as not yet."""
+async def eventually(condition: Callable[[], object], seconds: float = TIMEOUT) -> None:
+    """Wait until *condition* returns true; what it raises counts as false."""
     async with asyncio.timeout(seconds):
         while True:
             try:
-                found = holds()
-                if await found if asyncio.iscoroutine(found) else found:
+                result = condition()
+                if await result if asyncio.iscoroutine(result) else result:
                     return
             except Exception:
                 pass

@@ -13,7 +13,7 @@ from reelhaul_jobs.ports.bus import ProgressNotice
 
 @dataclass
 class FakeBus:
-    """A JobBus in lists; it publishes nothing while ``away``."""
+    """A JobBus in lists; it publishes nothing while ``unavailable``."""
 
     items: list[ReadyJob] = field(default_factory=list)
     changes: list[Job] = field(default_factory=list)
@@ -21,14 +21,14 @@ class FakeBus:
     notices: dict[str, ProgressNotice] = field(default_factory=dict)
     #: Whether the next ``ready`` reports that the WORK stream was created anew.
     fresh: bool = False
-    away: bool = False
+    unavailable: bool = False
 
     async def ensure_streams(self) -> bool:
         fresh, self.fresh = self.fresh, False
         return fresh
 
     async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
-        if self.away:
+        if self.unavailable:
             return []
         self.items.extend(jobs)
         return jobs

@@ -17,11 +17,11 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2_grpc, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest, RenewRequest
 
 #: What a worker does with a job that it holds.
-Work = Callable[["HeldJob"], Awaitable[None]]
+Handler = Callable[["HeldJob"], Awaitable[None]]
 
 
 class HeldJob:
-    """A job in a worker's hand."""
+    """A job that a worker holds."""
 
     def __init__(self, worker: FakeWorker, job: str, attempt: int, lease: lease_pb2.Lease) -> None:
         self._worker = worker
@@ -29,7 +29,7 @@ class HeldJob:
         self._sequence = 0
 
     async def progress(self, percent: float, detail: str = "") -> None:
-        """Say how far it is."""
+        """Publish progress."""
         self._sequence += 1
         notice = work_pb2.ProgressNotice(
             job=self.job,
@@ -41,45 +41,47 @@ class HeldJob:
         await self._worker.client.jetstream().publish(subject, notice.SerializeToString())
 
     async def renew(self, **fields: object):
-        """Keep the lease."""
+        """Renew the lease."""
         return await self._worker.leases.Renew(RenewRequest(job=self.job, epoch=self.lease.epoch, **fields))
 
     async def finish(self, **outcome: object):
-        """End the lease."""
+        """Finish the lease."""
         return await self._worker.leases.Finish(
             FinishRequest(job=self.job, epoch=self.lease.epoch, **outcome)
         )
 
     async def succeed(self):
-        """End it well, with one artifact."""
+        """Finish the lease as succeeded, with one artifact."""
         artifact = media_pb2.ArtifactInfo(name=f"artifacts/{uuid.uuid4()}", kind=media_pb2.ArtifactInfo.VIDEO)
         return await self.finish(succeeded=succeeded(artifact))
 
 
 def succeeded(*artifacts: media_pb2.ArtifactInfo) -> FinishRequest.Succeeded:
-    return FinishRequest.Succeeded(artifacts=artifacts, media=media_pb2.MediaInfo(title="A film"))
+    return FinishRequest.Succeeded(artifacts=artifacts, media=media_pb2.MediaInfo(title="A video"))
 
 
 class FakeWorker:
-    """Pulls items one at a time per slot and hands those that it got to *work*."""
+    """Pulls one item at a time per slot and hands the jobs that it claims to *handle*."""
 
     def __init__(
-        self, client: Client, leases: lease_service_pb2_grpc.LeaseServiceStub, work: Work, slots: int
+        self, client: Client, leases: lease_service_pb2_grpc.LeaseServiceStub, handle: Handler, slots: int
     ) -> None:
-        self.client, self.leases, self.work, self.slots = client, leases, work, slots
+        self.client, self.leases, self.handle, self.slots = client, leases, handle, slots
         self.name = f"worker-{uuid.uuid4().hex[:6]}"
-        #: (job, attempt) of each item seen, in order; refusals by reason.
+        #: (job, attempt) of each item pulled, in order.
         self.items: list[tuple[str, int]] = []
+        #: Reasons of the claims that were refused, in order.
         self.refusals: list[int] = []
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await asyncio.gather(*(self._slot() for _ in range(self.slots)))
+        await asyncio.gather(*(self._run_slot() for _ in range(self.slots)))
 
-    async def _slot(self) -> None:
+    async def _run_slot(self) -> None:
         this = asyncio.current_task()
         assert this is not None
-        # Until Python 3.12 wait_for, and a fetch by it, may swallow a cancellation (CPython 86296).
+        # Before Python 3.12 wait_for, and a fetch through it, may swallow a cancellation (CPython
+        # issue 86296).
         while not this.cancelling():
             try:
                 pull = await self.client.jetstream().pull_subscribe_bind("work-normal-default", "WORK")
@@ -92,15 +94,14 @@ class FakeWorker:
     async def _handle(self, message: Msg) -> None:
         item = work_pb2.WorkItem.FromString(message.data)
         self.items.append((item.job, item.attempt))
-        answer = await self.leases.Claim(claim_request(item, self.name, self.slots))
-        if answer.HasField("lease"):
-            await self.work(HeldJob(self, item.job, item.attempt, answer.lease))
-        elif answer.refusal.HasField("retry_delay"):
-            self.refusals.append(answer.refusal.reason)
-            await message.nak(answer.refusal.retry_delay.ToTimedelta().total_seconds())
-            return
+        response = await self.leases.Claim(claim_request(item, self.name, self.slots))
+        if response.HasField("lease"):
+            await self.handle(HeldJob(self, item.job, item.attempt, response.lease))
         else:
-            self.refusals.append(answer.refusal.reason)
+            self.refusals.append(response.refusal.reason)
+            if response.refusal.HasField("retry_delay"):
+                await message.nak(response.refusal.retry_delay.ToTimedelta().total_seconds())
+                return
         await message.ack()
 
 
@@ -112,9 +113,9 @@ def claim_request(item: work_pb2.WorkItem, worker: str, slots: int = 1) -> Claim
 
 
 @asynccontextmanager
-async def run_worker(service, work: Work, slots: int = 1) -> AsyncIterator[FakeWorker]:
-    """A worker beside the test."""
-    worker = FakeWorker(service.nats, service.leases, work, slots)
+async def run_worker(service, handle: Handler, slots: int = 1) -> AsyncIterator[FakeWorker]:
+    """Run a worker while the block runs."""
+    worker = FakeWorker(service.nats, service.leases, handle, slots)
     task = asyncio.create_task(worker.run())
     try:
         yield worker

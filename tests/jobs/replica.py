@@ -27,35 +27,35 @@ class Replica:
         self.time = START
         self.store, self.bus, self.hub = store, FakeBus(), EventHub()
         self.dispatcher = Dispatcher(self.store, self.bus, self.now, LEASE)
-        news = ChangeNotifier(self.hub, self.bus)
-        self.sweeper = Reaper(self.store, self.store, self.bus, news, self.now, LEASE)
-        self.made = 0
+        notifier = ChangeNotifier(self.hub, self.bus)
+        self.reaper = Reaper(self.store, self.store, self.bus, notifier, self.now, LEASE)
+        self._added = 0
 
     def now(self) -> datetime:
         return self.time
 
     async def add(self, tenant: str = "acme", **fields: object) -> Job:
-        self.made += 1
-        plain = Job(
-            id=f"{tenant}-{self.made:04}",
+        self._added += 1
+        job = Job(
+            id=f"{tenant}-{self._added:04}",
             tenant=tenant,
             url="https://videos.example/1",
             format=media_pb2.FormatSpec(),
             create_time=self.time,
             update_time=self.time,
         )
-        job = queue_transitions.enqueue(replace(plain, **fields))  # type: ignore[arg-type]
+        job = queue_transitions.enqueue(replace(job, **fields))  # type: ignore[arg-type]
         await self.store.add([job])
         return job
 
     async def claim(self, job_id: str) -> Job:
         attempt = (await self.store.get(job_id)).attempt
-        asked = leases.Claim(attempt=attempt, worker="w", request_id="r", engine_version="", lease=LEASE)
-        return (await self.store.change(job_id, lambda job: leases.claim(job, asked, self.time))).job
+        claim = leases.Claim(attempt=attempt, worker="w", request_id="r", engine_version="", lease=LEASE)
+        return (await self.store.change(job_id, lambda job: leases.claim(job, claim, self.time))).job
 
-    async def let_pass(self, span: timedelta) -> None:
-        """Time, with the sweeper at work."""
+    async def advance(self, span: timedelta) -> None:
+        """Advance the clock, running the reaper every five seconds."""
         end = self.time + span
         while self.time < end:
             self.time = min(end, self.time + timedelta(seconds=5))
-            await self.sweeper.step()
+            await self.reaper.step()

@@ -1,4 +1,4 @@
-"""Watches of many jobs on SQLite and a fake bus: what a follower of a filter is told."""
+"""Watching many jobs by a filter, on SQLite and a fake bus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from tests.jobs.conftest import TIMEOUT
-from tests.jobs.test_job_stream import move
+from tests.jobs.test_job_stream import change_job
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.filters.fields import JOB_FIELDS
@@ -24,214 +24,214 @@ from reelhaul_runtime.errors import ReelhaulError
 
 
 @pytest.fixture
-def followings(replica) -> FilterStreams:
+def filter_streams(replica) -> FilterStreams:
     feed = ChangeFeed(replica.store, replica.hub, replica.now)
     return FilterStreams(feed, replica.store, replica.hub, ResumeTokens(b"k" * 32), replica.now)
 
 
-def asked(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> WatchQuery:
+def query(text: str = "", owner: str | None = "acme", heartbeat: float = 60) -> WatchQuery:
     return WatchQuery(owner=owner, where=parse(text, JOB_FIELDS), text=text, heartbeat=heartbeat)
 
 
-async def claimed(replica, job_id):
+async def claim_job(replica, job_id):
     attempt = (await replica.store.get(job_id)).attempt
     claim = leases.Claim(
         attempt=attempt, worker="w", request_id="r", engine_version="", lease=timedelta(seconds=30)
     )
-    return await move(replica, job_id, lambda job: leases.claim(job, claim, replica.time))
+    return await change_job(replica, job_id, lambda job: leases.claim(job, claim, replica.time))
 
 
-async def cancelled(replica, job_id):
-    return await move(replica, job_id, lambda job: queue_transitions.cancel(job, replica.time))
+async def cancel_job(replica, job_id):
+    return await change_job(replica, job_id, lambda job: queue_transitions.cancel(job, replica.time))
 
 
-async def told(stream, count: int = 1) -> list:
-    """The next *count* messages that are of a job or a reset."""
-    found = []
+async def receive(stream, count: int = 1) -> list:
+    """Return the next *count* messages that are of a job or a reset."""
+    messages = []
     async with asyncio.timeout(TIMEOUT):
-        while len(found) < count:
+        while len(messages) < count:
             message = await anext(stream)
             if message.change or message.reset:
-                found.append(message)
-    return found
+                messages.append(message)
+    return messages
 
 
 def jobs(messages) -> list:
     return [(message.change.job.id, message.change.job.state) for message in messages]
 
 
-async def test_changes_of_a_batch(replica, followings):
-    """Each change of the jobs of a batch is told, and of no other job; the sequence grows."""
+async def test_changes_of_a_batch(replica, filter_streams):
+    """Each change of the jobs of a batch is sent, and of no other job; the sequence grows."""
     mine = [await replica.add(batch_id="b1") for _ in range(3)]
     other = await replica.add(batch_id="b2")
-    stream = followings.watch(asked('batch_id = "b1"'), "")
+    stream = filter_streams.watch(query('batch_id = "b1"'), "")
     first = await anext(stream)
     assert first.change is None
-    seen = [first]
+    messages = [first]
     for job in [other, *mine]:
-        await claimed(replica, job.id)
-    seen += await told(stream, 3)
-    await cancelled(replica, mine[1].id)
-    seen += await told(stream)
-    assert sorted(jobs(seen[1:4])) == [(job.id, State.RUNNING) for job in mine]
-    assert jobs(seen[4:]) == [(mine[1].id, State.CANCELLING)]
-    sequences = [message.sequence for message in seen]
+        await claim_job(replica, job.id)
+    messages += await receive(stream, 3)
+    await cancel_job(replica, mine[1].id)
+    messages += await receive(stream)
+    assert sorted(jobs(messages[1:4])) == [(job.id, State.RUNNING) for job in mine]
+    assert jobs(messages[4:]) == [(mine[1].id, State.CANCELLING)]
+    sequences = [message.sequence for message in messages]
     assert sequences == sorted(set(sequences))
     await stream.aclose()
 
 
-async def test_leaving_the_filter(replica, followings):
-    """A job that leaves the filter by a state change is told once more, as it is then."""
+async def test_leaving_the_filter(replica, filter_streams):
+    """A job that leaves the filter by a state change is sent once more, as it is then."""
     job = await replica.add()
-    stream = followings.watch(asked("state = QUEUED"), "")
+    stream = filter_streams.watch(query("state = QUEUED"), "")
     await anext(stream)
-    await claimed(replica, job.id)
-    assert jobs(await told(stream)) == [(job.id, State.RUNNING)]
+    await claim_job(replica, job.id)
+    assert jobs(await receive(stream)) == [(job.id, State.RUNNING)]
     await stream.aclose()
 
 
-async def test_other_tenants(replica, followings):
-    """Nobody hears of another tenant's jobs; a service of ours hears of all."""
+async def test_jobs_of_other_tenants(replica, filter_streams):
+    """A caller receives only its own tenant's jobs; a service of the suite receives all."""
     mine, others = await replica.add(), await replica.add("other")
-    stream, all_ = followings.watch(asked(), ""), followings.watch(asked(owner=None), "")
+    stream, all_ = filter_streams.watch(query(), ""), filter_streams.watch(query(owner=None), "")
     await anext(stream)
     await anext(all_)
-    await cancelled(replica, others.id)
-    await cancelled(replica, mine.id)
-    assert jobs(await told(stream)) == [(mine.id, State.CANCELLED)]
-    assert len(await told(all_, 2)) == 2
+    await cancel_job(replica, others.id)
+    await cancel_job(replica, mine.id)
+    assert jobs(await receive(stream)) == [(mine.id, State.CANCELLED)]
+    assert len(await receive(all_, 2)) == 2
     await stream.aclose()
     await all_.aclose()
 
 
-async def test_new_job(replica, followings):
-    """A job that is created is told."""
-    stream = followings.watch(asked(), "")
+async def test_new_job(replica, filter_streams):
+    """A new job is sent."""
+    stream = filter_streams.watch(query(), "")
     await anext(stream)
     job = await replica.add()
     await ChangeNotifier(replica.hub, replica.bus).notify_job(job)
-    assert jobs(await told(stream)) == [(job.id, State.QUEUED)]
+    assert jobs(await receive(stream)) == [(job.id, State.QUEUED)]
     await stream.aclose()
 
 
-async def test_deleted_job(replica, followings):
-    """A deletion is told as one."""
+async def test_deleted_job(replica, filter_streams):
+    """A deleted job is sent as deleted."""
     job = await replica.add()
-    stream = followings.watch(asked(), "")
+    stream = filter_streams.watch(query(), "")
     await anext(stream)
-    await move(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
-    (message,) = await told(stream)
+    await change_job(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
+    (message,) = await receive(stream)
     assert message.change.job.delete_time is not None
     await stream.aclose()
 
 
-async def test_resume(replica, followings):
-    """Who comes back is told what changed meanwhile, at any server that shares the key."""
+async def test_resume(replica, filter_streams):
+    """A resuming watcher receives what changed meanwhile, at any server that shares the key."""
     job, ended = await replica.add(), await replica.add()
-    stream = followings.watch(asked(), "")
+    stream = filter_streams.watch(query(), "")
     first = await anext(stream)
     await stream.aclose()
     replica.time += timedelta(minutes=5)
-    await claimed(replica, job.id)
-    await cancelled(replica, ended.id)
-    elsewhere = FilterStreams(
+    await claim_job(replica, job.id)
+    await cancel_job(replica, ended.id)
+    other_server = FilterStreams(
         ChangeFeed(replica.store, replica.hub, replica.now),
         replica.store,
         replica.hub,
         ResumeTokens(b"k" * 32),
         replica.now,
     )
-    again = elsewhere.watch(asked(), first.resume_token)
-    missed = await told(again, 2)
+    again = other_server.watch(query(), first.resume_token)
+    missed = await receive(again, 2)
     assert sorted(jobs(missed)) == [(job.id, State.RUNNING), (ended.id, State.CANCELLED)]
     assert missed[0].sequence > first.sequence
     await again.aclose()
-    # Cut off between the two: the second is told again.
-    halfway = elsewhere.watch(asked(), missed[0].resume_token)
-    assert missed[1].change.job.id in [job_id for job_id, _ in jobs(await told(halfway, 2))]
+    # Interrupted between the two: the second is sent again.
+    halfway = other_server.watch(query(), missed[0].resume_token)
+    assert missed[1].change.job.id in [job_id for job_id, _ in jobs(await receive(halfway, 2))]
     await halfway.aclose()
 
 
-async def test_resume_with_another_filter(replica, followings):
-    """A position is good for the filter and the tenant that it was given for."""
-    stream = followings.watch(asked("state = QUEUED"), "")
+async def test_resume_with_another_filter(replica, filter_streams):
+    """A token is valid only for the filter and the tenant that it was created for."""
+    stream = filter_streams.watch(query("state = QUEUED"), "")
     token = (await anext(stream)).resume_token
     await stream.aclose()
-    for other in (asked("state = RUNNING"), asked("state = QUEUED", owner="other")):
+    for other in (query("state = RUNNING"), query("state = QUEUED", owner="other")):
         with pytest.raises(ReelhaulError) as failure:
-            await anext(followings.watch(other, token))
+            await anext(filter_streams.watch(other, token))
         assert failure.value.reason == ErrorReason.RESUME_TOKEN_INVALID
 
 
-async def test_old_position_is_a_reset(replica, followings):
-    """Who comes back after a day is told to list again, and hears what is new."""
+async def test_old_position_is_a_reset(replica, filter_streams):
+    """A watcher that resumes after a day gets a reset, and then what changes."""
     job = await replica.add()
-    stream = followings.watch(asked(), "")
+    stream = filter_streams.watch(query(), "")
     token = (await anext(stream)).resume_token
     await stream.aclose()
     replica.time += timedelta(hours=25)
-    again = followings.watch(asked(), token)
+    again = filter_streams.watch(query(), token)
     assert (await anext(again)).reset
-    await cancelled(replica, job.id)
-    assert jobs(await told(again)) == [(job.id, State.CANCELLED)]
+    await cancel_job(replica, job.id)
+    assert jobs(await receive(again)) == [(job.id, State.CANCELLED)]
     await again.aclose()
 
 
-async def test_slow_follower(replica, followings, monkeypatch):
-    """Who reads too slowly is told to list again; memory stays bounded, and others hear all."""
+async def test_slow_watcher(replica, filter_streams, monkeypatch):
+    """A watcher that reads too slowly gets a reset; memory is bounded, and others receive all."""
     monkeypatch.setattr(conflating_queue, "MAX_PENDING", 5)
     added = [await replica.add() for _ in range(10)]
-    slow, quick = followings.watch(asked(), ""), followings.watch(asked(), "")
+    slow, quick = filter_streams.watch(query(), ""), filter_streams.watch(query(), "")
     await anext(slow)
     await anext(quick)
-    heard = []
+    received = []
     for job in added:
-        await cancelled(replica, job.id)
-        heard += await told(quick)
-    assert [job_id for job_id, _ in jobs(heard)] == [job.id for job in added]
-    assert (await told(slow))[0].reset
+        await cancel_job(replica, job.id)
+        received += await receive(quick)
+    assert [job_id for job_id, _ in jobs(received)] == [job.id for job in added]
+    assert (await receive(slow))[0].reset
     await slow.aclose()
     await quick.aclose()
 
 
-async def test_lost_notice(replica, followings, monkeypatch):
-    """A change that nobody told of is found by the next look."""
+async def test_lost_notification(replica, filter_streams, monkeypatch):
+    """A change without a notification is found by the next read of all events."""
     monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     job = await replica.add()
-    stream = followings.watch(asked(), "")
+    stream = filter_streams.watch(query(), "")
     await anext(stream)
     replica.time += timedelta(seconds=1)
     await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
-    assert jobs(await told(stream)) == [(job.id, State.CANCELLED)]
+    assert jobs(await receive(stream)) == [(job.id, State.CANCELLED)]
     await stream.aclose()
 
 
-async def test_late_commit(replica, followings, monkeypatch):
-    """A change that is committed after later ones were told is told too."""
+async def test_late_commit(replica, filter_streams, monkeypatch):
+    """A change that is committed after later ones were sent is sent too."""
     monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     slow, quick = await replica.add(), await replica.add()
-    stream = followings.watch(asked(), "")
+    stream = filter_streams.watch(query(), "")
     await anext(stream)
     began = replica.time
     replica.time += timedelta(seconds=5)
-    await cancelled(replica, quick.id)
-    await told(stream)
+    await cancel_job(replica, quick.id)
+    await receive(stream)
     await replica.store.change(slow.id, lambda j: queue_transitions.cancel(j, began + timedelta(seconds=1)))
-    assert jobs(await told(stream)) == [(slow.id, State.CANCELLED)]
+    assert jobs(await receive(stream)) == [(slow.id, State.CANCELLED)]
     await stream.aclose()
 
 
-async def test_heartbeat(replica, followings):
-    """Silence is broken by a heartbeat that repeats the sequence."""
-    stream = followings.watch(asked(heartbeat=0.05), "")
+async def test_heartbeat(replica, filter_streams):
+    """After silence a heartbeat repeats the sequence."""
+    stream = filter_streams.watch(query(heartbeat=0.05), "")
     first, second = await anext(stream), await anext(stream)
     assert (second.change, second.sequence) == (None, first.sequence)
     await stream.aclose()
 
 
-async def test_drain(replica, followings):
-    """A server that drains ends its streams with a failure that says to come back."""
-    stream = followings.watch(asked(), "")
+async def test_drain(replica, filter_streams):
+    """A draining server ends its streams with an error that says to resume."""
+    stream = filter_streams.watch(query(), "")
     await anext(stream)
     replica.hub.close()
     with pytest.raises(ReelhaulError) as failure:
@@ -241,30 +241,30 @@ async def test_drain(replica, followings):
     assert failure.value.retry_delay is not None
 
 
-async def test_many_followers_leave_others_their_turn(replica, followings, monkeypatch):
-    """What changes at once for many followers is offered in turns; each hears all that it asked for."""
-    made = [await replica.add(batch_id=f"b{number % 2}") for number in range(20)]
-    streams = [followings.watch(asked(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
+async def test_many_watchers_do_not_block_the_loop(replica, filter_streams, monkeypatch):
+    """Simultaneous changes are offered to many watchers in portions; each receives all of its own."""
+    added = [await replica.add(batch_id=f"b{number % 2}") for number in range(20)]
+    streams = [filter_streams.watch(query(f'batch_id = "b{number % 2}"'), "") for number in range(300)]
     for stream in streams:
         await anext(stream)
     turns, offer = [0], conflating_queue.ConflatingQueue.offer
 
-    def counted(queue, changed):
+    def counting_offer(queue, change):
         turns[-1] += 1
-        offer(queue, changed)
+        offer(queue, change)
 
-    async def others():
+    async def count_turns():
         while True:
             await asyncio.sleep(0)
             turns.append(0)
 
-    monkeypatch.setattr(conflating_queue.ConflatingQueue, "offer", counted)
-    waiting = asyncio.create_task(others())
-    for job in made:
-        await claimed(replica, job.id)
+    monkeypatch.setattr(conflating_queue.ConflatingQueue, "offer", counting_offer)
+    waiting = asyncio.create_task(count_turns())
+    for job in added:
+        await claim_job(replica, job.id)
     for number, stream in enumerate(streams):
-        heard = jobs(await told(stream, 10))
-        assert sorted(heard) == sorted((job.id, State.RUNNING) for job in made[number % 2 :: 2])
+        received = jobs(await receive(stream, 10))
+        assert sorted(received) == sorted((job.id, State.RUNNING) for job in added[number % 2 :: 2])
         await stream.aclose()
     waiting.cancel()
     # Each was offered its own ten; those of the other batch may come after it has closed.

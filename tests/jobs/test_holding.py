@@ -8,9 +8,9 @@ import time
 import grpc
 import pytest
 from google.protobuf import duration_pb2, field_mask_pb2
+from tests.jobs.calls import URL, create_job, reason_of, wait_for_end
 from tests.jobs.conftest import TIMEOUT, eventually
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import URL, create, ended, reason
 
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, Wait
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -36,7 +36,7 @@ async def get(service, name: str) -> Job:
 
 async def test_pause_and_resume_queued(service):
     """A paused job is given to no worker and says so; resumed, it runs."""
-    job = await create(service)
+    job = await create_job(service)
     paused = await service.jobs.PauseJob(PauseJobRequest(name=job.name))
     assert (paused.state, paused.wait.reason) == (Job.PAUSED, Wait.PAUSED)
     again = await service.jobs.PauseJob(PauseJobRequest(name=job.name))
@@ -45,13 +45,13 @@ async def test_pause_and_resume_queued(service):
     async def work(held):
         await held.succeed()
 
-    other = await create(service)
+    other = await create_job(service)
     async with run_worker(service, work):
-        await ended(service, other.name)
+        await wait_for_end(service, other.name)
         assert (await get(service, job.name)).state == Job.PAUSED
         resumed = await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
         assert resumed.state == Job.QUEUED
-        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
 
 
 async def test_pause_running(service):
@@ -73,13 +73,13 @@ async def test_pause_running(service):
         assert not late.refusal.HasField("retry_delay")
         told.set()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(holding.wait(), TIMEOUT)
         assert (await service.jobs.PauseJob(PauseJobRequest(name=job.name))).state == Job.PAUSED
         await asyncio.wait_for(told.wait(), TIMEOUT)
         await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
-        last = await ended(service, job.name)
+        last = await wait_for_end(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
     attempts = (await service.jobs.ListAttempts(ListAttemptsRequest(parent=job.name))).attempts
     assert [attempt.state for attempt in attempts] == [Attempt.SUCCEEDED, Attempt.RELEASED]
@@ -88,7 +88,7 @@ async def test_pause_running(service):
 
 async def test_pause_what_has_ended(service):
     """A job that has ended is neither paused nor resumed; a paused one can be cancelled."""
-    job = await create(service)
+    job = await create_job(service)
     await service.jobs.PauseJob(PauseJobRequest(name=job.name))
     assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLED
     for call in (
@@ -97,12 +97,12 @@ async def test_pause_what_has_ended(service):
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await call
-        assert reason(failure) == "STATE_CONFLICT"
+        assert reason_of(failure) == "STATE_CONFLICT"
 
 
 async def test_update_labels_and_priority(service):
     """What the mask names is changed, nothing else; the etag guards it."""
-    job = await create(service, labels={"a": "1"}, priority=Job.LOW)
+    job = await create_job(service, labels={"a": "1"}, priority=Job.LOW)
     changed = await service.jobs.UpdateJob(
         update(job.name, "labels", "priority", labels={"b": "2"}, priority=Job.HIGH, etag=job.etag)
     )
@@ -112,12 +112,12 @@ async def test_update_labels_and_priority(service):
     assert changed.revision == same.revision
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.UpdateJob(update(job.name, "labels", labels={}, etag='"999"'))
-    assert reason(failure) == "ETAG_MISMATCH"
+    assert reason_of(failure) == "ETAG_MISMATCH"
 
 
 async def test_update_of_what_cannot_be_changed(service):
     """The URL, an unknown field and a bad label are refused by name; nothing is changed."""
-    job = await create(service)
+    job = await create_job(service)
     for asked in (
         update(job.name, "url", url=f"{URL}2"),
         update(job.name, "nonsense"),
@@ -127,13 +127,13 @@ async def test_update_of_what_cannot_be_changed(service):
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await service.jobs.UpdateJob(asked)
-        assert reason(failure) == "FIELD_INVALID"
+        assert reason_of(failure) == "FIELD_INVALID"
     assert (await get(service, job.name)).url == URL
 
 
 async def test_schedule_time_moved(service):
     """A queued job can be put off, and called back; an item on its way is refused meanwhile."""
-    job = await create(service)
+    job = await create_job(service)
     await eventually(lambda: _published(service))
     later = Job(name=job.name)
     later.schedule_time.FromSeconds(int(time.time()) + 3600)
@@ -147,7 +147,7 @@ async def test_schedule_time_moved(service):
         await eventually(lambda: worker.refusals)
         assert worker.refusals == [lease_pb2.Refusal.SUPERSEDED]
         await service.jobs.UpdateJob(update(job.name, "schedule_time"))
-        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
 
 
 async def test_schedule_time_of_a_job_between_attempts(service):
@@ -156,7 +156,7 @@ async def test_schedule_time_of_a_job_between_attempts(service):
     async def work(held):
         await held.finish(failed={"status": error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
         await eventually(lambda: _in_state(service, job.name, Job.RETRYING))
     backoff = (await get(service, job.name)).next_attempt_time
@@ -181,12 +181,12 @@ async def test_update_of_an_ended_job(service):
     async def work(held):
         await held.succeed()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
-        done = await ended(service, job.name)
+        done = await wait_for_end(service, job.name)
     kept = await service.jobs.UpdateJob(update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=3600)))
     assert kept.expire_time.ToDatetime() > done.end_time.ToDatetime()
     assert kept.expire_time.seconds == done.end_time.seconds + 3600
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.UpdateJob(update(job.name, "priority", priority=Job.HIGH))
-    assert reason(failure) == "STATE_CONFLICT"
+    assert reason_of(failure) == "STATE_CONFLICT"

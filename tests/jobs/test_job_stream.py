@@ -1,4 +1,4 @@
-"""Watches on SQLite and a fake bus: what a slow, late or returning watcher sees."""
+"""Watching one job, on SQLite and a fake bus: slow, offset and resuming watchers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAST = Pace(progress=0.001, heartbeat=60)
 
 
 @pytest.fixture
-def watches(replica) -> JobStreams:
+def job_streams(replica) -> JobStreams:
     tokens = ResumeTokens(b"k" * 32)
     return JobStreams(
         WatchedJobs(replica.store, replica.bus, replica.hub, tokens, replica.now),
@@ -37,14 +37,14 @@ def watches(replica) -> JobStreams:
     )
 
 
-async def move(replica, job_id, rule):
+async def change_job(replica, job_id, rule):
     change = await replica.store.change(job_id, rule)
     await ChangeNotifier(replica.hub, replica.bus).notify(change)
     return change.job
 
 
-async def first_of(stream):
-    """The first message of a watch that is left then."""
+async def first_message(stream):
+    """Return the first message of a watch, and close the watch."""
     message = await anext(stream)
     await stream.aclose()
     return message
@@ -54,11 +54,11 @@ def notice(job_id: str, sequence: int, epoch: int = 1) -> ProgressNotice:
     return ProgressNotice(job_id, epoch, sequence, media_pb2.Progress(percent=sequence))
 
 
-async def test_slow_watcher_sees_the_newest_progress(replica, watches):
-    """A watcher that reads late gets the newest progress only, and how much it missed."""
+async def test_slow_watcher_receives_the_latest_progress(replica, job_streams):
+    """A watcher that reads offset receives only the latest progress, and how many updates it missed."""
     job = await replica.add()
     await replica.claim(job.id)
-    stream = aiter(watches.watch(job.id, None, "", FAST))
+    stream = aiter(job_streams.watch(job.id, None, "", FAST))
     await anext(stream)
     for sequence in range(1, 31):
         replica.hub.publish_progress(notice(job.id, sequence))
@@ -70,64 +70,64 @@ async def test_slow_watcher_sees_the_newest_progress(replica, watches):
     await stream.aclose()
 
 
-async def test_late_watcher_is_told_how_far_it_is(replica, watches):
-    """The first snapshot holds the newest progress that the bus has, if it is of this lease."""
+async def test_first_snapshot_has_the_latest_progress(replica, job_streams):
+    """The first snapshot contains the latest progress that the bus has, if it is of this lease."""
     job = await replica.add()
     await replica.claim(job.id)
     replica.bus.notices[job.id] = notice(job.id, 44)
-    first = await first_of(watches.watch(job.id, None, "", FAST))
+    first = await first_message(job_streams.watch(job.id, None, "", FAST))
     assert first.body.job.progress.percent == 44
     replica.bus.notices[job.id] = notice(job.id, 55, epoch=9)
-    first = await first_of(watches.watch(job.id, None, "", FAST))
+    first = await first_message(job_streams.watch(job.id, None, "", FAST))
     assert first.body.job.progress is None
 
 
-async def test_states_are_never_dropped(replica, watches):
-    """A watcher that reads nothing for a while gets every state all the same."""
+async def test_states_are_never_dropped(replica, job_streams):
+    """A watcher that reads nothing for a while still receives every state."""
     job = await replica.add()
-    stream = aiter(watches.watch(job.id, None, "", FAST))
+    stream = aiter(job_streams.watch(job.id, None, "", FAST))
     await anext(stream)
     released = leases.Outcome(result=leases.Released())
     for epoch in range(1, 11):
         await replica.claim(job.id)
-        await move(replica, job.id, lambda j, e=epoch: leases.finish(j, e, released, replica.time))
-    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
+        await change_job(replica, job.id, lambda j, e=epoch: leases.finish(j, e, released, replica.time))
+    await change_job(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     messages = [message async for message in stream]
     states = [message.body.state for message in messages if isinstance(message.body, Event)]
     assert states == [State.RUNNING, State.QUEUED] * 10 + [State.CANCELLED]
     assert messages[-1].body.terminal
 
 
-async def test_too_far_behind_is_a_reset(replica, watches):
-    """More changes than a watcher may have waiting become one snapshot that says reset."""
+async def test_too_far_behind_is_a_reset(replica, job_streams):
+    """More state changes than are kept for watchers become one snapshot with reset."""
     job = await replica.add()
-    stream = aiter(watches.watch(job.id, None, "", FAST))
+    stream = aiter(job_streams.watch(job.id, None, "", FAST))
     await anext(stream)
     released = leases.Outcome(result=leases.Released())
     for epoch in range(1, 40):
         await replica.claim(job.id)
-        await move(replica, job.id, lambda j, e=epoch: leases.finish(j, e, released, replica.time))
+        await change_job(replica, job.id, lambda j, e=epoch: leases.finish(j, e, released, replica.time))
     message = await anext(stream)
     assert message.body.reset
     assert message.body.job.state is State.QUEUED
     await stream.aclose()
 
 
-async def test_old_position_is_a_reset(replica, watches):
-    """Who comes back after the events are gone starts anew, with a snapshot that says so."""
+async def test_old_position_is_a_reset(replica, job_streams):
+    """A watcher that resumes after its events were purged starts with a snapshot with reset."""
     job = await replica.add()
-    first = await first_of(watches.watch(job.id, None, "", FAST))
+    first = await first_message(job_streams.watch(job.id, None, "", FAST))
     replica.time += timedelta(hours=25)
-    again = await first_of(watches.watch(job.id, None, first.resume_token, FAST))
+    again = await first_message(job_streams.watch(job.id, None, first.resume_token, FAST))
     assert isinstance(again.body, Snapshot)
     assert again.body.reset
 
 
-async def test_lost_notice(replica, watches, monkeypatch):
-    """A change that nobody told of is found by reading again."""
+async def test_lost_notification(replica, job_streams, monkeypatch):
+    """A change without a notification is found by reading the rows again."""
     monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     job = await replica.add()
-    stream = aiter(watches.watch(job.id, None, "", FAST))
+    stream = aiter(job_streams.watch(job.id, None, "", FAST))
     await anext(stream)
     await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
     async with asyncio.timeout(TIMEOUT):
@@ -135,51 +135,51 @@ async def test_lost_notice(replica, watches, monkeypatch):
     assert [body.state for body in rest if isinstance(body, Event)] == [State.CANCELLED]
 
 
-async def test_deleted_job_says_a_last_word(replica, watches):
-    """Watchers of a deleted job get a terminal snapshot."""
+async def test_deleted_job_ends_with_a_terminal_snapshot(replica, job_streams):
+    """Watchers of a deleted job receive a terminal snapshot."""
     job = await replica.add()
-    stream = aiter(watches.watch(job.id, None, "", FAST))
+    stream = aiter(job_streams.watch(job.id, None, "", FAST))
     await anext(stream)
-    await move(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
+    await change_job(replica, job.id, lambda j: queue_transitions.delete(j, replica.time))
     async with asyncio.timeout(TIMEOUT):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
     assert rest[-1].body.job.state is State.CANCELLED
 
 
-async def test_other_tenants_job(replica, watches):
-    """Another tenant's job cannot be watched: it is not there."""
+async def test_job_of_another_tenant(replica, job_streams):
+    """Another tenant's job is not found."""
     job = await replica.add()
     with pytest.raises(NotFound):
-        await first_of(watches.watch(job.id, "other", "", FAST))
+        await first_message(job_streams.watch(job.id, "other", "", FAST))
 
 
-async def test_heartbeat_repeats_the_position(replica, watches):
-    """In silence a heartbeat comes, with a token to resume from."""
+async def test_heartbeat_repeats_the_position(replica, job_streams):
+    """After silence a heartbeat comes, with a token to resume from."""
     job = await replica.add()
-    stream = aiter(watches.watch(job.id, None, "", replace(FAST, heartbeat=0.05)))
+    stream = aiter(job_streams.watch(job.id, None, "", replace(FAST, heartbeat=0.05)))
     first, second = await anext(stream), await anext(stream)
     assert isinstance(second.body, Heartbeat)
     assert second.sequence == first.sequence
     await stream.aclose()
-    resumed = aiter(watches.watch(job.id, None, second.resume_token, replace(FAST, heartbeat=0.05)))
+    resumed = aiter(job_streams.watch(job.id, None, second.resume_token, replace(FAST, heartbeat=0.05)))
     assert isinstance((await anext(resumed)).body, Heartbeat)
     await resumed.aclose()
 
 
-async def test_closed_hub_takes_nobody(replica, watches):
-    """A draining server takes no new watchers."""
+async def test_draining_server_accepts_no_watchers(replica, job_streams):
+    """A draining server accepts no new watchers."""
     job = await replica.add()
     replica.hub.close()
     with pytest.raises(ReelhaulError):
-        await first_of(watches.watch(job.id, None, "", FAST))
+        await first_message(job_streams.watch(job.id, None, "", FAST))
 
 
-async def test_many_watchers_in_bounded_memory(replica, watches):
-    """500 watchers that do not read hold next to nothing, however much happens."""
+async def test_many_watchers_in_bounded_memory(replica, job_streams):
+    """500 watchers that do not read need hardly any memory, however much happens."""
     job = await replica.add()
     await replica.claim(job.id)
-    streams = [watches.watch(job.id, None, "", FAST) for _ in range(500)]
+    streams = [job_streams.watch(job.id, None, "", FAST) for _ in range(500)]
     for stream in streams:
         await anext(stream)
     tracemalloc.start()
@@ -197,22 +197,22 @@ async def test_many_watchers_in_bounded_memory(replica, watches):
         await stream.aclose()
 
 
-async def test_watchers_share_one_reading(replica, watches):
-    """However many watch a job, a change is read once for all of them."""
+async def test_watchers_share_one_read(replica, job_streams):
+    """A change is read once for all watchers of a job."""
     job = await replica.add()
-    streams = [watches.watch(job.id, None, "", FAST) for _ in range(50)]
+    streams = [job_streams.watch(job.id, None, "", FAST) for _ in range(50)]
     for stream in streams:
         await anext(stream)
     reads, get = [], replica.store.get
 
-    async def counted(job_id):
+    async def counting_get(job_id):
         reads.append(job_id)
         return await get(job_id)
 
-    replica.store.get = counted
+    replica.store.get = counting_get
     waiting = [asyncio.create_task(anext(stream)) for stream in streams]
     await asyncio.sleep(0)
-    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
+    await change_job(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     changes = await asyncio.gather(*waiting)
     assert {message.body.state for message in changes} == {State.CANCELLED}
     assert len(reads) == 1
@@ -220,34 +220,34 @@ async def test_watchers_share_one_reading(replica, watches):
         await stream.aclose()
 
 
-async def test_database_away(replica, watches, monkeypatch):
-    """A watch lives through a database that is away: what happened is told when it is back."""
+async def test_database_unavailable(replica, job_streams, monkeypatch):
+    """A watch survives an unavailable database, and then sends what happened meanwhile."""
     monkeypatch.setattr(limits, "REREAD_SECONDS", 0.05)
     job = await replica.add()
-    stream = watches.watch(job.id, None, "", FAST)
+    stream = job_streams.watch(job.id, None, "", FAST)
     await anext(stream)
-    get, away = replica.store.get, asyncio.Event()
+    get, failed = replica.store.get, asyncio.Event()
 
     async def failing(job_id):
-        away.set()
-        raise Unavailable("jobs.database", "away")
+        failed.set()
+        raise Unavailable("jobs.database", "unavailable")
 
     replica.store.get = failing
     waiting = asyncio.create_task(anext(stream))
-    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
-    await away.wait()
+    await change_job(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
+    await failed.wait()
     replica.store.get = get
     async with asyncio.timeout(TIMEOUT):
         assert (await waiting).body.state is State.CANCELLED
     await stream.aclose()
 
 
-async def test_retried_while_nobody_looked(replica, watches):
-    """A job that ended and was retried before its watcher read on goes on: the end was none."""
+async def test_retried_before_the_watcher_read(replica, job_streams):
+    """The watch of a job that ended and was retried before its watcher read on does not end."""
     job = await replica.add()
-    stream = watches.watch(job.id, None, "", FAST)
+    stream = job_streams.watch(job.id, None, "", FAST)
     await anext(stream)
-    # Notices follow both changes, so that the first reading finds both.
+    # Notify only after both changes, so that the first read finds both.
     changes = [
         await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time)),
         await replica.store.change(job.id, lambda j: queue_transitions.retry(j, replica.time)),
@@ -259,64 +259,64 @@ async def test_retried_while_nobody_looked(replica, watches):
     await stream.aclose()
 
 
-async def test_early_progress_does_not_wait(replica, watches, monkeypatch):
-    """What comes at a watcher's very pace is told as it comes, jitter and all; more than that is not told."""
-    loop, late = asyncio.get_running_loop(), [0.0]
+async def test_early_progress_does_not_wait(replica, job_streams, monkeypatch):
+    """Progress that arrives at the watcher's pace is sent on arrival despite jitter; more is conflated."""
+    loop, offset = asyncio.get_running_loop(), [0.0]
     time = loop.time
-    monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
+    monkeypatch.setattr(loop, "time", lambda: time() + offset[0], raising=False)
     job = await replica.add()
     await replica.claim(job.id)
-    stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
+    stream = job_streams.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
     await anext(stream)
-    told = []
+    sequences = []
     for sequence, seconds in enumerate((0, 85, 115, 85, 100), start=1):
-        late[0] += seconds
+        offset[0] += seconds
         replica.hub.publish_progress(notice(job.id, sequence))
         async with asyncio.timeout(5):
-            told.append((await anext(stream)).sequence & 0xFFFF)
-    assert told == [1, 2, 3, 4, 5]
+            sequences.append((await anext(stream)).sequence & 0xFFFF)
+    assert sequences == [1, 2, 3, 4, 5]
     waiting = asyncio.create_task(anext(stream))
-    late[0] += 70
+    offset[0] += 70
     replica.hub.publish_progress(notice(job.id, 6))
     assert not (await asyncio.wait([waiting], timeout=0.05))[0]
-    late[0] += 30
+    offset[0] += 30
     replica.hub.publish_progress(notice(job.id, 7))
     async with asyncio.timeout(5):
         assert (await waiting).sequence & 0xFFFF == 7
     await stream.aclose()
 
 
-async def test_watchers_late_turn(replica, watches, monkeypatch):
-    """A watcher whose turn came late is told the next progress when that comes, as all others are."""
-    loop, late = asyncio.get_running_loop(), [0.0]
+async def test_late_scheduled_watcher(replica, job_streams, monkeypatch):
+    """A watcher that was scheduled offset receives the next progress when it arrives, as all others do."""
+    loop, offset = asyncio.get_running_loop(), [0.0]
     time = loop.time
-    monkeypatch.setattr(loop, "time", lambda: time() + late[0], raising=False)
+    monkeypatch.setattr(loop, "time", lambda: time() + offset[0], raising=False)
     job = await replica.add()
     await replica.claim(job.id)
-    stream = watches.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
+    stream = job_streams.watch(job.id, None, "", Pace(progress=100, heartbeat=600))
     await anext(stream)
     replica.hub.publish_progress(notice(job.id, 1))
-    late[0] += 60
+    offset[0] += 60
     assert (await anext(stream)).sequence & 0xFFFF == 1
-    late[0] += 40
+    offset[0] += 40
     replica.hub.publish_progress(notice(job.id, 2))
     async with asyncio.timeout(5):
         assert (await anext(stream)).sequence & 0xFFFF == 2
     await stream.aclose()
 
 
-async def test_crowd_leaves_others_their_turn(replica, watches):
-    """Who watches the same job is told a few at a time, and a change amid that reaches all of them too."""
+async def test_many_watchers_of_one_job_do_not_block_the_loop(replica, job_streams):
+    """Watchers of one job are woken a few at a time, and a change meanwhile reaches all of them."""
     job = await replica.add()
     await replica.claim(job.id)
-    streams = [watches.watch(job.id, None, "", FAST) for _ in range(500)]
+    streams = [job_streams.watch(job.id, None, "", FAST) for _ in range(500)]
     for stream in streams:
         await anext(stream)
-    told = list[int]()
+    received = list[int]()
 
     async def listen(stream):
         async for message in stream:
-            told.append(message.sequence)
+            received.append(message.sequence)
             if isinstance(message.body, Event):
                 return
 
@@ -325,8 +325,8 @@ async def test_crowd_leaves_others_their_turn(replica, watches):
     replica.hub.publish_progress(notice(job.id, 1))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert 0 < len(told) < 250
-    await move(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
+    assert 0 < len(received) < 250
+    await change_job(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
     async with asyncio.timeout(10):
         await asyncio.gather(*listening)
     for stream in streams:

@@ -1,4 +1,4 @@
-"""The loops, a step at a time, on SQLite and a fake bus."""
+"""The background loops, one step at a time, on SQLite and a fake bus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reelhaul_runtime.errors import NotFound, Unavailable
 
 
 async def test_window_is_bounded(replica):
-    """However long the backlog, the broker holds no more than the window; the rest follows."""
+    """However long the backlog, the broker holds only the window; the rest follows."""
     jobs = [await replica.add() for _ in range(30)]
     await replica.dispatcher.step()
     await replica.dispatcher.step()
@@ -36,7 +36,7 @@ async def test_window_is_bounded(replica):
 
 
 async def test_window_follows_slots(replica):
-    """More live slots, more items in the broker."""
+    """The window grows with the slots of the live workers."""
     await replica.store.record_worker_heartbeat("w1", 10, replica.time)
     for _ in range(50):
         await replica.add()
@@ -45,8 +45,8 @@ async def test_window_follows_slots(replica):
     assert len(replica.bus.items) == 5
 
 
-async def test_other_tenants_first_job(replica):
-    """A tenant's first job is among the next, whatever another has queued before."""
+async def test_first_job_of_another_tenant(replica):
+    """A tenant's first job is published next, however many jobs another tenant queued before."""
     for _ in range(100):
         await replica.add("big")
     await replica.dispatcher.step()
@@ -58,7 +58,7 @@ async def test_other_tenants_first_job(replica):
 
 
 async def test_priority_within_a_tenant(replica):
-    """HIGH goes first among a tenant's own jobs, not before other tenants'."""
+    """HIGH jobs come first among their tenant's jobs, not before those of other tenants."""
     await replica.add(priority=Priority.LOW)
     await replica.add("other")
     high = await replica.add(priority=Priority.HIGH)
@@ -67,147 +67,147 @@ async def test_priority_within_a_tenant(replica):
     assert {item.tenant for item in replica.bus.items[:2]} == {"acme", "other"}
 
 
-async def test_broker_away_keeps_jobs_ready(replica):
-    """What the broker did not take is offered again."""
+async def test_broker_unavailable_keeps_jobs_ready(replica):
+    """Jobs that the broker did not accept are published again later."""
     job = await replica.add()
-    replica.bus.away = True
+    replica.bus.unavailable = True
     assert not await replica.dispatcher.step()
-    replica.bus.away = False
+    replica.bus.unavailable = False
     await replica.dispatcher.step()
     assert [item.id for item in replica.bus.items] == [job.id]
 
 
 async def test_scheduled_job_waits(replica):
-    """A job is not published before its schedule_time, and is when that has come."""
+    """A job is published at its schedule_time and not before."""
     job = await replica.add(schedule_time=START + timedelta(hours=1))
-    await replica.sweeper.step()
+    await replica.reaper.step()
     await replica.dispatcher.step()
     assert not replica.bus.items
     replica.time += timedelta(hours=1)
-    await replica.sweeper.step()
+    await replica.reaper.step()
     await replica.dispatcher.step()
     assert [item.id for item in replica.bus.items] == [job.id]
 
 
-async def test_lapsed_lease(replica):
-    """A job whose worker went silent is queued as its next attempt; watchers are told."""
+async def test_expired_lease(replica):
+    """A job whose worker went silent is queued as its next attempt, and watchers are notified."""
     job = await replica.add()
     await replica.claim(job.id)
     replica.time += LEASE
-    await replica.sweeper.step()
+    await replica.reaper.step()
     assert (await replica.store.get(job.id)).state is State.RUNNING
     replica.time += LEASE
-    await replica.sweeper.step()
+    await replica.reaper.step()
     after = await replica.store.get(job.id)
     assert (after.state, after.attempt, after.queue_stage) == (State.QUEUED, 2, QueueStage.READY)
     assert replica.bus.changes[-1] == after
 
 
-async def test_patience_after_a_restart(replica):
-    """Right after a start no lease lapses: workers could not renew while nobody answered."""
+async def test_no_expiry_right_after_a_restart(replica):
+    """No lease expires right after a start: workers could not renew while the service was down."""
     job = await replica.add()
     await replica.claim(job.id)
     replica.time += timedelta(minutes=5)
-    news = ChangeNotifier(replica.hub, replica.bus)
-    restarted = Reaper(replica.store, replica.store, replica.bus, news, replica.now, LEASE)
+    notifier = ChangeNotifier(replica.hub, replica.bus)
+    restarted = Reaper(replica.store, replica.store, replica.bus, notifier, replica.now, LEASE)
     await restarted.step()
     assert (await replica.store.get(job.id)).state is State.RUNNING
 
 
-async def test_patience_after_an_absence(replica):
-    """Nor where the service was stopped meanwhile, or its database away; but not for ever."""
+async def test_no_expiry_right_after_an_absence(replica):
+    """No lease expires right after the service or its database was stopped; it does later."""
     job = await replica.add()
     await replica.claim(job.id)
-    await replica.sweeper.step()
+    await replica.reaper.step()
     replica.time += timedelta(minutes=5)
-    await replica.sweeper.step()
+    await replica.reaper.step()
     assert (await replica.store.get(job.id)).state is State.RUNNING
-    await replica.let_pass(LEASE / 2)
+    await replica.advance(LEASE / 2)
     assert (await replica.store.get(job.id)).state is State.QUEUED
 
 
-async def test_slow_loop_is_no_absence(replica):
-    """A sweeper whose every step comes late still takes jobs back from dead workers."""
+async def test_slow_loop_is_not_an_absence(replica):
+    """A reaper whose every step is late still requeues the jobs of dead workers."""
     job = await replica.add()
     await replica.claim(job.id)
     for _ in range(2):
         replica.time += 2 * LEASE
-        await replica.sweeper.step()
+        await replica.reaper.step()
     assert (await replica.store.get(job.id)).state is State.QUEUED
 
 
-async def test_worker_that_always_dies(replica):
-    """A job that kills its workers ends FAILED with WORKER_LOST, not never."""
+async def test_job_that_kills_its_workers(replica):
+    """A job that kills its workers ends FAILED with WORKER_LOST."""
     job = await replica.add()
     for _ in range(3):
         await replica.claim(job.id)
-        await replica.let_pass(2 * LEASE)
+        await replica.advance(2 * LEASE)
     after = await replica.store.get(job.id)
     assert after.state is State.FAILED
     assert "went silent" in after.error.message
 
 
-async def test_lapsed_cancel(replica):
-    """A job whose worker vanished while it was to stop is CANCELLED."""
+async def test_expired_lease_of_a_cancelled_job(replica):
+    """A job whose worker vanished instead of stopping it is CANCELLED."""
     job = await replica.add()
     await replica.claim(job.id)
     await replica.store.change(job.id, lambda j: queue_transitions.cancel(j, replica.time))
-    await replica.let_pass(2 * LEASE)
+    await replica.advance(2 * LEASE)
     assert (await replica.store.get(job.id)).state is State.CANCELLED
 
 
-async def test_work_stream_made_anew(replica):
-    """What was in a lost work stream is published again, as new attempts."""
+async def test_work_stream_created_anew(replica):
+    """Items of a lost work stream are published again, as new attempts."""
     jobs = [await replica.add() for _ in range(3)]
     await replica.dispatcher.step()
     replica.bus.items.clear()
     replica.bus.fresh = True
-    await replica.sweeper.step()
+    await replica.reaper.step()
     await replica.dispatcher.step()
     assert sorted((item.id, item.attempt) for item in replica.bus.items) == [(job.id, 2) for job in jobs]
 
 
 async def test_one_item_lost(replica):
-    """An item that vanished is found missing by count and published again."""
+    """An item that vanished is missed by count and published again."""
     await replica.add()
     job = await replica.add()
     await replica.dispatcher.step()
     del replica.bus.items[1]
     replica.time += timedelta(minutes=2)
-    await replica.sweeper.step()
+    await replica.reaper.step()
     await replica.dispatcher.step()
     assert (job.id, 2) in [(item.id, item.attempt) for item in replica.bus.items]
 
 
 async def test_busy_workers_lose_nothing(replica):
-    """Items that wait long for busy workers are not published twice."""
+    """Items that wait long for busy workers are not published again."""
     await replica.add()
     await replica.dispatcher.step()
     for _ in range(5):
         replica.time += timedelta(minutes=5)
-        await replica.sweeper.step()
+        await replica.reaper.step()
         await replica.dispatcher.step()
     assert len(replica.bus.items) == 1
 
 
-class Shelf:
-    """A Storage that remembers, and that can be away."""
+class FakeStorage:
+    """A Storage that records its calls, and that can be unavailable."""
 
     def __init__(self) -> None:
         self.kept: dict[str, datetime] = {}
         self.deleted: list[str] = []
-        self.away = False
-        self.asked = 0
+        self.unavailable = False
+        self.calls = 0
 
     async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
-        self.asked += 1
-        if self.away:
-            raise Unavailable("storage", "away")
+        self.calls += 1
+        if self.unavailable:
+            raise Unavailable("storage", "unavailable")
         self.kept[artifact] = expire_time
 
     async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
-        if self.away:
-            raise Unavailable("storage", "away")
+        if self.unavailable:
+            raise Unavailable("storage", "unavailable")
         self.deleted += artifacts
 
 
@@ -220,58 +220,58 @@ async def succeed(replica: Replica, job: Job) -> Job:
     return (await replica.store.change(job.id, lambda j: leases.finish(j, 1, outcome, replica.time))).job
 
 
-async def test_storage_is_told_until_it_knows(replica):
-    """Artifacts of a job that succeeded are kept as long as the job, even if storage was away."""
-    shelf = Shelf()
-    confirmer = ArtifactExpirySync(replica.store, shelf, replica.now)
+async def test_expiry_is_sent_until_storage_confirms(replica):
+    """Artifacts of a succeeded job are kept as long as the job, even if storage was unavailable."""
+    storage = FakeStorage()
+    sync = ArtifactExpirySync(replica.store, storage, replica.now)
     job = await succeed(replica, await replica.add(ttl=timedelta(days=2)))
-    shelf.away = True
-    await confirmer.step()
-    shelf.away = False
-    await confirmer.step()
-    assert not shelf.kept
+    storage.unavailable = True
+    await sync.step()
+    storage.unavailable = False
+    await sync.step()
+    assert not storage.kept
     replica.time += timedelta(minutes=1)
-    await confirmer.step()
-    assert shelf.kept == {"artifacts/1": START + timedelta(days=2)}
+    await sync.step()
+    assert storage.kept == {"artifacts/1": START + timedelta(days=2)}
     assert (await replica.store.get(job.id)).confirm_time is None
 
 
-async def test_one_job_finds_out_that_storage_is_away(replica):
-    """While storage is away it is asked once a step, not once for each job that has ended."""
-    shelf = Shelf()
-    confirmer = ArtifactExpirySync(replica.store, shelf, replica.now)
+async def test_one_call_finds_out_that_storage_is_unavailable(replica):
+    """While storage is unavailable it is called once per step, not once per ended job."""
+    storage = FakeStorage()
+    sync = ArtifactExpirySync(replica.store, storage, replica.now)
     for _ in range(3):
         await succeed(replica, await replica.add())
-    shelf.away = True
-    assert not await confirmer.step()
-    assert shelf.asked == 1
-    shelf.away = False
-    await confirmer.step()
-    assert shelf.asked == 3
+    storage.unavailable = True
+    assert not await sync.step()
+    assert storage.calls == 1
+    storage.unavailable = False
+    await sync.step()
+    assert storage.calls == 3
 
 
 async def test_deleted_job_is_purged(replica):
-    """A deleted job's artifacts go, then its row; not before its worker let go."""
-    shelf = Shelf()
-    confirmer = ArtifactExpirySync(replica.store, shelf, replica.now)
+    """A deleted job's artifacts and then its row are removed, once its worker has finished."""
+    storage = FakeStorage()
+    sync = ArtifactExpirySync(replica.store, storage, replica.now)
     done = await succeed(replica, await replica.add())
     running = await replica.claim((await replica.add()).id)
     for job in (done, running):
         await replica.store.change(job.id, lambda j: queue_transitions.delete(j, replica.time))
-    await confirmer.step()
-    assert shelf.deleted == ["artifacts/1"]
+    await sync.step()
+    assert storage.deleted == ["artifacts/1"]
     with pytest.raises(NotFound):
         await replica.store.change(done.id, lambda j: queue_transitions.delete(j, replica.time))
     cancelled = leases.Outcome(result=leases.Cancelled())
     await replica.store.change(running.id, lambda j: leases.finish(j, 1, cancelled, replica.time))
     replica.time += timedelta(minutes=1)
-    await confirmer.step()
+    await sync.step()
     with pytest.raises(NotFound):
         await replica.store.change(running.id, lambda j: queue_transitions.delete(j, replica.time))
 
 
-async def test_a_swallowed_cancellation_still_ends_the_loop(replica):
-    """A library that swallows a cancellation in the midst of a step keeps no replica from leaving."""
+async def test_swallowed_cancellation_still_ends_the_loop(replica):
+    """A library that swallows a cancellation within a step does not keep the replica from exiting."""
     stepping = asyncio.Event()
 
     async def step() -> bool:
@@ -281,38 +281,38 @@ async def test_a_swallowed_cancellation_still_ends_the_loop(replica):
         return False
 
     loop = Loop("dispatcher", step, interval=60)
-    turning = asyncio.create_task(
+    running = asyncio.create_task(
         LoopRunner(loop, Leadership(replica.store, loop.name, "replica", replica.now)).run()
     )
     await stepping.wait()
-    turning.cancel()
+    running.cancel()
     async with asyncio.timeout(TIMEOUT):
-        await asyncio.wait([turning])
+        await asyncio.wait([running])
     assert await replica.store.acquire_leadership(loop.name, "another", replica.now(), LEADERSHIP)
 
 
-async def test_a_lone_job_waits_for_no_company(replica):
-    """Who rings after a quiet while is served at once, and so are those who ring right after him."""
-    async with _rung(replica) as (bell, steps):
+async def test_single_job_is_dispatched_at_once(replica):
+    """The first wakeups after an idle time each get a step at once."""
+    async with _running_loop(replica) as (wakeup, steps):
         await asyncio.sleep(0.6)
-        begun = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
         for _ in range(4):
-            bell.set()
+            wakeup.set()
             async with asyncio.timeout(TIMEOUT):
                 await steps.get()
-        assert asyncio.get_running_loop().time() - begun < 0.2
+        assert asyncio.get_running_loop().time() - started < 0.2
 
 
-async def test_what_makes_room_rings_only_if_room_is_wanted(replica):
-    """A claim asks for the next dispatch where jobs wait for room; a new job asks for it always."""
+async def test_claims_wake_the_dispatcher_only_if_jobs_wait(replica):
+    """A claim wakes the dispatcher only where jobs wait for a free place; a new job always does."""
     replica.dispatcher = Dispatcher(replica.store, replica.bus, replica.now, LEASE, hub=replica.hub)
     job = await replica.add()
-    for crowded in (False, True):
+    for blocked in (False, True):
         await replica.dispatcher.step()
-        assert replica.hub.dispatch_blocked is crowded
+        assert replica.hub.dispatch_blocked is blocked
         replica.hub.dispatch_wakeup.clear()
         replica.hub.publish_row_change(job.id, 2, ready=False)
-        assert replica.hub.dispatch_wakeup.is_set() is crowded
+        assert replica.hub.dispatch_wakeup.is_set() is blocked
         for _ in range(30):
             await replica.add()
     replica.hub.dispatch_blocked = False
@@ -321,33 +321,35 @@ async def test_what_makes_room_rings_only_if_room_is_wanted(replica):
     assert replica.hub.dispatch_wakeup.is_set()
 
 
-async def test_steps_under_load_are_few(replica):
-    """While the bell never stops, what it rings for shares a step every tenth of a second."""
-    async with _rung(replica) as (bell, steps):
+async def test_steps_under_load_share_wakeups(replica):
+    """Wakeups that never pause share one step every tenth of a second."""
+    async with _running_loop(replica) as (wakeup, steps):
         end = asyncio.get_running_loop().time() + 1
         while asyncio.get_running_loop().time() < end:
-            bell.set()
+            wakeup.set()
             await asyncio.sleep(0.002)
         assert steps.qsize() <= 17
 
 
-async def test_a_long_backlog_leaves_no_debt(replica):
-    """Steps that had more to do follow fast; who rings after the last of them is served as ever."""
-    async with _rung(replica, more=30) as (bell, steps):
+async def test_long_backlog_does_not_delay_the_next_wakeup(replica):
+    """After many steps in a row because there was more to do, the next wakeup gets its step as usual."""
+    async with _running_loop(replica, more=30) as (wakeup, steps):
         for _ in range(30):
             await steps.get()
-        bell.set()
+        wakeup.set()
         async with asyncio.timeout(1):
             await steps.get()
 
 
 @asynccontextmanager
-async def _rung(replica: Replica, more: int = 0) -> AsyncIterator[tuple[asyncio.Event, asyncio.Queue[None]]]:
-    """A loop that has done its first step, its bell, and a queue that gets an item for each further step.
+async def _running_loop(
+    replica: Replica, more: int = 0
+) -> AsyncIterator[tuple[asyncio.Event, asyncio.Queue[None]]]:
+    """Run a loop; yield its wakeup, and a queue that gets an item for each step after the first.
 
-    So many steps after the first one follow by themselves, as there is *more* to do.
+    *more*: how many further steps ask for another one.
     """
-    bell, steps = asyncio.Event(), asyncio.Queue[None]()
+    wakeup, steps = asyncio.Event(), asyncio.Queue[None]()
     left = more
 
     async def step() -> bool:
@@ -356,13 +358,13 @@ async def _rung(replica: Replica, more: int = 0) -> AsyncIterator[tuple[asyncio.
         steps.put_nowait(None)
         return left >= 0
 
-    loop = Loop("dispatcher", step, 60, bell)
-    turning = asyncio.create_task(
+    loop = Loop("dispatcher", step, 60, wakeup)
+    running = asyncio.create_task(
         LoopRunner(loop, Leadership(replica.store, loop.name, "replica", replica.now)).run()
     )
     try:
         await steps.get()
-        yield bell, steps
+        yield wakeup, steps
     finally:
-        turning.cancel()
-        await asyncio.wait([turning])
+        running.cancel()
+        await asyncio.wait([running])

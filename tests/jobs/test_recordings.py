@@ -7,9 +7,9 @@ import uuid
 
 import grpc
 import pytest
+from tests.jobs.calls import create_job, reason_of, wait_for_end
 from tests.jobs.conftest import TIMEOUT, run_service, with_settings
 from tests.jobs.fake_worker import claim_request, run_worker, succeeded
-from tests.jobs.test_end_to_end import create, ended, reason
 from tests.jobs.test_holding import get
 
 from reelhaul.jobs.v1.job_pb2 import Job, RetryPolicy
@@ -37,7 +37,7 @@ async def refused(service, name: str) -> tuple[str, str]:
     """Reason and text with which ending its recording is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stop(service, name)
-    return reason(failure), failure.value.details() or ""
+    return reason_of(failure), failure.value.details() or ""
 
 
 async def test_a_recording_is_ended_and_kept(service):
@@ -59,14 +59,14 @@ async def test_a_recording_is_ended_and_kept(service):
         await held.finish(succeeded=outcome)
         done.set()
 
-    job = await create(service)
+    job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(holding.wait(), TIMEOUT)
         asked = await stop(service, job.name)
         assert (asked.state, asked.HasField("recording_stop_time")) == (Job.RUNNING, True)
         assert (await stop(service, job.name)).recording_stop_time == asked.recording_stop_time
         await asyncio.wait_for(done.wait(), TIMEOUT)
-    last = await ended(service, job.name)
+    last = await wait_for_end(service, job.name)
     assert (last.state, last.recording_stop_time) == (Job.SUCCEEDED, asked.recording_stop_time)
     assert [warning.reason for warning in last.warnings] == [Warned.RECORDING_STOPPED]
     assert (await stop(service, job.name)).revision == last.revision
@@ -74,7 +74,7 @@ async def test_a_recording_is_ended_and_kept(service):
 
 async def test_what_does_not_record_is_not_ended(service):
     """Who asks for the end of what waits, or is paused, or downloads, is told so, and told what to call."""
-    job = await create(service)
+    job = await create_job(service)
     told, text = await refused(service, job.name)
     assert (told, "QUEUED and records nothing" in text, "CancelJob" in text) == ("STATE_CONFLICT", True, True)
     await service.jobs.PauseJob(PauseJobRequest(name=job.name))
@@ -82,7 +82,7 @@ async def test_what_does_not_record_is_not_ended(service):
     await service.jobs.CancelJob(CancelJobRequest(name=job.name))
     assert "is CANCELLED" in (await refused(service, job.name))[1]
 
-    busy = await create(service)
+    busy = await create_job(service)
     held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=busy.name, attempt=1), "w"))).lease
     for stage in (Progress.PROBING, Progress.DOWNLOADING):
         await service.leases.Renew(
@@ -95,18 +95,18 @@ async def test_what_does_not_record_is_not_ended(service):
 async def test_another_tenants_recording(service):
     """What nobody has is not found, and a stale etag changes nothing."""
     assert (await refused(service, f"jobs/{uuid.uuid4()}"))[0] == "RESOURCE_NOT_FOUND"
-    job = await create(service)
+    job = await create_job(service)
     held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
     await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stop(service, job.name, etag=job.etag)
-    assert reason(failure) == "ETAG_MISMATCH"
+    assert reason_of(failure) == "ETAG_MISMATCH"
 
 
 async def test_the_wish_outlives_the_service(settings):
     """A worker hears of it also from a service that was started after it was asked."""
     async with run_service(settings) as service:
-        job = await create(service)
+        job = await create_job(service)
         held = (
             await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))
         ).lease
@@ -120,7 +120,7 @@ async def test_the_wish_outlives_the_service(settings):
 @with_settings(jobs_lease_seconds=2)
 async def test_the_wish_outlives_the_worker(service):
     """Who takes the job up after its worker was lost is told at once; asked again, nothing changes."""
-    job = await create(service)
+    job = await create_job(service)
     lost, seen = asyncio.Event(), list[bool]()
 
     async def work(held):
@@ -135,13 +135,13 @@ async def test_the_wish_outlives_the_worker(service):
 
     async with run_worker(service, work):
         await asyncio.wait_for(lost.wait(), TIMEOUT)
-        assert (await ended(service, job.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
     assert seen == [False, True]
 
 
 async def test_a_retry_forgets_the_wish(service):
     """A job that is retried after its recording was lost records as long as it was asked to at first."""
-    job = await create(service, retry_policy=RetryPolicy(max_attempts=1))
+    job = await create_job(service, retry_policy=RetryPolicy(max_attempts=1))
     held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
     await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
     await stop(service, job.name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from tests.jobs.calls import create_job, wait_for_end
 from tests.jobs.conftest import eventually, run_service
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import create, ended
-from tests.jobs.test_loops import Shelf, succeed
-from tests.jobs.test_service_clients import Shelf as RpcShelf
-from tests.jobs.test_service_clients import neighbours
+from tests.jobs.test_loops import FakeStorage, succeed
+from tests.jobs.test_service_clients import FakeStorage as FakeStorageService
+from tests.jobs.test_service_clients import run_other_services
 
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul_jobs.model import queue_transitions
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 
 async def test_an_expired_job_goes_with_its_artifacts(replica):
     """When its time has passed, a job is gone for callers, then its artifacts and its row; not before."""
-    shelf = Shelf()
+    shelf = FakeStorage()
     retirer, confirmer = (
         ExpiredJobDeleter(replica.store, replica.store, replica.now),
         ArtifactExpirySync(replica.store, shelf, replica.now),
@@ -70,7 +70,7 @@ async def test_in_small_steps(replica):
 async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(replica):
     """The row that says that its jobs are to be cancelled is not purged before they are."""
     news = ChangeNotifier(replica.hub, replica.bus)
-    confirmer = ArtifactExpirySync(replica.store, Shelf(), replica.now)
+    confirmer = ArtifactExpirySync(replica.store, FakeStorage(), replica.now)
     parent = await replica.add(kind=Kind.EXPANSION, expansion=Expansion())
     child = await replica.add(parent=parent.id, position=1)
     await replica.store.change(parent.id, lambda found: queue_transitions.delete(found, replica.time))
@@ -87,16 +87,16 @@ async def test_a_deleted_list_is_kept_until_its_jobs_are_cancelled(replica):
 
 async def test_the_operator_says_how_long(settings):
     """Without a ttl a job is kept as long as the setting says; the loops then take it away."""
-    shelf = RpcShelf()
+    shelf = FakeStorageService()
     brief = settings.model_copy(update={"jobs_retention_days": 3 / 86400})
-    async with neighbours(brief, shelf), run_service(brief) as service:
-        job = await create(service)
+    async with run_other_services(brief, shelf), run_service(brief) as service:
+        job = await create_job(service)
 
         async def work(held):
             await held.succeed()
 
         async with run_worker(service, work):
-            done = await ended(service, job.name)
+            done = await wait_for_end(service, job.name)
         kept = done.expire_time.ToMicroseconds() - done.end_time.ToMicroseconds()
         assert kept == 3_000_000
 

@@ -1,4 +1,4 @@
-"""What jobs asks of storage and fetcher, over real gRPC, answered by the smallest of servers."""
+"""The clients of storage and fetcher over real gRPC, against fake servers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 from google.protobuf import empty_pb2
+from tests.jobs.calls import URL, create_job, wait_for_end
 from tests.jobs.conftest import TOKEN, eventually, run_service
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_end_to_end import URL, create, ended
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.jobs.v1.job_pb2 import Job
@@ -30,8 +30,8 @@ from reelhaul_runtime.rpc.channels import error_from_rpc
 from reelhaul_runtime.rpc.server import serving as rpc_serving
 
 
-class Shelf(storage_service_pb2_grpc.StorageServiceServicer):
-    """Storage that remembers what it was told."""
+class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
+    """Storage that records its calls."""
 
     def __init__(self) -> None:
         self.kept: dict[str, artifact_pb2.Artifact] = {}
@@ -49,32 +49,32 @@ class Shelf(storage_service_pb2_grpc.StorageServiceServicer):
 LIVE, SOON = URL + "&live", URL + "&soon"
 
 
-class Prober(fetcher_service_pb2_grpc.FetcherServiceServicer):
-    """A fetcher that knows a video, a broadcast, and one that has not begun."""
+class FakeFetcher(fetcher_service_pb2_grpc.FetcherServiceServicer):
+    """A fetcher that knows a video, a live stream, and an upcoming one."""
 
     async def ProbeMedia(self, request, context):
-        on_air = {LIVE: media_pb2.MediaInfo.LIVE, SOON: media_pb2.MediaInfo.UPCOMING}
-        if request.url in on_air:
-            media = media_pb2.MediaInfo(live_status=on_air[request.url])
+        live_status = {LIVE: media_pb2.MediaInfo.LIVE, SOON: media_pb2.MediaInfo.UPCOMING}
+        if request.url in live_status:
+            media = media_pb2.MediaInfo(live_status=live_status[request.url])
             return fetcher_service_pb2.ProbeMediaResponse(media=media)
         if request.url != URL:
             raise ReelhaulError(ErrorReason.MEDIA_NOT_FOUND, "no such video", metadata={"url": request.url})
         return fetcher_service_pb2.ProbeMediaResponse(
-            media=media_pb2.MediaInfo(title="A film"), estimate=media_pb2.Estimate(size_bytes=5, job_count=1)
+            media=media_pb2.MediaInfo(title="A video"), estimate=media_pb2.Estimate(size_bytes=5, job_count=1)
         )
 
 
 @asynccontextmanager
-async def neighbours(settings, shelf: Shelf) -> AsyncIterator[None]:
+async def run_other_services(settings, storage: FakeStorage) -> AsyncIterator[None]:
     servicers = [
         (
             storage_service_pb2_grpc.add_StorageServiceServicer_to_server,
-            shelf,
+            storage,
             "reelhaul.storage.v1.StorageService",
         ),
         (
             fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server,
-            Prober(),
+            FakeFetcher(),
             "reelhaul.fetcher.v1.FetcherService",
         ),
     ]
@@ -82,45 +82,45 @@ async def neighbours(settings, shelf: Shelf) -> AsyncIterator[None]:
         "127.0.0.1:0", servicers, authenticator=NoAuthentication(TOKEN), drain_seconds=0.1
     ) as port:
         address = f"127.0.0.1:{port}"
-        told = settings.model_copy(update={"storage_address": address, "fetcher_address": address})
-        async with run_service(told) as service:
+        connected = settings.model_copy(update={"storage_address": address, "fetcher_address": address})
+        async with run_service(connected) as service:
             yield service
 
 
-async def done(service, job: Job) -> Job:
+async def succeed(service, job: Job) -> Job:
     async def work(held):
         await held.succeed()
 
     async with run_worker(service, work):
-        return await ended(service, job.name)
+        return await wait_for_end(service, job.name)
 
 
-async def test_storage_keeps_what_the_job_keeps(settings):
-    """Storage is told the job's own expiry for each artifact, soon after Finish."""
-    shelf = Shelf()
-    async with neighbours(settings, shelf) as service:
-        job = await done(service, await create(service))
+async def test_storage_gets_the_expiry_of_artifacts(settings):
+    """Storage gets the job's expiry for each artifact soon after Finish, and the deletion with the job."""
+    storage = FakeStorage()
+    async with run_other_services(settings, storage) as service:
+        job = await succeed(service, await create_job(service))
         name = job.artifacts[0].name
-        await eventually(lambda: name in shelf.kept)
-        assert shelf.kept[name].expire_time == job.expire_time
+        await eventually(lambda: name in storage.kept)
+        assert storage.kept[name].expire_time == job.expire_time
         await service.jobs.DeleteJob(DeleteJobRequest(name=job.name))
-        await eventually(lambda: shelf.deleted == [name])
+        await eventually(lambda: storage.deleted == [name])
 
 
 async def test_validate_only(settings):
-    """validate_only answers the job with media and estimate, and admits nothing."""
-    async with neighbours(settings, Shelf()) as service:
+    """validate_only returns the job with media and estimate, and stores nothing."""
+    async with run_other_services(settings, FakeStorage()) as service:
         answer = await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL), validate_only=True))
-        assert (answer.media.title, answer.estimate.size_bytes) == ("A film", 5)
+        assert (answer.media.title, answer.estimate.size_bytes) == ("A video", 5)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await service.jobs.GetJob(GetJobRequest(name=answer.name))
         assert failure.value.code() == grpc.StatusCode.NOT_FOUND
         assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 0
 
 
-async def test_validate_only_of_what_is_gone(settings):
-    """What the site says is an error of the call."""
-    async with neighbours(settings, Shelf()) as service:
+async def test_validate_only_of_a_missing_video(settings):
+    """The site's answer becomes the error of the call."""
+    async with run_other_services(settings, FakeStorage()) as service:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await service.jobs.CreateJob(CreateJobRequest(job=Job(url=URL + "2"), validate_only=True))
     assert error_from_rpc(failure.value, "jobs").reason == ErrorReason.MEDIA_NOT_FOUND
@@ -138,9 +138,9 @@ async def test_validate_only_of_what_is_gone(settings):
         (URL, FormatSpec(max_size_bytes=5), ""),
     ],
 )
-async def test_validate_only_of_what_would_fail(settings, url, asked, reason):
-    """What the job would fail with is told beforehand: live, not begun, too large."""
-    async with neighbours(settings, Shelf()) as service:
+async def test_validate_only_of_a_job_that_would_fail(settings, url, asked, reason):
+    """validate_only fails with what the job would fail with: live, upcoming, too large."""
+    async with run_other_services(settings, FakeStorage()) as service:
         call = service.jobs.CreateJob(CreateJobRequest(job=Job(url=url, format=asked), validate_only=True))
         if not reason:
             assert (await call).url == url

@@ -11,9 +11,9 @@ from itertools import pairwise
 import pytest
 from google.protobuf import duration_pb2
 from grpc import StatusCode, aio
+from tests.jobs.calls import wait_for_end
 from tests.jobs.conftest import TIMEOUT, eventually, with_settings
 from tests.jobs.fake_worker import claim_request, run_worker, succeeded
-from tests.jobs.test_end_to_end import ended
 
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, RetryPolicy, Wait
 from reelhaul.jobs.v1.job_service_pb2 import (
@@ -85,7 +85,7 @@ async def test_full_site_blocks_no_other(service):
         assert (await get(service, full[-1])).wait.position == 4
         go.set()
         for job in full + other:
-            assert (await ended(service, job.name)).state == Job.SUCCEEDED
+            assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
     assert most["a.example"] == 2
 
 
@@ -118,12 +118,12 @@ async def test_blocked_site_is_parked_and_probed(service):
         assert "UPSTREAM_BLOCKED" in parked.wait.message
         assert parked.wait.until.ToSeconds() >= parked.create_time.ToSeconds()
         elsewhere = await create(service, "b.example")
-        assert (await ended(service, elsewhere.name)).state == Job.SUCCEEDED
+        assert (await wait_for_end(service, elsewhere.name)).state == Job.SUCCEEDED
         await asyncio.wait_for(probing.wait(), TIMEOUT)
         assert [await wait_reason(service, job) for job in (first, *more)].count("SITE_PARKED") == 3
         open_up.set()
         for job in (first, *more):
-            last = await ended(service, job.name)
+            last = await wait_for_end(service, job.name)
             assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
     probes = [moment for job, moment in starts if job != elsewhere.name]
     assert probes[1] - probes[0] >= 1.0
@@ -208,7 +208,7 @@ async def test_politeness(service):
     jobs = [await create(service, host) for host in hosts]
     async with run_worker(service, work, slots=4):
         for job in jobs:
-            assert (await ended(service, job.name)).state == Job.SUCCEEDED
+            assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
     starts = [await _started(service, job) for job in jobs]
     there = sorted(starts[:3])
     assert min(later - earlier for earlier, later in pairwise(there)) >= timedelta(seconds=0.4)

@@ -1,4 +1,4 @@
-"""The small door to SQLite and PostgreSQL: grouped commits that answer each caller truly."""
+"""SQLite and PostgreSQL: group commit, snapshots, unavailability, migrations."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def _words(connection: Connection) -> set[str]:
 
 
 async def test_concurrent_writes_share_commits(database: Database):
-    """A hundred writes that wait together need far fewer than a hundred commits."""
+    """A hundred concurrent writes need far fewer than a hundred commits."""
     before = database.commits
-    answers = await asyncio.gather(*(database.write(_insert(str(n))) for n in range(100)))
-    assert answers == [str(n) for n in range(100)]
+    results = await asyncio.gather(*(database.write(_insert(str(n))) for n in range(100)))
+    assert results == [str(n) for n in range(100)]
     assert database.commits - before <= 25
     assert len(await database.read(_words)) == 100
 
 
-async def test_a_failing_write_is_undone_alone(database: Database):
-    """One write of a group that fails takes none of its neighbours with it, nor half of itself."""
+async def test_only_the_failed_write_is_rolled_back(database: Database):
+    """A write that fails rolls back none of those that share its commit, and all of itself."""
 
     def half(connection: Connection) -> None:
         _insert("half")(connection)
@@ -82,8 +82,8 @@ async def test_a_failing_write_is_undone_alone(database: Database):
     assert await database.read(_words) == {"taken", "before", "after"}
 
 
-async def test_writes_of_a_kind_are_done_in_one_go(database: Database):
-    """What many ask for at once is done by few calls; each gets its own answer."""
+async def test_batched_writes(database: Database):
+    """Concurrent batched writes run in few calls; each gets its own result."""
     calls = []
 
     def insert(connection: Connection, words: Sequence[str]) -> list[Outcome]:
@@ -91,15 +91,15 @@ async def test_writes_of_a_kind_are_done_in_one_go(database: Database):
         connection.execute(text("INSERT INTO words VALUES (:word)"), [{"word": word} for word in words])
         return [Outcome(word.upper()) for word in words]
 
-    asked = [f"w{n}" for n in range(100)]
-    answers = await asyncio.gather(*(database.write_batched(insert, word) for word in asked))
-    assert answers == [word.upper() for word in asked]
+    written = [f"w{n}" for n in range(100)]
+    results = await asyncio.gather(*(database.write_batched(insert, word) for word in written))
+    assert results == [word.upper() for word in written]
     assert len(calls) <= 25
-    assert await database.read(_words) == set(asked)
+    assert await database.read(_words) == set(written)
 
 
-async def test_of_writes_done_together_one_may_fail(database: Database):
-    """One that is refused, and one that makes them all fail, take none of their neighbours with them."""
+async def test_one_of_several_batched_writes_fails(database: Database):
+    """A write that gets an error, and one that makes the whole batch fail, fail alone."""
 
     def insert(connection: Connection, words: Sequence[str]) -> list[Outcome]:
         good = [word for word in words if word != "refused"]
@@ -108,17 +108,17 @@ async def test_of_writes_done_together_one_may_fail(database: Database):
         return [Outcome(word) if word in good else Outcome(error=NotFound(word)) for word in words]
 
     await database.write(_insert("taken"))
-    for asked in (["before", "refused", "after"], ["b", "taken", "refused", "a"], ["refused"]):
-        outcomes = await asyncio.gather(
-            *(database.write_batched(insert, word) for word in asked), return_exceptions=True
+    for batch in (["before", "refused", "after"], ["b", "taken", "refused", "a"], ["refused"]):
+        results = await asyncio.gather(
+            *(database.write_batched(insert, word) for word in batch), return_exceptions=True
         )
-        kinds = {"refused": NotFound, "taken": IntegrityError}
-        assert [type(outcome) for outcome in outcomes] == [kinds.get(word, str) for word in asked]
+        types = {"refused": NotFound, "taken": IntegrityError}
+        assert [type(result) for result in results] == [types.get(word, str) for word in batch]
     assert await database.read(_words) == {"taken", "before", "after", "b", "a"}
 
 
-async def test_a_lone_failing_write_leaves_nothing(database: Database):
-    """A write that fails by itself is undone, and the next one works."""
+async def test_single_failed_write_is_rolled_back(database: Database):
+    """A write that fails alone is rolled back, and the next one works."""
 
     def half(connection: Connection) -> None:
         _insert("half")(connection)
@@ -130,8 +130,8 @@ async def test_a_lone_failing_write_leaves_nothing(database: Database):
     assert await database.read(_words) == {"next"}
 
 
-async def test_reads_see_what_was_answered(database: Database):
-    """Whoever was told that a write is done reads it."""
+async def test_reads_see_acknowledged_writes(database: Database):
+    """A read after an acknowledged write sees it."""
     for n in range(20):
         await database.write(_insert(str(n)))
         assert str(n) in await database.read(_words)
@@ -140,35 +140,35 @@ async def test_reads_see_what_was_answered(database: Database):
 async def test_reads_cannot_write(database: Database):
     """A read that tries to write is refused."""
     with pytest.raises((DBAPIError, Unavailable)):
-        await database.read(_insert("sly"))
+        await database.read(_insert("forbidden"))
     assert await database.read(_words) == set()
 
 
-async def test_a_cancelled_caller_harms_nobody(database: Database):
-    """Callers that give up while they wait leave the others' writes and the writer whole."""
-    held, release = threading.Event(), threading.Event()
+async def test_cancelled_callers(database: Database):
+    """Callers that are cancelled while they wait affect no other write."""
+    started, release = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
-        held.set()
+        started.set()
         release.wait(10)
         _insert("slow")(connection)
 
     first = asyncio.create_task(database.write(slow))
-    await asyncio.to_thread(held.wait, 10)
-    impatient = asyncio.create_task(database.write(_insert("impatient")))
-    patient = asyncio.create_task(database.write(_insert("patient")))
+    await asyncio.to_thread(started.wait, 10)
+    cancelled = asyncio.create_task(database.write(_insert("cancelled")))
+    kept = asyncio.create_task(database.write(_insert("kept")))
     await asyncio.sleep(0)
-    impatient.cancel()
+    cancelled.cancel()
     first.cancel()
     release.set()
-    assert await patient == "patient"
+    assert await kept == "kept"
     with pytest.raises(asyncio.CancelledError):
-        await impatient
-    assert await database.read(_words) == {"slow", "patient"}
+        await cancelled
+    assert await database.read(_words) == {"slow", "kept"}
 
 
-async def test_leaving_commits_what_was_asked(url: str):
-    """Closing the database waits for the writes that were asked before."""
+async def test_closing_commits_queued_writes(url: str):
+    """Closing the database waits for the writes that are queued."""
     async with Database.open(url) as database:
         await database.write(_create)
         writes = [asyncio.create_task(database.write(_insert(str(n)))) for n in range(30)]
@@ -178,14 +178,14 @@ async def test_leaving_commits_what_was_asked(url: str):
         assert len(await database.read(_words)) == 30
 
 
-async def test_a_bug_in_a_query_is_not_called_unavailable(database: Database):
-    """A missing table is our mistake; only a database that cannot serve is 'unavailable'."""
+async def test_invalid_query_is_not_unavailable(database: Database):
+    """A missing table is a bug; only a database that cannot serve is SERVICE_UNAVAILABLE."""
     with pytest.raises(DBAPIError, match="absent"):
         await database.read(lambda c: c.execute(text("SELECT * FROM absent")))
 
 
-async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path):
-    """A path that cannot hold a database is told as SERVICE_UNAVAILABLE with its name."""
+async def test_database_that_cannot_be_opened_is_unavailable(tmp_path: Path):
+    """A path that cannot be a database is SERVICE_UNAVAILABLE with the database's name."""
     (tmp_path / "rows.db").mkdir()
     async with Database.open(f"sqlite:///{tmp_path}/rows.db", name="jobs.database") as database:
         with pytest.raises(Unavailable) as failure:
@@ -194,30 +194,30 @@ async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path):
     assert failure.value.metadata["service"] == "jobs.database"
 
 
-async def test_sqlite_connections_have_their_manners(tmp_path: Path):
+async def test_sqlite_pragmas(tmp_path: Path):
     """Every SQLite connection runs in WAL with full synchronisation and foreign keys."""
 
-    def settings(connection: Connection) -> tuple[str, int, int]:
-        def one(name: str):
+    def pragmas(connection: Connection) -> tuple[str, int, int]:
+        def pragma(name: str):
             return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
 
-        return one("journal_mode"), one("synchronous"), one("foreign_keys")
+        return pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")
 
     async with Database.open(f"sqlite:///{tmp_path}/rows.db") as database:
-        assert await database.write(settings) == ("wal", 2, 1)
-        assert await database.read(settings) == ("wal", 2, 1)
+        assert await database.write(pragmas) == ("wal", 2, 1)
+        assert await database.read(pragmas) == ("wal", 2, 1)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://somewhere/rows"])
 def test_other_databases_are_refused(url: str):
-    """What can hold no rows for two connections, or is no database of ours, is refused."""
+    """Databases in memory, which two connections cannot share, and other kinds are refused."""
     with pytest.raises(ValueError, match="is neither"):
         engines.create_write_engine(url)
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package with two revisions."""
+    """Return the name of a package with two revisions."""
     versions = tmp_path / "reelhaul_example" / "migrations" / "versions"
     versions.mkdir(parents=True)
     (tmp_path / "reelhaul_example" / "__init__.py").touch()
@@ -245,15 +245,15 @@ def _tables(path: Path) -> set[str]:
         connection.close()
 
 
-async def test_transactions_that_collide_are_done_again():
-    """Two writes that PostgreSQL finds in a deadlock both succeed: what was undone is run again."""
-    begun, both = threading.Event(), threading.Barrier(2, timeout=10)
+async def test_deadlocked_transactions_run_again():
+    """Two writes that PostgreSQL finds in a deadlock both succeed: the one rolled back runs again."""
+    started, both = threading.Event(), threading.Barrier(2, timeout=10)
     tries: list[str] = []
 
     def swapping(first: str, second: str):
         def op(connection: Connection) -> None:
             tries.append(first)
-            begun.set()
+            started.set()
             for n, word in enumerate((first, second)):
                 connection.execute(text("UPDATE words SET word = word WHERE word = :word"), {"word": word})
                 if n == 0 and len(tries) <= 2:
@@ -266,30 +266,30 @@ async def test_transactions_that_collide_are_done_again():
             await database.write(_create)
             await asyncio.gather(database.write(_insert("a")), database.write(_insert("b")))
             one = asyncio.create_task(database.write(swapping("a", "b")))
-            await asyncio.to_thread(begun.wait, 10)
+            await asyncio.to_thread(started.wait, 10)
             await database.write(swapping("b", "a"))
             await one
-    # At least one more: under load the one that is run again may collide once more.
+    # At least one more: under load the repeated one may deadlock again.
     assert len(tries) >= 3
 
 
-def test_migrates_on_postgresql_too(package: str):
-    """A PostgreSQL database is migrated once as well."""
+def test_migrates_postgresql(package: str):
+    """A PostgreSQL database is migrated once."""
     with fresh_database() as url:
         assert migrations.migrate_if_behind(url, package)
         assert not migrations.migrate_if_behind(url, package)
 
 
 def test_migrates_only_what_is_behind(package: str, tmp_path: Path):
-    """A new database gets every revision; one that has them is left alone."""
+    """A new database gets every revision; one that has them is not changed."""
     url = f"sqlite:///{tmp_path}/new/rows.db"
     assert migrations.migrate_if_behind(url, package)
     assert _tables(tmp_path / "new" / "rows.db") == {"alembic_version", "one", "two"}
     assert not migrations.migrate_if_behind(url, package)
 
 
-def test_a_failed_migration_changes_nothing(package: str, tmp_path: Path):
-    """When a later revision fails the earlier ones are undone with it."""
+def test_failed_migration_changes_nothing(package: str, tmp_path: Path):
+    """If a later revision fails, the earlier ones are rolled back with it."""
     broken = tmp_path / package / "migrations" / "versions" / "0003_broken.py"
     broken.write_text(
         "revision, down_revision = '0003', '0002'\ndef upgrade():\n    raise ValueError('no')\n"
@@ -300,8 +300,8 @@ def test_a_failed_migration_changes_nothing(package: str, tmp_path: Path):
     assert _tables(tmp_path / "rows.db") <= {"alembic_version"}
 
 
-async def test_scans_end_and_hold_up_no_reads(database: Database):
-    """What would read for ever is ended when its time is over; meanwhile other reads are answered."""
+async def test_scans_end_and_delay_no_reads(database: Database):
+    """An endless scan is cancelled after its time limit; meanwhile reads are answered."""
     await database.write(_insert("one"))
     endless = text(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n WHERE n < 0"

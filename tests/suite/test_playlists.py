@@ -28,7 +28,7 @@ def test_an_estimate_of_a_list(suite: Suite, site: Site) -> None:
     asked = {"url": site.url("/watch/several"), "playlist": True, "max_entries": 1, "validate_only": True}
     answer = suite.http.post("/api/v1/download", json=asked).json()
     assert answer["estimate"]["job_count"] == 1
-    assert "more than the 1 entries" in answer["estimate"]["warnings"][0]
+    assert "more entries than the 1 that" in answer["estimate"]["warnings"][0]
 
 
 def test_a_list_is_one_video_unless_asked_otherwise(suite: Suite, site: Site) -> None:

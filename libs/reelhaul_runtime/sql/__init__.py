@@ -1,1 +1,1 @@
-"""SQL: one small door to SQLite and PostgreSQL for services that keep rows."""
+"""SQL: SQLite and PostgreSQL for services that keep rows."""

@@ -1,4 +1,4 @@
-"""Engines: SQLite and PostgreSQL opened so that what is committed stays committed.
+"""Engines: SQLite and PostgreSQL, configured so that committed transactions survive a power loss.
 
 URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql://…``.
 """
@@ -27,16 +27,16 @@ _PRAGMAS = (
     # With NORMAL a power loss may undo the last commits.
     "synchronous = FULL",
     "foreign_keys = ON",
-    # What a savepoint or a sort sets aside needs no file.
+    # Temporary tables of savepoints and sorts need no file.
     "temp_store = MEMORY",
-    # Kibibytes of pages for each connection; the default of two thousand is soon too little.
+    # In kibibytes for each connection; the default of two thousand is too small.
     "cache_size = -16384",
     # In pages: 16 MiB of log between two checkpoints, each of which syncs twice.
     "wal_autocheckpoint = 4096",
 )
 
-# Not "no such table" and the like: those are bugs, and SQLite calls them operational too.
-_SQLITE_AWAY = {
+# Not "no such table" and the like: those are bugs, though SQLite reports them as operational errors too.
+_SQLITE_UNAVAILABLE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_READONLY,
@@ -45,36 +45,36 @@ _SQLITE_AWAY = {
     sqlite3.SQLITE_CANTOPEN,
 }
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_SERIALIZATION = {"40001", "40P01"}
+_SERIALIZATION_FAILURES = {"40001", "40P01"}
 _QUERY_CANCELED = "57014"
 
-# Of SQLite's machine, between two looks at the clock: about a millisecond.
-_STEPS = 10_000
+# SQLite virtual machine instructions between two looks at the clock: about a millisecond.
+_PROGRESS_STEPS = 10_000
 
 
 def is_sqlite(url: str) -> bool:
-    """Whether *url* names a SQLite file, which one process writes at a time."""
+    """Return whether *url* names a SQLite file, which one process writes at a time."""
     return make_url(url).get_backend_name() == "sqlite"
 
 
 def create_write_engine(url: str, *, connections: int = 1) -> Engine:
-    """An engine for transactions that write, with at most *connections* connections.
+    """Return an engine for transactions that write, with at most *connections* connections.
 
-    A SQLite file's folder is made where it is missing. ValueError: not a URL of ours.
+    Creates the folder of a SQLite file if it is missing. Raises ValueError for other databases.
     """
-    parsed = _ours(url)
+    parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        _folder_of(parsed).mkdir(parents=True, exist_ok=True)
-        return _sqlite(parsed, connections, begin="BEGIN IMMEDIATE", read_only=False)
-    return _postgresql(parsed, connections)
+        _folder(parsed).mkdir(parents=True, exist_ok=True)
+        return _create_sqlite(parsed, connections, begin="BEGIN IMMEDIATE", read_only=False)
+    return _create_postgresql(parsed, connections)
 
 
 def create_read_engine(url: str, *, connections: int) -> Engine:
-    """An engine that cannot write; each transaction of it sees one snapshot."""
-    parsed = _ours(url)
+    """Return an engine that cannot write; each of its transactions sees one snapshot."""
+    parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(parsed, connections, begin="BEGIN", read_only=True)
-    engine = _postgresql(parsed, connections, isolation_level="REPEATABLE READ")
+        return _create_sqlite(parsed, connections, begin="BEGIN", read_only=True)
+    engine = _create_postgresql(parsed, connections, isolation_level="REPEATABLE READ")
 
     def forbid_writes(connection: Any, _record: object) -> None:
         connection.read_only = True
@@ -85,49 +85,49 @@ def create_read_engine(url: str, *, connections: int) -> Engine:
 
 @contextmanager
 def limit_statement_time(seconds: float, connection: Connection) -> Iterator[None]:
-    """Ends a statement of the block that runs when *seconds* have passed: REQUEST_TIMED_OUT."""
+    """Cancel a statement of the block that still runs after *seconds*. Raises REQUEST_TIMED_OUT."""
     try:
-        with _watched(seconds, connection):
+        with _statement_timeout(seconds, connection):
             yield
     except OperationalError as error:
         if not _is_interrupted(error):
             raise
-        text = f"the database would have had to read for more than {seconds:g} s: ask for less"
+        text = f"the query takes more than {seconds:g} s: narrow it"
         raise ReelhaulError(ErrorReason.REQUEST_TIMED_OUT, text) from error
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether *error* says that the database cannot serve now, and later may."""
+    """Return whether *error* means that the database cannot serve now, and may later."""
     if isinstance(error, PoolTimeout):
         return True
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", None)
-        # The low byte is the error's kind: https://www.sqlite.org/rescode.html
-        return code is not None and code & 0xFF in _SQLITE_AWAY
+        # The low byte is the primary result code: https://www.sqlite.org/rescode.html
+        return code is not None and code & 0xFF in _SQLITE_UNAVAILABLE
     return True
 
 
 def is_serialization_failure(error: BaseException) -> bool:
-    """Whether PostgreSQL undid the transaction only because of another one: do it again."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _SERIALIZATION
+    """Return whether PostgreSQL rolled the transaction back because of another one: run it again."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _SERIALIZATION_FAILURES
 
 
 @contextmanager
-def _watched(seconds: float, connection: Connection) -> Iterator[None]:
+def _statement_timeout(seconds: float, connection: Connection) -> Iterator[None]:
     if connection.dialect.name == "postgresql":
-        # Of this transaction alone, and of each statement in it.
+        # For this transaction only, and for each statement in it.
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
         yield
         return
-    raw: Any = connection.connection.driver_connection
-    end = time.monotonic() + seconds
-    raw.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+    driver: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + seconds
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_STEPS)
     try:
         yield
     finally:
-        raw.set_progress_handler(None, 0)
+        driver.set_progress_handler(None, 0)
 
 
 def _is_interrupted(error: OperationalError) -> bool:
@@ -136,7 +136,7 @@ def _is_interrupted(error: OperationalError) -> bool:
     return getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED
 
 
-def _ours(url: str) -> URL:
+def _parse(url: str) -> URL:
     parsed = make_url(url)
     if parsed.drivername in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
@@ -145,19 +145,19 @@ def _ours(url: str) -> URL:
     raise ValueError(f"{parsed.render_as_string()} is neither sqlite:///FILE nor postgresql://…")
 
 
-def _folder_of(url: URL) -> Path:
+def _folder(url: URL) -> Path:
     assert url.database
     return Path(url.database).parent
 
 
-def _sqlite(url: URL, connections: int, *, begin: str, read_only: bool) -> Engine:
+def _create_sqlite(url: URL, connections: int, *, begin: str, read_only: bool) -> Engine:
     engine = create_engine(
         url, pool_size=connections, max_overflow=0, connect_args={"timeout": _BUSY_SECONDS}
     )
-    event.listen(engine, "connect", _sqlite_manners(read_only))
+    event.listen(engine, "connect", _configure_sqlite(read_only))
 
-    # The driver would begin lazily and deferred: a read that turns into a write then fails
-    # at once with SQLITE_BUSY, whatever the timeout.
+    # The driver begins lazily and deferred: then a read that turns into a write fails at once with
+    # SQLITE_BUSY, whatever the timeout.
     def begin_now(connection: Any) -> None:
         connection.exec_driver_sql(begin)
 
@@ -165,7 +165,7 @@ def _sqlite(url: URL, connections: int, *, begin: str, read_only: bool) -> Engin
     return engine
 
 
-def _sqlite_manners(read_only: bool) -> Callable[[Any, object], None]:
+def _configure_sqlite(read_only: bool) -> Callable[[Any, object], None]:
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
@@ -178,7 +178,7 @@ def _sqlite_manners(read_only: bool) -> Callable[[Any, object], None]:
     return on_connect
 
 
-def _postgresql(url: URL, connections: int, **options: Any) -> Engine:
+def _create_postgresql(url: URL, connections: int, **options: Any) -> Engine:
     return create_engine(
         url,
         pool_size=connections,

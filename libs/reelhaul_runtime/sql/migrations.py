@@ -1,7 +1,7 @@
-"""Migrations: bring a service's database to this build's schema, and cost nothing when it is there.
+"""Migrations: bring a service's database to this build's schema; costs next to nothing if it is there.
 
-A package keeps its revisions in ``migrations/versions/NNNN_<what>.py``, with NNNN as
-their Alembic revision, and a ``migrations/env.py`` that calls ``run``.
+A package keeps its revisions in ``migrations/versions/NNNN_<what>.py``, with NNNN as their Alembic
+revision, and a ``migrations/env.py`` that calls ``run``.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Two replicas that start together must not both migrate. The number is ours alone.
+# Two replicas that start together must not both migrate. The number is an arbitrary one of ours.
 _ADVISORY_LOCK = 0x5265656C6861
 
 
 def migrate_if_behind(url: str, package: str) -> bool:
-    """Migrate the database at *url* unless it has *package*'s schema; whether it was behind.
+    """Migrate the database at *url* unless it has *package*'s schema; return whether it was behind.
 
-    Blocks. A schema newer than this build's is left alone: a newer replica made it, and
-    revisions are written so that the previous build can live with them.
+    Blocks. A schema newer than this build's is left alone: a newer replica migrated it, and
+    revisions are written so that the previous build can work with them.
     """
     engine = engines.create_write_engine(url)
     try:
         with engine.connect() as connection:
-            present = _revision(connection)
+            current = _revision(connection)
     finally:
         engine.dispose()
     newest = head(package)
-    if present is not None and present > newest:
-        log.warning("the database is newer than this build", extra={"has": present, "build": newest})
-    if present is not None and present >= newest:
+    if current is not None and current > newest:
+        log.warning("the database is newer than this build", extra={"has": current, "build": newest})
+    if current is not None and current >= newest:
         return False
     migrate(url, package)
     return True
@@ -47,7 +47,7 @@ def migrate_if_behind(url: str, package: str) -> bool:
 
 def migrate(url: str, package: str) -> None:
     """Bring the database at *url* to *package*'s newest revision, in one transaction. Blocks."""
-    # Alembic takes longer to import than all else at start; most starts need it not.
+    # Alembic takes longer to import than everything else at start, and most starts do not need it.
     from alembic import command
 
     engine = engines.create_write_engine(url)
@@ -62,7 +62,7 @@ def migrate(url: str, package: str) -> None:
 
 
 def head(package: str) -> str:
-    """The newest revision of *package*: the number that its file begins with."""
+    """Return the newest revision of *package*: the highest number that a file name begins with."""
     revisions = [path.name.partition("_")[0] for path in (_folder(package) / "versions").glob("[0-9]*_*.py")]
     if not revisions:
         raise FileNotFoundError(f"{package} has no migrations")
@@ -75,7 +75,7 @@ def run() -> None:
 
     context.configure(
         connection=context.config.attributes["connection"],
-        # Both databases roll DDL back; Alembic believes it of one only.
+        # Both databases roll DDL back; Alembic assumes it of PostgreSQL only.
         transactional_ddl=True,
         render_as_batch=True,
     )
@@ -87,7 +87,7 @@ def _config(package: str, connection: Connection) -> Config:
     from alembic.config import Config
 
     config = Config()
-    # Its values are interpolated.
+    # Alembic interpolates "%" in option values.
     config.set_main_option("script_location", str(_folder(package)).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
@@ -100,5 +100,5 @@ def _folder(package: str) -> Path:
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return found
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision

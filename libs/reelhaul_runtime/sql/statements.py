@@ -1,7 +1,7 @@
-"""Statements that run hot: written in SQLAlchemy, compiled once, and run on the driver itself.
+"""Statements of hot paths: written in SQLAlchemy, compiled once, executed on the driver itself.
 
-SQLAlchemy's way from a statement to the driver costs several times what the database takes
-for one row by its key. Whoever runs it a thousand times a second takes this way instead.
+SQLAlchemy's execution of a statement costs several times what the database takes for one row by its
+key, which counts for what runs a thousand times a second.
 """
 
 from __future__ import annotations
@@ -20,86 +20,86 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A statement in one dialect, for one set of names."""
+class _CompiledStatement:
+    """A statement compiled for one dialect and one set of names."""
 
     sql: str
-    #: What the driver takes, of all values.
-    bound: Callable[[Values], Any]
+    #: Converts values by name to the parameters of the driver.
+    bind: Callable[[Values], Any]
 
 
 class Statement:
-    """A statement made once, of values that need no conversion: text, whole numbers, bytes, None.
+    """A statement compiled once, for values that need no conversion: text, integers, bytes, None.
 
-    Every method raises as Connection.execute does. Lists of values for IN are beyond it.
+    Every method raises as Connection.execute does. Lists of values for IN are not supported.
     """
 
     def __init__(self, core: ClauseElement) -> None:
         self._core = core
-        self._compiled: dict[tuple[str, ...], _Compiled] = {}
+        self._compiled: dict[tuple[str, ...], _CompiledStatement] = {}
 
     def run(self, connection: Connection, values: Values) -> int:
-        """The number of rows that it touched."""
-        cursor = self._executed(connection, values)
-        touched: int = cursor.rowcount
+        """Execute the statement; return the number of affected rows."""
+        cursor = self._execute(connection, values)
+        row_count: int = cursor.rowcount
         cursor.close()
-        return touched
+        return row_count
 
-    def run_many(self, connection: Connection, each: Sequence[Values]) -> None:
-        """Run once with each; all have the same names."""
-        if len(each) == 1:
-            self.run(connection, each[0])
-        elif each:
-            compiled = self._for(connection, each[0])
-            with _Driver(connection, compiled.sql) as cursor:
-                cursor.executemany(compiled.sql, [compiled.bound(values) for values in each])
+    def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
+        """Execute the statement once for each of *rows*, which all have the same names."""
+        if len(rows) == 1:
+            self.run(connection, rows[0])
+        elif rows:
+            compiled = self._compile(connection, rows[0])
+            with _DriverCursor(connection, compiled.sql) as cursor:
+                cursor.executemany(compiled.sql, [compiled.bind(values) for values in rows])
                 cursor.close()
 
     def first(self, connection: Connection, values: Values) -> dict[str, Any] | None:
-        """The first row by column name, or None."""
-        cursor = self._executed(connection, values)
-        row, names = cursor.fetchone(), cursor.description
+        """Return the first row by column name, or None."""
+        cursor = self._execute(connection, values)
+        row, columns = cursor.fetchone(), cursor.description
         cursor.close()
-        return None if row is None else {name[0]: value for name, value in zip(names, row, strict=True)}
+        return None if row is None else {column[0]: value for column, value in zip(columns, row, strict=True)}
 
     def all(self, connection: Connection, values: Values) -> list[dict[str, Any]]:
-        """All rows by column name."""
-        cursor = self._executed(connection, values)
-        names = [name[0] for name in cursor.description]
-        found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        """Return all rows by column name."""
+        cursor = self._execute(connection, values)
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         cursor.close()
-        return found
+        return rows
 
     def column(self, connection: Connection, values: Values) -> list[Any]:
-        """The first column of all rows."""
-        cursor = self._executed(connection, values)
-        found = [row[0] for row in cursor.fetchall()]
+        """Return the first column of all rows."""
+        cursor = self._execute(connection, values)
+        column = [row[0] for row in cursor.fetchall()]
         cursor.close()
-        return found
+        return column
 
-    def _executed(self, connection: Connection, values: Values) -> Any:
-        compiled = self._for(connection, values)
-        with _Driver(connection, compiled.sql) as cursor:
-            cursor.execute(compiled.sql, compiled.bound(values))
+    def _execute(self, connection: Connection, values: Values) -> Any:
+        compiled = self._compile(connection, values)
+        with _DriverCursor(connection, compiled.sql) as cursor:
+            cursor.execute(compiled.sql, compiled.bind(values))
             return cursor
 
-    def _for(self, connection: Connection, values: Values) -> _Compiled:
+    def _compile(self, connection: Connection, values: Values) -> _CompiledStatement:
         key = (connection.dialect.name, *values)
-        found = self._compiled.get(key)
-        if found is None:
-            found = self._compiled[key] = _compiled(self._core, connection, list(values))
-        return found
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = _compile(self._core, connection, list(values))
+        return compiled
 
 
-def run_text(connection: Connection, sql: str) -> None:
-    """Run *sql*, which takes no values and gives no rows, on the driver itself."""
-    with _Driver(connection, sql) as cursor:
+def execute_text(connection: Connection, sql: str) -> None:
+    """Execute *sql*, which takes no values and returns no rows, on the driver itself."""
+    with _DriverCursor(connection, sql) as cursor:
         cursor.execute(sql)
         cursor.close()
 
 
-class _Driver:
-    """A cursor of the driver; what the driver raises leaves the block as SQLAlchemy's."""
+class _DriverCursor:
+    """A cursor of the driver within the block; its errors leave the block as SQLAlchemy's."""
 
     __slots__ = ("_connection", "_driver", "_sql")
 
@@ -124,22 +124,26 @@ class _Driver:
         ) from error
 
 
-def _compiled(core: ClauseElement, connection: Connection, names: list[str]) -> _Compiled:
-    made = core.compile(dialect=connection.dialect, column_keys=names)
-    assert isinstance(made, SQLCompiler)
-    assert not made.post_compile_params, "it takes a list, whose length is in its text"
-    fixed = {name: value for name, value in made.params.items() if name not in names}
-    missing = [bind.key for bind in made.binds.values() if bind.required and bind.key not in names]
-    if missing or (unknown := set(names) - set(made.params)):
-        raise KeyError(f"{made}: misses {missing}, knows no {sorted(unknown) if not missing else ''}")
-    if not made.positional:
-        return _Compiled(made.string, (lambda values: {**fixed, **values}) if fixed else dict)
-    assert made.positiontup is not None
-    return _Compiled(made.string, _positions(made.positiontup, fixed))
+def _compile(core: ClauseElement, connection: Connection, names: list[str]) -> _CompiledStatement:
+    """Compile *core* for values called *names*. Raises KeyError if some are missing or unknown."""
+    compiled = core.compile(dialect=connection.dialect, column_keys=names)
+    assert isinstance(compiled, SQLCompiler)
+    assert not compiled.post_compile_params, "it takes a list, whose length is part of its text"
+    constants = {name: value for name, value in compiled.params.items() if name not in names}
+    missing = [bind.key for bind in compiled.binds.values() if bind.required and bind.key not in names]
+    if missing or (unknown := set(names) - set(compiled.params)):
+        problem = f"misses {missing}" if missing else f"has no {sorted(unknown)}"
+        raise KeyError(f"{compiled}: {problem}")
+    if not compiled.positional:
+        return _CompiledStatement(
+            compiled.string, (lambda values: {**constants, **values}) if constants else dict
+        )
+    assert compiled.positiontup is not None
+    return _CompiledStatement(compiled.string, _bind_by_position(compiled.positiontup, constants))
 
 
-def _positions(order: Sequence[str], fixed: Values) -> Callable[[Values], Any]:
+def _bind_by_position(order: Sequence[str], constants: Values) -> Callable[[Values], Any]:
     if len(order) == 1:
-        return lambda values: ({**fixed, **values}[order[0]],)
+        return lambda values: ({**constants, **values}[order[0]],)
     pick = itemgetter(*order) if order else lambda values: ()
-    return (lambda values: pick({**fixed, **values})) if fixed else pick
+    return (lambda values: pick({**constants, **values})) if constants else pick

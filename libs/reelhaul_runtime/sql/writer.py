@@ -1,7 +1,7 @@
-"""The writer: turns many small concurrent writes into few commits.
+"""Writer: groups concurrent writes into few transactions (group commit).
 
-A commit costs an fsync, whether it carries one write or a hundred: so what waits while
-one commit is under way goes into the next one together.
+A commit costs one fsync, for one write or for a hundred: writes that wait while a commit is under way
+share the next one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -21,238 +21,270 @@ from reelhaul.backoff import Backoff
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
-from reelhaul_runtime.sql.pinned_connection import PinnedConnection
-from reelhaul_runtime.sql.statements import run_text
+from reelhaul_runtime.sql.statements import execute_text
 
 T = TypeVar("T")
 
-# One failing commit fails all in it: not too many eggs in a basket.
-_BATCH = 128
-_BACKLOG = 10_000
-_TRIES = 6
-# After so long without a write the connection may be gone: it is taken, and tried, anew.
-_KEPT_SECONDS = 1.0
+# A commit that fails, fails every write in it: so not too many.
+_BATCH_SIZE = 128
+_MAX_WAITING = 10_000
+_MAX_TRIES = 6
+# After so long without a write the connection goes back to the pool, which checks it when it is next used.
+_IDLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a write: a value, or an error to be raised to who asked for it."""
+    """The result of one write: a value, or an error to raise to its caller."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-#: Does what several have asked for in one go, and says what became of each, in their order. What it has
-#: an error for, it has left alone; if it raises, each is done by itself.
+#: Runs the writes with these arguments as one batch; returns one outcome each, in order. A write that gets an
+#: error must have changed nothing; if the function raises, each write is run alone.
 BatchFunction = Callable[[Connection, Sequence[Any]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedWrite:
     op: Callable[[Connection], Any]
-    answer: asyncio.Future[Any]
-    #: Of a write that can be done with its like: how, and what *op* would do alone.
-    together: BatchFunction | None = None
-    what: Any = None
+    future: asyncio.Future[Any]
+    #: Of a write that can run in a batch with its like: the batch's function and this write's argument,
+    #: which together do what *op* does alone.
+    batch_function: BatchFunction | None = None
+    argument: Any = None
 
 
 class Writer:
-    """Runs write operations in threads of its own, grouped into transactions.
+    """Runs writes in threads of its own, grouped into transactions.
 
-    One thread keeps the order of all writes; more let PostgreSQL work on several
-    transactions at once.
+    One thread keeps the order of all writes; several let PostgreSQL work on as many transactions
+    at once.
     """
 
     def __init__(self, engine: Engine, *, threads: int = 1) -> None:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        # What one turn of the loop asks for is handed over at its end: the first would else go alone.
-        self._gathering: list[QueuedWrite] = []
-        self._waiting: SimpleQueue[list[QueuedWrite] | None] = SimpleQueue()
-        self._unanswered = 0
+        # Writes of one iteration of the event loop are queued at its end; the first would go alone otherwise.
+        self._collected: list[QueuedWrite] = []
+        self._queue: SimpleQueue[list[QueuedWrite] | None] = SimpleQueue()
+        self._waiting = 0
         self._closed = False
-        #: Transactions committed so far: the tests count how writes share them.
+        #: Transactions committed so far; tests count how writes share them.
         self.commits = 0
         self._threads = [
-            threading.Thread(target=self._work, name=f"sql-writer-{n}", daemon=True) for n in range(threads)
+            threading.Thread(target=self._run, name=f"sql-writer-{n}", daemon=True) for n in range(threads)
         ]
         for thread in self._threads:
             thread.start()
 
     async def write(self, op: Callable[[Connection], T]) -> T:
-        """What *op* returns, once its effects are committed; what it raises, once undone.
+        """Run *op* in a transaction; return its result once committed, raise its error once rolled back.
 
-        *op* shares a transaction with its neighbours; it may be run again, where one of them
-        fails or the database asks for that, so it must not change Python state.
-        A caller cancelled while waiting cannot know whether *op* took effect.
-        OVERLOADED when too many writes wait already.
+        *op* shares the transaction with other writes and may run again, if one of them fails or the
+        database asks for it, so it must not change Python state. A caller that is cancelled while it
+        waits cannot know whether *op* took effect. Raises OVERLOADED if too many writes wait already.
         """
-        value: T = await self._put(QueuedWrite(op, self._loop.create_future()))
+        value: T = await self._enqueue(QueuedWrite(op, self._loop.create_future()))
         return value
 
-    async def write_batched(self, together: BatchFunction, what: Any) -> Any:
-        """As ``write``, of what *together* does with *what* and with others that ask for the same."""
+    async def write_batched(self, batch_function: BatchFunction, argument: Any) -> Any:
+        """Like ``write``, but in one call of *batch_function* with other writes that wait for it."""
 
         def alone(connection: Connection) -> Any:
-            return _value_of(together(connection, [what])[0])
+            return _unwrap(batch_function(connection, [argument])[0])
 
-        return await self._put(QueuedWrite(alone, self._loop.create_future(), together, what))
+        return await self._enqueue(QueuedWrite(alone, self._loop.create_future(), batch_function, argument))
 
-    def _put(self, asked: QueuedWrite) -> asyncio.Future[Any]:
+    def _enqueue(self, write: QueuedWrite) -> asyncio.Future[Any]:
         if self._closed:
             raise RuntimeError("the writer is closed")
-        if self._unanswered >= _BACKLOG:
+        if self._waiting >= _MAX_WAITING:
             raise ReelhaulError(ErrorReason.OVERLOADED, "too many writes wait for the database")
-        self._unanswered += 1
-        if not self._gathering:
-            self._loop.call_soon(self._hand_over)
-        self._gathering.append(asked)
-        return asked.answer
+        self._waiting += 1
+        if not self._collected:
+            self._loop.call_soon(self._queue_collected)
+        self._collected.append(write)
+        return write.future
 
-    def _hand_over(self) -> None:
-        asked, self._gathering = self._gathering, []
-        for start in range(0, len(asked), _BATCH):
-            self._waiting.put(asked[start : start + _BATCH])
+    def _queue_collected(self) -> None:
+        writes, self._collected = self._collected, []
+        for start in range(0, len(writes), _BATCH_SIZE):
+            self._queue.put(writes[start : start + _BATCH_SIZE])
 
     async def close(self) -> None:
-        """End after all that was asked is done."""
+        """Finish all queued writes and end the threads."""
         self._closed = True
-        self._hand_over()
+        self._queue_collected()
         for _ in self._threads:
-            self._waiting.put(None)
+            self._queue.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def _work(self) -> None:
-        kept = PinnedConnection(self._engine)
+    def _run(self) -> None:
+        connection = PinnedConnection(self._engine)
         try:
-            while (first := self._next(kept)) is not None:
-                asked, ending = self._gathered(first)
-                wanted = [each for each in asked if not each.answer.cancelled()]
-                outcomes = self._commit(kept, wanted) if wanted else []
-                # The loop may be gone while we are still committing its last words.
+            while (first := self._wait_for_writes(connection)) is not None:
+                batch, closing = self._take_batch(first)
+                wanted = [write for write in batch if not write.future.cancelled()]
+                outcomes = self._commit(connection, wanted) if wanted else []
+                # The loop may be closed before the last commit ends.
                 with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._settle, len(asked), wanted, outcomes)
-                if ending:
+                    self._loop.call_soon_threadsafe(self._resolve, len(batch), wanted, outcomes)
+                if closing:
                     return
         finally:
-            kept.release()
+            connection.release()
 
-    def _next(self, kept: PinnedConnection) -> list[QueuedWrite] | None:
+    def _wait_for_writes(self, connection: PinnedConnection) -> list[QueuedWrite] | None:
         with contextlib.suppress(Empty):
-            return self._waiting.get(timeout=_KEPT_SECONDS)
-        kept.release()
-        return self._waiting.get()
+            return self._queue.get(timeout=_IDLE_SECONDS)
+        connection.release()
+        return self._queue.get()
 
-    def _gathered(self, first: list[QueuedWrite]) -> tuple[list[QueuedWrite], bool]:
-        """What waits now, and whether the end was among it."""
+    def _take_batch(self, first: list[QueuedWrite]) -> tuple[list[QueuedWrite], bool]:
+        """Return *first* and what else is queued now, and whether the writer closes after it."""
         batch = list(first)
         with contextlib.suppress(Empty):
-            while len(batch) < _BATCH:
-                asked = self._waiting.get_nowait()
-                if asked is None:
+            while len(batch) < _BATCH_SIZE:
+                writes = self._queue.get_nowait()
+                if writes is None:
                     return batch, True
-                batch += asked
+                batch += writes
         return batch, False
 
-    def _settle(self, number: int, batch: list[QueuedWrite], outcomes: list[Outcome]) -> None:
-        self._unanswered -= number
-        for asked, outcome in zip(batch, outcomes, strict=True):
-            if asked.answer.done():
+    def _resolve(self, number: int, batch: list[QueuedWrite], outcomes: list[Outcome]) -> None:
+        """Set the futures of *batch*, in the event loop; *number* counts cancelled writes too."""
+        self._waiting -= number
+        for write, outcome in zip(batch, outcomes, strict=True):
+            if write.future.done():
                 continue
             if outcome.error is not None:
-                asked.answer.set_exception(outcome.error)
+                write.future.set_exception(outcome.error)
             else:
-                asked.answer.set_result(outcome.value)
+                write.future.set_result(outcome.value)
 
-    def _commit(self, kept: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
+    def _commit(self, connection: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
         try:
-            return self._together(kept, batch)
-        except BaseException as error:  # it belongs to the callers, who wait for it
+            return self._commit_together(connection, batch)
+        except BaseException as error:  # the callers, who wait for it, get it
             if not engines.is_serialization_failure(error):
                 return [Outcome(error=error)] * len(batch)
-        return [self._alone(kept, asked) for asked in batch]
+        return [self._commit_alone(connection, write) for write in batch]
 
-    def _together(self, kept: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
+    def _commit_together(self, connection: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
         if len(batch) == 1:
-            return [Outcome(self._once(kept, batch[0]))]
+            return [Outcome(self._commit_one(connection, batch[0]))]
         try:
-            with kept.begin() as connection:
-                outcomes = _all_done(connection, batch)
-        except _OneFailedError:
-            # It alone is to be undone, but savepoints cost too much to set them for those that succeed.
-            with kept.begin() as connection:
-                outcomes = [run_in_savepoint(connection, asked.op) for asked in batch]
+            with connection.begin() as transaction:
+                outcomes = _run_batch(transaction, batch)
+        except _WriteFailedError:
+            # Only the failed write may be rolled back; savepoints for all cost too much unless one fails.
+            with connection.begin() as transaction:
+                outcomes = [run_in_savepoint(transaction, write.op) for write in batch]
         self.commits += 1
         return outcomes
 
-    def _alone(self, kept: PinnedConnection, asked: QueuedWrite) -> Outcome:
+    def _commit_alone(self, connection: PinnedConnection, write: QueuedWrite) -> Outcome:
         backoff = Backoff(first=0.01, jitter=1.0)
-        for n in range(1, _TRIES + 1):
+        for n in range(1, _MAX_TRIES + 1):
             try:
-                return Outcome(self._once(kept, asked))
+                return Outcome(self._commit_one(connection, write))
             except BaseException as error:  # as above
-                if n == _TRIES or not engines.is_serialization_failure(error):
+                if n == _MAX_TRIES or not engines.is_serialization_failure(error):
                     return Outcome(error=error)
             time.sleep(backoff.next_delay())
         raise AssertionError("unreachable")
 
-    def _once(self, kept: PinnedConnection, asked: QueuedWrite) -> Any:
-        with kept.begin() as connection:
-            value = asked.op(connection)
+    def _commit_one(self, connection: PinnedConnection, write: QueuedWrite) -> Any:
+        with connection.begin() as transaction:
+            value = write.op(transaction)
         self.commits += 1
         return value
 
 
-class _OneFailedError(Exception):
-    """An operation raised: all that shared its transaction is undone, and done again."""
+class PinnedConnection:
+    """A connection that one thread keeps between transactions.
+
+    Taking it from the pool for each transaction costs as much as a small write, and on PostgreSQL a
+    round trip to check it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Run the block in a transaction, committed at its end."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except BaseException:
+            # The connection may be broken: the pool checks it.
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the connection back to the pool."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
-def _all_done(connection: Connection, batch: list[QueuedWrite]) -> list[Outcome]:
-    """Do all of *batch*, those that can be done together in one go."""
+class _WriteFailedError(Exception):
+    """A write raised: all writes of its transaction are rolled back and run again."""
+
+
+def _run_batch(connection: Connection, batch: list[QueuedWrite]) -> list[Outcome]:
+    """Run all of *batch*, with one call for all writes of the same batch function."""
     outcomes: dict[int, Outcome] = {}
-    alike: dict[BatchFunction, list[int]] = {}
-    for place, asked in enumerate(batch):
-        if asked.together is not None:
-            alike.setdefault(asked.together, []).append(place)
+    by_function: dict[BatchFunction, list[int]] = {}
+    for index, write in enumerate(batch):
+        if write.batch_function is not None:
+            by_function.setdefault(write.batch_function, []).append(index)
         else:
-            outcomes[place] = Outcome(run_or_fall_back(asked.op, connection))
-    for together, places in alike.items():
-        told = run_or_fall_back(together, connection, [batch[place].what for place in places])
-        outcomes.update(zip(places, told, strict=True))
-    return [outcomes[place] for place in range(len(batch))]
+            outcomes[index] = Outcome(run_or_fall_back(write.op, connection))
+    for function, indexes in by_function.items():
+        results = run_or_fall_back(function, connection, [batch[index].argument for index in indexes])
+        outcomes.update(zip(indexes, results, strict=True))
+    return [outcomes[index] for index in range(len(batch))]
 
 
-def _value_of(outcome: Outcome) -> Any:
+def _unwrap(outcome: Outcome) -> Any:
     if outcome.error is not None:
         raise outcome.error
     return outcome.value
 
 
-def run_or_fall_back(op: Callable[..., T], *asked: Any) -> T:
+def run_or_fall_back(function: Callable[..., T], *arguments: Any) -> T:
+    """Return what *function* returns; raise _WriteFailedError for errors of the write itself."""
     try:
-        return op(*asked)
+        return function(*arguments)
     except Exception as error:
         if engines.is_serialization_failure(error):
             raise
-        raise _OneFailedError from error
+        raise _WriteFailedError from error
 
 
 def run_in_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> Outcome:
-    """What *op* came to. Raises only what has undone, or must undo, its neighbours as well."""
-    # Not begin_nested(): it costs more than a small write itself.
-    run_text(connection, "SAVEPOINT op")
+    """Run *op*; roll back to before it if it raises. Raises only what ends the whole transaction."""
+    # Not begin_nested(): it costs more than a small write.
+    execute_text(connection, "SAVEPOINT op")
     try:
         value = op(connection)
-        run_text(connection, "RELEASE SAVEPOINT op")
+        execute_text(connection, "RELEASE SAVEPOINT op")
     except Exception as error:
         if engines.is_serialization_failure(error):
             raise
         try:
-            run_text(connection, "ROLLBACK TO SAVEPOINT op")
-            run_text(connection, "RELEASE SAVEPOINT op")
+            execute_text(connection, "ROLLBACK TO SAVEPOINT op")
+            execute_text(connection, "RELEASE SAVEPOINT op")
         except Exception:
-            # A full disk makes SQLite undo everything, savepoints included.
+            # When the disk is full, SQLite rolls back everything, savepoints included.
             raise error from None
         return Outcome(error=error)
     return Outcome(value)

@@ -1,4 +1,4 @@
-"""``python -m reelhaul_fetcher``: the fetcher's own commands, where the console script is not installed."""
+"""``python -m reelhaul_fetcher``: the fetcher's commands, without the console script."""
 
 from __future__ import annotations
 

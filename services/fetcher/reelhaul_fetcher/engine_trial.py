@@ -1,4 +1,4 @@
-"""The canary: another version of the engine, tried beside the present one before it is let near jobs."""
+"""Engine trial (``reelhaul fetcher canary``): compares another yt-dlp with the installed one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import FetchRequest, HttpStatusCounts, ProbeRequest, Product
@@ -27,19 +27,22 @@ from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
-#: So much of each video is fetched; what is smaller, wholly.
+#: Bytes of each video to download; a smaller one is downloaded completely.
 SAMPLE_BYTES = 2 * 1024 * 1024
 
-_PATIENCE_SECONDS = 90.0
-_START_SECONDS = 30.0
+_TRIAL_SECONDS = 90.0
+_WARM_SECONDS = 30.0
+
 _PACKAGES = ("yt_dlp", "yt_dlp_ejs")
 _VERSION = re.compile(r"\d{4}\.\d{1,2}\.\d{1,2}(\.\w+)*")
-_WHERE = "import os, yt_dlp; print(os.path.dirname(os.path.dirname(os.path.abspath(yt_dlp.__file__))))"
+_PRINT_FOLDER = "import os, yt_dlp; print(os.path.dirname(os.path.dirname(os.path.abspath(yt_dlp.__file__))))"
+
+_COLUMNS = ("engine", "seconds", "formats", "height", "MB", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one URL went with one engine. *reason* is empty where it went well."""
+    """Result of one URL with one engine. *reason* is empty if it succeeded."""
 
     engine: str
     url: str
@@ -49,98 +52,158 @@ class Outcome:
     height: int = 0
     received_bytes: int = 0
 
-    def worse_than(self, other: Outcome) -> bool:
-        """Whether *other* gets what this one does not: media, its tallest picture, most of its formats."""
+    def is_worse_than(self, other: Outcome) -> bool:
+        """Return whether only *other* succeeded, or it found a taller video or twice as many formats."""
         if self.reason or other.reason:
             return bool(self.reason) and not other.reason
         return self.height < other.height or self.formats * 2 < other.formats
 
 
-class _Sample:
-    """Listens to a fetch until enough of it is there."""
+def run_trial(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
+    """Try *urls* with the installed engine and with *engine*, and print the outcomes.
 
-    def __init__(self) -> None:
-        self.status_counts = HttpStatusCounts()
-        self.received_bytes = 0
-        self.stop_recording = asyncio.Event()
-        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
-
-    def on_recording(self) -> None:
-        """It ends like any other."""
-
-    def on_media_file(self, product: Product) -> None:
-        """It is not kept."""
-
-    def on_media(self, media: MediaInfo) -> None:
-        """Known already."""
-
-    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        """There are none."""
-
-    def on_progress(self, progress: Progress) -> None:
-        """*progress* is the newest."""
-        self.received_bytes = max(self.received_bytes, progress.downloaded_bytes)
-        if self.received_bytes >= SAMPLE_BYTES:
-            self.stop_recording.set()
+    Return 1 if the other engine is worse at any URL, or without one if the installed one fails at any.
+    Raises ValueError if *engine* does not exist.
+    """
+    with tempfile.TemporaryDirectory(prefix="reelhaul-canary-") as name:
+        folder = Path(name)
+        candidate = collect_engine(engine, folder) if engine else None
+        worse = asyncio.run(_compare(urls, folder, candidate, as_json=as_json))
+    if not as_json:
+        subject, verb = ("the other engine", "is worse") if engine else ("the engine", "fails")
+        click.echo(f"{subject} {verb} at {worse} of {len(urls)}" if worse else f"{subject} is good")
+    return int(bool(worse))
 
 
-class Trial:
-    """One engine before a guard."""
+def collect_engine(engine: str, folder: Path) -> Path:
+    """Return a folder with nothing but the packages of *engine*: a version, a folder, or a Python.
 
-    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, egress: str, place: Path) -> None:
-        self._engine, self._guard, self._egress, self._place = engine, guard, egress, place
-        self._name, self._number = place.name, 0
+    A version is downloaded with pip. Raises ValueError if there is no such engine.
+    """
+    if _VERSION.fullmatch(engine):
+        return _install(engine, folder)
+    source = Path(engine)
+    if source.is_file():
+        process = subprocess.run([source, "-c", _PRINT_FOLDER], capture_output=True, text=True, check=False)
+        source = Path(process.stdout.strip() or "/nowhere")
+    if not (source / "yt_dlp").is_dir():
+        raise ValueError(f"there is no yt-dlp in {engine}")
+    target = folder / "engine"
+    target.mkdir()
+    for name in _PACKAGES:
+        # These alone: other packages of that folder must not hide our own.
+        if (source / name).is_dir():
+            (target / name).symlink_to((source / name).absolute())
+    return target
 
-    async def outcome(self, url: str) -> Outcome:
-        """What comes of a probe of *url* and of the beginning of a download."""
-        began, sample, media, reason = time.monotonic(), _Sample(), MediaInfo(), ""
+
+def _install(version: str, folder: Path) -> Path:
+    target = folder / "engine"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
+    process = subprocess.run([*pip, f"yt-dlp=={version}"], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise ValueError(f"yt-dlp {version} cannot be installed: {process.stderr.strip()[-300:]}")
+    return target
+
+
+async def _compare(urls: Sequence[str], folder: Path, candidate: Path | None, *, as_json: bool) -> int:
+    """Return how many of *urls* the candidate is worse at, or the installed engine fails at."""
+    worse = 0
+    async with _open_trials(Settings(), folder, candidate) as trials:
+        for url in urls:
+            outcomes = [await trial.run(url) for trial in trials]
+            _print(url, outcomes, as_json=as_json)
+            last = outcomes[-1]
+            worse += last.is_worse_than(outcomes[0]) if candidate else bool(last.reason)
+    return worse
+
+
+@asynccontextmanager
+async def _open_trials(
+    settings: Settings, folder: Path, candidate: Path | None
+) -> AsyncIterator[list[_Trial]]:
+    """Run the installed engine, and that of the folder *candidate*, behind one guard."""
+    networks = tuple(str(network) for network in settings.fetcher_allow_networks)
+    home = folder / "home"
+    home.mkdir()
+    ca_bundle = write_ca_bundle(settings.fetcher_ca_file, home)
+    plugins = bool(settings.fetcher_po_token_url)
+    installed = build_environment(tools.link(folder / "tools"), home, ca_bundle, plugins=plugins)
+    environments = {"present": installed}
+    if candidate:
+        path = ":".join(filter(None, [str(candidate), installed.get("PYTHONPATH")]))
+        environments["candidate"] = {**installed, "PYTHONPATH": path}
+    async with AsyncExitStack() as stack:
+        config = GuardConfig(allow_networks=networks, egresses=settings.egresses)
+        guard = await stack.enter_async_context(running_guard(config))
+        trials = []
+        for name, environment in environments.items():
+            (folder / name).mkdir()
+            engine = await stack.enter_async_context(
+                YtDlpEngine.open(environment, name, settings.engine_options)
+            )
+            trials.append(_Trial(engine, guard, next(iter(settings.egresses)), folder / name))
+        yield trials
+
+
+class _Trial:
+    """One engine behind the guard, with a folder for its downloads."""
+
+    def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, egress: str, folder: Path) -> None:
+        self._engine, self._guard, self._egress, self._folder = engine, guard, egress, folder
+        self._requests = 0
+
+    async def run(self, url: str) -> Outcome:
+        """Probe *url* and download the beginning of its media."""
+        started, listener, media, reason = time.monotonic(), _SampleListener(), MediaInfo(), ""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                media = await self._probed(url)
-                await self._sampled(url, sample)
+            async with asyncio.timeout(_TRIAL_SECONDS):
+                media = await self._probe(url)
+                await self._download_sample(url, listener)
         except ReelhaulError as error:
             reason = f"{ErrorReason.Name(error.reason)}: {error.text}"
         except TimeoutError:
-            reason = f"nothing after {_PATIENCE_SECONDS:.0f} s"
+            reason = f"no result after {_TRIAL_SECONDS:.0f} s"
         return Outcome(
-            self._engine.version or self._name,
+            self._engine.version or self._folder.name,
             url,
             reason,
-            time.monotonic() - began,
+            time.monotonic() - started,
             len(media.formats),
             max((stream.height for stream in media.formats), default=0),
-            sample.received_bytes,
+            listener.received_bytes,
         )
 
-    async def _probed(self, url: str) -> MediaInfo:
+    async def _probe(self, url: str) -> MediaInfo:
         try:
-            async with asyncio.timeout(_START_SECONDS):
+            async with asyncio.timeout(_WARM_SECONDS):
                 await self._engine.wait_until_warm()
         except TimeoutError:
-            raise Unavailable("fetcher", "the engine does not get warm") from None
-        async with self._pass() as proxy_url:
+            raise Unavailable("fetcher", "the engine did not become warm") from None
+        async with self._session() as proxy_url:
             return await self._engine.probe(ProbeRequest(url, proxy_url))
 
-    async def _sampled(self, url: str, sample: _Sample) -> None:
-        async with self._pass() as proxy_url:
-            folder = self._place / f"fetch-{self._number}"
+    async def _download_sample(self, url: str, listener: _SampleListener) -> None:
+        async with self._session() as proxy_url:
+            folder = self._folder / f"fetch-{self._requests}"
             folder.mkdir()
-            order = FetchRequest(url, FormatSpec(), folder, proxy_url)
-            fetch = asyncio.create_task(self._engine.fetch(order, sample))
-            enough = asyncio.create_task(sample.stop_recording.wait())
+            request = FetchRequest(url, FormatSpec(), folder, proxy_url)
+            fetch = asyncio.create_task(self._engine.fetch(request, listener))
+            complete = asyncio.create_task(listener.complete.wait())
             try:
-                await asyncio.wait({fetch, enough}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({fetch, complete}, return_when=asyncio.FIRST_COMPLETED)
                 if fetch.done():
                     await fetch
             finally:
-                for task in (fetch, enough):
+                for task in (fetch, complete):
                     task.cancel()
-                await asyncio.wait({fetch, enough})
+                await asyncio.wait({fetch, complete})
 
     @asynccontextmanager
-    async def _pass(self) -> AsyncIterator[str]:
-        self._number += 1
-        name = f"{self._name}-{self._number}"
+    async def _session(self) -> AsyncIterator[str]:
+        """Open a session of the guard for the block; yields the proxy's URL."""
+        self._requests += 1
+        name = f"{self._folder.name}-{self._requests}"
         url = await self._guard.open(name, 0, self._egress)
         try:
             yield url
@@ -148,107 +211,45 @@ class Trial:
             await self._guard.close(name)
 
 
-@asynccontextmanager
-async def trials(settings: Settings, place: Path, candidate: Path | None) -> AsyncIterator[list[Trial]]:
-    """The present engine, and that of *candidate* (a folder with its packages), before the same guard."""
-    networks = tuple(str(network) for network in settings.fetcher_allow_networks)
-    home = place / "home"
-    home.mkdir()
-    trusted = write_ca_bundle(settings.fetcher_ca_file, home)
-    plugins = bool(settings.fetcher_po_token_url)
-    present = build_environment(tools.link(place / "tools"), home, trusted, plugins=plugins)
-    engines = {"present": present}
-    if candidate:
-        path = ":".join(filter(None, [str(candidate), present.get("PYTHONPATH")]))
-        engines["candidate"] = {**present, "PYTHONPATH": path}
-    async with AsyncExitStack() as stack:
-        config = GuardConfig(allow_networks=networks, egresses=settings.egresses)
-        guard = await stack.enter_async_context(running_guard(config))
-        found = []
-        for name, surroundings in engines.items():
-            (place / name).mkdir()
-            opened = YtDlpEngine.open(surroundings, name, settings.engine_options)
-            engine = await stack.enter_async_context(opened)
-            found.append(Trial(engine, guard, next(iter(settings.egresses)), place / name))
-        yield found
+class _SampleListener:
+    """Listener of a download, until the sample is complete."""
+
+    def __init__(self) -> None:
+        self.received_bytes = 0
+        self.complete = asyncio.Event()
+        self.status_counts = HttpStatusCounts()
+        self.stop_recording = asyncio.Event()
+        self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
+
+    def on_progress(self, progress: Progress) -> None:
+        self.received_bytes = max(self.received_bytes, progress.downloaded_bytes)
+        if self.received_bytes >= SAMPLE_BYTES:
+            self.complete.set()
+
+    def on_recording(self) -> None:
+        """Ignored: the sample of a live stream is cut like any other."""
+
+    def on_media_file(self, product: Product) -> None:
+        """Ignored: files are not kept."""
+
+    def on_media(self, media: MediaInfo) -> None:
+        """Ignored: the probe has the metadata."""
 
 
-def collect_engine(engine: str, place: Path) -> Path:
-    """A folder with nothing but the packages of *engine*: a version, a folder, or a Python that has it.
-
-    A version is downloaded. Raises ValueError where there is no such engine.
-    """
-    if _VERSION.fullmatch(engine):
-        return _downloaded(engine, place)
-    folder = Path(engine)
-    if folder.is_file():
-        done = subprocess.run([folder, "-c", _WHERE], capture_output=True, text=True, check=False)
-        folder = Path(done.stdout.strip() or "/nowhere")
-    if not (folder / "yt_dlp").is_dir():
-        raise ValueError(f"there is no yt-dlp in {engine}")
-    found = place / "engine"
-    found.mkdir()
-    for name in _PACKAGES:
-        # Alone: what else lies there must not come before our own.
-        if (folder / name).is_dir():
-            (found / name).symlink_to((folder / name).absolute())
-    return found
-
-
-def _downloaded(version: str, place: Path) -> Path:
-    found = place / "engine"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(found)]
-    done = subprocess.run([*pip, f"yt-dlp=={version}"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"yt-dlp {version} cannot be installed: {done.stderr.strip()[-300:]}")
-    return found
-
-
-_HEAD = ("engine", "seconds", "formats", "height", "MB", "outcome")
-
-
-def run_trial(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
-    """Try *urls* and show how it went; 1 where the other engine is worse, or the only one failed.
-
-    Raises ValueError where there is no such engine.
-    """
-    with tempfile.TemporaryDirectory(prefix="reelhaul-canary-") as folder:
-        place = Path(folder)
-        candidate = collect_engine(engine, place) if engine else None
-        worse = asyncio.run(_compared(urls, place, candidate, as_json=as_json))
-    if not as_json:
-        who, bad = ("the other engine", "is worse") if engine else ("the engine", "fails")
-        click.echo(f"{who} {bad} at {worse} of {len(urls)}" if worse else f"{who} is good")
-    return int(bool(worse))
-
-
-async def _compared(urls: Sequence[str], place: Path, candidate: Path | None, *, as_json: bool) -> int:
-    """How many of *urls* the candidate, or without one the present engine, is worse at."""
-    worse = 0
-    async with trials(Settings(), place, candidate) as engines:
-        for url in urls:
-            outcomes = [await engine.outcome(url) for engine in engines]
-            _show(url, outcomes, as_json=as_json)
-            last = outcomes[-1]
-            worse += last.worse_than(outcomes[0]) if candidate else bool(last.reason)
-    return worse
-
-
-def _show(url: str, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def _print(url: str, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     if as_json:
         for outcome in outcomes:
             click.echo(json.dumps(asdict(outcome)))
         return
-    rows = [_HEAD, *map(_row, outcomes)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    rows = [_COLUMNS, *map(_to_row, outcomes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     click.echo(url)
     for row in rows:
-        click.echo(
-            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  " + "  ".join(cells).rstrip())
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
+def _to_row(outcome: Outcome) -> tuple[str, ...]:
     return (
         outcome.engine,
         f"{outcome.seconds:.1f}",

@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.model.disk_limits import RESUME_FACTOR, DiskThresholds
 from reelhaul_fetcher.model.egresses import DIRECT, egress_name
-from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, EngineOptions
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK_URL, EngineOptions
 from reelhaul_runtime.settings import SuiteSettings
 
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
@@ -69,7 +69,7 @@ class Settings(SuiteSettings):
     #: Its API key; empty means none.
     fetcher_translator_key: str = Field(default="", repr=False)
     #: SponsorBlock's service; requests go through the guard.
-    fetcher_sponsorblock_url: str = Field(default=SPONSORBLOCK, pattern=_URL)
+    fetcher_sponsorblock_url: str = Field(default=SPONSORBLOCK_URL, pattern=_URL)
     #: YouTube player clients in order of preference, comma separated; empty means yt-dlp's default.
     fetcher_player_clients: Annotated[tuple[str, ...], NoDecode] = ()
     #: Provider of proof-of-origin tokens, for bgutil's yt-dlp plugin.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.errors import Unavailable
 
 #: Called with a session's name and usage whenever the usage has changed.
 OnUsage = Callable[[str, Usage], None]
@@ -18,8 +19,11 @@ OnUsage = Callable[[str, Usage], None]
 _CALL_TIMEOUT_SECONDS = 5.0
 
 
-class GuardUnavailable(ConnectionError):
+class GuardUnavailable(Unavailable):
     """The guard died or does not answer; it is being restarted."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("guard", text)
 
 
 class GuardClient:

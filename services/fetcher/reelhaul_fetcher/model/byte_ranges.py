@@ -1,90 +1,90 @@
-"""Which bytes of a file are still to come, and who fetches which of them."""
+"""Byte ranges of a file: which are missing, and which connection downloads which of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Halves smaller than this are not worth a connection of their own.
-SMALLEST = 512 * 1024
+#: Smaller halves of a range are not worth a connection.
+MIN_RANGE_BYTES = 512 * 1024
 
 
 @dataclass(slots=True, eq=False)
 class ByteRange:
-    """Bytes from ``start`` to before ``stop``; ``start`` moves as they come. No ``stop``: to the end."""
+    """Missing bytes from ``start`` up to but not including ``stop``; ``start`` moves as bytes arrive."""
 
     start: int
+    #: None: to the end of a file of unknown length.
     stop: int | None
-    #: Since it last moved on.
+    #: Failures since the range last moved on.
     failures: int = 0
-    #: Where it stood at its last failure.
     failed_at: int = -1
 
     @property
     def left(self) -> int:
-        """Bytes to come; 0 where that is not known."""
+        """Missing bytes; 0 if unknown."""
         return 0 if self.stop is None else self.stop - self.start
 
     def fail(self) -> int:
-        """Count a failure; how many there were with next to nothing between them."""
-        self.failures = 1 if self.start - self.failed_at >= SMALLEST // 2 else self.failures + 1
+        """Count a failure; return how many there were with next to no bytes between them."""
+        self.failures = 1 if self.start - self.failed_at >= MIN_RANGE_BYTES // 2 else self.failures + 1
         self.failed_at = self.start
         return self.failures
 
 
 class RangeAllocator:
-    """A file in spans: taken by those who fetch them, or loose. Whoever is done halves another's."""
+    """Divides a file into ranges, each taken by one connection or free."""
 
     def __init__(self) -> None:
-        self._loose = [ByteRange(0, None)]
+        self._free = [ByteRange(0, None)]
         self._taken: list[ByteRange] = []
         self.received = 0
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to fetch."""
-        return not self._loose and not self._taken
+        """Whether no bytes are missing."""
+        return not self._free and not self._taken
 
     @property
     def left(self) -> int:
-        """Bytes to come, as far as that is known."""
-        return sum(span.left for span in (*self._loose, *self._taken))
+        """Missing bytes, as far as they are known."""
+        return sum(byte_range.left for byte_range in (*self._free, *self._taken))
 
     @property
     def divisible(self) -> bool:
-        """Whether there is work for one more."""
-        return bool(self._loose) or any(span.left >= 2 * SMALLEST for span in self._taken)
+        """Whether there is a range for one more connection."""
+        return bool(self._free) or any(taken.left >= 2 * MIN_RANGE_BYTES for taken in self._taken)
 
     def take(self) -> ByteRange | None:
-        """A loose span, or the second half of the largest; None where it is not worth it."""
-        if self._loose:
-            span = self._loose.pop(0)
+        """Take a free range, or the second half of the largest one taken; None if that is too small."""
+        if self._free:
+            byte_range = self._free.pop(0)
         else:
             largest = max(self._taken, key=lambda taken: taken.left, default=None)
-            if largest is None or largest.left < 2 * SMALLEST:
+            if largest is None or largest.left < 2 * MIN_RANGE_BYTES:
                 return None
             middle = largest.start + largest.left // 2
-            span = ByteRange(middle, largest.stop)
+            byte_range = ByteRange(middle, largest.stop)
             largest.stop = middle
-        self._taken.append(span)
-        return span
+        self._taken.append(byte_range)
+        return byte_range
 
-    def advance(self, span: ByteRange, count: int) -> None:
-        """*count* bytes of *span* have come; those past its end, taken by another meanwhile, do not count."""
-        count = count if span.stop is None else min(count, span.left)
-        span.start += count
+    def advance(self, byte_range: ByteRange, count: int) -> None:
+        """Record that *count* bytes arrived. Bytes beyond its end, taken by another since, do not count."""
+        count = count if byte_range.stop is None else min(count, byte_range.left)
+        byte_range.start += count
         self.received += count
 
-    def give_back(self, span: ByteRange) -> None:
-        """Leave the rest of *span* to others, if there is a rest."""
-        self._taken.remove(span)
-        if span.stop is None or span.left:
-            self._loose.append(span)
+    def release(self, byte_range: ByteRange) -> None:
+        """Free what is left of *byte_range*, if anything."""
+        self._taken.remove(byte_range)
+        if byte_range.stop is None or byte_range.left:
+            self._free.append(byte_range)
 
-    def rewind(self, span: ByteRange) -> None:
-        """The bytes of *span*, which is the whole file, are to come once more."""
-        span.start = self.received = 0
+    def rewind(self, byte_range: ByteRange) -> None:
+        """Start *byte_range*, which is the whole file, from its first byte again."""
+        byte_range.start = self.received = 0
 
-    def release(self) -> None:
-        """Nobody fetches any more: what was not received is loose."""
-        for span in list(self._taken):
-            self.give_back(span)
+    def release_all(self) -> None:
+        """Free all ranges: no connection is left."""
+        for byte_range in list(self._taken):
+            self.release(byte_range)

@@ -1,4 +1,4 @@
-"""How the engine gets at sites: what the operator set, the same for every fetch."""
+"""Options of the engine: how the operator lets sites be accessed."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ from dataclasses import dataclass, field, replace
 
 from reelhaul_runtime.sites import host_of
 
-#: The public service of SponsorBlock's users.
-SPONSORBLOCK = "https://sponsor.ajay.app"
+#: The public SponsorBlock service.
+SPONSORBLOCK_URL = "https://sponsor.ajay.app"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Settings of the engine. Empty means its own default.
+    """Settings of the engine, the same for every request. Empty means yt-dlp's own default."""
 
-    ``player_clients`` are YouTube's, in the order to try. ``po_token_url`` is where tokens of
-    proof of origin are made; ``js_runtime`` the path of a deno; ``cookies_file`` a Netscape
-    cookie file, of which each run gets a copy of its own. ``connections`` is the most that one
-    fetch has to a site at a time; all but one are for sites that are slow.
-    """
-
+    #: YouTube's player clients, in the order to try.
     player_clients: tuple[str, ...] = ()
+    #: Where PO tokens (proof of origin) are made.
     po_token_url: str = ""
+    #: Path of a deno.
     js_runtime: str = ""
+    #: Path of a Netscape cookie file. Each request gets a copy of its own.
     cookies_file: str = ""
-    sponsorblock_url: str = SPONSORBLOCK
+    sponsorblock_url: str = SPONSORBLOCK_URL
+    #: Most connections of one download to a site at a time. Only slow sites get more than one.
     connections: int = 8
-    #: Those of one fetch, in the place of that file's. A secret.
-    cookies: str = field(default="", repr=False)
-    #: The browser to be taken for, by site: for those that look at how a client greets them.
+    #: Browser to impersonate, by site, for sites that inspect the TLS handshake of their clients.
     impersonate: Mapping[str, str] = field(default_factory=dict)
-    #: That of one fetch.
+    #: Cookies of one request in Netscape's format, instead of those of ``cookies_file``. A secret.
+    cookies: str = field(default="", repr=False)
+    #: Browser to impersonate in one request.
     impersonate_target: str = ""
 
     def for_request(self, url: str, cookies: str) -> EngineOptions:
-        """What of this holds for a fetch of *url* with *cookies*."""
+        """Return the options for a request for *url* with *cookies*. The longest matching site wins."""
         host = host_of(url)
         sites = [site for site in self.impersonate if host == site or host.endswith(f".{site}")]
         browser = self.impersonate[max(sites, key=len)] if sites else ""

@@ -1,1 +1,1 @@
-"""yt-dlp: the engine; a warm parent and a child for each fetch."""
+"""yt-dlp engine: a zygote with yt-dlp loaded, and a child process for each request."""

@@ -1,4 +1,4 @@
-"""Our YoutubeDL: every option chosen here, and each answer of the network noted."""
+"""yt-dlp's YoutubeDL with options of our choice, and a log of the responses that explain a failure."""
 
 from __future__ import annotations
 
@@ -22,120 +22,133 @@ from yt_dlp.utils import unsmuggle_url
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
 from reelhaul_fetcher.model.engine_options import EngineOptions
-from reelhaul_fetcher.ytdlp.download.safe_resume import Resuming
+from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 
-# Over CONNECT, urllib hands on the status line alone: the guard's word is in it.
-_TUNNEL = re.compile(r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)")
+#: What yt-dlp tells of media, a stream or an entry.
+Info = dict[str, Any]
 
-_SUPPORTED = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
+# Over CONNECT, urllib passes on the status line alone: the guard's reason is in it.
+_TUNNEL_FAILURE = re.compile(
+    r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)"
+)
+
+_NATIVE_PROTOCOLS = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
+
+_MAX_WARNINGS, _MAX_WARNING_LENGTH = 50, 500
+# The cookies of a whole browser are a fraction of this.
+_MAX_COOKIES_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class ResponseLog:
-    """What the network said to the requests of one run, where it was not yes."""
+    """Failed responses and other facts of one request that explain its failure. Also yt-dlp's logger."""
 
+    #: Extractor that read the media; empty until it has.
+    extractor: str = ""
+    #: How often each status other than 2xx was received.
     statuses: dict[int, int] = field(default_factory=dict)
-    #: Status, host and Retry-After of the last refusal of a site.
+    #: Of the last error response of a site.
     last_status: int = 0
     last_host: str = ""
     retry_after: str = ""
-    #: Why the guard refused the last request that failed; empty if it was not the guard.
-    guard_refused: str = ""
-    #: Why the guard did not reach the site with it; empty if that was not the matter.
-    guard_failed: str = ""
-    #: yt-dlp tells some causes as warnings only.
+    #: Why the guard refused the last failed request; empty if it did not.
+    guard_refusal: str = ""
+    #: Why the guard did not reach the site with the last failed request; empty if it did.
+    guard_failure: str = ""
+    #: Some causes yt-dlp tells as warnings only.
     warnings: list[str] = field(default_factory=list)
 
-    def note(self, url: str, error: RequestError) -> None:
-        """Remember how the request for *url* failed."""
+    def record(self, url: str, error: RequestError) -> None:
+        """Record that the request for *url* failed with *error*."""
         self.last_host = urlsplit(url).hostname or ""
-        self.guard_refused = self.guard_failed = ""
+        self.guard_refusal = self.guard_failure = ""
         if isinstance(error, HTTPError):
             headers = error.response.headers
-            self.guard_refused = headers.get(REFUSAL_FIELD, "")
-            self.guard_failed = headers.get(FAILURE_FIELD, "")
-            if not self.guard_refused and not self.guard_failed:
+            self.guard_refusal = headers.get(REFUSAL_FIELD, "")
+            self.guard_failure = headers.get(FAILURE_FIELD, "")
+            if not self.guard_refusal and not self.guard_failure:
                 self.last_status = error.status
                 self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
                 self.retry_after = headers.get("Retry-After", "")
-        elif told := _TUNNEL.search(str(error)):
-            refused = told[1].startswith("Refused")
-            self.guard_refused, self.guard_failed = (told[2], "") if refused else ("", told[2])
+        elif match := _TUNNEL_FAILURE.search(str(error)):
+            if match[1].startswith("Refused"):
+                self.guard_refusal = match[2]
+            else:
+                self.guard_failure = match[2]
 
-    # yt-dlp's logger.
     def debug(self, text: str) -> None:
-        """Not kept."""
+        """Discard *text*."""
 
     def info(self, text: str) -> None:
-        """Not kept."""
+        """Discard *text*."""
 
     def warning(self, text: str) -> None:
-        """Kept for the classification, within bounds."""
-        if len(self.warnings) < 50:
-            self.warnings.append(text[:500])
+        """Keep *text* for the classification, within bounds."""
+        if len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(text[:_MAX_WARNING_LENGTH])
 
     def error(self, text: str) -> None:
-        """Not kept: it comes as an exception as well."""
+        """Discard *text*: it is raised as an exception too."""
 
 
 class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ignore]
-    """A YoutubeDL that notes refusals in *answers* and finds its extractors loaded."""
+    """A YoutubeDL that records failed responses in *log* and shares extractors with the zygote."""
 
-    #: Extractor classes by key, filled once in the warm parent.
+    #: Extractors by key, set once in the zygote.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
 
-    def __init__(self, answers: ResponseLog, params: dict[str, Any]) -> None:
-        self._answers = answers
-        self._unnoted = False
-        self._resuming = Resuming(super().urlopen)
-        super().__init__({**params, "logger": answers})
+    def __init__(self, log: ResponseLog, params: dict[str, Any]) -> None:
+        self._log = log
+        self._logging_paused = False
+        self._resume_checker = ResumeChecker(super().urlopen)
+        super().__init__({**params, "logger": log})
 
     def add_default_info_extractors(self) -> None:
-        """All extractors: instances and expressions are made once, in the parent."""
+        """Use the zygote's extractors, whose patterns are compiled."""
         if self.extractors:
-            # Not copied: to touch them all would cost the child a copy of all their memory.
+            # Not copied: touching each extractor would copy all their memory into the child.
             self._ies = self.extractors
         else:
             super().add_default_info_extractors()
 
     def urlopen(self, req: Any) -> Any:
-        """As yt-dlp's, with failures noted."""
+        """Open *req* as yt-dlp does; record its failure."""
         request = Request(req) if isinstance(req, str) else req
-        # Extractors leave notes for each other in the fragment; urllib would send it to a proxy.
-        request.url, notes = unsmuggle_url(request.url, {})
+        # Extractors pass data to each other in the fragment; urllib would send it to a proxy.
+        request.url, data = unsmuggle_url(request.url, {})
         request.url = urldefrag(request.url).url
-        if notes.get("referer"):
-            request.headers.setdefault("Referer", notes["referer"])
+        if data.get("referer"):
+            request.headers.setdefault("Referer", data["referer"])
         try:
-            return self._resuming.urlopen(request)
+            return self._resume_checker.urlopen(request)
         except RequestError as error:
-            if not self._unnoted:
-                self._answers.note(request.url, error)
+            if not self._logging_paused:
+                self._log.record(request.url, error)
             raise
 
-    def _forceprint(self, key: str, info_dict: dict[str, Any] | None) -> None:
-        """Nothing is printed here; yt-dlp would draw tables of all formats and captions for it."""
+    def _forceprint(self, key: str, info_dict: Info | None) -> None:
+        """Print nothing; yt-dlp would draw tables of all formats and subtitles for it."""
 
     @contextmanager
-    def unnoted(self) -> Iterator[None]:
-        """A block whose requests may fail without meaning anything."""
-        self._unnoted = True
+    def logging_paused(self) -> Iterator[None]:
+        """For the block, do not record failures: its requests may fail without meaning anything."""
+        self._logging_paused = True
         try:
             yield
         finally:
-            self._unnoted = False
+            self._logging_paused = False
 
 
-def options(
+def downloader_options(
     proxy_url: str,
-    access: EngineOptions | None = None,
+    options: EngineOptions | None = None,
     *,
-    hook: Callable[[dict[str, Any]], None] | None = None,
-    **more: Any,
+    progress_hook: Callable[[Info], None] | None = None,
+    **overrides: Any,
 ) -> dict[str, Any]:
-    """yt-dlp's parameters. None of them comes from a caller."""
+    """Return yt-dlp's parameters. None of them comes from a caller of the API."""
     return {
-        **(access_options(access) if access else {}),
+        **(access_options(options) if options else {}),
         "quiet": True,
         "noprogress": True,
         "color": "never",
@@ -146,94 +159,89 @@ def options(
         "enable_file_urls": False,
         "noplaylist": True,
         "ignoreerrors": False,
-        "format": _first,
+        "format": _any_format,
         "check_formats": False,
         "fixup": "never",
         "socket_timeout": 20,
         "retries": 5,
         "fragment_retries": 5,
-        "retry_sleep_functions": {"http": _pause, "fragment": _pause},
+        "retry_sleep_functions": {"http": _retry_delay, "fragment": _retry_delay},
         "skip_unavailable_fragments": False,
-        "concurrent_fragment_downloads": access.connections if access else 1,
+        "concurrent_fragment_downloads": options.connections if options else 1,
         "hls_prefer_native": True,
         "external_downloader": {"default": "native", "m3u8": "native", "dash": "native"},
         "overwrites": True,
         "updatetime": False,
         "writesubtitles": True,
         "writeautomaticsub": False,
-        "progress_hooks": [hook] if hook else [],
-        **more,
+        "progress_hooks": [progress_hook] if progress_hook else [],
+        **overrides,
     }
 
 
-def body(downloader: Downloader, request: Request, limit: int) -> bytes:
-    """What *request* is answered with. Raises ValueError above *limit* bytes."""
-    answer = downloader.urlopen(request)
+def access_options(options: EngineOptions) -> dict[str, Any]:
+    """Return yt-dlp's parameters for *options*. Raises OSError if the cookie file cannot be read."""
+    params: dict[str, Any] = {}
+    arguments: dict[str, dict[str, list[str]]] = {}
+    if options.player_clients:
+        arguments["youtube"] = {"player_client": list(options.player_clients)}
+    if options.po_token_url:
+        arguments["youtubepot-bgutilhttp"] = {"base_url": [options.po_token_url]}
+    if arguments:
+        params["extractor_args"] = arguments
+    if options.js_runtime:
+        params["js_runtimes"] = {"deno": {"path": options.js_runtime}}
+    if options.impersonate_target:
+        params["impersonate"] = ImpersonateTarget.from_str(options.impersonate_target)
+    # In memory alone: yt-dlp writes back what the site changes, and a crash leaves no copy on the disk.
+    if options.cookies:
+        params["cookiefile"] = io.StringIO(options.cookies)
+    elif options.cookies_file:
+        with Path(options.cookies_file).open(encoding="utf-8") as file:
+            params["cookiefile"] = io.StringIO(file.read(_MAX_COOKIES_BYTES))
+    return params
+
+
+def read_body(downloader: Downloader, request: Request, limit: int) -> bytes:
+    """Return the body of the response to *request*. Raises ValueError if it has more than *limit* bytes."""
+    response = downloader.urlopen(request)
     try:
-        content: bytes = answer.read(limit + 1)
+        content: bytes = response.read(limit + 1)
     finally:
-        answer.close()
+        response.close()
     if len(content) > limit:
-        raise ValueError(f"{request.url} answers with more than {limit} bytes")
+        raise ValueError(f"the response to {request.url} has more than {limit} bytes")
     return content
 
 
-def supported(protocol: str) -> bool:
-    """Whether streams of yt-dlp's *protocol* are fetched by Python alone, through the guard."""
-    return all(part in _SUPPORTED for part in protocol.split("+"))
+def is_native(protocol: str) -> bool:
+    """Return whether Python alone can download streams of yt-dlp's *protocol*, through the guard."""
+    return all(part in _NATIVE_PROTOCOLS for part in protocol.split("+"))
 
 
-def share_trust() -> None:
-    """Read the certificates to trust once for all children: it takes as long as a small download."""
+def share_ssl_contexts() -> None:
+    """Load the CA certificates once for all children: it takes as long as a small download."""
     common.make_ssl_context = functools.cache(common.make_ssl_context)
-    with Downloader(ResponseLog(), options("")) as downloader:
+    with Downloader(ResponseLog(), downloader_options("")) as downloader:
         for handler in downloader._request_director.handlers.values():
             handler._make_sslcontext()
 
 
 def disable_ffmpeg_downloader() -> None:
-    """Keep yt-dlp from handing a URL to ffmpeg, as it does for what it cannot read itself."""
+    """Keep yt-dlp from passing URLs to ffmpeg, which it does for protocols that it cannot read itself."""
 
     @functools.wraps(FFmpegFD.real_download)
-    def refused(self: Any, filename: str, info_dict: dict[str, Any]) -> bool:
-        raise yt_dlp.utils.DownloadError("this stream can only be fetched by ffmpeg, which has no way out")
+    def refuse(self: Any, filename: str, info_dict: Info) -> bool:
+        raise yt_dlp.utils.DownloadError("only ffmpeg could download this stream, and it has no network")
 
-    FFmpegFD.real_download = refused
+    FFmpegFD.real_download = refuse
 
 
-def _first(context: dict[str, Any]) -> list[dict[str, Any]]:
-    """Any format: ours are chosen from the whole list, afterwards."""
+def _any_format(context: dict[str, Any]) -> list[Info]:
+    """Select any format: we choose from all formats afterwards."""
     return list(context["formats"][-1:])
 
 
-def _pause(n: int) -> float:
-    """Seconds before the *n*-th retry of one request."""
+def _retry_delay(n: int) -> float:
+    """Return the seconds to wait before the *n*-th retry of one request."""
     return exponential_delay(n, FIRST_SECONDS, LONGEST_SECONDS)
-
-
-# A browser's whole jar is a fraction of it.
-_MAX_COOKIES = 4 * 1024 * 1024
-
-
-def access_options(access: EngineOptions) -> dict[str, Any]:
-    """yt-dlp's parameters for *access*. Raises OSError where the cookies cannot be read."""
-    told: dict[str, Any] = {}
-    arguments: dict[str, dict[str, list[str]]] = {}
-    if access.player_clients:
-        arguments["youtube"] = {"player_client": list(access.player_clients)}
-    if access.po_token_url:
-        arguments["youtubepot-bgutilhttp"] = {"base_url": [access.po_token_url]}
-    if arguments:
-        told["extractor_args"] = arguments
-    if access.js_runtime:
-        told["js_runtimes"] = {"deno": {"path": access.js_runtime}}
-    if access.impersonate_target:
-        told["impersonate"] = ImpersonateTarget.from_str(access.impersonate_target)
-    if access.cookies:
-        # In memory alone: no copy for a crash to leave on disk, and what the site changes ends with us.
-        told["cookiefile"] = io.StringIO(access.cookies)
-    elif access.cookies_file:
-        with Path(access.cookies_file).open(encoding="utf-8") as file:
-            # yt-dlp writes the jar back as sites change it: a copy in memory is nobody else's.
-            told["cookiefile"] = io.StringIO(file.read(_MAX_COOKIES))
-    return told

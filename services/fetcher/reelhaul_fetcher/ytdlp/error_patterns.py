@@ -1,4 +1,4 @@
-"""The words by which yt-dlp, the guard and the transport tell causes: data, for they change often."""
+"""Patterns by which messages of yt-dlp, the guard and the transport are classified. They change often."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ from reelhaul_fetcher.model.egresses import EGRESS_CAUSE
 
 _LOGIN = ErrorReason.MEDIA_LOGIN_REQUIRED
 
-#: What sites say, by yt-dlp's wording; the first that is found holds.
-WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
+#: Messages of sites, as yt-dlp words them: pattern, reason, metadata. The first match counts.
+MESSAGES: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     (r"confirm you.re not a bot|captcha|IP is likely being blocked", ErrorReason.UPSTREAM_BLOCKED, {}),
     (r"DRM protected|DRM protection", ErrorReason.MEDIA_DRM_PROTECTED, {}),
     (r"try again later.*rate.?limited|rate-limited by", ErrorReason.UPSTREAM_THROTTLED, {}),
-    (
-        r"confirm your age|age.restricted|inappropriate for some",
-        _LOGIN,
-        {"cause": "age"},
-    ),
+    (r"confirm your age|age.restricted|inappropriate for some", _LOGIN, {"cause": "age"}),
     (r"private video|video is private", _LOGIN, {"cause": "private"}),
-    (
-        r"join this channel|members.only|Premium members",
-        _LOGIN,
-        {"cause": "members"},
-    ),
-    (
-        r"cookies are no longer valid|cookies.*(expired|rotated)",
-        _LOGIN,
-        {"cause": "cookies"},
-    ),
+    (r"join this channel|members.only|Premium members", _LOGIN, {"cause": "members"}),
+    (r"cookies are no longer valid|cookies.*(expired|rotated)", _LOGIN, {"cause": "cookies"}),
     (r"live event will begin|Premieres in|premiere will begin", ErrorReason.MEDIA_NOT_LIVE_YET, {}),
     (
         r"available in your (country|location)|geo.?restrict|blocked it in your country",
@@ -35,11 +23,7 @@ WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
         {},
     ),
     (r"copyright grounds|copyright claim", ErrorReason.MEDIA_FORBIDDEN, {"cause": "copyright"}),
-    (
-        r"login required|log in|sign in|registered users|account credentials",
-        _LOGIN,
-        {"cause": "login"},
-    ),
+    (r"login required|log in|sign in|registered users|account credentials", _LOGIN, {"cause": "login"}),
     (
         r"video unavailable|been removed|no longer available|does not exist|account.*terminated|not found",
         ErrorReason.MEDIA_NOT_FOUND,
@@ -47,7 +31,7 @@ WORDS: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     ),
 )
 
-#: The guard's words for not reaching a site, in those of the API.
+#: ``cause`` of UPSTREAM_UNAVAILABLE, by the guard's reason for not reaching a site.
 GUARD_CAUSES = {
     "unresolved": "dns",
     "resolve-timeout": "dns",
@@ -58,8 +42,8 @@ GUARD_CAUSES = {
     "upstream-407": EGRESS_CAUSE,
 }
 
-#: Causes of UPSTREAM_UNAVAILABLE, by what the transport says.
-TRANSPORT: tuple[tuple[str, str], ...] = (
+#: ``cause`` of UPSTREAM_UNAVAILABLE, by the transport's message. The first match counts.
+TRANSPORT_CAUSES: tuple[tuple[str, str], ...] = (
     (r"name resolution|Name or service|getaddrinfo|nodename", "dns"),
     (r"certificate|SSL|TLS", "tls"),
     (r"timed out|timeout", "timeout"),

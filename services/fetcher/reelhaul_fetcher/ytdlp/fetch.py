@@ -1,158 +1,149 @@
-"""A fetch in the child: read metadata, plan, receive, finish. Each step may end it."""
+"""Download of media in a child process: extract, choose formats, receive or record, post-process."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 from datetime import UTC
-from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.download import streams
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
-from reelhaul_fetcher.ytdlp.edit_plan import edit
-from reelhaul_fetcher.ytdlp.errors import not_yet
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
+from reelhaul_fetcher.ytdlp.edit_plan import plan_edit
+from reelhaul_fetcher.ytdlp.errors import not_live_yet
 from reelhaul_fetcher.ytdlp.extraction import Source, check_streams
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
-from reelhaul_fetcher.ytdlp.info import format_of, media_of
+from reelhaul_fetcher.ytdlp.info import to_format, to_media_info
 from reelhaul_fetcher.ytdlp.live import recorder
-from reelhaul_fetcher.ytdlp.postprocess import Finished, Plan, postprocess
+from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
+from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
 from reelhaul_fetcher.ytdlp.sidecars import fetch_sidecars
 from reelhaul_runtime.errors import ReelhaulError
 
-Stage = Progress.Stage
-
-
-class Line(Protocol):
-    """Where a fetch tells what it learns, and asks for what it cannot do itself."""
-
-    def progress(self, progress: Progress) -> None:
-        """Newest progress."""
-
-    def media(self, media: MediaInfo) -> None:
-        """Metadata, once it is read."""
-
-    def ready(self, product: Product) -> None:
-        """The media's file is whole, and is being tried: its bytes change no more."""
-
-    def recording(self) -> None:
-        """A recording begins."""
-
-    def enough(self) -> Warned.Reason.ValueType:
-        """Why it is to end, with what it has; REASON_UNSPECIFIED while it is not."""
-
-    def translated(self, texts: list[str], source: str, target: str) -> list[str]:
-        """*texts* of the language *source* in *target*. Raises TRANSLATION_UNAVAILABLE."""
-
-
-class Place(Protocol):
-    """Where a fetch notes how far it came."""
-
-    extractor: str
-
 
 def fetch(
-    order: FetchRequest, access: EngineOptions, line: Line, answers: ResponseLog, place: Place
+    request: FetchRequest, options: EngineOptions, channel: FetcherChannel, log: ResponseLog
 ) -> FetchResult:
-    """Do *order*. Raises whatever ends it; ``failures.classified`` tells what that means."""
-    gauge = ProgressTracker(line.progress, time.monotonic)
-    gauge.begin_stage(Stage.PROBING)
-    meter = streams.Meter(gauge, order.size_limit)
-    asked = options(
-        order.proxy_url,
-        access,
-        hook=meter.hear,
+    """Carry out *request*. Raises whatever ends it; ``errors.classify`` tells what that means."""
+    tracker = ProgressTracker(channel.on_progress, time.monotonic)
+    tracker.begin_stage(Progress.PROBING)
+    meter = streams.ByteMeter(tracker, request.size_limit)
+    params = downloader_options(
+        request.proxy_url,
+        options,
+        progress_hook=meter.on_hook,
         playlistend=1,
-        writeautomaticsub=_wants_heard(order.format),
+        writeautomaticsub=_needs_automatic_captions(request.format),
     )
-    with Downloader(answers, asked) as downloader:
-        source = Source(downloader, order.url)
-        media = media_of(source.info)
-        place.extractor = media.extractor
-        line.media(media)
-        _admit(media, order)
-        if order.format.media_kind != FormatSpec.SUBTITLES_ONLY:
-            check_streams(source.info, answers.warnings)
-        made = edit(downloader, media, order, access)
-        offered = [format_of(f) for f in source.streams.values()]
+    with Downloader(log, params) as downloader:
+        source = Source(downloader, request.url)
+        media = to_media_info(source.info)
+        log.extractor = media.extractor
+        channel.on_media(media)
+        _check_live_status(media, request)
+        if request.format.media_kind != FormatSpec.SUBTITLES_ONLY:
+            check_streams(source.info, log.warnings)
+        edit = plan_edit(downloader, media, request, options)
+        offered = [to_format(stream) for stream in source.streams.values()]
         if media.live_status == MediaInfo.LIVE:
             offered = [stream for stream in offered if stream.protocol == "hls"]
-        chosen, warnings = choose_formats(offered, order.format, select_formats, made.barred)
-        # Before the media: what is required and missing should not cost gigabytes first.
-        beside = fetch_sidecars(source, media, order, made.cut, gauge, _translating(line, gauge))
+        formats, warnings = choose_formats(offered, request.format, select_formats, edit.excluded_codecs)
+        # Before the media: a required sidecar that is missing must not cost gigabytes first.
+        translate = _translate_while_waiting(channel, tracker)
+        sidecars = fetch_sidecars(source, media, request, edit.cut, tracker, translate)
         products: list[Product] = []
-        got = DeliveredMedia(duration=media.duration)
-        if chosen:
-            plan = Plan(order, media, chosen, made.cut, tuple(beside.words), beside.picture, made.marks)
-            done = _received(source, plan, gauge, meter, line)
-            products, got = done.products, done.got
-            warnings += done.warnings
-    got.subtitle_language_codes.extend(
-        sorted({p.info.language_code for p in beside.products if p.info.kind == ArtifactInfo.SUBTITLE})
-    )
+        delivered = DeliveredMedia(duration=media.duration)
+        if formats:
+            plan = OutputPlan(
+                request,
+                media,
+                formats,
+                edit.cut,
+                tuple(sidecars.embedded_subtitles),
+                sidecars.thumbnail,
+                edit.sponsor_chapters,
+            )
+            output = _receive(source, plan, tracker, meter, channel)
+            products, delivered = output.products, output.delivered
+            warnings += output.warnings
+    languages = {
+        product.info.language_code
+        for product in sidecars.products
+        if product.info.kind == ArtifactInfo.SUBTITLE
+    }
+    delivered.subtitle_language_codes.extend(sorted(languages))
     return FetchResult(
-        media, (*products, *beside.products), got, (*warnings, *made.warnings, *beside.warnings)
+        media,
+        (*products, *sidecars.products),
+        delivered,
+        (*warnings, *edit.warnings, *sidecars.warnings),
     )
 
 
-def _received(
-    source: Source, plan: Plan, gauge: ProgressTracker, meter: streams.Meter, line: Line
-) -> Finished:
-    """What *plan* chose, received or recorded, finished."""
-    parts = [stream.format_id for stream in plan.chosen]
-    if not recorder.wanted(plan.spec) or not _goes_on(source, plan, parts[0]):
-        if plan.order.recording_stopped:
-            raise recorder.lost()
-        return postprocess(streams.receive(source, parts, plan.order, gauge, meter), plan, gauge, line.ready)
-    gauge.begin_stage(Progress.RECORDING)
-    line.recording()
-    taken = recorder.record(source, parts, plan.order, gauge, line.enough)
-    # A recording ends with a segment, which may be past the limit by as much.
-    order = replace(plan.order, max_seconds=0.0)
-    done = postprocess(taken.files, replace(plan, order=order, seconds=taken.seconds), gauge, line.ready)
-    return replace(done, warnings=[*done.warnings, *taken.warnings])
+def _receive(
+    source: Source,
+    plan: OutputPlan,
+    tracker: ProgressTracker,
+    meter: streams.ByteMeter,
+    channel: FetcherChannel,
+) -> Output:
+    """Download or record the formats of *plan*, and post-process them."""
+    request, format_ids = plan.request, [stream.format_id for stream in plan.formats]
+    if not recorder.is_requested(plan.spec) or not _is_live(source, plan.media, format_ids[0]):
+        if request.recording_stopped:
+            raise recorder.recording_lost()
+        files = streams.download_streams(source, format_ids, request, tracker, meter)
+        return postprocess(files, plan, tracker, channel.on_media_file)
+    tracker.begin_stage(Progress.RECORDING)
+    channel.on_recording()
+    recording = recorder.record(source, format_ids, request, tracker, channel.stop_reason)
+    # A recording ends with a whole segment, which may exceed the limit.
+    plan = replace(plan, request=replace(request, max_seconds=0.0), recorded_seconds=recording.seconds)
+    output = postprocess(recording.files, plan, tracker, channel.on_media_file)
+    return replace(output, warnings=[*output.warnings, *recording.warnings])
 
 
-def _goes_on(source: Source, plan: Plan, part: str) -> bool:
-    status = plan.media.live_status
-    unsaid = status == MediaInfo.LIVE_STATUS_UNSPECIFIED
-    return status == MediaInfo.LIVE or (unsaid and recorder.on_air(source, part))
+def _is_live(source: Source, media: MediaInfo, format_id: str) -> bool:
+    if media.live_status == MediaInfo.LIVE_STATUS_UNSPECIFIED:
+        return recorder.is_live_playlist(source, format_id)
+    return media.live_status == MediaInfo.LIVE
 
 
-def _admit(media: MediaInfo, order: FetchRequest) -> None:
-    """Refuse what must not be fetched at all."""
+def _check_live_status(media: MediaInfo, request: FetchRequest) -> None:
+    """Raise MEDIA_NOT_LIVE_YET for an upcoming event, MEDIA_IS_LIVE for unrequested live media."""
     if media.live_status == MediaInfo.UPCOMING:
-        known = media.HasField("live_start_time")
-        start = media.live_start_time.ToDatetime(UTC) if known else None
-        raise not_yet(start, "the event has not begun")
+        has_start = media.HasField("live_start_time")
+        start = media.live_start_time.ToDatetime(UTC) if has_start else None
+        raise not_live_yet(start, "the event has not begun")
     is_live = media.live_status in (MediaInfo.LIVE, MediaInfo.POST_LIVE)
-    if is_live and not recorder.wanted(order.format):
+    if is_live and not recorder.is_requested(request.format):
         raise ReelhaulError(
             ErrorReason.MEDIA_IS_LIVE, "the media is live", metadata={"extractor": media.extractor}
         )
 
 
-def _translating(line: Line, gauge: ProgressTracker) -> Translate:
-    """The line's translator, told as waiting: no site is to be blamed for the time that it takes."""
+def _translate_while_waiting(channel: FetcherChannel, tracker: ProgressTracker) -> Translate:
+    """Return the fetcher's translator, which reports the stage WAITING: no site is to blame for its time."""
 
-    def translated(texts: list[str], source: str, target: str) -> list[str]:
-        gauge.begin_stage(Progress.WAITING, f"translating to {target}")
+    def translate(texts: list[str], source: str, target: str) -> list[str]:
+        tracker.begin_stage(Progress.WAITING, f"translating to {target}")
         try:
-            return line.translated(texts, source, target)
+            return channel.translate(texts, source, target)
         finally:
-            gauge.begin_stage(Progress.FETCHING_EXTRAS)
+            tracker.begin_stage(Progress.FETCHING_EXTRAS)
 
-    return translated
+    return translate
 
 
-def _wants_heard(spec: FormatSpec) -> bool:
-    """Whether captions of speech recognition, or translations, are to be read: they cost time."""
-    asked = spec.subtitles
-    return spec.HasField("subtitles") and (asked.kinds != asked.MANUAL or bool(asked.translate_to))
+def _needs_automatic_captions(spec: FormatSpec) -> bool:
+    """Return whether automatic captions or translations must be extracted, which takes time."""
+    subtitles = spec.subtitles
+    return spec.HasField("subtitles") and (
+        subtitles.kinds != subtitles.MANUAL or bool(subtitles.translate_to)
+    )

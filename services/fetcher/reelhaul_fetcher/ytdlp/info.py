@@ -1,4 +1,4 @@
-"""What yt-dlp says of media, in the words of the API."""
+"""Conversion of what yt-dlp tells of media into the API's messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reelhaul.type.v1.media_pb2 import Chapter, Format, MediaInfo, PlaylistEntry
 from reelhaul_fetcher.media.verify import to_duration
 from reelhaul_fetcher.model.codecs import UNKNOWN
 
-_LIVE = {
+_LIVE_STATUS = {
     "not_live": MediaInfo.NOT_LIVE,
     "is_upcoming": MediaInfo.UPCOMING,
     "is_live": MediaInfo.LIVE,
@@ -29,8 +29,8 @@ _PROTOCOLS = {
 _MAX_DESCRIPTION = 5000
 
 
-def media_of(info: dict[str, Any]) -> MediaInfo:
-    """yt-dlp's info dict of a video or list as MediaInfo; formats worst first."""
+def to_media_info(info: dict[str, Any]) -> MediaInfo:
+    """Return yt-dlp's info dict of a video or list as MediaInfo, formats worst first."""
     media = MediaInfo(
         extractor=_text(info.get("extractor")),
         media_id=_text(info.get("id")),
@@ -39,7 +39,7 @@ def media_of(info: dict[str, Any]) -> MediaInfo:
         description=_text(info.get("description"))[:_MAX_DESCRIPTION],
         uploader=_text(info.get("uploader") or info.get("channel")),
         thumbnail_url=_text(info.get("thumbnail")),
-        live_status=_LIVE.get(info.get("live_status") or "", MediaInfo.LIVE_STATUS_UNSPECIFIED),
+        live_status=_LIVE_STATUS.get(info.get("live_status") or "", MediaInfo.LIVE_STATUS_UNSPECIFIED),
         original_language_code=_text(info.get("language")),
         age_limit=int(info.get("age_limit") or 0),
         entry_count=int(info.get("playlist_count") or 0) if "entries" in info else 0,
@@ -51,15 +51,15 @@ def media_of(info: dict[str, Any]) -> MediaInfo:
     _set_time(media.publish_time, info.get("timestamp"))
     if media.live_status == MediaInfo.UPCOMING:
         _set_time(media.live_start_time, info.get("release_timestamp"))
-    media.formats.extend(format_of(f) for f in formats_in(info))
-    media.subtitle_tracks.extend(_tracks(info))
+    media.formats.extend(map(to_format, playable_formats(info)))
+    media.subtitle_tracks.extend(_subtitle_tracks(info))
     media.chapters.extend(_chapters(info.get("chapters") or ()))
-    media.entries.extend(entry_of(e, place) for place, e in enumerate(info.get("entries") or (), 1) if e)
+    media.entries.extend(to_entry(entry, n) for n, entry in enumerate(info.get("entries") or (), 1) if entry)
     return media
 
 
-def formats_in(info: dict[str, Any]) -> list[dict[str, Any]]:
-    """yt-dlp's formats; a page with one link has none but itself."""
+def playable_formats(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return yt-dlp's formats of a video. A page with one link has no formats: the video is the format."""
     if "entries" in info:
         return []
     formats = info.get("formats") or ([info] if info.get("url") else [])
@@ -67,9 +67,12 @@ def formats_in(info: dict[str, Any]) -> list[dict[str, Any]]:
     return [f for f in formats if f.get("protocol") != "mhtml" and f.get("format_note") != "storyboard"]
 
 
-def format_of(stream: dict[str, Any]) -> Format:
-    """One of yt-dlp's formats. A codec that the site does not tell is "unknown"; "none" is empty."""
-    told = Format(
+def to_format(stream: dict[str, Any]) -> Format:
+    """Return one of yt-dlp's formats as a Format.
+
+    A codec that the site does not tell is "unknown"; the codec of a missing stream is empty.
+    """
+    result = Format(
         format_id=_text(stream.get("format_id")),
         container=_text(stream.get("ext")).replace("unknown_video", ""),
         video_codec=_codec(stream.get("vcodec")),
@@ -85,12 +88,25 @@ def format_of(stream: dict[str, Any]) -> Format:
         audio_channels=int(stream.get("audio_channels") or 0),
         drm=bool(stream.get("has_drm")) and stream.get("has_drm") != "maybe",
     )
-    hdr = _text(stream.get("dynamic_range"))
-    told.dynamic_range = "" if hdr == "SDR" else hdr
+    dynamic_range = _text(stream.get("dynamic_range"))
+    result.dynamic_range = "" if dynamic_range == "SDR" else dynamic_range
     preference = stream.get("language_preference")
-    if told.audio_codec and preference is not None and preference != -1:
-        told.original_audio = preference >= 10
-    return told
+    if result.audio_codec and preference is not None and preference != -1:
+        result.original_audio = preference >= 10
+    return result
+
+
+def to_entry(entry: dict[str, Any], position: int) -> PlaylistEntry:
+    """Return one of yt-dlp's entries as a PlaylistEntry; *position* is used if the entry has none."""
+    result = PlaylistEntry(
+        url=_text(entry.get("webpage_url") or entry.get("url")),
+        title=_text(entry.get("title")),
+        media_id=_text(entry.get("id")),
+        position=int(entry.get("playlist_index") or position),
+    )
+    if entry.get("duration"):
+        result.duration.CopyFrom(to_duration(float(entry["duration"])))
+    return result
 
 
 def _codec(codec: Any) -> str:
@@ -99,7 +115,7 @@ def _codec(codec: Any) -> str:
     return _text(codec) or UNKNOWN
 
 
-def _tracks(info: dict[str, Any]) -> Iterable[SubtitleTrack]:
+def _subtitle_tracks(info: dict[str, Any]) -> Iterable[SubtitleTrack]:
     for code, forms in (info.get("subtitles") or {}).items():
         if code != "live_chat" and forms:
             name = _text(forms[0].get("name"))
@@ -123,26 +139,13 @@ def _chapters(chapters: Iterable[dict[str, Any]]) -> Iterable[Chapter]:
         yield Chapter(title=_text(chapter.get("title")), start=to_duration(start), end=to_duration(end))
 
 
-def entry_of(entry: dict[str, Any], place: int) -> PlaylistEntry:
-    """One of yt-dlp's entries, the *place*-th of its list."""
-    told = PlaylistEntry(
-        url=_text(entry.get("webpage_url") or entry.get("url")),
-        title=_text(entry.get("title")),
-        media_id=_text(entry.get("id")),
-        position=int(entry.get("playlist_index") or place),
-    )
-    if entry.get("duration"):
-        told.duration.CopyFrom(to_duration(float(entry["duration"])))
-    return told
-
-
 def _set_time(field: timestamp_pb2.Timestamp, seconds: Any) -> None:
     if isinstance(seconds, int | float):
         field.FromSeconds(int(seconds))
 
 
 def _text(value: Any) -> str:
-    """*value* as text that protobuf takes: NFC, without halves of surrogate pairs."""
+    """Return *value* as text that protobuf accepts: NFC, without lone surrogates."""
     if value is None:
         return ""
     return unicodedata.normalize("NFC", str(value).encode("utf-8", "replace").decode())

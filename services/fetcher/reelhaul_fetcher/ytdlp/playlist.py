@@ -1,103 +1,96 @@
-"""A list in the child: paged through lazily, its entries told as they come, none of them opened."""
+"""Expansion of playlists and channels: pages through them lazily, without opening their entries."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol
 
 from yt_dlp.utils import PlaylistEntries, sanitize_url, unsmuggle_url
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ExpandRequest, ExpandResult
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
-from reelhaul_fetcher.ytdlp.fetch import Place
-from reelhaul_fetcher.ytdlp.info import entry_of, formats_in, media_of
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
+from reelhaul_fetcher.ytdlp.info import playable_formats, to_entry, to_media_info
+from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
 
-Info = dict[str, Any]
-
-#: Entries are told at the latest when there are so many of them, or so many seconds old.
-_PAGE = 100
-_SECONDS = 0.25
-# Channels hold tabs, tabs may hold shelves; what is deeper than that goes in circles.
-_DEEPEST = 3
-_LONGEST_URL = 2048
-# What stands in for a video that is there no more, or not for us.
+# Entries are sent when there are this many, or when the last were sent this many seconds ago.
+_PAGE_SIZE = 100
+_PAGE_SECONDS = 0.25
+# Channels hold tabs, and tabs may hold shelves; a deeper nesting is a cycle.
+_MAX_DEPTH = 3
+_MAX_REDIRECTS = 5
+_MAX_URL_LENGTH = 2048
+_MAX_TITLE_LENGTH = 500
+# Titles of entries that are placeholders.
 _UNAVAILABLE = frozenset({"[Private video]", "[Deleted video]"})
 
 
-class Line(Protocol):
-    """Where a list is told."""
-
-    def progress(self, progress: Progress) -> None:
-        """Newest progress."""
-
-    def media(self, media: MediaInfo) -> None:
-        """What the site says of the list."""
-
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        """The next entries."""
-
-
 def expand(
-    order: ExpandRequest, access: EngineOptions, line: Line, answers: ResponseLog, place: Place
+    request: ExpandRequest, options: EngineOptions, channel: FetcherChannel, log: ResponseLog
 ) -> ExpandResult:
-    """Page through *order*'s list. Raises whatever ends it; what was told before stands."""
-    line.progress(Progress(stage=Progress.EXPANDING))
-    asked = options(order.proxy_url, access, extract_flat=True, noplaylist=False, lazy_playlist=True)
-    with Downloader(answers, asked) as downloader:
-        info = _resolved(downloader, {"_type": "url", "url": order.url})
-        media = _described(info)
-        place.extractor = media.extractor
-        line.media(media)
-        found = enumerate(_entries(downloader, info, _DEEPEST), 1)
-        _tell(islice(found, order.start_position, order.max_entries), order, media.entry_count, line)
-        return ExpandResult(media, truncated=next(found, None) is not None)
+    """Page through the request's list. Raises whatever ends it; the entries sent before stay valid."""
+    channel.on_progress(Progress(stage=Progress.EXPANDING))
+    params = downloader_options(
+        request.proxy_url, options, extract_flat=True, noplaylist=False, lazy_playlist=True
+    )
+    with Downloader(log, params) as downloader:
+        info = _resolve(downloader, {"_type": "url", "url": request.url})
+        media = _describe(info)
+        log.extractor = media.extractor
+        channel.on_media(media)
+        entries = enumerate(_entries(downloader, info, _MAX_DEPTH), 1)
+        selected = islice(entries, request.start_position, request.max_entries)
+        _send(selected, media.entry_count, request.max_entries, channel)
+        return ExpandResult(media, truncated=next(entries, None) is not None)
 
 
-def _tell(
-    found: Iterator[tuple[int, PlaylistEntry | None]], order: ExpandRequest, count: int, line: Line
+def _send(
+    entries: Iterator[tuple[int, PlaylistEntry | None]],
+    count: int,
+    max_entries: int,
+    channel: FetcherChannel,
 ) -> None:
-    expected = min(count or order.max_entries, order.max_entries)
+    """Send *entries* in pages, with progress; *count* is the length of the list, 0 if unknown."""
+    expected = min(count or max_entries, max_entries)
     page: list[PlaylistEntry] = []
-    told_at = float("-inf")
+    sent_at = float("-inf")
 
-    def tell(position: int) -> None:
-        nonlocal page, told_at
-        line.entries(page)
+    def send(position: int) -> None:
+        nonlocal page, sent_at
+        channel.on_entries(page)
         progress = Progress(stage=Progress.EXPANDING, entry_count=position)
         if count:
             progress.percent = min(99.0 * position / expected, 99.0)
-        line.progress(progress)
-        page, told_at = [], time.monotonic()
+        channel.on_progress(progress)
+        page, sent_at = [], time.monotonic()
 
-    for position, entry in found:
+    for position, entry in entries:
         page.append(entry or PlaylistEntry())
         page[-1].position = position
-        # The first entry goes out at once: its job need not wait for the list's end.
-        if len(page) >= _PAGE or time.monotonic() - told_at > _SECONDS:
-            tell(position)
+        # The first entry is sent at once: its job need not wait for the end of the list.
+        if len(page) >= _PAGE_SIZE or time.monotonic() - sent_at > _PAGE_SECONDS:
+            send(position)
     if page:
-        tell(page[-1].position)
+        send(page[-1].position)
 
 
-def _entries(downloader: Downloader, info: Info, deep: int) -> Iterator[PlaylistEntry | None]:
-    """All entries below *info*, those of lists within it in their place; None: not to be had."""
+def _entries(downloader: Downloader, info: Info, depth: int) -> Iterator[PlaylistEntry | None]:
+    """Yield the entries of *info*, with those of nested lists in their place; None for unavailable ones."""
     if not _is_list(info):
-        yield _entry(info, {})
+        yield _to_entry(info, {})
         return
     for _, entry in PlaylistEntries(downloader, info).get_requested_items():
-        if entry and deep and _may_be_list(downloader, entry, info):
-            yield from _entries(downloader, _resolved(downloader, entry), deep - 1)
+        if entry and depth and _may_be_list(downloader, entry, info):
+            yield from _entries(downloader, _resolve(downloader, entry), depth - 1)
         else:
-            yield _entry(entry, info) if entry else None
+            yield _to_entry(entry, info) if entry else None
 
 
-def _resolved(downloader: Downloader, info: Info) -> Info:
-    """*info*, or what its URL leads to, as the extractor tells it: a list's entries not yet asked for."""
-    for _ in range(5):
+def _resolve(downloader: Downloader, info: Info) -> Info:
+    """Return *info*, or what its URL leads to; the entries of a list are not requested yet."""
+    for _ in range(_MAX_REDIRECTS):
         if info.get("_type") not in ("url", "url_transparent"):
             break
         url = sanitize_url(info["url"])
@@ -110,50 +103,48 @@ def _is_list(info: Info) -> bool:
 
 
 def _may_be_list(downloader: Downloader, entry: Info, info: Info) -> bool:
-    """Whether *entry* of *info* has entries of its own, as a channel's tabs do."""
+    """Return whether *entry* of *info* has entries of its own, as the tabs of a channel do."""
     if entry.get("_type") not in ("url", "url_transparent"):
         return _is_list(entry)
     key = str(entry.get("ie_key") or "")
     if key not in downloader.extractors:
         return False
-    tabs = key.endswith("Tab") and key == info.get("extractor_key")
-    return tabs or downloader.get_info_extractor(key).is_single_video(entry["url"]) is False
+    is_tab = key.endswith("Tab") and key == info.get("extractor_key")
+    return is_tab or downloader.get_info_extractor(key).is_single_video(entry["url"]) is False
 
 
-def _described(info: Info) -> MediaInfo:
-    """What the site says of the list, or of the one video, without entries."""
-    if not _is_list(info):
-        media = media_of({**info, "entries": ()})
-        media.entry_count = 1
-        return media
+def _describe(info: Info) -> MediaInfo:
+    """Return the metadata of the list, or of a single video, without entries."""
+    media = to_media_info({**info, "entries": ()})
     entries = info.get("entries")
-    media = media_of({**info, "entries": ()})
-    if not media.entry_count and isinstance(entries, list):
+    if not _is_list(info):
+        media.entry_count = 1
+    elif not media.entry_count and isinstance(entries, list):
         media.entry_count = len(entries)
     return media
 
 
-def _entry(entry: Info, info: Info) -> PlaylistEntry | None:
-    """*entry* of *info* with the URL that its job is to have; None where there is none that fits."""
-    url = _page_of(entry, info)
-    if not url.startswith(("http://", "https://")) or len(url) > _LONGEST_URL:
+def _to_entry(entry: Info, info: Info) -> PlaylistEntry | None:
+    """Return *entry* of *info* with the URL that its job is to have; None if it has no usable one."""
+    url = _page_url(entry, info)
+    if not url.startswith(("http://", "https://")) or len(url) > _MAX_URL_LENGTH:
         return None
     if entry.get("title") in _UNAVAILABLE or entry.get("availability") == "private":
         return None
-    told = entry_of(entry, 0)
-    told.url, told.title = url, told.title[:500]
-    return told
+    result = to_entry(entry, 0)
+    result.url, result.title = url, result.title[:_MAX_TITLE_LENGTH]
+    return result
 
 
-def _page_of(entry: Info, info: Info) -> str:
+def _page_url(entry: Info, info: Info) -> str:
     if entry.get("_type") in ("url", "url_transparent"):
         url = unsmuggle_url(str(entry["url"]))[0]
-        # Some extractors hand YouTube's on by their bare id.
-        bare = entry.get("ie_key") == "Youtube" and "/" not in url
-        return f"https://www.youtube.com/watch?v={url}" if bare else str(sanitize_url(url))
+        # Some extractors give the bare id of a YouTube video.
+        is_bare_id = entry.get("ie_key") == "Youtube" and "/" not in url
+        return f"https://www.youtube.com/watch?v={url}" if is_bare_id else str(sanitize_url(url))
     page = str(entry.get("webpage_url") or "")
     if page and page != info.get("webpage_url"):
         return page
-    # Several videos on one page, which all have its URL: the media itself is what tells them apart.
-    streams = formats_in(entry)
-    return str(streams[-1].get("url") or "") if streams else ""
+    # Several videos on one page all have its URL: only the URLs of their media differ.
+    formats = playable_formats(entry)
+    return str(formats[-1].get("url") or "") if formats else ""

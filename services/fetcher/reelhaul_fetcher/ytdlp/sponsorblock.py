@@ -1,4 +1,7 @@
-"""Sponsored stretches, as SponsorBlock's users marked them. Their lack is a warning, not an end."""
+"""SponsorBlock client: segments of a video that users marked as sponsored or otherwise skippable.
+
+Missing segments are a warning, never a failure.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ from yt_dlp.networking import Request
 from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import TimeRange
-from reelhaul_fetcher.ytdlp.downloader import Downloader, body
+from reelhaul_fetcher.ytdlp.downloader import Downloader, read_body
 
-_MAX_ANSWER = 1024 * 1024
-_MAX_STRETCHES = 50
+_MAX_RESPONSE_BYTES = 1024 * 1024
+_MAX_SEGMENTS = 50
 _TIMEOUT_SECONDS = 10
+# Segments of a version whose duration differs by more seconds are of another cut of the video.
+_MAX_DURATION_DIFFERENCE = 2
+
 _TITLES = {
     "sponsor": "Sponsor",
     "intro": "Intermission",
@@ -35,64 +41,64 @@ _TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
-    """What was found: marks, and why there is none where that is so."""
+class Segments:
+    """The segments found, as chapters, or a warning that there are none."""
 
-    marks: tuple[Chapter, ...] = ()
-    warnings: tuple[Warned, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+    warnings: tuple[MediaWarning, ...] = ()
 
 
-def stretches(
-    downloader: Downloader, media: MediaInfo, asked: FormatSpec.SponsorBlock, base: str
-) -> Stretches:
-    """The stretches of *media* in the categories *asked*, by the service at *base*."""
+def fetch_segments(
+    downloader: Downloader, media: MediaInfo, spec: FormatSpec.SponsorBlock, base_url: str
+) -> Segments:
+    """Return the segments of *media* in the categories of *spec*, from the service at *base_url*."""
     if media.extractor != "youtube":
-        return _none("SponsorBlock knows YouTube's videos only")
-    wanted = set(asked.categories) or {"sponsor"}
-    kinds = ["skip"] if asked.mode == FormatSpec.SponsorBlock.REMOVE else ["skip", "poi", "chapter"]
+        return _missing("SponsorBlock supports videos of YouTube only")
+    categories = set(spec.categories) or {"sponsor"}
+    actions = ["skip"] if spec.mode == FormatSpec.SponsorBlock.REMOVE else ["skip", "poi", "chapter"]
     query = urlencode({
         "service": "YouTube",
-        "categories": json.dumps(sorted(wanted)),
-        "actionTypes": json.dumps(kinds),
+        "categories": json.dumps(sorted(categories)),
+        "actionTypes": json.dumps(actions),
     })  # fmt: skip
-    # Four letters of the digest: the service is not told which video it is.
+    # Four digits of the hash: the service does not learn which video it is.
     prefix = hashlib.sha256(media.media_id.encode()).hexdigest()[:4]
-    request = Request(
-        f"{base.rstrip('/')}/api/skipSegments/{prefix}?{query}", extensions={"timeout": _TIMEOUT_SECONDS}
-    )
+    url = f"{base_url.rstrip('/')}/api/skipSegments/{prefix}?{query}"
+    request = Request(url, extensions={"timeout": _TIMEOUT_SECONDS})
     try:
-        with downloader.unnoted():
-            found = json.loads(body(downloader, request, _MAX_ANSWER))
-        marks = _marks(found, media, wanted)
+        with downloader.logging_paused():
+            videos = json.loads(read_body(downloader, request, _MAX_RESPONSE_BYTES))
+        chapters = _to_chapters(videos, media, categories)
     except (YoutubeDLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if getattr(error, "status", 0) == 404:
-            return _none("SponsorBlock knows nothing of this video")
-        return _none("SponsorBlock did not answer")
-    return Stretches(tuple(marks)) if marks else _none("SponsorBlock knows nothing of this video")
+            return _missing("SponsorBlock has no segments of this video")
+        return _missing("SponsorBlock did not respond")
+    return Segments(tuple(chapters)) if chapters else _missing("SponsorBlock has no segments of this video")
 
 
-def _marks(found: list[dict[str, Any]], media: MediaInfo, wanted: set[str]) -> list[Chapter]:
-    seconds = media.duration.ToTimedelta().total_seconds()
-    marks = []
-    for video in found:
+def _to_chapters(videos: list[dict[str, Any]], media: MediaInfo, categories: set[str]) -> list[Chapter]:
+    duration = media.duration.ToTimedelta().total_seconds()
+    chapters = []
+    for video in videos:
         if video["videoID"] != media.media_id:
             continue
-        for told in video["segments"][:_MAX_STRETCHES]:
-            start, end = (max(0.0, float(moment)) for moment in told["segment"])
-            # Of another cut of the video than this one: its moments are elsewhere.
-            stale = told.get("videoDuration") and seconds and abs(told["videoDuration"] - seconds) > 2
-            if told["category"] in wanted and not stale and end >= start:
+        for segment in video["segments"][:_MAX_SEGMENTS]:
+            start, end = (max(0.0, float(second)) for second in segment["segment"])
+            other = segment.get("videoDuration")
+            is_of_other_cut = other and duration and abs(other - duration) > _MAX_DURATION_DIFFERENCE
+            if segment["category"] in categories and not is_of_other_cut and end >= start:
                 # A highlight is a point; a chapter has a length.
-                marks.append(Chapter(_title(told), TimeRange(start, end if end > start else start + 1.0)))
-    return marks
+                time_range = TimeRange(start, end if end > start else start + 1.0)
+                chapters.append(Chapter(_title(segment), time_range))
+    return chapters
 
 
-def _title(told: dict[str, Any]) -> str:
-    category = str(told["category"])
+def _title(segment: dict[str, Any]) -> str:
+    category = str(segment["category"])
     if category == "chapter":
-        return str(told.get("description") or "Chapter")
+        return str(segment.get("description") or "Chapter")
     return f"[SponsorBlock] {_TITLES.get(category, category)}"
 
 
-def _none(text: str) -> Stretches:
-    return Stretches(warnings=(Warned(reason=Warned.SPONSORBLOCK_MISSING, message=text),))
+def _missing(text: str) -> Segments:
+    return Segments(warnings=(MediaWarning(reason=MediaWarning.SPONSORBLOCK_MISSING, message=text),))

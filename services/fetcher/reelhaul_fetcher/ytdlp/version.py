@@ -1,4 +1,4 @@
-"""Which engine is installed here, and which one this build asks for at least."""
+"""Version of the engine: which one is installed, how old it is, and the oldest that this build supports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,32 @@ from importlib import metadata
 
 _PACKAGE = "yt-dlp"
 
+#: After this many days, enough sites have changed to break extractors.
+OLD_DAYS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAge:
+    """Age of an engine, and the oldest supported version."""
+
+    #: E.g. "yt-dlp 2026.10.26".
+    engine: str
+    #: Days since its release; None if its version is not a date.
+    days: int | None
+    #: Oldest supported version; empty if unknown.
+    floor: str
+
+    @property
+    def state(self) -> str:
+        """``ok``, ``old``, or ``below the floor``."""
+        floor, version = _parse(self.floor), _parse(self.engine)
+        if floor and version and version < floor:
+            return "below the floor"
+        return "old" if self.days is not None and self.days > OLD_DAYS else "ok"
+
 
 def engine_age(engine: str = "") -> EngineAge:
-    """How old *engine* is, e.g. "yt-dlp 2026.10.26"; empty means the one that is installed."""
+    """Return the age of *engine*, e.g. "yt-dlp 2026.10.26"; empty means the installed one."""
     if not engine:
         try:
             engine = f"{_PACKAGE} {metadata.version(_PACKAGE)}"
@@ -20,50 +43,26 @@ def engine_age(engine: str = "") -> EngineAge:
     return compute_age(engine, datetime.now(UTC).date(), _floor())
 
 
-def _floor() -> str:
-    try:
-        asked = metadata.requires("reelhaul") or []
-    except metadata.PackageNotFoundError:
-        return ""
-    for line in asked:
-        if found := re.match(rf"{_PACKAGE}\s*>=\s*([\d.]+)", line):
-            return found[1]
-    return ""
-
-
-#: Days after which sites have changed more than an engine knows, by experience.
-OLD_DAYS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class EngineAge:
-    """An engine's version against the calendar, and the oldest one that we run with."""
-
-    #: E.g. "yt-dlp 2026.10.26".
-    engine: str
-    #: Days since it was made; None where its version is no date.
-    days: int | None
-    #: Empty where it is not known.
-    floor: str
-
-    @property
-    def state(self) -> str:
-        """``ok``, ``old``, or ``below the floor``."""
-        floor, own = _numbers(self.floor), _numbers(self.engine)
-        if floor and own and own < floor:
-            return "below the floor"
-        return "old" if self.days is not None and self.days > OLD_DAYS else "ok"
-
-
 def compute_age(engine: str, today: date, floor: str) -> EngineAge:
-    """How old *engine* is; *floor* is the oldest version that we run with."""
+    """Return the age of *engine* on the day *today*; *floor* is the oldest supported version."""
     try:
-        days = (today - date(*_numbers(engine)[:3])).days
+        days = (today - date(*_parse(engine)[:3])).days
     except (TypeError, ValueError):
         days = None
     return EngineAge(engine, days, floor)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    found = re.search(r"\d+(\.\d+)+", version)
-    return tuple(int(number) for number in found[0].split(".")) if found else ()
+def _floor() -> str:
+    try:
+        requirements = metadata.requires("reelhaul") or []
+    except metadata.PackageNotFoundError:
+        return ""
+    for requirement in requirements:
+        if match := re.match(rf"{_PACKAGE}\s*>=\s*([\d.]+)", requirement):
+            return match[1]
+    return ""
+
+
+def _parse(version: str) -> tuple[int, ...]:
+    match = re.search(r"\d+(\.\d+)+", version)
+    return tuple(int(number) for number in match[0].split(".")) if match else ()

@@ -1,5 +1,5 @@
-"""Filters: the subset of AIP-160 that lists, watches and webhooks share, https://google.aip.dev/160
+"""Filters of lists and watches: a subset of AIP-160, https://google.aip.dev/160
 
-``parse`` makes a tree of a text; ``holding.holds`` judges facts by it in memory, and
-``filters_sql`` makes a condition of it for a database.
+``parser.parse`` turns text into the tree of ``ast``; ``evaluate.matches`` evaluates that on one job, and
+``store.filter_sql`` turns it into an SQL condition.
 """

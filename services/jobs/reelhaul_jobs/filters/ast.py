@@ -1,4 +1,4 @@
-"""What a filter says once it is parsed: terms over typed fields, joined by AND, OR and NOT."""
+"""The syntax tree of a filter: terms over typed fields, joined by AND, OR and NOT."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Operator(Enum):
     LESS_OR_EQUAL = "<="
     GREATER = ">"
     GREATER_OR_EQUAL = ">="
-    #: There is such a key.
+    #: The map has the key.
     HAS = ":"
 
 
 class FieldKind(Enum):
-    """What a field holds, and so what may be asked of it."""
+    """The type of a field, which decides the operators that it takes."""
 
-    #: One of some names, told as its number; = and !=.
-    ENUM = "choice"
+    #: One of a set of names, stored as its number; = and !=.
+    ENUM = "enum"
     #: Text; = and !=.
     TEXT = "text"
     #: Text; = and !=, with * at either end.
@@ -41,13 +41,13 @@ class Field:
     """A field that filters may name."""
 
     kind: FieldKind
-    #: For CHOICE: name -> number.
+    #: For ENUM: name -> number.
     names: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Text that may be open at either end; where it is open, the case of ASCII letters is ignored."""
+    """Text that may have a wildcard at either end; with one, the case of ASCII letters is ignored."""
 
     text: str
     leading_wildcard: bool = False
@@ -55,38 +55,38 @@ class Pattern:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is open nowhere."""
+        """Whether it has no wildcard."""
         return not (self.leading_wildcard or self.trailing_wildcard)
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One comparison; an unset field is equal to nothing, less than nothing, unequal to all."""
+    """One comparison; an unset field is equal to nothing, less than nothing, unequal to everything."""
 
     field: str
     operator: Operator
     value: int | datetime | Pattern
-    #: Of a MAP: whose value it is.
+    #: The key, for a MAP.
     key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All of them hold."""
+    """All nodes match."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """One of them holds."""
+    """At least one node matches."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """It does not hold."""
+    """The node does not match."""
 
     node: Node
 
@@ -95,21 +95,21 @@ Node = Term | And | Or | Not
 
 
 def mentions_field(node: Node, field: str) -> bool:
-    """Whether *node* says anything of *field*."""
+    """Return whether *node* has a term over *field*."""
     match node:
         case And(nodes) | Or(nodes):
-            return any(mentions_field(inner, field) for inner in nodes)
-        case Not(inner):
-            return mentions_field(inner, field)
+            return any(mentions_field(child, field) for child in nodes)
+        case Not(child):
+            return mentions_field(child, field)
         case Term():
             return node.field == field
 
 
 def required_value(node: Node | None, field: str) -> str:
-    """The text that *field* must be for *node* to hold; empty where it may be another, or none."""
+    """Return the text that *field* must have for *node* to match; empty if there is no single one."""
     match node:
         case And(nodes):
-            return next((text for inner in nodes if (text := required_value(inner, field))), "")
+            return next((text for child in nodes if (text := required_value(child, field))), "")
         case Term(operator=Operator.EQUAL, value=Pattern() as value) if (
             node.field == field and value.is_exact
         ):

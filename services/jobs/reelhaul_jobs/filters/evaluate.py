@@ -1,4 +1,4 @@
-"""Whether a filter holds of facts in memory: for watches, webhooks, and the stores' twin."""
+"""Evaluates a filter on the field values of one job, for watches."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from datetime import datetime
 
 from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
 
-#: What is known of a thing, by field: int, str, datetime, a mapping of str, or None where unset.
+#: Values by field: int, str, datetime, a mapping of str, or None if unset.
 Facts = Mapping[str, object]
 
-# As databases do without a locale: other letters keep their case.
+# As databases do it without a locale: letters beyond ASCII keep their case.
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def matches(node: Node, facts: Facts) -> bool:
-    """Whether *node* holds of *facts*."""
+    """Return whether *node* matches *facts*."""
     match node:
         case And(nodes):
-            return all(matches(inner, facts) for inner in nodes)
+            return all(matches(child, facts) for child in nodes)
         case Or(nodes):
-            return any(matches(inner, facts) for inner in nodes)
-        case Not(inner):
-            return not matches(inner, facts)
+            return any(matches(child, facts) for child in nodes)
+        case Not(child):
+            return not matches(child, facts)
         case Term():
-            return _term_holds(node, facts)
+            return _matches_term(node, facts)
 
 
-def _term_holds(term: Term, facts: Facts) -> bool:
+def _matches_term(term: Term, facts: Facts) -> bool:
     fact = facts[term.field]
     if isinstance(fact, Mapping):
         fact = fact.get(term.key)
@@ -39,7 +39,7 @@ def _term_holds(term: Term, facts: Facts) -> bool:
             return _equals(fact, term.value)
         case Operator.NOT_EQUAL:
             return not _equals(fact, term.value)
-    return _ordered(fact, term)
+    return _compares(fact, term)
 
 
 def _equals(fact: object, value: object) -> bool:
@@ -47,13 +47,13 @@ def _equals(fact: object, value: object) -> bool:
         return fact == value
     if not isinstance(fact, str) or value.is_exact:
         return fact == value.text
-    text, wanted = fact.translate(_LOWER), value.text.translate(_LOWER)
+    text, pattern = fact.translate(_LOWER), value.text.translate(_LOWER)
     if value.leading_wildcard and value.trailing_wildcard:
-        return wanted in text
-    return text.endswith(wanted) if value.leading_wildcard else text.startswith(wanted)
+        return pattern in text
+    return text.endswith(pattern) if value.leading_wildcard else text.startswith(pattern)
 
 
-def _ordered(fact: object, term: Term) -> bool:
+def _compares(fact: object, term: Term) -> bool:
     value = term.value
     if not isinstance(fact, datetime) or not isinstance(value, datetime):
         return False

@@ -1,4 +1,4 @@
-"""What of a job filters may name: the allow-list of JobService, and the facts behind it."""
+"""The fields of jobs that filters may name, and their values for a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reelhaul_jobs.filters.evaluate import Facts
 from reelhaul_jobs.model import retries, states
 from reelhaul_jobs.model.job import Job
 
-#: As ListJobs.filter in job_service.proto lists them, less what this build's jobs do not have.
+#: The fields listed at ListJobsRequest.filter in job_service.proto.
 JOB_FIELDS: Mapping[str, Field] = {
     "state": Field(FieldKind.ENUM, {state.name: int(state) for state in states.State}),
     "kind": Field(FieldKind.ENUM, {kind.name: int(kind) for kind in states.Kind}),
@@ -28,12 +28,12 @@ JOB_FIELDS: Mapping[str, Field] = {
     "media.title": Field(FieldKind.PATTERN),
 }
 
-#: What those may name besides who see every tenant's jobs.
+#: The fields for callers who see the jobs of all tenants.
 ADMIN_FIELDS: Mapping[str, Field] = {**JOB_FIELDS, "tenant": Field(FieldKind.TEXT)}
 
 
 def job_facts(job: Job) -> Facts:
-    """What filters judge *job* by."""
+    """Return the values of *job* by field."""
     return {
         "state": int(job.state),
         "kind": int(job.kind),

@@ -1,4 +1,4 @@
-"""Which ready jobs are published next: fair between tenants, within what each site bears."""
+"""Fair scheduling: which ready jobs are published next, fair between tenants and within site limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reelhaul_jobs.model.states import Priority
 
 @dataclass(frozen=True, slots=True)
 class ReadyJob:
-    """A job that could be published now."""
+    """A job that may be published."""
 
     id: str
     attempt: int
@@ -22,16 +22,15 @@ class ReadyJob:
     priority: Priority
     traceparent: str = ""
     site: str = ""
-    #: Its rank: of one tenant's jobs the lowest goes first.
+    #: Its rank: the lowest of a tenant's jobs goes first.
     due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightCounts:
-    """What is published and leased already."""
+    """Numbers of published and leased jobs."""
 
     by_tenant: Mapping[str, int] = field(default_factory=dict)
-    #: By tenant and site.
     by_tenant_and_site: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -43,86 +42,87 @@ def select_fairly(
     free_slots: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> list[ReadyJob]:
-    """The next *room* jobs: always one of the tenant that holds the least for its weight.
+    """Return the next *count* jobs; each is of the tenant with the fewest jobs in flight for its weight.
 
-    *ready* has each tenant's jobs in their order, *rooms* how many more each site bears. A
-    full site holds nothing up: the tenant's next job of another site goes instead.
+    *ready* has each tenant's jobs in order, *free_slots* the number of further jobs per site. Jobs of a full
+    site are skipped: the tenant's next job of another site is taken.
     """
     in_flight, weights = in_flight or InFlightCounts(), weights or {}
-    seated = apply_site_limits(ready, in_flight, free_slots or {}, weights)
-    order = [
-        (in_flight.by_tenant.get(tenant, 0) / weights.get(tenant, 1.0), place, tenant, iter(jobs))
-        for place, (tenant, jobs) in enumerate(seated.items())
+    allowed = apply_site_limits(ready, in_flight, free_slots or {}, weights)
+    heap = [
+        (in_flight.by_tenant.get(tenant, 0) / weights.get(tenant, 1.0), index, tenant, iter(jobs))
+        for index, (tenant, jobs) in enumerate(allowed.items())
     ]
-    picked: list[ReadyJob] = []
-    heapify(order)
-    while order and len(picked) < count:
-        share, place, tenant, jobs = order[0]
+    selected: list[ReadyJob] = []
+    heapify(heap)
+    while heap and len(selected) < count:
+        share, index, tenant, jobs = heap[0]
         job = next(jobs, None)
         if job is None:
-            heappop(order)
+            heappop(heap)
             continue
-        picked.append(job)
-        heapreplace(order, (share + 1 / weights.get(tenant, 1.0), place, tenant, jobs))
-    return picked
+        selected.append(job)
+        heapreplace(heap, (share + 1 / weights.get(tenant, 1.0), index, tenant, jobs))
+    return selected
 
 
-def window_size(slots: int, drained: float, ceiling: int = 4096) -> int:
-    """How many items may lie unclaimed for workers of *slots*, who drained so many a second lately.
+def window_size(slots: int, drain_rate: float, ceiling: int = 4096) -> int:
+    """Return how many work items may be unclaimed, for workers of *slots* that claim *drain_rate* a second.
 
-    What lies there is served before whoever comes next, so it is kept short: enough for the
-    slots that fall free until the next step, and for half a second of what is drained.
+    Unclaimed items are served before any job that comes later, so the window is short: enough for the slots
+    that become free until the next step, and for half a second of claims.
     """
     waiting = max(1, slots // 2) if slots else 4
-    return min(ceiling, max(waiting, int(drained / 2)))
+    return min(ceiling, max(waiting, int(drain_rate / 2)))
 
 
 def apply_site_limits(
     ready: Mapping[str, Sequence[ReadyJob]],
-    held: InFlightCounts,
-    rooms: Mapping[str, int],
+    in_flight: InFlightCounts,
+    free_slots: Mapping[str, int],
     weights: Mapping[str, float],
 ) -> dict[str, list[ReadyJob]]:
-    """*ready* without the jobs that their sites have no room for."""
-    asking: dict[str, dict[str, list[ReadyJob]]] = defaultdict(lambda: defaultdict(list))
+    """Return *ready* without the jobs that exceed the free slots of their sites."""
+    by_site: dict[str, dict[str, list[ReadyJob]]] = defaultdict(lambda: defaultdict(list))
     for tenant, jobs in ready.items():
         for job in jobs:
-            asking[job.site][tenant].append(job)
-    seats: set[str] = set()
-    for site, queues in asking.items():
-        room = rooms.get(site, UNLIMITED)
-        if sum(len(jobs) for jobs in queues.values()) <= room:
-            seats.update(job.id for jobs in queues.values() for job in jobs)
+            by_site[job.site][tenant].append(job)
+    allowed: set[str] = set()
+    for site, queues in by_site.items():
+        slots = free_slots.get(site, UNLIMITED)
+        if sum(len(jobs) for jobs in queues.values()) <= slots:
+            allowed.update(job.id for jobs in queues.values() for job in jobs)
         else:
-            seats.update(job.id for job in split_site_slots(site, queues, room, held, weights))
-    return {tenant: [job for job in jobs if job.id in seats] for tenant, jobs in ready.items()}
+            allowed.update(job.id for job in split_site_slots(site, queues, slots, in_flight, weights))
+    return {tenant: [job for job in jobs if job.id in allowed] for tenant, jobs in ready.items()}
 
 
 def split_site_slots(
     site: str,
     queues: Mapping[str, Sequence[ReadyJob]],
-    room: int,
-    held: InFlightCounts,
+    slots: int,
+    in_flight: InFlightCounts,
     weights: Mapping[str, float],
 ) -> Iterator[ReadyJob]:
-    """The *room* jobs of one site that get its seats.
+    """Yield the jobs that get the *slots* of one site.
 
-    By what each tenant holds at this site, then by age: who holds much elsewhere would
-    else never be let in here.
+    Tenants are ordered by their jobs in flight at this site, then by the age of their first job. Their jobs
+    elsewhere do not count: else a busy tenant would never get a slot here.
     """
     waiting = {tenant: list(reversed(jobs)) for tenant, jobs in queues.items()}
-    here = {
-        tenant: held.by_tenant_and_site.get((tenant, site), 0) / weights.get(tenant, 1.0) for tenant in queues
+    shares = {
+        tenant: in_flight.by_tenant_and_site.get((tenant, site), 0) / weights.get(tenant, 1.0)
+        for tenant in queues
     }
-    for _ in range(room):
-        tenant = min(waiting, key=lambda name: (here[name], *_age(waiting[name][-1])), default=None)
+    for _ in range(slots):
+        tenant = min(waiting, key=lambda name: (shares[name], *_rank(waiting[name][-1])), default=None)
         if tenant is None:
             return
         yield waiting[tenant].pop()
-        here[tenant] += 1 / weights.get(tenant, 1.0)
+        shares[tenant] += 1 / weights.get(tenant, 1.0)
         if not waiting[tenant]:
             del waiting[tenant]
 
 
-def _age(job: ReadyJob) -> tuple[float, str]:
+def _rank(job: ReadyJob) -> tuple[float, str]:
     return (job.due.timestamp() if job.due else 0.0, job.id)

@@ -1,4 +1,4 @@
-"""A job, its attempts, its events: frozen facts, and the one way to change them."""
+"""A download job, its attempts and its state events: immutable values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reelhaul_jobs.model.states import TRANSITIONS, AttemptState, Kind, Priority
 from reelhaul_runtime.errors import StateConflict
 from reelhaul_runtime.sites import site_of
 
-#: How much older a priority makes a waiting job: what an equal wait is worth.
+# A waiting job ranks as if it were older by this much.
 _HEAD_START: Mapping[Priority, timedelta] = {
     Priority.HIGH: timedelta(hours=1),
     Priority.NORMAL: timedelta(0),
@@ -26,7 +26,7 @@ _HEAD_START: Mapping[Priority, timedelta] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How failed attempts are repeated."""
+    """How often and after which delays failed attempts are retried."""
 
     max_attempts: int = 3
     min_backoff: timedelta = timedelta(seconds=5)
@@ -35,25 +35,25 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
-    """How a list becomes jobs, and how far that has come."""
+    """How a playlist becomes jobs, and how far that has come."""
 
     max_entries: int = 100
-    #: Leave out what earlier jobs of the same schedule have seen.
+    #: Skip entries that earlier jobs of the same schedule have seen.
     new_entries_only: bool = False
-    #: Entries of the list, where the site says; else 0.
+    #: Number of entries of the playlist if the site tells it, else 0.
     entry_count: int = 0
     job_count: int = 0
     skipped_count: int = 0
 
     @property
     def last_position(self) -> int:
-        """Up to which position the list is dealt with."""
+        """The position of the last entry that became a job or was skipped; 0 before the first."""
         return self.job_count + self.skipped_count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One URL asked for, and how far it got. All times are aware, in UTC."""
+    """A requested download and its progress. All times are aware, in UTC."""
 
     id: str
     tenant: str
@@ -67,39 +67,40 @@ class Job:
     schedule_time: datetime | None = None
     retry: RetryPolicy = RetryPolicy()
     attempt_deadline: timedelta = timedelta(hours=1)
-    #: How long after its end it is kept; ``expire_time``, where set, wins.
+    #: How long the job is kept after its end, unless ``expire_time`` is set.
     ttl: timedelta = timedelta(days=7)
     expire_time: datetime | None = None
     batch_id: str = ""
     traceparent: str = ""
-    #: Id of the schedule that it goes back to; empty: none.
+    #: Id of the schedule that created it; empty if none did.
     schedule: str = ""
-    #: Id of the expansion that made it, and the entry's place in the list, from 1; empty and 0: none.
+    #: Id of the expansion that created it, and its entry's position in the playlist, from 1; empty and 0
+    #: if none did.
     parent: str = ""
     position: int = 0
-    #: Of an EXPANSION only.
+    #: Set for an EXPANSION only.
     expansion: Expansion | None = None
 
     state: State = State.QUEUED
-    #: Counts each re-queue, charged or not, so that no publication is a duplicate.
+    #: Incremented on every re-queue, charged or not, so that no publication is a duplicate.
     attempt: int = 1
     #: Number of the newest lease: the fence.
     epoch: int = 0
-    #: Attempts charged to the retry policy.
+    #: Attempts that count against the retry policy.
     charged: int = 0
-    #: Counts changes of anything but progress.
+    #: Incremented on every change except of progress.
     revision: int = 1
     queue_stage: QueueStage = QueueStage.READY
     due: datetime | None = None
-    #: Who holds the lease, or held it last.
+    #: The worker that has the lease, or had the last one.
     worker: str = ""
-    #: Until then the next attempt is for another worker than that.
+    #: That worker does not get the next attempt before this time.
     avoid_until: datetime | None = None
-    #: The request_id of the Claim that gave the lease.
+    #: The request_id of the Claim that granted the lease.
     claim_id: str = ""
     #: The egress that the newest lease's worker uses.
     egress: str = ""
-    #: ErrorReason name -> attempts of this series that failed so.
+    #: ErrorReason name -> failed attempts since the job was created or retried by its user.
     failures: Mapping[str, int] = field(default_factory=dict)
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -110,25 +111,25 @@ class Job:
     got: media_pb2.DeliveredMedia | None = None
     artifacts: tuple[media_pb2.ArtifactInfo, ...] = ()
     warnings: tuple[media_pb2.Warning, ...] = ()
-    #: When a user asked its recording to end, with what there is; None: nobody did.
+    #: When a user asked to stop the recording and keep it; None if nobody did.
     recording_stop_time: datetime | None = None
-    #: When storage is to be told of the artifacts' expiry; None once it knows.
+    #: When storage is to be told the artifacts' expiry; None once it is told.
     confirm_time: datetime | None = None
-    #: Set: the jobs that it expanded to are to be cancelled with it.
+    #: Set if the jobs of this expansion are to be cancelled with it.
     cascade_time: datetime | None = None
-    #: Deleted by its user: gone for callers, purged when nothing of it is left.
+    #: When a user deleted it: gone for callers; purged once its artifacts are gone.
     delete_time: datetime | None = None
 
     @property
     def name(self) -> str:
-        """Its resource name."""
+        """The resource name."""
         return f"jobs/{self.id}"
 
     @property
     def shared_fields(self) -> tuple[Any, ...]:
-        """All of it but id and URL: jobs asked for together often differ in no more."""
-        found: tuple[Any, ...] = _REST(self.__dict__)
-        return found
+        """Return all fields except id and URL: jobs of one batch mostly differ only in these."""
+        values: tuple[Any, ...] = _shared_fields(self.__dict__)
+        return values
 
     @cached_property
     def site(self) -> str:
@@ -137,16 +138,16 @@ class Job:
 
     @classmethod
     def from_row(cls, site: str, fields: Mapping[str, Any]) -> Job:
-        """A job of all its *fields*, and its *site*, as they were kept: they are not set one by one."""
-        made = object.__new__(cls)
-        made.__dict__.update(fields)
+        """Create a job from all its *fields* and its *site*, without the cost of ``__init__``."""
+        job = object.__new__(cls)
+        job.__dict__.update(fields)
         if site:
-            made.__dict__["site"] = site
-        return made
+            job.__dict__["site"] = site
+        return job
 
     @property
     def etag(self) -> str:
-        """Strong, quoted, of the revision."""
+        """The strong entity tag, quoted: the revision."""
         return f'"{self.revision}"'
 
     @property
@@ -156,23 +157,26 @@ class Job:
 
     @property
     def next_attempt_time(self) -> datetime | None:
-        """When the next attempt may begin, while it is RETRYING."""
+        """When the next attempt may start, while it is RETRYING."""
         return self.due if self.state is State.RETRYING else None
 
     def bump(self, now: datetime, **fields: Any) -> Job:
-        """This job with *fields*, one revision on."""
+        """Return this job with other *fields* and the next revision."""
         return self.replace_fields(revision=self.revision + 1, update_time=now, **fields)
 
     def replace_fields(self, **fields: Any) -> Job:
-        """This job with *fields*: as ``dataclasses.replace``, which sets all of its fifty one by one."""
+        """Return this job with other *fields*, like ``dataclasses.replace`` without its ``__init__``.
+
+        Raises TypeError if there is no such field.
+        """
         if not fields.keys() <= self.__dict__.keys():
             raise TypeError(f"a job has no {', '.join(sorted(fields.keys() - self.__dict__.keys()))}")
-        made = object.__new__(Job)
-        made.__dict__.update(self.__dict__, **fields)
+        job = object.__new__(Job)
+        job.__dict__.update(self.__dict__, **fields)
         if "url" in fields:
-            # It may have been worked out already, of the other URL.
-            made.__dict__.pop("site", None)
-        return made
+            # The cached site may be that of the other URL.
+            job.__dict__.pop("site", None)
+        return job
 
     def transition(
         self,
@@ -181,7 +185,10 @@ class Job:
         transitions: Mapping[State, frozenset[State]] = TRANSITIONS,
         **fields: Any,
     ) -> Job:
-        """This job in its next state, or ``StateConflict`` if there is no such road."""
+        """Return this job in state *to*, with other *fields*.
+
+        Raises STATE_CONFLICT if *transitions* has no such transition.
+        """
         if to not in transitions.get(self.state, frozenset()):
             raise StateConflict(
                 self.name, self.state.name, f"{self.name} is {self.state.name}, cannot become {to.name}"
@@ -189,30 +196,30 @@ class Job:
         return self.bump(now, state=to, **fields)
 
     def end(self, to: State, now: datetime, **fields: Any) -> Job:
-        """This job in the terminal state *to*, with nothing left to do but to expire."""
+        """Return this job in the terminal state *to*, kept until it expires."""
         expire_time = self.expire_time or now + self.ttl
         return self.transition(
             to, now, queue_stage=QueueStage.IDLE, due=None, end_time=now, expire_time=expire_time, **fields
         )
 
     def rank(self, since: datetime) -> datetime:
-        """Its place among its tenant's ready jobs that waits since *since*: lower goes first."""
+        """Return its rank among its tenant's ready jobs if it waits since *since*; the lowest goes first."""
         return since - self.priority_offset(self.priority)
 
     @staticmethod
     def priority_offset(priority: Priority) -> timedelta:
-        """How much older *priority* makes a waiting job."""
+        """Return how much older *priority* makes a waiting job."""
         return _HEAD_START[priority]
 
 
-#: Names of a job's own fields.
+#: Names of a job's fields.
 FIELDS = tuple(field.name for field in fields(Job))
-_REST = itemgetter(*(name for name in FIELDS if name not in ("id", "url")))
+_shared_fields = itemgetter(*(name for name in FIELDS if name not in ("id", "url")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a job by one worker, under one lease."""
+    """One attempt of a job by one worker, under one lease."""
 
     job: str
     number: int
@@ -225,28 +232,29 @@ class Attempt:
     downloaded_bytes: int = 0
     http_statuses: Mapping[int, int] = field(default_factory=dict)
     end_time: datetime | None = None
-    #: The job's revision after Finish; None where no Finish ended it.
+    #: The job's revision after Finish; None if no Finish ended it.
     finish_revision: int | None = None
 
     @property
     def name(self) -> str:
-        """Its resource name."""
+        """The resource name."""
         return f"jobs/{self.job}/attempts/{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptOutcome:
-    """How the attempt that held a job's newest lease ended."""
+    """How the attempt under a job's newest lease ended."""
 
     state: AttemptState
     error: status_pb2.Status | None = None
     http_statuses: Mapping[int, int] = field(default_factory=dict)
+    #: Whether Finish ended it.
     finished: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A job moved from one state to another; ``old_state`` is None for its birth."""
+    """A state change of a job; ``old_state`` is None when it was created."""
 
     revision: int
     time: datetime

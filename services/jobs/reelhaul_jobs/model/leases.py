@@ -1,4 +1,4 @@
-"""Claim, renew, finish, lapse: what a worker's lease does to a job. The epoch is the fence."""
+"""Leases: what claiming, renewing, finishing and losing a lease do to a job. The epoch is the fence."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from reelhaul_jobs.model.states import AttemptState, QueueStage, State
 from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_runtime import errors
 
-# For so long its worker leaves the item to others, each time that it gets it.
-_TO_OTHERS = timedelta(seconds=2)
-# For so long after its next attempt could begin: then the worker may be the only one.
-_AVOIDED = timedelta(minutes=1)
+# An excluded worker returns the work item for this long.
+_EXCLUDED_RETRY_DELAY = timedelta(seconds=2)
+# A worker is excluded for this long from when the next attempt may start: it may be the only one.
+_EXCLUSION = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A worker asks for an attempt of a job."""
+    """A worker's request for the lease of an attempt."""
 
     attempt: int
     worker: str
     request_id: str
     engine_version: str
     lease: timedelta
-    #: The egress that the worker would use.
+    #: The egress that the worker prefers.
     egress: str = ""
-    #: What it could use as well, the best first.
+    #: Other egresses that it may use, the best first.
     other_egresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """The files are checked and stored."""
+    """The files are verified and stored."""
 
     media: media_pb2.MediaInfo
     got: media_pb2.DeliveredMedia | None = None
@@ -52,25 +52,25 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """It went wrong; ``retry_after`` is the site's wish."""
+    """The attempt failed; ``retry_after`` is the site's Retry-After."""
 
     error: status_pb2.Status
     retry_after: timedelta | None = None
-    #: Whom it concerns, where that is not the job's own site and egress.
+    #: The site and egress that refused, if they are not the job's own.
     site: str = ""
     egress: str = ""
-    #: The worker will not do better: another one is to try next.
+    #: Whether the next attempt should run on another worker.
     avoid_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """Stopped, as the renewal asked."""
+    """The worker stopped because the renewal asked it to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """Handed back unfinished, not before ``delay`` has passed; ``error``: why, if it is worth telling."""
+    """The worker returns the job unfinished, to be started after ``delay``; ``error`` says why, if set."""
 
     delay: timedelta = timedelta(0)
     error: status_pb2.Status | None = None
@@ -78,7 +78,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a lease ended, as its worker says."""
+    """How a lease ended, as its worker reports it."""
 
     result: Succeeded | Failed | Cancelled | Released
     progress: media_pb2.Progress | None = None
@@ -86,7 +86,7 @@ class Outcome:
 
 
 def claim(job: Job, claim: Claim, now: datetime) -> Transition:
-    """*job* leased to the worker, or the refusal that says what to do with the work item."""
+    """Lease *job* to the worker, or refuse and say what to do with the work item."""
     if job.is_leased and job.attempt == claim.attempt:
         return _claim_leased(job, claim, now)
     if job.delete_time is not None:
@@ -100,14 +100,13 @@ def claim(job: Job, claim: Claim, now: datetime) -> Transition:
             job, Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
         )
     if job.attempt != claim.attempt or job.state is not State.QUEUED:
-        told = f"attempt {claim.attempt} is not the present one, {job.attempt}"
-        return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=told))
+        message = f"attempt {claim.attempt} is not the current one, {job.attempt}"
+        return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=message))
     if job.queue_stage is QueueStage.LATER and job.due is not None and job.due > now:
-        refusal = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
-        later = job.bump(now, attempt=job.attempt + 1)
-        return Transition(before=job, job=later, refusal=refusal)
-    if unfit := _exclusion_refusal(job, claim.worker, now):
-        return transition.no_change(job, unfit)
+        not_due = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
+        return Transition(before=job, job=job.bump(now, attempt=job.attempt + 1), refusal=not_due)
+    if refusal := _exclusion_refusal(job, claim.worker, now):
+        return transition.no_change(job, refusal)
     return _grant_lease(job, claim, now)
 
 
@@ -120,49 +119,52 @@ def renew(
     progress: media_pb2.Progress | None = None,
     media: media_pb2.MediaInfo | None = None,
 ) -> Transition:
-    """*job* with its lease prolonged. A lapsed lease that nobody took yet is still the worker's."""
+    """Extend the lease of *job*, or refuse a stale *epoch*.
+
+    A lease that expired and was not taken back yet is still the worker's.
+    """
     if refusal := check_fence(job, epoch):
         return transition.no_change(job, refusal)
-    kept = job.replace_fields(due=now + lease, progress=progress or job.progress)
+    renewed = job.replace_fields(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        kept = kept.bump(now, media=media, expansion=with_entry_count(job.expansion, media))
-    return Transition(before=job, job=kept)
+        renewed = renewed.bump(now, media=media, expansion=with_entry_count(job.expansion, media))
+    return Transition(before=job, job=renewed)
 
 
 def finish(
     job: Job, epoch: int, outcome: Outcome, now: datetime, jitter: rate_limit.Jitter = random.random
 ) -> Transition:
-    """*job* after its lease's outcome; refused for a stale epoch."""
+    """Apply the outcome of the lease to *job*, or refuse a stale *epoch*."""
     if refusal := check_fence(job, epoch):
         return transition.no_change(job, refusal)
-    held = job.replace_fields(progress=outcome.progress or job.progress)
+    updated = job.replace_fields(progress=outcome.progress or job.progress)
     if job.state is State.CANCELLING:
-        return _end_attempt(job, complete_cancel(held, now), AttemptState.CANCELLED, outcome)
+        return _end_attempt(job, complete_cancel(updated, now), AttemptState.CANCELLED, outcome)
     match outcome.result:
-        case Succeeded() as good:
-            return _end_attempt(job, _succeed(held, good, now), AttemptState.SUCCEEDED, outcome)
-        case Failed() as bad:
-            error = retries.normalize_error(bad.error)
+        case Succeeded() as succeeded:
+            return _end_attempt(job, _succeed(updated, succeeded, now), AttemptState.SUCCEEDED, outcome)
+        case Failed() as failed:
+            error = retries.normalize_error(failed.error)
             if errors.error_spec(retries.error_reason(error)).parks_site:
-                after = _requeue_blocked(held, error, bad.retry_after, now)
+                after = _requeue_blocked(updated, error, failed.retry_after, now)
                 state = AttemptState.FAILED if after.state.is_terminal else AttemptState.RELEASED
                 return _end_attempt(job, after, state, outcome, error)
-            after = _fail(held, error, bad.retry_after, now, jitter)
-            if bad.avoid_worker:
+            after = _fail(updated, error, failed.retry_after, now, jitter)
+            if failed.avoid_worker:
                 after = _exclude_worker(after)
             return _end_attempt(job, after, AttemptState.FAILED, outcome, error)
-        case Released() as back:
+        case Released() as released:
             charged = max(0, job.charged - 1)
-            after = requeue(held, now, delay=back.delay, charged=charged, error=back.error)
-            return _end_attempt(job, after, AttemptState.RELEASED, outcome, back.error)
+            after = requeue(updated, now, delay=released.delay, charged=charged, error=released.error)
+            return _end_attempt(job, after, AttemptState.RELEASED, outcome, released.error)
         case Cancelled():
-            # Nobody asked for it; what the user wants is the download.
-            after = requeue(held, now, charged=max(0, job.charged - 1))
+            # Nobody cancelled the job: the user still wants the download.
+            after = requeue(updated, now, charged=max(0, job.charged - 1))
             return _end_attempt(job, after, AttemptState.RELEASED, outcome)
 
 
 def expire(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transition:
-    """*job* taken back from a worker that went silent; unchanged if its lease is live."""
+    """Take *job* back from a worker that went silent; no change while its lease is valid."""
     if not job.is_leased or job.due is None or job.due + grace > now:
         return transition.no_change(job)
     if job.state is State.CANCELLING:
@@ -182,11 +184,11 @@ def expire(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transiti
 
 
 def _claim_leased(job: Job, claim: Claim, now: datetime) -> Transition:
-    """A claim of an attempt that is leased: the same call again, another worker's, or too late."""
-    live = job.due is not None and job.due > now
-    if live and job.worker == claim.worker and job.claim_id == claim.request_id:
+    """Answer a claim of a leased attempt: repeated, by another worker, or after the lease expired."""
+    valid = job.due is not None and job.due > now
+    if valid and job.worker == claim.worker and job.claim_id == claim.request_id:
         return transition.no_change(job)
-    if live and job.due is not None:
+    if valid and job.due is not None:
         refusal = Refusal(
             reason=RefusalReason.LEASED,
             message=f"leased to {job.worker}",
@@ -194,9 +196,11 @@ def _claim_leased(job: Job, claim: Claim, now: datetime) -> Transition:
             lease_expire_time=job.due,
         )
         return transition.no_change(job, refusal)
-    after = expire(job, now)
-    reason = RefusalReason.ENDED if after.job.state.is_terminal else RefusalReason.SUPERSEDED
-    return replace(after, refusal=Refusal(reason=reason, message="the lease lapsed; a later item follows"))
+    expired = expire(job, now)
+    reason = RefusalReason.ENDED if expired.job.state.is_terminal else RefusalReason.SUPERSEDED
+    return replace(
+        expired, refusal=Refusal(reason=reason, message="the lease expired; another work item follows")
+    )
 
 
 def _grant_lease(job: Job, claim: Claim, now: datetime) -> Transition:
@@ -226,6 +230,7 @@ def _grant_lease(job: Job, claim: Claim, now: datetime) -> Transition:
 
 
 def check_fence(job: Job, epoch: int) -> Refusal | None:
+    """Return why the lease of *epoch* may not change *job*; None if it is the current one."""
     if job.is_leased and job.epoch == epoch:
         return None
     if job.epoch == epoch and job.state is State.PAUSED:
@@ -235,7 +240,7 @@ def check_fence(job: Job, epoch: int) -> Refusal | None:
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
 
 
-def _succeed(job: Job, good: Succeeded, now: datetime) -> Job:
+def _succeed(job: Job, succeeded: Succeeded, now: datetime) -> Job:
     progress = media_pb2.Progress()
     progress.CopyFrom(job.progress or media_pb2.Progress(attempt=job.attempt))
     progress.percent = 100
@@ -246,45 +251,55 @@ def _succeed(job: Job, good: Succeeded, now: datetime) -> Job:
         now,
         progress=progress,
         error=None,
-        media=good.media,
-        expansion=with_entry_count(job.expansion, good.media),
-        got=good.got,
-        artifacts=good.artifacts,
-        warnings=good.warnings,
-        confirm_time=now if good.artifacts else None,
+        media=succeeded.media,
+        expansion=with_entry_count(job.expansion, succeeded.media),
+        got=succeeded.got,
+        artifacts=succeeded.artifacts,
+        warnings=succeeded.warnings,
+        confirm_time=now if succeeded.artifacts else None,
     )
 
 
 def _fail(
-    job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime, jitter: rate_limit.Jitter
+    job: Job,
+    error: status_pb2.Status,
+    retry_after: timedelta | None,
+    now: datetime,
+    jitter: rate_limit.Jitter,
 ) -> Job:
     reason = retries.error_reason(error)
     name = ErrorReason.Name(reason)
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    wait = retries.retry_delay(
-        job.retry, charged=job.charged, failures=failures, reason=reason, retry_after=asked, jitter=jitter
+    delay = retries.retry_delay(
+        job.retry,
+        charged=job.charged,
+        failures=failures,
+        reason=reason,
+        retry_after=retry_after,
+        jitter=jitter,
     )
-    if wait is None:
+    if delay is None:
         return job.end(State.FAILED, now, error=error, failures=failures)
     return job.transition(
         State.RETRYING,
         now,
         attempt=job.attempt + 1,
         queue_stage=QueueStage.LATER,
-        due=now + wait,
+        due=now + delay,
         error=error,
         failures=failures,
     )
 
 
-def _requeue_blocked(job: Job, error: status_pb2.Status, asked: timedelta | None, now: datetime) -> Job:
-    """*job* back in the queue, uncharged: its site refuses us all. Behind the others of its priority,
-    so that another one is the next probe.
+def _requeue_blocked(job: Job, error: status_pb2.Status, retry_after: timedelta | None, now: datetime) -> Job:
+    """Requeue *job* without charging the attempt: its site refuses all jobs.
+
+    It goes behind the other jobs of its priority, so that another one is the next probe.
     """
     name = ErrorReason.Name(retries.error_reason(error))
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
-    given_up = asked is not None and asked > rate_limit.MAX_RETRY_AFTER
-    if given_up or failures[name] >= rate_limit.MAX_PARKS_PER_JOB:
+    too_late = retry_after is not None and retry_after > rate_limit.MAX_RETRY_AFTER
+    if too_late or failures[name] >= rate_limit.MAX_PARKS_PER_JOB:
         return job.end(State.FAILED, now, error=error, failures=failures)
     charged = max(0, job.charged - 1)
     return requeue(job, now, since=now, charged=charged, error=error, failures=failures)
@@ -297,21 +312,23 @@ def _end_attempt(
     outcome: Outcome,
     error: status_pb2.Status | None = None,
 ) -> Transition:
-    ending = AttemptOutcome(state=state, error=error, http_statuses=outcome.http_statuses, finished=True)
-    return Transition(before=before, job=after, attempt_outcome=ending)
+    attempt_outcome = AttemptOutcome(
+        state=state, error=error, http_statuses=outcome.http_statuses, finished=True
+    )
+    return Transition(before=before, job=after, attempt_outcome=attempt_outcome)
 
 
 def _exclude_worker(job: Job) -> Job:
-    """*job*, its next attempt not for the worker that held it, unless no other takes it in time."""
-    return job if job.due is None else job.replace_fields(avoid_until=job.due + _AVOIDED)
+    """Reserve the next attempt of *job* for other workers; after a minute any worker may take it."""
+    return job if job.due is None else job.replace_fields(avoid_until=job.due + _EXCLUSION)
 
 
 def _exclusion_refusal(job: Job, worker: str, now: datetime) -> Refusal | None:
-    """Why *worker* is not to have *job* now; None if it may."""
+    """Return why *worker* may not have *job* now; None if it may."""
     if worker != job.worker or job.avoid_until is None or job.avoid_until <= now:
         return None
     return Refusal(
         reason=RefusalReason.SLOT_UNFIT,
-        message=f"{worker} could not do it: another worker is to try",
-        retry_delay=_TO_OTHERS,
+        message=f"{worker} failed this job: another worker tries next",
+        retry_delay=_EXCLUDED_RETRY_DELAY,
     )

@@ -1,4 +1,4 @@
-"""Many jobs at once: the orders of a list, batches, and what is counted over a stretch of time."""
+"""Values for operations on many jobs: the order of a list, batches, and counts over a period."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
 
-#: What a time that has not come counts as where jobs are ordered by it: later than any.
+#: Sorts in place of a time that is not set: later than any.
 NEVER = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Order(Enum):
-    """The time that jobs are ordered by; those of one time are ordered by id."""
+    """The time that jobs are sorted by; jobs of the same time are sorted by id."""
 
     CREATED = "create_time"
     UPDATED = "update_time"
-    #: A job that has not ended comes as the latest.
+    #: A job that has not ended sorts as the latest.
     ENDED = "end_time"
 
     def sort_key(self, job: Job) -> tuple[datetime, str]:
-        """Where *job* stands in this order."""
+        """Return the sort key of *job* in this order."""
         time: datetime | None = getattr(job, self.value)
         return time or NEVER, job.id
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Jobs asked for together, each by its place in the request; and why others cannot be."""
+    """Jobs requested together, by their position in the request, and the errors of those that failed."""
 
     jobs: Mapping[int, Job]
     failed: Mapping[int, status_pb2.Status] = field(default_factory=dict)
@@ -41,33 +41,34 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountQuery:
-    """Jobs created in a stretch of time, to be counted: *start* is in it, *end* is not."""
+    """Selects the jobs to count: those created from *start* (inclusive) to *end* (exclusive)."""
 
+    #: None: of all tenants.
     tenant: str | None
     start: datetime
     end: datetime
-    #: Width of the buckets that are told beside the total; None: none are.
+    #: Width of the buckets counted besides the total; None: no buckets.
     bucket_width: timedelta | None = None
     where: Node | None = None
 
 
 @dataclass(slots=True)
 class JobCounts:
-    """What was counted."""
+    """Counts of jobs."""
 
     states: dict[State, int] = field(default_factory=dict)
     #: ErrorReason name -> FAILED jobs.
     errors: dict[str, int] = field(default_factory=dict)
-    #: Received by attempts that ended.
+    #: Bytes received by attempts that ended.
     downloaded_bytes: int = 0
-    #: From create to end of those that SUCCEEDED, half and 95 % of them within; None without any.
+    #: Percentiles of the time from creation to the end of SUCCEEDED jobs; None if there are none.
     latency_p50: timedelta | None = None
     latency_p95: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole range, and the buckets of it that hold any job, by their number from 0."""
+    """Counts of the whole period, and of its buckets that have jobs, by their number from 0."""
 
     total: JobCounts
     buckets: Mapping[int, JobCounts]

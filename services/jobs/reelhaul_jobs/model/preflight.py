@@ -1,4 +1,4 @@
-"""Prospects: what a site says of media, held against what was asked, before anything is begun."""
+"""Preflight: checks probed media against a job's request before any attempt."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
 from reelhaul_runtime.errors import ReelhaulError
 
-_ON_AIR = (MediaInfo.LIVE, MediaInfo.POST_LIVE)
-_RECORDED = (FormatSpec.Live.RECORD, FormatSpec.Live.WAIT)
+_LIVE_STATUSES = (MediaInfo.LIVE, MediaInfo.POST_LIVE)
+_RECORDING_MODES = (FormatSpec.Live.RECORD, FormatSpec.Live.WAIT)
 
 
-def check(asked: FormatSpec, media: MediaInfo, estimate: Estimate) -> None:
-    """Raise why a job of *asked* would fail, where that can be told now.
+def check(requested: FormatSpec, media: MediaInfo, estimate: Estimate) -> None:
+    """Raise the error that a job with *requested* would certainly fail with.
 
-    MEDIA_IS_LIVE, MEDIA_NOT_LIVE_YET, MEDIA_TOO_LARGE. How long it may be is the fetcher's to
-    say: a clip of a long film is short.
+    Raises MEDIA_IS_LIVE, MEDIA_NOT_LIVE_YET, MEDIA_TOO_LARGE. The duration is left to the fetcher: a clip of
+    a long video is short.
     """
-    if media.live_status == MediaInfo.UPCOMING and asked.live.mode != FormatSpec.Live.WAIT:
-        told = ""
+    if media.live_status == MediaInfo.UPCOMING and requested.live.mode != FormatSpec.Live.WAIT:
+        start_time = ""
         if media.HasField("live_start_time"):
-            told = media.live_start_time.ToDatetime(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            start_time = media.live_start_time.ToDatetime(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         raise ReelhaulError(
-            ErrorReason.MEDIA_NOT_LIVE_YET, "the event has not begun", metadata={"startTime": told}
+            ErrorReason.MEDIA_NOT_LIVE_YET, "the event has not started", metadata={"startTime": start_time}
         )
-    if media.live_status in _ON_AIR and asked.live.mode not in _RECORDED:
+    if media.live_status in _LIVE_STATUSES and requested.live.mode not in _RECORDING_MODES:
         raise ReelhaulError(
             ErrorReason.MEDIA_IS_LIVE, "the media is live", metadata={"extractor": media.extractor}
         )
-    limit = asked.max_size_bytes
+    limit = requested.max_size_bytes
     if limit and estimate.size_bytes > limit and not estimate.size_estimated:
         raise ReelhaulError(
             ErrorReason.MEDIA_TOO_LARGE,
-            f"the media has {estimate.size_bytes} bytes; at most {limit} are allowed",
+            f"the media has {estimate.size_bytes} bytes; the limit is {limit}",
             metadata={"sizeBytes": str(estimate.size_bytes), "limitBytes": str(limit)},
         )

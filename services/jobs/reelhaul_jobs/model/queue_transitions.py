@@ -1,4 +1,4 @@
-"""The ways of a job outside of a lease: into the queue, through it, out of it."""
+"""Transitions of a job outside of a lease: into the queue, within it, and out of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from reelhaul_runtime.errors import ReelhaulError, StateConflict
 
 
 def enqueue(job: Job) -> Job:
-    """*job* in the lane that its schedule_time asks for."""
+    """Return a new *job* in its first queue stage: LATER until its schedule_time, else READY."""
     if job.schedule_time is not None and job.schedule_time > job.create_time:
-        return _in_stage(job, QueueStage.LATER, job.schedule_time)
-    return _in_stage(job, QueueStage.READY, job.rank(job.create_time))
+        return job.replace_fields(queue_stage=QueueStage.LATER, due=job.schedule_time)
+    return job.replace_fields(queue_stage=QueueStage.READY, due=job.rank(job.create_time))
 
 
 def requeue(
@@ -28,9 +28,9 @@ def requeue(
     since: datetime | None = None,
     **fields: Any,
 ) -> Job:
-    """*job* back in the queue as its next attempt, to start when *delay* has passed.
+    """Return *job* queued for its next attempt, which may start after *delay*.
 
-    It takes the place of one that waits *since* then; unset: since it was created.
+    It ranks like a job that waits *since* that time; by default since it was created.
     """
     stage, due = QueueStage.READY, job.rank(since or job.create_time)
     if delay > timedelta(0):
@@ -39,7 +39,7 @@ def requeue(
 
 
 def make_ready(job: Job, now: datetime) -> Transition:
-    """*job* made ready, if it waited for a time that has come."""
+    """Make *job* ready if it waited for a time that has come."""
     if job.queue_stage is not QueueStage.LATER or job.due is None or job.due > now:
         return transition.no_change(job)
     rank = job.rank(job.due)
@@ -51,9 +51,9 @@ def make_ready(job: Job, now: datetime) -> Transition:
 
 
 def republish(job: Job, now: datetime) -> Transition:
-    """*job* to be published anew, its item being lost.
+    """Make a published *job* ready again because its work item is lost.
 
-    As its next attempt: JetStream would take the same one for a duplicate.
+    It gets the next attempt number: JetStream would discard the same one as a duplicate.
     """
     if job.queue_stage is not QueueStage.PUBLISHED:
         return transition.no_change(job)
@@ -64,9 +64,10 @@ def republish(job: Job, now: datetime) -> Transition:
 
 
 def cancel(job: Job, now: datetime, reason: str = "") -> Transition:
-    """*job* on its way to CANCELLED, or there where nothing runs. As it is, where it is there already.
+    """Cancel *job*; a RUNNING one becomes CANCELLING until its worker stops.
 
-    An expansion takes its jobs with it, also where it has ended itself.
+    An expansion cancels its jobs with it, even if it has ended itself. No change if *job* is cancelled
+    already. Raises STATE_CONFLICT if it ended otherwise.
     """
     if job.state in (State.CANCELLING, State.CANCELLED):
         return transition.no_change(job)
@@ -75,24 +76,27 @@ def cancel(job: Job, now: datetime, reason: str = "") -> Transition:
     if job.state.is_terminal:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: too late to cancel")
     error = retries.error_status(ErrorReason.JOB_CANCELLED, reason or "cancelled by a user")
-    cascade = now if job.kind is Kind.EXPANSION else None
+    cascade_time = now if job.kind is Kind.EXPANSION else None
     if job.state is State.RUNNING:
-        return Transition(
-            before=job, job=job.transition(State.CANCELLING, now, error=error, cascade_time=cascade)
-        )
-    return Transition(before=job, job=job.end(State.CANCELLED, now, error=error, cascade_time=cascade))
+        cancelled = job.transition(State.CANCELLING, now, error=error, cascade_time=cascade_time)
+    else:
+        cancelled = job.end(State.CANCELLED, now, error=error, cascade_time=cascade_time)
+    return Transition(before=job, job=cancelled)
 
 
 def complete_cancel(job: Job, now: datetime) -> Job:
-    """A CANCELLING *job* whose worker let go."""
+    """Return a CANCELLING *job* as CANCELLED: its worker has stopped."""
     return job.end(State.CANCELLED, now)
 
 
 def retry(job: Job, now: datetime) -> Transition:
-    """A FAILED or CANCELLED *job* queued again, with a new series of attempts."""
+    """Queue a FAILED or CANCELLED *job* again, with a new series of attempts.
+
+    Raises STATE_CONFLICT for any other state.
+    """
     if job.state not in RETRY_TRANSITIONS:
         raise StateConflict(job.name, job.state.name, f"{job.name} is {job.state.name}: nothing to retry")
-    after = job.transition(
+    queued = job.transition(
         State.QUEUED,
         now,
         RETRY_TRANSITIONS,
@@ -102,18 +106,18 @@ def retry(job: Job, now: datetime) -> Transition:
         queue_stage=QueueStage.READY,
         due=job.rank(now),
         end_time=None,
-        # Its user's own expiry stays; the one that followed from its end does not.
+        # Its user's own expiry stays; the one that was derived from its end does not.
         expire_time=None if job.end_time and job.expire_time == job.end_time + job.ttl else job.expire_time,
         error=None,
         progress=None,
         recording_stop_time=None,
         cascade_time=None,
     )
-    return Transition(before=job, job=after)
+    return Transition(before=job, job=queued)
 
 
 def check_etag(job: Job, etag: str) -> None:
-    """Raise ETAG_MISMATCH unless *etag* is empty or the job's present one."""
+    """Raise ETAG_MISMATCH unless *etag* is empty or that of *job*."""
     if etag and etag != job.etag:
         raise ReelhaulError(
             ErrorReason.ETAG_MISMATCH,
@@ -122,32 +126,28 @@ def check_etag(job: Job, etag: str) -> None:
         )
 
 
-def _in_stage(job: Job, stage: QueueStage, due: datetime) -> Job:
-    return job.replace_fields(queue_stage=stage, due=due)
-
-
 def delete(job: Job, now: datetime) -> Transition:
-    """*job* gone for callers; a live one is cancelled first."""
-    after = job if job.state.is_terminal else cancel(job, now, "deleted by a user").job
-    return Transition(before=job, job=after.bump(now, delete_time=now, confirm_time=now))
+    """Delete *job* for its callers; one that has not ended is cancelled first."""
+    ended = job if job.state.is_terminal else cancel(job, now, "deleted by a user").job
+    return Transition(before=job, job=ended.bump(now, delete_time=now, confirm_time=now))
 
 
 def cancel_child(job: Job, parent: Job, now: datetime) -> Transition:
-    """*job* cancelled because the expansion that made it was; as it is, where it has ended."""
+    """Cancel *job* because the expansion that created it was cancelled; no change if it has ended."""
     if job.state.is_terminal:
         return transition.no_change(job)
     return cancel(job, now, f"cancelled with {parent.name}")
 
 
 def complete_cascade(job: Job, since: datetime | None) -> Transition:
-    """An expansion whose jobs are cancelled, as was asked at *since*."""
+    """Record that the jobs of an expansion are cancelled, as requested at *since*."""
     if job.cascade_time is None or job.cascade_time != since:
         return transition.no_change(job)
     return Transition(before=job, job=job.replace_fields(cascade_time=None))
 
 
 def expire(job: Job, now: datetime) -> Transition:
-    """*job* gone, if it has ended and its time has passed."""
+    """Delete *job* if it has ended and its expire_time has passed."""
     if not job.state.is_terminal or job.delete_time is not None:
         return transition.no_change(job)
     if job.expire_time is None or job.expire_time > now:

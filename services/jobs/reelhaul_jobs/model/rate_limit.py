@@ -1,7 +1,7 @@
-"""Gates: the way to a site by one egress. How fast jobs may pass, and the breaker that parks it.
+"""Rate limits of sites: concurrency, pace, and a circuit breaker for each pair of site and egress.
 
-A site that throttles or blocks us looks at our address, not at the job: so the pair of site and
-egress is parked, and after a cool-down one job, the probe, finds out whether it lets us in again.
+A site that throttles or blocks us looks at our address, not at the job. So the pair of site and egress is
+parked; after a cool-down one job, the probe, finds out whether the site serves us again.
 """
 
 from __future__ import annotations
@@ -10,178 +10,177 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-#: Draws from [0, 1).
+#: Returns a random number from [0, 1).
 Jitter = Callable[[], float]
 
-#: A site that asks for a longer wait than this has refused.
+#: A site that asks for a longer wait has refused.
 MAX_RETRY_AFTER = timedelta(hours=24)
 
-#: A site is asked again after so long at the latest, unless it named a longer time.
+#: Longest cool-down, unless the site itself names a longer wait.
 MAX_COOLDOWN = timedelta(minutes=30)
 
-#: A probe that says nothing for so long counts for nothing: the next may try.
+#: A probe without a result after this time is given up: the next job may probe.
 PROBE_TIMEOUT = timedelta(minutes=2)
 
-#: A worker that neither claimed nor renewed for so long is gone, and its egress with it.
+#: A worker that neither claimed nor renewed for this long is gone, and its egress with it.
 WORKER_TIMEOUT = timedelta(seconds=60)
 
-#: A worker whose egress is not let in leaves the item to others for so long.
+#: A worker whose egress is blocked returns the work item for this long.
 OTHER_EGRESS_DELAY = timedelta(seconds=1)
 
-#: A job that alone has parked its site so often fails: it is not the site, then.
+#: A job that parked its site this often fails: it is not the site, then.
 MAX_PARKS_PER_JOB = 10
 
-_SLOWED = timedelta(seconds=1)
-_SLOWEST = timedelta(seconds=60)
-_NO_DELAY_BELOW = timedelta(milliseconds=50)
+#: Stands for no limit of concurrent jobs.
+UNLIMITED = 10**9
+
+_FIRST_DELAY = timedelta(seconds=1)
+_MAX_DELAY = timedelta(seconds=60)
+_MIN_DELAY = timedelta(milliseconds=50)
 _NONE = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRateLimit:
-    """How one egress stands with one site. A gate of which nothing is known is open."""
+    """Rate limit of one site for one egress. By default there is none."""
 
     site: str
     egress: str = ""
-    #: Between two starts, as the site's answers have made it.
+    #: Minimum time between two starts, learned from the site's answers.
     delay: timedelta = _NONE
-    #: The next may start then.
+    #: When the next job may start.
     next_start: datetime | None = None
-    #: No job passes before; then one does. None: not parked.
+    #: No job may start before; then one may. None: not parked.
     parked_until: datetime | None = None
-    #: The first of the failures that keep it parked.
+    #: When it was parked.
     parked_since: datetime | None = None
     cooldown: timedelta = _NONE
-    #: ErrorReason name of the last of them.
+    #: ErrorReason name of the last refusal.
     reason: str = ""
-    #: The job that finds out whether the site lets us in again.
+    #: Id of the job that finds out whether the site serves us again.
     probe: str = ""
 
     @property
     def is_parked(self) -> bool:
-        """Whether only probes pass."""
+        """Whether only probes may start."""
         return self.parked_until is not None
 
     @property
     def is_default(self) -> bool:
-        """Whether it says nothing that needs to be remembered."""
+        """Whether nothing of it needs to be stored."""
         return not self.is_parked and self.delay == _NONE and self.next_start is None
 
     def blocked_until(self, now: datetime) -> datetime | None:
-        """When the next job may pass; None if it may now."""
+        """Return when the next job may start; None if it may now."""
         times = [time for time in (self.parked_until, self.next_start) if time is not None and time > now]
         return max(times, default=None)
 
     def admits(self, now: datetime) -> bool:
-        """Whether a job may pass now."""
+        """Return whether a job may start now."""
         return self.blocked_until(now) is None
 
-    def is_unlimited(self, now: datetime, delay: timedelta) -> bool:
-        """Whether any number may pass now; *delay* is the least that every gate has."""
-        return not self.is_parked and max(self.delay, delay) == _NONE and self.admits(now)
+    def is_unlimited(self, now: datetime, min_delay: timedelta) -> bool:
+        """Return whether any number of jobs may start now; *min_delay* is configured."""
+        return not self.is_parked and max(self.delay, min_delay) == _NONE and self.admits(now)
 
 
-def record_start(gate: SiteRateLimit, job_id: str, now: datetime, delay: timedelta) -> SiteRateLimit:
-    """*gate*, which is not shut, after the job went through it; *delay* is the least between two."""
-    wait = max(gate.delay, delay)
-    next_start = now + wait if wait > _NONE else None
-    after = gate if gate.next_start == next_start else replace(gate, next_start=next_start)
-    if gate.is_parked:
-        # Shut behind the probe: nobody follows before it has told how it went.
-        return replace(after, parked_until=now + max(gate.cooldown, PROBE_TIMEOUT), probe=job_id)
+def record_start(limit: SiteRateLimit, job_id: str, now: datetime, min_delay: timedelta) -> SiteRateLimit:
+    """Return *limit*, which is not blocked, after the job started."""
+    delay = max(limit.delay, min_delay)
+    next_start = now + delay if delay > _NONE else None
+    after = limit if limit.next_start == next_start else replace(limit, next_start=next_start)
+    if limit.is_parked:
+        # No job follows the probe before its result is known.
+        return replace(after, parked_until=now + max(limit.cooldown, PROBE_TIMEOUT), probe=job_id)
     return after
 
 
 def park(
-    gate: SiteRateLimit,
+    limit: SiteRateLimit,
     job_id: str,
     reason: str,
-    asked: timedelta | None,
+    retry_after: timedelta | None,
     now: datetime,
-    first: timedelta,
+    first_cooldown: timedelta,
     jitter: Jitter,
 ) -> SiteRateLimit:
-    """*gate* after the site refused us for *reason*, and *asked* to be left alone for so long."""
-    asked = min(asked or _NONE, MAX_RETRY_AFTER)
-    if gate.is_parked and gate.probe != job_id:
-        # One of those that had passed before it was parked; it knows nothing new but the wait.
-        assert gate.parked_until is not None
-        return replace(gate, parked_until=max(gate.parked_until, now + asked))
-    cooldown = min(MAX_COOLDOWN, gate.cooldown * 2 if gate.is_parked else first)
-    until = now + max(cooldown * (1 + jitter() / 4), asked)
+    """Return *limit* after the site refused the job for *reason*; each failed probe doubles the cool-down."""
+    retry_after = min(retry_after or _NONE, MAX_RETRY_AFTER)
+    if limit.is_parked and limit.probe != job_id:
+        # The job started before it was parked: only its Retry-After is news.
+        assert limit.parked_until is not None
+        return replace(limit, parked_until=max(limit.parked_until, now + retry_after))
+    cooldown = min(MAX_COOLDOWN, limit.cooldown * 2 if limit.is_parked else first_cooldown)
+    until = now + max(cooldown * (1 + jitter() / 4), retry_after)
     return replace(
-        slow_down(gate, now),
+        slow_down(limit, now),
         parked_until=until,
-        parked_since=gate.parked_since or now,
+        parked_since=limit.parked_since or now,
         cooldown=cooldown,
         reason=reason,
         probe="",
     )
 
 
-def slow_down(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
-    """*gate* after the site asked to slow down."""
-    delay = min(_SLOWEST, max(_SLOWED, gate.delay * 2))
-    return replace(gate, delay=delay, next_start=now + delay)
+def slow_down(limit: SiteRateLimit, now: datetime) -> SiteRateLimit:
+    """Return *limit* after the site asked to slow down: the delay doubles."""
+    delay = min(_MAX_DELAY, max(_FIRST_DELAY, limit.delay * 2))
+    return replace(limit, delay=delay, next_start=now + delay)
 
 
-def speed_up(gate: SiteRateLimit) -> SiteRateLimit:
-    """*gate* after a job went well: what a complaint doubled, successes take back little by little."""
-    if gate.delay == _NONE:
-        return gate
-    delay = gate.delay * 0.75
-    return replace(gate, delay=delay if delay >= _NO_DELAY_BELOW else _NONE)
+def speed_up(limit: SiteRateLimit) -> SiteRateLimit:
+    """Return *limit* after a job succeeded: the delay shrinks by a quarter."""
+    if limit.delay == _NONE:
+        return limit
+    delay = limit.delay * 0.75
+    return replace(limit, delay=delay if delay >= _MIN_DELAY else _NONE)
 
 
-def unpark(gate: SiteRateLimit, job_id: str) -> SiteRateLimit:
-    """*gate* after the site answered *job_id*: open again if that was the probe."""
-    if not gate.is_parked or gate.probe != job_id:
-        return gate
-    return replace(gate, parked_until=None, parked_since=None, cooldown=_NONE, reason="", probe="")
+def unpark(limit: SiteRateLimit, job_id: str) -> SiteRateLimit:
+    """Return *limit* after the site served *job_id*: not parked any more if that was the probe."""
+    if not limit.is_parked or limit.probe != job_id:
+        return limit
+    return replace(limit, parked_until=None, parked_since=None, cooldown=_NONE, reason="", probe="")
 
 
-def release_probe(gate: SiteRateLimit, job_id: str, now: datetime) -> SiteRateLimit:
-    """*gate* after *job_id*, if it was the probe, ended without a word of the site: the next may try."""
-    if not gate.is_parked or gate.probe != job_id:
-        return gate
-    return replace(gate, parked_until=now, probe="")
+def release_probe(limit: SiteRateLimit, job_id: str, now: datetime) -> SiteRateLimit:
+    """Return *limit* after *job_id* ended without an answer of the site: another job may probe."""
+    if not limit.is_parked or limit.probe != job_id:
+        return limit
+    return replace(limit, parked_until=now, probe="")
 
 
-def drop_past_start(gate: SiteRateLimit, now: datetime) -> SiteRateLimit:
-    """*gate* without what needs no memory: a start that has passed, where none is to follow it slowly."""
-    over = gate.delay == _NONE and gate.next_start is not None and gate.next_start <= now
-    return replace(gate, next_start=None) if over else gate
-
-
-#: As many as you like.
-UNLIMITED = 10**9
+def drop_past_start(limit: SiteRateLimit, now: datetime) -> SiteRateLimit:
+    """Return *limit* without a next_start that has passed and that no delay follows."""
+    past = limit.delay == _NONE and limit.next_start is not None and limit.next_start <= now
+    return replace(limit, next_start=None) if past else limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteLimits:
-    """What may be asked of a site."""
+    """The configured limits of sites."""
 
-    #: Jobs in hand at once; 0 means any number.
+    #: Published and leased jobs at once; 0: unlimited.
     max_running: int = 0
     max_running_by_site: Mapping[str, int] = field(default_factory=dict)
-    #: Between two starts by one egress, while the site has not asked to slow down.
+    #: Minimum time between two starts by one egress.
     min_delay: timedelta = timedelta(0)
-    #: How long a site is left alone that blocks us; doubled each time that it still does.
+    #: First cool-down of a site that blocks us; doubled each time that it still does.
     first_cooldown: timedelta = timedelta(seconds=30)
 
     @property
     def limits_running(self) -> bool:
-        """Whether there is a limit of running jobs at all."""
+        """Whether the number of running jobs is limited at all."""
         return self.max_running > 0 or bool(self.max_running_by_site)
 
     def max_running_at(self, site: str) -> int:
-        """How many jobs of *site* may be in hand."""
+        """Return how many jobs of *site* may be published and leased at once."""
         return self.max_running_by_site.get(site, self.max_running) or UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStatus:
-    """How a site stands: jobs of it in hand, and its gates, one for each live egress."""
+    """Jobs of a site in flight, and its rate limits, one for each live egress."""
 
     site: str
     published: int = 0
@@ -189,18 +188,18 @@ class SiteStatus:
     rate_limits: tuple[SiteRateLimit, ...] = ()
 
 
-def free_slots(site: SiteStatus, limits: SiteLimits, now: datetime) -> int:
-    """How many more jobs of *site* may be published now."""
-    left = limits.max_running_at(site.site) - site.published - site.leased
-    gates = site.rate_limits or (SiteRateLimit(site=site.site),)
-    if not any(gate.is_unlimited(now, limits.min_delay) for gate in gates):
-        # One at each gate: a probe, or the next after its delay.
-        left = min(left, sum(gate.admits(now) for gate in gates) - site.published)
-    return max(0, left)
+def free_slots(status: SiteStatus, limits: SiteLimits, now: datetime) -> int:
+    """Return how many more jobs of the site may be published now."""
+    slots = limits.max_running_at(status.site) - status.published - status.leased
+    rate_limits = status.rate_limits or (SiteRateLimit(site=status.site),)
+    if not any(limit.is_unlimited(now, limits.min_delay) for limit in rate_limits):
+        # One job per egress that admits one: a probe, or the next after its delay.
+        slots = min(slots, sum(limit.admits(now) for limit in rate_limits) - status.published)
+    return max(0, slots)
 
 
-def next_opening(site: SiteStatus, now: datetime) -> datetime | None:
-    """When the first of its gates lets a job through again; None where one does now."""
-    times = [gate.blocked_until(now) for gate in site.rate_limits]
-    shut = [time for time in times if time is not None]
-    return min(shut) if shut and len(shut) == len(times) else None
+def next_opening(status: SiteStatus, now: datetime) -> datetime | None:
+    """Return when the first of the site's egresses admits a job; None if one does now."""
+    times = [limit.blocked_until(now) for limit in status.rate_limits]
+    blocked = [time for time in times if time is not None]
+    return min(blocked) if blocked and len(blocked) == len(times) else None

@@ -1,4 +1,4 @@
-"""When a failed attempt is worth another, and when that may begin."""
+"""Errors of attempts, and whether and when a failed attempt is retried."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reelhaul_runtime import errors
 
 
 def error_reason(status: status_pb2.Status) -> ErrorReason.ValueType:
-    """Why, as ErrorInfo says; INTERNAL_ERROR where it says nothing that we know."""
+    """Return the reason in the ErrorInfo of *status*; INTERNAL_ERROR if there is none that is known."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Is(info.DESCRIPTOR):
@@ -30,10 +30,10 @@ def error_reason(status: status_pb2.Status) -> ErrorReason.ValueType:
 def error_status(
     reason: ErrorReason.ValueType, text: str, metadata: Mapping[str, str] | None = None
 ) -> status_pb2.Status:
-    """A job's error: why it ended, for Job.error."""
-    promised = dict.fromkeys(errors.error_spec(reason).metadata_keys, "")
+    """Return a value for Job.error, with every metadata key that *reason* documents."""
+    required = dict.fromkeys(errors.error_spec(reason).metadata_keys, "")
     info = error_details_pb2.ErrorInfo(
-        reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=promised | dict(metadata or {})
+        reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=required | dict(metadata or {})
     )
     packed = any_pb2.Any()
     packed.Pack(info)
@@ -41,7 +41,7 @@ def error_status(
 
 
 def normalize_error(status: status_pb2.Status) -> status_pb2.Status:
-    """*status* as it may stand in Job.error: never OK, and always with a reason."""
+    """Return *status* as a valid Job.error: never OK, and always with a reason."""
     if status.code != code_pb2.OK and error_reason(status) != ErrorReason.INTERNAL_ERROR:
         return status
     return error_status(error_reason(status), status.message or "the worker gave no reason")
@@ -56,10 +56,10 @@ def retry_delay(
     retry_after: timedelta | None,
     jitter: Jitter = random.random,
 ) -> timedelta | None:
-    """How long to wait before another attempt; None if there shall be none.
+    """Return the delay before the next attempt; None if the job is not retried.
 
-    *charged* and *failures* count the attempt that just failed. *asked* is the site's
-    Retry-After, which is never undercut.
+    *charged* and *failures* include the attempt that just failed. The delay is never shorter than
+    *retry_after*, the site's Retry-After.
     """
     spec = errors.error_spec(reason)
     if not spec.retryable or charged >= policy.max_attempts:
@@ -69,5 +69,5 @@ def retry_delay(
     if retry_after is not None and retry_after > MAX_RETRY_AFTER:
         return None
     backoff = exponential_delay(max(charged - 1, 0), policy.min_backoff, policy.max_backoff)
-    spread = backoff * (0.5 + jitter() / 2)
-    return max(spread, retry_after) if retry_after is not None else spread
+    jittered = backoff * (0.5 + jitter() / 2)
+    return max(jittered, retry_after) if retry_after is not None else jittered

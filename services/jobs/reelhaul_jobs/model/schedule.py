@@ -1,4 +1,4 @@
-"""A schedule, and what becomes of it when its time comes. Pure."""
+"""Schedules: what happens to one when its time comes or a user acts on it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Kind
 from reelhaul_runtime.errors import ReelhaulError, StateConflict, to_status
 
-#: A run that is later than this was missed: a restart of ours is not.
+#: A run that would start later than this is missed; a restart of the service takes less.
 START_TOLERANCE = timedelta(minutes=10)
 
-#: Schedules that a tenant may have.
+#: Schedules per tenant.
 MAX_PER_TENANT = 1000
 
-#: So many failed runs in a row stop a schedule.
+#: A schedule is disabled after this many failed runs in a row.
 MAX_FAILED_RUNS = 5
 
 
 class ScheduleState(IntEnum):
-    """Whether it makes jobs; numbered as Schedule.State."""
+    """Whether a schedule runs; numbered as Schedule.State."""
 
     ENABLED = 1
-    #: By a user.
+    #: Paused by a user.
     PAUSED = 2
-    #: By us: its runs fail, or its end has come.
+    #: Disabled by the service: its runs fail, or its end_time has passed.
     DISABLED = 3
 
 
 class CatchUp(IntEnum):
-    """What becomes of missed times; numbered as Schedule.CatchUp."""
+    """What to do about missed runs; numbered as Schedule.CatchUp."""
 
     SKIP = 1
     ONCE = 2
@@ -46,22 +46,22 @@ class CatchUp(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A clock and a job to make."""
+    """A recurring time and the job to create at it."""
 
     tenant: str
     id: str
     cron: str
     time_zone: str = ""
-    #: What each job is made from; its id and times mean nothing.
+    #: What each job is created from; its id and times mean nothing.
     template: Job
     skip_overlapping: bool = False
     new_entries_only: bool = False
     catch_up: CatchUp = CatchUp.SKIP
     end_time: datetime | None = None
     state: ScheduleState = ScheduleState.ENABLED
-    #: When it runs next; while it does not run, when it would have.
+    #: When it runs next; while it is paused, when it would have run.
     next_run_time: datetime | None = None
-    #: Id of the newest job.
+    #: Id of its newest job.
     last_job: str = ""
     last_error: status_pb2.Status | None = None
     #: Failed runs in a row.
@@ -73,84 +73,84 @@ class Schedule:
 
     @property
     def name(self) -> str:
-        """Its resource name."""
+        """The resource name."""
         return f"schedules/{self.id}"
 
     @property
     def etag(self) -> str:
-        """Strong, quoted, of the revision."""
+        """The strong entity tag, quoted: the revision."""
         return f'"{self.revision}"'
 
     @property
     def parsed_cron(self) -> Cron:
-        """Its times."""
+        """The parsed cron expression in its time zone."""
         return parse_cron(self.cron, self.time_zone, self.create_time)
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Its first time after *moment* and not after its end; None where there is none."""
-        found = self.parsed_cron.next_after(moment)
-        return None if found is None or (self.end_time and found > self.end_time) else found
+        """Return its first run after *moment* and up to its end_time; None if there is none."""
+        time = self.parsed_cron.next_after(moment)
+        return None if time is None or (self.end_time and time > self.end_time) else time
 
     def bump(self, now: datetime, **fields: Any) -> Schedule:
-        """This schedule with *fields*, one revision on."""
+        """Return this schedule with other *fields* and the next revision."""
         return replace(self, revision=self.revision + 1, update_time=now, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a rule made of a schedule, and the job that it made, if any."""
+    """The result of applying a rule to a schedule, and the job that it created, if any."""
 
     before: Schedule
     after: Schedule
     job: Job | None = None
 
 
-#: Raises what forbids a job today that was allowed when its schedule was made.
+#: Raises why a job is not allowed any more that was allowed when its schedule was created.
 CheckJob = Callable[[Job], None]
 
 
-def run_if_due(schedule: Schedule, now: datetime, live: bool, admit: CheckJob) -> Run:
-    """*schedule* after its time has come; *live* says whether a job of it lives."""
+def run_if_due(schedule: Schedule, now: datetime, live: bool, check: CheckJob) -> Run:
+    """Create a job if the time of *schedule* has come; *live* says whether one of its jobs has not ended."""
     planned = schedule.next_run_time
     if schedule.state is not ScheduleState.ENABLED or planned is None or planned > now:
         return Run(before=schedule, after=schedule)
     following = schedule.next_after(now)
-    moved: dict[str, Any] = {"next_run_time": following}
+    fields: dict[str, Any] = {"next_run_time": following}
     if following is None:
-        moved["state"] = ScheduleState.DISABLED
+        fields["state"] = ScheduleState.DISABLED
     if _missed(schedule, planned, now):
-        return Run(before=schedule, after=schedule.bump(now, **moved))
+        return Run(before=schedule, after=schedule.bump(now, **fields))
     if schedule.skip_overlapping and live:
-        left_out = to_status(_overlapping(schedule))
-        return Run(before=schedule, after=schedule.bump(now, last_error=left_out, **moved))
+        skipped = to_status(_overlapping(schedule))
+        return Run(before=schedule, after=schedule.bump(now, last_error=skipped, **fields))
     job = create_job(schedule, now)
     try:
-        admit(job)
+        check(job)
     except ReelhaulError as error:
-        return Run(before=schedule, after=_failed(schedule, error, now, moved))
-    after = schedule.bump(now, last_job=job.id, last_error=None, failures=0, **moved)
+        return Run(before=schedule, after=_fail_run(schedule, error, now, fields))
+    after = schedule.bump(now, last_job=job.id, last_error=None, failures=0, **fields)
     return Run(before=schedule, after=after, job=job)
 
 
-def run_now(schedule: Schedule, now: datetime, live: bool, admit: CheckJob) -> Run:
-    """A job beside the clock. STATE_CONFLICT where it would overlap."""
+def run_now(schedule: Schedule, now: datetime, live: bool, check: CheckJob) -> Run:
+    """Create a job at once. Raises STATE_CONFLICT if it would overlap another one."""
     if schedule.skip_overlapping and live:
         raise _overlapping(schedule)
     job = create_job(schedule, now)
-    admit(job)
+    check(job)
     after = schedule.bump(now, last_job=job.id, last_error=None)
     return Run(before=schedule, after=after, job=job)
 
 
 def pause(schedule: Schedule, now: datetime) -> Schedule:
-    """*schedule* held until it is resumed; as it is, where it is held already."""
+    """Pause *schedule*; no change if it is paused."""
     if schedule.state is ScheduleState.PAUSED:
         return schedule
     return schedule.bump(now, state=ScheduleState.PAUSED)
 
 
 def resume(schedule: Schedule, now: datetime) -> Schedule:
-    """*schedule* at work again; as it is, where it is so already. STATE_CONFLICT past its end."""
+    """Resume *schedule*; no change if it is enabled. Raises STATE_CONFLICT if its end_time has passed."""
     if schedule.state is ScheduleState.ENABLED:
         return schedule
     missed = schedule.next_run_time
@@ -160,17 +160,17 @@ def resume(schedule: Schedule, now: datetime) -> Schedule:
     return schedule.bump(now, state=ScheduleState.ENABLED, failures=0, next_run_time=following)
 
 
-def update(schedule: Schedule, wanted: Schedule, now: datetime) -> Schedule:
-    """*schedule* as *wanted*; its times begin anew where they are others."""
+def update(schedule: Schedule, new: Schedule, now: datetime) -> Schedule:
+    """Return *schedule* with the fields of *new* that users set; the next run follows from its times."""
     after = schedule.bump(
         now,
-        cron=wanted.cron,
-        time_zone=wanted.time_zone,
-        template=wanted.template,
-        skip_overlapping=wanted.skip_overlapping,
-        new_entries_only=wanted.new_entries_only,
-        catch_up=wanted.catch_up,
-        end_time=wanted.end_time,
+        cron=new.cron,
+        time_zone=new.time_zone,
+        template=new.template,
+        skip_overlapping=new.skip_overlapping,
+        new_entries_only=new.new_entries_only,
+        catch_up=new.catch_up,
+        end_time=new.end_time,
     )
     if (after.cron, after.time_zone, after.end_time) == (
         schedule.cron,
@@ -182,16 +182,16 @@ def update(schedule: Schedule, wanted: Schedule, now: datetime) -> Schedule:
 
 
 def create_job(schedule: Schedule, now: datetime) -> Job:
-    """A job of *schedule*."""
-    new = ids.new_id(now)
+    """Return a new job of *schedule*."""
+    job_id = ids.new_id(now)
     job = replace(
         schedule.template,
-        id=new,
+        id=job_id,
         tenant=schedule.tenant,
         create_time=now,
         update_time=now,
         schedule=schedule.id,
-        batch_id=new if schedule.template.kind is Kind.EXPANSION else "",
+        batch_id=job_id if schedule.template.kind is Kind.EXPANSION else "",
     )
     return queue_transitions.enqueue(job)
 
@@ -204,33 +204,33 @@ def _missed(schedule: Schedule, planned: datetime, now: datetime) -> bool:
 
 
 def _overlapping(schedule: Schedule) -> ReelhaulError:
-    return StateConflict(schedule.name, "RUNNING", f"left out: a job of {schedule.name} is live")
+    return StateConflict(schedule.name, "RUNNING", f"skipped: a job of {schedule.name} is live")
 
 
-def _failed(schedule: Schedule, error: ReelhaulError, now: datetime, moved: dict[str, Any]) -> Schedule:
+def _fail_run(schedule: Schedule, error: ReelhaulError, now: datetime, fields: dict[str, Any]) -> Schedule:
     failures = schedule.failures + 1
-    told = retries.normalize_error(to_status(error))
+    last_error = retries.normalize_error(to_status(error))
     if failures >= MAX_FAILED_RUNS:
-        moved = {"next_run_time": None, "state": ScheduleState.DISABLED}
-    return schedule.bump(now, failures=failures, last_error=told, **moved)
+        fields = {"next_run_time": None, "state": ScheduleState.DISABLED}
+    return schedule.bump(now, failures=failures, last_error=last_error, **fields)
 
 
 def already_exists(schedule: Schedule) -> ReelhaulError:
-    """Its id is taken."""
+    """Return the error for an id that is taken."""
     text = f"{schedule.name} exists"
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, text, metadata={"resource": schedule.name})
 
 
 def quota_exceeded() -> ReelhaulError:
-    """The tenant has as many as it may."""
-    told = {"quotaMetric": "schedules", "resetTime": ""}
+    """Return the error for a tenant at its limit."""
+    metadata = {"quotaMetric": "schedules", "resetTime": ""}
     return ReelhaulError(
-        ErrorReason.QUOTA_EXCEEDED, f"a tenant has at most {MAX_PER_TENANT} schedules", metadata=told
+        ErrorReason.QUOTA_EXCEEDED, f"a tenant has at most {MAX_PER_TENANT} schedules", metadata=metadata
     )
 
 
 def check_etag(schedule: Schedule, etag: str) -> None:
-    """Raise ETAG_MISMATCH unless *etag* is empty or the schedule's present one."""
+    """Raise ETAG_MISMATCH unless *etag* is empty or that of *schedule*."""
     if etag and etag != schedule.etag:
         raise ReelhaulError(
             ErrorReason.ETAG_MISMATCH,

@@ -1,4 +1,4 @@
-"""States and their roads, as data: what may become what, and nothing else."""
+"""The states of a job and the transitions between them, as data."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """Where a job stands; numbered as reelhaul.jobs.v1.Job.State."""
+    """State of a job; numbered as reelhaul.jobs.v1.Job.State."""
 
-    #: Admitted, waits for a worker.
+    #: Accepted; waits for a worker.
     QUEUED = 1
-    #: A worker holds it.
+    #: A worker has its lease.
     RUNNING = 2
-    #: An attempt failed; the next one waits for its time.
+    #: An attempt failed; the next one waits for its back-off.
     RETRYING = 3
-    #: Cancel asked for; the worker has not let go yet.
+    #: A user cancelled it; its worker has not stopped yet.
     CANCELLING = 4
     SUCCEEDED = 5
     FAILED = 6
     CANCELLED = 7
-    #: Held by a user.
+    #: Paused by a user.
     PAUSED = 8
 
     @property
     def is_terminal(self) -> bool:
-        """Whether only RetryJob leads on from here, if anything does."""
+        """Whether the job has ended; only RetryJob may reopen it."""
         return self in _TERMINAL
 
 
-#: The roads that a job goes by itself or by cancel.
+#: The transitions of workers, loops and users, RetryJob excepted.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.PAUSED}),
     State.RUNNING: frozenset(
@@ -50,7 +50,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
 }
 
-#: The roads that RetryJob opens, and nothing else does.
+#: The transitions of RetryJob.
 RETRY_TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FAILED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED}),
@@ -60,22 +60,22 @@ _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
 class QueueStage(IntEnum):
-    """What the loops have to do with a job next; ``Job.due`` says when."""
+    """What the background loops do with a job next, and when: ``Job.due``. Column ``lane``."""
 
-    #: Nothing: it is terminal or paused.
+    #: Nothing: the job is terminal or paused.
     IDLE = 0
-    #: Waits for its time, ``due``.
+    #: Make it ready at ``due``.
     LATER = 1
-    #: To be published; ``due`` is its rank: its age, shifted by its priority.
+    #: Publish it; ``due`` is its rank: its creation time, shifted by its priority.
     READY = 2
-    #: In JetStream; looked after again at ``due``.
+    #: Its work item is in JetStream; check at ``due`` that it is not lost.
     PUBLISHED = 3
-    #: A worker's, until ``due`` unless renewed.
+    #: A worker has its lease, which expires at ``due``.
     LEASED = 4
 
 
 class Priority(IntEnum):
-    """Which of a tenant's waiting jobs goes first; numbered as Job.Priority."""
+    """Order among the waiting jobs of one tenant; numbered as Job.Priority."""
 
     LOW = 1
     NORMAL = 2
@@ -83,14 +83,14 @@ class Priority(IntEnum):
 
 
 class Kind(IntEnum):
-    """What a job does; numbered as Job.Kind."""
+    """Kind of a job: one download, or the expansion of a playlist; numbered as Job.Kind."""
 
     SINGLE = 1
     EXPANSION = 2
 
 
 class AttemptState(IntEnum):
-    """How an attempt stands or ended; numbered as Attempt.State."""
+    """State of an attempt; numbered as Attempt.State."""
 
     RUNNING = 1
     SUCCEEDED = 2

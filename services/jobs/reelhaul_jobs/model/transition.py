@@ -1,4 +1,4 @@
-"""A change of one job: what it was, what it is, and what follows for its history."""
+"""A change of one job: before, after, and what it adds to the job's history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reelhaul_jobs.model.states import State
 
 
 class RefusalReason(IntEnum):
-    """Why a lease was not given, kept or finished; numbered as Refusal.Reason."""
+    """Why a lease was not granted, renewed or finished; numbered as Refusal.Reason."""
 
     LEASED = 1
     SUPERSEDED = 2
@@ -26,9 +26,9 @@ class RefusalReason(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An ordinary answer to a worker: no lease, or no longer.
+    """A regular answer to a worker: no lease, or no longer.
 
-    With a ``retry_delay`` the work item is to be handed back for so long, without it dropped.
+    The worker returns the work item to the queue for ``retry_delay``; if that is not set, it drops the item.
     """
 
     reason: RefusalReason
@@ -39,20 +39,20 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """What a rule made of a job. Nothing is written where ``job`` is ``before``."""
+    """The result of applying a rule to a job. Nothing is written if ``job`` is ``before``."""
 
     before: Job
     job: Job
-    #: The attempt that begins with this change.
+    #: The attempt that starts with this change.
     started_attempt: Attempt | None = None
-    #: How the attempt of ``before``'s lease ended with this change.
+    #: How the attempt under the lease of ``before`` ended with this change.
     attempt_outcome: AttemptOutcome | None = None
     refusal: Refusal | None = None
-    #: Jobs that an expansion made with this change.
+    #: Jobs that an expansion created with this change.
     children: tuple[Job, ...] = ()
-    #: What its schedule remembers from now on: extractor and id of each entry.
+    #: Extractor and id of the entries that the schedule remembers from now on.
     seen_entries: tuple[tuple[str, str], ...] = ()
-    #: The gate as it is from now on; None: as it was.
+    #: The new rate limit of the site; None if unchanged.
     rate_limit: SiteRateLimit | None = None
 
     @property
@@ -62,7 +62,7 @@ class Transition:
 
     @property
     def needs_worker_attention(self) -> bool:
-        """Whether who holds the lease is to renew at once: what it does is to end."""
+        """Whether the worker that has the lease should renew at once, because it has to stop."""
         if self.before.state is not State.RUNNING:
             return False
         stopped = self.job.recording_stop_time != self.before.recording_stop_time
@@ -70,19 +70,19 @@ class Transition:
 
     @property
     def event(self) -> Event | None:
-        """What watchers are told; None where the state stayed."""
+        """The event for watchers; None if the state did not change."""
         if self.job.state is self.before.state:
             return None
         return create_event(self.job, self.before)
 
 
 def no_change(job: Job, refusal: Refusal | None = None) -> Transition:
-    """*job* stays as it is."""
+    """Return a transition that leaves *job* as it is."""
     return Transition(before=job, job=job, refusal=refusal)
 
 
 def create_event(job: Job, before: Job | None) -> Event:
-    """How *job* came into its present state; *before* is None for its birth."""
+    """Return the event of *job* entering its present state; *before* is None if it was created."""
     return Event(
         revision=job.revision,
         time=job.update_time,

@@ -1,4 +1,4 @@
-"""Why a job does not run: the answer to "why is nothing happening"."""
+"""Why a job does not run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _NO_END = datetime.max.replace(tzinfo=UTC)
 
 
 class Shortage(IntEnum):
-    """Why a worker takes no work though it has free slots; numbered as WorkerNotice.Shortage."""
+    """Why a worker takes no work although it has free slots; numbered as WorkerNotice.Shortage."""
 
     NONE = 0
-    #: Of disk space.
+    #: Disk space.
     DISK = 1
-    #: Each of its egresses has carried what it may today.
+    #: Every egress has used up its bytes of the day.
     EGRESS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker lives: its slots, and what it is short of, until when if that can be told."""
+    """A live worker: its slots and its shortage, and until when that lasts if it is known."""
 
     worker: str
     slots: int
@@ -38,21 +38,21 @@ class WorkerStatus:
     until: datetime | None = None
 
 
-def find_shortage(present: Sequence[WorkerStatus], slots: int) -> WorkerStatus | None:
-    """Whose shortage ends first, where every worker has one; None where one takes work.
+def find_shortage(workers: Sequence[WorkerStatus], slots: int) -> WorkerStatus | None:
+    """Return the worker whose shortage ends first if all of them have one, else None.
 
-    *slots* are those of all live workers: also of such as say nothing of themselves.
+    *slots* are those of all live workers, including workers that report no status.
     """
-    if not present or not all(each.shortage for each in present):
+    if not workers or not all(worker.shortage for worker in workers):
         return None
-    if sum(each.slots for each in present) < slots:
+    if sum(worker.slots for worker in workers) < slots:
         return None
-    # Space may be there at any moment.
-    return min(present, key=lambda each: (each.shortage, each.until or _NO_END))
+    # A shortage of disk space may end at any moment.
+    return min(workers, key=lambda worker: (worker.shortage, worker.until or _NO_END))
 
 
 class WaitReason(IntEnum):
-    """Why; numbered as Wait.Reason."""
+    """Why a job waits; numbered as Wait.Reason."""
 
     SCHEDULED = 1
     IN_QUEUE = 2
@@ -62,23 +62,20 @@ class WaitReason(IntEnum):
     PAUSED = 7
     NO_WORKER = 8
     DISK_FULL = 9
-    LIVE_NOT_STARTED = 10
-    EGRESS_EXHAUSTED = 12
+    LIVE_NOT_BEGUN = 10
+    EGRESS_SPENT = 12
 
 
-# What a job says whose worker handed it back for this.
-_HANDED_BACK: Mapping[int | None, tuple[WaitReason, str]] = {
-    ErrorReason.WORKER_DISK_FULL: (WaitReason.DISK_FULL, "its worker ran short of disk space"),
-    ErrorReason.MEDIA_NOT_LIVE_YET: (
-        WaitReason.LIVE_NOT_STARTED,
-        "the event has not begun",
-    ),
+# Why a job waits that its worker released with this error.
+_RELEASED: Mapping[int | None, tuple[WaitReason, str]] = {
+    ErrorReason.WORKER_DISK_FULL: (WaitReason.DISK_FULL, "its worker is short of disk space"),
+    ErrorReason.MEDIA_NOT_LIVE_YET: (WaitReason.LIVE_NOT_BEGUN, "the event has not started"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Why, for how long at least, and how many are before it (0: not told)."""
+    """Why a job waits, at least until when, and its position in the queue (0: unknown)."""
 
     reason: WaitReason
     message: str
@@ -88,7 +85,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class WorkerAvailability:
-    """The workers: whether any lives, and the shortage for which none takes work."""
+    """Whether any worker is alive, and the shortage if none of them takes work."""
 
     any_alive: bool = True
     shortage: WorkerStatus | None = None
@@ -101,66 +98,65 @@ def explain_wait(
     workers: WorkerAvailability = WorkerAvailability(),
     site: Wait | None = None,
 ) -> Wait | None:
-    """Why *job* does not run; None where it runs or has ended.
+    """Return why *job* does not run; None if it runs or has ended.
 
-    *place* counts from 1 where it is known; *site* is what its site says, if it lets
-    nobody in now.
+    *position* in the queue counts from 1, 0 if it is unknown; *site* is why its site admits no job now.
     """
     match job.state:
         case State.RETRYING:
-            message = "the last attempt failed; the next one waits for its time"
+            message = "the last attempt failed; the next one waits for its back-off"
             return Wait(reason=WaitReason.BACKOFF, message=message, until=job.due)
         case State.PAUSED:
             return Wait(reason=WaitReason.PAUSED, message="paused by a user")
         case State.QUEUED if job.queue_stage is QueueStage.LATER:
-            return _later(job)
+            return _explain_later(job)
         case State.QUEUED if not workers.any_alive:
             return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", position=position)
         case State.QUEUED if site is not None and job.queue_stage is QueueStage.READY:
             return replace(site, position=position)
         case State.QUEUED if workers.shortage is not None:
-            return _short(workers.shortage, position)
+            return _explain_shortage(workers.shortage, position)
         case State.QUEUED:
             return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot", position=position)
         case _:
             return None
 
 
-def _short(worker: WorkerStatus, place: int) -> Wait:
-    """Why no worker takes work, of which *worker* is the first that will again."""
+def _explain_shortage(worker: WorkerStatus, position: int) -> Wait:
     if worker.shortage is Shortage.DISK:
-        return Wait(
-            reason=WaitReason.DISK_FULL, message="the fetchers are short of disk space", position=place
-        )
-    message = "every egress has carried the bytes that it may today"
-    return Wait(reason=WaitReason.EGRESS_EXHAUSTED, message=message, position=place, until=worker.until)
+        message = "the fetchers are short of disk space"
+        return Wait(reason=WaitReason.DISK_FULL, message=message, position=position)
+    message = "every egress has used up its bytes of the day"
+    return Wait(reason=WaitReason.EGRESS_SPENT, message=message, position=position, until=worker.until)
 
 
-def _later(job: Job) -> Wait:
-    """Why *job* is not to start before its ``due``: its user said so, or the worker that handed it back."""
+def _explain_later(job: Job) -> Wait:
+    """Return why *job* does not start before its ``due``: its schedule_time, or its worker released it."""
     if job.due == job.schedule_time:
-        return Wait(reason=WaitReason.SCHEDULED, message="its time has not come", until=job.due)
+        return Wait(reason=WaitReason.SCHEDULED, message="scheduled for later", until=job.due)
     return explain_release(job.error, job.due)
 
 
 def explain_release(error: status_pb2.Status | None, until: datetime | None = None) -> Wait:
-    """Why a job waits whose worker gave it back because of *error*."""
+    """Return why a job waits that its worker released because of *error*."""
     cause = error_reason(error) if error is not None else None
-    reason, message = _HANDED_BACK.get(cause, (WaitReason.IN_QUEUE, "waits for a free slot"))
+    reason, message = _RELEASED.get(cause, (WaitReason.IN_QUEUE, "waits for a free slot"))
     return Wait(reason=reason, message=message, until=until)
 
 
-def explain_site_wait(site: SiteStatus, limits: SiteLimits, now: datetime) -> Wait | None:
-    """Why no job of *site* may start now; None if one may."""
-    if free_slots(site, limits, now) > 0:
+def explain_site_wait(status: SiteStatus, limits: SiteLimits, now: datetime) -> Wait | None:
+    """Return why no job of the site may start now; None if one may."""
+    if free_slots(status, limits, now) > 0:
         return None
-    until = next_opening(site, now)
-    parked = [gate for gate in site.rate_limits if gate.is_parked]
-    if parked and len(parked) == len(site.rate_limits):
-        refused = "; ".join(sorted({gate.reason for gate in parked}))
-        message = f"{site.site} refuses us ({refused}); one job asks it again from time to time"
+    until = next_opening(status, now)
+    parked = [limit for limit in status.rate_limits if limit.is_parked]
+    if parked and len(parked) == len(status.rate_limits):
+        reasons = "; ".join(sorted({limit.reason for limit in parked}))
+        message = f"{status.site} blocks us ({reasons}); single jobs probe it until it serves us again"
         return Wait(reason=WaitReason.SITE_PARKED, message=message, until=until)
-    if site.published + site.leased >= limits.max_running_at(site.site):
-        message = f"{site.site} has {limits.max_running_at(site.site)} jobs in hand: as many as it may"
+    max_running = limits.max_running_at(status.site)
+    if status.published + status.leased >= max_running:
+        message = f"{status.site} is at its limit of {max_running} running jobs"
         return Wait(reason=WaitReason.SITE_BUSY, message=message)
-    return Wait(reason=WaitReason.SITE_BUSY, message=f"{site.site} is asked at a polite pace", until=until)
+    message = f"the delay between two downloads from {status.site} has not passed"
+    return Wait(reason=WaitReason.SITE_BUSY, message=message, until=until)

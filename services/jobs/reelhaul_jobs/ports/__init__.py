@@ -1,1 +1,1 @@
-"""What jobs needs of the world: rows that survive, a bus, two neighbours, a clock."""
+"""What the jobs service needs from outside: stores, the bus, other services, a clock."""

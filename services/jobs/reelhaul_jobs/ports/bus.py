@@ -1,4 +1,4 @@
-"""The bus: what jobs says to workers and to its other replicas, and what it hears of progress."""
+"""The message bus: work items and hints for workers, change notices between replicas, progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reelhaul_jobs.model.job import Job
 
 @dataclass(frozen=True, slots=True)
 class ProgressNotice:
-    """A worker's newest progress, ordered by (epoch, sequence)."""
+    """Progress that a worker published; ordered by (epoch, sequence)."""
 
     job_id: str
     epoch: int
@@ -23,25 +23,25 @@ class ProgressNotice:
 
 
 class JobBus(Protocol):
-    """What jobs says to workers and to its other replicas. All of it can be rebuilt from rows."""
+    """The bus. Everything on it can be rebuilt from rows."""
 
     async def ensure_streams(self) -> bool:
-        """Make what is missing of streams and consumers. Whether WORK was made anew: then it is empty.
+        """Create missing streams and consumers. Return whether WORK was created: then it is empty.
 
-        ``Unavailable`` while the broker is away.
+        Raises ``Unavailable`` while the broker is away.
         """
 
     async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
-        """Put these attempts to the workers; those that are stored for sure, come back."""
+        """Publish these attempts as work items. Return those that are certainly stored."""
 
     async def count_work_items(self) -> int:
-        """Work items stored, in hand or not. ``Unavailable`` while the broker is away."""
+        """Return the number of stored work items, delivered or not. Raises ``Unavailable``."""
 
     async def notify_changed(self, job: Job) -> None:
-        """Tell all replicas that a row changed. Never raises: a lost one is made up for."""
+        """Notify all replicas that a row changed. Never raises: a lost notice is made up for."""
 
     async def notify_worker(self, job: Job) -> None:
-        """Tell the worker that holds *job* to renew now. Never raises."""
+        """Ask the worker that has the lease of *job* to renew at once. Never raises."""
 
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
-        """The newest progress that the bus still has. Never raises."""
+        """Return the newest progress that the bus still has. Never raises."""

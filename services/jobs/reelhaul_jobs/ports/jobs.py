@@ -1,4 +1,4 @@
-"""Jobs that survive, and what may be asked of them."""
+"""The store of jobs, with their attempts and state events."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.transition import Transition
 
-#: What becomes of a job as it is now. Pure: it may run again.
+#: Returns how a job changes. Pure: it may be called again. So are the other rules.
 ChangeRule = Callable[[Job], Transition]
 
-#: The same for an expansion and its entries, told which of them its schedule has seen.
+#: The same for an expansion, given which of its entries the schedule has seen.
 ExpansionRule = Callable[[Job, Set[tuple[str, str]]], Transition]
 
-#: The same for one of many jobs; None leaves it as it is, and out of the answer.
+#: The same for one of many jobs; None leaves it unchanged and out of the result.
 BatchRule = Callable[[Job], Transition | None]
 
-#: As Rule, of a job that passes its site's gate.
+#: The same for a job and its site's rate limit.
 LeaseRule = Callable[[Job, RateLimitView], Transition]
 
-#: Site and egress whose gate a change is about.
+#: Returns the site and the egress whose rate limit a change concerns.
 RateLimitKey = Callable[[Job], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What makes a call idempotent: stored with its effect, in one transaction (AIP-155)."""
+    """What makes a call idempotent; stored with its effect in one transaction (AIP-155)."""
 
     tenant: str
     method: str
@@ -44,25 +44,25 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One page of jobs, by keyset."""
+    """Selects one page of jobs, by keyset."""
 
-    #: None: of every tenant.
+    #: None: of all tenants.
     tenant: str | None
     limit: int
     order: Order = Order.CREATED
     descending: bool = True
-    #: Where the last job of the page before stood.
+    #: Sort key of the last job of the page before.
     after: tuple[datetime, str] | None = None
     skip: int = 0
-    #: Which jobs; None: all.
+    #: None: all jobs.
     where: Node | None = None
-    #: How many there are, where that was counted for an earlier page.
+    #: The total, if it was counted for an earlier page.
     total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Jobs in order; ``more`` follow; ``total`` of the whole query, at most 10000 counted."""
+    """Jobs in order, whether more follow, and the total of the query, counted up to 10000."""
 
     jobs: Sequence[Job]
     has_more: bool
@@ -70,95 +70,93 @@ class Page:
 
 
 class JobStore(Protocol):
-    """Jobs, their attempts and events: the truth. What a call answered is on disk."""
+    """Stores jobs, attempts and events durably: what a method returned is on disk."""
 
     async def add(self, jobs: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
-        """Keep new *jobs* with their first events; the jobs kept.
+        """Store new *jobs* with their first events; return them.
 
-        The same *request* again answers the first call's jobs as they are now. Raises
-        RESOURCE_EXISTS (an id is taken), REQUEST_ID_REUSED (another digest); then none is kept.
+        A repeated *request* returns the first call's jobs as they are now. Raises RESOURCE_EXISTS (an id is
+        taken) and REQUEST_ID_REUSED (another digest); then nothing is stored.
         """
 
     async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
-        """Keep the jobs of *batch* with their first events; what became of it.
+        """Store the jobs of *batch* with their first events; return what became of them.
 
-        A job whose id is taken joins the failed. The same *request* again answers the first
-        call's batch, its jobs as they are now. Where no job is kept, nothing is remembered.
-        Raises REQUEST_ID_REUSED.
+        A job whose id is taken is moved to the failed ones. A repeated *request* returns the first call's
+        batch, its jobs as they are now; it is not recorded if no job was stored. Raises REQUEST_ID_REUSED.
         """
 
     async def find_by_idempotency_key(self, request: IdempotencyKey) -> Sequence[Job] | None:
-        """The jobs, as they are now, of the first call with this *request*; None where there was none.
+        """Return the jobs of the first call with this *request*, as they are now; None if there was none.
 
         Raises REQUEST_ID_REUSED.
         """
 
     async def get(self, job_id: str) -> Job:
-        """The job, or ``NotFound``: also where it was deleted."""
+        """Return the job. Raises ``NotFound``, also if it is deleted."""
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
-        """Those of the jobs that are there, each once, in the order asked."""
+        """Return those of the jobs that exist, each once, in the order given."""
 
     async def list_page(self, query: Query) -> Page:
-        """Jobs in order."""
+        """Return a page of jobs."""
 
-    async def summarize(self, asked: CountQuery) -> Summary:
-        """What became of the jobs of a stretch of time."""
+    async def summarize(self, query: CountQuery) -> Summary:
+        """Count the jobs of a period."""
 
     async def change(
         self, job_id: str, rule: ChangeRule, request: IdempotencyKey | None = None
     ) -> Transition:
-        """What *rule* makes of the job, kept with its event and attempt, in one transaction.
+        """Store what *rule* returns for the job, with its event and attempt, in one transaction.
 
-        No other change comes between. What *rule* raises leaves all as it was. A repeated
-        *request* answers the job as it is. ``NotFound`` if there is no such row; a deleted
-        one is still changed.
+        No other change comes between. If *rule* raises, nothing changes. A repeated *request* returns the
+        job unchanged. Raises ``NotFound`` if there is no row; a deleted job is still changed.
         """
 
     async def change_lease(
         self, job_id: str, key: RateLimitKey, rule: LeaseRule, now: datetime, *, counted: bool
     ) -> Transition:
-        """As ``change``, with the gate of (site, egress) that *key* names: it is kept with the change.
+        """As ``change``, with the rate limit of the site and egress that *key* returns.
 
-        Passage.leased is told only where *counted*.
+        RateLimitView.leased_count is set only if *counted*.
         """
 
     async def change_many(
         self, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None = None
     ) -> Sequence[Transition]:
-        """What *rule* makes of each of the jobs that has a row, kept in one transaction.
+        """Store what *rule* returns for each of the jobs that has a row, in one transaction.
 
-        Each is asked once, in the order given. What *rule* raises leaves all as they were. A
-        repeated *request* answers the jobs that the first call answered, as they are.
+        Each job is changed once, in the order given. If *rule* raises, nothing changes. A repeated *request*
+        returns the first call's jobs unchanged.
         """
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: ExpansionRule) -> Transition:
-        """As ``change``, where the job may make others, which are kept with it.
+    async def expand(self, job_id: str, entry_keys: Sequence[str], rule: ExpansionRule) -> Transition:
+        """As ``change``, with the jobs that the change creates.
 
-        *rule* is told which of *media_ids* the job's schedule has seen, each with its
-        extractor; what the change notes is seen from then on.
+        *rule* receives which of *entry_keys* the job's schedule has seen, with their extractors; the
+        seen_entries of the change are added to them.
         """
 
     async def count_children(self, job_id: str) -> Mapping[State, int]:
-        """How many jobs an expansion has made that are there still, by their state."""
+        """Count the jobs that an expansion created and that are not deleted, by state."""
 
     async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
-        """Attempts with a number under *below* (None: all), the newest first."""
+        """Return attempts with a number below *below* (None: all), the newest first."""
 
     async def get_attempt(self, job_id: str, number: int) -> Attempt:
-        """One attempt, or ``NotFound``."""
+        """Return one attempt. Raises ``NotFound``."""
 
     async def find_attempt_by_epoch(self, job_id: str, epoch: int) -> Attempt | None:
-        """The attempt that held this lease; None where none did."""
+        """Return the attempt under the lease *epoch*; None if there is none."""
 
     async def list_events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
-        """Events with a revision above *after*, the oldest first."""
+        """Return events with a revision above *after*, the oldest first."""
 
     async def get_revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
-        """Revisions by id of those of at most 500 jobs that are there."""
+        """Return the revisions by id of those of at most 500 jobs that exist."""
 
     async def get_queue_position(self, job: Job) -> int:
-        """Its place among its tenant's ready jobs, from 1; 10000 stands for that or more."""
+        """Return its position among its tenant's ready jobs, from 1; 10000 stands for that or more."""
 
     async def get_or_create_key(self, name: str) -> bytes:
-        """32 random bytes that all replicas share, made by the first who asks."""
+        """Return 32 random bytes that all replicas share."""

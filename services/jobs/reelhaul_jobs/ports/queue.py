@@ -1,4 +1,4 @@
-"""The backlog: the same rows, as the dispatcher and the other loops look at them."""
+"""The store of jobs as the background loops use it."""
 
 from __future__ import annotations
 
@@ -15,101 +15,100 @@ from reelhaul_jobs.model.states import QueueStage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacklogQuery:
-    """What the dispatcher wants to see of the backlog."""
+    """What the dispatcher reads of the backlog."""
 
-    #: Jobs of each tenant.
+    #: Jobs per tenant.
     limit: int
-    #: How many more jobs of a site may be published; where none may, its jobs are left out.
+    #: Returns how many more jobs of a site may be published; jobs of sites without a free slot are left out.
     free_slots: Callable[[SiteStatus], int] = lambda _: UNLIMITED
-    #: Where there are more tenants than one look takes in, those behind this one by name come first.
+    #: If there are more tenants than one query reads, those after this one by name come first.
     after_tenant: str = ""
-    #: Likewise of a tenant's sites, by tenant.
+    #: The same for the sites of a tenant, by tenant.
     after_sites: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What could be published, each tenant's in its order, and what is in hand."""
+    """The jobs that could be published, each tenant's in order, and those in flight."""
 
     ready: Mapping[str, Sequence[ReadyJob]] = field(default_factory=dict)
-    #: What is published and leased.
     in_flight: InFlightCounts = field(default_factory=InFlightCounts)
-    #: The sites that have ready jobs, of those looked at.
+    #: Those of the sites read that have ready jobs.
     sites: Mapping[str, SiteStatus] = field(default_factory=dict)
-    #: Published jobs in all: what of the window is used.
+    #: Published jobs: how much of the window is used.
     published: int = 0
-    #: Slots of the workers seen lately.
+    #: Slots of the live workers.
     slots: int = 0
-    #: The last tenant looked at, where there are more; else empty.
+    #: The last tenant read if there are more, else empty.
     last_tenant: str = ""
-    #: By tenant the last site looked at, where there are more.
+    #: By tenant, the last site read if there are more.
     last_sites: Mapping[str, str] = field(default_factory=dict)
 
 
 class QueueStore(Protocol):
-    """The same rows, as the loops look at them."""
+    """Reads and marks jobs for the background loops."""
 
-    async def get_backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
-        """Ready jobs of a bounded number of tenants and sites; reads no more rows than it answers."""
+    async def get_backlog(self, query: BacklogQuery, now: datetime) -> Backlog:
+        """Return ready jobs of a bounded number of tenants and sites, without reading further rows."""
 
     async def mark_published(
         self, jobs: Sequence[ReadyJob], until: datetime, leader: str | None
     ) -> Sequence[ReadyJob]:
-        """Mark these as published, to be looked after at *until*; those that still were ready, come back.
+        """Mark ready jobs as published until *until*. Return those that were still ready.
 
-        None where *leader* does not lead the dispatcher any more: so what is in hand at a
-        site never passes its limit, whoever believes to lead. None for a leader: not asked.
+        Marks nothing if *leader* does not lead the dispatcher any more, so that two replicas that both
+        believe to lead cannot exceed a site's limit together. *leader* None: not checked.
         """
 
     async def mark_ready(self, jobs: Sequence[ReadyJob]) -> None:
-        """These attempts did not get into JetStream after all: they are ready again, unless claimed."""
+        """Mark attempts that were not published after all as ready again, unless they are claimed."""
 
     async def list_published(self, limit: int) -> Sequence[ReadyJob]:
-        """Attempts marked as published, at most *limit*."""
+        """Return at most *limit* attempts that are marked as published."""
 
     async def get_site_status(self, site: str, now: datetime) -> SiteStatus:
-        """How *site* stands."""
+        """Return the jobs in flight and the rate limits of *site*."""
 
-    async def list_due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
-        """Ids of jobs in *lane* (but READY) whose ``due`` is not after *before*, the longest due first."""
+    async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
+        """Return ids of jobs in *stage* (not READY) that are due at *before*, the longest overdue first."""
 
-    async def count_in_stages(self, lanes: Sequence[QueueStage]) -> int:
-        """How many jobs are in *lanes*, which are none of READY and IDLE."""
+    async def count_in_stages(self, stages: Sequence[QueueStage]) -> int:
+        """Return how many jobs are in *stages*, which are none of READY and IDLE."""
 
     async def record_worker_heartbeat(
         self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)
     ) -> None:
-        """A live worker has so many slots, and may use these egresses, one at least."""
+        """Record that *worker* is alive, with its slots and the egresses, at least one, that it may use."""
 
     async def count_worker_slots(self, now: datetime) -> int:
-        """Slots of the workers seen lately."""
+        """Return the slots of the live workers."""
 
     async def list_expiry_pending(self, now: datetime, limit: int) -> Sequence[Job]:
-        """Jobs whose artifacts' expiry storage is to be told of now."""
+        """Return jobs whose artifacts' expiry storage is to be told now."""
 
     async def list_cascade_cancellations(self, limit: int) -> Sequence[Job]:
-        """Expansions whose jobs are to be cancelled, the longest waiting first."""
+        """Return expansions whose jobs are to be cancelled, the longest waiting first."""
 
     async def list_active_children(self, parent: str, limit: int) -> Sequence[str]:
-        """Ids of jobs of the expansion *parent* that have not ended and are not being cancelled."""
+        """Return ids of jobs of the expansion *parent* that have not ended and are not being cancelled."""
 
     async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
-        """Ids of ended jobs that are there and whose time has passed."""
+        """Return ids of ended jobs that are not deleted and whose expire_time has passed."""
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
-        """Storage knows (None), or is to be told again at *again*."""
+        """Record that storage knows the expiry (*again* is None), or is to be told again at *again*."""
 
     async def purge(self, job_id: str) -> None:
-        """Remove the job's row with its attempts and events. Purging nothing is not an error."""
+        """Delete the job's row with its attempts and events. A missing row is not an error."""
 
     async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
-        """Drop old events and request records."""
+        """Delete old events and idempotency records."""
 
     async def delete_idle_rate_limits(self, before: datetime) -> None:
-        """Drop gates at which nothing happened since *before*."""
+        """Delete rate limits that admitted and blocked nothing since *before*."""
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
-        """Whether *holder* leads *loop* until *lasting* from now; one holder at a time."""
+        """Let *holder* lead *loop* for *lasting* unless another one does. Return whether it leads."""
 
     async def release_leadership(self, loop: str, holder: str) -> None:
-        """*holder* leads *loop* no more."""
+        """End the leadership of *holder*."""

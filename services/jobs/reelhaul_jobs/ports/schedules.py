@@ -1,4 +1,4 @@
-"""What schedules need of the world: rows, among which their jobs are."""
+"""The store of schedules, whose jobs are in the store of jobs."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Protocol
 from reelhaul_jobs.model.schedule import Run, Schedule
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 
-#: What becomes of a schedule as it is now. Pure: it may run again.
+#: Returns the changed schedule. Pure: it may be called again.
 ScheduleRule = Callable[[Schedule], Schedule]
 
-#: What a run makes of it, told whether a job of it is live. Pure: it may run again.
+#: Returns the run of a schedule, given whether one of its jobs has not ended. Pure: it may be called again.
 RunRule = Callable[[Schedule, bool], Run]
 
 
 class ScheduleStore(Protocol):
-    """Schedules, each its tenant's own: another tenant's are not there."""
+    """Stores schedules; those of other tenants are not found."""
 
     async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
-        """Keep a new schedule. The same *request* again answers the first one as it is now.
+        """Store a new schedule. A repeated *request* returns the first one's schedule as it is now.
 
-        Raises RESOURCE_EXISTS, QUOTA_EXCEEDED above ``model.MOST``, REQUEST_ID_REUSED.
+        Raises RESOURCE_EXISTS, QUOTA_EXCEEDED above ``schedule.MAX_PER_TENANT``, REQUEST_ID_REUSED.
         """
 
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
-        """The schedule, or ``NotFound``."""
+        """Return the schedule. Raises ``NotFound``."""
 
     async def list_all(self, tenant: str) -> Sequence[Schedule]:
-        """All of the tenant's, in no order."""
+        """Return all schedules of *tenant*, in no order."""
 
     async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
-        """What *rule* makes of it, kept. What *rule* raises leaves all as it was. ``NotFound``."""
+        """Store what *rule* returns. If *rule* raises, nothing changes. Raises ``NotFound``."""
 
     async def run(
         self, tenant: str, schedule_id: str, rule: RunRule, request: IdempotencyKey | None = None
     ) -> Run:
-        """What *rule* makes of it, kept in one transaction with the job that it made. ``NotFound``.
+        """Store what *rule* returns, with the job that it created, in one transaction.
 
-        A repeated *request* answers the first one's job.
+        A repeated *request* returns the first one's job. Raises ``NotFound``.
         """
 
     async def delete(self, tenant: str, schedule_id: str, check: Callable[[Schedule], None]) -> None:
-        """Remove it, with what it has seen, unless *check* raises. ``NotFound``."""
+        """Delete the schedule and its seen entries, unless *check* raises. Raises ``NotFound``."""
 
     async def list_due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
-        """Tenant and id of schedules whose time has come, the longest due first."""
+        """Return tenant and id of schedules whose time has come, the longest overdue first."""

@@ -1,4 +1,4 @@
-"""Moves: the same rows, in the order in which they changed their state."""
+"""The store of state events: the same rows, in the order in which jobs changed their state."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from reelhaul_jobs.model.states import State
 
 @dataclass(frozen=True, slots=True, order=True)
 class StateEvent:
-    """That a job moved, in the order in which moves are read."""
+    """A state change of a job; sorts in the order in which the store lists them."""
 
     time: datetime
     job_id: str = ""
     revision: int = 0
-    #: The state it left; None where it was created.
+    #: The state before; None if the job was created.
     old_state: State | None = field(default=None, compare=False)
 
 
 class StateEventStore(Protocol):
-    """The same rows, for those who follow many jobs."""
+    """Reads the state changes of many jobs."""
 
     async def list_state_events(
         self, after: StateEvent, limit: int, *, tenant: str | None = None, among: Sequence[str] | None = None
     ) -> Sequence[StateEvent]:
-        """Moves behind *after*, in order; only of a *tenant*, or only *among* at most 500 jobs.
+        """Return events after *after*, in order; only of *tenant*, or only *among* at most 500 jobs.
 
-        Times are those of the clocks that made the moves: one that is committed late comes
-        before others that were read already.
+        Their times come from the clocks of the replicas that wrote them: an event that is committed late may
+        sort before events that were read already.
         """
 
     async def get_with_deleted(self, job_ids: Sequence[str]) -> Sequence[Job]:
-        """Those of at most 500 jobs that have a row, deleted ones too."""
+        """Return those of at most 500 jobs that have a row, deleted ones included."""

@@ -1,1 +1,1 @@
-"""Downloading streams: plain HTTP files, fragments, parallel ranges and safe resume."""
+"""Download of streams: plain HTTP files over parallel connections, fragments, and safe resumption."""

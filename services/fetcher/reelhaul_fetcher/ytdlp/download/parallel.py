@@ -1,4 +1,8 @@
-"""The connections that fetch one file, each in a thread, and the one who watches over them."""
+"""Download of one plain file: over one connection, or over several threads where one is slow.
+
+Each thread writes at its own offset of the file. A response that is not provably of the version that the
+download began with restarts it: a finished file is one version, or the download fails.
+"""
 
 from __future__ import annotations
 
@@ -16,266 +20,275 @@ from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, Inco
 from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
-from reelhaul_fetcher.model.connection_tuner import Pace
-from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, Remote, RemoteFileChanged, Version
+from reelhaul_fetcher.model.connection_tuner import ConnectionTuner
+from reelhaul_fetcher.ytdlp.download.remote_file import FileVersion, OpenRange, RemoteFile, RemoteFileChanged
 from reelhaul_runtime.errors import ReelhaulError
 
-#: Told of the bytes here, and of all that there are where that is known; what it raises is the end.
-Hear = Callable[[int, int | None], None]
+#: Called with the bytes received, and the length of the file if known. What it raises ends the download.
+OnBytes = Callable[[int, int | None], None]
 
-_TRIES = 6
-_LONGEST_PAUSE = 10.0
-# Statuses that time may cure.
-_PASSING = frozenset({408, 425, 429, *range(500, 600)})
-_TICK = 0.1
-# A server that slows long answers down is slow: no need to measure it.
-_FIRST_OF_SLOWED = 8
-_BLOCK, _SMALLEST_BLOCK, _LARGEST_BLOCK = 64 * 1024, 16 * 1024, 256 * 1024
-# How long a block should take: slow sites are to be seen moving.
-_QUICK, _LONG = 0.002, 0.1
+# In parallel, over one connection, and without ranges.
+_STARTS = 3
+
+_MAX_TRIES = 6
+_FIRST_DELAY, _MAX_DELAY = 0.1, 10.0
+# Statuses that may pass with time.
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+
+_SUPERVISION_SECONDS = 0.1
+# Connections to begin with at a server that throttles long responses: it need not be measured to be slow.
+_THROTTLED_CONNECTIONS = 8
+
+_BLOCK, _MIN_BLOCK, _MAX_BLOCK = 64 * 1024, 16 * 1024, 256 * 1024
+# Seconds that a block should take: less is inefficient, and more would hide the progress of a slow site.
+_MIN_BLOCK_SECONDS, _MAX_BLOCK_SECONDS = 0.002, 0.1
+
+_SYNC_FILE_RANGE_WRITE = 2
+_WRITEBACK_BYTES = 16 * 1024 * 1024
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+
+
+class FileDownload:
+    """Downloads a file to *path* over at most *max_connections*; calls *on_bytes* as bytes arrive."""
+
+    def __init__(self, path: Path, max_connections: int, on_bytes: OnBytes) -> None:
+        self.path = path
+        self._max_connections, self._on_bytes = max_connections, on_bytes
+        self._ranges: RangeAllocator | None = None
+        self._version = FileVersion()
+
+    def download(self, remote: RemoteFile) -> None:
+        """Download all of the file, or after a failure the rest of it, which may be at a fresh URL.
+
+        Raises RequestError, OSError, what *on_bytes* raises, VERIFICATION_FAILED if the file keeps changing.
+        """
+        for start in range(_STARTS):
+            if start == _STARTS - 1:
+                remote.disable_ranges()
+            try:
+                return self._download(remote, self._max_connections if start == 0 else 1)
+            except RemoteFileChanged:
+                self.restart()
+        text = "the file changed during each download of it"
+        raise ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "version"})
+
+    def restart(self) -> None:
+        """Discard what was received: the next ``download`` begins at the first byte."""
+        self._ranges, self._version = None, FileVersion()
+
+    def _download(self, remote: RemoteFile, max_connections: int) -> None:
+        if self._ranges is None:
+            # A new file: a thread that still writes into the old one must not reach it.
+            self.path.unlink(missing_ok=True)
+        file = FileIO(self.path, "x+" if self._ranges is None else "r+")
+        ranges = self._ranges or RangeAllocator()
+        download = ParallelDownload(remote, file, ranges, self._version, self._on_bytes)
+        try:
+            download.run(max_connections)
+        finally:
+            self._ranges = download.ranges if download.resumable else None
+            self._version = download.version
 
 
 class ParallelDownload:
-    """Fetches what is left in *spans* of the file at *remote* into *file*."""
+    """Downloads the missing *ranges* of *remote* into *file*."""
 
     def __init__(
-        self, remote: Remote, file: FileIO, spans: RangeAllocator, version: Version, hear: Hear
+        self,
+        remote: RemoteFile,
+        file: FileIO,
+        ranges: RangeAllocator,
+        version: FileVersion,
+        on_bytes: OnBytes,
     ) -> None:
-        self.spans, self.version = spans, version
-        self._remote, self._file, self._hear = remote, file, hear
-        #: What is here can be gone on from, and parts be asked for.
+        self.ranges, self.version = ranges, version
+        self._remote, self._file, self._on_bytes = remote, file, on_bytes
+        #: Ranges can be requested, and what was received can be continued.
         self.resumable = bool(version.validator)
-        self._writeback = Writeback(file.fileno())
-        self._turn = threading.Condition()
-        self._working = 0
+        self._writeback = _Writeback(file.fileno())
+        #: Guards everything that threads share; notified when a thread ends.
+        self._lock = threading.Condition()
+        self._workers = 0
         self._failure: BaseException | None = None
-        self._over = False
+        self._is_over = False
 
-    def work(self, most: int) -> None:
-        """Return when all is here, having come over at most *most* connections. Raises what ended it."""
-        first = _FIRST_OF_SLOWED if self._remote.chunk else 1
-        self._pace = Pace(most, time.monotonic(), first)
-        with self._turn:
+    def run(self, max_connections: int) -> None:
+        """Return when the file is complete. Raises what ended the download."""
+        first = _THROTTLED_CONNECTIONS if self._remote.chunk_size else 1
+        self._tuner = ConnectionTuner(max_connections, time.monotonic(), first)
+        with self._lock:
             try:
-                while not self.spans.complete and self._failure is None:
+                while not self.ranges.complete and self._failure is None:
                     self.start_workers()
-                    self._turn.wait(_TICK)
+                    self._lock.wait(_SUPERVISION_SECONDS)
             finally:
-                # Who hangs in a read finds this afterwards, touches nothing more, and closes the file.
-                self._over = True
-                self.spans.release()
+                # A thread that hangs in a read sees this afterwards, writes nothing, and closes the file.
+                self._is_over = True
+                self.ranges.release_all()
                 if self._failure is None:
-                    self._file.truncate(self.spans.received)
-                if not self._working:
+                    self._file.truncate(self.ranges.received)
+                if not self._workers:
                     self._file.close()
         if self._failure is not None:
             raise self._failure
 
     def start_workers(self) -> None:
-        """Have as many at work as are wanted."""
-        wanted = self._pace.wanted(time.monotonic(), self.spans.received, self.spans.left)
-        while self._working < wanted and self.spans.divisible and (self.resumable or not self._working):
-            if self._working == 1 and self.version.total:
+        """Start threads until there are as many as the tuner wants."""
+        wanted = self._tuner.update(time.monotonic(), self.ranges.received, self.ranges.left)
+        while self._workers < wanted and self.ranges.divisible and (self.resumable or not self._workers):
+            if self._workers == 1 and self.version.total:
                 self._file.truncate(self.version.total)
-            self._working += 1
-            threading.Thread(target=self._fetch_on, name=f"piece {self._working}", daemon=True).start()
+            self._workers += 1
+            threading.Thread(target=self._work, name=f"range {self._workers}", daemon=True).start()
 
-    def _fetch_on(self) -> None:
-        """Span after span, until there is none or one too many is at work."""
-        span: ByteRange | None = None
-        buffer = memoryview(bytearray(_LARGEST_BLOCK))
+    def _work(self) -> None:
+        """Download range after range, until none is left or there are too many threads."""
+        byte_range: ByteRange | None = None
+        buffer = memoryview(bytearray(_MAX_BLOCK))
         try:
-            while (span := self._next(span)) is not None:
+            while (byte_range := self._next_range(byte_range)) is not None:
                 try:
-                    self._fetch(span, buffer)
+                    self._download(byte_range, buffer)
                 except RequestError as error:
-                    if not self._goes_on(span, error):
+                    if not self._retry(byte_range, error):
                         break
         except BaseException as error:
-            with self._turn:
+            with self._lock:
                 self._failure = self._failure or error
-        with self._turn:
-            self._working -= 1
-            if span is not None and not self._over:
-                self.spans.give_back(span)
-            if self._over and not self._working:
+        with self._lock:
+            self._workers -= 1
+            if byte_range is not None and not self._is_over:
+                self.ranges.release(byte_range)
+            if self._is_over and not self._workers:
                 self._file.close()
-            self._turn.notify_all()
+            self._lock.notify_all()
 
-    def _next(self, span: ByteRange | None) -> ByteRange | None:
-        """*span* where there is more of it, another one, or none."""
-        with self._turn:
-            if span is not None and not self._over:
-                if span.stop is None or span.left:
-                    return span
-                self.spans.give_back(span)
-            if self._over or (span is not None and self._working > self._pace.limit):
+    def _next_range(self, current: ByteRange | None) -> ByteRange | None:
+        """Return *current* if more of it is missing, another range, or None if this thread should end."""
+        with self._lock:
+            if current is not None and not self._is_over:
+                if current.stop is None or current.left:
+                    return current
+                self.ranges.release(current)
+            if self._is_over or (current is not None and self._workers > self._tuner.limit):
                 return None
-            return self.spans.take()
+            return self.ranges.take()
 
-    def _fetch(self, span: ByteRange, buffer: memoryview) -> None:
-        """What one request brings of *span*."""
-        opening = self._opened(span)
+    def _download(self, byte_range: ByteRange, buffer: memoryview) -> None:
+        """Download what one request returns of *byte_range*."""
+        opened = self._open(byte_range)
         try:
-            if not span.start:
-                self._hear(0, self.version.total)
+            if not byte_range.start:
+                self._on_bytes(0, self.version.total)
             block, pipe = _BLOCK, None
-            while room := self._room(span, opening, block):
-                began = time.monotonic()
-                if pipe is None and block == _LARGEST_BLOCK:
-                    pipe = opening.pipe()
-                count = pipe.take(room) if pipe else opening.read_into(buffer[:room])
+            while size := self._next_size(byte_range, opened, block):
+                started = time.monotonic()
+                if pipe is None and block == _MAX_BLOCK:
+                    pipe = opened.pipe()
+                count = pipe.take(size) if pipe else opened.read_into(buffer[:size])
                 if not count:
-                    self._ended(span, opening)
+                    self._finish_response(byte_range, opened)
                     break
-                if not self._keep(span, count, pipe.put if pipe else partial(_put, buffer)):
+                if not self._write(byte_range, count, pipe.put if pipe else partial(_write_at, buffer)):
                     break
-                block = _fitting(block, time.monotonic() - began)
+                block = _adapt_block(block, time.monotonic() - started)
         finally:
-            opening.close()
+            opened.close()
 
-    def _opened(self, span: ByteRange) -> OpenRange:
+    def _open(self, byte_range: ByteRange) -> OpenRange:
         if self.resumable:
-            return self._remote.go_on(span.start, span.stop, self.version)
-        # Begun, or begun once more: of what came before, nothing can be known to be of the same file.
-        opening = self._remote.begin()
-        with self._turn:
-            self.spans.rewind(span)
-            span.stop, self.version, self.resumable = (
-                opening.version.total,
-                opening.version,
-                opening.divisible,
-            )
-        self._hear(0, span.stop)
-        return opening
+            return self._remote.open_range(byte_range.start, byte_range.stop, self.version)
+        # The first request, or a restart: what came before is not provably of the same file.
+        opened = self._remote.open_start()
+        with self._lock:
+            self.ranges.rewind(byte_range)
+            byte_range.stop, self.version = opened.version.total, opened.version
+            self.resumable = opened.divisible
+        self._on_bytes(0, byte_range.stop)
+        return opened
 
-    def _room(self, span: ByteRange, opening: OpenRange, block: int) -> int:
-        """How much to read next."""
-        with self._turn:
-            ends = [stop - span.start for stop in (span.stop, opening.stop) if stop is not None]
-            return 0 if self._over else max(0, min(block, *ends)) if ends else block
+    def _next_size(self, byte_range: ByteRange, opened: OpenRange, block: int) -> int:
+        """Return how many bytes to read next; 0 at the end."""
+        with self._lock:
+            if self._is_over:
+                return 0
+            ends = [stop for stop in (byte_range.stop, opened.stop) if stop is not None]
+            return max(0, min([block, *(stop - byte_range.start for stop in ends)]))
 
-    def _keep(self, span: ByteRange, count: int, put: Callable[[int, int, int], None]) -> bool:
-        """Have *count* bytes *put* into the file at their place; False where that is not wanted any more."""
-        with self._turn:
-            if self._over:
+    def _write(self, byte_range: ByteRange, count: int, write_at: Callable[[int, int, int], None]) -> bool:
+        """Write *count* bytes at their offset; False if they are not wanted any more."""
+        with self._lock:
+            if self._is_over:
                 return False
-            place, total = span.start, self.version.total
-            count = count if span.stop is None else min(count, span.left)
-        put(self._file.fileno(), place, count)
-        self._writeback.put(count)
-        with self._turn:
-            if self._over:
+            offset, total = byte_range.start, self.version.total
+            count = count if byte_range.stop is None else min(count, byte_range.left)
+        write_at(self._file.fileno(), offset, count)
+        self._writeback.add(count)
+        with self._lock:
+            if self._is_over:
                 return False
-            self.spans.advance(span, count)
-            received = self.spans.received
-        self._hear(received, total)
+            self.ranges.advance(byte_range, count)
+            received = self.ranges.received
+        self._on_bytes(received, total)
         return True
 
-    def _ended(self, span: ByteRange, opening: OpenRange) -> None:
-        """The answer is over. Raises IncompleteRead where more was promised."""
-        if opening.stop is not None:
-            raise IncompleteRead(partial=span.start, expected=opening.stop - span.start)
-        with self._turn:
-            span.stop = span.start
+    def _finish_response(self, byte_range: ByteRange, opened: OpenRange) -> None:
+        """Handle the end of a response. Raises IncompleteRead if more was promised."""
+        if opened.stop is not None:
+            raise IncompleteRead(partial=byte_range.start, expected=opened.stop - byte_range.start)
+        with self._lock:
+            byte_range.stop = byte_range.start
 
-    def _goes_on(self, span: ByteRange, error: RequestError) -> bool:
-        """Whether to try *span* again here, having waited. Raises *error* where that is no use."""
+    def _retry(self, byte_range: ByteRange, error: RequestError) -> bool:
+        """Wait; return whether this thread should try *byte_range* again. Raises *error* if it is final."""
         status = error.status if isinstance(error, HTTPError) else 0
-        for_good = bool(status) and status not in _PASSING
-        with self._turn:
-            tries = span.fail()
-            if tries >= _TRIES or isinstance(error, CertificateVerifyError):
+        is_permanent = bool(status) and status not in _TRANSIENT_STATUSES
+        with self._lock:
+            failures = byte_range.fail()
+            if failures >= _MAX_TRIES or isinstance(error, CertificateVerifyError):
                 raise error
-            if status and self._working > 1:
-                # Too many at a time, it may be. Another one fetches this, later.
-                self._pace.refused(time.monotonic(), self.spans.received, self._working, for_good=for_good)
+            if status and self._workers > 1:
+                # Perhaps too many connections: this thread ends, and another takes the range later.
+                self._tuner.on_refusal(
+                    time.monotonic(), self.ranges.received, self._workers, permanent=is_permanent
+                )
                 return False
-            if for_good:
+            if is_permanent:
                 raise error
-        time.sleep(_pause(tries, error))
+        time.sleep(_retry_delay(failures, error))
         return True
 
 
-def _put(buffer: memoryview, file: int, place: int, count: int) -> None:
-    written = 0
-    while written < count:
-        written += os.pwrite(file, buffer[written:count], place + written)
-
-
-def _pause(tries: int, error: RequestError) -> float:
-    """Seconds to wait after *tries* failures, the last of them *error*."""
-    asked = error.response.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
-    least = float(asked) if asked.isdecimal() else 0.0
-    return min(max(exponential_delay(tries, 0.1, _LONGEST_PAUSE), least), _LONGEST_PAUSE)
-
-
-def _fitting(block: int, seconds: float) -> int:
-    """The size of the next block, after one of *block* bytes took *seconds*."""
-    if seconds < _QUICK:
-        return min(2 * block, _LARGEST_BLOCK)
-    return max(block // 2, _SMALLEST_BLOCK) if seconds > _LONG else block
-
-
-_WRITE = 2
-_EVERY = 16 * 1024 * 1024
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-
-
-class Writeback:
-    """Begins to write out a file each time that so many bytes were put into it. Waits for nothing."""
+class _Writeback:
+    """Starts writing a growing file to disk, so that fsync is short in the end. Does not wait."""
 
     def __init__(self, file: int) -> None:
-        self._file, self._put = file, 0
+        self._file, self._pending = file, 0
 
-    def put(self, count: int) -> None:
-        """*count* bytes more. A count lost between threads does no harm."""
-        self._put += count
-        if self._put >= _EVERY and _sync_file_range is not None:
-            self._put = 0
-            # From the first byte to the last, whatever of it is not on its way yet.
-            _sync_file_range(self._file, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)
-
-
-# Side by side, alone, and without asking for parts at all.
-_STARTS = 3
+    def add(self, count: int) -> None:
+        """Count *count* more bytes. A count lost between threads does no harm."""
+        self._pending += count
+        if self._pending >= _WRITEBACK_BYTES and _sync_file_range is not None:
+            self._pending = 0
+            # Offset 0 and length 0: the whole file.
+            _sync_file_range(self._file, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
-class FileDownload:
-    """The file at *path*, fetched over at most *most* connections, telling *hear*."""
+def _write_at(buffer: memoryview, file: int, offset: int, count: int) -> None:
+    written = 0
+    while written < count:
+        written += os.pwrite(file, buffer[written:count], offset + written)
 
-    def __init__(self, path: Path, most: int, hear: Hear) -> None:
-        self.path = path
-        self._most, self._hear = most, hear
-        self._spans: RangeAllocator | None = None
-        self._version = Version()
 
-    def receive(self, remote: Remote) -> None:
-        """Fetch all of it, or the rest of it from a fresh URL after a failure.
+def _retry_delay(failures: int, error: RequestError) -> float:
+    """Return the seconds to wait after *failures* failures, the last of them *error*."""
+    header = error.response.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
+    requested = float(header) if header.isdecimal() else 0.0
+    return min(max(exponential_delay(failures, _FIRST_DELAY, _MAX_DELAY), requested), _MAX_DELAY)
 
-        Raises RequestError, OSError, what *hear* raises, VERIFICATION_FAILED for a file that never stays.
-        """
-        for start in range(_STARTS):
-            if start == _STARTS - 1:
-                remote.forget_ranges()
-            try:
-                return self._received(remote, self._most if start == 0 else 1)
-            except RemoteFileChanged:
-                self.forget()
-        text = "the file changed each time that it was fetched"
-        raise ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "version"})
 
-    def forget(self) -> None:
-        """Begin anew at the next ``receive``."""
-        self._spans, self._version = None, Version()
-
-    def _received(self, remote: Remote, most: int) -> None:
-        if self._spans is None:
-            # Not the old one emptied: who still writes into that must not reach the new one.
-            self.path.unlink(missing_ok=True)
-        file = FileIO(self.path, "x+" if self._spans is None else "r+")
-        crew = ParallelDownload(remote, file, self._spans or RangeAllocator(), self._version, self._hear)
-        try:
-            crew.work(most)
-        finally:
-            self._spans, self._version = (crew.spans if crew.resumable else None), crew.version
+def _adapt_block(block: int, seconds: float) -> int:
+    """Return the size of the next block, after one of *block* bytes took *seconds*."""
+    if seconds < _MIN_BLOCK_SECONDS:
+        return min(2 * block, _MAX_BLOCK)
+    return max(block // 2, _MIN_BLOCK) if seconds > _MAX_BLOCK_SECONDS else block

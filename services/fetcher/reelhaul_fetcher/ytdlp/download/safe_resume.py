@@ -1,86 +1,90 @@
-"""Resuming with care: yt-dlp goes on after a break whatever the server sends then, another file as well."""
+"""Safe resumption for yt-dlp's own downloaders, which append to a file whatever the server sends."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import TransportError
 
-_FROM = re.compile(r"bytes=(\d+)-")
+_RANGE_START = re.compile(r"bytes=(\d+)-")
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What an answer said of the state of its file; empty where it said nothing."""
+class _FileState:
+    """What a response told of the version of its file; empty where it told nothing."""
 
-    tag: str
-    date: str
+    etag: str
+    last_modified: str
     total: str
-    #: It was asked for a part only: parts are how this file is come by, not what follows a break.
+    #: The file is downloaded in parts: a range is not what follows an interruption.
     in_parts: bool
 
     @property
     def validator(self) -> str:
-        """What If-Range takes."""
-        return self.date if self.tag.startswith("W/") else self.tag or self.date
+        """What If-Range takes (RFC 9110): a strong tag, or the date."""
+        return self.last_modified if self.etag.startswith("W/") else self.etag or self.last_modified
 
-    def contradicts(self, other: Known) -> bool:
-        """Whether both cannot be of one state."""
-        pairs = ((self.tag, other.tag), (self.date, other.date), (self.total, other.total))
-        return any(one and another and one != another for one, another in pairs)
+    def contradicts(self, other: _FileState) -> bool:
+        """Return whether both cannot be of the same version."""
+        pairs = (
+            (self.etag, other.etag),
+            (self.last_modified, other.last_modified),
+            (self.total, other.total),
+        )
+        return any(a and b and a != b for a, b in pairs)
 
 
-class Resuming:
-    """Remembers the state of each file that was asked for, and has nothing else put behind its bytes."""
+class ResumeChecker:
+    """Remembers the version of each file requested, and lets no other version be appended to it."""
 
-    def __init__(self, opened: Any) -> None:
-        self._open = opened
-        self._known: dict[str, Known] = {}
+    def __init__(self, urlopen: Callable[[Request], Response]) -> None:
+        self._urlopen = urlopen
+        self._states: dict[str, _FileState] = {}
 
     def urlopen(self, request: Request) -> Response:
-        """The answer to *request*: of the file that was begun, or the whole of what is there now.
+        """Open *request*: the response is of the file that was begun, or the whole of what is there now.
 
-        Raises TransportError where that would not help: the file is come by in parts.
+        Raises TransportError if the file changed and is downloaded in parts: the whole would not help.
         """
-        told = _FROM.match(request.headers.get("Range", ""))
-        before = self._known.get(request.url)
-        goes_on = told is not None and int(told[1]) > 0 and before is not None
-        # Who asks with If-Range looks at the answer as well.
-        if not goes_on or before is None or "If-Range" in request.headers:
-            return self._noted(request, self._open(request), in_parts=told is not None)
+        range_start = _RANGE_START.match(request.headers.get("Range", ""))
+        before = self._states.get(request.url)
+        resumes = range_start is not None and int(range_start[1]) > 0
+        # A caller that sends If-Range checks the response itself.
+        if not resumes or before is None or "If-Range" in request.headers:
+            return self._remember(request, self._urlopen(request), in_parts=range_start is not None)
         if before.validator:
             request.headers["If-Range"] = before.validator
         elif not before.in_parts:
-            return self._whole(request)
-        answer = self._open(request)
-        if answer.status != 206 or not before.contradicts(_known(answer, in_parts=True)):
-            return self._noted(request, answer, in_parts=before.in_parts)
-        answer.close()
+            return self._open_whole(request)
+        response = self._urlopen(request)
+        if response.status != 206 or not before.contradicts(_read_state(response, in_parts=True)):
+            return self._remember(request, response, in_parts=before.in_parts)
+        response.close()
         if before.in_parts:
             raise TransportError("the file changed between two of its parts")
-        return self._whole(request)
+        return self._open_whole(request)
 
-    def _whole(self, request: Request) -> Response:
+    def _open_whole(self, request: Request) -> Response:
         for name in ("Range", "If-Range"):
             request.headers.pop(name, None)
-        return self._noted(request, self._open(request), in_parts=False)
+        return self._remember(request, self._urlopen(request), in_parts=False)
 
-    def _noted(self, request: Request, answer: Response, *, in_parts: bool) -> Response:
-        self._known[request.url] = _known(answer, in_parts=in_parts)
-        return answer
+    def _remember(self, request: Request, response: Response, *, in_parts: bool) -> Response:
+        self._states[request.url] = _read_state(response, in_parts=in_parts)
+        return response
 
 
-def _known(answer: Response, *, in_parts: bool) -> Known:
-    headers = answer.headers
+def _read_state(response: Response, *, in_parts: bool) -> _FileState:
+    headers = response.headers
     total = _TOTAL.match(headers.get("Content-Range", ""))
-    length = str(headers.get("Content-Length", "")) if answer.status == 200 else ""
-    return Known(
-        tag=headers.get("ETag", ""),
-        date=headers.get("Last-Modified", ""),
+    length = str(headers.get("Content-Length", "")) if response.status == 200 else ""
+    return _FileState(
+        etag=headers.get("ETag", ""),
+        last_modified=headers.get("Last-Modified", ""),
         total=total[1] if total else length,
         in_parts=in_parts,
     )

@@ -1,4 +1,4 @@
-"""Bytes that come quickly go from their socket to the file within the kernel, one copy less on the way."""
+"""Zero-copy download: splice(2) moves bytes from a socket to a file within the kernel."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from io import BufferedReader
 
 from yt_dlp.networking.exceptions import TransportError
 
-_ROOM = 1 << 20
-# More than a reader has read ahead: all of that comes at once.
-_AHEAD = 64 * 1024
+_PIPE_BYTES = 1 << 20
+# More than a reader buffers: one read returns all that it has buffered.
+_BUFFERED_BYTES = 64 * 1024
 
 
 class Pipe:
-    """The rest of an answer's body: ``take`` some of it, then ``put`` that."""
+    """The rest of a response's body: ``take`` some bytes from the socket, then ``put`` them into a file."""
 
-    def __init__(self, sock: socket.socket, ahead: bytes) -> None:
-        self._socket, self._ahead = sock, ahead
-        self._out, self._into = os.pipe()
-        # Users have a share of pipe memory; where it is used up the small default must do.
+    def __init__(self, sock: socket.socket, buffered: bytes) -> None:
+        self._socket, self._buffered = sock, buffered
+        self._read_end, self._write_end = os.pipe()
+        # Pipe memory is limited per user; where it is used up, the small default must do.
         with suppress(OSError):
-            fcntl.fcntl(self._into, fcntl.F_SETPIPE_SZ, _ROOM)
+            fcntl.fcntl(self._write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def take(self, most: int) -> int:
-        """Wait for *most* bytes, or fewer at the end; how many there are. Raises TransportError."""
-        if self._ahead:
-            return min(most, len(self._ahead))
+        """Wait for *most* bytes, fewer at the end; return how many were taken. Raises TransportError."""
+        if self._buffered:
+            return min(most, len(self._buffered))
         taken, waited = 0, False
         while taken < most:
             try:
-                count = os.splice(self._socket.fileno(), self._into, most - taken, flags=os.SPLICE_F_NONBLOCK)
+                count = os.splice(
+                    self._socket.fileno(), self._write_end, most - taken, flags=os.SPLICE_F_NONBLOCK
+                )
             except BlockingIOError:
-                # Something is there and does not go in: the pipe is full.
+                # The socket was readable and still nothing moved: the pipe is full.
                 if taken and waited:
                     break
                 self._wait()
@@ -49,41 +51,41 @@ class Pipe:
             taken, waited = taken + count, False
         return taken
 
-    def put(self, file: int, place: int, count: int) -> None:
-        """Write *count* of the bytes taken at *place* of *file*; what else was taken is lost."""
+    def put(self, file: int, offset: int, count: int) -> None:
+        """Write *count* of the bytes taken at *offset* of *file*. The other bytes taken are lost."""
         while count:
-            if self._ahead:
-                written = os.pwrite(file, self._ahead[:count], place)
-                self._ahead = self._ahead[written:]
+            if self._buffered:
+                written = os.pwrite(file, self._buffered[:count], offset)
+                self._buffered = self._buffered[written:]
             else:
-                written = os.splice(self._out, file, count, offset_dst=place)
-            place, count = place + written, count - written
+                written = os.splice(self._read_end, file, count, offset_dst=offset)
+            offset, count = offset + written, count - written
 
     def close(self) -> None:
-        """Leave both ends."""
-        os.close(self._out)
-        os.close(self._into)
+        """Close both ends."""
+        os.close(self._read_end)
+        os.close(self._write_end)
 
     def _wait(self) -> None:
-        seconds, ear = self._socket.gettimeout(), select.poll()
-        ear.register(self._socket, select.POLLIN)
-        if not ear.poll(None if seconds is None else seconds * 1000):
+        seconds, poll = self._socket.gettimeout(), select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(None if seconds is None else seconds * 1000):
             raise TransportError(cause=TimeoutError("timed out"))
 
 
-def pipe_of(body: object) -> Pipe | None:
-    """A pipe for the rest of *body*; None where that is coded, encrypted, or of unknown length.
+def open_pipe(body: object) -> Pipe | None:
+    """Return a pipe for the rest of *body*; None if that is encoded, encrypted, or of unknown length.
 
-    From then on *body* itself must not be read. Raises TransportError.
+    Afterwards *body* itself must not be read. Raises TransportError.
     """
     if not hasattr(os, "splice") or not isinstance(body, HTTPResponse) or body.chunked or not body.length:
         return None
     reader = body.fp
     sock = getattr(getattr(reader, "raw", None), "_sock", None)
-    # Exactly: one that decrypts is a socket as well.
+    # Exactly this type: a socket that decrypts is a subclass.
     if not isinstance(reader, BufferedReader) or type(sock) is not socket.socket:
         return None
     try:
-        return Pipe(sock, body.read1(_AHEAD))
+        return Pipe(sock, body.read1(_BUFFERED_BYTES))
     except (OSError, HTTPException, ValueError) as error:
         raise TransportError(cause=error) from error

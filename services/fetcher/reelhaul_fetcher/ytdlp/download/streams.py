@@ -1,4 +1,4 @@
-"""Receiving media bytes: each stream into its own file, counted, limited, checked by length."""
+"""Download of the streams chosen: each into its own file, counted, limited, and checked by its length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from yt_dlp.networking import HEADRequest
@@ -17,113 +16,81 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, Hear
-from reelhaul_fetcher.ytdlp.download.remote_file import Remote
-from reelhaul_fetcher.ytdlp.downloader import Downloader, supported
-from reelhaul_fetcher.ytdlp.errors import chain
+from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
+from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, is_native
+from reelhaul_fetcher.ytdlp.errors import error_chain
 from reelhaul_fetcher.ytdlp.extraction import Source
 from reelhaul_runtime.errors import ReelhaulError
 
-Info = dict[str, Any]
-
-# Estimates from a bitrate are off by about this much; they alone refuse nothing nearer.
-_DOUBT = 1.3
+# Sizes estimated from a bitrate are off by up to this factor: they alone refuse nothing below it.
+_ESTIMATE_TOLERANCE = 1.3
 _USUAL_AUDIO_KBPS = 128
 
-
-class Meter:
-    """Hears yt-dlp's progress hook, from any thread."""
-
-    def __init__(self, gauge: ProgressTracker, size_limit: int) -> None:
-        self._gauge, self._limit = gauge, size_limit
-        #: The part that is being received; "" while there is none, e.g. for subtitles.
-        self.part = ""
-
-    def hear(self, told: Info) -> None:
-        """yt-dlp's word of how far it is. Raises MEDIA_TOO_LARGE past the limit."""
-        received = int(told.get("downloaded_bytes") or 0)
-        if not self.part or not received:
-            return
-        self._gauge.update_part(self.part, received, _fraction(told))
-        self._check()
-
-    def count(self, received: int, total: int | None) -> None:
-        """The part that is being received has *received* of *total* bytes. Raises MEDIA_TOO_LARGE."""
-        if self.part and received:
-            self._gauge.update_part(self.part, received, received / total if total else None)
-            self._check()
-
-    def _check(self) -> None:
-        if self._limit and self._gauge.received > self._limit:
-            raise too_large(self._gauge.received, self._limit)
+# The site names the extension of a stream; any other becomes "bin".
+_EXTENSIONS = frozenset(
+    {"mp4", "m4a", "m4v", "webm", "mkv", "weba", "mka", "mov", "ts", "flv", "3gp", "avi"}
+    | {"mp3", "opus", "ogg", "oga", "ogv", "flac", "wav", "aac", "ac3"}
+)
 
 
-def receive(
-    source: Source, parts: list[str], order: FetchRequest, gauge: ProgressTracker, meter: Meter
+class ByteMeter:
+    """Reports received bytes to a tracker and enforces the job's size limit. Called from any thread."""
+
+    def __init__(self, tracker: ProgressTracker, size_limit: int) -> None:
+        self._tracker, self._size_limit = tracker, size_limit
+        #: Format id of the stream that is being received; empty during anything else, e.g. subtitles.
+        self.format_id = ""
+
+    def on_hook(self, status: Info) -> None:
+        """Handle a call of yt-dlp's progress hook. Raises MEDIA_TOO_LARGE."""
+        received = int(status.get("downloaded_bytes") or 0)
+        if self.format_id and received:
+            self._update(received, _completed_fraction(status))
+
+    def on_bytes(self, received: int, total: int | None) -> None:
+        """Handle that *received* of *total* bytes are here. Raises MEDIA_TOO_LARGE."""
+        if self.format_id and received:
+            self._update(received, received / total if total else None)
+
+    def _update(self, received: int, fraction: float | None) -> None:
+        self._tracker.update_part(self.format_id, received, fraction)
+        if self._size_limit and self._tracker.received > self._size_limit:
+            raise media_too_large(self._tracker.received, self._size_limit)
+
+
+def download_streams(
+    source: Source,
+    format_ids: list[str],
+    request: FetchRequest,
+    tracker: ProgressTracker,
+    meter: ByteMeter,
 ) -> list[Path]:
-    """The files of the streams whose ids are *parts*, in their order.
+    """Download the streams *format_ids*; return their files, in this order.
 
-    Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, MEDIA_TOO_LARGE,
-    VERIFICATION_FAILED for a wrong length.
+    Raises FORMAT_UNAVAILABLE for a protocol that is not supported, MEDIA_TOO_LARGE,
+    VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
     """
-    streams = [source.streams[part] for part in parts]
-    sizes = [_size(source.downloader, stream, len(parts) > 1) for stream in streams]
-    seconds = float(source.info.get("duration") or 0)
-    guesses = [_estimated(stream, seconds) for stream in streams]
-    _check_room(sizes, guesses if seconds else [], order.size_limit)
-    known = sum(size for size in sizes if size) if all(sizes) else None
-    gauge.set_plan(dict(zip(parts, sizes if known else guesses, strict=True)), known)
+    streams = [source.streams[format_id] for format_id in format_ids]
+    sizes = [_size(source.downloader, stream, is_only=len(format_ids) == 1) for stream in streams]
+    duration = float(source.info.get("duration") or 0)
+    estimates = [_estimate_size(stream, duration) for stream in streams]
+    _check_size_limit(sizes, estimates if duration else [], request.size_limit)
+    total = sum(size for size in sizes if size) if all(sizes) else None
+    tracker.set_plan(dict(zip(format_ids, sizes if total else estimates, strict=True)), total)
     files: list[Path] = []
-    for part, size in zip(parts, sizes, strict=True):
-        meter.part = part
-        gauge.begin_stage(Progress.DOWNLOADING, _detail(source.streams[part]))
-        hear = meter.count if known else partial(_heard, gauge, meter, order.size_limit)
-        files.append(download_stream(source, part, order.folder / f"stream{len(files)}", size, hear))
-        meter.part = ""
+    for format_id, size in zip(format_ids, sizes, strict=True):
+        meter.format_id = format_id
+        tracker.begin_stage(Progress.DOWNLOADING, _detail(source.streams[format_id]))
+        on_bytes = meter.on_bytes if total else partial(_plan_by_length, tracker, meter, request.size_limit)
+        stem = request.folder / f"stream{len(files)}"
+        files.append(_download_stream(source, format_id, stem, size, on_bytes))
+        meter.format_id = ""
     return files
 
 
-def _heard(gauge: ProgressTracker, meter: Meter, limit: int, received: int, total: int | None) -> None:
-    """Count what came of the only part, whose length is told with its first byte."""
-    if total and not received:
-        _check_room([total], [], limit)
-        gauge.set_plan({meter.part: total}, total)
-    meter.count(received, total)
-
-
-def _size(downloader: Downloader, stream: Info, one_of_several: bool) -> int | None:
-    """Exact bytes of *stream*; None where neither the page nor the server tells, or it will in time."""
-    if stream.get("filesize"):
-        return int(stream["filesize"])
-    if not one_of_several or not is_plain_http(stream):
-        return None
-    headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
-    # Many servers refuse HEAD: then nothing is known, and nothing is wrong.
-    with suppress(RequestError, ValueError), downloader.unnoted():
-        answer = downloader.urlopen(HEADRequest(stream["url"], headers=headers))
-        answer.close()
-        return int(answer.headers.get("Content-Length", "")) or None
-    return None
-
-
-def _estimated(stream: Info, seconds: float) -> float | None:
-    """About how many bytes *stream* has, from its bitrate; bytes a second where *seconds* is 0.
-
-    None where its bitrate is not known: sound has one that is usual, pictures have not.
-    """
-    rate = stream.get("tbr") or (_USUAL_AUDIO_KBPS if stream.get("vcodec") == "none" else None)
-    return float(rate) * 125 * (seconds or 1.0) if rate else None
-
-
-def _check_room(sizes: list[int | None], guesses: list[float | None], limit: int) -> None:
-    exact = sum(size or 0 for size in sizes)
-    guessed = sum(guess or 0 for guess in guesses)
-    if limit and (exact > limit or guessed > limit * _DOUBT):
-        raise too_large(int(max(exact, guessed)), limit)
-
-
-def too_large(size: int, limit: int) -> ReelhaulError:
-    """The media passes the job's limit."""
+def media_too_large(size: int, limit: int) -> ReelhaulError:
+    """Return MEDIA_TOO_LARGE: *size* bytes exceed the job's limit."""
     return ReelhaulError(
         ErrorReason.MEDIA_TOO_LARGE,
         f"the media has {size} bytes or more; at most {limit} are allowed",
@@ -131,77 +98,61 @@ def too_large(size: int, limit: int) -> ReelhaulError:
     )
 
 
-def _fraction(told: Info) -> float | None:
-    """How far the part is, 0..1. yt-dlp's estimate of fragmented totals is wild: fragments are counted."""
-    count = told.get("fragment_count")
-    if count:
-        done = float(told.get("fragment_index") or 0)
-        return min(done / float(count), 1.0)
-    total = told.get("total_bytes")
-    return float(told["downloaded_bytes"]) / float(total) if total else None
+def _plan_by_length(
+    tracker: ProgressTracker, meter: ByteMeter, limit: int, received: int, total: int | None
+) -> None:
+    """Handle bytes of the only stream, whose length is known with its first byte."""
+    if total and not received:
+        _check_size_limit([total], [], limit)
+        tracker.set_plan({meter.format_id: total}, total)
+    meter.on_bytes(received, total)
 
 
-def _detail(stream: Info) -> str:
-    what = "audio" if stream.get("vcodec") == "none" else "video"
-    return f"{what} {stream['format_id']}"[:100]
-
-
-#: Extensions that a stream's file may have: the site names them, so they are held to a list.
-_EXTENSIONS = frozenset(
-    {"mp4", "m4a", "m4v", "webm", "mkv", "weba", "mka", "mov", "ts", "flv", "3gp", "avi"}
-    | {"mp3", "opus", "ogg", "oga", "ogv", "flac", "wav", "aac", "ac3"}
-)
-
-
-def is_plain_http(stream: Info) -> bool:
-    """Whether *stream* is one file that a GET brings."""
-    odd = any(stream.get(key) for key in ("fragments", "request_data", "impersonate"))
-    a_part = "Range" in (stream.get("http_headers") or {})
-    return stream.get("protocol") in ("http", "https") and not odd and not a_part
-
-
-def download_stream(source: Source, part: str, stem: Path, size: int | None, hear: Hear) -> Path:
-    """The file of stream *part*, its name *stem* and an extension; *hear* is told of a plain file's bytes.
-
-    Raises FORMAT_UNAVAILABLE for a way of delivery that we do not have, VERIFICATION_FAILED where it
-    has not *size* bytes, and whatever yt-dlp does.
-    """
-    before = source.streams[part]
-    extension = str(before.get("ext"))
-    # Numbered by us: a site's format id is data, and may hold anything.
+def _download_stream(source: Source, format_id: str, stem: Path, size: int | None, on_bytes: OnBytes) -> Path:
+    """Download one stream into a file called *stem* and an extension; renew the URLs if they are refused."""
+    stream = source.streams[format_id]
+    extension = str(stream.get("ext"))
     path = stem.with_suffix(f".{extension if extension in _EXTENSIONS else 'bin'}")
-    arrival = FileDownload(path, source.downloader.params["concurrent_fragment_downloads"], hear)
+    download = FileDownload(path, source.downloader.params["concurrent_fragment_downloads"], on_bytes)
     try:
-        _fetch(source.downloader, {**source.info, **before}, arrival)
+        _receive(source.downloader, {**source.info, **stream}, download)
     except (DownloadError, RequestError) as error:
-        if not _is_refusal(error) or not source.renew() or part not in source.streams:
+        if not _is_refusal(error) or not source.renew() or format_id not in source.streams:
             raise
-        after = source.streams[part]
-        if _version(before) is None or _version(before) != _version(after):
-            # Another file may be there by now: its bytes do not go after those of the old one.
-            arrival.forget()
-            for left in stem.parent.glob(f"{stem.name}.*"):
-                left.unlink()
-        _fetch(source.downloader, {**source.info, **after}, arrival)
+        renewed = source.streams[format_id]
+        if _youtube_version(stream) is None or _youtube_version(stream) != _youtube_version(renewed):
+            # It may be another file by now, whose bytes must not be appended to the old one's.
+            download.restart()
+            for leftover in stem.parent.glob(f"{stem.name}.*"):
+                leftover.unlink()
+        _receive(source.downloader, {**source.info, **renewed}, download)
     _check_length(path, size)
     return path
 
 
-def _fetch(downloader: Downloader, stream: Info, arrival: FileDownload) -> None:
+def _receive(downloader: Downloader, stream: Info, download: FileDownload) -> None:
     protocol = str(stream.get("protocol") or "")
-    if not supported(protocol):
+    if not is_native(protocol):
         raise ReelhaulError(
-            ErrorReason.FORMAT_UNAVAILABLE, f"streams that come by {protocol or 'this way'} are not fetched"
+            ErrorReason.FORMAT_UNAVAILABLE,
+            f"streams over {protocol or 'an unknown protocol'} are not supported",
         )
-    if is_plain_http(stream):
-        # What an advertisement is shown before is not handed out until it is over.
+    if _is_plain_http(stream):
+        # YouTube serves a stream behind an advertisement only when that would be over.
         time.sleep(max(0.0, float(stream.get("available_at") or 0) - time.time()))
-        arrival.receive(Remote(downloader, stream))
+        download.download(RemoteFile(downloader, stream))
         return
     stream.pop("requested_formats", None)
-    succeeded, _ = downloader.dl(str(arrival.path), stream)
-    if not succeeded or not arrival.path.exists():
+    succeeded, _ = downloader.dl(str(download.path), stream)
+    if not succeeded or not download.path.exists():
         raise DownloadError("the download ended without a file")
+
+
+def _is_plain_http(stream: Info) -> bool:
+    """Return whether a plain GET request returns *stream* as one file."""
+    is_special = any(stream.get(key) for key in ("fragments", "request_data", "impersonate"))
+    is_part = "Range" in (stream.get("http_headers") or {})
+    return stream.get("protocol") in ("http", "https") and not is_special and not is_part
 
 
 def _check_length(path: Path, size: int | None) -> None:
@@ -209,17 +160,65 @@ def _check_length(path: Path, size: int | None) -> None:
     if not received or (size is not None and received != size):
         raise ReelhaulError(
             ErrorReason.VERIFICATION_FAILED,
-            f"{received} bytes were received of {size if size is not None else 'some'}",
+            f"received {received} of {size if size is not None else 'an unknown number of'} bytes",
             metadata={"check": "size"},
         )
 
 
 def _is_refusal(error: BaseException) -> bool:
-    return any(isinstance(link, HTTPError) and link.status in (403, 410) for link in chain(error))
+    return any(isinstance(link, HTTPError) and link.status in (403, 410) for link in error_chain(error))
 
 
-def _version(stream: Info) -> tuple[str, str] | None:
-    """What a URL of YouTube's media servers says of the file behind it: its length, and when it was made."""
+def _youtube_version(stream: Info) -> tuple[str, str] | None:
+    """Return length and modification time of the file, which URLs of YouTube's media servers tell."""
     query = parse_qs(urlsplit(str(stream.get("url"))).query)
-    length, made = query.get("clen"), query.get("lmt")
-    return (length[0], made[0]) if length and made else None
+    length, modified = query.get("clen"), query.get("lmt")
+    return (length[0], modified[0]) if length and modified else None
+
+
+def _size(downloader: Downloader, stream: Info, *, is_only: bool) -> int | None:
+    """Return the exact bytes of *stream*; None if neither the page nor the server tells.
+
+    The server is not asked about an only stream: the download itself will tell.
+    """
+    if stream.get("filesize"):
+        return int(stream["filesize"])
+    if is_only or not _is_plain_http(stream):
+        return None
+    headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
+    # Many servers refuse HEAD, which means nothing.
+    with suppress(RequestError, ValueError), downloader.logging_paused():
+        response = downloader.urlopen(HEADRequest(stream["url"], headers=headers))
+        response.close()
+        return int(response.headers.get("Content-Length", "")) or None
+    return None
+
+
+def _estimate_size(stream: Info, duration: float) -> float | None:
+    """Estimate the bytes of *stream* from its bitrate; bytes per second if *duration* is 0.
+
+    None if the bitrate is unknown. For audio a usual one is assumed; for video there is none.
+    """
+    rate = stream.get("tbr") or (_USUAL_AUDIO_KBPS if stream.get("vcodec") == "none" else None)
+    return float(rate) * 125 * (duration or 1.0) if rate else None
+
+
+def _check_size_limit(sizes: list[int | None], estimates: list[float | None], limit: int) -> None:
+    exact = sum(size or 0 for size in sizes)
+    estimated = sum(estimate or 0 for estimate in estimates)
+    if limit and (exact > limit or estimated > limit * _ESTIMATE_TOLERANCE):
+        raise media_too_large(int(max(exact, estimated)), limit)
+
+
+def _completed_fraction(status: Info) -> float | None:
+    """Return how much of the stream is here, 0..1. Of fragments: yt-dlp's estimate of their total is wild."""
+    count = status.get("fragment_count")
+    if count:
+        return min(float(status.get("fragment_index") or 0) / float(count), 1.0)
+    total = status.get("total_bytes")
+    return float(status["downloaded_bytes"]) / float(total) if total else None
+
+
+def _detail(stream: Info) -> str:
+    kind = "audio" if stream.get("vcodec") == "none" else "video"
+    return f"{kind} {stream['format_id']}"[:100]

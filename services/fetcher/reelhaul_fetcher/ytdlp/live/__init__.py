@@ -1,1 +1,1 @@
-"""Recording live streams."""
+"""Recording of live streams."""

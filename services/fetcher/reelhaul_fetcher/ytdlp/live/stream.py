@@ -1,177 +1,181 @@
-"""One stream of what is on air: segments as they come, until the end, a limit, or silence."""
+"""Recording of one format of a live stream: appends segments until the end, a limit, or silence."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 
 from reelhaul.backoff import LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.ytdlp.download.streams import too_large
-from reelhaul_fetcher.ytdlp.downloader import Downloader, body
+from reelhaul_fetcher.ytdlp.download.streams import media_too_large
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_body
 from reelhaul_runtime.errors import ReelhaulError
 
-Info = dict[str, Any]
-T = TypeVar("T")
-#: Why a recording ended before its broadcast; REASON_UNSPECIFIED: it did not.
-Reason = Warned.Reason
+_T = TypeVar("_T")
+#: Why a recording ended before the live stream did; REASON_UNSPECIFIED: it did not.
+StopReason = MediaWarning.Reason
 
-_MAX_PLAYLIST = 8 * 1024 * 1024
-_MAX_SEGMENT = 256 * 1024 * 1024
-# Who joins now begins a few segments behind the edge, as players do.
-_BEHIND_EDGE = 3
-_TRIES = 4
-# Without a new segment for so long, and three more, the broadcast is over.
+_MAX_PLAYLIST_BYTES = 8 * 1024 * 1024
+_MAX_SEGMENT_BYTES = 256 * 1024 * 1024
+# A recording begins this many segments behind the live edge, as players do.
+_EDGE_SEGMENTS = 3
+_MAX_TRIES = 4
+_FIRST_DELAY = 0.3
+# The live stream is over if no segment appears for this long, plus three target durations.
 _SILENCE_SECONDS = 20.0
-_LOOK_SECONDS = 0.2
-# What is answered so is not there, and will not be.
+_POLL_SECONDS = 0.2
+_MIN_REFRESH_SECONDS, _MAX_REFRESH_SECONDS = 0.3, 5.0
+# Statuses of what is gone for good.
 _GONE = (404, 410)
 
 
 class LiveStreamRecorder:
-    """One stream, from now to its end."""
+    """Records one format, from now to its end."""
 
     def __init__(
         self,
         downloader: Downloader,
         stream: Info,
-        part: str,
+        format_id: str,
         path: Path,
-        order: FetchRequest,
-        gauge: ProgressTracker,
-        enough: Callable[[], Reason.ValueType],
+        request: FetchRequest,
+        tracker: ProgressTracker,
+        stop_reason: Callable[[], StopReason.ValueType],
     ) -> None:
-        #: Play time that is kept, what is missing within it counted.
+        #: Play time recorded, gaps included.
         self.seconds = 0.0
-        #: All that are recorded side by side, this one too.
-        self.all = [self]
-        self._downloader, self._stream, self._part, self._path = downloader, stream, part, path
-        self._order, self._gauge, self._enough = order, gauge, enough
-        self._received, self._init = 0, ""
-        self._target = 6.0
-        self._missing = 0.0
-        self._alive_at = time.monotonic()
-        self._away = False
+        #: All recorders of this live stream, this one included.
+        self.parallel = [self]
+        self._downloader, self._stream, self._format_id, self._path = downloader, stream, format_id, path
+        self._request, self._tracker, self._stop_reason = request, tracker, stop_reason
+        self._received, self._init_url = 0, ""
+        self._target_seconds = 6.0
+        #: Play time of the segments that are missing since the last one recorded.
+        self._gap_seconds = 0.0
+        self._last_segment_at = time.monotonic()
+        self._is_site_down = False
 
-    def run(self) -> Reason.ValueType:
-        """Record; what ended it before its end."""
-        limit, patience = self._order.record_seconds, self._order.record_timeout_seconds
-        give_up = time.monotonic() + patience if patience else None
+    def run(self) -> StopReason.ValueType:
+        """Record; return what ended the recording before the live stream ended."""
+        limit, timeout = self._request.record_seconds, self._request.record_timeout_seconds
+        deadline = time.monotonic() + timeout if timeout else None
         with self._path.open("wb") as file:
             for segment in self._segments():
-                self._keep(file, segment)
-                if (limit and self.seconds >= limit) or (give_up and time.monotonic() >= give_up):
-                    return Warned.RECORDING_CUT
-        return self._enough() or (Warned.RECORDING_CUT if self._away else Warned.REASON_UNSPECIFIED)
+                self._append(file, segment)
+                if (limit and self.seconds >= limit) or (deadline and time.monotonic() >= deadline):
+                    return MediaWarning.RECORDING_CUT
+        default = MediaWarning.RECORDING_CUT if self._is_site_down else MediaWarning.REASON_UNSPECIFIED
+        return self._stop_reason() or default
 
     def _segments(self) -> Iterator[Segment]:
-        """New segments as they come; ends with the broadcast, when it fell silent, or when it is enough."""
+        """Yield segments as they appear, until the live stream ends or falls silent, or a stop."""
         last = -1
-        while (playlist := self._playlist()) is not None:
-            self._target = playlist.target
-            fresh = [segment for segment in playlist.segments if segment.number > last]
-            if last < 0 and not playlist.ended and not self._order.format.live.from_start:
-                fresh = fresh[-_BEHIND_EDGE:]
-            for left, segment in zip(reversed(range(len(fresh))), fresh, strict=True):
+        while (playlist := self._refresh_playlist()) is not None:
+            self._target_seconds = playlist.target_seconds
+            new = [segment for segment in playlist.segments if segment.number > last]
+            if last < 0 and not playlist.ended and not self._request.format.live.from_start:
+                new = new[-_EDGE_SEGMENTS:]
+            for left, segment in zip(reversed(range(len(new))), new, strict=True):
                 last = segment.number
                 yield segment
-                if self._is_enough and self._may_end(left):
+                if self._should_stop() and self._may_stop(left):
                     return
-            silent = time.monotonic() - self._alive_at > 3 * self._target + _SILENCE_SECONDS
-            if playlist.ended or silent or self._waited(min(max(self._target / 2, 0.3), 5.0)):
+            silence = time.monotonic() - self._last_segment_at
+            is_silent = silence > 3 * self._target_seconds + _SILENCE_SECONDS
+            refresh = min(max(self._target_seconds / 2, _MIN_REFRESH_SECONDS), _MAX_REFRESH_SECONDS)
+            if playlist.ended or is_silent or self._wait(refresh):
                 return
 
-    def _may_end(self, left: int) -> bool:
-        """Whether it may end here, with *left* segments that can be had now."""
-        if self._missing:
+    def _should_stop(self) -> bool:
+        """Return whether a stop is requested and there is something to keep."""
+        return bool(self.seconds and self._stop_reason())
+
+    def _may_stop(self, left: int) -> bool:
+        """Return whether a stop may happen here, with *left* segments available now."""
+        if self._gap_seconds:
             return True
-        # Near the edge all streams end there; far behind it that could take hours.
-        return left >= _BEHIND_EDGE and self.seconds >= max(take.seconds for take in self.all)
+        # Near the live edge all formats stop there; far behind it, reaching it could take hours.
+        return left >= _EDGE_SEGMENTS and self.seconds >= max(other.seconds for other in self.parallel)
 
-    @property
-    def _is_enough(self) -> bool:
-        """Whether it is to end, and there is something to keep."""
-        return bool(self.seconds and self._enough())
-
-    def _waited(self, seconds: float) -> bool:
-        """Wait; whether it was enough meanwhile."""
+    def _wait(self, seconds: float) -> bool:
+        """Wait; return at once, and True, if a stop is requested."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._is_enough:
+            if self._should_stop():
                 return True
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, _POLL_SECONDS))
         return False
 
-    def _playlist(self) -> Playlist | None:
-        """What can be had now, nothing while the site is away; None where what had begun is gone."""
+    def _refresh_playlist(self) -> Playlist | None:
+        """Return the playlist, an empty one while the site is down, or None once it is gone for good."""
         try:
-            playlist = self._again(lambda: read(self._downloader, self._stream))
+            playlist = self._retry(lambda: fetch_playlist(self._downloader, self._stream))
         except ValueError as error:
             raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, str(error)) from error
         except RequestError as error:
             if not self.seconds:
                 raise
-            self._away = not _gone(error)
-            return Playlist((), self._target, ended=False) if self._away else None
-        self._away = False
+            self._is_site_down = not _is_gone(error)
+            return Playlist((), self._target_seconds, ended=False) if self._is_site_down else None
+        self._is_site_down = False
         return playlist
 
-    def _keep(self, file: BinaryIO, segment: Segment) -> None:
-        """Write *segment*, or leave it out where it cannot be had and others were."""
-        prepared = segment.init_url in (self._init, "") or self._wrote(file, segment.init_url)
-        if not (prepared and self._wrote(file, segment.url)):
-            self._missing += segment.seconds
+    def _append(self, file: BinaryIO, segment: Segment) -> None:
+        """Write *segment*, or leave a gap if it cannot be downloaded and others could."""
+        is_initialized = segment.init_url in (self._init_url, "") or self._write(file, segment.init_url)
+        if not (is_initialized and self._write(file, segment.url)):
+            self._gap_seconds += segment.seconds
             return
-        self._init = segment.init_url
-        self.seconds += self._missing + segment.seconds
-        self._missing, self._alive_at = 0.0, time.monotonic()
+        self._init_url = segment.init_url
+        self.seconds += self._gap_seconds + segment.seconds
+        self._gap_seconds, self._last_segment_at = 0.0, time.monotonic()
 
-    def _wrote(self, file: BinaryIO, url: str) -> bool:
-        """Write what *url* holds; False where that cannot be had. Raises where it is the first."""
+    def _write(self, file: BinaryIO, url: str) -> bool:
+        """Download *url* into *file*; False if that fails. The first download raises instead."""
         request = Request(url, headers=self._stream.get("http_headers") or {})
         try:
-            content = self._again(lambda: body(self._downloader, request, _MAX_SEGMENT))
+            content = self._retry(lambda: read_body(self._downloader, request, _MAX_SEGMENT_BYTES))
         except RequestError:
             if not self.seconds:
                 raise
             return False
         file.write(content)
         self._received += len(content)
-        self._gauge.update_part(self._part, self._received)
-        if self._order.size_limit and self._gauge.received > self._order.size_limit:
-            raise too_large(self._gauge.received, self._order.size_limit)
+        self._tracker.update_part(self._format_id, self._received)
+        if self._request.size_limit and self._tracker.received > self._request.size_limit:
+            raise media_too_large(self._tracker.received, self._request.size_limit)
         return True
 
-    def _again(self, step: Callable[[], T]) -> T:
-        """What *step* gives, tried again where the network fails it, and that is waited for."""
-        for turn in range(_TRIES - 1):
+    def _retry(self, step: Callable[[], _T]) -> _T:
+        """Return what *step* returns; repeat it with delays after failures of the network."""
+        for attempt in range(_MAX_TRIES - 1):
             try:
                 return step()
             except RequestError as error:
-                delay = exponential_delay(turn, 0.3, LONGEST_SECONDS)
-                if self.seconds and (_gone(error) or self._waited(delay)):
+                delay = exponential_delay(attempt, _FIRST_DELAY, LONGEST_SECONDS)
+                if self.seconds and (_is_gone(error) or self._wait(delay)):
                     raise
                 if not self.seconds:
                     time.sleep(delay)
         return step()
 
 
-def read(downloader: Downloader, stream: Info) -> Playlist:
-    """The playlist of *stream* as it is now. Raises RequestError, ValueError."""
+def fetch_playlist(downloader: Downloader, stream: Info) -> Playlist:
+    """Return the playlist of *stream* as it is now. Raises RequestError, ValueError."""
     request = Request(stream["url"], headers=stream.get("http_headers") or {})
-    text = body(downloader, request, _MAX_PLAYLIST).decode("utf-8", "replace")
-    return hls_playlist.read(text, stream["url"])
+    text = read_body(downloader, request, _MAX_PLAYLIST_BYTES).decode("utf-8", "replace")
+    return hls_playlist.parse(text, stream["url"])
 
 
-def _gone(error: RequestError) -> bool:
+def _is_gone(error: RequestError) -> bool:
     return isinstance(error, HTTPError) and error.status in _GONE

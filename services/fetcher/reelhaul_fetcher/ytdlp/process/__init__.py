@@ -1,1 +1,1 @@
-"""Processes: the zygote, its children, their sandbox and the protocol they speak."""
+"""Processes of the engine: zygote, children, their sandbox, and the protocol between them and the fetcher."""

@@ -1,24 +1,20 @@
-"""A child of the warm parent: one order in, what is learnt and the end out, then death."""
+"""Child process of the zygote: carries out one request and exits. Also what the zygote loads for it."""
 
 from __future__ import annotations
 
 import io
 import os
-import select
 import socket
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yt_dlp.version
-from google.rpc import status_pb2
 from yt_dlp.networking import Response
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
-from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
-from reelhaul_fetcher.media import ffmpeg, inspect, inspector_client, verify
+from reelhaul.work.v1.engine_pb2 import EngineCommand, EngineEvent, EngineResult
+from reelhaul_fetcher.media import ffmpeg, inspect, inspector_client
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
     EngineRequest,
@@ -26,159 +22,67 @@ from reelhaul_fetcher.model.engine_requests import (
     ExtractorListRequest,
     FetchRequest,
     ProbeRequest,
-    Product,
 )
 from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
     disable_ffmpeg_downloader,
-    options,
-    share_trust,
+    downloader_options,
+    share_ssl_contexts,
 )
-from reelhaul_fetcher.ytdlp.info import media_of
+from reelhaul_fetcher.ytdlp.info import to_media_info
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
-from reelhaul_runtime.errors import ReelhaulError, from_status, to_status
+from reelhaul_runtime.errors import to_status
 
-
-class FetcherChannel:
-    """Where a child tells the fetcher; from any thread."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._enough: Warned.Reason.ValueType = Warned.REASON_UNSPECIFIED
-
-    def progress(self, progress: Progress) -> None:
-        """Newest progress."""
-        self.say({"type": "progress", "progress": protocol.packed(progress)})
-
-    def media(self, media: MediaInfo) -> None:
-        """Metadata, once it is read."""
-        self.say({"type": "media", "media": protocol.packed(media)})
-
-    def ready(self, product: Product) -> None:
-        """The media's file is whole, though not tried yet."""
-        self.say({"type": "ready", **protocol.product_frame(product)})
-
-    def translated(self, texts: list[str], source: str, target: str) -> list[str]:
-        """*texts* of the language *source* in *target*, by the fetcher's translator.
-
-        Raises TRANSLATION_UNAVAILABLE.
-        """
-        self.say({"type": "translate", "texts": texts, "source": source, "target": target})
-        answer = protocol.read(self._stream)
-        if "status" in answer:
-            raise from_status(protocol.unpacked(status_pb2.Status, answer["status"]))
-        return [str(text) for text in answer["texts"]]
-
-    def recording(self) -> None:
-        """A recording begins. From now on the fetcher says one thing only: that it is enough."""
-        self.say({"type": "recording"})
-
-    def enough(self) -> Warned.Reason.ValueType:
-        """Why the recording is to end; REASON_UNSPECIFIED while it is not."""
-        with self._lock:
-            if not self._enough and select.select([self._stream], [], [], 0)[0]:
-                self._enough = protocol.read(self._stream)["enough"]
-        return self._enough
-
-    def entries(self, entries: Sequence[PlaylistEntry]) -> None:
-        """The next entries of a list."""
-        self.say({"type": "entries", "entries": [protocol.packed(entry) for entry in entries]})
-
-    def say(self, frame: protocol.Frame) -> None:
-        """Send *frame*. A fetcher that is gone ends this process."""
-        with self._lock:
-            try:
-                self._stream.sendall(protocol.framed(frame))
-            except OSError:
-                os._exit(1)
-
-
-def run(stream: socket.socket) -> None:
-    """Do the order that comes over *stream*; does not return."""
-    frame = protocol.read(stream)
-    order, access = protocol.order_of(frame), protocol.access_of(frame)
-    access = access.for_request(order.url, order.cookies)
-    line, answers = FetcherChannel(stream), ResponseLog()
-    place = FetchContext()
-    try:
-        folder = order.folder if isinstance(order, FetchRequest) else Path("/")
-        limit = order.size_limit if isinstance(order, FetchRequest) else 0
-        ways = [access.po_token_url] if access.po_token_url else []
-        bounds = sandbox.ResourceLimits(limit, order.cpu_seconds, order.memory_bytes)
-        inspector_client.limit_memory(order.memory_bytes)
-        sandbox.enter(folder, order.proxy_url, *ways, bounds=bounds, within=inspector_client.channel())
-        end = _done(order, access, line, answers, place)
-    except BaseException as error:
-        end = _failed(errors.classified(error, answers, order.url, place.extractor))
-    line.say({**end, "statuses": answers.statuses})
-    os._exit(0)
-
-
-def _done(
-    order: EngineRequest,
-    access: EngineOptions,
-    line: FetcherChannel,
-    answers: ResponseLog,
-    place: FetchContext,
-) -> protocol.Frame:
-    """*order*, carried out."""
-    match order:
-        case FetchRequest():
-            ffmpeg.set_idle_timeout(order.idle_seconds)
-            return protocol.report_frame(fetch.fetch(order, access, line, answers, place))
-        case ProbeRequest():
-            return {"type": "done", "media": protocol.packed(extraction.probe(order, access, answers))}
-        case ExpandRequest():
-            listed = playlist.expand(order, access, line, answers, place)
-            return {"type": "done", "media": protocol.packed(listed.media), "truncated": listed.truncated}
-        case ExtractorListRequest():
-            return {"type": "done", "sites": [protocol.packed(site) for site in list_extractors()]}
-
-
-class FetchContext:
-    """How far a fetch came, for telling of its failure."""
-
-    extractor = ""
-
-
-def _failed(error: ReelhaulError) -> dict[str, Any]:
-    return {"type": "failed", "status": protocol.packed(to_status(error))}
-
-
-_PAGE = b"""<html><head><title>warm</title>
+_WARM_UP_PAGE = b"""<html><head><title>warm</title>
 <script type="application/ld+json">{"@context": "https://schema.org", "@type": "VideoObject", "name": "warm",
 "contentUrl": "http://warm.invalid/v.mp4", "duration": "PT1S"}</script></head>
 <body><video src="http://warm.invalid/v.mp4"></video></body></html>"""
 
-#: What children use; named so that importing this module loads them.
-LOADED = (fetch, playlist, ffmpeg, verify)
-
-
-class _Rehearsal(Downloader):
-    """Answers every request from memory."""
-
-    def urlopen(self, req: Any) -> Response:
-        """The one page there is."""
-        url = req if isinstance(req, str) else req.url
-        return Response(io.BytesIO(_PAGE), url, {"Content-Type": "text/html; charset=utf-8"}, status=200)
-
 
 def warm_up() -> str:
-    """Load yt-dlp, all extractors and what a first extraction loads late; returns the engine's version."""
+    """Load yt-dlp, its extractors and whatever a first extraction loads; return the engine's version.
+
+    Called once, in the zygote: children share the memory.
+    """
     disable_ffmpeg_downloader()
-    share_trust()
-    with _Rehearsal(ResponseLog(), options("")) as rehearsal:
-        Downloader.extractors = dict(rehearsal._ies)
+    share_ssl_contexts()
+    with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
+        Downloader.extractors = dict(downloader._ies)
         for extractor in Downloader.extractors.values():
             # An extractor compiles its URL pattern on the first call.
             extractor.suitable("")
-        info = rehearsal.extract_info("http://warm.invalid/page", download=False, process=True)
-    media_of(info)
+        info = downloader.extract_info("http://warm.invalid/page", download=False, process=True)
+    to_media_info(info)
     inspect.warm_decoders()
     return f"yt-dlp {yt_dlp.version.__version__}"
+
+
+def run(stream: socket.socket) -> None:
+    """Carry out the request that comes over *stream*, and exit. Does not return."""
+    command = protocol.read_message(stream, EngineCommand)
+    request, options = protocol.request_from_proto(command.request)
+    channel, log = protocol.FetcherChannel(stream), ResponseLog()
+    try:
+        folder, size_limit = Path("/"), 0
+        if isinstance(request, FetchRequest):
+            folder, size_limit = request.folder, request.size_limit
+        limits = sandbox.ResourceLimits(size_limit, request.cpu_seconds, request.memory_bytes)
+        inspector_client.limit_memory(request.memory_bytes)
+        sandbox.enter(
+            folder,
+            request.proxy_url,
+            limits,
+            allowed_urls=[options.po_token_url] if options.po_token_url else [],
+            inspector=inspector_client.channel(),
+        )
+        event = EngineEvent(result=_execute(request, options, channel, log))
+    except BaseException as error:
+        event = EngineEvent(failure=to_status(errors.classify(error, log, request.url)))
+    event.http_statuses.update(log.statuses)
+    channel.send(event)
+    os._exit(0)
 
 
 def list_extractors() -> Iterator[Extractor]:
@@ -196,3 +100,29 @@ def list_extractors() -> Iterator[Extractor]:
                 display_name=extractor.IE_DESC or extractor.IE_NAME,
                 broken=not extractor.working(),
             )
+
+
+def _execute(
+    request: EngineRequest, options: EngineOptions, channel: protocol.FetcherChannel, log: ResponseLog
+) -> EngineResult:
+    match request:
+        case FetchRequest():
+            ffmpeg.set_idle_timeout(request.idle_seconds)
+            return protocol.fetch_result_to_proto(fetch.fetch(request, options, channel, log))
+        case ProbeRequest():
+            return EngineResult(media=extraction.probe(request, options, log))
+        case ExpandRequest():
+            expanded = playlist.expand(request, options, channel, log)
+            return EngineResult(media=expanded.media, truncated=expanded.truncated)
+        case ExtractorListRequest():
+            return EngineResult(extractors=list_extractors())
+
+
+class _OfflineDownloader(Downloader):
+    """Answers every request with one page, from memory."""
+
+    def urlopen(self, req: Any) -> Response:
+        url = req if isinstance(req, str) else req.url
+        return Response(
+            io.BytesIO(_WARM_UP_PAGE), url, {"Content-Type": "text/html; charset=utf-8"}, status=200
+        )

@@ -1,4 +1,4 @@
-"""The engine, seen from the fetcher: orders to a warm parent, and each child on its own line."""
+"""Engine, as the fetcher sees it: keeps a zygote running and carries out each request in a child of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.rpc import status_pb2
+from google.protobuf.message import DecodeError
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry
+from reelhaul.work.v1.engine_pb2 import (
+    EngineCommand,
+    EngineEvent,
+    EngineResult,
+    EngineTranslation,
+    EngineTranslationRequest,
+)
 from reelhaul_fetcher.clients.libretranslate import NoTranslator
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
@@ -37,47 +44,50 @@ from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.ytdlp.process import protocol
 from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
-from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-HearEntries = Callable[[Sequence[PlaylistEntry]], None]
+OnEntries = Callable[[Sequence[PlaylistEntry]], None]
 
 _WARM_SECONDS = 60.0
 _CHECK_SECONDS = 4.0
 _RESTART_SECONDS = 0.5
+_STOP_SECONDS = 5
 
 
 @dataclass(slots=True)
-class _Run:
-    """A child: its process group once it is known, and whether all of it is gone."""
+class _Child:
+    """A child process, whose process id is also its process group."""
 
-    #: Where its products must lie; None: it makes none, or has told already of one that is ready.
+    #: Where its products must be. None: it makes none, or its media file was announced already.
     folder: Path | None = None
+    #: 0 until the zygote has forked it.
     pid: int = 0
-    status: int | None = None
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Exit code; None if the zygote died first.
+    exit_code: int | None = None
+    #: Set when no process of its group is left.
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class YtDlpEngine:
-    """Keeps a parent alive and warm, and runs orders in its children."""
+    """The engine port. Restarts the zygote when it dies."""
 
     def __init__(
         self,
         environment: Mapping[str, str],
         worker: str,
-        access: EngineOptions | None = None,
+        options: EngineOptions | None = None,
         translator: Translator | None = None,
         namespace: EngineNamespace | None = None,
     ) -> None:
         self._namespace = [namespace.user, namespace.network] if namespace else []
         self._environment, self._worker = dict(environment), worker
-        self._access, self._translator = access or EngineOptions(), translator or NoTranslator()
+        self._options, self._translator = options or EngineOptions(), translator or NoTranslator()
         self._control: socket.socket | None = None
-        self._runs: dict[str, _Run] = {}
+        self._children: dict[str, _Child] = {}
         self._warm = asyncio.Event()
         self._version = ""
-        self._pid = 0
+        self._zygote_pid = 0
 
     @classmethod
     @asynccontextmanager
@@ -85,21 +95,23 @@ class YtDlpEngine:
         cls,
         environment: Mapping[str, str],
         worker: str,
-        access: EngineOptions | None = None,
+        options: EngineOptions | None = None,
         translator: Translator | None = None,
         namespace: EngineNamespace | None = None,
     ) -> AsyncIterator[YtDlpEngine]:
-        """An engine whose parent has *environment* and nothing else; warm a second later.
+        """Run an engine for the block; it is warm a second later.
 
-        *access* is how it gets at sites, *translator* what it asks for what they do not translate;
-        *namespace* the network that it lives in, where it is not this one.
+        *environment* is all that its processes see of the environment. *translator* translates subtitles
+        that sites do not. *namespace* is the network that it runs in, if not in the fetcher's.
         """
-        engine = cls(environment, worker, access, translator, namespace)
-        keeping = asyncio.create_task(engine._keep_parent())
+        engine = cls(environment, worker, options, translator, namespace)
+        running = asyncio.create_task(engine._keep_zygote())
         try:
             yield engine
         finally:
-            await cancel_and_wait(keeping)
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
 
     @property
     def version(self) -> str:
@@ -108,11 +120,10 @@ class YtDlpEngine:
 
     @property
     def zygote_pid(self) -> int:
-        """The present parent; 0 while there is none."""
-        return self._pid
+        """Process id of the zygote; 0 while there is none."""
+        return self._zygote_pid
 
     async def check(self) -> None:
-        """Return when the parent is warm. Raises Unavailable where that takes long."""
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self._warm.wait()
@@ -120,143 +131,140 @@ class YtDlpEngine:
             raise Unavailable("fetcher", "the engine is not warm") from None
 
     async def wait_until_warm(self) -> None:
-        """Return when the parent is warm."""
+        """Return when the zygote is warm."""
         await self._warm.wait()
 
-    async def fetch(self, order: FetchRequest, listener: Listener) -> FetchResult:
-        """As ``ports.Engine.fetch``."""
-        report = protocol.report_of(await self._do(order, listener))
-        for product in report.products:
-            # A child that a site has taken over could name any file of ours as its product.
-            if not _lies_in(order.folder, product):
-                raise _lost(self._worker, "the child's product is none")
-        return report
+    async def fetch(self, request: FetchRequest, listener: Listener) -> FetchResult:
+        result = protocol.fetch_result_from_proto(await self._execute(request, listener))
+        for product in result.products:
+            # A compromised child could name any file of ours as its product.
+            if not _is_file_in(request.folder, product):
+                raise self._lost("a product is no file of the work directory")
+        return result
 
-    async def expand(self, order: ExpandRequest, listener: ListListener) -> ExpandResult:
-        """As ``ports.Engine.expand``."""
-        done = await self._do(order, listener, listener.on_entries)
-        return ExpandResult(protocol.unpacked(MediaInfo, done["media"]), done["truncated"])
+    async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
+        result = await self._execute(request, listener, listener.on_entries)
+        return ExpandResult(result.media, result.truncated)
 
-    async def probe(self, order: ProbeRequest) -> MediaInfo:
-        """As ``ports.Engine.probe``."""
-        media: MediaInfo = protocol.unpacked(MediaInfo, (await self._do(order, None))["media"])
-        return media
+    async def probe(self, request: ProbeRequest) -> MediaInfo:
+        return (await self._execute(request, None)).media
 
     async def list_extractors(self) -> Sequence[Extractor]:
-        """As ``ports.Engine.sites``."""
-        done = await self._do(ExtractorListRequest(), None)
-        return [protocol.unpacked(Extractor, told) for told in done["sites"]]
+        return list((await self._execute(ExtractorListRequest(), None)).extractors)
 
     def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
-        """As ``ports.Engine.select_formats``."""
         # Loads yt-dlp, which this process does not need otherwise.
         from reelhaul_fetcher.ytdlp import format_selector
 
         return format_selector.select_formats(selector, offered)
 
-    async def _do(
-        self, order: EngineRequest, listener: Listener | None, entries: HearEntries | None = None
-    ) -> protocol.Frame:
+    async def _execute(
+        self, request: EngineRequest, listener: Listener | None, on_entries: OnEntries | None = None
+    ) -> EngineResult:
+        """Carry out *request* in a child. No process of the child is left when this returns or raises."""
         try:
             async with asyncio.timeout(_WARM_SECONDS):
                 await self._warm.wait()
         except TimeoutError:
-            raise Unavailable("fetcher", "the engine does not get warm") from None
-        run = str(uuid.uuid4())
+            raise Unavailable("fetcher", "the engine did not become warm") from None
+        name = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        known = self._runs[run] = _Run(order.folder if isinstance(order, FetchRequest) else None)
+        child = self._children[name] = _Child(request.folder if isinstance(request, FetchRequest) else None)
         try:
             with theirs:
-                self._send({"start": run, "tastes": isinstance(order, FetchRequest)}, theirs)
+                self._send({"start": name, "inspector": isinstance(request, FetchRequest)}, theirs)
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
-                writer.write(protocol.framed(protocol.order_frame(order, self._access)))
-                async with _ending(writer, listener):
-                    return await self._hear(reader, writer, known, listener, entries)
+                _write(writer, EngineCommand(request=protocol.request_to_proto(request, self._options)))
+                async with _forwarding_stop(listener, writer):
+                    return await self._receive(reader, writer, child, listener, on_entries)
             finally:
                 writer.close()
         finally:
-            await asyncio.shield(self._end(run, known))
+            await asyncio.shield(self._stop(name, child))
 
-    async def _hear(
+    async def _receive(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        run: _Run,
+        child: _Child,
         listener: Listener | None,
-        entries: HearEntries | None,
-    ) -> protocol.Frame:
-        """Frames until the last; a line that ends without one is a child that died."""
+        on_entries: OnEntries | None,
+    ) -> EngineResult:
+        """Handle the events of *child* until its last. Raises its failure, or WORKER_LOST if it died."""
         while True:
             try:
-                length = protocol.HEADER.unpack(await reader.readexactly(protocol.HEADER.size))[0]
-                if length > protocol.MAX_FRAME:
-                    raise _lost(self._worker, "the child talks nonsense")
-                frame: protocol.Frame = json.loads(await reader.readexactly(length))
+                event = await self._read_event(reader)
             except (asyncio.IncompleteReadError, ConnectionError):
-                await run.gone.wait()
-                raise _lost(self._worker, _cause(run.status)) from None
-            if frame["type"] in ("done", "failed") and listener is not None:
-                counted = {int(status): times for status, times in frame["statuses"].items()}
-                listener.status_counts.http_statuses.update(counted)
-            if frame["type"] == "done":
-                return frame
-            if frame["type"] == "failed":
-                raise from_status(protocol.unpacked(status_pb2.Status, frame["status"]))
-            if frame["type"] == "translate":
-                writer.write(protocol.framed(await self._translated(frame)))
-            elif frame["type"] == "entries" and entries is not None:
-                entries([protocol.unpacked(PlaylistEntry, told) for told in frame["entries"]])
+                await child.ended.wait()
+                raise self._lost(_describe_exit(child.exit_code)) from None
+            kind = event.WhichOneof("event")
+            if kind in ("result", "failure") and listener is not None:
+                listener.status_counts.http_statuses.update(event.http_statuses)
+            if kind == "result":
+                return event.result
+            if kind == "failure":
+                raise from_status(event.failure)
+            if kind == "translation_request":
+                _write(writer, EngineCommand(translation=await self._translate(event.translation_request)))
+            elif kind == "entries" and on_entries is not None:
+                on_entries(list(event.entries.entries))
             elif listener is not None:
-                _pass_on(frame, listener, run)
+                _notify(listener, event, child)
 
-    async def _translated(self, frame: protocol.Frame) -> protocol.Frame:
-        """What the translator makes of a child's question. Raises WORKER_LOST where it is none."""
-        told = [*frame["texts"], frame["source"], frame["target"]]
-        if not all(isinstance(text, str) for text in told):
-            raise _lost(self._worker, "the child talks nonsense")
+    async def _read_event(self, reader: asyncio.StreamReader) -> EngineEvent:
+        length = protocol.HEADER.unpack(await reader.readexactly(protocol.HEADER.size))[0]
+        if length > protocol.MAX_FRAME_BYTES:
+            raise self._lost(f"the child sent a frame of {length} bytes")
         try:
-            texts = await self._translator.translate(frame["texts"], frame["source"], frame["target"])
+            return EngineEvent.FromString(await reader.readexactly(length))
+        except DecodeError:
+            raise self._lost("the child sent a message that cannot be read") from None
+
+    async def _translate(self, request: EngineTranslationRequest) -> EngineTranslation:
+        try:
+            texts = await self._translator.translate(list(request.texts), request.source, request.target)
         except ReelhaulError as error:
-            return {"status": protocol.packed(to_status(error))}
-        return {"texts": texts}
+            return EngineTranslation(failure=to_status(error))
+        return EngineTranslation(texts=texts)
 
-    async def _end(self, run: str, known: _Run) -> None:
-        """Stop the child's whole group, and wait until it is gone."""
+    async def _stop(self, name: str, child: _Child) -> None:
+        """Kill the process group of *child* and wait until it is gone."""
         try:
-            if not known.gone.is_set():
-                self._send({"stop": run})
+            if not child.ended.is_set():
+                self._send({"stop": name})
         except Unavailable:
-            known.gone.set()
+            child.ended.set()
         try:
-            async with asyncio.timeout(5):
-                await known.gone.wait()
+            async with asyncio.timeout(_STOP_SECONDS):
+                await child.ended.wait()
         except TimeoutError:
-            log.error("a child does not end", extra={"child": known.pid})
-        self._runs.pop(run, None)
+            log.error("a child does not end", extra={"child": child.pid})
+        self._children.pop(name, None)
 
     def _send(self, message: dict[str, Any], descriptor: socket.socket | None = None) -> None:
+        """Send *message* to the zygote. Raises Unavailable if there is none."""
         if self._control is None:
-            raise Unavailable("fetcher", "the engine is being started again")
+            raise Unavailable("fetcher", "the engine is restarting")
         try:
-            fds = [] if descriptor is None else [descriptor.fileno()]
-            socket.send_fds(self._control, [json.dumps(message).encode()], fds)
+            descriptors = [] if descriptor is None else [descriptor.fileno()]
+            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
         except OSError as error:
-            raise Unavailable("fetcher", "the engine is being started again") from error
+            raise Unavailable("fetcher", "the engine is restarting") from error
 
-    async def _keep_parent(self) -> None:
+    async def _keep_zygote(self) -> None:
         while True:
             try:
-                await self._parent()
+                await self._run_zygote()
             except OSError:
                 log.exception("the engine's parent could not be started")
-            self._fall()
+            self._end_children()
             log.warning("the engine's parent ended; starting another")
             await asyncio.sleep(_RESTART_SECONDS)
 
-    async def _parent(self) -> None:
-        """One parent from start to end."""
+    async def _run_zygote(self) -> None:
+        """Run one zygote from start to end."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with ours:
@@ -272,49 +280,52 @@ class YtDlpEngine:
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,
                 )
-            self._control, self._pid = ours, process.pid
+            self._control, self._zygote_pid = ours, process.pid
             try:
-                await self._listen(ours)
+                await self._handle_zygote_messages(ours)
             finally:
-                self._control, self._pid = None, 0
+                self._control, self._zygote_pid = None, 0
                 with suppress(ProcessLookupError):
                     process.kill()
-                self._fall()
+                self._end_children()
                 await process.wait()
 
-    async def _listen(self, control: socket.socket) -> None:
+    async def _handle_zygote_messages(self, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while message := await loop.sock_recv(control, 4096):
-            told = json.loads(message)
-            if "warm" in told:
-                self._version = told["warm"]
+        while packet := await loop.sock_recv(control, 4096):
+            message = json.loads(packet)
+            if "warm" in message:
+                self._version = message["warm"]
                 self._warm.set()
                 log.info("engine is warm", extra={"engine": self._version})
-            elif "started" in told and (run := self._runs.get(told["started"])):
-                run.pid = told["pid"]
-            elif "ended" in told and (run := self._runs.get(told["ended"])):
-                run.status = told["status"]
-                run.gone.set()
+            elif "started" in message and (child := self._children.get(message["started"])):
+                child.pid = message["pid"]
+            elif "ended" in message and (child := self._children.get(message["ended"])):
+                child.exit_code = message["exit_code"]
+                child.ended.set()
 
-    def _fall(self) -> None:
-        """The parent is gone: so must be its children."""
+    def _end_children(self) -> None:
+        """Kill the children of a zygote that is gone."""
         self._warm.clear()
-        for run in self._runs.values():
-            if run.pid and not run.gone.is_set():
+        for child in self._children.values():
+            if child.pid and not child.ended.is_set():
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(run.pid, signal.SIGKILL)
-            run.gone.set()
+                    os.killpg(child.pid, signal.SIGKILL)
+            child.ended.set()
+
+    def _lost(self, text: str) -> ReelhaulError:
+        return ReelhaulError(ErrorReason.WORKER_LOST, text, metadata={"worker": self._worker})
 
 
 @asynccontextmanager
-async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> AsyncIterator[None]:
-    """Within the block the child is told when *listener* has enough of its recording."""
+async def _forwarding_stop(listener: Listener | None, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """During the block, tell the child when *listener* wants its recording to stop."""
 
-    async def tell(told: Listener) -> None:
-        await told.stop_recording.wait()
-        writer.write(protocol.framed({"enough": told.stop_reason}))
+    async def forward(listener: Listener) -> None:
+        await listener.stop_recording.wait()
+        _write(writer, EngineCommand(stop_recording=listener.stop_reason))
 
-    task = asyncio.create_task(tell(listener)) if listener is not None else None
+    task = asyncio.create_task(forward(listener)) if listener is not None else None
     try:
         yield
     finally:
@@ -322,29 +333,32 @@ async def _ending(writer: asyncio.StreamWriter, listener: Listener | None) -> As
             task.cancel()
 
 
-def _lies_in(folder: Path, product: Product) -> bool:
+def _write(writer: asyncio.StreamWriter, command: EngineCommand) -> None:
+    writer.write(protocol.encode_frame(command))
+
+
+def _notify(listener: Listener, event: EngineEvent, child: _Child) -> None:
+    match event.WhichOneof("event"):
+        case "progress":
+            listener.on_progress(event.progress)
+        case "media":
+            listener.on_media(event.media)
+        case "recording":
+            listener.on_recording()
+        case "media_file" if child.folder is not None:
+            product, folder, child.folder = protocol.product_from_proto(event.media_file), child.folder, None
+            if _is_file_in(folder, product):
+                listener.on_media_file(product)
+
+
+def _is_file_in(folder: Path, product: Product) -> bool:
     path = product.path
     return path.parent == folder and path.is_file() and not path.is_symlink()
 
 
-def _pass_on(frame: protocol.Frame, listener: Listener, run: _Run) -> None:
-    if frame["type"] == "progress":
-        listener.on_progress(protocol.unpacked(Progress, frame["progress"]))
-    elif frame["type"] == "ready" and run.folder is not None:
-        product, folder, run.folder = protocol.product_of(frame), run.folder, None
-        if _lies_in(folder, product):
-            listener.on_media_file(product)
-    elif frame["type"] == "recording":
-        listener.on_recording()
-    elif frame["type"] == "media":
-        listener.on_media(protocol.unpacked(MediaInfo, frame["media"]))
-
-
-def _cause(status: int | None) -> str:
-    if status is None:
-        return "the engine died under the fetch"
-    return f"the fetch was killed by signal {-status}" if status < 0 else f"the fetch ended with {status}"
-
-
-def _lost(worker: str, text: str) -> ReelhaulError:
-    return ReelhaulError(ErrorReason.WORKER_LOST, text, metadata={"worker": worker})
+def _describe_exit(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "the engine died during the download"
+    if exit_code < 0:
+        return f"the download was killed by signal {-exit_code}"
+    return f"the download process exited with code {exit_code}"

@@ -1,4 +1,4 @@
-"""What the engine's processes see of the world: nothing of ours that a site could make use of."""
+"""Environment of the engine's processes: variables and certificates, nothing that a site could exploit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 def build_environment(
     tools: Path, home: Path, ca_bundle: Path | None, *, plugins: bool = False
 ) -> dict[str, str]:
-    """What the parent and its children see: no secret of ours, no one's configuration, our tools first.
+    """Return the environment variables of the zygote: no secrets, no user configuration, our tools first.
 
-    yt-dlp's *plugins* are code of others: loaded only where one of them is asked for.
+    yt-dlp's *plugins* are third-party code: they are loaded only if a setting needs one.
     """
-    told = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
-    told |= {
+    variables = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
+    variables |= {
         "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home),
@@ -27,28 +27,27 @@ def build_environment(
         "NO_COLOR": "1",
     }
     if not plugins:
-        told["YTDLP_NO_PLUGINS"] = "1"
+        variables["YTDLP_NO_PLUGINS"] = "1"
     if ca_bundle is not None:
-        # Every name that some TLS library of the engine reads.
-        told |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), str(ca_bundle))
-    return told
+        # One name for each TLS library of the engine.
+        names = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+        variables |= dict.fromkeys(names, str(ca_bundle))
+    return variables
 
 
-def write_ca_bundle(extra: Path | None, place: Path) -> Path | None:
-    """One PEM file of the usual certificates and *extra*, written into *place*.
+def write_ca_bundle(extra: Path | None, folder: Path) -> Path | None:
+    """Write the usual certificates and *extra* into one PEM file in *folder*; return its path.
 
-    None where there is no *extra*: then the engine's own defaults hold. Raises OSError where
-    *extra* cannot be read.
+    Without *extra*, return None: the engine's own defaults apply. Raises OSError if *extra* cannot be read.
     """
     if extra is None:
         return None
-    usual = _usual()
-    path = place / "ca.pem"
-    path.write_bytes(b"\n".join(file.read_bytes() for file in [*usual, extra]))
+    path = folder / "ca.pem"
+    path.write_bytes(b"\n".join(file.read_bytes() for file in [*_default_bundles(), extra]))
     return path
 
 
-def _usual() -> list[Path]:
+def _default_bundles() -> list[Path]:
     if spec := find_spec("certifi"):
         assert spec.origin is not None
         return [Path(spec.origin).parent / "cacert.pem"]

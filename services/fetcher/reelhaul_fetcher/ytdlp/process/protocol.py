@@ -1,15 +1,25 @@
-"""What fetcher, parent and child say to each other: JSON frames, protobuf inside as base64."""
+"""Messages between the fetcher and a child process: length-delimited protobuf.
+
+The messages and their meaning are in reelhaul/work/v1/engine.proto.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
+import os
+import select
 import socket
 import struct
+import threading
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from reelhaul.type.v1 import media_pb2
+from google.protobuf.message import Message
+
+from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul.work.v1 import engine_pb2
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
     EngineRequest,
@@ -20,106 +30,163 @@ from reelhaul_fetcher.model.engine_requests import (
     ProbeRequest,
     Product,
 )
+from reelhaul_runtime.errors import from_status
 
-#: A frame longer than this is not ours: the child is fed by strangers.
-MAX_FRAME = 16 * 1024 * 1024
+#: Longer frames are refused: a site may control the child.
+MAX_FRAME_BYTES = 16 * 1024 * 1024
 HEADER = struct.Struct("!I")
 
-Frame = dict[str, Any]
+_M = TypeVar("_M", bound=Message)
 
-# Orders whose fields go as they are.
-_KINDS: dict[type[EngineRequest], str] = {
+_OPERATIONS: dict[type[EngineRequest], str] = {
+    FetchRequest: "fetch",
     ProbeRequest: "probe",
     ExpandRequest: "expand",
-    ExtractorListRequest: "sites",
+    ExtractorListRequest: "list_extractors",
 }
+_REQUESTS = {name: request for request, name in _OPERATIONS.items()}
+# Fields that all requests have; the others are fields of the operation.
+_COMMON_FIELDS = ("url", "proxy_url", "cpu_seconds", "memory_bytes")
 
 
-def framed(frame: Frame) -> bytes:
-    """*frame* with its length in front."""
-    body = json.dumps(frame).encode()
-    if len(body) > MAX_FRAME:
+def encode_frame(message: Message) -> bytes:
+    """Return *message* with its length in front. Raises ValueError if it is too long."""
+    body = message.SerializeToString()
+    if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {len(body)} bytes")
     return HEADER.pack(len(body)) + body
 
 
-def read(stream: socket.socket) -> Frame:
-    """The next frame, blocking. EOFError at the end."""
-    length = HEADER.unpack(_exactly(stream, HEADER.size))[0]
-    if length > MAX_FRAME:
+def read_message(stream: socket.socket, kind: type[_M]) -> _M:
+    """Block until a message of type *kind* is there, and return it.
+
+    Raises EOFError at the end, ValueError if the message is too long.
+    """
+    length = HEADER.unpack(_read_exactly(stream, HEADER.size))[0]
+    if length > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {length} bytes")
-    frame: Frame = json.loads(_exactly(stream, length))
-    return frame
+    return kind.FromString(_read_exactly(stream, length))
 
 
-def packed(message: Any) -> str:
-    """A protobuf message as text."""
-    return base64.b64encode(message.SerializeToString()).decode()
+def request_to_proto(request: EngineRequest, options: EngineOptions) -> engine_pb2.EngineRequest:
+    """Return *request* as a message, with what of *options* holds for it."""
+    values: dict[str, Any] = {name: getattr(request, name) for name in _COMMON_FIELDS}
+    # Cookies are among the options of the request.
+    own = [field.name for field in fields(request) if field.name not in (*_COMMON_FIELDS, "cookies")]
+    operation = {name: getattr(request, name) for name in own}
+    if isinstance(request, FetchRequest):
+        operation["folder"] = str(request.folder)
+    options = options.for_request(request.url, request.cookies)
+    names = engine_pb2.EngineOptions.DESCRIPTOR.fields_by_name
+    values["options"] = {name: getattr(options, name) for name in names}
+    values[_OPERATIONS[type(request)]] = operation
+    return engine_pb2.EngineRequest(**values)
 
 
-def unpacked(kind: Any, text: str) -> Any:
-    """The message of *kind* that ``packed`` made *text* of."""
-    return kind.FromString(base64.b64decode(text))
+def request_from_proto(message: engine_pb2.EngineRequest) -> tuple[EngineRequest, EngineOptions]:
+    """Return the request in *message*, and its options. The inverse of ``request_to_proto``."""
+    name = message.WhichOneof("operation")
+    assert name is not None
+    operation = getattr(message, name)
+    values = {field: getattr(message, field) for field in _COMMON_FIELDS}
+    values |= {field: getattr(operation, field) for field in operation.DESCRIPTOR.fields_by_name}
+    if "folder" in values:
+        values["folder"] = Path(values["folder"])
+    options = {field: getattr(message.options, field) for field in message.options.DESCRIPTOR.fields_by_name}
+    options["player_clients"] = tuple(options["player_clients"])
+    return _REQUESTS[name](**values), EngineOptions(**options)
 
 
-def order_frame(order: EngineRequest, access: EngineOptions) -> Frame:
-    """*order*, and how sites are got at, as a frame."""
-    told = {name: getattr(order, name) for name in order.__slots__}
-    told |= {"access": {name: getattr(access, name) for name in EngineOptions.__slots__}}
-    if isinstance(order, FetchRequest):
-        return told | {"kind": "fetch", "format": packed(order.format), "folder": str(order.folder)}
-    return told | {"kind": _KINDS[type(order)]}
+def product_to_proto(product: Product) -> engine_pb2.EngineFile:
+    """Return *product* as a message."""
+    return engine_pb2.EngineFile(path=str(product.path), info=product.info)
 
 
-def access_of(frame: Frame) -> EngineOptions:
-    """How sites are got at, as *frame* tells."""
-    told = frame["access"]
-    return EngineOptions(**told | {"player_clients": tuple(told["player_clients"])})
+def product_from_proto(message: engine_pb2.EngineFile) -> Product:
+    """Return the product in *message*."""
+    return Product(Path(message.path), message.info)
 
 
-def order_of(frame: Frame) -> EngineRequest:
-    """The order that *frame* tells."""
-    told = {key: value for key, value in frame.items() if key not in ("kind", "access")}
-    for kind, name in _KINDS.items():
-        if frame["kind"] == name:
-            return kind(**told)
-    told["format"] = unpacked(media_pb2.FormatSpec, told["format"])
-    told["folder"] = Path(told["folder"])
-    return FetchRequest(**told)
-
-
-def report_frame(report: FetchResult) -> Frame:
-    """*report* as a frame."""
-    return {
-        "type": "done",
-        "media": packed(report.media),
-        "got": packed(report.delivered),
-        "products": [product_frame(product) for product in report.products],
-        "warnings": [packed(warning) for warning in report.warnings],
-    }
-
-
-def report_of(frame: Frame) -> FetchResult:
-    """The report that *frame* tells."""
-    return FetchResult(
-        media=unpacked(media_pb2.MediaInfo, frame["media"]),
-        products=tuple(map(product_of, frame["products"])),
-        delivered=unpacked(media_pb2.DeliveredMedia, frame["got"]),
-        warnings=tuple(unpacked(media_pb2.Warning, text) for text in frame["warnings"]),
+def fetch_result_to_proto(result: FetchResult) -> engine_pb2.EngineResult:
+    """Return *result* as a message."""
+    return engine_pb2.EngineResult(
+        media=result.media,
+        products=map(product_to_proto, result.products),
+        delivered=result.delivered,
+        warnings=result.warnings,
     )
 
 
-def product_frame(product: Product) -> Frame:
-    """*product* as a frame, or a part of one."""
-    return {"path": str(product.path), "info": packed(product.info)}
+def fetch_result_from_proto(message: engine_pb2.EngineResult) -> FetchResult:
+    """Return the result in *message*."""
+    products = tuple(map(product_from_proto, message.products))
+    return FetchResult(message.media, products, message.delivered, tuple(message.warnings))
 
 
-def product_of(frame: Frame) -> Product:
-    """The product that *frame* tells."""
-    return Product(Path(frame["path"]), unpacked(media_pb2.ArtifactInfo, frame["info"]))
+class FetcherChannel:
+    """The child's end of its socket to the fetcher. Thread-safe.
+
+    The process ends if the fetcher is gone.
+    """
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._stop_reason: MediaWarning.Reason.ValueType = MediaWarning.REASON_UNSPECIFIED
+
+    def on_progress(self, progress: Progress) -> None:
+        """Send the newest progress."""
+        self.send(engine_pb2.EngineEvent(progress=progress))
+
+    def on_media(self, media: MediaInfo) -> None:
+        """Send metadata, once it is read."""
+        self.send(engine_pb2.EngineEvent(media=media))
+
+    def on_media_file(self, product: Product) -> None:
+        """Tell that the media file is complete; it is still to be verified."""
+        self.send(engine_pb2.EngineEvent(media_file=product_to_proto(product)))
+
+    def on_recording(self) -> None:
+        """Tell that a recording begins, which ``stop_reason`` may end."""
+        self.send(engine_pb2.EngineEvent(recording=True))
+
+    def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
+        """Send the next entries of a playlist."""
+        self.send(engine_pb2.EngineEvent(entries=engine_pb2.EngineEntries(entries=entries)))
+
+    def stop_reason(self) -> MediaWarning.Reason.ValueType:
+        """Return why the recording is to end now; REASON_UNSPECIFIED if it is to continue."""
+        with self._lock:
+            if not self._stop_reason and select.select([self._stream], [], [], 0)[0]:
+                self._read_command()
+        return self._stop_reason
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        """Return *texts* of the language *source* in *target*. Raises TRANSLATION_UNAVAILABLE."""
+        request = engine_pb2.EngineTranslationRequest(texts=texts, source=source, target=target)
+        self.send(engine_pb2.EngineEvent(translation_request=request))
+        while (command := self._read_command()).WhichOneof("command") != "translation":
+            pass
+        if command.translation.HasField("failure"):
+            raise from_status(command.translation.failure)
+        return list(command.translation.texts)
+
+    def send(self, event: engine_pb2.EngineEvent) -> None:
+        """Send *event*."""
+        with self._lock:
+            try:
+                self._stream.sendall(encode_frame(event))
+            except OSError:
+                os._exit(1)
+
+    def _read_command(self) -> engine_pb2.EngineCommand:
+        command = read_message(self._stream, engine_pb2.EngineCommand)
+        if command.WhichOneof("command") == "stop_recording":
+            self._stop_reason = command.stop_recording
+        return command
 
 
-def _exactly(stream: socket.socket, length: int) -> bytes:
+def _read_exactly(stream: socket.socket, length: int) -> bytes:
     body = bytearray()
     while len(body) < length:
         piece = stream.recv(length - len(body))

@@ -1,28 +1,28 @@
-"""Moving a process into a network of its own: what the warm parent does first, and loads nothing for."""
+"""System calls that move a process into another network. Imports next to nothing: it must have one thread."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 
 _PR_SET_DUMPABLE = 4
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(user: int, network: int) -> None:
-    """Move this process, which has one thread, into the namespaces; there is no way back. Raises OSError."""
-    for descriptor, kind in ((user, NEW_USER), (network, NEW_NETWORK)):
+    """Move this process into the namespaces behind the descriptors, for good. Raises OSError."""
+    for descriptor, kind in ((user, CLONE_NEWUSER), (network, CLONE_NEWNET)):
         _check("setns", _libc.setns(descriptor, kind))
         os.close(descriptor)
-    # Moving takes from a process the right to read its own /proc.
+    # A process that changed its namespace may not read its own /proc otherwise.
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
-def leave() -> None:
-    """Move this process, which has one thread, into new namespaces. Raises OSError."""
-    _check("unshare", _libc.unshare(NEW_USER | NEW_NETWORK))
+def unshare() -> None:
+    """Move this process into new namespaces. Raises OSError."""
+    _check("unshare", _libc.unshare(CLONE_NEWUSER | CLONE_NEWNET))
 
 
 def _check(call: str, result: int) -> None:

@@ -1,9 +1,9 @@
-"""The warm parent: yt-dlp loaded once, a child forked for each fetch.
+"""Zygote: a process with yt-dlp loaded, which forks a child for each request.
 
-Run as ``python -m reelhaul_fetcher.ytdlp.process.zygote FD [USER NETWORK]``, where FD is a
-SOCK_SEQPACKET socket to the fetcher, and USER and NETWORK are namespaces to live in. It stays
-single-threaded: a fork from threads, gRPC's above all, inherits locks that nobody will
-release. When the fetcher is gone, so are all children.
+Run as ``python -m reelhaul_fetcher.ytdlp.process.zygote FD [USER NETWORK]``, where FD is a SOCK_SEQPACKET
+socket to the fetcher, and USER and NETWORK are namespaces to enter. It stays single-threaded: a fork of a
+process with threads, gRPC's above all, inherits locks that nobody will release. When the fetcher is gone,
+so are all children.
 """
 
 from __future__ import annotations
@@ -22,72 +22,73 @@ from typing import Any
 from reelhaul_fetcher.ytdlp.process import setns
 
 _PR_SET_CHILD_SUBREAPER = 36
-_MAX_MESSAGE = 4096
+_MAX_MESSAGE_BYTES = 4096
 
 
 class Zygote:
-    """Forks, stops and reaps. The children speak with the fetcher themselves."""
+    """Forks, kills and reaps children. They talk to the fetcher themselves."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        #: Run id of each child's process group, and its exit status once it is known.
-        self._runs: dict[int, tuple[str, int | None]] = {}
-        self._ids: dict[str, int] = {}
-        self._waker, self._woken = socket.socketpair()
-        for end in (self._waker, self._woken):
+        #: By process group: the name of the child, and its wait status once it is reaped.
+        self._children: dict[int, tuple[str, int | None]] = {}
+        self._groups: dict[str, int] = {}
+        # SIGCHLD makes the read end readable.
+        self._wakeup_write, self._wakeup_read = socket.socketpair()
+        for end in (self._wakeup_write, self._wakeup_read):
             end.setblocking(False)
 
     def serve(self) -> None:
-        """Do what the fetcher asks until it is gone."""
-        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        """Follow the fetcher's commands until it is gone, then kill all children."""
+        signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
-            ready, _, _ = select.select([self._control, self._waker], [], [])
-            if self._waker in ready:
-                self._waker.recv(4096)
+            readable, _, _ = select.select([self._control, self._wakeup_read], [], [])
+            if self._wakeup_read in readable:
+                self._wakeup_read.recv(4096)
                 self._reap()
-            if self._control in ready and not self._obey():
+            if self._control in readable and not self._handle_command():
                 break
-        for group in self._runs:
+        for group in self._children:
             _kill(group)
 
-    def _obey(self) -> bool:
-        """One request of the fetcher; False when it is gone."""
-        message, descriptors, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE, 1)
-        if not message:
+    def _handle_command(self) -> bool:
+        """Follow one command of the fetcher; False if the fetcher is gone."""
+        packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE_BYTES, 1)
+        if not packet:
             return False
-        request = json.loads(message)
-        if "start" in request:
-            self._start(request["start"], descriptors[0], tastes=request["tastes"])
-        elif request["stop"] in self._ids:
-            _kill(self._ids[request["stop"]])
+        command = json.loads(packet)
+        if "start" in command:
+            self._start(command["start"], descriptors[0], inspector=command["inspector"])
+        elif command["stop"] in self._groups:
+            _kill(self._groups[command["stop"]])
         return True
 
-    def _start(self, run: str, descriptor: int, *, tastes: bool) -> None:
+    def _start(self, name: str, descriptor: int, *, inspector: bool) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(descriptor, tastes=tastes)
+            self._become_child(descriptor, inspector=inspector)
         os.close(descriptor)
-        self._runs[pid] = (run, None)
-        self._ids[run] = pid
-        self._tell({"started": run, "pid": pid})
+        self._children[pid] = (name, None)
+        self._groups[name] = pid
+        self._send({"started": name, "pid": pid})
 
-    def _become_child(self, descriptor: int, *, tastes: bool) -> None:
+    def _become_child(self, descriptor: int, *, inspector: bool) -> None:
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for end in (self._control, self._waker, self._woken):
+            for end in (self._control, self._wakeup_write, self._wakeup_read):
                 end.close()
             from reelhaul_fetcher.media import inspector_client
             from reelhaul_fetcher.ytdlp.process import child
 
-            if tastes:
-                # Before the order is read: a taster knows of nothing.
+            if inspector:
+                # Forked before the request is read: the inspector must not know its secrets.
                 inspector_client.start()
             child.run(socket.socket(fileno=descriptor))
         finally:
-            # No atexit, no flush of what the parent had buffered.
+            # Skips atexit handlers, and the buffers inherited from the zygote.
             os._exit(1)
 
     def _reap(self) -> None:
@@ -98,32 +99,30 @@ class Zygote:
                 break
             if ended is None:
                 break
-            if ended.si_pid in self._runs:
-                # Before it is reaped, its number cannot be another's.
+            if ended.si_pid in self._children:
+                # Kill the group before the child is reaped: until then its number is not reused.
                 _kill(ended.si_pid)
             _, status = os.waitpid(ended.si_pid, 0)
-            if ended.si_pid in self._runs:
-                run, _ = self._runs[ended.si_pid]
-                self._runs[ended.si_pid] = (run, status)
-        self._announce()
+            if ended.si_pid in self._children:
+                name, _ = self._children[ended.si_pid]
+                self._children[ended.si_pid] = (name, status)
+        self._announce_ended()
 
-    def _announce(self) -> None:
-        """Tell of runs whose last process is gone."""
-        for group, (run, status) in list(self._runs.items()):
-            if status is None or _alive(group):
+    def _announce_ended(self) -> None:
+        """Tell the fetcher of the children of whose group no process is left."""
+        for group, (name, status) in list(self._children.items()):
+            if status is None or _exists(group):
                 continue
-            del self._runs[group], self._ids[run]
-            self._tell({"ended": run, "status": os.waitstatus_to_exitcode(status)})
+            del self._children[group], self._groups[name]
+            self._send({"ended": name, "exit_code": os.waitstatus_to_exitcode(status)})
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        try:
+    def _send(self, message: dict[str, Any]) -> None:
+        with suppress(OSError):
             self._control.send(json.dumps(message).encode())
-        except OSError:
-            return
 
 
 def _kill(group: int) -> None:
-    """End a child's process group; the child alone, where it has not made its group yet."""
+    """Kill the process group of a child, or the child alone if it has no group of its own yet."""
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
@@ -131,7 +130,7 @@ def _kill(group: int) -> None:
             os.kill(group, signal.SIGKILL)
 
 
-def _alive(group: int) -> bool:
+def _exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -140,14 +139,14 @@ def _alive(group: int) -> bool:
 
 
 def main() -> None:
-    """Warm up, say so, serve."""
+    """Warm up, tell the fetcher, and serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
     if len(sys.argv) > 2:
-        # First of all: only a process of one thread may move.
+        # Before anything else is loaded: only a process with one thread can enter a user namespace.
         setns.enter(*map(int, sys.argv[2:4]))
     os.set_inheritable(control.fileno(), False)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # The fetcher decides when to end; a Ctrl-C in its terminal is its own to hear.
+    # The fetcher decides when to end; Ctrl-C in its terminal reaches this process too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from reelhaul_fetcher.ytdlp.process import child
 

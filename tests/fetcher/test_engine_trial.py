@@ -114,8 +114,8 @@ def test_no_such_engine(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_worse(other: Outcome, worse: bool) -> None:
     """A failure is; so is a lower picture, and less than half of the formats."""
     present = Outcome("e", "u", formats=10, height=1080)
-    assert other.worse_than(present) is worse
-    assert not other.worse_than(Outcome("e", "u", "EXTRACTOR_FAILED: broken"))
+    assert other.is_worse_than(present) is worse
+    assert not other.is_worse_than(Outcome("e", "u", "EXTRACTOR_FAILED: broken"))
 
 
 @pytest.mark.parametrize(

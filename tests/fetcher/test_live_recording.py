@@ -125,7 +125,7 @@ async def test_a_recording_that_was_lost(youtube_harness: Harness, youtube: YouT
     listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     with pytest.raises(ReelhaulError) as failure:
-        await youtube_harness.fetch(youtube.watch_url("plain360"), spec, listener, stopped=True)
+        await youtube_harness.fetch(youtube.watch_url("plain360"), spec, listener, recording_stopped=True)
     assert failure.value.reason == ErrorReason.RECORDING_LOST
     assert not listener.recording_started.is_set()
 

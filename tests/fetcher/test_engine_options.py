@@ -17,10 +17,10 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
-from reelhaul_fetcher.model.engine_options import SPONSORBLOCK, EngineOptions
+from reelhaul_fetcher.model.engine_options import SPONSORBLOCK_URL, EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, access_options, options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, access_options, downloader_options
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime.errors import ReelhaulError
@@ -102,7 +102,7 @@ async def test_js_runtime(opened: Opened, youtube: YouTube) -> None:
 def test_tokens_of_proof_of_origin() -> None:
     """The provider's address is where bgutil's plugin looks for it."""
     access = EngineOptions(po_token_url="http://127.0.0.1:4416", player_clients=("mweb", "tv"))
-    with Downloader(ResponseLog(), options("", access)) as downloader:
+    with Downloader(ResponseLog(), downloader_options("", access)) as downloader:
         youtube = downloader.get_info_extractor("Youtube")
         assert youtube._configuration_arg("player_client", casesense=True) == ["mweb", "tv"]
         assert youtube._configuration_arg("base_url", ie_key="youtubepot-bgutilhttp", casesense=True) == [
@@ -124,8 +124,8 @@ with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("127.0
     ways = [s.getsockname()[1] for s in (own, other)]
     place = Path(sys.argv[1])
     told = open(place / "told", "w")
-    bounds = sandbox.ResourceLimits(0, 60, 1 << 30)
-    sandbox.enter(place, "http://127.0.0.1:9", f"http://localhost:{ways[0]}", bounds=bounds)
+    limits = sandbox.ResourceLimits(0, 60, 1 << 30)
+    sandbox.enter(place, "http://127.0.0.1:9", limits, [f"http://localhost:{ways[0]}"])
     for port in ways:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -156,7 +156,7 @@ def test_settings_become_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(f"REELHAUL_FETCHER_{name}", value)
     settings = Settings(data_dir=tmp_path)
     assert settings.engine_options == EngineOptions(
-        ("mweb", "-web"), "http://127.0.0.1:4416", sys.executable, str(cookies), SPONSORBLOCK
+        ("mweb", "-web"), "http://127.0.0.1:4416", sys.executable, str(cookies), SPONSORBLOCK_URL
     )
     assert str(cookies) not in repr(settings)
 

@@ -13,7 +13,7 @@ def test_a_playlist() -> None:
         "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-KEY:METHOD=NONE\n"
         '#EXT-X-MAP:URI="init.mp4"\n#EXTINF:4.0,\na.m4s\n#EXTINF:2.5,x\n/b.m4s\n#EXT-X-ENDLIST\n'
     )
-    told = hls_playlist.read(text, "https://cdn.example/live/index.m3u8")
+    told = hls_playlist.parse(text, "https://cdn.example/live/index.m3u8")
     assert told.ended
     assert [(s.number, s.url, s.seconds) for s in told.segments] == [
         (7, "https://cdn.example/live/a.m4s", 4.0),
@@ -35,4 +35,4 @@ def test_a_playlist() -> None:
 def test_playlists_that_are_not_recorded(text: str) -> None:
     """Pages, masters, encrypted and partial segments are refused, not recorded as noise."""
     with pytest.raises(ValueError, match=r".+"):
-        hls_playlist.read(text, "https://cdn.example/")
+        hls_playlist.parse(text, "https://cdn.example/")

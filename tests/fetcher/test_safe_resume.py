@@ -14,7 +14,7 @@ from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import TransportError
 
 from reelhaul_fetcher.disk.workdir import WorkDirs
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
 
 _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
 
@@ -22,7 +22,7 @@ _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
 @pytest.fixture(scope="module")
 def downloader() -> Iterator[Downloader]:
     """yt-dlp, straight to the site."""
-    with Downloader(ResponseLog(), options("")) as downloader:
+    with Downloader(ResponseLog(), downloader_options("")) as downloader:
         yield downloader
 
 

@@ -17,8 +17,8 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload
-from reelhaul_fetcher.ytdlp.download.remote_file import Remote, RemoteFileChanged, part
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, options
+from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile, RemoteFileChanged, read_part
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
 from reelhaul_runtime.errors import ReelhaulError
 
 # Five megabytes: four seconds over one of these connections.
@@ -28,7 +28,7 @@ FILE, SLOW = "/media/1080.mp4", "rate=1400000"
 @pytest.fixture(scope="module")
 def downloader() -> Iterator[Downloader]:
     """yt-dlp, straight to the site."""
-    with Downloader(ResponseLog(), options("")) as downloader:
+    with Downloader(ResponseLog(), downloader_options("")) as downloader:
         yield downloader
 
 
@@ -41,7 +41,7 @@ class Fetch:
         self.arrival = FileDownload(
             self.path, most, lambda received, total: self.told.append((received, total))
         )
-        self.arrival.receive(Remote(downloader, {"url": url}))
+        self.arrival.download(RemoteFile(downloader, {"url": url}))
 
     @property
     def digest(self) -> str:
@@ -67,7 +67,7 @@ def test_a_slow_site_is_asked_for_pieces(downloader: Downloader, site: Site, tmp
     assert 4 <= len(_ranges(site, "slow")) <= 16
     received = [received for received, _ in fetch.told]
     assert max(received) == fetch.path.stat().st_size == fetch.told[-1][1]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("piece")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("range ")]
 
 
 def test_no_more_connections_than_allowed(downloader: Downloader, site: Site, tmp_path: Path) -> None:
@@ -139,23 +139,23 @@ def test_a_piece_that_is_never_given(downloader: Downloader, site: Site, tmp_pat
     # The first connection would bring all of it by itself, if it were not cut.
     first = site.url(f"{FILE}?token=kept&reset=2000000&times=1")
     with pytest.raises(HTTPError) as refusal:
-        arrival.receive(_Switched(downloader, first, url))
+        arrival.download(_Switched(downloader, first, url))
     assert refusal.value.status == 403
-    arrival.receive(Remote(downloader, {"url": site.url(f"{FILE}?token=fresh")}))
+    arrival.download(RemoteFile(downloader, {"url": site.url(f"{FILE}?token=fresh")}))
     assert site.digest(FILE) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert not [asked for asked in _ranges(site, "fresh") if asked.startswith("bytes=0-")]
 
 
-class _Switched(Remote):
+class _Switched(RemoteFile):
     """A file whose first bytes come from one URL, and the others from another."""
 
     def __init__(self, downloader: Downloader, first: str, later: str) -> None:
         super().__init__(downloader, {"url": first})
         self._later = later
 
-    def go_on(self, *asked):
+    def open_range(self, *asked):
         self._url = self._later
-        return super().go_on(*asked)
+        return super().open_range(*asked)
 
 
 def test_bytes_in_the_middle_that_never_come(downloader: Downloader, site: Site, tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Pat
             raise ValueError("enough")
 
     with pytest.raises(ValueError, match="enough"):
-        FileDownload(tmp_path / "file", 8, hear).receive(
-            Remote(downloader, {"url": site.url(f"{FILE}?{SLOW}")})
+        FileDownload(tmp_path / "file", 8, hear).download(
+            RemoteFile(downloader, {"url": site.url(f"{FILE}?{SLOW}")})
         )
 
 
@@ -223,4 +223,4 @@ def test_ranges_that_make_no_sense(told: str) -> None:
     headers = {"Content-Range": told, "ETag": '"a"'}
     answer = Response(io.BytesIO(), "http://site.invalid/", headers, status=206)
     with pytest.raises(RemoteFileChanged):
-        part(answer, 5 if told.startswith("bytes 5") else 0, None)
+        read_part(answer, 5 if told.startswith("bytes 5") else 0, None)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from reelhaul_fetcher.model.byte_ranges import SMALLEST, RangeAllocator
-from reelhaul_fetcher.model.connection_tuner import SLOW, Pace
+from reelhaul_fetcher.model.byte_ranges import MIN_RANGE_BYTES, RangeAllocator
+from reelhaul_fetcher.model.connection_tuner import FAST_BYTES_PER_SECOND, ConnectionTuner
 
 MB = 1_000_000
 
 
 def _grown(most: int, speed_of_one: float, widest: float = 1e12, seconds: float = 10.0) -> list[int]:
     """How many connections were wanted, each new number once, on a way of at most *widest* bytes a second."""
-    pace, now, received, seen = Pace(most, 0.0), 0.0, 0.0, [1]
+    pace, now, received, seen = ConnectionTuner(most, 0.0), 0.0, 0.0, [1]
     while now < seconds:
         now += 0.1
         received += min(seen[-1] * speed_of_one, widest) * 0.1
-        wanted = pace.wanted(now, int(received), 1000 * MB)
+        wanted = pace.update(now, int(received), 1000 * MB)
         if wanted != seen[-1]:
             seen.append(wanted)
     return seen
@@ -24,7 +24,7 @@ def _grown(most: int, speed_of_one: float, widest: float = 1e12, seconds: float 
 
 def test_one_is_enough_where_it_is_quick():
     """A connection that is quick stays alone."""
-    assert _grown(8, SLOW * 1.1) == [1]
+    assert _grown(8, FAST_BYTES_PER_SECOND * 1.1) == [1]
 
 
 def test_more_where_one_is_slow():
@@ -42,17 +42,17 @@ def test_not_more_than_what_helps():
 
 def test_not_for_what_is_nearly_done():
     """The last second is not worth a connection."""
-    pace = Pace(8, 0.0)
-    assert pace.wanted(1.0, 1 * MB, MB // 2) == 1
+    pace = ConnectionTuner(8, 0.0)
+    assert pace.update(1.0, 1 * MB, MB // 2) == 1
 
 
 def test_fewer_where_a_site_refuses():
     """A refusal takes one away: for good, or until the site has had a rest."""
     for for_good, later in ((True, 7), (False, 8)):
-        pace = Pace(8, 0.0, first=8)
-        pace.refused(1.0, 0, 8, for_good=for_good)
-        assert pace.wanted(2.0, 8 * MB, 900 * MB) == 7
-        assert pace.wanted(7.0, 30 * MB, 900 * MB) == later
+        pace = ConnectionTuner(8, 0.0, first=8)
+        pace.on_refusal(1.0, 0, 8, permanent=for_good)
+        assert pace.update(2.0, 8 * MB, 900 * MB) == 7
+        assert pace.update(7.0, 30 * MB, 900 * MB) == later
 
 
 def test_spans_are_halved():
@@ -61,17 +61,17 @@ def test_spans_are_halved():
     first = spans.take()
     assert first is not None
     assert spans.take() is None
-    first.stop = 8 * SMALLEST
+    first.stop = 8 * MIN_RANGE_BYTES
     second, third = spans.take(), spans.take()
     assert second is not None
     assert third is not None
     assert [(s.start, s.stop) for s in (first, third, second)] == [
-        (0, 2 * SMALLEST),
-        (2 * SMALLEST, 4 * SMALLEST),
-        (4 * SMALLEST, 8 * SMALLEST),
+        (0, 2 * MIN_RANGE_BYTES),
+        (2 * MIN_RANGE_BYTES, 4 * MIN_RANGE_BYTES),
+        (4 * MIN_RANGE_BYTES, 8 * MIN_RANGE_BYTES),
     ]
-    spans.advance(first, 3 * SMALLEST)
-    assert (first.left, spans.received, spans.left) == (0, 2 * SMALLEST, 6 * SMALLEST)
+    spans.advance(first, 3 * MIN_RANGE_BYTES)
+    assert (first.left, spans.received, spans.left) == (0, 2 * MIN_RANGE_BYTES, 6 * MIN_RANGE_BYTES)
 
 
 def test_what_is_given_back_is_taken_first():
@@ -79,20 +79,20 @@ def test_what_is_given_back_is_taken_first():
     spans = RangeAllocator()
     first = spans.take()
     assert first is not None
-    first.stop = 4 * SMALLEST
+    first.stop = 4 * MIN_RANGE_BYTES
     second = spans.take()
     assert second is not None
     spans.advance(second, 100)
-    spans.give_back(second)
+    spans.release(second)
     assert spans.take() is second
     for span in (first, second):
         spans.advance(span, span.left)
-        spans.give_back(span)
+        spans.release(span)
     assert spans.complete
-    assert spans.received == 4 * SMALLEST
+    assert spans.received == 4 * MIN_RANGE_BYTES
 
 
-@pytest.mark.parametrize(("moved", "counted"), [(0, 2), (SMALLEST, 1)])
+@pytest.mark.parametrize(("moved", "counted"), [(0, 2), (MIN_RANGE_BYTES, 1)])
 def test_failures_count_where_nothing_moves(moved: int, counted: int):
     """A connection that is cut again and again fails in the end, but not while it gets on."""
     spans = RangeAllocator()

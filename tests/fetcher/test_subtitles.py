@@ -11,7 +11,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.api.convert import check_url
 from reelhaul_fetcher.model import subtitles
-from reelhaul_fetcher.ytdlp.errors import retry_after
+from reelhaul_fetcher.ytdlp.errors import parse_retry_after
 from reelhaul_runtime.errors import ReelhaulError
 
 Form = FormatSpec.Subtitles
@@ -76,7 +76,7 @@ def test_retry_after(header: str, seconds: int | None) -> None:
     """Seconds or a date; at most a day; nothing where nothing can be read."""
     now = datetime(2026, 10, 21, 7, 28, tzinfo=UTC)
     expected = None if seconds is None else timedelta(seconds=seconds)
-    assert expected == retry_after(header, now)
+    assert expected == parse_retry_after(header, now)
 
 
 @pytest.mark.parametrize(
