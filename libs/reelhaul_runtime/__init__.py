@@ -1,1 +1,1 @@
-"""Runtime: what all our servers share, so that each of them holds only its own subject."""
+"""Runtime: what all servers share: serving, RPC, SQL, NATS, errors, settings, logs, and ``reelhaul up``."""

@@ -1,4 +1,4 @@
-"""``python -m reelhaul_runtime``: the server commands where only server packages are installed."""
+"""``python -m reelhaul_runtime``: the server commands, for installations without the client's CLI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is calling: carried beside a request, not through every signature."""
+"""Identity: who is calling, kept in a context variable for the request being served."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LOCAL_TENANT = "local"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller whose credential was checked."""
+    """An authenticated caller."""
 
     tenant: str
     level: PermissionLevel.ValueType
-    #: Whether it showed the suite's own credential: a service of ours.
+    #: Whether it presented the suite's own credential: it is one of our services.
     suite: bool = False
 
     def check(self, policy: MethodPolicy) -> None:
-        """Raise PERMISSION_INSUFFICIENT unless *policy* lets this caller in."""
+        """Raise PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
         if policy.internal_only and not self.suite:
             raise _insufficient("the suite's own credential", self.level)
         required = policy.permission or PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
@@ -37,20 +37,20 @@ class Caller:
 
 
 class NoAuthentication:
-    """REELHAUL_AUTH=none: everyone is the local tenant; the suite still proves itself.
+    """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite token.
 
-    Where no suite token is configured (one service run by hand on loopback) internal
-    RPCs are open as well.
+    If no suite token is configured (one service run by hand on loopback), internal RPCs are open
+    as well.
     """
 
     def __init__(self, suite_token: str) -> None:
         self._suite_token = suite_token.encode()
 
     async def identify(self, metadata: Mapping[str, str | bytes]) -> Caller:
-        """The caller that *metadata* speaks of."""
-        shown = metadata.get(SUITE_TOKEN_KEY, "")
-        shown = shown if isinstance(shown, bytes) else shown.encode()
-        suite = hmac.compare_digest(shown, self._suite_token)
+        """Return the caller that sent *metadata*."""
+        token = metadata.get(SUITE_TOKEN_KEY, "")
+        token = token if isinstance(token, bytes) else token.encode()
+        suite = hmac.compare_digest(token, self._suite_token)
         return Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite)
 
 
@@ -58,19 +58,19 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 
 
 def caller() -> Caller:
-    """Who made the request that is being served. LookupError outside of one."""
+    """Return the caller of the request being served. Raises LookupError outside of one."""
     return _caller.get()
 
 
-def set_caller(who: Caller) -> None:
-    """Remember *who* for the rest of the request."""
-    _caller.set(who)
+def set_caller(caller: Caller) -> None:
+    """Set the caller for the rest of the request."""
+    _caller.set(caller)
 
 
 def _insufficient(required: str, granted: PermissionLevel.ValueType) -> ReelhaulError:
     return ReelhaulError(
         ErrorReason.PERMISSION_INSUFFICIENT,
-        f"this call needs {required}",
+        f"this call requires {required}",
         metadata={"required": required, "granted": _level_name(granted)},
     )
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, each with the request and the trace that it belongs to."""
+"""Logs: one JSON object per line, with the request and the trace that it belongs to."""
 
 from __future__ import annotations
 
@@ -15,50 +15,51 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-#: The request being served; given by the caller in ``x-request-id``, else made here.
+#: The id of the request being served: the caller's ``x-request-id``, or a new one.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 #: W3C trace context (https://www.w3.org/TR/trace-context/) of the request, or empty.
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 
-# What logging itself puts on a record; all else came by `extra`.
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# Attributes that logging itself sets on a record; all others came by `extra`.
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# They log every request at INFO; our own log does that once.
+_VERBOSE_LOGGERS = ("alembic", "httpx", "httpcore", "uvicorn.access", "nats")
 
-
-# Anything else would swell the log or break its lines.
+# Anything else could inflate the log or break its lines.
 _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def begin_request(given_id: str, given_trace: str) -> None:
-    """Note the request being served: its id, else a new one; its trace, where it has a sound one."""
-    request_id.set(given_id if _REQUEST_ID.fullmatch(given_id) else new_request_id())
-    traceparent.set(given_trace if _TRACEPARENT.fullmatch(given_trace) else "")
+def begin_request(request_id_header: str, traceparent_header: str) -> None:
+    """Set id and trace of the request being served; an invalid id is replaced, an invalid trace dropped."""
+    valid_id = _REQUEST_ID.fullmatch(request_id_header)
+    request_id.set(request_id_header if valid_id else new_request_id())
+    traceparent.set(traceparent_header if _TRACEPARENT.fullmatch(traceparent_header) else "")
 
 
 def new_request_id() -> str:
-    """A request id of 16 random hex digits."""
+    """Return a request id of 16 random hex digits."""
     return secrets.token_hex(8)
 
 
 def configure(
     service: str, style: Literal["json", "text"], level: str, *, stream: SupportsWrite[str] | None = None
 ) -> None:
-    """Send all logs of this process to *stream* (standard error), in *style*, named as *service*'s."""
+    """Send all logs of this process, as *service*, to *stream* (default: standard error) in *style*."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Json(service) if style == "json" else _Text(service))
+    handler.setFormatter(_JsonFormatter(service) if style == "json" else _TextFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # They tell of every request at INFO; ours do that once.
-    for chatty in ("alembic", "httpx", "httpcore", "uvicorn.access", "nats"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in _VERBOSE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        said = {
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "service": self._service,
@@ -67,20 +68,24 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
         }
         if request := request_id.get():
-            said["request_id"] = request
+            fields["request_id"] = request
         if trace := traceparent.get():
-            said["trace_id"] = trace.split("-")[1] if trace.count("-") == 3 else trace
-        said |= {key: value for key, value in vars(record).items() if key not in _OWN}
+            fields["trace_id"] = trace.split("-")[1] if trace.count("-") == 3 else trace
+        fields |= _extra(record)
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said, default=str, ensure_ascii=False)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str, ensure_ascii=False)
 
 
-class _Text(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__(f"%(asctime)s {service:<8} %(levelname)-7s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _OWN)
+        extra = " ".join(f"{key}={value}" for key, value in _extra(record).items())
         text = super().format(record)
         return f"{text} {extra}" if extra else text
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES}

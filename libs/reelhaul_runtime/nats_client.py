@@ -1,6 +1,6 @@
-"""The broker: one NATS connection with the options that are not optional.
+"""NATS client: one connection with the options that reliability requires.
 
-Without them a client gives up after two minutes, notices a dead link after four, and
+With its defaults a client gives up after two minutes, notices a dead connection after four, and
 buffers publishes that it reports as failed.
 """
 
@@ -21,28 +21,28 @@ log = logging.getLogger(__name__)
 async def connect(
     url: str, name: str, *, closed: asyncio.Event | None = None, echo: bool = True
 ) -> AsyncIterator[Client]:
-    """A connection to the broker at *url*, known there as *name*.
+    """Connect to the broker at *url* as *name*, until the end of the block.
 
-    It reconnects for ever. While the broker is away a publish fails at once and nothing
-    of it is kept (``pending_size=0``): who needs it sent again has it in a row. *closed* is
-    set if the connection ends for good without being asked to: exit then. Without *echo*
-    it does not hear what it says itself.
+    The client reconnects for ever. While the broker is down, a publish fails at once and is not
+    buffered (``pending_size=0``): callers that need it sent again keep it in a row. *closed* is set
+    if the connection ends for good before the block does: exit then. Without *echo* the client does
+    not receive its own messages.
     """
-    leaving = False
+    closing = False
 
     async def on_error(error: Exception) -> None:
-        # It must never raise: nats-py would lose its reader with it.
-        log.warning("broker", extra={"cause": repr(error)})
+        # It must never raise: nats-py would end its read loop.
+        log.warning("broker error", extra={"cause": repr(error)})
 
     async def on_disconnect() -> None:
-        if not leaving:
-            log.warning("broker is away; reconnecting")
+        if not closing:
+            log.warning("the broker is down; reconnecting")
 
     async def on_reconnect() -> None:
-        log.info("broker is back")
+        log.info("reconnected to the broker")
 
     async def on_closed() -> None:
-        if not leaving and closed is not None:
+        if not closing and closed is not None:
             closed.set()
 
     client = await nats.connect(
@@ -64,6 +64,6 @@ async def connect(
     try:
         yield client
     finally:
-        leaving = True
-        # Not drain(): it raises while the broker is away, and nothing here waits in a buffer.
+        closing = True
+        # Not drain(): it raises while the broker is down, and nothing is buffered here.
         await client.close()

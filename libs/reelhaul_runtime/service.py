@@ -1,4 +1,4 @@
-"""A service as the rest of the suite sees it: a name, a way to run, a way to migrate."""
+"""Service: how the suite runs and migrates a service, found by entry point and never imported."""
 
 from __future__ import annotations
 
@@ -12,26 +12,21 @@ _GROUP = "reelhaul.services"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the entry-point group ``reelhaul.services`` names: found there, never imported."""
+    """What an entry point of the group ``reelhaul.services`` names."""
 
     name: str
-    #: Runs the service with settings read from the environment; ready to serve when entered.
+    #: Runs the service with settings from the environment; it is ready to serve once entered.
     running: Callable[[], AbstractAsyncContextManager[None]]
-    #: Brings the service's database to this build's schema; None where it has no database.
+    #: Migrates the service's database to this build's schema; None if it has no database.
     migrate: Callable[[], None] | None = None
 
 
-def installed() -> dict[str, Service]:
-    """All services of this installation by name. Imports them: ask for one with ``find``."""
-    return {entry.name: entry.load() for entry in entry_points(group=_GROUP)}
-
-
 def names() -> list[str]:
-    """The names of all services of this installation, in the order of the entry points' names."""
+    """Return the names of all installed services, sorted."""
     return sorted(entry_points(group=_GROUP).names)
 
 
-def find(name: str) -> Service:
-    """The service called *name*. KeyError if this installation has none such."""
+def load(name: str) -> Service:
+    """Import and return the service called *name*. Raises KeyError if it is not installed."""
     service: Service = entry_points(group=_GROUP)[name].load()
     return service

@@ -152,7 +152,7 @@ async def test_sidecars(harness: Harness, tmp_path: Path, sidecar: str) -> None:
     """Subtitles or a thumbnail at a private address are refused alone: the video arrives with a warning."""
     async with running_site() as site, running_site("127.0.0.1") as inside:
         private_url = f"http://127.0.0.1:{inside.port}/inside"
-        video = media.made().file("/media/360.mp4").read_bytes()
+        video = media.ensure_media().file("/media/360.mp4").read_bytes()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(video)}\r\n\r\n"
         site.responses["/v.mp4"] = head.encode() + video
         track = f'<track kind="subtitles" srclang="en" src="{private_url}.vtt">'

@@ -1,4 +1,4 @@
-"""Failures as statuses and back: what callers are told, and that it fits."""
+"""Errors as google.rpc.Status and back, within the size of a trailer."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ Detail = TypeVar("Detail", bound=message.Message)
 
 
 def detail(status: status_pb2.Status, kind: type[Detail]) -> Detail:
-    """The first detail of *status* that is a *kind*."""
-    for each in status.details:
-        told = kind()
-        if each.Unpack(told):
-            return told
+    """Return the first detail of *status* that is a *kind*."""
+    for packed in status.details:
+        unpacked = kind()
+        if packed.Unpack(unpacked):
+            return unpacked
     raise AssertionError(f"no {kind.__name__} in {status}")
 
 
 @pytest.mark.parametrize("reason", REASONS, ids=ErrorReason.Name)
-def test_every_reason_comes_back(reason: ErrorReason.ValueType):
-    """A failure of any reason is the same failure on the other side of a status."""
+def test_every_reason_survives_a_status(reason: ErrorReason.ValueType):
+    """An error with any reason is the same error after the conversion to a status and back."""
     status = errors.to_status(ReelhaulError(reason, "what happened"))
-    told = errors.from_status(status)
-    assert (told.reason, told.text) == (reason, "what happened")
-    assert status.code == told.code != code_pb2.OK
+    error = errors.from_status(status)
+    assert (error.reason, error.text) == (reason, "what happened")
+    assert status.code == error.code != code_pb2.OK
 
 
 @pytest.mark.parametrize("reason", REASONS, ids=ErrorReason.Name)
-def test_promised_metadata_is_always_there(reason: ErrorReason.ValueType):
-    """The metadata keys that a reason promises are present even where nobody filled them in."""
+def test_promised_metadata_is_always_present(reason: ErrorReason.ValueType):
+    """The metadata keys that a reason promises are present even if nobody set them."""
     info = detail(errors.to_status(ReelhaulError(reason, "x")), error_details_pb2.ErrorInfo)
     assert set(errors.error_spec(reason).metadata_keys) <= set(info.metadata)
 
 
 def test_error_info_comes_first():
-    """ErrorInfo is the first detail whatever else is told, and names our domain."""
+    """ErrorInfo is the first of all details, and names our domain."""
     error = ReelhaulError(
         ErrorReason.FIELD_INVALID,
         "two fields are wrong",
@@ -61,12 +61,12 @@ def test_error_info_comes_first():
 
 
 def test_not_found_names_the_resource():
-    """NotFound carries ResourceInfo with the name that was asked for."""
+    """NotFound has ResourceInfo with the requested name."""
     status = errors.to_status(errors.NotFound("jobs/1"))
     assert detail(status, error_details_pb2.ResourceInfo).resource_name == "jobs/1"
 
 
-def test_field_that_broke_a_rule():
+def test_field_invalid():
     """FieldInvalid names the field in the message, the metadata and a violation."""
     error = errors.FieldInvalid("job.url", "must be http or https")
     assert str(error) == "job.url: must be http or https"
@@ -75,17 +75,17 @@ def test_field_that_broke_a_rule():
 
 
 def test_many_violations_fit_into_a_trailer():
-    """200 violations are told as the first of them and how many more, within 8 KiB."""
-    many = [Violation(f"jobs[{place}].url", "must be an http or https URL " * 3) for place in range(200)]
+    """Of 200 violations the status has the first ones and how many more there are, within 8 KiB."""
+    many = [Violation(f"jobs[{index}].url", "must be an http or https URL " * 3) for index in range(200)]
     status = errors.to_status(ReelhaulError(ErrorReason.FIELD_INVALID, "many", violations=many))
-    told = detail(status, error_details_pb2.BadRequest).field_violations
+    violations = detail(status, error_details_pb2.BadRequest).field_violations
     assert status.ByteSize() < 8 * 1024
-    assert told[0].field == "jobs[0].url"
-    assert told[-1].description == f"and {200 - (len(told) - 1)} more"
+    assert violations[0].field == "jobs[0].url"
+    assert violations[-1].description == f"and {200 - (len(violations) - 1)} more"
 
 
-def test_long_words_fit_into_a_trailer():
-    """A message, metadata or violations that hold what a caller sent are cut to fit a trailer."""
+def test_long_texts_fit_into_a_trailer():
+    """Message, metadata and violations that repeat a caller's text are truncated to fit a trailer."""
     long = "x" * 20_000
     error = ReelhaulError(
         ErrorReason.URL_INVALID, long, metadata={"url": long}, violations=[Violation("job.url", long)]
@@ -104,8 +104,8 @@ def test_long_words_fit_into_a_trailer():
         (code_pb2.UNKNOWN, ErrorReason.INTERNAL_ERROR),
     ],
 )
-def test_foreign_status_is_judged_by_its_code(code: int, reason: ErrorReason.ValueType):
-    """A status that is not ours, a proxy's say, becomes the reason nearest to its code."""
+def test_reason_of_a_foreign_status(code: int, reason: ErrorReason.ValueType):
+    """A status that is not ours, e.g. a proxy's, gets the reason closest to its code."""
     info = error_details_pb2.ErrorInfo(reason="FIELD_INVALID", domain="elsewhere.example")
     status = status_pb2.Status(code=code, message="no")
     status.details.add().Pack(info)

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line that a program can read, or text for a person."""
+"""Logs: one JSON object per line for programs, or text for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def out() -> Iterator[io.StringIO]:
-    """Where the logs go; the logging of the tests is put back afterwards."""
+    """A stream for the logs; the logging of the tests is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
@@ -33,7 +33,7 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_each_record_is_one_json_line(out: io.StringIO):
-    """A record is one line, newlines and all, with time, level, service, and what came as extra."""
+    """A record is one line, whatever its newlines, with time, level, service and extras."""
     logs.configure("jobs", "json", "INFO", stream=out)
     logging.getLogger("reelhaul_jobs").info("two\nlines %d", 7, extra={"job": "jobs/1", "folder": io})
     (line,) = lines(out)
@@ -42,8 +42,8 @@ def test_each_record_is_one_json_line(out: io.StringIO):
     assert line["time"].endswith("+00:00")
 
 
-def test_records_carry_their_request(out: io.StringIO):
-    """Within a request each record has its id and the id of its trace; outside neither."""
+def test_records_have_their_request(out: io.StringIO):
+    """Within a request each record has the request id and the trace id; outside neither."""
     logs.configure("jobs", "json", "INFO", stream=out)
     logging.getLogger("x").info("outside")
     logs.begin_request("req-1", TRACE)
@@ -54,16 +54,16 @@ def test_records_carry_their_request(out: io.StringIO):
     assert inside["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", 'a"b', "ü", "a\n"])
-def test_odd_request_ids_are_replaced(out: io.StringIO, given: str):
-    """An id that is empty, long or holds other than letters, digits and a few signs is made anew."""
-    logs.begin_request(given, "no trace")
+@pytest.mark.parametrize("sent", ["", "x" * 129, "a b", 'a"b', "ü", "a\n"])
+def test_invalid_request_ids_are_replaced(out: io.StringIO, sent: str):
+    """An id that is empty, too long or has characters that are not allowed is replaced."""
+    logs.begin_request(sent, "no trace")
     assert len(logs.request_id.get()) == 16
     assert logs.traceparent.get() == ""
 
 
 def test_exceptions_are_part_of_the_line(out: io.StringIO):
-    """A traceback is a field of the one line, not lines of its own."""
+    """A traceback is a field of the record, not lines of its own."""
     logs.configure("jobs", "json", "INFO", stream=out)
     try:
         int("bang")
@@ -73,15 +73,15 @@ def test_exceptions_are_part_of_the_line(out: io.StringIO):
     assert "ValueError: invalid literal" in line["exception"]
 
 
-def test_text_for_a_person(out: io.StringIO):
+def test_text(out: io.StringIO):
     """As text a line names the service and the extras."""
     logs.configure("jobs", "text", "INFO", stream=out)
     logging.getLogger("x").warning("careful", extra={"job": "jobs/1"})
     assert out.getvalue().split()[2:] == ["jobs", "WARNING", "careful", "job=jobs/1"]
 
 
-def test_level_is_kept(out: io.StringIO):
-    """Below the level nothing is written; libraries that tell of every request are quieter still."""
+def test_level(out: io.StringIO):
+    """Nothing below the level is written; libraries that log every request have a higher level."""
     logs.configure("jobs", "json", "INFO", stream=out)
     logging.getLogger("x").debug("no")
     logging.getLogger("httpx").info("GET /")

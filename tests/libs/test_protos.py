@@ -1,4 +1,4 @@
-"""What every proto owes its readers: comments, policies, routes of their own, fresh code."""
+"""Protos: every RPC has a comment, a policy and its own route; generated code is fresh."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def protoc(*options: str) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> list[descriptor_pb2.FileDescriptorProto]:
-    """Our protos as protoc reads them, comments and all."""
+    """Our protos as protoc reads them, with comments."""
     image = tmp_path_factory.mktemp("protos") / "image.binpb"
     protoc("--include_source_info", f"--descriptor_set_out={image}")
     return list(descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes()).file)
@@ -46,17 +46,20 @@ def files(tmp_path_factory) -> list[descriptor_pb2.FileDescriptorProto]:
 def methods(
     files: list[descriptor_pb2.FileDescriptorProto],
 ) -> Iterator[tuple[str, descriptor_pb2.MethodDescriptorProto, str]]:
-    """Every RPC: ``Service.Method``, itself, and its comment."""
+    """Yield ``Service.Method``, the descriptor and the comment of every RPC."""
     for file in files:
-        comments = {tuple(at.path): at.leading_comments.strip() for at in file.source_code_info.location}
-        for place, service in enumerate(file.service):
+        comments = {
+            tuple(location.path): location.leading_comments.strip()
+            for location in file.source_code_info.location
+        }
+        for index, service in enumerate(file.service):
             for number, method in enumerate(service.method):
-                comment = comments.get((_SERVICE, place, _METHOD, number), "")
+                comment = comments.get((_SERVICE, index, _METHOD, number), "")
                 yield f"{service.name}.{method.name}", method, comment
 
 
 def bindings(files: list[descriptor_pb2.FileDescriptorProto]) -> list[tuple[str, str, str]]:
-    """Every route: verb, path, ``Service.Method``."""
+    """Return every route: verb, path, ``Service.Method``."""
     found = []
     for name, method, _ in methods(files):
         rule = method.options.Extensions[annotations_pb2.http]
@@ -67,62 +70,66 @@ def bindings(files: list[descriptor_pb2.FileDescriptorProto]) -> list[tuple[str,
 
 
 def test_every_rpc_has_a_comment(files):
-    """A reader of the proto learns what each RPC does, in a sentence."""
+    """Each RPC has a comment that starts with a sentence."""
     assert [name for name, _, comment in methods(files) if not comment.split("\n\n")[0].strip(".")] == []
 
 
 def test_every_rpc_has_a_policy(files):
     """An RPC without a permission would be refused to everyone but the suite."""
-    bare = [n for n, m, _ in methods(files) if not m.options.Extensions[method_policy_pb2.policy].permission]
-    assert bare == []
+    without = [
+        n for n, m, _ in methods(files) if not m.options.Extensions[method_policy_pb2.policy].permission
+    ]
+    assert without == []
 
 
 def test_internal_rpcs_have_no_route(files):
-    """What is for the suite itself is not reached from outside."""
-    inner = {n for n, m, _ in methods(files) if m.options.Extensions[method_policy_pb2.policy].internal_only}
-    assert inner
-    assert [name for _, _, name in bindings(files) if name in inner] == []
+    """Internal RPCs cannot be reached through the gateway."""
+    internal = {
+        n for n, m, _ in methods(files) if m.options.Extensions[method_policy_pb2.policy].internal_only
+    }
+    assert internal
+    assert [name for _, _, name in bindings(files) if name in internal] == []
 
 
 def test_no_two_routes_are_the_same(files):
-    """One verb and path, whatever its variables are called, is one RPC's."""
+    """A verb and path, whatever the names of its variables, belongs to one RPC."""
     shapes = Counter((verb, shape(path)) for verb, path, _ in bindings(files))
-    assert [at for at, count in shapes.items() if count > 1] == []
+    assert [route for route, count in shapes.items() if count > 1] == []
 
 
-def test_routes_are_the_ones_agreed(files):
-    """A path once published stays: this file changes only with a reason to break callers."""
+def test_published_routes(files):
+    """Published routes do not change: edit routes.txt only with a reason to break callers."""
     table = sorted(" ".join(binding) for binding in bindings(files))
     assert table == ROUTES.read_text().splitlines()
 
 
-def test_gateway_serves_just_these_routes(files):
-    """Nothing annotated is forgotten by the gateway, and nothing else is served."""
+def test_gateway_serves_exactly_these_routes(files):
+    """The gateway serves every annotated RPC and nothing else."""
     served = [re.sub(r"reelhaul\.\w+\.v1\.", "", route) for route in list_routes()]
     assert sorted(served) == ROUTES.read_text().splitlines()
 
 
 def test_generated_code_is_fresh(tmp_path):
-    """What is checked in is what protoc makes of the protos now."""
+    """The checked-in code is what protoc generates now."""
     protoc(*(f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python")), *quiet(tmp_path))
-    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*_pb2*.py*")}
+    generated = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*_pb2*.py*")}
     checked_in = ROOT / "libs" / "reelhaul"
     kept = {path.relative_to(ROOT / "libs"): path.read_bytes() for path in checked_in.rglob("*_pb2*.py*")}
     kept = {path: content for path, content in kept.items() if "__pycache__" not in path.parts}
     shutil.rmtree(tmp_path)
-    stale = {path for path in made.keys() | kept.keys() if made.get(path) != kept.get(path)}
+    stale = {path for path in generated.keys() | kept.keys() if generated.get(path) != kept.get(path)}
     assert stale == set(), "run `make protos`"
 
 
 @pytest.mark.parametrize("reason", ErrorReason.values()[1:])
 def test_every_reason_has_a_code(reason):
-    """A reason without a code would be told as OK."""
+    """A reason without a code would be sent as OK."""
     assert error_spec(reason).code
     assert re.fullmatch(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]", ErrorReason.Name(reason))
 
 
 def shape(path: str) -> str:
-    """*path* with its variables nameless: {name=jobs/*} is jobs/*, {job_id} is *."""
+    """Return *path* without the names of its variables: {name=jobs/*} is jobs/*, {job_id} is *."""
     return re.sub(r"\{[^}=]+\}", "*", re.sub(r"\{[^}=]+=([^}]+)\}", r"\1", path))
 
 

@@ -1,4 +1,4 @@
-"""The door and the channels: two real servers on loopback, and what passes between them."""
+"""gRPC servers, the interceptor and channels, over real servers on loopback."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.server import serving
 
-TOKEN = "the suite's own"
+TOKEN = "the suite token"
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 LEASES = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 
 
 class Jobs(job_service_pb2_grpc.JobServiceServicer):
-    """Does what the job's name says."""
+    """Behaves as the job's name says; forwards GetJob to *upstream* if there is one."""
 
-    def __init__(self, next_door: Any = None) -> None:
+    def __init__(self, upstream: Any = None) -> None:
         self.calls = 0
-        self.seen: dict[str, Any] = {}
-        self.next_door = next_door
+        self.last_call: dict[str, Any] = {}
+        self.upstream = upstream
 
     async def GetJob(self, request, context):
         self.calls += 1
-        self.seen = {
+        self.last_call = {
             "request_id": logs.request_id.get(),
             "traceparent": logs.traceparent.get(),
             "seconds": context.time_remaining(),
             "caller": identity.caller(),
         }
-        if self.next_door is not None:
-            with channels.status_as_errors("next door"):
-                return await self.next_door.GetJob(request)
+        if self.upstream is not None:
+            with channels.status_as_errors("upstream"):
+                return await self.upstream.GetJob(request)
         if request.name == "jobs/missing":
             raise errors.NotFound(request.name)
         if request.name == "jobs/bug":
             raise RuntimeError("the password is hunter2")
         if request.name == "jobs/slow":
             await asyncio.sleep(60)
-        if request.name == "jobs/away":
+        if request.name == "jobs/unavailable":
             raise errors.Unavailable("database", "the database does not answer")
         if request.name == "jobs/throttled":
             raise errors.ReelhaulError(ErrorReason.UPSTREAM_THROTTLED, "the site asks to slow down")
@@ -79,14 +79,15 @@ class Leases(lease_service_pb2_grpc.LeaseServiceServicer):
 
 
 @asynccontextmanager
-async def served(jobs: Jobs, **options: Any) -> AsyncIterator[str]:
-    """The address of a server with *jobs* and leases behind the suite's door."""
+async def serve(jobs: Jobs, **options: Any) -> AsyncIterator[str]:
+    """Serve *jobs* and leases with the suite's authentication; yields the address."""
     servicers = [
         (job_service_pb2_grpc.add_JobServiceServicer_to_server, jobs, JOBS.full_name),
         (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, Leases(), LEASES.full_name),
     ]
-    door = NoAuthentication(TOKEN)
-    async with serving("127.0.0.1:0", servicers, authenticator=door, drain_seconds=1, **options) as port:
+    async with serving(
+        "127.0.0.1:0", servicers, authenticator=NoAuthentication(TOKEN), drain_seconds=1, **options
+    ) as port:
         yield f"127.0.0.1:{port}"
 
 
@@ -97,22 +98,22 @@ async def jobs():
 
 @pytest.fixture
 async def address(jobs: Jobs) -> AsyncIterator[str]:
-    async with served(jobs) as place:
-        yield place
+    async with serve(jobs) as address:
+        yield address
 
 
 @pytest.fixture
 async def stub(address: str) -> AsyncIterator[Any]:
-    """A stub as a stranger has it: a bare channel."""
+    """A stub of an external caller: a plain channel."""
     async with aio.insecure_channel(address) as channel:
         yield job_service_pb2_grpc.JobServiceStub(channel)
 
 
 def status_of(error: aio.AioRpcError) -> status_pb2.Status:
-    """The google.rpc.Status that came with *error*."""
-    found = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
-    assert isinstance(found, bytes)
-    return status_pb2.Status.FromString(found)
+    """Return the google.rpc.Status in the trailing metadata of *error*."""
+    details = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    return status_pb2.Status.FromString(details)
 
 
 def reason_of(error: aio.AioRpcError) -> str:
@@ -121,8 +122,8 @@ def reason_of(error: aio.AioRpcError) -> str:
     return info.reason
 
 
-async def test_failure_of_a_call_is_told(stub: Any):
-    """A named failure reaches the caller with its code, its words and its details."""
+async def test_error_of_a_call(stub: Any):
+    """An expected error reaches the caller with its code, its text and its details."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/missing"))
     assert failure.value.code() == grpc.StatusCode.NOT_FOUND
@@ -130,7 +131,7 @@ async def test_failure_of_a_call_is_told(stub: Any):
     assert reason_of(failure.value) == "RESOURCE_NOT_FOUND"
 
 
-async def test_failure_of_a_stream_is_told(stub: Any):
+async def test_error_of_a_stream(stub: Any):
     """A stream that fails after its first message ends with the same details."""
     call = stub.WatchJob(job_service_pb2.WatchJobRequest(name="jobs/missing"))
     assert isinstance(await call.read(), job_service_pb2.WatchJobResponse)
@@ -139,8 +140,8 @@ async def test_failure_of_a_stream_is_told(stub: Any):
     assert reason_of(failure.value) == "RESOURCE_NOT_FOUND"
 
 
-async def test_unnamed_failure_is_hidden(stub: Any, caplog: pytest.LogCaptureFixture):
-    """A bug's words stay here: the caller gets a request id, the log has the rest under it."""
+async def test_unexpected_error_is_hidden(stub: Any, caplog: pytest.LogCaptureFixture):
+    """The text of a bug stays in the log; the caller gets the request id under which it is logged."""
     metadata = [("x-request-id", "req-7")]
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/bug"), metadata=metadata)
@@ -150,35 +151,35 @@ async def test_unnamed_failure_is_hidden(stub: Any, caplog: pytest.LogCaptureFix
     assert "hunter2" in caplog.text
 
 
-async def test_method_that_is_left_out(stub: Any):
+async def test_method_without_code(stub: Any):
     """An RPC without code answers UNIMPLEMENTED and names itself."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ListJobs(job_service_pb2.ListJobsRequest())
     assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    told = errors.from_status(status_of(failure.value))
-    assert told.reason == ErrorReason.METHOD_UNSUPPORTED
-    assert told.metadata == {"method": "reelhaul.jobs.v1.JobService/ListJobs"}
+    error = errors.from_status(status_of(failure.value))
+    assert error.reason == ErrorReason.METHOD_UNSUPPORTED
+    assert error.metadata == {"method": "reelhaul.jobs.v1.JobService/ListJobs"}
 
 
-async def test_stream_that_is_left_out(stub: Any):
+async def test_streaming_method_without_code(stub: Any):
     """A streaming RPC without code answers UNIMPLEMENTED too."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.WatchJobs(job_service_pb2.WatchJobsRequest()).read()
     assert reason_of(failure.value) == "METHOD_UNSUPPORTED"
 
 
-async def test_clients_deadline_holds(stub: Any):
-    """A call ends at the client's deadline where that is the shorter one."""
-    begun = time.monotonic()
+async def test_clients_deadline(stub: Any):
+    """A call ends at the client's deadline if it is the shorter one."""
+    started = time.monotonic()
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/slow"), timeout=0.2)
     assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
-async def test_policys_deadline_holds(stub: Any, monkeypatch: pytest.MonkeyPatch):
+async def test_policys_deadline(stub: Any, monkeypatch: pytest.MonkeyPatch):
     """A call without a deadline, or with a longer one, ends at its policy's."""
-    monkeypatch.setattr("reelhaul_runtime.rpc.interceptor.max_deadline_of", lambda path: 0.1)
+    monkeypatch.setattr("reelhaul_runtime.rpc.interceptor.max_deadline_seconds", lambda path: 0.1)
     for timeout in (None, 60):
         with pytest.raises(aio.AioRpcError) as failure:
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/slow"), timeout=timeout)
@@ -190,12 +191,12 @@ async def test_policys_deadline_holds(stub: Any, monkeypatch: pytest.MonkeyPatch
     assert reason_of(failure.value) == "REQUEST_TIMED_OUT"
 
 
-async def test_internal_calls_need_the_suites_credential(address: str):
-    """Claim is refused to a stranger and to a wrong token, and served to the suite."""
-    for token, served_ in (("", False), ("wrong", False), (TOKEN, True)):
+async def test_internal_calls_require_the_suite_token(address: str):
+    """Claim is refused without the suite token and with a wrong one."""
+    for token, allowed in (("", False), ("wrong", False), (TOKEN, True)):
         async with channels.open_channel(address, [LEASES], suite_token=token) as channel:
             stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
-            if served_:
+            if allowed:
                 await stub.Claim(lease_service_pb2.ClaimRequest())
                 continue
             with pytest.raises(aio.AioRpcError) as failure:
@@ -204,61 +205,63 @@ async def test_internal_calls_need_the_suites_credential(address: str):
             assert reason_of(failure.value) == "PERMISSION_INSUFFICIENT"
 
 
-async def test_without_a_token_nothing_is_internal_to_strangers():
-    """The suite is known by its token; an empty one in the request is no proof where one is set."""
-    door = NoAuthentication(TOKEN)
-    assert (await door.identify({})).suite is False
-    assert (await door.identify({identity.SUITE_TOKEN_KEY: ""})).suite is False
-    assert (await door.identify({identity.SUITE_TOKEN_KEY: TOKEN.encode()})).suite is True
+async def test_empty_token_is_not_the_suite_token():
+    """If a suite token is configured, a request without one, or with an empty one, is external."""
+    authenticator = NoAuthentication(TOKEN)
+    assert (await authenticator.identify({})).suite is False
+    assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: ""})).suite is False
+    assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: TOKEN.encode()})).suite is True
 
 
-async def test_caller_is_known_to_the_servicer(stub: Any, jobs: Jobs):
+async def test_servicer_knows_the_caller(stub: Any, jobs: Jobs):
     """With authentication off every caller is the local tenant, and none is the suite."""
     await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
-    assert (jobs.seen["caller"].tenant, jobs.seen["caller"].suite) == ("local", False)
+    assert (jobs.last_call["caller"].tenant, jobs.last_call["caller"].suite) == ("local", False)
 
 
-async def test_request_id_and_trace_go_along():
-    """What a caller sends as request id and trace reaches the service behind the first."""
+async def test_request_id_and_trace_are_forwarded():
+    """A caller's request id and trace reach the service behind the first one."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    behind = Jobs()
+    upstream = Jobs()
     async with AsyncExitStack() as stack:
-        place = await stack.enter_async_context(served(behind))
-        between = await stack.enter_async_context(channels.open_channel(place, [JOBS], suite_token=TOKEN))
-        front = Jobs(job_service_pb2_grpc.JobServiceStub(between))
-        door = await stack.enter_async_context(served(front))
-        outside = await stack.enter_async_context(aio.insecure_channel(door))
-        await job_service_pb2_grpc.JobServiceStub(outside).GetJob(
+        upstream_address = await stack.enter_async_context(serve(upstream))
+        inner = await stack.enter_async_context(
+            channels.open_channel(upstream_address, [JOBS], suite_token=TOKEN)
+        )
+        front = Jobs(job_service_pb2_grpc.JobServiceStub(inner))
+        front_address = await stack.enter_async_context(serve(front))
+        outer = await stack.enter_async_context(aio.insecure_channel(front_address))
+        await job_service_pb2_grpc.JobServiceStub(outer).GetJob(
             job_service_pb2.GetJobRequest(name="jobs/1"),
             metadata=[("x-request-id", "req-1"), ("traceparent", trace)],
         )
-    assert behind.seen["request_id"] == "req-1"
-    assert behind.seen["traceparent"] == trace
-    assert behind.seen["caller"].suite is True
+    assert upstream.last_call["request_id"] == "req-1"
+    assert upstream.last_call["traceparent"] == trace
+    assert upstream.last_call["caller"].suite is True
 
 
 async def test_request_without_an_id_gets_one(stub: Any, jobs: Jobs):
-    """Each request has an id, made at the door where the caller sent none; two are never one."""
+    """A request without an id gets a new one; no two are the same."""
     await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
-    first = jobs.seen["request_id"]
+    first = jobs.last_call["request_id"]
     await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
     assert first
-    assert first != jobs.seen["request_id"]
+    assert first != jobs.last_call["request_id"]
 
 
 @pytest.mark.parametrize("sent", ["x" * 5000, "two words", ""])
-async def test_odd_request_ids_are_not_taken_over(stub: Any, jobs: Jobs, sent: str):
-    """A request id that would swell or break the log is replaced by one of ours."""
+async def test_invalid_request_ids_are_replaced(stub: Any, jobs: Jobs, sent: str):
+    """A request id that would inflate or break the log is replaced by a new one."""
     await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"), metadata=[("x-request-id", sent)])
-    assert jobs.seen["request_id"] != sent
-    assert 0 < len(jobs.seen["request_id"]) <= 128
+    assert jobs.last_call["request_id"] != sent
+    assert 0 < len(jobs.last_call["request_id"]) <= 128
 
 
-async def test_failure_behind_is_the_same_in_front():
-    """A failure of the service behind is raised in front as what it was."""
+async def test_error_of_a_peer():
+    """An error of another service is raised as the same error here."""
     async with AsyncExitStack() as stack:
-        place = await stack.enter_async_context(served(Jobs()))
-        channel = await stack.enter_async_context(channels.open_channel(place, [JOBS]))
+        address = await stack.enter_async_context(serve(Jobs()))
+        channel = await stack.enter_async_context(channels.open_channel(address, [JOBS]))
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(errors.ReelhaulError) as failure, channels.status_as_errors("jobs"):
             await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/missing"))
@@ -266,8 +269,8 @@ async def test_failure_behind_is_the_same_in_front():
     assert failure.value.metadata == {"resource": "jobs/missing"}
 
 
-async def test_service_that_is_away_is_named():
-    """Where nobody listens the failure says which service does not answer."""
+async def test_unavailable_peer_is_named():
+    """If nobody listens, the error names the service that does not answer."""
     async with channels.open_channel("127.0.0.1:1", [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(errors.ReelhaulError) as failure, channels.status_as_errors("jobs"):
@@ -277,38 +280,38 @@ async def test_service_that_is_away_is_named():
 
 
 def test_internal_error_of_grpc():
-    """INTERNAL says that the peer died while it was sent to, unless the service itself tells its details."""
-    said = aio.AioRpcError(
+    """INTERNAL without details means that the peer died during the call; with details it is the service's."""
+    core = aio.AioRpcError(
         grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core"
     )
-    assert channels.error_from_rpc(said, "storage").reason == ErrorReason.SERVICE_UNAVAILABLE
-    own = errors.to_status(errors.ReelhaulError(ErrorReason.INTERNAL_ERROR, "a bug")).SerializeToString()
-    told = aio.AioRpcError(
-        grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(("grpc-status-details-bin", own)), "a bug"
+    assert channels.error_from_rpc(core, "storage").reason == ErrorReason.SERVICE_UNAVAILABLE
+    details = errors.to_status(errors.ReelhaulError(ErrorReason.INTERNAL_ERROR, "a bug")).SerializeToString()
+    bug = aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(("grpc-status-details-bin", details)), "a bug"
     )
-    assert channels.error_from_rpc(told, "storage").reason == ErrorReason.INTERNAL_ERROR
+    assert channels.error_from_rpc(bug, "storage").reason == ErrorReason.INTERNAL_ERROR
 
 
-def test_cancelled_by_a_server_that_leaves():
-    """What gRPC cancels because the server is stopped has not been answered by the service."""
-    said = aio.AioRpcError(grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "CANCELLED")
-    assert channels.error_from_rpc(said, "jobs").reason == ErrorReason.SERVICE_UNAVAILABLE
+def test_cancelled_by_a_stopping_server():
+    """A call that gRPC cancels because the server stops counts as unavailable."""
+    cancelled = aio.AioRpcError(grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "CANCELLED")
+    assert channels.error_from_rpc(cancelled, "jobs").reason == ErrorReason.SERVICE_UNAVAILABLE
 
 
-async def test_only_safe_methods_are_tried_again(address: str, jobs: Jobs):
-    """GetJob is sent up to four times while the answer is UNAVAILABLE; CreateJob once."""
+async def test_only_idempotent_methods_are_retried(address: str, jobs: Jobs):
+    """GetJob is sent up to four times while it fails with UNAVAILABLE; CreateJob once."""
     async with channels.open_channel(address, [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(aio.AioRpcError):
             await stub.CreateJob(job_service_pb2.CreateJobRequest())
         assert jobs.calls == 1
         with pytest.raises(aio.AioRpcError):
-            await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/away"))
+            await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/unavailable"))
     assert jobs.calls == 1 + 4
 
 
-async def test_what_a_site_says_is_not_asked_again(address: str, jobs: Jobs):
-    """A site that asks to slow down is not asked four times: only our own services are tried again."""
+async def test_errors_of_sites_are_not_retried(address: str, jobs: Jobs):
+    """A site that asks to slow down is not called four times: only our own services are retried."""
     async with channels.open_channel(address, [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         with pytest.raises(aio.AioRpcError) as failure:
@@ -317,34 +320,34 @@ async def test_what_a_site_says_is_not_asked_again(address: str, jobs: Jobs):
     assert jobs.calls == 1
 
 
-async def test_calls_without_a_timeout_take_their_policys(address: str, jobs: Jobs):
-    """Through our channel a call without a timeout has its policy's deadline; its own where given."""
+async def test_default_timeout(address: str, jobs: Jobs):
+    """Through our channel a call without a timeout has its policy's deadline, otherwise its own."""
     async with channels.open_channel(address, [JOBS]) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
         # grpc rounds deadlines up on the wire.
-        assert 8 < jobs.seen["seconds"] < 11
+        assert 8 < jobs.last_call["seconds"] < 11
         await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"), timeout=2)
-        assert jobs.seen["seconds"] <= 2.5
+        assert jobs.last_call["seconds"] <= 2.5
 
 
-async def test_health_and_reflection_pass_untouched(address: str):
+async def test_health_and_reflection(address: str):
     """Health answers Check and Watch, reflection lists the services, both without a credential."""
     async with aio.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        alive = await health.Check(health_pb2.HealthCheckRequest())
-        assert alive.status == health_pb2.HealthCheckResponse.SERVING
+        liveness = await health.Check(health_pb2.HealthCheckRequest())
+        assert liveness.status == health_pb2.HealthCheckResponse.SERVING
         watch = health.Watch(health_pb2.HealthCheckRequest(service=""))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
-        asked = reflection_pb2.ServerReflectionRequest(list_services="")
-        mirror = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([asked]))
-        listed = {each.name for each in (await mirror.read()).list_services_response.service}
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
+        listed = {service.name for service in (await call.read()).list_services_response.service}
         assert {JOBS.full_name, LEASES.full_name, "grpc.health.v1.Health"} <= listed
 
 
 async def test_readiness_follows_the_checks():
-    """A check that fails turns its component and the services NOT_SERVING; liveness stays."""
+    """A failing check turns its component and the services NOT_SERVING, but not liveness."""
     broken = asyncio.Event()
 
     async def database() -> None:
@@ -356,7 +359,7 @@ async def test_readiness_follows_the_checks():
 
     async with AsyncExitStack() as stack:
         checks = {"jobs.database": database, "jobs.nats": fine}
-        address = await stack.enter_async_context(served(Jobs(), checks=checks))
+        address = await stack.enter_async_context(serve(Jobs(), checks=checks))
         channel = await stack.enter_async_context(aio.insecure_channel(address))
         health = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=JOBS.full_name))
@@ -369,38 +372,40 @@ async def test_readiness_follows_the_checks():
         broken.set()
         assert (await watch.read()).status == not_serving
         for name, expected in (("", serving_), ("jobs.database", not_serving), ("jobs.nats", serving_)):
-            told = await health.Check(health_pb2.HealthCheckRequest(service=name))
-            assert told.status == expected, name
+            response = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert response.status == expected, name
         watch.cancel()
 
 
-async def test_a_remark_leaves_readiness_alone():
-    """A remark that fails turns its own name NOT_SERVING and no other."""
+async def test_informational_check_does_not_affect_readiness():
+    """A failing informational check turns its own name NOT_SERVING and no other."""
 
-    async def short() -> None:
+    async def disk_is_full() -> None:
         raise OSError("no space")
 
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(served(Jobs(), remarks={"jobs.disk": short}))
+        address = await stack.enter_async_context(
+            serve(Jobs(), informational_checks={"jobs.disk": disk_is_full})
+        )
         channel = await stack.enter_async_context(aio.insecure_channel(address))
         health = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service="jobs.disk"))
         while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
             pass
         watch.cancel()
-        told = await health.Check(health_pb2.HealthCheckRequest(service=JOBS.full_name))
-        assert told.status == health_pb2.HealthCheckResponse.SERVING
+        response = await health.Check(health_pb2.HealthCheckRequest(service=JOBS.full_name))
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_taken_port_is_refused(address: str):
-    """A second server at the same address is refused, not silently given half of the calls."""
+async def test_port_in_use(address: str):
+    """A second server at the same address fails to start, instead of getting half of the calls."""
     with pytest.raises(RuntimeError):
         async with serving(address, [], authenticator=NoAuthentication("")):
             pass
 
 
-async def test_leaving_lets_calls_end():
-    """A call in hand when the server leaves is answered; a new one is not taken."""
+async def test_running_calls_end_before_the_server():
+    """A call that runs when the server stops is answered."""
     jobs = Jobs()
     entered, go_on = asyncio.Event(), asyncio.Event()
 
@@ -411,11 +416,11 @@ async def test_leaving_lets_calls_end():
 
     jobs.GetJob = slow  # type: ignore[method-assign]
 
-    async def end_of_streams() -> None:
+    async def end_streams() -> None:
         go_on.set()
 
     async with AsyncExitStack() as stack:
-        async with served(jobs, draining=end_of_streams) as address:
+        async with serve(jobs, on_drain=end_streams) as address:
             channel = await stack.enter_async_context(aio.insecure_channel(address))
             stub = job_service_pb2_grpc.JobServiceStub(channel)
             call = stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
@@ -423,11 +428,11 @@ async def test_leaving_lets_calls_end():
         assert (await call).name == "jobs/answered"
 
 
-def test_every_call_is_noted_in_the_log(caplog: pytest.LogCaptureFixture):
+def test_calls_are_logged(caplog: pytest.LogCaptureFixture):
     """At DEBUG each call is one line with its outcome and its time."""
 
     async def one_call() -> None:
-        async with served(Jobs()) as address, aio.insecure_channel(address) as channel:
+        async with serve(Jobs()) as address, aio.insecure_channel(address) as channel:
             with pytest.raises(aio.AioRpcError):
                 await job_service_pb2_grpc.JobServiceStub(channel).GetJob(
                     job_service_pb2.GetJobRequest(name="jobs/missing")
@@ -440,9 +445,9 @@ def test_every_call_is_noted_in_the_log(caplog: pytest.LogCaptureFixture):
     assert vars(line)["outcome"] == "RESOURCE_NOT_FOUND"
 
 
-def test_service_config_is_json():
-    """The retry policy that gRPC is given names exactly the methods that may be repeated."""
+def test_service_config():
+    """The retry policy names the idempotent methods and no other."""
     config = json.loads(json.dumps(channels.service_config([JOBS])))
-    methods = {each["method"] for each in config["methodConfig"][0]["name"]}
+    methods = {name["method"] for name in config["methodConfig"][0]["name"]}
     assert "GetJob" in methods
     assert "CreateJob" not in methods

@@ -1,4 +1,4 @@
-"""``serve`` and ``migrate`` as processes, over services that a small installed package names."""
+"""``serve`` and ``migrate`` as processes, with the services of a small installed package."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ two = Service("two", running=named("two"))
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that works as an installed package with two services."""
+    """A folder that is an installed package with two services."""
     folder = tmp_path_factory.mktemp("installed")
     (folder / "small_services.py").write_text(_SERVICES)
     info = folder / "small_services-1.dist-info"
@@ -72,7 +72,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(installed: Path, tmp_path: Path):
-    """Starts `python -m reelhaul_runtime …`; whatever still runs at the end is killed."""
+    """Start `python -m reelhaul_runtime …`; what still runs at the end of the test is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -98,16 +98,16 @@ def start(installed: Path, tmp_path: Path):
         process.communicate()
 
 
-def said(process: subprocess.Popen[str]) -> str:
-    """The next line that *process* prints."""
+def next_line(process: subprocess.Popen[str]) -> str:
+    """Return the next line that *process* prints."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def test_services_leave_in_reverse_order(start: Start):
+def test_services_stop_in_reverse_order(start: Start):
     """SIGTERM ends the services of one process, the last one first, with exit code 0."""
     process = start("serve", "one", "two")
-    assert [said(process), said(process)] == ["one runs", "two runs"]
+    assert [next_line(process), next_line(process)] == ["one runs", "two runs"]
     process.terminate()
     out, _ = process.communicate(timeout=20)
     assert out.splitlines() == ["two ended", "one ended"]
@@ -115,36 +115,36 @@ def test_services_leave_in_reverse_order(start: Start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_second_signal_ends_at_once(start: Start, number: signal.Signals):
-    """A service that drains too long for the one who waits is ended by a second signal."""
+def test_second_signal_ends_the_process(start: Start, number: signal.Signals):
+    """A second signal ends a process that is still draining."""
     process = start("serve", "one", LINGER="one")
-    assert said(process) == "one runs"
+    assert next_line(process) == "one runs"
     process.send_signal(number)
-    assert said(process) == "one lingers"
+    assert next_line(process) == "one lingers"
     process.send_signal(number)
     assert process.wait(20) == 128 + number
 
 
-def test_drain_has_an_end(start: Start):
-    """A service that never ends its drain is ended by the clock."""
+def test_drain_timeout(start: Start):
+    """A service whose drain does not end is ended after the drain time."""
     process = start("serve", "one", LINGER="one", REELHAUL_DRAIN_SECONDS="0")
-    assert said(process) == "one runs"
+    assert next_line(process) == "one runs"
     process.terminate()
     assert process.wait(20) == -signal.SIGALRM
 
 
 def test_signal_during_start(start: Start):
-    """A service that is told to end while it starts leaves with 0, and so do those that run."""
+    """A signal while a service starts ends it and the running ones with exit code 0."""
     process = start("serve", "one", "two", SLOW="two")
-    assert [said(process), said(process)] == ["one runs", "two starts"]
+    assert [next_line(process), next_line(process)] == ["one runs", "two starts"]
     process.terminate()
     out, _ = process.communicate(timeout=20)
     assert out.splitlines() == ["one ended"]
     assert process.returncode == 0
 
 
-def test_start_that_fails_is_one_line(start: Start):
-    """A service that cannot start says why in one line; exit code 1, and what runs is ended."""
+def test_failed_start(start: Start):
+    """A service that cannot start logs the reason in one line; exit code 1, running services are stopped."""
     process = start("serve", "one", "two", BREAK="two")
     out, err = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -153,15 +153,15 @@ def test_start_that_fails_is_one_line(start: Start):
     assert "one ended" in out
 
 
-def test_failure_while_it_runs_ends_the_process(start: Start):
-    """A service that fails later ends its process with 1, so that somebody starts it again."""
+def test_failure_of_a_running_service(start: Start):
+    """A service that fails while it runs ends its process with 1, so that it is restarted."""
     process = start("serve", "one", FAIL="one")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "it broke later" in err
 
 
-def test_wrong_setting_of_a_service_is_named(start: Start):
+def test_wrong_setting_of_a_service(start: Start):
     """A setting of one service that does not parse is one line with its name; exit code 2."""
     process = start("serve", "one", REELHAUL_SMALL_SLOTS="many")
     _, err = process.communicate(timeout=20)
@@ -171,7 +171,7 @@ def test_wrong_setting_of_a_service_is_named(start: Start):
 
 
 def test_unknown_service(start: Start):
-    """A service that is not installed is refused with those that are; exit code 2."""
+    """For a service that is not installed the installed ones are listed; exit code 2."""
     process = start("serve", "none-such")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 2
@@ -180,7 +180,7 @@ def test_unknown_service(start: Start):
 
 
 def test_service_that_cannot_be_loaded(start: Start):
-    """A service whose code is missing is one line of the log; exit code 1."""
+    """A service whose code is missing is one log line; exit code 1."""
     process = start("serve", "gone")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -189,10 +189,10 @@ def test_service_that_cannot_be_loaded(start: Start):
 
 
 def test_migrate_one(start: Start):
-    """migrate runs a service's migration and says that it is done."""
-    begun = time.monotonic()
+    """migrate runs a service's migration and reports it."""
+    started = time.monotonic()
     process = start("migrate", "one", "two")
     out, _ = process.communicate(timeout=20)
     assert out.splitlines() == ["one migrates", "one: the schema is this build's"]
     assert process.returncode == 0
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started < 20

@@ -1,4 +1,4 @@
-"""Settings: what REELHAUL_* may say, and how a mistake is told."""
+"""Settings: what REELHAUL_* accepts, and how errors are described."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No REELHAUL_* of the developer's own, no .env of the working directory."""
+    """Remove the developer's own REELHAUL_* and the .env of the working directory."""
     for name in [name for name in os.environ if name.startswith("REELHAUL_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 
-def test_defaults_are_a_suite_on_loopback():
-    """Without any setting all services are on loopback, where no authentication is allowed."""
+def test_defaults():
+    """Without any setting all services listen on loopback, without authentication."""
     settings = SuiteSettings()
     assert settings.auth == "none"
     assert is_loopback(settings.gateway_address)
@@ -33,8 +33,8 @@ def test_defaults_are_a_suite_on_loopback():
 
 @pytest.mark.parametrize("service", ["GATEWAY", "JOBS", "FETCHER", "STORAGE"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.168.1.5", "example.com", ""])
-def test_open_suite_is_refused_beyond_loopback(monkeypatch: pytest.MonkeyPatch, service: str, host: str):
-    """Without authentication no service may be reachable from another machine; the setting is named."""
+def test_no_authentication_beyond_loopback(monkeypatch: pytest.MonkeyPatch, service: str, host: str):
+    """Without authentication an address beyond loopback is refused, by the name of its setting."""
     monkeypatch.setenv(f"REELHAUL_{service}_ADDRESS", f"{host}:9000")
     with pytest.raises(ValidationError) as refused:
         SuiteSettings()
@@ -43,65 +43,65 @@ def test_open_suite_is_refused_beyond_loopback(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1"])
-def test_loopback_has_many_names(address: str):
-    """All of 127/8, ::1 and localhost are this machine only."""
+def test_is_loopback(address: str):
+    """All of 127/8, ::1 and localhost are loopback addresses."""
     assert is_loopback(address)
 
 
 def test_env_file_is_read(tmp_path: Path):
-    """A .env in the working directory counts, and other programs' lines in it do no harm."""
+    """A .env in the working directory is read; other programs' lines in it are ignored."""
     (tmp_path / ".env").write_text("REELHAUL_JOBS_ADDRESS=127.0.0.1:7000\nOTHER=1\nREELHAUL_LATER=x\n")
     assert SuiteSettings().jobs_address == "127.0.0.1:7000"
 
 
-def test_environment_wins_over_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What the environment says counts before what .env says."""
+def test_environment_overrides_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The environment takes precedence over .env."""
     (tmp_path / ".env").write_text("REELHAUL_JOBS_ADDRESS=127.0.0.1:7000\n")
     monkeypatch.setenv("REELHAUL_JOBS_ADDRESS", "127.0.0.1:7001")
     assert SuiteSettings().jobs_address == "127.0.0.1:7001"
 
 
-def test_complaints_name_the_setting_and_no_value(monkeypatch: pytest.MonkeyPatch):
-    """Each mistake is a line with the variable's name; a value, which may be a secret, is not repeated."""
+def test_errors_name_the_setting_and_no_value(monkeypatch: pytest.MonkeyPatch):
+    """Each error is a line with the variable's name; the value, which may be a secret, is not repeated."""
     monkeypatch.setenv("REELHAUL_LOG_LEVEL", "hunter2")
     monkeypatch.setenv("REELHAUL_DRAIN_SECONDS", "hunter2")
     with pytest.raises(ValidationError) as refused:
         SuiteSettings()
-    told = describe_errors(refused.value)
-    assert [line.partition(":")[0] for line in told] == ["REELHAUL_LOG_LEVEL", "REELHAUL_DRAIN_SECONDS"]
-    assert "hunter2" not in "".join(told)
+    lines = describe_errors(refused.value)
+    assert [line.partition(":")[0] for line in lines] == ["REELHAUL_LOG_LEVEL", "REELHAUL_DRAIN_SECONDS"]
+    assert "hunter2" not in "".join(lines)
 
 
 def test_token_is_not_shown(monkeypatch: pytest.MonkeyPatch):
-    """The suite token does not appear where settings are printed."""
+    """The suite token does not appear in the repr of the settings."""
     monkeypatch.setenv("REELHAUL_SUITE_TOKEN", "hunter2")
     assert "hunter2" not in repr(SuiteSettings())
 
 
-def example() -> dict[str, str]:
-    """Settings by name, with the defaults that .env.example tells."""
+def env_example() -> dict[str, str]:
+    """Return the settings of .env.example with their values."""
     lines = (ROOT / ".env.example").read_text().splitlines()
     return dict(line[1:].split("=", 1) for line in lines if line.startswith("#REELHAUL_"))
 
 
 def all_settings() -> list[type[SuiteSettings]]:
-    """The suite's settings and those of each service of this checkout."""
-    rooms = (f"reelhaul_{name}.settings" for name in ("gateway", "jobs", "fetcher", "storage"))
-    return [SuiteSettings, *(import_module(room).Settings for room in rooms if find_spec(room))]
+    """Return the suite's settings and those of each service in this checkout."""
+    modules = (f"reelhaul_{name}.settings" for name in ("gateway", "jobs", "fetcher", "storage"))
+    return [SuiteSettings, *(import_module(module).Settings for module in modules if find_spec(module))]
 
 
 @pytest.mark.parametrize("settings", all_settings(), ids=lambda each: each.__module__)
-def test_example_is_complete_and_true(settings: type[SuiteSettings]):
+def test_env_example_is_complete(settings: type[SuiteSettings]):
     """.env.example has every setting with its default."""
-    told = example()
+    example = env_example()
     for name, field in settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        shown = "" if default is None or default == () else str(default)
-        assert told.get(f"REELHAUL_{name.upper()}") == shown, f"REELHAUL_{name.upper()} in .env.example"
+        text = "" if default is None or default == () else str(default)
+        assert example.get(f"REELHAUL_{name.upper()}") == text, f"REELHAUL_{name.upper()} in .env.example"
 
 
 @pytest.mark.skipif(len(all_settings()) < 5, reason="not all services are in this checkout")
-def test_example_has_nothing_else():
+def test_env_example_has_nothing_else():
     """.env.example names no setting that no service reads."""
     known = {f"REELHAUL_{name.upper()}" for settings in all_settings() for name in settings.model_fields}
-    assert set(example()) == known
+    assert set(env_example()) == known

@@ -1,1 +1,1 @@
-"""RPC: how our servers serve and how they call each other."""
+"""RPC: how our servers serve gRPC, and how they call each other."""

@@ -1,4 +1,4 @@
-"""Serving: a gRPC server with health, reflection and a graceful end."""
+"""gRPC server: serves proto services with health and reflection, and drains them at the end."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ log = logging.getLogger(__name__)
 #: One proto service: its generated ``add_…_to_server``, its servicer, its full name.
 Servicer = tuple[Callable[[Any, aio.Server], None], object, str]
 
+#: Returns if a component works; raises, or takes longer than five seconds, if it does not.
+Check = Callable[[], Awaitable[object]]
+
+_CHECK_TIMEOUT_SECONDS = 5
+_CHECK_INTERVAL_SECONDS = 1
+_CHECK_INTERVAL_SECONDS_NOT_READY = 0.1
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _OPTIONS: list[tuple[str, Any]] = [
     # Two servers must never share a port unnoticed.
     ("grpc.so_reuseport", 0),
-    # Streams idle between heartbeats: dead peers must be noticed, live ones not dropped.
+    # Streams idle between heartbeats: detect dead peers, but do not drop live ones.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 ]
-
-
-#: Raises, or takes longer than five seconds, where the thing it looks at does not work.
-Check = Callable[[], Awaitable[object]]
 
 
 @asynccontextmanager
@@ -47,20 +50,20 @@ async def serving(
     *,
     authenticator: Authenticator,
     checks: Mapping[str, Check] | None = None,
-    remarks: Mapping[str, Check] | None = None,
+    informational_checks: Mapping[str, Check] | None = None,
     drain_seconds: float = 10.0,
-    draining: Callable[[], Awaitable[None]] | None = None,
+    on_drain: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
 
     Health v1: the empty name is liveness and looks inward only. *checks* look outward, by
-    component name (``jobs.database``), every second: each is served under its name, and
-    the proto services' names are readiness, SERVING while all checks pass. *remarks* are
-    served likewise, but neither does readiness hang on them nor are they logged. On leaving,
-    health turns NOT_SERVING, *draining* is awaited (end streams there), and calls in hand
-    are given *drain_seconds*.
+    component name (``jobs.database``), every second: each is served under its name, and the proto
+    services' names are readiness, SERVING while all checks pass. *informational_checks* are served
+    likewise, but readiness does not depend on them and they are not logged. At the end of the block
+    health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
+    *drain_seconds* to end.
 
-    Raises RuntimeError if the address is taken.
+    Raises RuntimeError if the address is in use.
     """
     server = aio.server(interceptors=[PolicyInterceptor(authenticator)], options=_OPTIONS)
     health = health_aio.HealthServicer()
@@ -74,53 +77,53 @@ async def serving(
     port = server.add_insecure_port(address)
     await server.start()
     await health.set("", _SERVING)
-    watching = asyncio.create_task(update_health(checks or {}, remarks or {}, health, names))
+    checking = asyncio.create_task(update_health(checks or {}, informational_checks or {}, health, names))
     log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
     try:
         yield port
     finally:
-        await cancel_and_wait(watching)
+        await cancel_and_wait(checking)
         await health.enter_graceful_shutdown()
-        if draining is not None:
-            await draining()
+        if on_drain is not None:
+            await on_drain()
         await server.stop(drain_seconds)
 
 
 class GenericHandlersOnly:
-    """A server to which services are added without its methods being registered one by one.
+    """A server to which services are added without registering each method.
 
-    grpc.aio waits for the next call of each registered method apart, and begins and ends all of
-    these waits at every call: with fifty methods that costs more than a call itself. What is not
-    registered is found by its path.
+    grpc.aio waits separately for the next call of each registered method, and starts and ends all of
+    these waits at every call: with fifty methods that costs more than the call itself. Methods
+    that are not registered are found by their path.
     """
 
     def __init__(self, server: aio.Server) -> None:
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Leave it at the generic ones."""
+        """Do nothing: the generic handlers suffice."""
 
 
 async def update_health(
     checks: Mapping[str, Check],
-    remarks: Mapping[str, Check],
+    informational_checks: Mapping[str, Check],
     health: health_aio.HealthServicer,
     names: list[str],
 ) -> None:
-    """Keep the health of each component at its check, and that of *names* at all of *checks*."""
-    looks = {**remarks, **checks}
+    """Set the health of each component to its check's result, and of *names* to all of *checks*."""
+    all_checks = {**informational_checks, **checks}
     while True:
-        passing = (_passes(name, check, logged=name in checks) for name, check in looks.items())
-        passed = dict(zip(looks, await asyncio.gather(*passing), strict=True))
-        whole = all(passed[name] for name in checks)
-        for name, good in [*passed.items(), *((name, whole) for name in names)]:
+        running = (_passes(name, check, logged=name in checks) for name, check in all_checks.items())
+        passed = dict(zip(all_checks, await asyncio.gather(*running), strict=True))
+        ready = all(passed[name] for name in checks)
+        for name, good in [*passed.items(), *((name, ready) for name in names)]:
             await health.set(name, _SERVING if good else _NOT_SERVING)
-        await asyncio.sleep(1 if whole else 0.1)
+        await asyncio.sleep(_CHECK_INTERVAL_SECONDS if ready else _CHECK_INTERVAL_SECONDS_NOT_READY)
 
 
 async def _passes(component: str, check: Check, *, logged: bool) -> bool:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
             await check()
     except Exception as error:
         if logged:

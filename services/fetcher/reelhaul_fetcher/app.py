@@ -140,9 +140,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 authenticator=NoAuthentication(token),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 # Without disk space or drained it still answers probes; jobs wait or go elsewhere.
-                remarks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
+                informational_checks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
-                draining=drain,
+                on_drain=drain,
             )
         )
 

@@ -14,7 +14,7 @@ from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.transcoding import HEADERS
 from reelhaul_runtime import errors
-from reelhaul_runtime.rpc.policy import max_deadline_of
+from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_transcoding.errors import FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, send_response
 from reelhaul_transcoding.http.cancellation import CancelScope
@@ -183,7 +183,7 @@ class ArtifactDownloads:
 
 def _call(method: str, request: Message, metadata: Metadata) -> Call:
     path = _SERVICE + method
-    return Call(path, [request.SerializeToString()], False, metadata, max_deadline_of(path))
+    return Call(path, [request.SerializeToString()], False, metadata, max_deadline_seconds(path))
 
 
 def _artifact_name(scope: Scope) -> str:

@@ -17,7 +17,7 @@ from reelhaul.system.v1 import system_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.settings import Settings
 from reelhaul_runtime import errors, logs
-from reelhaul_runtime.rpc.policy import max_deadline_of
+from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.errors import ErrorKind, TranscodingError
 from reelhaul_transcoding.http.headers import HeaderPolicy
@@ -114,4 +114,4 @@ def _emit_defaults(method: MethodDescriptor) -> bool:
 
 
 def _max_timeout(method: MethodDescriptor) -> float:
-    return max_deadline_of(f"/{method.containing_service.full_name}/{method.name}")
+    return max_deadline_seconds(f"/{method.containing_service.full_name}/{method.name}")

@@ -157,7 +157,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 authenticator=NoAuthentication(settings.suite_token),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
-                draining=drain,
+                on_drain=drain,
             )
         )
 

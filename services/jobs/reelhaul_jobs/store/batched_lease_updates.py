@@ -1,4 +1,4 @@
-"""Changes of leased jobs in SQL: many workers' calls in one go, each told how its site stands by then."""
+"""Applies the lease updates of many workers in one transaction, each on the rate limits of the previous."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reelhaul_runtime.sql.writer import Outcome
 
 @dataclass(frozen=True, slots=True)
 class LeaseUpdate:
-    """What JobStore.change_at_site was asked for."""
+    """The arguments of JobStore.change_lease."""
 
     job_id: str
     key: RateLimitKey
@@ -31,91 +31,91 @@ class LeaseUpdate:
     counted: bool
 
 
-def apply(connection: Connection, asked: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
-    """What became of each of *asked*, done in their order."""
+def apply(connection: Connection, updates: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
+    """Apply *updates* in order; return the outcome of each."""
     outcomes: list[Outcome] = []
-    for part in _without_repeats(asked):
-        outcomes += _changed(connection, part)
+    for batch in _without_repeats(updates):
+        outcomes += _apply_batch(connection, batch)
     return outcomes
 
 
-def _without_repeats(asked: Sequence[LeaseUpdate]) -> Iterator[list[LeaseUpdate]]:
-    """*asked* in parts, in each of which no job comes twice: the second change sees the first."""
-    part: dict[str, LeaseUpdate] = {}
-    for one in asked:
-        if one.job_id in part:
-            yield list(part.values())
-            part = {}
-        part[one.job_id] = one
-    yield list(part.values())
+def _without_repeats(updates: Sequence[LeaseUpdate]) -> Iterator[list[LeaseUpdate]]:
+    """Split *updates* so that no job occurs twice in a batch: its second update must see the first."""
+    batch: dict[str, LeaseUpdate] = {}
+    for each in updates:
+        if each.job_id in batch:
+            yield list(batch.values())
+            batch = {}
+        batch[each.job_id] = each
+    yield list(batch.values())
 
 
-def _changed(connection: Connection, asked: Sequence[LeaseUpdate]) -> list[Outcome]:
-    found = update.select_for_update(connection, [one.job_id for one in asked])
-    sites = RateLimitCache(connection, asked)
-    outcomes = [_outcome(one, found.get(one.job_id), sites) for one in asked]
-    update.write(connection, [o.value for o in outcomes if o.error is None and o.value.changed])
-    for gate in sites.changed.values():
-        rate_limits.write(connection, gate)
+def _apply_batch(connection: Connection, updates: Sequence[LeaseUpdate]) -> list[Outcome]:
+    found = update.select_for_update(connection, [each.job_id for each in updates])
+    cache = RateLimitCache(connection, updates)
+    outcomes = [_apply_one(each, found.get(each.job_id), cache) for each in updates]
+    changes = [outcome.value for outcome in outcomes if outcome.error is None]
+    update.write(connection, [change for change in changes if change.changed])
+    for limit in cache.changed.values():
+        rate_limits.write(connection, limit)
     return outcomes
 
 
-def _outcome(one: LeaseUpdate, job: Job | None, sites: RateLimitCache) -> Outcome:
+def _apply_one(lease_update: LeaseUpdate, job: Job | None, cache: RateLimitCache) -> Outcome:
     if job is None:
-        return Outcome(error=NotFound(f"jobs/{one.job_id}"))
-    site, egress = one.key(job)
+        return Outcome(error=NotFound(f"jobs/{lease_update.job_id}"))
+    site, egress = lease_update.key(job)
     try:
-        change = one.rule(job, sites.passage(site, egress, counted=one.counted))
+        change = lease_update.rule(job, cache.get_view(site, egress, counted=lease_update.counted))
     except ReelhaulError as error:
         return Outcome(error=error)
-    sites.note(change)
+    cache.record(change)
     return Outcome(change)
 
 
 class RateLimitCache:
-    """How sites stand, with what the changes before, not yet written, have made of them."""
+    """Rate limits and leased jobs by site, including changes that are not written yet."""
 
-    def __init__(self, connection: Connection, asked: Sequence[LeaseUpdate]) -> None:
+    def __init__(self, connection: Connection, updates: Sequence[LeaseUpdate]) -> None:
         self._connection = connection
-        self._now = asked[0].now
-        self._any_gate = rate_limits.any_exist(connection)
+        self._now = updates[0].now
+        self._any_stored = rate_limits.any_exist(connection)
         self._leased: dict[str, int] = defaultdict(int)
-        if any(one.counted for one in asked):
+        if any(each.counted for each in updates):
             self._leased.update(rate_limits.count_leased(connection))
-        self._passages: dict[tuple[str, str], RateLimitView] = {}
-        #: Gates to be written.
+        self._views: dict[tuple[str, str], RateLimitView] = {}
+        #: Rate limits to be written.
         self.changed: dict[tuple[str, str], SiteRateLimit] = {}
 
-    def passage(self, site: str, egress: str, *, counted: bool) -> RateLimitView:
-        """How *site* stands for *egress*."""
-        known = self._passages.get((site, egress))
-        if known is None:
-            known = RateLimitView(rate_limit=SiteRateLimit(site=site, egress=egress))
-            if self._any_gate:
-                known = rate_limits.get_view(self._connection, site, egress, self._now)
-            for gate in self.changed.values():
-                known = with_updated_limit(known, gate)
-            self._passages[site, egress] = known
-        return replace(known, leased_count=self._leased[site]) if counted else known
+    def get_view(self, site: str, egress: str, *, counted: bool) -> RateLimitView:
+        """Return the rate limit of *site* for *egress*, with the leased jobs of the site if *counted*."""
+        view = self._views.get((site, egress))
+        if view is None:
+            view = RateLimitView(rate_limit=SiteRateLimit(site=site, egress=egress))
+            if self._any_stored:
+                view = rate_limits.get_view(self._connection, site, egress, self._now)
+            for limit in self.changed.values():
+                view = with_updated_limit(view, limit)
+            self._views[site, egress] = view
+        return replace(view, leased_count=self._leased[site]) if counted else view
 
-    def note(self, change: Transition) -> None:
-        """*change* is going to be written."""
-        held = (change.job.queue_stage is QueueStage.LEASED) - (
-            change.before.queue_stage is QueueStage.LEASED
-        )
-        self._leased[change.job.site] += held
-        if (gate := change.rate_limit) is not None:
-            self.changed[gate.site, gate.egress] = gate
-            # Also by another egress a site's gate is seen.
-            for key, known in self._passages.items():
-                self._passages[key] = with_updated_limit(known, gate)
+    def record(self, change: Transition) -> None:
+        """Record *change*, which is going to be written."""
+        leased = change.job.queue_stage is QueueStage.LEASED
+        was_leased = change.before.queue_stage is QueueStage.LEASED
+        self._leased[change.job.site] += leased - was_leased
+        if (limit := change.rate_limit) is not None:
+            self.changed[limit.site, limit.egress] = limit
+            # The views of other egresses contain this one.
+            for key, view in self._views.items():
+                self._views[key] = with_updated_limit(view, limit)
 
 
-def with_updated_limit(passage: RateLimitView, gate: SiteRateLimit) -> RateLimitView:
-    """*passage* where *gate* is what it has become, if it is one of its site's."""
-    if gate.site != passage.rate_limit.site:
-        return passage
-    if gate.egress == passage.rate_limit.egress:
-        return replace(passage, rate_limit=gate)
-    others = tuple(gate if other.egress == gate.egress else other for other in passage.other_egresses)
-    return replace(passage, other_egresses=others)
+def with_updated_limit(view: RateLimitView, limit: SiteRateLimit) -> RateLimitView:
+    """Return *view* with *limit* in place of the previous one, if it is of the same site."""
+    if limit.site != view.rate_limit.site:
+        return view
+    if limit.egress == view.rate_limit.egress:
+        return replace(view, rate_limit=limit)
+    others = tuple(limit if other.egress == limit.egress else other for other in view.other_egresses)
+    return replace(view, other_egresses=others)

@@ -1,4 +1,4 @@
-"""What each request_id was answered with: stored with its effect, in one transaction."""
+"""Idempotency records: the response to each request_id, stored with its effect in one transaction."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from reelhaul_runtime.sql.statements import Statement
 
 T = TypeVar("T")
 
-# The first run lost to a twin that is committed by then: a second run finds it.
-_TWINS = 2
+# A run that loses against a duplicate finds that committed in the next run.
+_RETRIES = 2
 
 _REQUEST = Statement(
     select(request_ids.c.digest, request_ids.c.response, request_ids.c.failed).where(
@@ -36,66 +36,66 @@ _REQUEST = Statement(
 
 
 class ConcurrentDuplicate(ReelhaulError):
-    """The same request, sent twice, was committed by another connection first."""
+    """Another connection committed the same request first."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedResponse:
-    """Ids of the jobs that a request made or changed; of a batch in part, why the others failed."""
+    """The ids of the jobs that a request created or changed; for a partial batch, why the others failed."""
 
     ids: Sequence[str]
     failed: Mapping[int, status_pb2.Status] = field(default_factory=dict)
 
 
-def recorded_response(connection: Connection, request: IdempotencyKey | None) -> RecordedResponse | None:
-    """What the same request was answered before; None if it is new. REQUEST_ID_REUSED."""
+def find_response(connection: Connection, request: IdempotencyKey | None) -> RecordedResponse | None:
+    """Return the recorded response to *request*; None if it is new. Raises REQUEST_ID_REUSED."""
     if request is None:
         return None
-    asked = {"tenant": request.tenant, "method": request.method, "id": request.id}
-    found = _REQUEST.first(connection, asked)
-    if found is None:
+    key = {"tenant": request.tenant, "method": request.method, "id": request.id}
+    row = _REQUEST.first(connection, key)
+    if row is None:
         return None
-    if bytes(found["digest"]) != request.digest:
+    if bytes(row["digest"]) != request.digest:
         raise ReelhaulError(
             ErrorReason.REQUEST_ID_REUSED,
             f"request_id {request.id} was used with another request",
             metadata={"requestId": request.id},
         )
-    kept = job_service_pb2.BatchCreateJobsResponse.FromString(found["failed"] or b"")
-    return RecordedResponse(json.loads(found["response"]), dict(kept.failed_requests))
+    batch = job_service_pb2.BatchCreateJobsResponse.FromString(row["failed"] or b"")
+    return RecordedResponse(json.loads(row["response"]), dict(batch.failed_requests))
 
 
-def record_response(connection: Connection, request: IdempotencyKey | None, answer: RecordedResponse) -> None:
-    """Keep *answer* for the next time that *request* comes. TwinCommitted: run again."""
+def record_response(
+    connection: Connection, request: IdempotencyKey | None, response: RecordedResponse
+) -> None:
+    """Record *response* for repetitions of *request*. Raises ConcurrentDuplicate: run again."""
     if request is None:
         return
-    kept = job_service_pb2.BatchCreateJobsResponse(failed_requests=answer.failed)
-    record = {
+    batch = job_service_pb2.BatchCreateJobsResponse(failed_requests=response.failed)
+    row = {
         "tenant": request.tenant,
         "method": request.method,
         "id": request.id,
         "digest": request.digest,
-        "response": json.dumps(list(answer.ids)),
-        "failed": kept.SerializeToString() if answer.failed else None,
+        "response": json.dumps(list(response.ids)),
+        "failed": batch.SerializeToString() if response.failed else None,
         "time": rows.to_micros(request.time),
     }
-    added = connection.execute(insert_or_ignore(connection, request_ids).returning(request_ids.c.id), record)
-    if added.first() is None:
-        # Another replica committed the same request since this one looked: look again.
-        raise ConcurrentDuplicate(
-            ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is being worked on"
-        )
+    inserted = connection.execute(insert_or_ignore(connection, request_ids).returning(request_ids.c.id), row)
+    if inserted.first() is None:
+        # Another replica committed the same request since find_response.
+        raise ConcurrentDuplicate(ErrorReason.REQUEST_IN_PROGRESS, f"request_id {request.id} is in progress")
 
 
 async def write(database: Database, op: Callable[[Connection], T]) -> T:
-    """What *op* returns, committed. One that lost a race against its own twin runs again."""
-    for _ in range(_TWINS):
+    """Run *op* in a transaction, again if it loses against a concurrent duplicate. Return its result."""
+    for _ in range(_RETRIES):
         with suppress(ConcurrentDuplicate):
             return await database.write(op)
     return await database.write(op)
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Any:
-    """An INSERT into *table* that leaves a row of the same key as it is."""
+    """Return an INSERT into *table* that does nothing if a row of the same key exists."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(table).on_conflict_do_nothing()

@@ -1,6 +1,7 @@
-"""New jobs in SQL: all that are of one form by one statement, which is told the form once.
+"""Inserts new jobs with their first events: one statement for all jobs that differ in few columns.
 
-A row has some fifty columns; to bind them for each of a hundred jobs costs more than to write the rows.
+A row has some fifty columns, and to bind them for each of a hundred jobs takes longer than to write the rows.
+So the columns in which jobs of one request differ are bound as one JSON array, all others once.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 from sqlalchemy import Column, Connection, String, Table, Text, text
 from sqlalchemy.dialects import postgresql
 
-from reelhaul_jobs.model import transition as changes
+from reelhaul_jobs.model import transition
 from reelhaul_jobs.model.job import FIELDS, Job
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import events, jobs
 from reelhaul_runtime.sql.statements import Statement
 
-# Columns in which jobs of one form differ; their values are told as an array of JSON for each job.
-_OWN = (
+# The columns in which jobs of one group may differ, in the order of their values in the JSON array.
+_VARYING = (
     "id",
     "tenant",
     "url",
@@ -35,84 +36,93 @@ _OWN = (
     "update_time",
     "due",
 )
-_FORM = itemgetter(*(name for name in FIELDS if name not in _OWN))
-_OF_EVENT = {"job": "id", "time": "update_time"}
+_shared_fields = itemgetter(*(name for name in FIELDS if name not in _VARYING))
+# Columns of the first event -> varying columns of its job.
+_VARYING_OF_EVENT = {"job": "id", "time": "update_time"}
 
-_EACH = {
-    "sqlite": ("json_each(:own)", "json_extract(value, '$[{}]')"),
-    "postgresql": ("jsonb_array_elements(CAST(:own AS jsonb)) AS born(value)", "value ->> {}"),
+# For each dialect: a table of the array's elements, and the expression of one member of an element.
+_ELEMENTS = {
+    "sqlite": ("json_each(:varying)", "json_extract(value, '$[{}]')"),
+    "postgresql": ("jsonb_array_elements(CAST(:varying AS jsonb)) AS elements(value)", "value ->> {}"),
 }
 
 
-def _insert(dialect: str, table: Table, own: Mapping[str, str], ending: str = "") -> Statement:
-    """Rows of *table*, where *own* says which of its columns hold what jobs of one form differ in."""
-    source, member = _EACH[dialect]
+def _insert_statement(dialect: str, table: Table, varying: Mapping[str, str], suffix: str = "") -> Statement:
+    """Return an INSERT into *table*; *varying* maps its columns to those of the JSON array."""
+    source, member = _ELEMENTS[dialect]
 
     def value(column: Column[Any]) -> str:
-        if column.name not in own:
-            return _typed(dialect, column, f":of_{column.name}")
-        return _typed(dialect, column, member.format(_OWN.index(own[column.name])))
+        if column.name not in varying:
+            return _cast(dialect, column, f":of_{column.name}")
+        return _cast(dialect, column, member.format(_VARYING.index(varying[column.name])))
 
     names = ", ".join(f'"{column.name}"' for column in table.c)
     values = ", ".join(value(column) for column in table.c)
-    # Without a condition SQLite would take ON CONFLICT for a join's.
-    rows_of = f"SELECT {values} FROM {source} WHERE true{ending}"  # noqa: S608
-    return Statement(text(f"INSERT INTO {table.name} ({names}) {rows_of}"))
+    # Without a condition SQLite would parse ON CONFLICT as part of a join.
+    query = f"SELECT {values} FROM {source} WHERE true{suffix}"  # noqa: S608
+    return Statement(text(f"INSERT INTO {table.name} ({names}) {query}"))
 
 
-def _typed(dialect: str, column: Column[Any], value: str) -> str:
-    """*value* as PostgreSQL needs it; to SQLite all is one."""
+def _cast(dialect: str, column: Column[Any], value: str) -> str:
+    """Return *value* cast to the column's type for PostgreSQL; SQLite needs no cast."""
     if dialect == "sqlite":
         return value
-    # Not VARCHAR(64), which would cut off what is too long, and say nothing.
-    kind = Text() if isinstance(column.type, String) else column.type
-    return f"CAST({value} AS {kind.compile(postgresql.dialect())})"  # type: ignore[no-untyped-call]
+    # Not to VARCHAR(64), which would silently truncate a longer value.
+    column_type = Text() if isinstance(column.type, String) else column.type
+    return f"CAST({value} AS {column_type.compile(postgresql.dialect())})"  # type: ignore[no-untyped-call]
 
 
-_JOBS = {dialect: _insert(dialect, jobs, dict(zip(_OWN, _OWN, strict=True))) for dialect in _EACH}
-_NEW_JOBS = {
-    dialect: _insert(
-        dialect, jobs, dict(zip(_OWN, _OWN, strict=True)), " ON CONFLICT DO NOTHING RETURNING id"
-    )
-    for dialect in _EACH
+_INSERT_JOBS = {
+    dialect: _insert_statement(dialect, jobs, dict(zip(_VARYING, _VARYING, strict=True)))
+    for dialect in _ELEMENTS
 }
-_EVENTS = {dialect: _insert(dialect, events, _OF_EVENT) for dialect in _EACH}
+_INSERT_MISSING_JOBS = {
+    dialect: _insert_statement(
+        dialect, jobs, dict(zip(_VARYING, _VARYING, strict=True)), " ON CONFLICT DO NOTHING RETURNING id"
+    )
+    for dialect in _ELEMENTS
+}
+_INSERT_EVENTS = {dialect: _insert_statement(dialect, events, _VARYING_OF_EVENT) for dialect in _ELEMENTS}
 
 
 def insert(connection: Connection, new: Sequence[Job]) -> None:
-    """Write *new* jobs with their first events. IntegrityError where one is there."""
-    for alike in group_for_insert(new):
-        own = varying_columns(alike)
-        _JOBS[connection.dialect.name].run(connection, {"own": own, **_of_row(alike[0])})
-        _EVENTS[connection.dialect.name].run(connection, {"own": own, **_of_event(alike[0])})
+    """Insert *new* jobs with their first events. Raises IntegrityError if an id is taken."""
+    dialect = connection.dialect.name
+    for group in group_for_insert(new):
+        varying = varying_columns(group)
+        _INSERT_JOBS[dialect].run(connection, {"varying": varying, **_shared_columns(group[0])})
+        _INSERT_EVENTS[dialect].run(connection, {"varying": varying, **_shared_event_columns(group[0])})
 
 
 def insert_missing(connection: Connection, new: Sequence[Job]) -> set[str]:
-    """Write those of *new* that are not there, with their first events: their ids."""
-    added = set[str]()
-    for alike in group_for_insert(new):
-        told = {"own": varying_columns(alike), **_of_row(alike[0])}
-        added.update(_NEW_JOBS[connection.dialect.name].column(connection, told))
-        if born := [job for job in alike if job.id in added]:
-            told = {"own": varying_columns(born), **_of_event(born[0])}
-            _EVENTS[connection.dialect.name].run(connection, told)
-    return added
+    """Insert those of *new* whose ids are not taken, with their first events. Return their ids."""
+    dialect = connection.dialect.name
+    inserted = set[str]()
+    for group in group_for_insert(new):
+        values = {"varying": varying_columns(group), **_shared_columns(group[0])}
+        inserted.update(_INSERT_MISSING_JOBS[dialect].column(connection, values))
+        if created := [job for job in group if job.id in inserted]:
+            values = {"varying": varying_columns(created), **_shared_event_columns(created[0])}
+            _INSERT_EVENTS[dialect].run(connection, values)
+    return inserted
 
 
 def group_for_insert(new: Sequence[Job]) -> list[list[Job]]:
-    return [list(alike) for _, alike in groupby(new, key=insert_group_key)]
+    """Split *new* into runs of jobs that one statement can insert."""
+    return [list(group) for _, group in groupby(new, key=insert_group_key)]
 
 
 def insert_group_key(job: Job) -> tuple[Any, ...]:
-    """What two jobs must have in common to be written together; an event's time goes with the state."""
-    return job.next_attempt_time, *_FORM(job.__dict__)
+    """Return what the jobs of one group have in common."""
+    return job.next_attempt_time, *_shared_fields(job.__dict__)
 
 
-def varying_columns(alike: Sequence[Job]) -> str:
-    return json.dumps([_own_of(job) for job in alike], separators=(",", ":"))
+def varying_columns(group: Sequence[Job]) -> str:
+    """Return the varying columns of all jobs of *group* as a JSON array of arrays."""
+    return json.dumps([_varying_values(job) for job in group], separators=(",", ":"))
 
 
-def _own_of(job: Job) -> list[Any]:
+def _varying_values(job: Job) -> list[Any]:
     return [
         job.id,
         job.tenant,
@@ -129,10 +139,11 @@ def _own_of(job: Job) -> list[Any]:
     ]
 
 
-def _of_row(job: Job) -> dict[str, Any]:
-    return {f"of_{name}": value for name, value in rows.row_from_job(job).items() if name not in _OWN}
+def _shared_columns(job: Job) -> dict[str, Any]:
+    row = rows.row_from_job(job)
+    return {f"of_{name}": value for name, value in row.items() if name not in _VARYING}
 
 
-def _of_event(job: Job) -> dict[str, Any]:
-    row = rows.row_from_event(job.id, changes.create_event(job, None))
-    return {f"of_{name}": value for name, value in row.items() if name not in _OF_EVENT}
+def _shared_event_columns(job: Job) -> dict[str, Any]:
+    row = rows.row_from_event(job.id, transition.create_event(job, None))
+    return {f"of_{name}": value for name, value in row.items() if name not in _VARYING_OF_EVENT}

@@ -217,7 +217,7 @@ class SqlJobStore:
 
 
 def _add(connection: Connection, new: Sequence[Job], request: IdempotencyKey | None) -> Sequence[Job]:
-    if (answer := idempotency.recorded_response(connection, request)) is not None:
+    if (answer := idempotency.find_response(connection, request)) is not None:
         return _answered(connection, answer)
     try:
         insert.insert(connection, new)
@@ -239,7 +239,7 @@ def _add_all(connection: Connection, asked: Sequence[Sequence[Job]]) -> Sequence
 
 
 def _add_batch(connection: Connection, batch: Batch, request: IdempotencyKey | None) -> Batch:
-    if (answer := idempotency.recorded_response(connection, request)) is not None:
+    if (answer := idempotency.find_response(connection, request)) is not None:
         places = (place for place in count() if place not in answer.failed)
         at = dict(zip(answer.ids, places, strict=False))
         return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
@@ -257,7 +257,7 @@ def _add_batch(connection: Connection, batch: Batch, request: IdempotencyKey | N
 
 
 def _earlier(connection: Connection, request: IdempotencyKey) -> Sequence[Job] | None:
-    answer = idempotency.recorded_response(connection, request)
+    answer = idempotency.find_response(connection, request)
     return None if answer is None else _answered(connection, answer)
 
 
@@ -278,7 +278,7 @@ def _change(
     connection: Connection, job_id: str, rule: ChangeRule, request: IdempotencyKey | None
 ) -> Transition:
     job = _to_change(connection, job_id)
-    if idempotency.recorded_response(connection, request) is not None:
+    if idempotency.find_response(connection, request) is not None:
         return changes.no_change(job)
     change = rule(job)
     idempotency.record_response(connection, request, RecordedResponse([job_id]))
@@ -307,7 +307,7 @@ def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule:
 def _change_many(
     connection: Connection, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None
 ) -> Sequence[Transition]:
-    if (answer := idempotency.recorded_response(connection, request)) is not None:
+    if (answer := idempotency.find_response(connection, request)) is not None:
         return [changes.no_change(job) for job in _answered(connection, answer)]
     present = update.select_for_update(connection, job_ids)
     asked = (rule(present[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in present)

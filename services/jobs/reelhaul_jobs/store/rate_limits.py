@@ -1,4 +1,4 @@
-"""Gates in SQL: read and written within the transaction of the job that passes."""
+"""Reads and writes rate limits, within the transaction of the lease update that they belong to."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reelhaul_runtime.sql.statements import Statement
 
 _MICROSECOND = timedelta(microseconds=1)
 
-# All of them: a claim may pass by another egress than it came by. In one order, lest two wait for each other.
+# All egresses of the site: a claim may use another one than it names. Locked in one order, against deadlocks.
 _OF_SITE = Statement(
     select(gates).where(gates.c.site == bindparam("of_site")).order_by(gates.c.egress).with_for_update()
 )
 _OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=True)))
-_FORGET_ONE = Statement(
+_DELETE = Statement(
     delete(gates).where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
 )
-# Nothing is known of any, nearly always.
+# The table is empty most of the time.
 _ANY = Statement(select(literal_column("1")).select_from(gates).limit(literal_column("1")))
 _LEASED = Statement(
     select(jobs.c.site, func.count().label("jobs"))
@@ -37,83 +37,83 @@ _EGRESSES = Statement(select(workers.c.egress).distinct().where(workers.c.seen_t
 
 
 def any_exist(connection: Connection) -> bool:
-    """Whether there is a gate at all of which something is known."""
+    """Return whether any rate limit is stored."""
     return _ANY.first(connection, {}) is not None
 
 
 def count_leased(connection: Connection) -> Mapping[str, int]:
-    """How many jobs of each site workers hold."""
+    """Count the leased jobs of each site."""
     return {row["site"]: row["jobs"] for row in _LEASED.all(connection, {})}
 
 
 def get_view(connection: Connection, site: str, egress: str, now: datetime) -> RateLimitView:
-    """How *site* stands for *egress*, but for the jobs leased; locked until they are written."""
-    known = {row["egress"]: _gate_of(row) for row in _OF_SITE.all(connection, {"of_site": site})}
-    if egress not in known:
+    """Return the rate limits of *site* seen from *egress*, locked, without the count of leased jobs."""
+    stored = {row["egress"]: _from_row(row) for row in _OF_SITE.all(connection, {"of_site": site})}
+    if egress not in stored:
         return RateLimitView(rate_limit=SiteRateLimit(site=site, egress=egress))
-    live = live_egresses(connection, now) - {egress}
-    others = (known.get(name, SiteRateLimit(site=site, egress=name)) for name in sorted(live))
-    return RateLimitView(rate_limit=known[egress], other_egresses=tuple(others))
+    names = sorted(live_egresses(connection, now) - {egress})
+    others = (stored.get(name, SiteRateLimit(site=site, egress=name)) for name in names)
+    return RateLimitView(rate_limit=stored[egress], other_egresses=tuple(others))
 
 
 def get_for_sites(
-    connection: Connection, sites: Iterable[str], live: frozenset[str]
+    connection: Connection, sites: Iterable[str], egresses: frozenset[str]
 ) -> Mapping[str, tuple[SiteRateLimit, ...]]:
-    """The gates of *sites*, one for each *live* egress."""
-    asked = sorted(set(sites))
-    if not asked:
+    """Return the rate limits of *sites*, one for each of *egresses*."""
+    names = sorted(set(sites))
+    if not names:
         return {}
-    found = [_gate_of(row) for row in connection.execute(_OF_SITES, {"sites": asked}).mappings()]
-    known = {(gate.site, gate.egress): gate for gate in found}
+    found = [_from_row(row) for row in connection.execute(_OF_SITES, {"sites": names}).mappings()]
+    stored = {(limit.site, limit.egress): limit for limit in found}
     return {
         site: tuple(
-            known.get((site, egress), SiteRateLimit(site=site, egress=egress)) for egress in sorted(live)
+            stored.get((site, egress), SiteRateLimit(site=site, egress=egress)) for egress in sorted(egresses)
         )
-        for site in asked
+        for site in names
     }
 
 
 def live_egresses(connection: Connection, now: datetime) -> frozenset[str]:
-    """What the workers that live use."""
+    """Return the egresses of the live workers."""
     since = rows.to_micros(now - WORKER_TIMEOUT)
     return frozenset(_EGRESSES.column(connection, {"since": since}))
 
 
-def write(connection: Connection, gate: SiteRateLimit) -> None:
-    """Keep *gate*; a plain one needs no row."""
-    if gate.is_default:
-        _FORGET_ONE.run(connection, {"of_site": gate.site, "of_egress": gate.egress})
+def write(connection: Connection, limit: SiteRateLimit) -> None:
+    """Store *limit*; delete its row if it is the default."""
+    if limit.is_default:
+        _DELETE.run(connection, {"of_site": limit.site, "of_egress": limit.egress})
         return
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    row = _row_of(gate)
+    row = _to_row(limit)
     statement = dialect.insert(gates)
-    told = {name: statement.excluded[name] for name in row if name not in ("site", "egress")}
-    upsert = statement.on_conflict_do_update(index_elements=[gates.c.site, gates.c.egress], set_=told)
+    new_values = {name: statement.excluded[name] for name in row if name not in ("site", "egress")}
+    upsert = statement.on_conflict_do_update(index_elements=[gates.c.site, gates.c.egress], set_=new_values)
     connection.execute(upsert, row)
 
 
 def delete_idle(connection: Connection, before: datetime) -> None:
-    """Drop gates at which nothing happened since *before*: their sites are asked no more."""
+    """Delete rate limits without an event since *before*: their sites are not used any more."""
     moment = rows.to_micros(before)
-    passed = func.coalesce(gates.c.next_start, 0) < moment
-    connection.execute(delete(gates).where(passed, func.coalesce(gates.c.parked_until, 0) < moment))
+    started = func.coalesce(gates.c.next_start, 0) < moment
+    connection.execute(delete(gates).where(started, func.coalesce(gates.c.parked_until, 0) < moment))
 
 
-def _row_of(gate: SiteRateLimit) -> dict[str, Any]:
+def _to_row(limit: SiteRateLimit) -> dict[str, Any]:
     return {
-        "site": gate.site,
-        "egress": gate.egress,
-        "delay": gate.delay // _MICROSECOND,
-        "next_start": rows.to_micros_or_none(gate.next_start),
-        "parked_until": rows.to_micros_or_none(gate.parked_until),
-        "parked_since": rows.to_micros_or_none(gate.parked_since),
-        "cooldown": gate.cooldown // _MICROSECOND,
-        "reason": gate.reason,
-        "probe": gate.probe,
+        "site": limit.site,
+        "egress": limit.egress,
+        "delay": limit.delay // _MICROSECOND,
+        "next_start": rows.to_micros_or_none(limit.next_start),
+        "parked_until": rows.to_micros_or_none(limit.parked_until),
+        "parked_since": rows.to_micros_or_none(limit.parked_since),
+        "cooldown": limit.cooldown // _MICROSECOND,
+        "reason": limit.reason,
+        "probe": limit.probe,
     }
 
 
-def _gate_of(row: rows.Row) -> SiteRateLimit:
+def _from_row(row: rows.Row) -> SiteRateLimit:
     return SiteRateLimit(
         site=row["site"],
         egress=row["egress"],

@@ -1,4 +1,4 @@
-"""Rows <-> model: pure translation, both ways."""
+"""Conversion between rows and model values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reelhaul_jobs.model.states import AttemptState, Kind, Priority, QueueStage,
 
 M = TypeVar("M", bound=Message)
 
-#: A row by column name: a Mapping, or SQLAlchemy's RowMapping, which is none by its types.
+#: Values by column name: a Mapping, or SQLAlchemy's RowMapping, which is not one by its types.
 Row = Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,17 +29,17 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(time: datetime) -> int:
-    """*time* as a row holds it."""
+    """Return *time* as a row holds it."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 def from_micros(value: int) -> datetime:
-    """The time that a row holds."""
+    """Return the time that a row holds."""
     return _EPOCH + timedelta(microseconds=value)
 
 
 def row_from_job(job: Job) -> dict[str, Any]:
-    """All columns of *job*."""
+    """Return all columns of *job*."""
     return {
         "id": job.id,
         "tenant": job.tenant,
@@ -61,7 +61,7 @@ def row_from_job(job: Job) -> dict[str, Any]:
 
 
 def mutable_columns(job: Job) -> dict[str, Any]:
-    """The columns of *job* that a change may touch."""
+    """Return the columns of *job* that may change."""
     return {
         "priority": int(job.priority),
         "labels": to_json(job.labels),
@@ -87,27 +87,29 @@ def mutable_columns(job: Job) -> dict[str, Any]:
         "confirm_time": to_micros_or_none(job.confirm_time),
         "delete_time": to_micros_or_none(job.delete_time),
         "cascade_time": to_micros_or_none(job.cascade_time),
-        "expansion": _expansion_row(job.expansion),
+        "expansion": _expansion_to_bytes(job.expansion),
         "error_reason": ErrorReason.Name(error_reason(job.error)) if job.error else "",
         "extractor": _searchable(job.media.extractor) if job.media else "",
         "title": _searchable(job.media.title) if job.media else "",
-        "progress": _bytes(job.progress),
-        "error": _bytes(job.error),
-        "result": _result_of(job),
+        "progress": _serialize(job.progress),
+        "error": _serialize(job.error),
+        "result": _result_from_job(job),
     }
 
 
 def changed_columns(before: Job, job: Job) -> dict[str, Any]:
-    """The columns in which *job* differs from *before*: an index of none of them is left alone."""
-    old, row = vars(before), mutable_columns(job)
+    """Return the columns in which *job* differs from *before*, so that only their indexes are updated."""
+    old_fields, row = vars(before), mutable_columns(job)
     changed = [
-        name for name, value in vars(job).items() if value is not (was := old.get(name)) and value != was
+        name
+        for name, value in vars(job).items()
+        if value is not (old := old_fields.get(name)) and value != old
     ]
     columns = (column for name in changed for column in _COLUMNS_OF.get(name, (name,)))
     return {column: row[column] for column in columns if column in row}
 
 
-# Job's fields that are kept otherwise than in a column of their name.
+# The fields of Job that are not stored in one column of the same name.
 _COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
     "queue_stage": ("lane",),
     "end_time": ("end_time", "end_order"),
@@ -121,16 +123,16 @@ _COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
 
 
 def job_from_row(row: Row) -> Job:
-    """The job of a row with all columns."""
-    result = _parsed(job_pb2.Job, row["result"]) or _NO_RESULT
-    fields: dict[str, Any] = {name: row[name] for name in _PLAIN}
+    """Return the job of a row with all columns."""
+    result = _parse(job_pb2.Job, row["result"]) or _NO_RESULT
+    fields: dict[str, Any] = {name: row[name] for name in _UNCONVERTED}
     for name in _TIMES:
         fields[name] = from_micros_or_none(row[name])
     fields |= {
         "format": media_pb2.FormatSpec.FromString(row["format"]),
         "priority": Priority(row["priority"]),
         "kind": Kind(row["kind"]),
-        "labels": _mapping(row["labels"]),
+        "labels": _mapping_from_json(row["labels"]),
         "retry": RetryPolicy(
             max_attempts=row["max_attempts"],
             min_backoff=timedelta(microseconds=row["min_backoff"]),
@@ -138,25 +140,25 @@ def job_from_row(row: Row) -> Job:
         ),
         "attempt_deadline": timedelta(microseconds=row["attempt_deadline"]),
         "ttl": timedelta(microseconds=row["ttl"]),
-        "expansion": _expansion_of(row["expansion"]),
+        "expansion": _expansion_from_bytes(row["expansion"]),
         "state": State(row["state"]),
         "queue_stage": QueueStage(row["lane"]),
-        "failures": _mapping(row["failures"]),
-        "progress": _parsed(media_pb2.Progress, row["progress"]),
-        "error": _parsed(status_pb2.Status, row["error"]),
+        "failures": _mapping_from_json(row["failures"]),
+        "progress": _parse(media_pb2.Progress, row["progress"]),
+        "error": _parse(status_pb2.Status, row["error"]),
         "media": result.media if result.HasField("media") else None,
         "got": result.got if result.HasField("got") else None,
         "artifacts": tuple(result.artifacts),
         "warnings": tuple(result.warnings),
-        "recording_stop_time": _stop_time_of(result),
+        "recording_stop_time": _stop_time(result),
     }
     return Job.from_row(row["site"], fields)
 
 
 _NO_RESULT = job_pb2.Job()
 
-# Job's fields that a row holds as they are.
-_PLAIN = (
+# The fields of Job that a row holds unconverted.
+_UNCONVERTED = (
     "id",
     "tenant",
     "url",
@@ -173,7 +175,7 @@ _PLAIN = (
     "claim_id",
     "egress",
 )
-# Job's times, each a column of its own name.
+# The times of Job, each in a column of the same name.
 _TIMES = (
     "schedule_time",
     "create_time",
@@ -190,7 +192,7 @@ _TIMES = (
 
 
 def row_from_attempt(attempt: Attempt) -> dict[str, Any]:
-    """All columns of *attempt*."""
+    """Return all columns of *attempt*."""
     return {
         "job": attempt.job,
         "number": attempt.number,
@@ -201,14 +203,14 @@ def row_from_attempt(attempt: Attempt) -> dict[str, Any]:
         "start_time": to_micros(attempt.start_time),
         "end_time": to_micros_or_none(attempt.end_time),
         "downloaded_bytes": attempt.downloaded_bytes,
-        "error": _bytes(attempt.error),
+        "error": _serialize(attempt.error),
         "http_statuses": to_json(attempt.http_statuses),
         "finish_revision": attempt.finish_revision,
     }
 
 
 def attempt_from_row(row: Row) -> Attempt:
-    """The attempt of a row with all columns."""
+    """Return the attempt of a row with all columns."""
     return Attempt(
         job=row["job"],
         number=row["number"],
@@ -219,14 +221,14 @@ def attempt_from_row(row: Row) -> Attempt:
         start_time=from_micros(row["start_time"]),
         end_time=from_micros_or_none(row["end_time"]),
         downloaded_bytes=row["downloaded_bytes"],
-        error=_parsed(status_pb2.Status, row["error"]),
-        http_statuses={int(status): times for status, times in json.loads(row["http_statuses"]).items()},
+        error=_parse(status_pb2.Status, row["error"]),
+        http_statuses={int(status): count for status, count in json.loads(row["http_statuses"]).items()},
         finish_revision=row["finish_revision"],
     )
 
 
 def row_from_event(job_id: str, event: Event) -> dict[str, Any]:
-    """All columns of *event*."""
+    """Return all columns of *event*."""
     return {
         "job": job_id,
         "revision": event.revision,
@@ -234,78 +236,80 @@ def row_from_event(job_id: str, event: Event) -> dict[str, Any]:
         "old_state": None if event.old_state is None else int(event.old_state),
         "state": int(event.state),
         "charged": event.charged,
-        "error": _bytes(event.error),
+        "error": _serialize(event.error),
         "next_attempt_time": to_micros_or_none(event.next_attempt_time),
     }
 
 
 def event_from_row(row: Row) -> Event:
-    """The event of a row with all columns."""
+    """Return the event of a row with all columns."""
     return Event(
         revision=row["revision"],
         time=from_micros(row["time"]),
         old_state=None if row["old_state"] is None else State(row["old_state"]),
         state=State(row["state"]),
         charged=row["charged"],
-        error=_parsed(status_pb2.Status, row["error"]),
+        error=_parse(status_pb2.Status, row["error"]),
         next_attempt_time=from_micros_or_none(row["next_attempt_time"]),
     )
 
 
-def _result_of(job: Job) -> bytes | None:
-    stopped = job.recording_stop_time
-    if job.media is None and job.got is None and not (job.artifacts or job.warnings or stopped):
+def _result_from_job(job: Job) -> bytes | None:
+    stop_time = job.recording_stop_time
+    if job.media is None and job.got is None and not (job.artifacts or job.warnings or stop_time):
         return None
-    kept = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
-    if stopped:
-        kept.recording_stop_time.FromDatetime(stopped)
-    return kept.SerializeToString()
+    result = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
+    if stop_time:
+        result.recording_stop_time.FromDatetime(stop_time)
+    return result.SerializeToString()
 
 
-def _stop_time_of(result: job_pb2.Job) -> datetime | None:
+def _stop_time(result: job_pb2.Job) -> datetime | None:
     return result.recording_stop_time.ToDatetime(UTC) if result.HasField("recording_stop_time") else None
 
 
-def _expansion_row(expansion: Expansion | None) -> bytes | None:
+def _expansion_to_bytes(expansion: Expansion | None) -> bytes | None:
     return None if expansion is None else job_pb2.Expansion(**asdict(expansion)).SerializeToString()
 
 
-def _expansion_of(value: bytes | None) -> Expansion | None:
-    told = _parsed(job_pb2.Expansion, value)
-    return None if told is None else Expansion(**{name: getattr(told, name) for name in _EXPANSION})
+def _expansion_from_bytes(value: bytes | None) -> Expansion | None:
+    message = _parse(job_pb2.Expansion, value)
+    if message is None:
+        return None
+    return Expansion(**{name: getattr(message, name) for name in _EXPANSION_FIELDS})
 
 
-# Expansion's fields, which the message has under the same names.
-_EXPANSION = tuple(field.name for field in fields(Expansion))
+# The message has fields of the same names.
+_EXPANSION_FIELDS = tuple(field.name for field in fields(Expansion))
 
 
 def _searchable(text: str) -> str:
-    """A site's words, as a column takes them: PostgreSQL knows no NUL, and an index no novels."""
+    """Return text of a site as a column takes it: PostgreSQL rejects NUL, and an index long values."""
     return text.replace("\0", "")[:500]
 
 
-def _mapping(text: str) -> Mapping[str, Any]:
+def _mapping_from_json(text: str) -> Mapping[str, Any]:
     return json.loads(text) if text != "{}" else {}
 
 
 def to_json(value: Mapping[Any, Any]) -> str:
-    """*value* as a column of JSON holds it."""
+    """Return *value* as a JSON column holds it."""
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 
 def to_micros_or_none(time: datetime | None) -> int | None:
-    """*time* as a row holds it, null for None."""
+    """Return *time* as a row holds it, null for None."""
     return None if time is None else to_micros(time)
 
 
 def from_micros_or_none(value: int | None) -> Any:
-    """The time that a row holds, None for null."""
+    """Return the time that a row holds, None for null."""
     return None if value is None else from_micros(value)
 
 
-def _bytes(message: Message | None) -> bytes | None:
+def _serialize(message: Message | None) -> bytes | None:
     return None if message is None else message.SerializeToString()
 
 
-def _parsed(kind: type[M], value: bytes | None) -> M | None:
-    return None if value is None else kind.FromString(value)
+def _parse(message_type: type[M], value: bytes | None) -> M | None:
+    return None if value is None else message_type.FromString(value)

@@ -99,7 +99,7 @@ class SqlScheduleStore:
 
         def op(connection: Connection) -> Run:
             before = _get(connection, tenant, schedule_id, lock=True)
-            if (answer := idempotency.recorded_response(connection, request)) is not None:
+            if (answer := idempotency.find_response(connection, request)) is not None:
                 return Run(before=before, after=before, job=listing.get_job(connection, answer.ids[0]))
             run = rule(before, before.skip_overlapping and _live(connection, before))
             if run.job is not None:
@@ -127,7 +127,7 @@ class SqlScheduleStore:
 
 
 def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | None) -> Schedule:
-    if (answer := idempotency.recorded_response(connection, request)) is not None:
+    if (answer := idempotency.find_response(connection, request)) is not None:
         return _get(connection, schedule.tenant, answer.ids[0])
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
     if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:

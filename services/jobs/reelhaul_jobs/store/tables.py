@@ -1,4 +1,4 @@
-"""The tables. Times are microseconds since 1970 in UTC: exact, and the same on both databases."""
+"""The tables of the jobs database. Times are microseconds since 1970 in UTC, exact on both databases."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-#: Key of a column's info: the value in it that stands for none.
+#: Key of a column's info: the value that stands for none.
 UNSET = "unset"
-#: model.lists.NEVER, as rows hold it.
+#: model.lists.NEVER as a row holds it.
 NEVER = 7_258_118_400_000_000
 
 jobs = Table(
@@ -34,9 +34,9 @@ jobs = Table(
     Column("id", String(36), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("url", Text, nullable=False),
-    # Of the URL, as limits name it.
+    # The site of the URL.
     Column("site", String(255), nullable=False, server_default=""),
-    # What was asked, as a serialised FormatSpec.
+    # A serialized FormatSpec.
     Column("format", LargeBinary, nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
@@ -53,21 +53,21 @@ jobs = Table(
     Column("batch_id", String(64), nullable=False),
     Column("traceparent", String(64), nullable=False),
     Column("schedule", String(64), nullable=False),
-    # The expansion that made it, and the entry's place in its list.
+    # The expansion that created it, and the entry's position in the playlist.
     Column("parent", String(36), nullable=False),
     Column("position", Integer, nullable=False),
-    # Of an expansion: a serialised jobs.v1.Expansion.
+    # For an expansion: a serialized jobs.v1.Expansion.
     Column("expansion", LargeBinary),
     Column("state", SmallInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("charged", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
-    # What the loops have to do next, and when: the row is the outbox.
+    # The queue stage: what the loops do next, and when. The row is the outbox.
     Column("lane", SmallInteger, nullable=False),
     Column("due", BigInteger),
     Column("worker", Text, nullable=False),
-    # Set: that worker is to leave it to another one until then.
+    # Until then, that worker does not get it.
     Column("avoid_until", BigInteger),
     Column("claim_id", String(64), nullable=False),
     Column("egress", String(64), nullable=False, server_default=""),
@@ -77,26 +77,25 @@ jobs = Table(
     Column("update_time", BigInteger, nullable=False),
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
-    # end_time, and far ahead until then: an order with NULL in it is another on each database.
+    # end_time, or NEVER: SQLite and PostgreSQL sort NULL differently.
     Column("end_order", BigInteger, nullable=False, info={UNSET: NEVER}),
     Column("confirm_time", BigInteger),
     Column("delete_time", BigInteger),
-    # Set: its children are to be cancelled.
+    # Set if its children are to be cancelled.
     Column("cascade_time", BigInteger),
     # For filters: ErrorInfo.reason of error.
     Column("error_reason", String(64), nullable=False),
-    # For filters: of the media.
+    # For filters: of media.
     Column("extractor", Text, nullable=False),
     Column("title", Text, nullable=False),
-    # Serialised messages.
+    # Serialized messages.
     Column("progress", LargeBinary),
     Column("error", LargeBinary),
-    # What was learnt and made: a serialised jobs.v1.Job with media, got, artifacts, warnings and
-    # recording_stop_time.
+    # A serialized jobs.v1.Job with media, got, artifacts, warnings and recording_stop_time.
     Column("result", LargeBinary),
 )
 
-# What the dispatcher may pick, in each tenant's order at each site.
+# What the dispatcher may publish, in the order of each tenant at each site.
 Index(
     "jobs_ready",
     jobs.c.tenant,
@@ -106,10 +105,10 @@ Index(
     sqlite_where=text("lane = 2"),
     postgresql_where=text("lane = 2"),
 )
-#: What the loops look after besides what is ready. Queries must say it in these words: neither
-#: database would see from a bound value that the partial index fits.
+#: The queue stages that the loops read besides READY. Queries must use this text: from a bound value
+#: neither database sees that the partial index fits.
 IN_FLIGHT = text("lane IN (1, 3, 4)")
-# With tenant and site, so that counting reads no rows.
+# With tenant and site, so that counting reads the index only.
 Index(
     "jobs_due",
     jobs.c.lane,
@@ -128,11 +127,11 @@ Index(
 
 
 def _partial(name: str, *columns: Column[Any], only: str, unique: bool = False) -> Index:
-    """An index of those rows only that *only* holds of."""
+    """Create a partial index, of the rows that match *only*."""
     return Index(name, *columns, unique=unique, sqlite_where=text(only), postgresql_where=text(only))
 
 
-# Each entry of a list becomes one job.
+# Each entry of a playlist becomes one job.
 _partial("jobs_by_position", jobs.c.parent, jobs.c.position, only="parent <> ''", unique=True)
 _partial("jobs_cascading", jobs.c.cascade_time, only="cascade_time IS NOT NULL")
 _partial(
@@ -141,19 +140,19 @@ _partial(
     jobs.c.schedule,
     only="schedule <> '' AND end_time IS NULL",
 )
-# What retention removes.
+# For the deletion of expired jobs.
 _partial("jobs_expiring", jobs.c.expire_time, only="end_time IS NOT NULL AND delete_time IS NULL")
 
 
 def _listed(name: str, *columns: Column[Any], only: str = "") -> Index:
-    """An index for ListJobs: partial, so that counting reads the index alone."""
+    """Create an index for ListJobs, partial so that counting reads the index only."""
     return _partial(name, *columns, only=f"delete_time IS NULL AND {only}" if only else "delete_time IS NULL")
 
 
 _listed("jobs_by_time", jobs.c.create_time, jobs.c.id)
 _listed("jobs_by_tenant", jobs.c.tenant, jobs.c.create_time, jobs.c.id)
 _listed("jobs_by_state", jobs.c.tenant, jobs.c.state, jobs.c.create_time, jobs.c.id)
-# Lists of several states in these orders are merged, so that those of one need no other index.
+# Lists of several states in these orders are merged from lists of one state.
 _listed("jobs_by_state_update", jobs.c.tenant, jobs.c.state, jobs.c.update_time, jobs.c.id)
 _listed("jobs_by_state_end", jobs.c.tenant, jobs.c.state, jobs.c.end_order, jobs.c.id)
 _listed(
@@ -182,7 +181,7 @@ _listed(
     only="schedule <> ''",
 )
 
-#: Written out where it is meant, so that the databases see that the partial indexes fit.
+#: As text, so that the databases see that the partial indexes fit.
 HAS_PARENT = text("jobs.parent <> ''")
 HAS_SCHEDULE = text("jobs.schedule <> ''")
 
@@ -199,9 +198,9 @@ attempts = Table(
     Column("end_time", BigInteger),
     Column("downloaded_bytes", BigInteger, nullable=False),
     Column("error", LargeBinary),
-    # JSON object: status -> times.
+    # JSON object: status -> count.
     Column("http_statuses", Text, nullable=False),
-    # The job's revision after Finish; null where none came.
+    # The job's revision after Finish; null if there was none.
     Column("finish_revision", BigInteger),
     sqlite_with_rowid=False,
 )
@@ -212,7 +211,7 @@ events = Table(
     Column("job", String(36), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("revision", BigInteger, primary_key=True),
     Column("time", BigInteger, nullable=False),
-    # Null: the job was created.
+    # Null if the job was created.
     Column("old_state", SmallInteger),
     Column("state", SmallInteger, nullable=False),
     Column("charged", Integer, nullable=False),
@@ -229,9 +228,9 @@ request_ids = Table(
     Column("method", String(64), primary_key=True),
     Column("id", String(64), primary_key=True),
     Column("digest", LargeBinary, nullable=False),
-    # Ids of the jobs that it made or changed, JSON array.
+    # JSON array of the ids of the jobs that it created or changed.
     Column("response", Text, nullable=False),
-    # Of a batch in part: why the others failed, a serialised BatchCreateJobsResponse.
+    # For a partial batch: why the others failed, as a serialized BatchCreateJobsResponse.
     Column("failed", LargeBinary),
     Column("time", BigInteger, nullable=False),
     sqlite_with_rowid=False,
@@ -247,7 +246,7 @@ workers = Table(
     Column("egress", String(64), nullable=False, server_default=""),
 )
 
-# How each egress stands with each site; no row: nothing is known, it is open.
+# Rate limits, by site and egress; no row means no limit.
 gates = Table(
     "gates",
     metadata,
@@ -260,12 +259,12 @@ gates = Table(
     Column("parked_since", BigInteger),
     Column("cooldown", BigInteger, nullable=False),
     Column("reason", String(64), nullable=False),
-    # Id of the job that finds out whether the site lets us in again.
+    # Id of the job that finds out whether the site serves us again.
     Column("probe", String(36), nullable=False),
     sqlite_with_rowid=False,
 )
 
-# Which replica leads a loop.
+# Which replica leads which loop.
 leaders = Table(
     "leaders",
     metadata,
@@ -289,16 +288,16 @@ schedules = Table(
     Column("id", String(63), primary_key=True),
     Column("cron", Text, nullable=False),
     Column("time_zone", String(64), nullable=False),
-    # What each job is made from, as a serialised jobs.v1.Job.
+    # What each job is created from, as a serialized jobs.v1.Job.
     Column("template", LargeBinary, nullable=False),
     Column("skip_overlapping", Boolean, nullable=False),
     Column("new_entries_only", Boolean, nullable=False),
     Column("catch_up", SmallInteger, nullable=False),
     Column("end_time", BigInteger),
     Column("state", SmallInteger, nullable=False),
-    # When it is to run next, or was to when it was paused.
+    # When it runs next, or would have when it was paused.
     Column("next_run_time", BigInteger),
-    # Bare id.
+    # The id, without "jobs/".
     Column("last_job", String(36), nullable=False),
     Column("last_error", LargeBinary),
     # Failed runs in a row.
@@ -308,17 +307,17 @@ schedules = Table(
     Column("create_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
 )
-# What the scheduler looks for; 1 is ENABLED.
+# For the scheduler; 1 is ENABLED.
 _partial("schedules_due", schedules.c.next_run_time, only="state = 1")
 
-# Entries that a schedule's runs have seen.
+# Entries that the runs of a schedule have seen.
 seen_entries = Table(
     "seen_entries",
     metadata,
     Column("tenant", String(64), primary_key=True),
     Column("schedule", String(63), primary_key=True),
     Column("extractor", String(64), primary_key=True),
-    # The site's own id; of a very long one its digest.
+    # The site's own id, or the digest of a very long one.
     Column("media_id", String(256), primary_key=True),
     ForeignKeyConstraint(["tenant", "schedule"], ["schedules.tenant", "schedules.id"], ondelete="CASCADE"),
     sqlite_with_rowid=False,

@@ -1,4 +1,4 @@
-"""Changes in SQL: the rows of several jobs read, and written, by one statement for each kind."""
+"""Reads jobs for update and writes transitions, with one statement for each kind of row."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import attempts, events, jobs
 from reelhaul_runtime.sql.statements import Statement
 
-_ADD_EVENT = Statement(insert(events))
-_ADD_ATTEMPT = Statement(insert(attempts))
-_CHANGE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
-_END_ATTEMPT = Statement(
+_INSERT_EVENT = Statement(insert(events))
+_INSERT_ATTEMPT = Statement(insert(attempts))
+_UPDATE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
+_UPDATE_ATTEMPT = Statement(
     update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number"))
 )
-# One value that holds all ids, so that the statement is the same for any number of them.
-_LISTED: Any = select(column("value")).select_from(func.json_each(bindparam("jobs")))
-_TO_CHANGE = {
-    "sqlite": Statement(select(jobs).where(jobs.c.id.in_(_LISTED))),
+# The ids are bound as one value, so that the statement is the same for any number of them.
+_IDS: Any = select(column("value")).select_from(func.json_each(bindparam("jobs")))
+_SELECT_FOR_UPDATE = {
+    "sqlite": Statement(select(jobs).where(jobs.c.id.in_(_IDS))),
     "postgresql": Statement(
         select(jobs)
         .where(jobs.c.id == any_(bindparam("jobs", type_=ARRAY(String))))
-        # In one order, lest two that change the same jobs wait for each other for ever.
+        # Locked in one order, so that two transactions over the same jobs do not deadlock.
         .order_by(jobs.c.id)
         .with_for_update()
     ),
@@ -36,44 +36,45 @@ _TO_CHANGE = {
 
 
 def select_for_update(connection: Connection, ids: Sequence[str]) -> dict[str, Job]:
-    """Those of the jobs that have a row, deleted ones too; no other change of them comes between."""
+    """Return those of the jobs that have a row, deleted ones included, locked until the transaction ends."""
     dialect = connection.dialect.name
-    asked = json.dumps(ids) if dialect == "sqlite" else list(ids)
-    return {row["id"]: rows.job_from_row(row) for row in _TO_CHANGE[dialect].all(connection, {"jobs": asked})}
+    values = {"jobs": json.dumps(ids) if dialect == "sqlite" else list(ids)}
+    return {row["id"]: rows.job_from_row(row) for row in _SELECT_FOR_UPDATE[dialect].all(connection, values)}
 
 
-def write(connection: Connection, made: Sequence[Transition]) -> None:
-    """Write *made*, with one statement for each kind of row and change, however many they are."""
-    _write_jobs(connection, made)
-    events_of = [rows.row_from_event(change.job.id, event) for change in made if (event := change.event)]
-    ended = [_end_of(change, ending) for change in made if (ending := change.attempt_outcome)]
-    began = [rows.row_from_attempt(attempt) for change in made if (attempt := change.started_attempt)]
-    for statement, values in (
-        (_ADD_EVENT, events_of),
-        (_END_ATTEMPT, ended),
-        (_ADD_ATTEMPT, began),
-    ):
-        statement.run_many(connection, values)
+def write(connection: Connection, changes: Sequence[Transition]) -> None:
+    """Write *changes* with their events and attempts."""
+    _update_jobs(connection, changes)
+    new_events = [rows.row_from_event(change.job.id, event) for change in changes if (event := change.event)]
+    ended_attempts = [
+        _ended_attempt(change, outcome) for change in changes if (outcome := change.attempt_outcome)
+    ]
+    new_attempts = [
+        rows.row_from_attempt(attempt) for change in changes if (attempt := change.started_attempt)
+    ]
+    _INSERT_EVENT.run_many(connection, new_events)
+    _UPDATE_ATTEMPT.run_many(connection, ended_attempts)
+    _INSERT_ATTEMPT.run_many(connection, new_attempts)
 
 
-def _write_jobs(connection: Connection, made: Sequence[Transition]) -> None:
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for change in made:
+def _update_jobs(connection: Connection, changes: Sequence[Transition]) -> None:
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for change in changes:
         if changed := rows.changed_columns(change.before, change.job):
-            alike[tuple(changed)].append({"job": change.job.id, **changed})
-    for values in alike.values():
-        _CHANGE_JOB.run_many(connection, values)
+            by_columns[tuple(changed)].append({"job": change.job.id, **changed})
+    for values in by_columns.values():
+        _UPDATE_JOB.run_many(connection, values)
 
 
-def _end_of(change: Transition, ending: AttemptOutcome) -> dict[str, Any]:
+def _ended_attempt(change: Transition, outcome: AttemptOutcome) -> dict[str, Any]:
     job = change.job
     return {
         "of_job": job.id,
         "of_number": change.before.attempt,
-        "state": int(ending.state),
-        "error": ending.error.SerializeToString() if ending.error else None,
-        "http_statuses": rows.to_json(ending.http_statuses),
+        "state": int(outcome.state),
+        "error": outcome.error.SerializeToString() if outcome.error else None,
+        "http_statuses": rows.to_json(outcome.http_statuses),
         "end_time": rows.to_micros(job.update_time),
         "downloaded_bytes": job.progress.downloaded_bytes if job.progress else 0,
-        "finish_revision": job.revision if ending.finished else None,
+        "finish_revision": job.revision if outcome.finished else None,
     }

@@ -83,7 +83,7 @@ def next_token(tokens: PageTokens, arguments: str, query: Query, page: Page, sen
 
 
 def parse_filter(text: str, caller: Caller) -> tuple[Owner, ast.Node | None]:
-    """Return whose jobs a filter is about, and which of them. FILTER_INVALID.
+    """Return the owner of the jobs that a filter selects from, and its conditions. FILTER_INVALID.
 
     The caller's own, except for callers who may see every tenant's and name ``tenant``, and for
     the suite's own services.

@@ -10,7 +10,7 @@ from google.protobuf import empty_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import batches, listing, streams, updates
-from reelhaul_jobs.api.jobs.creation import BatchItems, JobCreation
+from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.messages import attempt_to_proto, job_to_proto
 from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.ports.services import Clock
@@ -110,7 +110,9 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     async def BatchCreateJobs(
         self, request: job_service_pb2.BatchCreateJobsRequest, context: object
     ) -> job_service_pb2.BatchCreateJobsResponse:
-        return batches.create_response(await self._creation.create_batch(BatchItems.from_request(request)))
+        return batches.create_response(
+            await self._creation.create_batch(batches.BatchItems.from_request(request))
+        )
 
     async def BatchCancelJobs(
         self, request: job_service_pb2.BatchCancelJobsRequest, context: object
