@@ -70,7 +70,7 @@ def _shown(url: str | None, folder: Path) -> Shown:
         if url is None:
             url = stack.enter_context(_site()) + _PAGE
             settings["fetcher_allow_networks"] = _with_site_network(settings)
-            original = media.made()
+            original = media.ensure_media()
         suite = stack.enter_context(running_suite(folder / "data", **settings))
         print(f"suite ready in {suite.ready_seconds:.2f} s at {suite.address('gateway')}", flush=True)
         output = folder / "saved"
@@ -82,7 +82,7 @@ def _shown(url: str | None, folder: Path) -> Shown:
 @contextmanager
 def _site() -> Iterator[str]:
     """The local media site as a process; gives its origin."""
-    if not media.is_made():
+    if not media.is_cached():
         print("making the local site's media (the first time only)", flush=True)
     command = [sys.executable, "-m", "tests.sites", "--host", "127.0.0.2", "--port", "0"]
     with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:

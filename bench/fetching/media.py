@@ -13,7 +13,7 @@ _FULL = "/media/1080.mp4"
 
 def make(folder: Path, name: str, size: int) -> Path:
     """An MP4 of about *size* bytes, the picture again and again."""
-    source = media.made().file(_FULL)
+    source = media.ensure_media().file(_FULL)
     loops = max(1, round(size / source.stat().st_size))
     path = folder / name
     again = ["-stream_loop", str(loops - 1), "-i", str(source)]
@@ -26,7 +26,7 @@ def make(folder: Path, name: str, size: int) -> Path:
 def make_small(folder: Path) -> Path:
     """An MP4 of about 100 KB."""
     path = folder / "small.mp4"
-    source = media.made().file("/media/360.mp4")
+    source = media.ensure_media().file("/media/360.mp4")
     encoded = ["-c:v", "libx264", "-preset", "superfast", "-b:v", "340k", "-c:a", "copy"]
     tools.run_ffmpeg("-i", str(source), "-t", "2", *encoded, "-movflags", "+faststart", str(path))
     return path

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from tests.fetcher.conftest import Harness
-from tests.sites.background import in_background
-from tests.sites.http import Answer, Request
-from tests.sites.media import made
-from tests.sites.site import Site, start
+from tests.sites.http import Request, Response, serve_in_thread
+from tests.sites.media import ensure_media
+from tests.sites.site import Site, start_site
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
@@ -23,20 +22,20 @@ _MEMORY, _PAGE = 400 << 20, 600 << 20
 class BombSite(Site):
     """A site whose page ``/bomb`` decompresses to 600 MiB."""
 
-    async def respond(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> Response:
         """Return that page, or what every site returns."""
         if request.path != "/bomb":
             return await super().respond(request)
         deflate = zlib.compressobj(1, wbits=31)
         mebibyte = b" " * (1 << 20)
         body = b"".join(deflate.compress(mebibyte) for _ in range(_PAGE >> 20)) + deflate.flush()
-        return Answer(200, body, {"Content-Type": "text/html", "Content-Encoding": "gzip"})
+        return Response(200, body, {"Content-Type": "text/html", "Content-Encoding": "gzip"})
 
 
 @pytest.fixture(scope="module")
 def bomb_site() -> Iterator[Site]:
-    site = BombSite(made())
-    with in_background(lambda: start(site, "127.0.0.2"), name="bomb_site"):
+    site = BombSite(ensure_media())
+    with serve_in_thread(lambda: start_site(site, "127.0.0.2"), name="bomb_site"):
         yield site
 
 

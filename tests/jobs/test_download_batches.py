@@ -1,4 +1,4 @@
-"""Batches and statistics through the simple door: blame falls on what its caller wrote."""
+"""Batches and statistics of DownloadService; errors name what the caller wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reelhaul_jobs.model.retries import error_status
 
 __all__ = ["downloads"]
 
-One = flat.CreateDownloadRequest
+Item = flat.CreateDownloadRequest
 
 
 def batch(*urls: str, **fields) -> flat.BatchCreateDownloadsRequest:
@@ -31,34 +31,46 @@ async def stored(downloads, **fields) -> int:
 
 
 async def test_urls_and_items_are_one_batch(downloads):
-    """Urls share their options, items have their own; all are found by their batch_id, in order."""
-    request = batch("https://a.example/1", "https://a.example/2", options=One(quality="720p"))
+    """Urls share their options, items have their own; the batch lists all in order."""
+    request = batch("https://a.example/1", "https://a.example/2", options=Item(quality="720p"))
     request.items.add(url="https://a.example/3", audio_only=True, format="mp3")
-    made = await downloads.BatchCreateDownloads(request)
-    assert [job.url[-1] for job in made.jobs] == ["1", "2", "3"]
-    assert [(job.quality, job.format) for job in made.jobs] == [("720p", ""), ("720p", ""), ("best", "mp3")]
-    assert (list(made.failed), {job.batch_id for job in made.jobs}) == ([], {made.batch_id})
-    listed = flat.ListDownloadsRequest(batch_id=made.batch_id, order="oldest")
+    created = await downloads.BatchCreateDownloads(request)
+    assert [job.url[-1] for job in created.jobs] == ["1", "2", "3"]
+    assert [(job.quality, job.format) for job in created.jobs] == [
+        ("720p", ""),
+        ("720p", ""),
+        ("best", "mp3"),
+    ]
+    assert (list(created.failed), {job.batch_id for job in created.jobs}) == ([], {created.batch_id})
+    listed = flat.ListDownloadsRequest(batch_id=created.batch_id, order="oldest")
     assert [job.job_id for job in (await downloads.ListDownloads(listed)).jobs] == [
-        job.job_id for job in made.jobs
+        job.job_id for job in created.jobs
     ]
 
 
-async def test_what_is_wrong_is_named_as_it_was_written(downloads):
-    """A bad url, bad options and a bad item are each named by their own place; nothing is stored."""
+async def test_errors_name_the_fields_of_the_batch(downloads):
+    """An invalid url, option or item is named by its own path, and nothing is stored."""
     for request, reason, field in (
         (batch(URL, "file:///etc/passwd"), ErrorReason.URL_INVALID, "urls[1]"),
-        (batch(URL, options=One(quality="huge")), ErrorReason.FIELD_INVALID, "options.quality"),
-        (batch(URL, options=One(max_fps=999)), ErrorReason.FIELD_INVALID, "options.max_fps"),
-        (batch(URL, items=[One(url=URL), One(url=URL, hdr="x")]), ErrorReason.FIELD_INVALID, "items[1].hdr"),
-        (batch(URL, items=[One(url=URL, max_fps=999)]), ErrorReason.FIELD_INVALID, "items[0].max_fps"),
-        (batch(URL, items=[One(url="ftp://a.example")]), ErrorReason.URL_INVALID, "items[0].url"),
-        (batch(URL, items=[One(url=URL, request_id=str(uuid.uuid4()))]), 1, "items[0].request_id"),
-        (batch(URL, items=[One(url=URL, validate_only=True)]), 1, "items[0].validate_only"),
-        (batch(URL, options=One(url=URL)), ErrorReason.FIELD_INVALID, "options.url"),
-        (batch(URL, options=One(request_id=str(uuid.uuid4()))), 1, "options.request_id"),
+        (batch(URL, options=Item(quality="huge")), ErrorReason.FIELD_INVALID, "options.quality"),
+        (batch(URL, options=Item(max_fps=999)), ErrorReason.FIELD_INVALID, "options.max_fps"),
+        (
+            batch(URL, items=[Item(url=URL), Item(url=URL, hdr="x")]),
+            ErrorReason.FIELD_INVALID,
+            "items[1].hdr",
+        ),
+        (
+            batch(URL, items=[Item(url=URL, max_fps=999)]),
+            ErrorReason.FIELD_INVALID,
+            "items[0].max_fps",
+        ),
+        (batch(URL, items=[Item(url="ftp://a.example")]), ErrorReason.URL_INVALID, "items[0].url"),
+        (batch(URL, items=[Item(url=URL, request_id=str(uuid.uuid4()))]), 1, "items[0].request_id"),
+        (batch(URL, items=[Item(url=URL, validate_only=True)]), 1, "items[0].validate_only"),
+        (batch(URL, options=Item(url=URL)), ErrorReason.FIELD_INVALID, "options.url"),
+        (batch(URL, options=Item(request_id=str(uuid.uuid4()))), 1, "options.request_id"),
         (batch(URL, request_id="mine"), ErrorReason.FIELD_INVALID, "request_id"),
-        (batch(*[URL] * 499, items=[One(url=URL)] * 2), ErrorReason.FIELD_INVALID, "urls"),
+        (batch(*[URL] * 499, items=[Item(url=URL)] * 2), ErrorReason.FIELD_INVALID, "urls"),
         (batch(), ErrorReason.FIELD_INVALID, "urls"),
     ):
         error = await error_of(downloads.BatchCreateDownloads(request))
@@ -68,48 +80,54 @@ async def test_what_is_wrong_is_named_as_it_was_written(downloads):
     assert await stored(downloads) == 0
 
 
-async def test_batch_in_part(downloads):
-    """With partial the good ones start, and each other is told by its place, its URL and why."""
+async def test_partial_batch(downloads):
+    """With partial the valid ones start, and each other is reported by index, URL and error."""
     urls = ("nonsense", "https://a.example/1", "https://user:secret@a.example")
-    items = [One(url="https://a.example/2", quality="huge"), One(url="https://a.example/3")]
+    items = [
+        Item(url="https://a.example/2", quality="huge"),
+        Item(url="https://a.example/3"),
+    ]
     request = batch(*urls, items=items, partial=True, request_id=str(uuid.uuid4()))
-    made = await downloads.BatchCreateDownloads(request)
-    assert [job.url for job in made.jobs] == ["https://a.example/1", "https://a.example/3"]
-    assert [(one.index, one.url, one.error.reason) for one in made.failed] == [
+    created = await downloads.BatchCreateDownloads(request)
+    assert [job.url for job in created.jobs] == ["https://a.example/1", "https://a.example/3"]
+    assert [(failure.index, failure.url, failure.error.reason) for failure in created.failed] == [
         (0, "nonsense", "URL_INVALID"),
         (2, "https://user:secret@a.example", "URL_INVALID"),
         (3, "https://a.example/2", "FIELD_INVALID"),
     ]
-    assert "1080p" in made.failed[2].error.message
+    assert "1080p" in created.failed[2].error.message
     again = await downloads.BatchCreateDownloads(request)
-    assert [job.job_id for job in again.jobs] == [job.job_id for job in made.jobs]
-    assert again.failed == made.failed
-    none = batch("nonsense", "more", partial=True, items=[One(url=URL, max_fps=999)])
-    error = await error_of(downloads.BatchCreateDownloads(none))
+    assert [job.job_id for job in again.jobs] == [job.job_id for job in created.jobs]
+    assert again.failed == created.failed
+    invalid = batch("nonsense", "more", partial=True, items=[Item(url=URL, max_fps=999)])
+    error = await error_of(downloads.BatchCreateDownloads(invalid))
     assert (error.reason, error.metadata["failedCount"]) == (ErrorReason.BATCH_FAILED, "3")
+    out_of_bounds = batch(URL, partial=True, options=Item(max_fps=999))
+    error = await error_of(downloads.BatchCreateDownloads(out_of_bounds))
+    assert error.text.endswith("the first: max_fps: it is 999, and must be 1..240")
     assert await stored(downloads) == 2
 
 
 async def test_stats(service, downloads):
-    """What was downloaded is counted by status and reason, with how long it took; and what waits now."""
-    made = (await downloads.BatchCreateDownloads(batch("https://a.example/1", "https://a.example/2"))).jobs
-    empty = await downloads.GetStats(flat.GetStatsRequest(created_before=made[0].create_time))
+    """Downloads are counted by status and reason, with their latencies, and those that wait now."""
+    created = (await downloads.BatchCreateDownloads(batch("https://a.example/1", "https://a.example/2"))).jobs
+    empty = await downloads.GetStats(flat.GetStatsRequest(created_before=created[0].create_time))
     assert (empty.total, dict(empty.by_status), empty.queued_now) == (0, {}, 2)
     assert not empty.HasField("success_ratio")
     assert not empty.HasField("median_seconds")
 
-    async def work(held):
+    async def handle(held_job):
         progress = media_pb2.Progress(downloaded_bytes=2**33)
-        if held.job.endswith(made[0].job_id):
-            status = error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")
-            await held.finish(failed=FinishRequest.Failed(status=status), progress=progress)
+        if held_job.job.endswith(created[0].job_id):
+            status = error_status(ErrorReason.MEDIA_NOT_FOUND, "removed")
+            await held_job.finish(failed=FinishRequest.Failed(status=status), progress=progress)
         else:
             artifact = media_pb2.ArtifactInfo(name="artifacts/1")
-            await held.finish(succeeded=FinishRequest.Succeeded(artifacts=[artifact]), progress=progress)
+            await held_job.finish(succeeded=FinishRequest.Succeeded(artifacts=[artifact]), progress=progress)
 
-    async with run_worker(service, work):
-        await asyncio.gather(*(watched(downloads, job.job_id) for job in made))
-    await downloads.CreateDownload(One(url=URL))
+    async with run_worker(service, handle):
+        await asyncio.gather(*(watched(downloads, job.job_id) for job in created))
+    await downloads.CreateDownload(Item(url=URL))
     stats = await downloads.GetStats(flat.GetStatsRequest())
     assert (stats.total, stats.queued_now, stats.running_now) == (3, 1, 0)
     assert dict(stats.by_status) == {"QUEUED": 1, "SUCCEEDED": 1, "FAILED": 1}

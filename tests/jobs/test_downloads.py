@@ -1,4 +1,4 @@
-"""The simple door over real gRPC, NATS and SQLite: flat words in, flat answers out."""
+"""DownloadService over real gRPC, NATS and SQLite."""
 
 from __future__ import annotations
 
@@ -57,38 +57,38 @@ def spec(**fields) -> FormatSpec:
     return requests.create_request(flat.CreateDownloadRequest(url=URL, **fields)).job.format
 
 
-def wrong(**fields) -> set[str]:
+def rejected_fields(**fields) -> set[str]:
     with pytest.raises(ReelhaulError) as failure:
         requests.create_request(flat.CreateDownloadRequest(url=URL, **fields))
     assert failure.value.reason == ErrorReason.FIELD_INVALID
     return {violation.field for violation in failure.value.violations}
 
 
-async def test_from_words_to_files(service, downloads):
-    """What is asked in words comes back in words, and ends with files that have links."""
-    asked = flat.CreateDownloadRequest(url=URL, quality="720p", format="mp4", labels={"team": "a"})
-    created = await downloads.CreateDownload(asked)
+async def test_from_create_to_files(service, downloads):
+    """A download keeps the words of its request, and ends with files that have links."""
+    request = flat.CreateDownloadRequest(url=URL, quality="720p", format="mp4", labels={"team": "a"})
+    created = await downloads.CreateDownload(request)
     assert (created.status, created.quality, created.format) == (Download.QUEUED, "720p", "mp4")
     assert created.priority == "normal"
     watch = asyncio.create_task(watched(downloads, created.job_id))
 
-    async def work(held):
-        await held.renew(media={"title": "A film", "uploader": "Someone"})
+    async def handle(held_job):
+        await held_job.renew(media={"title": "A video", "uploader": "Someone"})
         video = media_pb2.ArtifactInfo(
-            name="artifacts/a1", kind=media_pb2.ArtifactInfo.VIDEO, file_name="A film.mp4", size_bytes=2**40
+            name="artifacts/a1", kind=media_pb2.ArtifactInfo.VIDEO, file_name="A video.mp4", size_bytes=2**40
         )
         video.checksums.sha256 = bytes(32)
         got = media_pb2.DeliveredMedia(width=480, height=854, container="mp4")
-        media = media_pb2.MediaInfo(title="A film")
+        media = media_pb2.MediaInfo(title="A video")
         media.duration.FromMilliseconds(1500)
-        await held.finish(succeeded=FinishRequest.Succeeded(artifacts=[video], media=media, got=got))
+        await held_job.finish(succeeded=FinishRequest.Succeeded(artifacts=[video], media=media, got=got))
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         messages = await watch
     assert [message.WhichOneof("event") for message in messages] == ["snapshot", "state", "completed"]
     assert all(message.job_id == created.job_id and message.resume_token for message in messages)
     done = messages[-1].completed
-    assert (done.status, done.progress_percent, done.title) == (Download.SUCCEEDED, 100, "A film")
+    assert (done.status, done.progress_percent, done.title) == (Download.SUCCEEDED, 100, "A video")
     assert (done.got_quality, done.got_format, done.duration) == ("480p", "mp4", 1.5)
     (file,) = done.files
     assert (file.url, file.size_bytes) == ("/v1/artifacts/a1:download", 2**40)
@@ -96,8 +96,8 @@ async def test_from_words_to_files(service, downloads):
     assert await downloads.GetDownload(flat.GetDownloadRequest(job_id=created.job_id)) == done
 
 
-async def test_same_jobs_behind_both_doors(service, downloads):
-    """What the simple door created is a job of JobService, with its defaults filled in."""
+async def test_same_jobs_as_job_service(service, downloads):
+    """A download is a job of JobService, with its defaults set."""
     created = await downloads.CreateDownload(
         flat.CreateDownloadRequest(url=URL, subtitle_languages=["de"], start_seconds=1.5, ttl_seconds=60)
     )
@@ -107,15 +107,15 @@ async def test_same_jobs_behind_both_doors(service, downloads):
     assert job.format.clip.start.ToMilliseconds() == 1500
 
 
-async def test_failure_is_told_flat(service, downloads):
-    """A job that failed is the stream's last message, with a reason to switch on."""
+async def test_failure_ends_the_stream(service, downloads):
+    """The last message of a failed download has its error, with a reason to switch on."""
     created = await downloads.CreateDownload(flat.CreateDownloadRequest(url=URL))
 
-    async def work(held):
+    async def handle(held_job):
         status = error_status(ErrorReason.MEDIA_NOT_FOUND, "the video was removed")
-        await held.finish(failed=FinishRequest.Failed(status=status))
+        await held_job.finish(failed=FinishRequest.Failed(status=status))
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         messages = await watched(downloads, created.job_id)
     failed = messages[-1].failed
     assert (failed.status, failed.error.reason) == (Download.FAILED, "MEDIA_NOT_FOUND")
@@ -125,7 +125,7 @@ async def test_failure_is_told_flat(service, downloads):
 
 
 async def test_cancel_and_delete(downloads):
-    """A queued download is cancelled at once; once deleted it is unknown."""
+    """A queued download is cancelled at once; a deleted one is not found."""
     created = await downloads.CreateDownload(flat.CreateDownloadRequest(url=URL))
     cancelled = await downloads.CancelDownload(flat.CancelDownloadRequest(job_id=created.job_id))
     assert cancelled.status == Download.CANCELLED
@@ -135,8 +135,8 @@ async def test_cancel_and_delete(downloads):
     assert gone.reason == ErrorReason.RESOURCE_NOT_FOUND
 
 
-async def test_wrong_fields_have_their_flat_names(downloads):
-    """Whoever wrote "quality" never hears of max_height; and nothing is stored."""
+async def test_errors_name_the_flat_fields(downloads):
+    """Errors name quality, not job.format.max_height; and nothing is stored."""
     error = await error_of(downloads.CreateDownload(flat.CreateDownloadRequest(url=URL, quality="1079p")))
     assert error.metadata["field"] == "quality"
     assert "1080p" in error.text
@@ -155,7 +155,7 @@ async def test_wrong_fields_have_their_flat_names(downloads):
 
 
 async def test_same_request_id_is_one_download(downloads):
-    """A repeated call is answered as the first time."""
+    """A repeated call returns the first one's download."""
     request = flat.CreateDownloadRequest(url=URL, request_id=str(uuid.uuid4()))
     first, second = await downloads.CreateDownload(request), await downloads.CreateDownload(request)
     assert first.job_id == second.job_id
@@ -163,13 +163,13 @@ async def test_same_request_id_is_one_download(downloads):
     assert (await error_of(downloads.CreateDownload(request))).reason == ErrorReason.REQUEST_ID_REUSED
 
 
-async def test_lists_narrow_by_their_fields(downloads):
-    """Status, words of the URL and times narrow each other; pages go by number or token."""
-    made = [
+async def test_list_filters(downloads):
+    """Lists narrow by status, part of the URL and times together; pages go by number or token."""
+    created = [
         await downloads.CreateDownload(flat.CreateDownloadRequest(url=f"https://a.example/{name}"))
         for name in ("One*100%", "two", "three")
     ]
-    await downloads.CancelDownload(flat.CancelDownloadRequest(job_id=made[1].job_id))
+    await downloads.CancelDownload(flat.CancelDownloadRequest(job_id=created[1].job_id))
 
     async def found(**fields) -> list[str]:
         page = await downloads.ListDownloads(flat.ListDownloadsRequest(**fields))
@@ -181,16 +181,16 @@ async def test_lists_narrow_by_their_fields(downloads):
     assert await found(url_contains="ONE*") == ["One*100%"]
     assert await found(url_contains='"') == []
     assert await found(url_contains="*") == ["One*100%"]
-    assert await found(created_before=made[1].create_time) == ["One*100%"]
-    assert await found(created_after=made[1].create_time, status=[Download.QUEUED]) == ["three"]
+    assert await found(created_before=created[1].create_time) == ["One*100%"]
+    assert await found(created_after=created[1].create_time, status=[Download.QUEUED]) == ["three"]
     assert await found(page=2, page_size=2) == ["One*100%"]
     first = await downloads.ListDownloads(flat.ListDownloadsRequest(page_size=2))
     assert (first.total, first.page) == (3, 1)
     assert await found(page_size=2, page_token=first.next_page_token) == ["One*100%"]
 
 
-async def test_wrong_lists_are_refused(downloads):
-    """Each wrong field is named; a token of another list is none of this one."""
+async def test_invalid_lists_are_rejected(downloads):
+    """Each invalid field is named, and a damaged token is rejected."""
     for request, field in (
         (flat.ListDownloadsRequest(page=101, page_size=100), "page"),
         (flat.ListDownloadsRequest(page=1, page_token="x"), "page"),
@@ -203,13 +203,13 @@ async def test_wrong_lists_are_refused(downloads):
     assert error.reason == ErrorReason.PAGE_TOKEN_INVALID
 
 
-async def test_info_asks_the_fetcher(service, downloads):
-    """The fetcher's answer comes flat, for the quality asked; its failures with flat names."""
+async def test_info_probes_the_media(service, downloads):
+    """GetInfo returns the fetcher's response, with the estimate for the requested quality."""
 
     class Fetcher(fetcher_service_pb2_grpc.FetcherServiceServicer):
         async def ProbeMedia(self, request, context):
             assert request.format.max_height == 720
-            answer = fetcher_service_pb2.ProbeMediaResponse(media=media_pb2.MediaInfo(title="A film"))
+            answer = fetcher_service_pb2.ProbeMediaResponse(media=media_pb2.MediaInfo(title="A video"))
             answer.media.formats.add(
                 format_id="1", width=1920, height=800, video_codec="avc1", frame_rate=29.97
             )
@@ -221,95 +221,99 @@ async def test_info_asks_the_fetcher(service, downloads):
     add = fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server
     servicer = (add, Fetcher(), FETCHER.full_name)
     async with serving(service.settings.fetcher_address, [servicer], authenticator=NoAuthentication(TOKEN)):
-        told = await downloads.GetInfo(flat.GetInfoRequest(url=URL, quality="720p"))
-    assert told.title == "A film"
-    assert told.qualities == ["720p"]
-    assert told.formats[0].fps == 29.97
-    assert (told.estimate.quality, told.estimate.format, told.estimate.size_bytes) == ("720p", "mp4", 1000)
-    assert not told.HasField("duration")
+        response = await downloads.GetInfo(flat.GetInfoRequest(url=URL, quality="720p"))
+    assert response.title == "A video"
+    assert response.qualities == ["720p"]
+    assert response.formats[0].fps == 29.97
+    assert (response.estimate.quality, response.estimate.format, response.estimate.size_bytes) == (
+        "720p",
+        "mp4",
+        1000,
+    )
+    assert not response.HasField("duration")
 
 
-async def test_a_forecast_has_no_job(service, downloads):
-    """What is only looked at gets no id that nobody could find again."""
+async def test_validate_only_has_no_job_id(service, downloads):
+    """With validate_only there is no job, and no id."""
 
     class Fetcher(fetcher_service_pb2_grpc.FetcherServiceServicer):
         async def ProbeMedia(self, request, context):
-            return fetcher_service_pb2.ProbeMediaResponse(media=media_pb2.MediaInfo(title="A film"))
+            return fetcher_service_pb2.ProbeMediaResponse(media=media_pb2.MediaInfo(title="A video"))
 
     add = fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server
     servicer = (add, Fetcher(), FETCHER.full_name)
     async with serving(service.settings.fetcher_address, [servicer], authenticator=NoAuthentication(TOKEN)):
-        asked = flat.CreateDownloadRequest(url=URL, validate_only=True)
-        told = await downloads.CreateDownload(asked)
-    assert (told.title, told.job_id) == ("A film", "")
+        request = flat.CreateDownloadRequest(url=URL, validate_only=True)
+        response = await downloads.CreateDownload(request)
+    assert (response.title, response.job_id) == ("A video", "")
 
 
-async def test_info_checks_before_it_asks(downloads):
-    """No fetcher is needed to refuse a URL that is none; without one the rest is unavailable."""
+async def test_info_is_validated_before_the_fetcher_is_called(downloads):
+    """An invalid request is rejected though no fetcher is running."""
     error = await error_of(downloads.GetInfo(flat.GetInfoRequest(url="nonsense", max_entries=2000)))
     assert {v.field for v in error.violations} == {"url", "max_entries"}
 
 
-def test_words_become_values():
-    """Each word of the flat API has its place in FormatSpec."""
-    asked = spec(quality="worst", format="webm", video_codec="av1", hdr="require", chapters="split")
-    assert asked.smallest
-    assert asked.container == FormatSpec.WEBM
-    assert asked.video_codecs == [FormatSpec.AV1]
-    assert asked.dynamic_range == FormatSpec.REQUIRE_HDR
-    assert asked.chapters == FormatSpec.SPLIT
-    asked = spec(format="opus", audio_language="de", quality="best")
-    assert asked.media_kind == FormatSpec.AUDIO
-    assert asked.audio.format == FormatSpec.Audio.OPUS
-    asked = spec(subtitles_only=True, subtitle_formats=["txt", "json"], translate_to="en")
-    assert asked.media_kind == FormatSpec.SUBTITLES_ONLY
-    assert asked.subtitles.formats == [FormatSpec.Subtitles.TXT, FormatSpec.Subtitles.JSON]
+def test_words_become_format_fields():
+    """Each word of the flat API sets its field of FormatSpec."""
+    format_spec = spec(quality="worst", format="webm", video_codec="av1", hdr="require", chapters="split")
+    assert format_spec.smallest
+    assert format_spec.container == FormatSpec.WEBM
+    assert format_spec.video_codecs == [FormatSpec.AV1]
+    assert format_spec.dynamic_range == FormatSpec.REQUIRE_HDR
+    assert format_spec.chapters == FormatSpec.SPLIT
+    format_spec = spec(format="opus", audio_language="de", quality="best")
+    assert format_spec.media_kind == FormatSpec.AUDIO
+    assert format_spec.audio.format == FormatSpec.Audio.OPUS
+    format_spec = spec(subtitles_only=True, subtitle_formats=["txt", "json"], translate_to="en")
+    assert format_spec.media_kind == FormatSpec.SUBTITLES_ONLY
+    assert format_spec.subtitles.formats == [FormatSpec.Subtitles.TXT, FormatSpec.Subtitles.JSON]
     assert spec(subtitles=True).HasField("subtitles")
     assert not spec().HasField("subtitles")
     assert spec(live="record").live.mode == FormatSpec.Live.RECORD
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_quality_comes_back_as_asked(quality):
-    """Whatever word was asked is the word that is shown."""
+def test_quality_is_returned_as_requested(quality):
+    """The word for a requested quality is the word of the request."""
     assert requested_quality(spec(quality=quality)) == quality
 
 
-def test_words_at_odds_are_told_together():
-    """Everything wrong in the words is one answer."""
-    assert wrong(quality="huge", format="avi", priority="now") == {"quality", "format", "priority"}
-    assert wrong(audio_only=True, format="mp4", quality="720p") == {"format", "quality"}
-    assert wrong(subtitles_only=True, format="mp3", audio_bitrate=64) == {"format", "audio_bitrate"}
-    assert wrong(subtitle_formats=["srt", ""]) == {"subtitle_formats"}
-    assert wrong(start_seconds=math.nan, end_seconds=-1, ttl_seconds=1e30) == {
+def test_conflicting_words_are_reported_together():
+    """One error reports all unknown and conflicting words."""
+    assert rejected_fields(quality="huge", format="avi", priority="now") == {"quality", "format", "priority"}
+    assert rejected_fields(audio_only=True, format="mp4", quality="720p") == {"format", "quality"}
+    assert rejected_fields(subtitles_only=True, format="mp3", audio_bitrate=64) == {"format", "audio_bitrate"}
+    assert rejected_fields(subtitle_formats=["srt", ""]) == {"subtitle_formats"}
+    assert rejected_fields(start_seconds=math.nan, end_seconds=-1, ttl_seconds=1e30) == {
         "start_seconds",
         "end_seconds",
         "ttl_seconds",
     }
-    assert wrong(max_entries=5) == {"max_entries"}
+    assert rejected_fields(max_entries=5) == {"max_entries"}
 
 
 def test_every_field_of_a_job_has_a_flat_name():
-    """No violation of admission keeps a path that the flat request does not have."""
+    """Every field that validation may report has a name in the flat request."""
     flat_names = set(flat.CreateDownloadRequest.DESCRIPTOR.fields_by_name)
     paths = [*_paths(Job.DESCRIPTOR, "job")]
-    # What no flat request can set; selector is for JobService alone.
-    unasked = ("selector", "retry_policy", "attempt_deadline", "language_required", "live.max", "live.from")
-    unasked += ("expire_time", "new_entries_only", "counts", "_count", "etag", "name")
+    # No flat request sets these; selector is for JobService alone.
+    unset = ("selector", "retry_policy", "attempt_deadline", "language_required", "live.max", "live.from")
+    unset += ("expire_time", "new_entries_only", "counts", "_count", "etag", "name")
     for path in paths:
-        if not any(word in path for word in unasked):
+        if not any(word in path for word in unset):
             assert field_names.flat_name(path) in flat_names, path
 
 
 def test_unknown_numbers_from_newer_services_pass():
-    """A state or kind that this build does not know is passed on, not a crash."""
+    """An enum number that this build does not know is passed on."""
     answer = fetcher_service_pb2.ProbeMediaResponse()
     answer.media.MergeFromString(b"\x78\x63")
     assert info_response(answer, FormatSpec()).live_status == 99
 
 
-def test_times_of_lists_are_exact():
-    """A filter's time is the request's, to the microsecond."""
+def test_list_times_are_exact():
+    """Times of a list request are kept to the microsecond."""
     request = flat.ListDownloadsRequest()
     moment = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
     request.created_after.FromDatetime(moment)

@@ -1,4 +1,4 @@
-"""Jobs over real gRPC, real NATS and real SQLite, worked by a fetcher that downloads nothing."""
+"""The jobs service over real gRPC, NATS and SQLite, with a fetcher that downloads nothing."""
 
 from __future__ import annotations
 
@@ -41,110 +41,110 @@ from reelhaul_runtime.rpc.channels import open_channel
 SECOND = duration_pb2.Duration(seconds=1)
 
 
-async def test_progress_is_told_at_its_pace(service):
-    """Every progress that is a pace apart reaches the watcher while the job runs, none only at the end."""
+async def test_progress_is_sent_at_the_pace_of_the_watcher(service):
+    """Progress updates that are one pace apart each reach the watcher while the job runs."""
     job = await create_job(service)
-    seen, done = asyncio.Queue(), asyncio.Event()
+    percents, done = asyncio.Queue(), asyncio.Event()
 
     async def watch():
         pace = duration_pb2.Duration(nanos=100_000_000)
         async for message in service.jobs.WatchJob(WatchJobRequest(name=job.name, min_interval=pace)):
             if message.HasField("progress"):
-                seen.put_nowait(message.progress.percent)
+                percents.put_nowait(message.progress.percent)
 
-    async def work(held):
+    async def handle(held_job):
         for percent in (10, 20, 30, 40):
-            await held.progress(percent)
+            await held_job.progress(percent)
             async with asyncio.timeout(TIMEOUT):
-                assert await seen.get() == percent
-        await held.succeed()
+                assert await percents.get() == percent
+        await held_job.succeed()
         done.set()
 
     watching = asyncio.create_task(watch())
-    async with run_worker(service, work), asyncio.timeout(TIMEOUT):
+    async with run_worker(service, handle), asyncio.timeout(TIMEOUT):
         await done.wait()
         await watching
 
 
 async def test_slow_watcher(service):
-    """A watcher that does not read slows no other, and hears every state and the newest progress later."""
+    """A watcher that does not read slows no other, and later receives every state and the latest progress."""
     job = await create_job(service)
     pace = duration_pb2.Duration(nanos=50_000_000)
     request = WatchJobRequest(name=job.name, min_interval=pace)
     options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
-    lazy = grpc.aio.insecure_channel(f"127.0.0.1:{service.port}", options)
-    slow = aiter(job_service_pb2_grpc.JobServiceStub(lazy).WatchJob(request))
+    slow_channel = grpc.aio.insecure_channel(f"127.0.0.1:{service.port}", options)
+    slow = aiter(job_service_pb2_grpc.JobServiceStub(slow_channel).WatchJob(request))
     await anext(slow)
-    held_back, told = asyncio.Event(), asyncio.Queue()
+    published, percents = asyncio.Event(), asyncio.Queue()
 
     async def watch():
         async for message in service.jobs.WatchJob(request):
             if message.HasField("progress"):
-                told.put_nowait(message.progress.percent)
+                percents.put_nowait(message.progress.percent)
 
-    async def work(held):
-        # More than the slow one's connection takes.
+    async def handle(held_job):
+        # More than the connection of the slow watcher buffers.
         for percent in range(40):
             began = time.monotonic()
-            await held.progress(percent, detail="x" * 100_000)
+            await held_job.progress(percent, detail="x" * 100_000)
             async with asyncio.timeout(TIMEOUT):
-                while await told.get() < percent:
+                while await percents.get() < percent:
                     pass
             await asyncio.sleep(max(0.0, began + 0.055 - time.monotonic()))
-        held_back.set()
+        published.set()
         await asyncio.sleep(0.2)
-        await held.succeed()
+        await held_job.succeed()
 
     quick = asyncio.create_task(watch())
-    async with run_worker(service, work), asyncio.timeout(TIMEOUT):
-        await held_back.wait()
+    async with run_worker(service, handle), asyncio.timeout(TIMEOUT):
+        await published.wait()
         rest = [message async for message in slow]
         await quick
     assert state_changes(rest) == [Job.RUNNING, Job.SUCCEEDED]
-    percents = [m.progress.percent for m in rest if m.HasField("progress")]
-    assert percents[-1] == 39
-    assert len(percents) < 40
+    late_percents = [m.progress.percent for m in rest if m.HasField("progress")]
+    assert late_percents[-1] == 39
+    assert len(late_percents) < 40
     assert rest[-1].snapshot.terminal
-    await lazy.close()
+    await slow_channel.close()
 
 
 async def test_from_create_to_success(service):
-    """A job is claimed, renewed and finished; its watcher sees every state and the progress."""
+    """A job is claimed, renewed and finished; its watcher receives every state and the progress."""
     job = await create_job(service)
     watch = asyncio.create_task(watch_to_end(service, job.name, min_interval=duration_pb2.Duration(nanos=1)))
     claimed = asyncio.Event()
 
-    async def work(held):
+    async def handle(held_job):
         claimed.set()
         for percent in (10, 50):
-            await held.progress(percent)
+            await held_job.progress(percent)
             await asyncio.sleep(0.1)
-        renewal = await held.renew(media={"title": "A film"})
+        renewal = await held_job.renew(media={"title": "A video"})
         assert not renewal.renewal.cancel_requested
-        await held.succeed()
+        await held_job.succeed()
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         messages = await watch
     assert messages[0].HasField("snapshot")
     assert state_changes(messages) == [Job.RUNNING, Job.SUCCEEDED]
     assert [m.progress.percent for m in messages if m.HasField("progress")] == [10, 50]
     last = messages[-1].snapshot
     assert (last.terminal, last.job.state, last.job.progress.percent) == (True, Job.SUCCEEDED, 100)
-    assert last.job.media.title == "A film"
+    assert last.job.media.title == "A video"
     assert len(last.job.artifacts) == 1
     sequences = [message.sequence for message in messages]
     assert sorted(set(sequences)) == sequences
 
 
-async def test_resume_tells_what_was_missed(service):
-    """A watcher that comes back with its token gets each state once, and none twice."""
+async def test_resume_sends_what_was_missed(service):
+    """A watcher that resumes with its token receives each missed state once."""
     job = await create_job(service)
     first = await anext(aiter(service.jobs.WatchJob(WatchJobRequest(name=job.name))))
 
-    async def work(held):
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.succeed()
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         await wait_for_end(service, job.name)
     missed = await watch_to_end(service, job.name, resume_token=first.resume_token)
     assert state_changes(missed) == [Job.RUNNING, Job.SUCCEEDED]
@@ -153,18 +153,18 @@ async def test_resume_tells_what_was_missed(service):
     assert state_changes(after) == [Job.SUCCEEDED]
 
 
-async def test_resume_with_a_bad_token(service):
+async def test_resume_with_an_invalid_token(service):
     """A damaged token, or one of another job, is RESUME_TOKEN_INVALID."""
     one, two = await create_job(service), await create_job(service)
     first = await anext(aiter(service.jobs.WatchJob(WatchJobRequest(name=one.name))))
-    for token in ("rubbish", first.resume_token[:-4] + "AAAA", first.resume_token):
+    for token in ("damaged", first.resume_token[:-4] + "AAAA", first.resume_token):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await watch_to_end(service, two.name, resume_token=token)
         assert reason_of(failure) == "RESUME_TOKEN_INVALID"
 
 
 async def test_heartbeat(service):
-    """A silent watch tells that it lives, at the position of the last message."""
+    """A silent watch sends heartbeats at the position of its last message."""
     job = await create_job(service)
     stream = aiter(
         service.jobs.WatchJob(
@@ -179,7 +179,7 @@ async def test_heartbeat(service):
 
 
 async def test_drain_ends_watches(settings):
-    """A server that leaves tells its watchers so: UNAVAILABLE, come back."""
+    """A draining server ends its watches with UNAVAILABLE, to be resumed."""
     async with AsyncExitStack() as server:
         port = await server.enter_async_context(running(settings))
         async with open_channel(f"127.0.0.1:{port}", SERVICES) as opened:
@@ -195,76 +195,76 @@ async def test_drain_ends_watches(settings):
 
 
 async def test_cancel_queued(service):
-    """A job that waits is CANCELLED at once, and a worker that gets its item drops it."""
+    """A queued job is CANCELLED at once, and a worker that pulls its item drops it."""
     job = await create_job(service)
     cancelled = await service.jobs.CancelJob(CancelJobRequest(name=job.name, reason="changed my mind"))
     assert (cancelled.state, cancelled.error.message) == (Job.CANCELLED, "changed my mind")
     again = await service.jobs.CancelJob(CancelJobRequest(name=job.name))
     assert cancelled.revision == again.revision
 
-    async def work(held):
+    async def handle(held_job):
         raise AssertionError("a cancelled job was claimed")
 
-    async with run_worker(service, work) as worker:
-        await eventually(lambda: worker.refusals or _empty(service))
+    async with run_worker(service, handle) as worker:
+        await eventually(lambda: worker.refusals or _has_no_items(service))
 
 
-async def _holds_some(service) -> bool:
+async def _has_items(service) -> bool:
     return (await service.nats.jetstream().stream_info("WORK")).state.messages > 0
 
 
-async def _empty(service) -> bool:
+async def _has_no_items(service) -> bool:
     return (await service.nats.jetstream().stream_info("WORK")).state.messages == 0
 
 
 async def test_cancel_running(service):
-    """A running job is CANCELLING at once; its worker is hinted, told at its renewal, and lets go."""
+    """A running job is CANCELLING at once; its worker is notified, and told at its renewal."""
     hints = await service.nats.subscribe("control.*")
-    holding, told = asyncio.Event(), asyncio.Event()
+    claimed, finished = asyncio.Event(), asyncio.Event()
 
-    async def work(held):
-        holding.set()
+    async def handle(held_job):
+        claimed.set()
         hint = work_pb2.StopHint.FromString((await hints.next_msg(TIMEOUT)).data)
-        assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
-        assert (await held.renew()).renewal.cancel_requested
-        assert (await held.finish(cancelled={})).receipt.cancelled
-        told.set()
+        assert (held_job.job, held_job.lease.epoch) == (hint.job, hint.epoch)
+        assert (await held_job.renew()).renewal.cancel_requested
+        assert (await held_job.finish(cancelled={})).receipt.cancelled
+        finished.set()
 
     job = await create_job(service)
-    async with run_worker(service, work):
-        await asyncio.wait_for(holding.wait(), TIMEOUT)
+    async with run_worker(service, handle):
+        await asyncio.wait_for(claimed.wait(), TIMEOUT)
         assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLING
-        await asyncio.wait_for(told.wait(), TIMEOUT)
+        await asyncio.wait_for(finished.wait(), TIMEOUT)
     assert (await wait_for_end(service, job.name)).state == Job.CANCELLED
 
 
-async def test_success_comes_too_late_for_a_cancelled_job(service):
-    """What was cancelled is CANCELLED, even if its worker got it done: the output is discarded."""
+async def test_success_of_a_cancelled_job(service):
+    """A cancelled job ends CANCELLED even if its worker succeeded: the output is discarded."""
     done = asyncio.Event()
 
-    async def work(held):
-        await service.jobs.CancelJob(CancelJobRequest(name=held.job))
-        assert (await held.succeed()).receipt.cancelled
+    async def handle(held_job):
+        await service.jobs.CancelJob(CancelJobRequest(name=held_job.job))
+        assert (await held_job.succeed()).receipt.cancelled
         done.set()
 
     job = await create_job(service)
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         await asyncio.wait_for(done.wait(), TIMEOUT)
     last = await wait_for_end(service, job.name)
     assert (last.state, len(last.artifacts)) == (Job.CANCELLED, 0)
 
 
-async def test_failure_is_retried_then_told(service):
-    """A failure that time can change is tried again as often as the policy says; then it is told why."""
+async def test_failure_is_retried_then_reported(service):
+    """A temporary failure is retried as often as the policy says; then the job reports it."""
     policy = RetryPolicy(max_attempts=2, min_backoff=duration_pb2.Duration(seconds=1))
     job = await create_job(service, retry_policy=policy)
 
-    async def work(held):
-        await held.finish(
+    async def handle(held_job):
+        await held_job.finish(
             failed=FinishRequest.Failed(status=error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer"))
         )
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         messages = await watch_to_end(service, job.name)
     assert state_changes(messages) == [Job.RUNNING, Job.RETRYING, Job.QUEUED, Job.RUNNING, Job.FAILED]
     retrying = next(m.state_change for m in messages if m.state_change.state == Job.RETRYING)
@@ -277,15 +277,15 @@ async def test_failure_is_retried_then_told(service):
 
 
 async def test_retry_of_a_failed_job(service):
-    """RetryJob runs a FAILED job anew, once for each request_id."""
+    """RetryJob runs a FAILED job again, once per request_id."""
     outcomes = [{"failed": {"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]
 
-    async def work(held):
+    async def handle(held_job):
         outcome = outcomes.pop(0)
-        await (held.finish(**outcome) if outcome else held.succeed())
+        await (held_job.finish(**outcome) if outcome else held_job.succeed())
 
     job = await create_job(service)
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         assert (await wait_for_end(service, job.name)).state == Job.FAILED
         request = RetryJobRequest(name=job.name, request_id=str(uuid.uuid4()))
         await service.jobs.RetryJob(request)
@@ -295,25 +295,25 @@ async def test_retry_of_a_failed_job(service):
 
 @with_settings(jobs_lease_seconds=2)
 async def test_worker_that_vanishes(service):
-    """The job of a worker that went silent is done by another; the first can change nothing more."""
-    lost, stale = asyncio.Event(), []
+    """The job of a worker that went silent is done by another; the first one can change nothing more."""
+    claimed, stale = asyncio.Event(), []
 
-    async def vanish(held):
-        stale.append(held)
-        lost.set()
+    async def vanish(held_job):
+        stale.append(held_job)
+        claimed.set()
         await asyncio.Event().wait()
 
-    async def work(held):
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.succeed()
 
     job = await create_job(service)
     async with run_worker(service, vanish):
-        await asyncio.wait_for(lost.wait(), TIMEOUT)
-    async with run_worker(service, work):
+        await asyncio.wait_for(claimed.wait(), TIMEOUT)
+    async with run_worker(service, handle):
         last = await wait_for_end(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 2)
-    late = await stale[0].succeed()
-    assert late.refusal.reason == lease_pb2.Refusal.LOST
+    response = await stale[0].succeed()
+    assert response.refusal.reason == lease_pb2.Refusal.LOST
     assert (await stale[0].renew()).refusal.reason == lease_pb2.Refusal.LOST
     assert last == await service.jobs.GetJob(GetJobRequest(name=job.name))
     lost_attempt = await service.jobs.GetAttempt(GetAttemptRequest(name=f"{job.name}/attempts/1"))
@@ -321,10 +321,10 @@ async def test_worker_that_vanishes(service):
 
 
 async def test_claim_and_finish_may_be_repeated(service):
-    """A repeated Claim is given the same lease, a repeated Finish the same receipt."""
+    """A repeated Claim returns the same lease, a repeated Finish the same receipt."""
     job = await create_job(service)
-    asked = claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w1")
-    one, two = [await service.leases.Claim(asked) for _ in range(2)]
+    request = claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w1")
+    one, two = [await service.leases.Claim(request) for _ in range(2)]
     assert one.lease.epoch == two.lease.epoch == 1
     other = await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w2"))
     assert other.refusal.reason == lease_pb2.Refusal.LEASED
@@ -337,8 +337,8 @@ async def test_claim_and_finish_may_be_repeated(service):
     assert (first.commit_time, first.revision) == (second.commit_time, second.revision)
 
 
-async def test_claim_of_no_job(service):
-    """An unknown job is a refusal, not an error: the item is dropped."""
+async def test_claim_of_an_unknown_job(service):
+    """A claim of an unknown job is refused, not an error: the worker drops the item."""
     answer = await service.leases.Claim(
         claim_request(work_pb2.WorkItem(job=f"jobs/{uuid.uuid4()}", attempt=1), "w")
     )
@@ -347,29 +347,29 @@ async def test_claim_of_no_job(service):
 
 
 async def test_release_is_not_charged(service):
-    """A job that a drained worker hands back runs again, and no attempt is charged for it."""
+    """A job that a draining worker releases runs again, and no attempt is charged for it."""
     released = []
 
-    async def work(held):
+    async def handle(held_job):
         if not released:
-            released.append(held)
-            await held.finish(released={"reason": FinishRequest.Released.DRAIN})
+            released.append(held_job)
+            await held_job.finish(released={"reason": FinishRequest.Released.DRAIN})
         else:
-            await held.succeed()
+            await held_job.succeed()
 
     job = await create_job(service, retry_policy=RetryPolicy(max_attempts=1))
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         last = await wait_for_end(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
 
 
-async def test_a_worker_that_cannot_is_avoided(service):
-    """A worker that asks to be avoided is told to leave the next attempt to another one."""
+async def test_worker_that_asks_to_be_avoided(service):
+    """The next attempt of the job is refused to a worker that asked to be avoided."""
     job = await create_job(service, retry_policy=RetryPolicy(max_attempts=2, min_backoff=SECOND))
     lease = (
         await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "full"))
     ).lease
-    status = error_status(ErrorReason.WORKER_DISK_FULL, "no room left", {"worker": "full"})
+    status = error_status(ErrorReason.WORKER_DISK_FULL, "the disk is full", {"worker": "full"})
     failed = FinishRequest.Failed(status=status, retry_hint=lease_pb2.RetryHint(avoid_worker=True))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=lease.epoch, failed=failed))
 
@@ -384,28 +384,28 @@ async def test_a_worker_that_cannot_is_avoided(service):
     assert (await service.leases.Claim(claim_request(second, "another"))).HasField("lease")
 
 
-async def test_wiped_work_stream_loses_nothing(service):
-    """The WORK stream is deleted with 1,000 jobs queued: all finish, each once."""
+async def test_deleted_work_stream_loses_nothing(service):
+    """When the WORK stream is deleted with 1,000 jobs queued, all of them finish, each once."""
     finished: list[str] = []
 
-    async def work(held):
-        if (await held.succeed()).HasField("receipt"):
-            finished.append(held.job)
+    async def handle(held_job):
+        if (await held_job.succeed()).HasField("receipt"):
+            finished.append(held_job.job)
 
-    asked = BatchCreateJobsRequest(requests=[CreateJobRequest(job=Job(url=URL))] * 500)
-    batches = [await service.jobs.BatchCreateJobs(asked) for _ in range(2)]
+    request = BatchCreateJobsRequest(requests=[CreateJobRequest(job=Job(url=URL))] * 500)
+    batches = [await service.jobs.BatchCreateJobs(request) for _ in range(2)]
     created = {job.name for batch in batches for job in batch.jobs}
     assert len(created) == 1000
-    await eventually(lambda: _holds_some(service))
+    await eventually(lambda: _has_items(service))
     await service.nats.jetstream().delete_stream("WORK")
-    async with run_worker(service, work, slots=16):
+    async with run_worker(service, handle, slots=16):
         await eventually(lambda: len(finished) >= 1000, seconds=90)
     assert created == set(finished)
     assert len(finished) == 1000
 
 
 async def test_request_id(service):
-    """The same request twice is one job; with another payload the request_id is refused."""
+    """The same request twice is one job; another payload with its request_id is rejected."""
     request = CreateJobRequest(job=Job(url=URL), request_id=str(uuid.uuid4()))
     one, two = [await service.jobs.CreateJob(request) for _ in range(2)]
     assert one.name == two.name
@@ -417,7 +417,7 @@ async def test_request_id(service):
 
 
 async def test_request_id_outlives_the_schedule(service):
-    """A call repeated after its schedule_time is answered as the first time; a new one is refused."""
+    """A call repeated after its schedule_time returns the same job; a new call is rejected."""
     request = CreateJobRequest(job=Job(url=URL), request_id=str(uuid.uuid4()))
     soon = datetime.now(UTC) + timedelta(seconds=2)
     request.job.schedule_time.FromDatetime(soon)
@@ -431,10 +431,10 @@ async def test_request_id_outlives_the_schedule(service):
 
 
 async def test_own_job_id(service):
-    """A caller's own id names the job; taken, it is RESOURCE_EXISTS; malformed, FIELD_INVALID."""
-    own = str(uuid.uuid4())
-    request = CreateJobRequest(job=Job(url=URL), job_id=own)
-    assert f"jobs/{own}" == (await service.jobs.CreateJob(request)).name
+    """A caller may choose the job's id; a taken one is RESOURCE_EXISTS, a malformed one FIELD_INVALID."""
+    job_id = str(uuid.uuid4())
+    request = CreateJobRequest(job=Job(url=URL), job_id=job_id)
+    assert f"jobs/{job_id}" == (await service.jobs.CreateJob(request)).name
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(request)
     assert reason_of(failure) == "RESOURCE_EXISTS"
@@ -444,11 +444,11 @@ async def test_own_job_id(service):
 
 
 async def test_list_pages(service):
-    """Pages follow each other by token; a token of another list is refused."""
-    made = [(await create_job(service)).name for _ in range(5)]
+    """Pages follow each other by token; a token of another list is rejected."""
+    created = [(await create_job(service)).name for _ in range(5)]
     first = await service.jobs.ListJobs(ListJobsRequest(page_size=3))
     second = await service.jobs.ListJobs(ListJobsRequest(page_size=3, page_token=first.next_page_token))
-    assert list(reversed(made)) == [job.name for job in [*first.jobs, *second.jobs]]
+    assert list(reversed(created)) == [job.name for job in [*first.jobs, *second.jobs]]
     assert (second.next_page_token, second.total_size) == ("", 5)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.ListJobs(ListJobsRequest(page_token=first.next_page_token, order_by="create_time"))
@@ -456,7 +456,7 @@ async def test_list_pages(service):
 
 
 async def test_unknown_job(service):
-    """Reading, cancelling, retrying and watching what is not there is RESOURCE_NOT_FOUND."""
+    """Reading, cancelling, retrying and watching an unknown job is RESOURCE_NOT_FOUND."""
     name = f"jobs/{uuid.uuid4()}"
     for call in (
         service.jobs.GetJob(GetJobRequest(name=name)),
@@ -473,8 +473,8 @@ async def test_unknown_job(service):
     assert reason_of(failure) == "RESOURCE_NOT_FOUND"
 
 
-async def test_bad_url_leaves_no_trace(service):
-    """A URL that cannot be fetched is refused, and nothing is stored."""
+async def test_invalid_url_stores_nothing(service):
+    """A URL that cannot be fetched is rejected, and nothing is stored."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(CreateJobRequest(job=Job(url="file:///etc/passwd")))
     assert reason_of(failure) == "URL_INVALID"
@@ -482,37 +482,37 @@ async def test_bad_url_leaves_no_trace(service):
 
 
 async def test_delete_running(service):
-    """A deleted job is gone for callers at once; its worker is told to stop."""
-    gone = asyncio.Event()
+    """A deleted job is not found any more, and its worker is told to stop."""
+    finished = asyncio.Event()
 
-    async def work(held):
-        await service.jobs.DeleteJob(DeleteJobRequest(name=held.job))
-        assert (await held.renew()).renewal.cancel_requested
-        await held.finish(cancelled={})
-        gone.set()
+    async def handle(held_job):
+        await service.jobs.DeleteJob(DeleteJobRequest(name=held_job.job))
+        assert (await held_job.renew()).renewal.cancel_requested
+        await held_job.finish(cancelled={})
+        finished.set()
 
     job = await create_job(service)
-    async with run_worker(service, work):
-        await asyncio.wait_for(gone.wait(), TIMEOUT)
+    async with run_worker(service, handle):
+        await asyncio.wait_for(finished.wait(), TIMEOUT)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.GetJob(GetJobRequest(name=job.name))
     assert reason_of(failure) == "RESOURCE_NOT_FOUND"
 
 
-async def test_restart_forgets_nothing(settings):
+async def test_restart_loses_nothing(settings):
     """Jobs accepted before a restart are done after it."""
     async with run_service(settings) as service:
         job = await create_job(service)
 
-    async def work(held):
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.succeed()
 
-    async with run_service(settings) as service, run_worker(service, work):
+    async with run_service(settings) as service, run_worker(service, handle):
         assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
 
 
 async def test_why_it_waits(service):
-    """A waiting job says why: no worker, its time, its place."""
+    """A waiting job says why: no worker, or its schedule_time."""
     job = await create_job(service)
     assert _wait(await service.jobs.GetJob(GetJobRequest(name=job.name))) == "NO_WORKER"
     later = Job(url=URL)
@@ -525,7 +525,7 @@ def _wait(job: Job) -> str:
     return Wait.Reason.Name(job.wait.reason)
 
 
-async def test_leases_are_the_suites_own(service):
+async def test_leases_need_the_suite_credential(service):
     """A caller without the suite's credential cannot claim."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as outside:
         leases = lease_service_pb2_grpc.LeaseServiceStub(outside)
@@ -534,40 +534,40 @@ async def test_leases_are_the_suites_own(service):
     assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_broker_wiped_while_jobs_goes_on(settings, nats_server, tmp_path):
-    """The broker dies with all it had: jobs are accepted and cancelled, and done when it is back, empty."""
+async def test_broker_loses_its_data_while_jobs_runs(settings, nats_server, tmp_path):
+    """While the broker is dead, jobs are accepted and cancelled; they are done when it is back, empty."""
 
-    async def work(held):
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.succeed()
 
     async with run_service(settings) as service:
         before = await create_job(service)
-        await eventually(lambda: _holds(service, 1))
+        await eventually(lambda: _item_count_is(service, 1))
         nats_server.kill()
         during, unwanted = await create_job(service), await create_job(service)
         await service.jobs.CancelJob(CancelJobRequest(name=unwanted.name))
-        async with running_nats_server(tmp_path / "other", nats_server.port), run_worker(service, work):
+        async with running_nats_server(tmp_path / "other", nats_server.port), run_worker(service, handle):
             for job in (before, during):
                 assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
         assert (await wait_for_end(service, unwanted.name)).state == Job.CANCELLED
 
 
-async def _holds(service, items: int) -> bool:
+async def _item_count_is(service, items: int) -> bool:
     return (await service.nats.jetstream().stream_info("WORK")).state.messages == items
 
 
 async def test_two_replicas(settings):
-    """What is asked of one replica is seen at the other, at once; loops run at one of them."""
+    """A job created at one replica is watched at the other; the loops run at one of them."""
     with fresh_database() as url:
         shared = settings.model_copy(update={"jobs_database_url": url})
         async with run_service(shared) as one, run_service(shared) as two:
             job = await create_job(one)
             watch = asyncio.create_task(watch_to_end(two, job.name))
 
-            async def work(held):
-                await held.succeed()
+            async def handle(held_job):
+                await held_job.succeed()
 
-            async with run_worker(two, work):
+            async with run_worker(two, handle):
                 messages = await watch
             assert state_changes(messages)[-1] == Job.SUCCEEDED
             assert (await one.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.SUCCEEDED

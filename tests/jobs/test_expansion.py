@@ -1,4 +1,4 @@
-"""Lists over real gRPC, real NATS and real SQLite, paged through by a fetcher that knows no site."""
+"""Expansions over real gRPC, NATS and SQLite, with a fetcher that downloads nothing."""
 
 from __future__ import annotations
 
@@ -25,102 +25,104 @@ from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
 from reelhaul_jobs.model.retries import error_status
 
-LIST = media_pb2.MediaInfo(title="A list", extractor="tube:list", entry_count=3)
+PLAYLIST = media_pb2.MediaInfo(title="A list", extractor="tube:list", entry_count=3)
 
 
 def entries(*positions: int) -> list[PlaylistEntry]:
     return [PlaylistEntry(url=f"https://v.example/{n}", position=n, media_id=str(n)) for n in positions]
 
 
-async def a_list(service, **fields) -> Job:
+async def create_expansion(service, **fields) -> Job:
     return await create_job(service, kind=Job.EXPANSION, **fields)
 
 
-async def found(service, parent: Job) -> list[Job]:
-    asked = ListJobsRequest(filter=f'parent_job = "{parent.name}"', order_by="create_time", page_size=1000)
-    return list((await service.jobs.ListJobs(asked)).jobs)
+async def list_children(service, parent: Job) -> list[Job]:
+    request = ListJobsRequest(filter=f'parent_job = "{parent.name}"', order_by="create_time", page_size=1000)
+    return list((await service.jobs.ListJobs(request)).jobs)
 
 
 async def get(service, job: Job) -> Job:
     return await service.jobs.GetJob(GetJobRequest(name=job.name))
 
 
-def is_list(held) -> bool:
-    return held.lease.spec.HasField("expansion")
+def is_expansion(held_job) -> bool:
+    return held_job.lease.spec.HasField("expansion")
 
 
-async def finish_list(held):
-    return await held.finish(succeeded=FinishRequest.Succeeded(media=LIST))
+async def finish_expansion(held_job):
+    return await held_job.finish(succeeded=FinishRequest.Succeeded(media=PLAYLIST))
 
 
-async def test_a_list_becomes_jobs_that_run(service):
-    """Each entry is downloaded as the list was asked for; the first before the list has ended."""
-    parent = await a_list(service, labels={"a": "b"}, priority=Job.NORMAL, format={"max_height": 720})
+async def test_entries_become_jobs_that_run(service):
+    """Each entry becomes a job with the fields of the expansion; the first runs before that has ended."""
+    parent = await create_expansion(
+        service, labels={"a": "b"}, priority=Job.NORMAL, format={"max_height": 720}
+    )
     first_done = asyncio.Event()
 
-    async def work(held):
-        if not is_list(held):
-            assert held.lease.spec.format.max_height == 720
-            await held.succeed()
+    async def handle(held_job):
+        if not is_expansion(held_job):
+            assert held_job.lease.spec.format.max_height == 720
+            await held_job.succeed()
             first_done.set()
             return
-        assert held.lease.spec.expansion.max_entries == 100
-        await held.renew(media=LIST, entries=entries(1, 2))
+        assert held_job.lease.spec.expansion.max_entries == 100
+        await held_job.renew(media=PLAYLIST, entries=entries(1, 2))
         await first_done.wait()
-        await held.renew(entries=entries(2, 3))
-        await finish_list(held)
+        await held_job.renew(entries=entries(2, 3))
+        await finish_expansion(held_job)
 
-    async with run_worker(service, work, slots=2):
+    async with run_worker(service, handle, slots=2):
         assert (await wait_for_end(service, parent.name)).state == Job.SUCCEEDED
-        for child in await found(service, parent):
+        for child in await list_children(service, parent):
             assert (await wait_for_end(service, child.name)).state == Job.SUCCEEDED
-    children = await found(service, parent)
+    children = await list_children(service, parent)
     assert [child.url for child in children] == [f"https://v.example/{n}" for n in (1, 2, 3)]
     assert {(c.parent_job, c.batch_id, c.labels["a"]) for c in children} == {
         (parent.name, parent.batch_id, "b")
     }
-    told = (await get(service, parent)).expansion
-    assert (told.job_count, told.skipped_count, told.entry_count) == (3, 0, 3)
-    assert dict(told.state_counts) == {"SUCCEEDED": 3}
+    expansion = (await get(service, parent)).expansion
+    assert (expansion.job_count, expansion.skipped_count, expansion.entry_count) == (3, 0, 3)
+    assert dict(expansion.state_counts) == {"SUCCEEDED": 3}
 
 
-async def test_what_cannot_be_a_job_is_skipped(service):
-    """Entries that are private, or whose URL no job may have, are counted and left out."""
-    parent = await a_list(service)
+async def test_entries_that_cannot_be_jobs_are_skipped(service):
+    """Entries that are private, or whose URL is forbidden, are counted as skipped."""
+    parent = await create_expansion(service)
 
-    async def work(held):
-        if is_list(held):
+    async def handle(held_job):
+        if is_expansion(held_job):
             forbidden = PlaylistEntry(url="http://169.254.169.254/", position=2)
-            await held.renew(media=LIST, entries=[PlaylistEntry(position=1), forbidden, *entries(3)])
-            await finish_list(held)
+            await held_job.renew(media=PLAYLIST, entries=[PlaylistEntry(position=1), forbidden, *entries(3)])
+            await finish_expansion(held_job)
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         await wait_for_end(service, parent.name)
-    told = (await get(service, parent)).expansion
-    assert (told.job_count, told.skipped_count) == (1, 2)
+    expansion = (await get(service, parent)).expansion
+    assert (expansion.job_count, expansion.skipped_count) == (1, 2)
 
 
 @with_settings(jobs_lease_seconds=2)
-async def test_cancelling_while_expanding_cancels_the_jobs_too(service):
-    """A cancelled list makes no more jobs, and those that it made end, though none was claimed."""
-    parent = await a_list(service)
-    made, told = asyncio.Event(), asyncio.Event()
+async def test_cancelling_a_running_expansion_cancels_its_jobs(service):
+    """A cancelled expansion adds no more jobs, and its jobs are cancelled though none was claimed."""
+    parent = await create_expansion(service)
+    expanded, cancelled_sent = asyncio.Event(), asyncio.Event()
 
-    async def work(held):
-        if not is_list(held):
+    async def handle(held_job):
+        if not is_expansion(held_job):
             return
-        await held.renew(entries=entries(*range(1, 81)))
-        made.set()
-        await told.wait()
-        answer = await held.renew(entries=entries(*range(81, 101)))
+        await held_job.renew(entries=entries(*range(1, 81)))
+        expanded.set()
+        await cancelled_sent.wait()
+        answer = await held_job.renew(entries=entries(*range(81, 101)))
         assert answer.renewal.cancel_requested
-        await held.finish(cancelled=FinishRequest.Cancelled())
+        await held_job.finish(cancelled=FinishRequest.Cancelled())
 
-    async with run_worker(service, work):
-        await made.wait()
-        cancelled = await service.jobs.CancelJob(CancelJobRequest(name=parent.name, reason="wrong list"))
+    async with run_worker(service, handle):
+        await expanded.wait()
+        cancelled = await service.jobs.CancelJob(CancelJobRequest(name=parent.name, reason="wrong playlist"))
         assert cancelled.state == Job.CANCELLING
-        told.set()
+        cancelled_sent.set()
         assert (await wait_for_end(service, parent.name)).state == Job.CANCELLED
 
         async def all_cancelled():
@@ -128,98 +130,100 @@ async def test_cancelling_while_expanding_cancels_the_jobs_too(service):
             return dict(counts) == {"CANCELLED": 80}
 
         await eventually(all_cancelled)
-    assert parent.name in (await found(service, parent))[0].error.message
+    assert parent.name in (await list_children(service, parent))[0].error.message
 
 
-async def test_cancelling_a_list_that_has_ended(service):
-    """What is left of its jobs is cancelled; the list itself stays as it ended."""
-    parent = await a_list(service)
+async def test_cancelling_an_ended_expansion(service):
+    """Its remaining jobs are cancelled; the expansion itself stays as it ended."""
+    parent = await create_expansion(service)
 
-    async def work(held):
-        if is_list(held):
-            await held.renew(entries=entries(1, 2))
-            await finish_list(held)
+    async def handle(held_job):
+        if is_expansion(held_job):
+            await held_job.renew(entries=entries(1, 2))
+            await finish_expansion(held_job)
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         await wait_for_end(service, parent.name)
     answer = await service.jobs.CancelJob(CancelJobRequest(name=parent.name))
     assert answer.state == Job.SUCCEEDED
 
     async def all_cancelled():
-        return {child.state for child in await found(service, parent)} == {Job.CANCELLED}
+        return {child.state for child in await list_children(service, parent)} == {Job.CANCELLED}
 
     await eventually(all_cancelled)
 
 
 @with_settings(jobs_lease_seconds=2)
-async def test_deleting_a_running_list(service):
-    """It is gone at once, and its jobs end: none runs on without it."""
-    parent = await a_list(service)
-    made, gone = asyncio.Event(), asyncio.Event()
+async def test_deleting_a_running_expansion(service):
+    """It is not found any more, and its jobs are cancelled."""
+    parent = await create_expansion(service)
+    expanded, deleted = asyncio.Event(), asyncio.Event()
 
-    async def work(held):
-        if is_list(held):
-            await held.renew(entries=entries(1, 2))
-            made.set()
-            await gone.wait()
-            assert (await held.renew()).renewal.cancel_requested
-            await held.finish(cancelled=FinishRequest.Cancelled())
+    async def handle(held_job):
+        if is_expansion(held_job):
+            await held_job.renew(entries=entries(1, 2))
+            expanded.set()
+            await deleted.wait()
+            assert (await held_job.renew()).renewal.cancel_requested
+            await held_job.finish(cancelled=FinishRequest.Cancelled())
 
-    async with run_worker(service, work):
-        await made.wait()
+    async with run_worker(service, handle):
+        await expanded.wait()
         await service.jobs.DeleteJob(DeleteJobRequest(name=parent.name))
-        gone.set()
+        deleted.set()
 
         async def all_cancelled():
-            return {child.state for child in await found(service, parent)} == {Job.CANCELLED}
+            return {child.state for child in await list_children(service, parent)} == {Job.CANCELLED}
 
         await eventually(all_cancelled)
 
 
-async def test_a_failed_list_goes_on_where_it_was(service):
-    """A retry begins after the entries that are taken; the jobs made stay."""
-    parent = await a_list(service, retry_policy={"max_attempts": 1})
+async def test_retried_expansion_continues_where_it_was(service):
+    """A retry starts after the entries that are dealt with; their jobs stay."""
+    parent = await create_expansion(service, retry_policy={"max_attempts": 1})
     starts = []
 
-    async def work(held):
-        if not is_list(held):
+    async def handle(held_job):
+        if not is_expansion(held_job):
             return
-        starts.append(held.lease.spec.expansion.start_position)
+        starts.append(held_job.lease.spec.expansion.start_position)
         if len(starts) == 1:
-            await held.renew(entries=entries(1, 2))
+            await held_job.renew(entries=entries(1, 2))
             failure = error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "503")
-            await held.finish(failed=FinishRequest.Failed(status=failure))
+            await held_job.finish(failed=FinishRequest.Failed(status=failure))
         else:
-            await held.renew(entries=entries(3))
-            await finish_list(held)
+            await held_job.renew(entries=entries(3))
+            await finish_expansion(held_job)
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         assert (await wait_for_end(service, parent.name)).state == Job.FAILED
         await service.jobs.RetryJob(RetryJobRequest(name=parent.name))
         assert (await wait_for_end(service, parent.name)).state == Job.SUCCEEDED
     assert starts == [0, 2]
-    assert len(await found(service, parent)) == 3
+    assert len(await list_children(service, parent)) == 3
 
 
-async def test_no_more_than_the_cap(service):
-    """Entries beyond max_entries make no jobs, whatever a worker tells."""
-    parent = await a_list(service, expansion=Expansion(max_entries=2))
+async def test_max_entries(service):
+    """Entries beyond max_entries become no jobs, whatever a worker sends."""
+    parent = await create_expansion(service, expansion=Expansion(max_entries=2))
 
-    async def work(held):
-        if is_list(held):
-            await held.renew(entries=entries(1, 2, 3))
-            await finish_list(held)
+    async def handle(held_job):
+        if is_expansion(held_job):
+            await held_job.renew(entries=entries(1, 2, 3))
+            await finish_expansion(held_job)
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         await wait_for_end(service, parent.name)
-    assert len(await found(service, parent)) == 2
+    assert len(await list_children(service, parent)) == 2
 
 
 async def test_too_many_entries_at_once(service):
-    """One renewal carries 500 entries at most."""
-    asked = RenewRequest(job=(await a_list(service)).name, epoch=1, entries=entries(*range(1, 502)))
+    """One renewal carries at most 500 entries."""
+    request = RenewRequest(
+        job=(await create_expansion(service)).name, epoch=1, entries=entries(*range(1, 502))
+    )
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await service.leases.Renew(asked)
+        await service.leases.Renew(request)
     assert reason_of(failure) == "FIELD_INVALID"
 
 
@@ -234,8 +238,8 @@ async def test_too_many_entries_at_once(service):
         ),
     ],
 )
-async def test_bad_expansions(service, job, field):
-    """What an expansion may not be is refused by the field's name, and nothing is kept."""
+async def test_invalid_expansions(service, job, field):
+    """An invalid expansion is rejected with the field's name, and nothing is stored."""
     job.url = "https://v.example/list"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.CreateJob(CreateJobRequest(job=job))

@@ -1,4 +1,4 @@
-"""Exchange: many claims and finishes in one call, each answered as if it had come alone."""
+"""Exchange: many claims and finishes in one call, each answered as if it were alone."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from reelhaul_runtime.rpc.channels import open_channel
 Call = ExchangeRequest.Call
 
 
-async def items(service, number: int) -> list[work_pb2.WorkItem]:
-    """So many jobs, as their work items tell of them."""
-    asked = [CreateJobRequest(job=Job(url=f"https://s{n}.example/watch?v={n}")) for n in range(number)]
-    made = [await service.jobs.CreateJob(each) for each in asked]
-    return [work_pb2.WorkItem(job=job.name, attempt=1) for job in made]
+async def create_items(service, count: int) -> list[work_pb2.WorkItem]:
+    """Create *count* jobs and return their work items."""
+    requests = [CreateJobRequest(job=Job(url=f"https://s{n}.example/watch?v={n}")) for n in range(count)]
+    jobs = [await service.jobs.CreateJob(request) for request in requests]
+    return [work_pb2.WorkItem(job=job.name, attempt=1) for job in jobs]
 
 
 def finish(item: work_pb2.WorkItem, epoch: int, *, files: int = 1) -> FinishRequest:
@@ -43,9 +43,9 @@ async def state(service, item: work_pb2.WorkItem) -> Job.State.ValueType:
     return (await service.jobs.GetJob(GetJobRequest(name=item.job))).state
 
 
-async def test_each_call_is_answered_as_if_alone(service):
-    """A lease, a stale finish, a finish that says nothing good, an unknown job: each its own answer."""
-    first, second, third = await items(service, 3)
+async def test_each_call_gets_its_own_answer(service):
+    """A lease, a stale finish, an invalid finish and an unknown job each get their own answer."""
+    first, second, third = await create_items(service, 3)
     calls = [Call(claim=claim_request(item, "w1")) for item in (first, second)]
     leased = (await service.leases.Exchange(ExchangeRequest(calls=calls))).answers
     assert [answer.claim.lease.epoch for answer in leased] == [1, 1]
@@ -71,8 +71,8 @@ async def test_each_call_is_answered_as_if_alone(service):
     ]
 
 
-async def test_a_call_that_asks_nothing_is_refused(service):
-    """Neither no calls nor an empty one are let in."""
+async def test_empty_exchanges_are_rejected(service):
+    """An exchange without calls, or with an empty one, is rejected."""
     for calls in ([], [Call()]):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await service.leases.Exchange(ExchangeRequest(calls=calls))
@@ -80,54 +80,54 @@ async def test_a_call_that_asks_nothing_is_refused(service):
 
 
 @asynccontextmanager
-async def worker_at(port: int) -> AsyncIterator[BatchingLeaseClient]:
+async def lease_client(port: int) -> AsyncIterator[BatchingLeaseClient]:
     async with open_channel(f"127.0.0.1:{port}", SERVICES, suite_token=TOKEN) as opened:
         yield BatchingLeaseClient(opened)
 
 
-async def test_a_fetcher_asks_together(settings, monkeypatch):
-    """Fifty slots that claim and finish at once each get their own answer, by few calls."""
-    sent, served = [], LeaseServicer.Exchange
+async def test_fetcher_batches_its_calls(settings, monkeypatch):
+    """Fifty slots that claim and finish at once each get their own answer, through few calls."""
+    batch_sizes, exchange = [], LeaseServicer.Exchange
 
-    async def counted(self, request, context=None):
-        sent.append(len(request.calls))
-        return await served(self, request, context)
+    async def counting_exchange(self, request, context):
+        batch_sizes.append(len(request.calls))
+        return await exchange(self, request, context)
 
-    monkeypatch.setattr(LeaseServicer, "Exchange", counted)
-    async with run_service(settings) as service, worker_at(service.port) as leases:
-        found = await items(service, 50)
-        answers = await asyncio.gather(*(leases.claim(claim_request(item, "w1")) for item in found))
-        ends = [leases.finish(finish(item, 1, files=n % 2)) for n, item in enumerate(found)]
-        receipts = await asyncio.gather(*ends, return_exceptions=True)
+    monkeypatch.setattr(LeaseServicer, "Exchange", counting_exchange)
+    async with run_service(settings) as service, lease_client(service.port) as leases:
+        items = await create_items(service, 50)
+        answers = await asyncio.gather(*(leases.claim(claim_request(item, "w1")) for item in items))
+        finishes = [leases.finish(finish(item, 1, files=n % 2)) for n, item in enumerate(items)]
+        receipts = await asyncio.gather(*finishes, return_exceptions=True)
     assert [a.lease.spec.url for a in answers] == [f"https://s{n}.example/watch?v={n}" for n in range(50)]
     assert [isinstance(each, ReelhaulError) for each in receipts] == [n % 2 == 0 for n in range(50)]
-    assert sum(sent) == 100
-    assert len(sent) <= 8
+    assert sum(batch_sizes) == 100
+    assert len(batch_sizes) <= 8
 
 
-async def test_jobs_away_is_told_to_each(service):
-    """While jobs is away everyone who waits hears so."""
-    (item, other) = await items(service, 2)
-    async with worker_at(free_port()) as leases:
-        asked = [leases.claim(claim_request(each, "w1")) for each in (item, other)]
-        told = await asyncio.gather(*asked, return_exceptions=True)
-    assert [type(each) for each in told] == [Unavailable, Unavailable]
+async def test_jobs_unavailable_fails_each_call(service):
+    """While jobs is unavailable, each waiting call fails."""
+    (item, other) = await create_items(service, 2)
+    async with lease_client(free_port()) as leases:
+        calls = [leases.claim(claim_request(each, "w1")) for each in (item, other)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in results] == [Unavailable, Unavailable]
 
 
-async def test_nobody_waits_for_a_closed_channel(service, monkeypatch):
-    """Claims that are under way, or wait for those that are, end when the channel is closed."""
-    held = await items(service, 3)
-    async with worker_at(service.port) as leases:
-        locked = asyncio.Event()
+async def test_closing_the_channel_ends_waiting_calls(service, monkeypatch):
+    """Claims in progress, and those that wait for them, end when the channel is closed."""
+    items = await create_items(service, 3)
+    async with lease_client(service.port) as leases:
+        claiming = asyncio.Event()
 
         async def never(*_: object) -> None:
-            locked.set()
+            claiming.set()
             await asyncio.Event().wait()
 
         monkeypatch.setattr("reelhaul_jobs.service.leases.Leases.claim", never)
-        asked = [asyncio.create_task(leases.claim(claim_request(held[0], "w1")))]
-        await locked.wait()
-        asked += [asyncio.create_task(leases.claim(claim_request(item, "w1"))) for item in held[1:]]
+        calls = [asyncio.create_task(leases.claim(claim_request(items[0], "w1")))]
+        await claiming.wait()
+        calls += [asyncio.create_task(leases.claim(claim_request(item, "w1"))) for item in items[1:]]
     async with asyncio.timeout(5):
-        told = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(each, asyncio.CancelledError | ReelhaulError) for each in told)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError | ReelhaulError) for each in results)

@@ -1,4 +1,4 @@
-"""The streams that jobs keeps in the broker, over a real one."""
+"""The streams that jobs keeps in the broker, on a real nats-server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime import nats_client
 
 
-async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: NatsServer) -> None:
-    """What an older build made is bounded as this one wants it, and loses nothing by that."""
+async def test_streams_of_an_earlier_build_are_updated(nats_server: NatsServer) -> None:
+    """Streams of an earlier build get this one's limits and keep their messages."""
     async with nats_client.connect(nats_server.url, "jobs") as client:
         stream = client.jetstream()
         await stream.add_stream(replace(job_bus._PROGRESS, max_msgs=-1, max_age=60))
@@ -29,7 +29,7 @@ async def test_streams_of_an_earlier_build_get_new_bounds(nats_server: NatsServe
 
 
 async def test_progress_is_bounded(nats_server: NatsServer) -> None:
-    """The newest progress of each of the newest jobs is kept, and of no more than would be watched."""
+    """The latest progress of each job is kept, for at most 10,000 jobs."""
     async with (
         nats_client.connect(nats_server.url, "jobs") as client,
         NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened,

@@ -1,4 +1,4 @@
-"""Several jobs services on one PostgreSQL: any answers, one leads, and when it is killed another does."""
+"""Replicas on one PostgreSQL: any serves, one leads, and another takes over when it is killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def replicas(shared: Settings) -> AsyncIterator[tuple[JobsService, JobsSer
 
 @contextmanager
 def replica_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """A replica as a process of its own, which can be killed."""
+    """Run a replica as a process of its own, which can be killed."""
     environment = os.environ | {
         "REELHAUL_DATA_DIR": str(settings.data_dir),
         "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{free_port()}",
@@ -55,7 +55,7 @@ def replica_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def leader_of(settings: Settings, loop: str) -> str:
-    """Who leads *loop*, by the rows."""
+    """Return who leads *loop*, from the row."""
     with psycopg.connect(settings.jobs_database_url) as connection:
         row = connection.execute("SELECT holder FROM leaders WHERE loop = %s", [loop]).fetchone()
         return "" if row is None else str(row[0])
@@ -63,7 +63,7 @@ def leader_of(settings: Settings, loop: str) -> str:
 
 @asynccontextmanager
 async def leading_process(settings: Settings) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """A replica as a process, which leads the loops."""
+    """Run a replica that leads the loops, as a process of its own."""
     with replica_process(settings) as process:
         client = await nats.connect(settings.nats_url)
         try:
@@ -75,97 +75,97 @@ async def leading_process(settings: Settings) -> AsyncIterator[subprocess.Popen[
 
 
 async def test_watch_at_the_other_replica(replicas):
-    """A job created at one replica is watched at the other, and a watch goes on where it is resumed."""
+    """A job created at one replica is watched at the other, and a watch resumes there."""
     one, two = replicas
     job = await create_job(one)
     first = await anext(aiter(one.jobs.WatchJob(WatchJobRequest(name=job.name))))
 
-    async def work(held):
-        await held.progress(40)
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.progress(40)
+        await held_job.succeed()
 
     watch = aiter(two.jobs.WatchJob(WatchJobRequest(name=job.name)))
     assert (await anext(watch)).snapshot.job.state == Job.QUEUED
-    async with run_worker(one, work):
-        seen = [message async for message in watch]
-    assert state_changes(seen) == [Job.RUNNING, Job.SUCCEEDED]
+    async with run_worker(one, handle):
+        messages = [message async for message in watch]
+    assert state_changes(messages) == [Job.RUNNING, Job.SUCCEEDED]
     resumed = await watch_to_end(two, job.name, resume_token=first.resume_token)
     assert state_changes(resumed) == [Job.RUNNING, Job.SUCCEEDED]
 
 
-async def test_following_at_the_other_replica(replicas):
-    """What changes at one replica is told by the other's WatchJobs, and the first goes on from its token."""
+async def test_watch_many_at_the_other_replica(replicas):
+    """Changes at one replica are sent by the other's WatchJobs, and its token is valid at the first."""
     one, two = replicas
-    following = two.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED"))
-    stream = aiter(following)
+    call = two.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED"))
+    stream = aiter(call)
     first = await anext(stream)
     job = await create_job(one)
     async with asyncio.timeout(TIMEOUT):
-        told = await anext(stream)
-    assert (told.job.name, told.job.state) == (job.name, Job.QUEUED)
-    following.cancel()
+        message = await anext(stream)
+    assert (message.job.name, message.job.state) == (job.name, Job.QUEUED)
+    call.cancel()
     await one.jobs.CancelJob(CancelJobRequest(name=job.name))
-    for token in (first.resume_token, told.resume_token):
+    for token in (first.resume_token, message.resume_token):
         resumed = one.jobs.WatchJobs(WatchJobsRequest(filter="state = QUEUED", resume_token=token))
         async with asyncio.timeout(TIMEOUT):
             missed = await anext(aiter(resumed))
         assert (missed.job.name, missed.job.state) == (job.name, Job.CANCELLED)
-        assert missed.sequence > told.sequence
+        assert missed.sequence > message.sequence
         resumed.cancel()
 
 
 async def test_cancel_at_the_other_replica(replicas):
-    """A job claimed at one replica and cancelled at the other stops."""
+    """A job claimed at one replica is cancelled at the other."""
     one, two = replicas
-    holding, stopped = asyncio.Event(), asyncio.Event()
+    claimed, stopped = asyncio.Event(), asyncio.Event()
 
-    async def work(held):
-        holding.set()
-        await eventually(lambda: _told_to_stop(held))
-        await held.finish(cancelled={})
+    async def handle(held_job):
+        claimed.set()
+        await eventually(lambda: _cancel_requested(held_job))
+        await held_job.finish(cancelled={})
         stopped.set()
 
     job = await create_job(one)
-    async with run_worker(one, work):
-        await asyncio.wait_for(holding.wait(), TIMEOUT)
+    async with run_worker(one, handle):
+        await asyncio.wait_for(claimed.wait(), TIMEOUT)
         await two.jobs.CancelJob(CancelJobRequest(name=job.name))
         await asyncio.wait_for(stopped.wait(), TIMEOUT)
     assert (await wait_for_end(one, job.name)).state == Job.CANCELLED
 
 
-async def _told_to_stop(held) -> bool:
-    return (await held.renew()).renewal.cancel_requested
+async def _cancel_requested(held_job) -> bool:
+    return (await held_job.renew()).renewal.cancel_requested
 
 
 async def test_workers_at_both_replicas(replicas):
-    """Jobs created and claimed at both are done once each, and never more of a site than its limit."""
-    running = most = 0
+    """Jobs created and claimed at both replicas run once each, within the site's limit."""
+    running = max_running = 0
     done: Counter[str] = Counter()
 
-    async def work(held):
-        nonlocal running, most
+    async def handle(held_job):
+        nonlocal running, max_running
         running += 1
-        most = max(most, running)
-        await held.renew()
-        # Before the outcome: the slot of the site is free as soon as that is committed.
+        max_running = max(max_running, running)
+        await held_job.renew()
+        # Before finishing: the slot of the site is free as soon as that is committed.
         running -= 1
-        await held.succeed()
-        done[held.job] += 1
+        await held_job.succeed()
+        done[held_job.job] += 1
 
     one, two = replicas
     jobs = await asyncio.gather(*(create_job(replica) for replica in replicas for _ in range(20)))
-    async with run_worker(one, work, slots=4), run_worker(two, work, slots=4):
+    async with run_worker(one, handle, slots=4), run_worker(two, handle, slots=4):
         await eventually(lambda: len(done) == 40, seconds=60)
     assert set(done.values()) == {1}
     assert {job.name for job in jobs} == set(done)
-    assert most <= 3
+    assert max_running <= 3
 
 
 async def test_leader_is_killed(shared):
-    """When the replica that leads the loops is killed, the other leads within seconds, and loses nothing."""
+    """When the leader of the loops is killed, the other replica leads within seconds, and no job is lost."""
     async with leading_process(shared) as leader, run_service(shared) as other:
         first = leader_of(shared, "dispatcher")
-        # Marked and published by the one that is killed, or not yet: all are done.
+        # The killed leader has published some of these or none: all of them run.
         jobs = [await create_job(other) for _ in range(5)]
         assert leader_of(shared, "dispatcher") == first
         leader.kill()
@@ -176,8 +176,8 @@ async def test_leader_is_killed(shared):
         assert time.monotonic() - killed < 5 * LEADERSHIP.total_seconds()
 
 
-async def test_leader_that_leaves(shared):
-    """A leader that is told to leave hands its loops over, and jobs go on."""
+async def test_leader_that_terminates(shared):
+    """A leader that terminates hands its loops over."""
     async with leading_process(shared) as leader, run_service(shared) as other:
         first = leader_of(shared, "dispatcher")
         leader.terminate()
@@ -187,9 +187,9 @@ async def test_leader_that_leaves(shared):
 
 
 async def _all_succeed(service: JobsService, jobs: list[Job]) -> None:
-    async def work(held):
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.succeed()
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         for job in jobs:
             assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED

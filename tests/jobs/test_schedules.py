@@ -1,4 +1,4 @@
-"""Schedules over real gRPC, and the scheduler on SQLite with a clock that the test turns."""
+"""Schedules over real gRPC, and the scheduler on SQLite with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-class House:
-    """A scheduler, and a clock that the test turns."""
+class SchedulerHarness:
+    """A scheduler, and a clock that the test sets."""
 
     def __init__(self, store: SqlStore) -> None:
         self.time = START
         self.jobs = store
         self.schedules = store.schedules
         self.forbidden = False
-        news = ChangeNotifier(EventHub(), FakeBus())
-        self.scheduler = Scheduler(self.schedules, news, lambda: self.time, self.admit)
+        notifier = ChangeNotifier(EventHub(), FakeBus())
+        self.scheduler = Scheduler(self.schedules, notifier, lambda: self.time, self.check_job)
 
-    def admit(self, job: model_job.Job) -> None:
+    def check_job(self, job: model_job.Job) -> None:
         if self.forbidden:
             raise ReelhaulError(ErrorReason.URL_FORBIDDEN, "not any more", metadata={"host": "v.example"})
 
@@ -66,7 +66,7 @@ class House:
         template = model_job.Job(
             id="", tenant="acme", url=URL, format=media_pb2.FormatSpec(), create_time=START, update_time=START
         )
-        plain = schedule.Schedule(
+        hourly = schedule.Schedule(
             tenant="acme",
             id="hourly",
             cron="@hourly",
@@ -74,10 +74,10 @@ class House:
             create_time=self.time,
             update_time=self.time,
         )
-        return await self.schedules.add(with_first_run(replace(plain, **fields)))  # type: ignore[arg-type]
+        return await self.schedules.add(with_first_run(replace(hourly, **fields)))  # type: ignore[arg-type]
 
-    async def at(self, time: datetime) -> list[datetime]:
-        """When jobs were made, looked at from *time* on."""
+    async def step_at(self, time: datetime) -> list[datetime]:
+        """Run a step at *time*; return when all jobs so far were created."""
         self.time = time
         await self.scheduler.step()
         page = await self.jobs.list_page(Query(tenant="acme", limit=1000, descending=False))
@@ -88,91 +88,91 @@ class House:
 
 
 @pytest.fixture
-def house(store: SqlStore) -> House:
-    return House(store)
+def harness(store: SqlStore) -> SchedulerHarness:
+    return SchedulerHarness(store)
 
 
-async def test_each_time_makes_one_job(house):
-    """Nothing before its time, one job at it, and no second one however often one looks."""
-    await house.add()
-    assert await house.at(START + 0.9 * HOUR) == []
+async def test_each_time_creates_one_job(harness):
+    """A schedule creates no job before its time, and one job at it however many steps follow."""
+    await harness.add()
+    assert await harness.step_at(START + 0.9 * HOUR) == []
     first = START + HOUR + timedelta(seconds=2)
-    assert await house.at(first) == [first]
-    assert await house.at(first + timedelta(seconds=1)) == [first]
-    assert await house.at(START + 2 * HOUR) == [first, START + 2 * HOUR]
-    assert (await house.schedule()).next_run_time == START + 3 * HOUR
+    assert await harness.step_at(first) == [first]
+    assert await harness.step_at(first + timedelta(seconds=1)) == [first]
+    assert await harness.step_at(START + 2 * HOUR) == [first, START + 2 * HOUR]
+    assert (await harness.schedule()).next_run_time == START + 3 * HOUR
 
 
-async def test_missed_times_are_gone(house):
-    """After a long silence only the future is worked for; a short one is made up for."""
-    await house.add()
-    assert await house.at(START + 5.5 * HOUR) == []
-    assert (await house.schedule()).next_run_time == START + 6 * HOUR
+async def test_missed_times_are_skipped(harness):
+    """Times missed by long are skipped; one missed by minutes is created up for."""
+    await harness.add()
+    assert await harness.step_at(START + 5.5 * HOUR) == []
+    assert (await harness.schedule()).next_run_time == START + 6 * HOUR
     late = START + 8 * HOUR + timedelta(minutes=4)
-    assert await house.at(late) == [late]
+    assert await harness.step_at(late) == [late]
 
 
-async def test_missed_times_are_caught_up_with_once(house):
-    """With ONCE, one job stands for all that were missed."""
-    await house.add(catch_up=CatchUp.ONCE)
+async def test_catch_up_once(harness):
+    """With ONCE, one job is created for all missed times."""
+    await harness.add(catch_up=CatchUp.ONCE)
     now = START + 5.5 * HOUR
-    assert await house.at(now) == [now]
-    assert await house.at(now + timedelta(minutes=1)) == [now]
-    assert (await house.schedule()).next_run_time == START + 6 * HOUR
+    assert await harness.step_at(now) == [now]
+    assert await harness.step_at(now + timedelta(minutes=1)) == [now]
+    assert (await harness.schedule()).next_run_time == START + 6 * HOUR
 
 
 @pytest.mark.parametrize(("catch_up", "number"), [(CatchUp.SKIP, 0), (CatchUp.ONCE, 1)])
-async def test_times_missed_in_a_pause(house, catch_up, number):
-    """A resumed schedule treats what its pause cost as it was told to."""
-    await house.add(catch_up=catch_up)
-    await house.schedules.change("acme", "hourly", lambda s: schedule.pause(s, house.time))
-    assert await house.at(START + 5.5 * HOUR) == []
-    await house.schedules.change("acme", "hourly", lambda s: schedule.resume(s, house.time))
-    assert len(await house.at(START + 5.6 * HOUR)) == number
-    assert len(await house.at(START + 6 * HOUR)) == number + 1
+async def test_times_missed_in_a_pause(harness, catch_up, number):
+    """A resumed schedule treats the times of its pause by its catch_up."""
+    await harness.add(catch_up=catch_up)
+    await harness.schedules.change("acme", "hourly", lambda s: schedule.pause(s, harness.time))
+    assert await harness.step_at(START + 5.5 * HOUR) == []
+    await harness.schedules.change("acme", "hourly", lambda s: schedule.resume(s, harness.time))
+    assert len(await harness.step_at(START + 5.6 * HOUR)) == number
+    assert len(await harness.step_at(START + 6 * HOUR)) == number + 1
 
 
-async def test_no_second_job_while_one_is_live(house):
-    """skip_overlapping leaves a run out, says so, and goes on when the job has ended."""
-    await house.add(skip_overlapping=True)
-    assert len(await house.at(START + HOUR)) == 1
-    assert len(await house.at(START + 2 * HOUR)) == 1
-    left_out = await house.schedule()
-    assert left_out.last_error is not None
-    assert "is live" in left_out.last_error.message
-    assert left_out.failures == 0
-    await house.jobs.change(left_out.last_job, lambda job: queue_transitions.cancel(job, house.time))
-    assert len(await house.at(START + 3 * HOUR)) == 2
-    assert (await house.schedule()).last_error is None
+async def test_skip_overlapping(harness):
+    """skip_overlapping skips a run while a job is active, reports it, and continues when that has ended."""
+    await harness.add(skip_overlapping=True)
+    assert len(await harness.step_at(START + HOUR)) == 1
+    assert len(await harness.step_at(START + 2 * HOUR)) == 1
+    skipped = await harness.schedule()
+    assert skipped.last_error is not None
+    assert "is live" in skipped.last_error.message
+    assert skipped.failures == 0
+    await harness.jobs.change(skipped.last_job, lambda job: queue_transitions.cancel(job, harness.time))
+    assert len(await harness.step_at(START + 3 * HOUR)) == 2
+    assert (await harness.schedule()).last_error is None
 
 
-async def test_five_failed_runs_stop_it(house):
-    """What fails again and again is stopped, says why, and may be resumed."""
-    await house.add()
-    house.forbidden = True
+async def test_five_failed_runs_disable_it(harness):
+    """Five failed runs in a row disable a schedule; it reports why, and may be resumed."""
+    await harness.add()
+    harness.forbidden = True
     for hour in range(1, 6):
-        assert (await house.schedule()).state is ScheduleState.ENABLED
-        assert await house.at(START + hour * HOUR) == []
-    stopped = await house.schedule()
-    assert (stopped.state, stopped.next_run_time) == (ScheduleState.DISABLED, None)
-    assert stopped.last_error is not None
-    assert stopped.last_error.message == "not any more"
-    house.forbidden = False
-    await house.schedules.change("acme", "hourly", lambda s: schedule.resume(s, house.time))
-    assert len(await house.at(START + 6 * HOUR)) == 1
-    assert (await house.schedule()).failures == 0
+        assert (await harness.schedule()).state is ScheduleState.ENABLED
+        assert await harness.step_at(START + hour * HOUR) == []
+    disabled = await harness.schedule()
+    assert (disabled.state, disabled.next_run_time) == (ScheduleState.DISABLED, None)
+    assert disabled.last_error is not None
+    assert disabled.last_error.message == "not any more"
+    harness.forbidden = False
+    await harness.schedules.change("acme", "hourly", lambda s: schedule.resume(s, harness.time))
+    assert len(await harness.step_at(START + 6 * HOUR)) == 1
+    assert (await harness.schedule()).failures == 0
 
 
-async def test_the_end(house):
-    """The last time is worked for; then the schedule is stopped, and cannot be resumed."""
-    await house.add(end_time=START + 2.5 * HOUR)
-    assert len(await house.at(START + HOUR)) == 1
-    assert len(await house.at(START + 2 * HOUR)) == 2
-    ended = await house.schedule()
+async def test_end_time(harness):
+    """After the last time before its end_time a schedule is disabled, and cannot be resumed."""
+    await harness.add(end_time=START + 2.5 * HOUR)
+    assert len(await harness.step_at(START + HOUR)) == 1
+    assert len(await harness.step_at(START + 2 * HOUR)) == 2
+    ended = await harness.schedule()
     assert ended.state is ScheduleState.DISABLED
-    assert len(await house.at(START + 3 * HOUR)) == 2
+    assert len(await harness.step_at(START + 3 * HOUR)) == 2
     with pytest.raises(StateConflict):
-        schedule.resume(ended, house.time)
+        schedule.resume(ended, harness.time)
 
 
 @pytest.fixture
@@ -184,33 +184,39 @@ async def stub(settings):
         yield schedule_service_pb2_grpc.ScheduleServiceStub(inside), service
 
 
-def asked(**fields) -> Schedule:
+def schedule_message(**fields) -> Schedule:
     return Schedule(
         **{"cron": "0 6 * * *", "job_template": Job(url=URL, format={"max_height": 720}), **fields}
     )
 
 
 async def test_from_create_to_delete(stub):
-    """A schedule is made, read, listed, changed, paused, resumed, run and removed."""
+    """A schedule is created, read, listed, changed, paused, resumed, run and deleted."""
     schedules, service = stub
-    made = await schedules.CreateSchedule(
-        CreateScheduleRequest(schedule=asked(time_zone="Europe/Berlin"), schedule_id="morning")
+    created = await schedules.CreateSchedule(
+        CreateScheduleRequest(schedule=schedule_message(time_zone="Europe/Berlin"), schedule_id="morning")
     )
-    assert (made.name, made.state, made.time_zone) == ("schedules/morning", Schedule.ENABLED, "Europe/Berlin")
-    assert made.next_run_time.ToDatetime(UTC).hour in (4, 5)
-    assert made.job_template.retry_policy.max_attempts == 3
-    name = made.name
-    assert await schedules.GetSchedule(GetScheduleRequest(name=name)) == made
+    assert (created.name, created.state, created.time_zone) == (
+        "schedules/morning",
+        Schedule.ENABLED,
+        "Europe/Berlin",
+    )
+    assert created.next_run_time.ToDatetime(UTC).hour in (4, 5)
+    assert created.job_template.retry_policy.max_attempts == 3
+    name = created.name
+    assert await schedules.GetSchedule(GetScheduleRequest(name=name)) == created
 
     mask = field_mask_pb2.FieldMask(paths=["cron", "job_template.priority"])
-    change = asked(name=name, etag=made.etag, cron="@every 6h", job_template=Job(priority=Job.HIGH))
+    change = schedule_message(
+        name=name, etag=created.etag, cron="@every 6h", job_template=Job(priority=Job.HIGH)
+    )
     changed = await schedules.UpdateSchedule(UpdateScheduleRequest(schedule=change, update_mask=mask))
     assert (changed.cron, changed.job_template.priority, changed.job_template.url) == (
         "@every 6h",
         Job.HIGH,
         URL,
     )
-    assert changed.next_run_time != made.next_run_time
+    assert changed.next_run_time != created.next_run_time
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await schedules.UpdateSchedule(UpdateScheduleRequest(schedule=change, update_mask=mask))
     assert reason_of(failure) == "ETAG_MISMATCH"
@@ -233,21 +239,23 @@ async def test_from_create_to_delete(stub):
 
 
 async def test_lists(stub):
-    """Pages follow each other in the order asked, filtered; a token of another list is refused."""
+    """Pages follow each other in order, filtered; a token of another list is rejected."""
     schedules, _ = stub
     for number in range(5):
-        created = CreateScheduleRequest(schedule=asked(cron=f"{number} 6 * * *"), schedule_id=f"s{number}")
+        created = CreateScheduleRequest(
+            schedule=schedule_message(cron=f"{number} 6 * * *"), schedule_id=f"s{number}"
+        )
         await schedules.CreateSchedule(created)
     await schedules.PauseSchedule(PauseScheduleRequest(name="schedules/s2"))
-    seen, token = [], ""
-    while token or not seen:
+    names, token = [], ""
+    while token or not names:
         query = ListSchedulesRequest(
             page_size=2, page_token=token, filter="state = ENABLED", order_by="next_run_time"
         )
         page = await schedules.ListSchedules(query)
-        seen += [one.name for one in page.schedules]
+        names += [one.name for one in page.schedules]
         token = page.next_page_token
-    assert seen == [f"schedules/s{number}" for number in (0, 1, 3, 4)]
+    assert names == [f"schedules/s{number}" for number in (0, 1, 3, 4)]
     first = await schedules.ListSchedules(ListSchedulesRequest(page_size=1))
     assert first.schedules[0].name == "schedules/s4"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
@@ -257,35 +265,41 @@ async def test_lists(stub):
     assert reason_of(failure) == "PAGE_TOKEN_INVALID"
 
 
-async def test_new_entries_only_expands(stub):
-    """A schedule for new entries makes expansions, whatever kind its template names."""
+async def test_new_entries_only_creates_expansions(stub):
+    """A schedule with new_entries_only creates expansions, whatever kind its template names."""
     schedules, _ = stub
-    made = await schedules.CreateSchedule(CreateScheduleRequest(schedule=asked(new_entries_only=True)))
-    job = await schedules.RunSchedule(RunScheduleRequest(name=made.name))
+    created = await schedules.CreateSchedule(
+        CreateScheduleRequest(schedule=schedule_message(new_entries_only=True))
+    )
+    job = await schedules.RunSchedule(RunScheduleRequest(name=created.name))
     assert (job.kind, job.expansion.new_entries_only, job.expansion.max_entries) == (Job.EXPANSION, True, 100)
     assert job.batch_id
 
 
-async def test_only_looking(stub):
-    """validate_only answers with the first run, and keeps nothing."""
+async def test_validate_only(stub):
+    """validate_only returns the time of the first run, and stores nothing."""
     schedules, _ = stub
-    told = await schedules.CreateSchedule(CreateScheduleRequest(schedule=asked(), validate_only=True))
-    assert told.HasField("next_run_time")
+    response = await schedules.CreateSchedule(
+        CreateScheduleRequest(schedule=schedule_message(), validate_only=True)
+    )
+    assert response.HasField("next_run_time")
     assert not (await schedules.ListSchedules(ListSchedulesRequest())).schedules
 
 
-async def test_a_schedule_runs_by_itself(stub):
-    """The loop finds what is due in the rows."""
+async def test_scheduler_loop_runs_due_schedules(stub):
+    """The scheduler loop runs the schedules whose time has come."""
     schedules, service = stub
-    made = await schedules.CreateSchedule(CreateScheduleRequest(schedule=asked(cron="0 0 1 1 *")))
-    # Its time has come: nobody waits a year for it.
+    created = await schedules.CreateSchedule(
+        CreateScheduleRequest(schedule=schedule_message(cron="0 0 1 1 *"))
+    )
+    # Make it due now rather than in a year.
     with closing(sqlite3.connect(service.settings.data_dir / "jobs.db")) as database, database:
         database.execute("UPDATE schedules SET next_run_time = ?", [time.time_ns() // 1000])
 
-    async def ran():
-        return (await schedules.GetSchedule(GetScheduleRequest(name=made.name))).last_job
+    async def has_run():
+        return (await schedules.GetSchedule(GetScheduleRequest(name=created.name))).last_job
 
-    await eventually(ran)
+    await eventually(has_run)
     assert (await service.jobs.ListJobs(ListJobsRequest())).total_size == 1
 
 
@@ -306,13 +320,13 @@ async def test_a_schedule_runs_by_itself(stub):
         ({"cron": "@monthly", "end_time": "soon"}, "schedule.end_time"),
     ],
 )
-async def test_bad_schedules(stub, fields, field):
-    """What a schedule may not be is refused by the field's name, and nothing is kept."""
+async def test_invalid_schedules(stub, fields, field):
+    """An invalid schedule is rejected with the field's name, and nothing is stored."""
     schedules, _ = stub
     if fields.get("end_time") == "soon":
         fields = {**fields, "end_time": datetime.now(UTC) + timedelta(minutes=1)}
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await schedules.CreateSchedule(CreateScheduleRequest(schedule=asked(**fields)))
+        await schedules.CreateSchedule(CreateScheduleRequest(schedule=schedule_message(**fields)))
     assert reason_of(failure) in ("FIELD_INVALID", "URL_INVALID")
     assert field in failure.value.details()
     assert not (await schedules.ListSchedules(ListSchedulesRequest())).schedules

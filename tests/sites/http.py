@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand: a server that keeps the rules where asked, and breaks them where asked."""
+"""HTTP/1.1 server that follows the rules, or breaks them where a response has faults."""
 
 from __future__ import annotations
 
@@ -6,78 +6,81 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.sites.faults import WELL, Faults
+from tests.sites.faults import NO_FAULTS, Faults
 
 _BODY_LIMIT = 64 * 1024
-_BLOCK = 256 * 1024
-_HOLE = 100_000
-# A slice of a throttled body each so often: smooth enough for a speed display.
-_TICK = 0.05
-# A timer, and no event that nobody sets: the loop would let a task go that nothing else holds.
+_BLOCK_BYTES = 256 * 1024
+_HOLE_BYTES = 100_000
+# Interval of a throttled body's writes: short enough for a smooth speed display.
+_TICK_SECONDS = 0.05
+# A task that waits for an event that is never set could be garbage-collected; a timer is not.
 _FOREVER = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came."""
+    """A received request."""
 
     method: str
     path: str
     query: dict[str, str]
-    #: By lower-case name; the last of equals.
+    #: By lower-case name; of repeated headers the last one.
     headers: dict[str, str] = field(repr=False)
-    #: As on the request line: a proxy is asked with an authority or a whole URL.
+    #: The request line's target; a proxy gets an authority or an absolute URL.
     target: str = field(default="", repr=False)
     body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is to be sent for a request."""
+class Response:
+    """A response to send."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    faults: Faults = WELL
-    #: The byte of the whole that ``body`` begins with.
+    faults: Faults = NO_FAULTS
+    #: Position of ``body`` in the whole content.
     start: int = 0
 
 
-Respond = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 async def serve_connection(
-    respond: Respond, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Answer the requests of one connection until either side has enough."""
+    """Answer the requests of one connection until either side closes it."""
     try:
         while request := await read_request(reader):
-            answer = _ranged(request, await respond(request))
-            if not await _write(request, answer, writer):
+            response = _apply_range(request, await handler(request))
+            if not await _send(request, response, writer):
                 break
     except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-        pass  # The client's end, or no HTTP: both are the end of this connection.
+        pass  # The client closed the connection, or does not speak HTTP.
     except asyncio.CancelledError:
-        pass  # The site closes, and this task with it: a hang or a drip ends here.
+        pass  # The site is closing; this ends a hang or a slow body.
     finally:
         writer.close()
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request | None:
-    """The next request of a connection; None at its end. Raises ValueError where it is no HTTP."""
+    """Return the next request of a connection, or None at its end. Raises ValueError if it is not HTTP."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
-    first, *lines = head.decode("latin-1").split("\r\n")
-    method, target, _ = first.split(" ")
-    named = (line.partition(":") for line in lines if line)
-    headers = {name.strip().lower(): value.strip() for name, _, value in named}
+    request_line, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = request_line.split(" ")
+    pairs = (line.partition(":") for line in lines if line)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     body = await reader.readexactly(min(int(headers.get("content-length", 0)), _BODY_LIMIT))
     parts = urlsplit(target)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -85,71 +88,71 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
 
 
 def etag(digest: str) -> str:
-    """A strong entity tag of content with *digest*."""
+    """Return the strong entity tag of content with *digest*."""
     return f'"{digest[:32]}"'
 
 
-def _ranged(request: Request, answer: Answer) -> Answer:
-    """*answer*, or the part or the 304 that the request's conditional headers ask for."""
-    tag = answer.headers.get("ETag")
-    rangeable = tag is not None or "Accept-Ranges" in answer.headers
-    if answer.status != 200 or not rangeable or answer.faults.ranges == "no" or answer.faults.chunked:
-        return answer
+def _apply_range(request: Request, response: Response) -> Response:
+    """Return *response*, or the 206, 304 or 416 that the request's Range and conditional headers ask for."""
+    tag = response.headers.get("ETag")
+    rangeable = tag is not None or "Accept-Ranges" in response.headers
+    if response.status != 200 or not rangeable or response.faults.ranges == "no" or response.faults.chunked:
+        return response
     if tag is not None and request.headers.get("if-none-match") == tag:
-        return Answer(304, b"", answer.headers, answer.faults)
-    headers = {**answer.headers, "Accept-Ranges": "bytes"}
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    known = (tag, answer.headers.get("Last-Modified"))
-    same = answer.faults.blind or request.headers.get("if-range", tag) in known
-    if not wanted or not any(wanted.groups()) or not same:
-        return Answer(200, answer.body, headers, answer.faults)
-    size = len(answer.body)
-    start = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
-    end = min(int(wanted[2]), size - 1) if wanted[1] and wanted[2] else size - 1
+        return Response(304, b"", response.headers, response.faults)
+    headers = {**response.headers, "Accept-Ranges": "bytes"}
+    requested = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+    validators = (tag, response.headers.get("Last-Modified"))
+    unchanged = response.faults.blind or request.headers.get("if-range", tag) in validators
+    if not requested or not any(requested.groups()) or not unchanged:
+        return Response(200, response.body, headers, response.faults)
+    size = len(response.body)
+    start = int(requested[1]) if requested[1] else max(0, size - int(requested[2]))
+    end = min(int(requested[2]), size - 1) if requested[1] and requested[2] else size - 1
     if start > end:
-        return Answer(416, b"", {**headers, "Content-Range": f"bytes */{size}"}, answer.faults)
-    shift = answer.faults.shift
+        return Response(416, b"", {**headers, "Content-Range": f"bytes */{size}"}, response.faults)
+    shift = response.faults.shift
     headers["Content-Range"] = f"bytes {start + shift}-{end + shift}/{size}"
-    return Answer(206, answer.body[start : end + 1], headers, answer.faults, start)
+    return Response(206, response.body[start : end + 1], headers, response.faults, start)
 
 
-async def _write(request: Request, answer: Answer, writer: asyncio.StreamWriter) -> bool:
-    """Send *answer*; whether the connection is good for another request."""
-    faults = answer.faults
+async def _send(request: Request, response: Response, writer: asyncio.StreamWriter) -> bool:
+    """Send *response*; return whether the connection can carry another request."""
+    faults = response.faults
     await asyncio.sleep(faults.delay)
     if faults.hang:
         await asyncio.sleep(_FOREVER)
-    headers = dict(answer.headers)
+    headers = dict(response.headers)
     if faults.chunked:
         headers["Transfer-Encoding"] = "chunked"
-    elif answer.status != 304:
-        headers["Content-Length"] = str(max(0, len(answer.body) + faults.length))
-    reason = HTTPStatus(answer.status).phrase
-    lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    elif response.status != 304:
+        headers["Content-Length"] = str(max(0, len(response.body) + faults.length))
+    reason = HTTPStatus(response.status).phrase
+    lines = [f"HTTP/1.1 {response.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     if request.method != "HEAD":
-        sent = _until_the_hole(answer)
-        await _write_body(sent, faults, writer)
-        if len(sent) < len(answer.body):
+        body = _body_before_hole(response)
+        await _send_body(body, faults, writer)
+        if len(body) < len(response.body):
             return False
     await writer.drain()
     return not faults.length and request.headers.get("connection", "").lower() != "close"
 
 
-def _until_the_hole(answer: Answer) -> bytes:
-    """What is sent of *answer*: all, or what comes before bytes that are never sent."""
-    hole = answer.faults.hole
-    if not hole or not answer.start - _HOLE < hole < answer.start + len(answer.body):
-        return answer.body
-    return answer.body[: max(0, hole - answer.start)]
+def _body_before_hole(response: Response) -> bytes:
+    """Return the part of the body before the bytes that are never sent; all of it without a hole."""
+    hole = response.faults.hole
+    if not hole or not response.start - _HOLE_BYTES < hole < response.start + len(response.body):
+        return response.body
+    return response.body[: max(0, hole - response.start)]
 
 
-async def _write_body(body: bytes, faults: Faults, writer: asyncio.StreamWriter) -> None:
-    # Drained means handed to the kernel: a reset then loses nothing that came before it.
-    # Not 0: a TLS transport would take an empty buffer for a full one, and wait for ever.
+async def _send_body(body: bytes, faults: Faults, writer: asyncio.StreamWriter) -> None:
+    # With a low limit drain() returns when the kernel has the data: a reset then loses nothing before it.
+    # Not 0: a TLS transport would take an empty buffer for a full one and wait forever.
     writer.transport.set_write_buffer_limits(high=1)
     limit = min(value for value in (faults.reset, faults.stall, len(body)) if value or value == len(body))
-    block = max(1, int(faults.rate * _TICK)) if faults.rate else _BLOCK
+    block = max(1, int(faults.rate * _TICK_SECONDS)) if faults.rate else _BLOCK_BYTES
     for start in range(0, limit, block):
         piece = body[start : min(start + block, limit)]
         writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if faults.chunked else piece)
@@ -165,8 +168,38 @@ async def _write_body(body: bytes, faults: Faults, writer: asyncio.StreamWriter)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection with RST, as a crashed server or a cut cable does."""
-    raw: socket.socket = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """Close the connection with a TCP reset, as a crashed server does."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
     raise ConnectionResetError
+
+
+@contextmanager
+def serve_in_thread(start: Callable[[], Awaitable[asyncio.Server]], name: str) -> Iterator[None]:
+    """Run the server that *start* returns on an event loop in a thread until the block ends.
+
+    Raises what *start* raises.
+    """
+    started: Future[Callable[[], object]] = Future()
+
+    async def serve() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with await start():
+            started.set_result(lambda: loop.call_soon_threadsafe(stop.set))
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except Exception as error:
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    stop_server = started.result()
+    try:
+        yield
+    finally:
+        stop_server()
+        thread.join()

@@ -1,4 +1,4 @@
-"""The media that the site shows: made once by ffmpeg, then kept, so that digests are stable."""
+"""Media files of the site: created once by ffmpeg and cached, so that their digests are stable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.sites import tools
 SECONDS = 8
 HEIGHTS = (1080, 720, 360)
 LANGUAGES = ("en", "de")
-#: What is said in the subtitles: (start, end, text by language).
+#: Subtitle cues: start and end in seconds, text by language.
 CUES = (
     (0.5, 2.5, {"en": "A picture that moves", "de": "Ein Bild, das sich bewegt"}),
     (3.0, 5.0, {"en": "and a tone beside it", "de": "und ein Ton daneben"}),
@@ -26,55 +26,55 @@ CUES = (
 
 _WIDTH = {1080: 1920, 720: 1280, 360: 640}
 _TONE = {"en": 440, "de": 330}
-# ffmpeg's own word for each, as MP4 wants it.
+# ISO 639-2 codes, which MP4 requires.
 _ISO639_2 = {"en": "eng", "de": "deu"}
-# One thread and no encoder's name in the file: the same bytes at each making on one machine.
+# One thread and no encoder name in the file: one machine always produces the same bytes.
 _EXACT = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"]
 
 
 @dataclass(frozen=True)
 class Media:
-    """A folder of media files, whose layout is that of the site's paths."""
+    """A folder of media files, laid out like the site's paths."""
 
     folder: Path
     #: Site path (``/media/1080.mp4``) -> SHA-256 of the file in hex.
     digests: dict[str, str]
 
     def file(self, path: str) -> Path:
-        """Where the file of site path *path* lies."""
+        """Return the file of the site path *path*."""
         return self.folder / path.lstrip("/")
 
 
-def is_made() -> bool:
-    """Whether ``made`` has nothing to do."""
+def is_cached() -> bool:
+    """Return whether the user's cache has the media."""
     return (user_cache() / _recipe_key() / "digests.json").exists()
 
 
-def made(cache_folder: Path | None = None) -> Media:
-    """The media, made now unless *cache_folder* (by default the user's cache) has them already."""
+def ensure_media(cache_folder: Path | None = None) -> Media:
+    """Return the media, created now unless *cache_folder* (default: the user's cache) has them."""
     folder = (cache_folder or user_cache()) / _recipe_key()
     if not (folder / "digests.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
+        new_folder = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
         try:
-            _make(fresh)
-            os.rename(fresh, folder)
+            _create(new_folder)
+            os.rename(new_folder, folder)
         except OSError:
-            # Another process was quicker; its files are the same.
+            # Another process was faster; its files are the same.
             if not (folder / "digests.json").exists():
                 raise
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(new_folder, ignore_errors=True)
     return Media(folder, json.loads((folder / "digests.json").read_text()))
 
 
 def webvtt(language: str) -> str:
-    """The subtitles in *language* as WebVTT."""
-    cues = (f"{_clock(start)} --> {_clock(end)}\n{text[language]}\n" for start, end, text in CUES)
+    """Return the subtitles in *language* as WebVTT."""
+    cues = (f"{_timestamp(start)} --> {_timestamp(end)}\n{text[language]}\n" for start, end, text in CUES)
     return "WEBVTT\n\n" + "\n".join(cues)
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     for name in ("source", "media", "hls", "hls-ts", "hls-aes", "dash"):
         (folder / name).mkdir()
     for step in (_encode(), _package(), _package_dash()):
@@ -92,7 +92,7 @@ def _make(folder: Path) -> None:
 
 
 def _encode() -> list[str]:
-    """One pass: a moving picture in three heights, a tone for each language, a thumbnail."""
+    """Return ffmpeg arguments that encode video in three heights, audio in each language, and a thumbnail."""
     inputs = ["-f", "lavfi", "-i", f"testsrc2=s=1920x1080:r=25:d={SECONDS}"]
     for language in LANGUAGES:
         inputs += ["-f", "lavfi", "-i", f"sine=frequency={_TONE[language]}:sample_rate=44100:d={SECONDS}"]
@@ -100,7 +100,7 @@ def _encode() -> list[str]:
         "[0:v]format=yuv420p,split=3[v1080][b][c];"
         "[b]scale=1280:720:flags=fast_bilinear[v720];[c]scale=640:360:flags=fast_bilinear[v360]"
     )
-    # A key frame every two seconds exactly, or segments would not line up between renditions.
+    # A key frame exactly every two seconds aligns the segments of all renditions.
     x264 = ["-c:v", "libx264", "-preset", "superfast", "-crf", "30", "-g", "50", "-sc_threshold", "0"]
     command = [*inputs, "-filter_complex", graph]
     for height in HEIGHTS:
@@ -114,7 +114,7 @@ def _encode() -> list[str]:
 
 
 def _package() -> list[str]:
-    """Progressive files and HLS segments, by copying the encoded streams."""
+    """Return ffmpeg arguments that mux progressive files and HLS segments from the encoded streams."""
     command = _encoded_inputs()
     for index, height in enumerate(HEIGHTS):
         both = ["-map", f"{index}:v", "-map", f"{len(HEIGHTS)}:a", "-c", "copy"]
@@ -128,6 +128,7 @@ def _package() -> list[str]:
 
 
 def _package_dash() -> list[str]:
+    """Return ffmpeg arguments that mux the DASH segments and manifest from the encoded streams."""
     command = _encoded_inputs()
     for index in range(len(HEIGHTS) + len(LANGUAGES)):
         command += ["-map", str(index)]
@@ -145,13 +146,14 @@ def _package_dash() -> list[str]:
 
 
 def _encoded_inputs() -> list[str]:
+    """Return ffmpeg arguments that read all encoded streams."""
     files = [f"source/{height}.mp4" for height in HEIGHTS]
     files += [f"media/audio-{language}.m4a" for language in LANGUAGES]
     return [word for file in files for word in ("-i", file)]
 
 
 def _hls(stem: str, kind: str, extension: str) -> list[str]:
-    """Output options of one HLS rendition: a playlist *stem*.m3u8 and its segments beside it."""
+    """Return output options of one HLS rendition: playlist *stem*.m3u8 and segments in the same folder."""
     name = Path(stem).name
     vod = ["-f", "hls", "-hls_time", "2", "-hls_playlist_type", "vod", "-hls_segment_type", kind]
     init = ["-hls_fmp4_init_filename", f"{name}-init.mp4"] if kind == "fmp4" else []
@@ -159,7 +161,7 @@ def _hls(stem: str, kind: str, extension: str) -> list[str]:
 
 
 def _master_with_groups() -> str:
-    """A master whose audio and subtitles are renditions of their own."""
+    """Return a master playlist with separate renditions for audio and subtitles."""
     lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
     for kind, group, prefix in (("AUDIO", "sound", "audio"), ("SUBTITLES", "text", "subtitles")):
         for language in LANGUAGES:
@@ -175,7 +177,7 @@ def _master_with_groups() -> str:
 
 
 def _master_muxed() -> str:
-    """A master of MPEG-TS renditions that hold video and audio together."""
+    """Return a master playlist of MPEG-TS renditions with video and audio muxed."""
     lines = ["#EXTM3U", "#EXT-X-VERSION:3"]
     for height in HEIGHTS:
         lines += [_variant(height), f"{height}.m3u8"]
@@ -199,30 +201,30 @@ def _write_hls_subtitles(folder: Path, language: str) -> None:
 
 
 def _write_encrypted(folder: Path) -> None:
-    """The smallest rendition once more, its segments encrypted: RFC 8216, 4.3.2.4 and 5.2."""
-    key, first = bytes(range(16)), bytes(16)
+    """Write the smallest rendition with encrypted segments (RFC 8216, 4.3.2.4 and 5.2)."""
+    key, iv = bytes(range(16)), bytes(16)
     (folder / "hls-aes/key.bin").write_bytes(key)
     lines = (folder / "hls-ts/360.m3u8").read_text().splitlines()
     for name in (line for line in lines if line.endswith(".ts")):
-        pad = padding.PKCS7(128).padder()
-        plain = pad.update((folder / "hls-ts" / name).read_bytes()) + pad.finalize()
-        box = Cipher(algorithms.AES(key), modes.CBC(first)).encryptor()
-        (folder / "hls-aes" / name).write_bytes(box.update(plain) + box.finalize())
-    lines.insert(1, f'#EXT-X-KEY:METHOD=AES-128,URI="key.bin",IV=0x{first.hex()}')
+        padder = padding.PKCS7(128).padder()
+        plain = padder.update((folder / "hls-ts" / name).read_bytes()) + padder.finalize()
+        encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+        (folder / "hls-aes" / name).write_bytes(encryptor.update(plain) + encryptor.finalize())
+    lines.insert(1, f'#EXT-X-KEY:METHOD=AES-128,URI="key.bin",IV=0x{iv.hex()}')
     (folder / "hls-aes/360.m3u8").write_text("\n".join([*lines, ""]))
 
 
-def _clock(seconds: float) -> str:
+def _timestamp(seconds: float) -> str:
     return f"00:00:{seconds:06.3f}"
 
 
 def user_cache() -> Path:
-    """Where media are kept between runs."""
+    """Return the folder in which media are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "reelhaul" / "sites"
 
 
 def _recipe_key() -> str:
-    """Names what was made by what: another recipe or another ffmpeg makes other files."""
+    """Return the cache key of the media: a hash of this module and of the size of ffmpeg."""
     encoder = tools.ffmpeg().stat()
     return sha256(Path(__file__).read_bytes() + str(encoder.st_size).encode()).hexdigest()[:16]

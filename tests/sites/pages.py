@@ -1,4 +1,4 @@
-"""Pages and manifests of the site: each shows the same video in another of the ways that sites do."""
+"""Pages and manifests of the site: each presents the same video in one of the ways that sites use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from html import escape
 
-from tests.sites.faults import for_media, for_playlist
+from tests.sites.faults import media_query, playlist_query
 from tests.sites.media import HEIGHTS, LANGUAGES, SECONDS
 
 TITLE = "A moving picture"
@@ -17,59 +17,59 @@ CHAPTERS = (("Beginning", 0, 3), ("Middle", 3, 6), ("End", 6, SECONDS))
 
 @dataclass(frozen=True)
 class Links:
-    """What a page makes its links of."""
+    """Origins and queries of the links in a page."""
 
     origin: str
-    #: Of the media files: the site's own, unless asked to be another.
+    #: Origin of the media files; another one with the fault ``media_host``.
     media_origin: str
-    #: The query of media files, and of playlists, with its ``?``.
+    #: Queries of media files and of playlists, with ``?``.
     media_query: str
     playlist_query: str
 
     def media(self, name: str) -> str:
-        """The URL of a media file, e.g. ``1080.mp4``."""
+        """Return the URL of a media file, e.g. ``1080.mp4``."""
         return f"{self.media_origin}/media/{name}{self.media_query}"
 
     def extra(self, name: str) -> str:
-        """The URL of what goes with the media, e.g. ``thumbnail.jpg``: always well."""
+        """Return the URL of a side file, e.g. ``thumbnail.jpg``, which has no faults."""
         return f"{self.origin}/media/{name}"
 
 
-def page(name: str, origin: str, query: dict[str, str]) -> str | None:
-    """The page ``/watch/<name>``, its links absolute at *origin*; None where there is no such page."""
+def render_page(name: str, origin: str, query: dict[str, str]) -> str | None:
+    """Return the page ``/watch/<name>`` with absolute links; None if there is no such page."""
     build = _PAGES.get(name)
     if build is None:
         return None
-    elsewhere = query.get("media_host", "").rstrip("/")
-    return build(Links(origin, elsewhere or origin, for_media(query), for_playlist(query)))
+    media_host = query.get("media_host", "").rstrip("/")
+    return build(Links(origin, media_host or origin, media_query(query), playlist_query(query)))
 
 
-def playlist(path: str, text: str, query: dict[str, str]) -> str:
-    """The HLS playlist of *path* with the faults of *query* passed on to what it names."""
-    master = "#EXT-X-STREAM-INF" in text
-    suffix, origin = (for_playlist(query), "") if master else (for_media(query), _folder(path, query))
+def rewrite_playlist(path: str, text: str, query: dict[str, str]) -> str:
+    """Add the faults in *query* to the URIs in *text*, the HLS playlist at *path*."""
+    is_master = "#EXT-X-STREAM-INF" in text
+    suffix, base = (playlist_query(query), "") if is_master else (media_query(query), _base_url(path, query))
 
-    def linked(uri: str) -> str:
-        return f"{origin}{uri}{suffix}"
+    def link(uri: str) -> str:
+        return f"{base}{uri}{suffix}"
 
-    text = re.sub(r'URI="([^"]+)"', lambda found: f'URI="{linked(found[1])}"', text)
-    return re.sub(r"^(?!#)(\S+)$", lambda found: linked(found[1]), text, flags=re.MULTILINE)
-
-
-def manifest(path: str, text: str, query: dict[str, str]) -> str:
-    """The DASH manifest of *path* with the faults of *query* passed on to its segments."""
-    suffix, origin = escape(for_media(query)), escape(_folder(path, query))
-    return re.sub(r'\b(initialization|media)="([^"]+)"', rf'\1="{origin}\2{suffix}"', text)
+    text = re.sub(r'URI="([^"]+)"', lambda match: f'URI="{link(match[1])}"', text)
+    return re.sub(r"^(?!#)(\S+)$", lambda match: link(match[1]), text, flags=re.MULTILINE)
 
 
-def _folder(path: str, query: dict[str, str]) -> str:
-    """What goes before a segment's name: nothing, or the same folder at another host."""
+def rewrite_manifest(path: str, text: str, query: dict[str, str]) -> str:
+    """Add the faults in *query* to the segment URIs in *text*, the DASH manifest at *path*."""
+    suffix, base = escape(media_query(query)), escape(_base_url(path, query))
+    return re.sub(r'\b(initialization|media)="([^"]+)"', rf'\1="{base}\2{suffix}"', text)
+
+
+def _base_url(path: str, query: dict[str, str]) -> str:
+    """Return the prefix of segment names: empty, or the same folder at the media host."""
     host = query.get("media_host", "")
     return f"{host.rstrip('/')}{path.rpartition('/')[0]}/" if host else ""
 
 
 def _json_ld(links: Links) -> str:
-    thing = {
+    metadata = {
         "@context": "https://schema.org",
         "@type": "VideoObject",
         "name": TITLE,
@@ -92,7 +92,7 @@ def _json_ld(links: Links) -> str:
             for name, start, end in CHAPTERS
         ],
     }
-    return _html(f'<script type="application/ld+json">{json.dumps(thing)}</script>')
+    return _html(f'<script type="application/ld+json">{json.dumps(metadata)}</script>')
 
 
 def _open_graph(links: Links) -> str:
@@ -108,7 +108,7 @@ def _open_graph(links: Links) -> str:
 
 
 def _video(links: Links) -> str:
-    """Plain files in three heights, with subtitles: what the demo downloads."""
+    """Return a page with files in three heights and subtitles; the demo downloads it."""
     sources = "".join(
         f'<source src="{escape(links.media(f"{height}.mp4"))}"'
         f' type="video/mp4" label="{height}p" res="{height}">'
@@ -122,7 +122,7 @@ def _video(links: Links) -> str:
 
 
 def _several(links: Links) -> str:
-    """Two videos on one page, which yt-dlp takes for a list."""
+    """Return a page with two videos, which yt-dlp takes for a playlist."""
     files = (links.media("720.mp4"), links.media("360.mp4"))
     return _html("", "".join(f'<video controls><source src="{escape(file)}"></video>' for file in files))
 

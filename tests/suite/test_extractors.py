@@ -17,7 +17,7 @@ def test_search_and_pages(suite: Suite) -> None:
         # The first who asks may have to wait for a busy machine.
         return answer.json() if answer.status_code == 200 else None
 
-    found = suite.awaited("sites", lambda: listed(search="youtu.be"), seconds=60)
+    found = suite.wait_for("sites", lambda: listed(search="youtu.be"), seconds=60)
     assert {"name": "extractors/YoutubeYtBe", "displayName": "youtu.be"} in found["extractors"]
     first = listed(pageSize="2")
     assert first is not None
@@ -35,7 +35,7 @@ def test_one_by_its_name(suite: Suite, name: str) -> None:
         answer = suite.http.get(f"/v1/extractors/{quote(name, safe=':')}", timeout=30)
         return answer.json() if answer.status_code == 200 else None
 
-    assert suite.awaited("site", read, seconds=60)["name"] == f"extractors/{name}"
+    assert suite.wait_for("site", read, seconds=60)["name"] == f"extractors/{name}"
 
 
 def test_no_such_site(suite: Suite) -> None:

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.sites.site import Site
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite, running_suite
-from tests.suite.watching import created, ended
 
 _LEASE_SECONDS = 3
 _SERVICE = "reelhaul.fetcher.v1.FetcherService"
@@ -54,10 +54,12 @@ def _asked_how_it_is(suite: Suite) -> Iterator[list[float]]:
 def test_under_full_load(busy: Suite, site: Site) -> None:
     """While every slot downloads, merges or encodes, health answers in a second and no lease is lost."""
     with _asked_how_it_is(busy) as took:
-        jobs = [created(busy, site.url(f"/media/720.mp4?token={n}"), format="webm") for n in range(2)]
-        jobs += [created(busy, site.url(f"/hls/master.m3u8?token={n}"), quality="720p") for n in range(2)]
-        jobs += [created(busy, site.url("/media/1080.mp4?rate=2000000"))]
-        ends = [ended(busy, job, seconds=100) for job in jobs]
+        jobs = [create_download(busy, site.url(f"/media/720.mp4?token={n}"), format="webm") for n in range(2)]
+        jobs += [
+            create_download(busy, site.url(f"/hls/master.m3u8?token={n}"), quality="720p") for n in range(2)
+        ]
+        jobs += [create_download(busy, site.url("/media/1080.mp4?rate=2000000"))]
+        ends = [wait_for_end(busy, job, seconds=100) for job in jobs]
     assert all("completed" in end for end in ends), ends
     assert len(took) > 20
     assert max(took) < 1
@@ -78,8 +80,8 @@ def test_no_growth(busy: Suite, site: Site) -> None:
 
 def _fetched(suite: Suite, site: Site, jobs: int) -> None:
     urls = [site.url(f"/media/audio-en.m4a?token={number}") for number in range(jobs)]
-    for job in [created(suite, url, audio_only=True) for url in urls]:
-        assert "completed" in ended(suite, job, seconds=100)
+    for job in [create_download(suite, url, audio_only=True) for url in urls]:
+        assert "completed" in wait_for_end(suite, job, seconds=100)
 
 
 def _held(suite: Suite) -> dict[int, int]:

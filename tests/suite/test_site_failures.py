@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tests.sites.site import Site
+from tests.suite.downloads import wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import ended
 
 _POLICY = {"maxAttempts": 2, "minBackoff": "1s", "maxBackoff": "1s"}
 _UNSUPPORTED = ("SITE_UNSUPPORTED", "INVALID_ARGUMENT", 1)
@@ -27,7 +27,7 @@ def test_failures(suite: Suite, site: Site, case: str) -> None:
     url, (reason, code, attempts) = _CASES[case]
     job = {"url": url.format(site=site.origin), "retryPolicy": _POLICY}
     made = suite.http.post("/v1/jobs", json=job).json()
-    failed = ended(suite, made["name"].removeprefix("jobs/"))["failed"]
+    failed = wait_for_end(suite, made["name"].removeprefix("jobs/"))["failed"]
     error = failed["error"]
     assert (error["reason"], error["code"], failed["attempts"]) == (reason, code, attempts), error
     assert error.get("retryable", False) == (attempts > 1)

@@ -10,12 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from tests.sites.background import in_background
-from tests.sites.http import Answer, Request
-from tests.sites.media import made
-from tests.sites.site import Site, start
+from tests.sites.http import Request, Response, serve_in_thread
+from tests.sites.media import ensure_media
+from tests.sites.site import Site, start_site
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import created, ended
 
 TITLES = {
     "long": "long " * 60,
@@ -45,7 +44,7 @@ _OF_SERVICES = ("artifacts", "nats")
 class Titled(Site):
     """A site whose pages are called as asked."""
 
-    async def respond(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> Response:
         """The page ``/titled/<which>``, or what any site has."""
         if not request.path.startswith("/titled/"):
             return await super().respond(request)
@@ -53,24 +52,24 @@ class Titled(Site):
         video = {"@type": "VideoObject", "name": title, "contentUrl": self.url("/media/360.mp4")}
         told = json.dumps({"@context": "https://schema.org", **video}).replace("<", "\\u003c")
         page = f'<html><head><script type="application/ld+json">{told}</script></head></html>'
-        return Answer(200, page.encode(), {"Content-Type": "text/html; charset=utf-8"})
+        return Response(200, page.encode(), {"Content-Type": "text/html; charset=utf-8"})
 
 
 @pytest.fixture(scope="module")
 def titled() -> Iterator[Site]:
     """Such a site."""
-    site = Titled(made())
-    with in_background(lambda: start(site, "127.0.0.2"), name="titled"):
+    site = Titled(ensure_media())
+    with serve_in_thread(lambda: start_site(site, "127.0.0.2"), name="titled"):
         yield site
 
 
 def test_hostile_titles(suite: Suite, titled: Site) -> None:
     """Each is kept as the title it is, and served under a name that no system stumbles over."""
     before = _paths(suite)
-    jobs = [created(suite, titled.url(f"/titled/{number}")) for number in range(len(TITLES))]
+    jobs = [create_download(suite, titled.url(f"/titled/{number}")) for number in range(len(TITLES))]
     names = set()
     for job, title in zip(jobs, TITLES.values(), strict=True):
-        last = ended(suite, job, seconds=100)
+        last = wait_for_end(suite, job, seconds=100)
         assert "completed" in last, (title, last)
         download = last["completed"]
         assert _words(download["title"]) == _words(title)

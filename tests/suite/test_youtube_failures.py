@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from tests.sites.youtube.site import YouTube
+from tests.suite.downloads import wait_for_end
 from tests.suite.suite import Suite, running_suite
-from tests.suite.watching import ended
 
 #: Two attempts and a second between them: a retry is seen, and soon.
 _POLICY = {"maxAttempts": 2, "minBackoff": "1s", "maxBackoff": "1s"}
@@ -72,10 +72,10 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+def suite(youtube_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite of its own: its site gets parked."""
     settings = {"fetcher_slots": "8", "fetcher_stall_seconds": "5", "jobs_park_seconds": "3"}
-    with running_suite(tmp_path_factory.mktemp("failures") / "data", **way_to_youtube, **settings) as suite:
+    with running_suite(tmp_path_factory.mktemp("failures") / "data", **youtube_settings, **settings) as suite:
         yield suite
 
 
@@ -112,7 +112,7 @@ def _reason(status: dict[str, Any]) -> str:
 @pytest.mark.parametrize("name", [*_AT_ONCE, *_LISTS])
 def test_what_time_does_not_change(asked: Asked, name: str) -> None:
     """What YouTube refuses for good fails at its first attempt, with its reason and its code."""
-    failed = ended(asked.suite, asked.jobs[name])["failed"]
+    failed = wait_for_end(asked.suite, asked.jobs[name])["failed"]
     error = failed["error"]
     assert (error["reason"], error["code"]) == {**_AT_ONCE, **_LISTS}[name], error
     assert (failed["status"], failed["attempts"], error.get("retryable", False)) == ("FAILED", 1, False)
@@ -121,7 +121,7 @@ def test_what_time_does_not_change(asked: Asked, name: str) -> None:
 @pytest.mark.parametrize("name", _TRIED_AGAIN)
 def test_what_time_may_change(asked: Asked, name: str) -> None:
     """What may pass is tried again, and each attempt is told; then it is the end."""
-    failed = ended(asked.suite, asked.jobs[name])["failed"]
+    failed = wait_for_end(asked.suite, asked.jobs[name])["failed"]
     error, reason = failed["error"], _TRIED_AGAIN[name]
     assert (error["reason"], error["code"], error["retryable"]) == (*reason, True), error
     assert (failed["status"], failed["attempts"]) == ("FAILED", 2)
@@ -132,7 +132,7 @@ def test_what_time_may_change(asked: Asked, name: str) -> None:
 @pytest.mark.parametrize("name", _SURVIVED)
 def test_what_is_survived(asked: Asked, name: str) -> None:
     """Errors that pass, broken connections, and URLs refused at once or in mid-file cost no attempt."""
-    done = ended(asked.suite, asked.jobs[name]).get("completed")
+    done = wait_for_end(asked.suite, asked.jobs[name]).get("completed")
     assert done, name
     assert (done["status"], done["attempts"]) == ("SUCCEEDED", 1)
 
@@ -166,4 +166,4 @@ def _waiting(suite: Suite, job: str, reason: str) -> dict[str, Any]:
         told: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
         return told if told["wait_reason"] == reason else None
 
-    return suite.awaited(f"wait for {reason}", waits)
+    return suite.wait_for(f"wait for {reason}", waits)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tests.sites.youtube.lists import tab_items
 from tests.sites.youtube.site import YouTube
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite, running_suite
-from tests.suite.watching import created, ended
 
 _SMALL = {"quality": "360p", "playlist": True}
 # The least that a site has: sound as it is.
@@ -18,9 +18,9 @@ _SOUND = {"audio_only": True, "playlist": True}
 
 
 @pytest.fixture(scope="module")
-def suite(way_to_youtube: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+def suite(youtube_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite that soon takes back what a fetcher that died held."""
-    settings = way_to_youtube | {"jobs_lease_seconds": "6", "fetcher_slots": "4"}
+    settings = youtube_settings | {"jobs_lease_seconds": "6", "fetcher_slots": "4"}
     with running_suite(tmp_path_factory.mktemp("lists") / "data", **settings) as suite:
         yield suite
 
@@ -45,7 +45,7 @@ def _downloaded(suite: Suite, job: str, batch: str, number: int) -> list[dict[st
         found: dict[str, Any] = suite.http.get(f"/v1/jobs/{job}").json()["expansion"]
         return found
 
-    suite.awaited(f"files of all {number} entries", lambda: told()["stateCounts"] == want, 240)
+    suite.wait_for(f"files of all {number} entries", lambda: told()["stateCounts"] == want, 240)
     assert (told()["jobCount"], told().get("skippedCount", 0)) == (number, 0)
     counted = suite.http.get("/v1/jobs:summarize", params={"filter": f'batch_id = "{batch}"'}).json()
     # The list itself is one of them.
@@ -72,15 +72,15 @@ def _emptied(suite: Suite, job: str, batch: str) -> set[str]:
         states = {child["status"] for child in _children(suite, batch)}
         return states if states <= final else None
 
-    return suite.awaited("end of the list's jobs", over)
+    return suite.wait_for("end of the list's jobs", over)
 
 
 @pytest.mark.timeout(300)
 def test_a_playlist_of_250(suite: Suite, youtube: YouTube) -> None:
     """Each of 250 entries becomes a job of one batch, in order, and each of them a file of its own."""
     wishes = {**_SOUND, "max_entries": 500, "labels": {"list": "long"}}
-    job = created(suite, youtube.playlist_url(250), **wishes)
-    done = ended(suite, job)["completed"]
+    job = create_download(suite, youtube.playlist_url(250), **wishes)
+    done = wait_for_end(suite, job)["completed"]
     assert (done["status"], done["job_count"], done["warnings"]) == ("SUCCEEDED", 250, [])
     children = _downloaded(suite, job, done["batch_id"], 250)
     assert _items(children) == list(range(1, 251))
@@ -92,8 +92,8 @@ def test_a_playlist_of_250(suite: Suite, youtube: YouTube) -> None:
 @pytest.mark.timeout(300)
 def test_a_channel(suite: Suite, youtube: YouTube) -> None:
     """A channel is all that its tabs hold, videos, shorts and broadcasts, and each becomes a file."""
-    job = created(suite, youtube.channel_url(), **_SOUND)
-    done = ended(suite, job)["completed"]
+    job = create_download(suite, youtube.channel_url(), **_SOUND)
+    done = wait_for_end(suite, job)["completed"]
     entries = [item for tab in ("videos", "streams", "shorts") for item in tab_items(tab)]
     assert (done["status"], done["job_count"], done["warnings"]) == ("SUCCEEDED", len(entries), [])
     assert _items(_downloaded(suite, job, done["batch_id"], len(entries))) == entries
@@ -101,8 +101,8 @@ def test_a_channel(suite: Suite, youtube: YouTube) -> None:
 
 def test_no_more_than_asked(suite: Suite, youtube: YouTube) -> None:
     """Of a channel no more than the entries asked for become jobs, and that there are more is told."""
-    job = created(suite, youtube.channel_url(), **_SOUND, max_entries=3)
-    done = ended(suite, job)["completed"]
+    job = create_download(suite, youtube.channel_url(), **_SOUND, max_entries=3)
+    done = wait_for_end(suite, job)["completed"]
     assert (done["status"], done["job_count"]) == ("SUCCEEDED", 3)
     assert ["more than the 3 entries" in warning for warning in done["warnings"]] == [True]
     assert _items(_downloaded(suite, job, done["batch_id"], 3)) == [1001, 1002, 1003]
@@ -120,19 +120,19 @@ def test_an_estimate(suite: Suite, youtube: YouTube, most: int, jobs: int) -> No
 
 def test_an_empty_playlist(suite: Suite, youtube: YouTube) -> None:
     """A list without entries is no failure: there is nothing to do."""
-    done = ended(suite, created(suite, youtube.playlist_url(0), **_SMALL))["completed"]
+    done = wait_for_end(suite, create_download(suite, youtube.playlist_url(0), **_SMALL))["completed"]
     assert (done["status"], done.get("job_count", 0), done["files"]) == ("SUCCEEDED", 0, [])
 
 
 def _expanding(suite: Suite, youtube: YouTube, entries: int) -> tuple[str, str]:
     """A list that is being paged through, with a hundred jobs made at least; and its batch."""
-    job = created(suite, youtube.playlist_url(entries), **_SMALL, max_entries=entries)
+    job = create_download(suite, youtube.playlist_url(entries), **_SMALL, max_entries=entries)
 
     def far() -> dict[str, Any] | None:
         told: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
         return told if told.get("job_count", 0) >= 100 else None
 
-    told = suite.awaited("a hundred jobs of the list", far)
+    told = suite.wait_for("a hundred jobs of the list", far)
     assert (told["status"], told["job_count"] < entries) == ("RUNNING", True)
     return job, told["batch_id"]
 
@@ -141,7 +141,7 @@ def test_cancel_while_expanding(suite: Suite, youtube: YouTube) -> None:
     """A list that is cancelled in the middle makes no more jobs, and those that it made end."""
     job, batch = _expanding(suite, youtube, 5000)
     assert _emptied(suite, job, batch) <= {"CANCELLED", "SUCCEEDED"}
-    assert ended(suite, job)["failed"]["status"] == "CANCELLED"
+    assert wait_for_end(suite, job)["failed"]["status"] == "CANCELLED"
     assert len(_children(suite, batch)) < 5000
 
 
@@ -152,8 +152,8 @@ def test_a_fetcher_that_dies_while_expanding(suite: Suite, youtube: YouTube) -> 
     """
     job, batch = _expanding(suite, youtube, 700)
     killed = suite.kill("fetcher")
-    suite.await_another("fetcher", killed)
-    done = ended(suite, job)["completed"]
+    suite.wait_for_restart("fetcher", killed)
+    done = wait_for_end(suite, job)["completed"]
     assert (done["job_count"], done["attempts"]) == (700, 2)
     assert _items(_children(suite, batch)) == list(range(1, 701))
     assert "CANCELLED" in _emptied(suite, job, batch)

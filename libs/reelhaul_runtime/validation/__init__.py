@@ -1,1 +1,1 @@
-"""Admission: the bounds of what callers may ask for, the same at whichever service they ask."""
+"""Validation: the limits of requests, the same at every service that takes them."""

@@ -1,4 +1,4 @@
-"""What the protos' own options say of fields: read from descriptors, so that no list can go stale."""
+"""Field options: rules that the protos state for fields, read from the descriptors."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from reelhaul_runtime.errors import ReelhaulError, Violation
 from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name
 
-_NOT_FOR_CALLERS = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IDENTIFIER}
+_OUTPUT_BEHAVIORS = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IDENTIFIER}
 
 
 def clear_output(message: Message) -> None:
-    """Clear what only the server writes, at every depth (AIP-203)."""
+    """Clear output-only fields and identifiers at every depth (AIP-203)."""
     for field, value in message.ListFields():
         if _is_output(field):
             message.ClearField(field.name)
         else:
-            for inner in _messages(field, value):
-                clear_output(inner)
+            for nested in _nested_messages(field, value):
+                clear_output(nested)
 
 
 def check_grants(
     message: Message, path: str, caller: Callable[[], Caller], names: FieldNames = same_name
 ) -> None:
-    """Raise PERMISSION_INSUFFICIENT where a field is set that *caller* has no grant for.
+    """Raise PERMISSION_INSUFFICIENT if a field is set that *caller* has no grant for.
 
-    The field is reported as *names* calls it.
+    The field is reported by the name that *names* returns.
     """
     for field, value in message.ListFields():
-        grant = _grant_of(field)
+        grant = _required_grant(field)
         if grant and caller().level < PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS:
-            raise _ungranted(names(f"{path}.{field.name}"), grant, caller())
-        for inner in _messages(field, value):
-            check_grants(inner, f"{path}.{field.name}", caller, names)
+            raise _insufficient(names(f"{path}.{field.name}"), grant, caller())
+        for nested in _nested_messages(field, value):
+            check_grants(nested, f"{path}.{field.name}", caller, names)
 
 
-def check_enums(message: Message, path: str, findings: FieldViolations) -> None:
-    """Find numbers that name no value of their enum; proto3 lets them through."""
+def check_enums(message: Message, path: str, violations: FieldViolations) -> None:
+    """Add a violation for each number that is not a value of its enum; proto3 lets them through."""
     for field, value in message.ListFields():
         if field.enum_type is not None:
             for number in value if field.is_repeated else [value]:
                 if number not in field.enum_type.values_by_number:
-                    findings.add(f"{path}.{field.name}", f"{number} is no {field.enum_type.name}")
-        for inner in _messages(field, value):
-            check_enums(inner, f"{path}.{field.name}", findings)
+                    violations.add(f"{path}.{field.name}", f"{number} is not a {field.enum_type.name}")
+        for nested in _nested_messages(field, value):
+            check_enums(nested, f"{path}.{field.name}", violations)
 
 
-def _messages(field: descriptor.FieldDescriptor, value: object) -> Iterator[Message]:
-    """The messages that *field* holds; none of a map, which ours have of scalars only."""
+def _nested_messages(field: descriptor.FieldDescriptor, value: object) -> Iterator[Message]:
+    """Yield the messages in *field*; none of a map, whose values are all scalars in our protos."""
     if field.message_type is None or field.message_type.GetOptions().map_entry:
         return
     yield from value if field.is_repeated else [value]  # type: ignore[misc]
@@ -65,23 +65,23 @@ def _messages(field: descriptor.FieldDescriptor, value: object) -> Iterator[Mess
 @cache
 def _is_output(field: descriptor.FieldDescriptor) -> bool:
     behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    return not _NOT_FOR_CALLERS.isdisjoint(behaviors)
+    return not _OUTPUT_BEHAVIORS.isdisjoint(behaviors)
 
 
 @cache
-def _grant_of(field: descriptor.FieldDescriptor) -> Grant.ValueType:
+def _required_grant(field: descriptor.FieldDescriptor) -> Grant.ValueType:
     grant: Grant.ValueType = field.GetOptions().Extensions[method_policy_pb2.grant]
     return grant
 
 
-def _ungranted(path: str, grant: Grant.ValueType, who: Caller) -> ReelhaulError:
+def _insufficient(path: str, grant: Grant.ValueType, caller: Caller) -> ReelhaulError:
     name = Grant.Name(grant).removeprefix("GRANT_")
     return ReelhaulError(
         ErrorReason.PERMISSION_INSUFFICIENT,
-        f"{path} needs the grant {name}",
+        f"{path} requires the grant {name}",
         metadata={
             "required": name,
-            "granted": PermissionLevel.Name(who.level).removeprefix("PERMISSION_LEVEL_"),
+            "granted": PermissionLevel.Name(caller.level).removeprefix("PERMISSION_LEVEL_"),
         },
-        violations=[Violation(path, f"it needs the grant {name}")],
+        violations=[Violation(path, f"requires the grant {name}")],
     )

@@ -1,4 +1,4 @@
-"""URLs that callers give: refused here by their looks alone; where they lead is the guard's to judge."""
+"""URLs of callers: checked by their text alone; what they resolve to, the guard checks."""
 
 from __future__ import annotations
 
@@ -12,77 +12,79 @@ from reelhaul_runtime.validation.violations import FieldViolations
 
 MAX_LENGTH = 2048
 
-# Parsers disagree on these (a backslash is a slash to some), so no two may be left to differ.
-_NEVER = re.compile(r"[\x00-\x20\x7f-\x9f\\\u2028\u2029]")
+# URL parsers disagree on these (a backslash is a slash to some), so they are not allowed at all.
+_FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f-\x9f\\\u2028\u2029]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-# A last label of digits makes an IPv4 address of the whole, in one of its many spellings.
-_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# Nearly every URL is of this shape, which no two parsers read differently.
-_PLAIN = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
+# If the last label is a number, the host is an IPv4 address, in one of its many notations.
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# Nearly every URL has this form, which all parsers read alike.
+_PLAIN_URL = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
+_USER_INFO = re.compile(r"^([^:/?#]*:)?(//)?[^/?#]*@")
+_MAX_REDACTED = 256
 
 
-def check_url(url: str, field: str, findings: FieldViolations) -> None:
-    """Find what is wrong with *url*: URL_INVALID, or URL_FORBIDDEN where no setting could allow its host."""
+def check_url(url: str, field: str, violations: FieldViolations) -> None:
+    """Add a violation if *url* is URL_INVALID, or URL_FORBIDDEN: no setting could allow its host."""
     if not url:
-        findings.add(field, "it is required")
+        violations.add(field, "is required")
         return
-    if _is_plain(url):
+    if _is_plain_and_allowed(url):
         return
-    parts, wrong = _split(url)
+    parts, problem = _split(url)
     if parts is None:
-        findings.add(field, wrong, reason=ErrorReason.URL_INVALID, metadata={"url": redact(url)})
+        violations.add(field, problem, reason=ErrorReason.URL_INVALID, metadata={"url": redact(url)})
     elif _is_forbidden(host := _host(parts)):
-        findings.add(
+        violations.add(
             field,
-            f"{host} may not be fetched from",
+            f"downloads from {host} are not allowed",
             reason=ErrorReason.URL_FORBIDDEN,
             metadata={"host": host},
         )
 
 
 def redact(url: str) -> str:
-    """*url* as it may be told and logged: without user info, at most 256 printable characters."""
-    bare = re.sub(r"^([^:/?#]*:)?(//)?[^/?#]*@", r"\1\2", url[: MAX_LENGTH * 2])
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in bare[:256])
+    """Return *url* for messages and logs: without user info, at most 256 printable characters."""
+    bare = _USER_INFO.sub(r"\1\2", url[: MAX_LENGTH * 2])
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in bare[:_MAX_REDACTED])
 
 
-def _is_plain(url: str) -> bool:
-    """Whether *url* is fine at the first look."""
-    if len(url) > MAX_LENGTH or (plain := _PLAIN.match(url)) is None or _NEVER.search(url):
+def _is_plain_and_allowed(url: str) -> bool:
+    """Return whether *url* is valid without parsing it: a fast path."""
+    if len(url) > MAX_LENGTH or (plain := _PLAIN_URL.match(url)) is None or _FORBIDDEN_CHARACTERS.search(url):
         return False
-    return _may_be_asked(plain[1].lower().removesuffix("."))
+    return _is_allowed(plain[1].lower().removesuffix("."))
 
 
 @lru_cache(maxsize=1024)
-def _may_be_asked(host: str) -> bool:
+def _is_allowed(host: str) -> bool:
     return _is_host(host) and not _is_forbidden(host)
 
 
 def _split(url: str) -> tuple[SplitResult | None, str]:
-    """The parts of *url*, or None and what is wrong with it."""
+    """Return the parts of *url*, or None and what is wrong with it."""
     if len(url) > MAX_LENGTH:
-        return None, f"at most {MAX_LENGTH} characters, not {len(url)}"
-    if _NEVER.search(url):
-        return None, "it holds a space, a control character or a backslash"
+        return None, f"must be at most {MAX_LENGTH} characters, not {len(url)}"
+    if _FORBIDDEN_CHARACTERS.search(url):
+        return None, "must not contain spaces, control characters or backslashes"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return None, "it does not parse as a URL"
+        return None, "is not a valid URL"
     if parts.scheme not in ("http", "https"):
-        return None, "it must begin with http:// or https://"
+        return None, "must start with http:// or https://"
     if parts.username is not None or parts.password is not None:
-        return None, "it must not hold a user name or password"
+        return None, "must not contain a user name or password"
     if port == 0:
-        return None, "0 is no port"
+        return None, "must not have port 0"
     if not _is_host(_host(parts)):
-        return None, "it has no valid host name"
+        return None, "must have a valid host name"
     return parts, ""
 
 
 def _host(parts: SplitResult) -> str:
-    """The host as it is looked up: lower case, punycode, without the dot of the root."""
+    """Return the host as it is resolved: lower case, punycode, without the root's dot; empty if invalid."""
     host = (parts.hostname or "").removesuffix(".")
     if host.isascii():
         return host
@@ -94,26 +96,26 @@ def _host(parts: SplitResult) -> str:
 
 def _is_host(host: str) -> bool:
     if ":" in host:
-        return _address(host) is not None
+        return _parse_address(host) is not None
     labels = host.split(".")
-    if _NUMERIC.fullmatch(labels[-1]):
-        return _address(host) is not None
+    if _NUMERIC_LABEL.fullmatch(labels[-1]):
+        return _parse_address(host) is not None
     return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    # Addresses that carry another within: ::ffff:a.b.c.d is a.b.c.d to the kernel.
+    # To the kernel ::ffff:a.b.c.d is a.b.c.d.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
 
 def _is_forbidden(host: str) -> bool:
-    """Whether *host* is one that nobody hosts videos at. Loopback and private ones may be allowed."""
-    address = _address(host)
+    """Return whether no video can be hosted at *host*. Loopback and private hosts may be allowed."""
+    address = _parse_address(host)
     if address is None:
         return host in _METADATA_NAMES
     return address.is_link_local or address.is_multicast or address.is_unspecified

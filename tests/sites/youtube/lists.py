@@ -1,4 +1,4 @@
-"""Playlists and the channel: made on the fly, a page at a time, however long they are."""
+"""Playlists and the channel, generated a page at a time for any length."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from tests.sites.youtube.player import CHANNEL, CHANNEL_ID, HANDLE, thumbnail
 
 PAGE = 100
 TAB_PAGE = 30
-#: What the channel's tabs hold.
+#: Number of items in each tab of the channel.
 TABS = {"videos": 45, "shorts": 25, "streams": 12}
 _UPLOADS = f"UU{CHANNEL_ID[2:]}"
-_KINDS = {"videos": "Videos", "shorts": "Shorts", "streams": "Live"}
+_TAB_TITLES = {"videos": "Videos", "shorts": "Shorts", "streams": "Live"}
 
 
 def playlist_id(count: int) -> str:
-    """The id of the playlist of *count* items."""
+    """Return the id of the playlist of *count* items."""
     return f"PLcount{count:08}"
 
 
-def size(list_id: str) -> int | None:
-    """How many items the playlist *list_id* has; None where there is no such."""
+def playlist_size(list_id: str) -> int | None:
+    """Return the number of items in the playlist *list_id*; None if there is no such playlist."""
     if list_id == _UPLOADS:
         return sum(TABS.values())
-    found = re.fullmatch(r"PLcount(\d{8})", list_id)
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"PLcount(\d{8})", list_id)
+    return int(match[1]) if match else None
 
 
 def playlist(list_id: str, count: int) -> dict[str, Any]:
-    """The initial data of a playlist page."""
-    listed = {"playlistVideoListRenderer": {"contents": _items(list_id, count, 0), "playlistId": list_id}}
-    section = {"itemSectionRenderer": {"contents": [listed]}}
+    """Return the initial data of a playlist page."""
+    renderer = {"playlistVideoListRenderer": {"contents": _items(list_id, count, 0), "playlistId": list_id}}
+    section = {"itemSectionRenderer": {"contents": [renderer]}}
     tab = {"selected": True, "content": {"sectionListRenderer": {"contents": [section]}}}
     title = f"A list of {count}"
     return {
@@ -50,19 +50,19 @@ def playlist(list_id: str, count: int) -> dict[str, Any]:
 
 
 def panel(list_id: str, count: int) -> dict[str, Any]:
-    """The playlist beside a video that is watched as part of it."""
+    """Return the playlist panel of a watch page."""
     address = {"commandMetadata": {"webCommandMetadata": {"url": f"/playlist?list={list_id}"}}}
     return {"title": f"A list of {count}", "playlistId": list_id, "contents": [], "endpoint": address}
 
 
-def no_playlist() -> dict[str, Any]:
-    """What is said of a playlist that is not there."""
+def missing_playlist() -> dict[str, Any]:
+    """Return the initial data for a playlist that does not exist."""
     alert = {"alertRenderer": {"type": "ERROR", "text": {"simpleText": "The playlist does not exist."}}}
     return {"alerts": [alert], "contents": {}}
 
 
 def channel(tab: str) -> dict[str, Any]:
-    """The initial data of the channel's *tab*, one of ``TABS``."""
+    """Return the initial data of the channel's *tab*, one of ``TABS``."""
     tabs = [{"tabRenderer": _tab(name, selected=name == tab)} for name in TABS]
     return {
         "contents": {"twoColumnBrowseResultsRenderer": {"tabs": tabs}},
@@ -79,9 +79,9 @@ def channel(tab: str) -> dict[str, Any]:
 
 
 def continuation(token: str) -> dict[str, Any]:
-    """The next page, by the *token* that the page before it gave. Raises ValueError for a stranger."""
+    """Return the page that the continuation *token* of the previous page names. Raises ValueError."""
     kind, name, start = token.rsplit("+", 2)
-    if kind == "list" and (count := size(name)) is not None:
+    if kind == "list" and (count := playlist_size(name)) is not None:
         items = _items(name, count, int(start))
     elif kind == "tab" and name in TABS:
         items = _tab_items(name, int(start))
@@ -91,23 +91,23 @@ def continuation(token: str) -> dict[str, Any]:
 
 
 def tab_items(tab: str) -> list[int]:
-    """The numbers of the items that the channel's *tab* holds, in its order."""
-    return [_first(tab) + place for place in range(1, TABS[tab] + 1)]
+    """Return the numbers of the items in the channel's *tab*, in order."""
+    return [_first_number(tab) + index for index in range(1, TABS[tab] + 1)]
 
 
 def _items(list_id: str, count: int, start: int) -> list[dict[str, Any]]:
     end = min(start + PAGE, count)
     numbers = _uploads()[start:end] if list_id == _UPLOADS else range(start + 1, end + 1)
     items = [{"playlistVideoRenderer": _item(list_id, number)} for number in numbers]
-    return items + ([_more(f"list+{list_id}+{end}")] if end < count else [])
+    return items + ([_continuation_item(f"list+{list_id}+{end}")] if end < count else [])
 
 
 def _uploads() -> list[int]:
     return [number for tab in TABS for number in tab_items(tab)]
 
 
-def _first(tab: str) -> int:
-    """What the item numbers of *tab* begin after: each tab has items of its own."""
+def _first_number(tab: str) -> int:
+    """Return the number before the first item of *tab*; the tabs have no items in common."""
     return 1000 * (1 + list(TABS).index(tab))
 
 
@@ -128,7 +128,7 @@ def _item(list_id: str, number: int) -> dict[str, Any]:
 
 def _tab(name: str, *, selected: bool) -> dict[str, Any]:
     address = {"commandMetadata": {"webCommandMetadata": {"url": f"/{HANDLE}/{name}"}}}
-    tab: dict[str, Any] = {"title": _KINDS[name], "selected": selected, "endpoint": address}
+    tab: dict[str, Any] = {"title": _TAB_TITLES[name], "selected": selected, "endpoint": address}
     if selected:
         tab["content"] = {"richGridRenderer": {"contents": _tab_items(name, 0)}}
     return tab
@@ -137,8 +137,10 @@ def _tab(name: str, *, selected: bool) -> dict[str, Any]:
 def _tab_items(name: str, start: int) -> list[dict[str, Any]]:
     end = min(start + TAB_PAGE, TABS[name])
     make = _short if name == "shorts" else _lockup
-    items = [{"richItemRenderer": {"content": make(_first(name) + i)}} for i in range(start + 1, end + 1)]
-    return items + ([_more(f"tab+{name}+{end}")] if end < TABS[name] else [])
+    items = [
+        {"richItemRenderer": {"content": make(_first_number(name) + i)}} for i in range(start + 1, end + 1)
+    ]
+    return items + ([_continuation_item(f"tab+{name}+{end}")] if end < TABS[name] else [])
 
 
 def _lockup(number: int) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def _lockup(number: int) -> dict[str, Any]:
     age = {"text": {"content": "3 weeks ago"}, "accessibilityLabel": "3 weeks ago"}
     rows = [{"metadataParts": [{"text": {"content": "1.2K views"}}, age]}]
     model = {"contentMetadataViewModel": {"metadataRows": rows}}
-    words = {"title": {"content": f"Item {number}"}, "metadata": model}
+    metadata = {"title": {"content": f"Item {number}"}, "metadata": model}
     image = {"sources": [thumbnail(video_id)]}
     overlay = {"thumbnailBottomOverlayViewModel": {"badges": [badge]}}
     return {
@@ -155,25 +157,25 @@ def _lockup(number: int) -> dict[str, Any]:
             "contentId": video_id,
             "contentType": "LOCKUP_CONTENT_TYPE_VIDEO",
             "contentImage": {"thumbnailViewModel": {"image": image, "overlays": [overlay]}},
-            "metadata": {"lockupMetadataViewModel": words},
+            "metadata": {"lockupMetadataViewModel": metadata},
         }
     }
 
 
 def _short(number: int) -> dict[str, Any]:
     video_id = f"item{number:07}"
-    words = {"primaryText": {"content": f"Item {number}"}, "secondaryText": {"content": "1.2K views"}}
+    metadata = {"primaryText": {"content": f"Item {number}"}, "secondaryText": {"content": "1.2K views"}}
     tap = {"innertubeCommand": {"reelWatchEndpoint": {"videoId": video_id}}}
     return {
         "shortsLockupViewModel": {
             "entityId": f"shorts-shelf-item-{video_id}",
-            "overlayMetadata": words,
+            "overlayMetadata": metadata,
             "onTap": tap,
         }
     }
 
 
-def _more(token: str) -> dict[str, Any]:
+def _continuation_item(token: str) -> dict[str, Any]:
     command = {"continuationCommand": {"token": token, "request": "CONTINUATION_REQUEST_TYPE_BROWSE"}}
     return {"continuationItemRenderer": {"continuationEndpoint": command}}
 

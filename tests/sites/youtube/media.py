@@ -1,91 +1,90 @@
-"""``googlevideo.com``: the bytes of the streams, and the playlists and segments of broadcasts."""
+"""``googlevideo.com``: bytes of the streams, and playlists and segments of broadcasts."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from tests.sites.http import Answer, Request
+from tests.sites.http import Request, Response
 from tests.sites.youtube import javascript
-from tests.sites.youtube.catalogue import Video, find
+from tests.sites.youtube.catalog import Video, find_video
 from tests.sites.youtube.formats import MANIFEST_HOST, MEDIA_HOST
 from tests.sites.youtube.library import SEGMENT_SECONDS, SEGMENTS, Library
+from tests.sites.youtube.state import ServerState
 from tests.sites.youtube.streams import STREAMS
-from tests.sites.youtube.visits import Visits
 
 _LAST_MODIFIED = "Fri, 02 Jan 2026 03:04:05 GMT"
 _BROADCAST_ITAG = 93
-# A player that joins finds so many segments already there, and never more.
+# Segments that exist when a broadcast starts, and segments in its playlist.
 _HEAD_START, _WINDOW = 3, 6
 _PLAYLIST = {"Content-Type": "application/vnd.apple.mpegurl"}
 
 
-def playback(request: Request, visits: Visits, library: Library) -> Answer:
-    """``/videoplayback``: a stream or a part of it, by Range or by ``&range=``."""
+def playback(request: Request, state: ServerState, library: Library) -> Response:
+    """Answer ``/videoplayback``: a stream or a part of it, by Range or by ``&range=``."""
     query = request.query
-    video, stream = find(query.get("id", "")), STREAMS.get(int(query.get("itag", 0)))
+    video, stream = find_video(query.get("id", "")), STREAMS.get(int(query.get("itag", 0)))
     if video is None or stream is None or stream.itag not in video.itags:
-        return Answer(404)
+        return Response(404)
     serial = int(query.get("ei", 0))
-    faults = visits.faults("media", video, video.media)
-    start, end = _wanted(request)
-    if not _solved(video, serial, query) or visits.expired(video, serial, start) or faults.fail == 403:
-        return Answer(403)
+    faults = state.next_faults("media", video, video.media)
+    start, end = _requested_range(request)
+    if not _is_signature_valid(video, serial, query) or state.is_expired(video, serial, start):
+        return Response(403)
     if faults.fail:
-        return Answer(faults.fail)
+        return Response(faults.fail)
     language = query.get("xtags", "lang=en").removeprefix("lang=")
-    body = _content(library.file(stream, video.programme, language))
+    body = _content(library.file(stream, video.content, language))
     headers = {"Content-Type": query.get("mime", "video/mp4"), "Last-Modified": _LAST_MODIFIED}
     if "range" in query:
-        return Answer(200, body[start : end + 1], headers, faults)
-    return Answer(200, body, {**headers, "Accept-Ranges": "bytes"}, faults)
+        return Response(200, body[start : end + 1], headers, faults)
+    return Response(200, body, {**headers, "Accept-Ranges": "bytes"}, faults)
 
 
-def broadcast(request: Request, visits: Visits, library: Library) -> Answer:
-    """The manifests and segments of a broadcast, whose edge moves with the clock."""
-    words = request.path.strip("/").split("/")
-    named = dict(pairwise(words))
-    video = find(named.get("id", ""))
+def broadcast(request: Request, state: ServerState, library: Library) -> Response:
+    """Answer with a manifest or a segment of a broadcast, whose end moves with the clock."""
+    parts = request.path.strip("/").split("/")
+    values = dict(pairwise(parts))
+    video = find_video(values.get("id", ""))
     if video is None or not video.live:
-        return Answer(404)
-    if "hls_variant" in words:
-        return Answer(200, _master(video).encode(), _PLAYLIST)
-    if "hls_playlist" in words:
-        if visits.within("playlist", video, *video.away):
-            return Answer(503)
-        return Answer(200, _edge(video, visits.seconds(video)).encode(), _PLAYLIST)
-    if int(named.get("sq", 0)) == video.gap:
-        return Answer(404)
-    segment = _content(library.segment(int(named.get("sq", 0))))
-    faults = visits.faults("media", video, video.media)
-    return replace(Answer(200, segment, {"Content-Type": "video/mp2t"}), faults=faults)
+        return Response(404)
+    if "hls_variant" in parts:
+        return Response(200, _master_playlist(video).encode(), _PLAYLIST)
+    if "hls_playlist" in parts:
+        if state.is_in_range("playlist", video, *video.playlist_outage):
+            return Response(503)
+        return Response(200, _media_playlist(video, state.age(video)).encode(), _PLAYLIST)
+    if int(values.get("sq", 0)) == video.missing_segment:
+        return Response(404)
+    segment = _content(library.segment(int(values.get("sq", 0))))
+    faults = state.next_faults("media", video, video.media)
+    return Response(200, segment, {"Content-Type": "video/mp2t"}, faults)
 
 
-def _wanted(request: Request) -> tuple[int, int]:
-    """First and last byte that *request* asks for; the last is far away where it does not say."""
-    asked = request.query.get("range") or request.headers.get("range", "").removeprefix("bytes=")
-    found = re.fullmatch(r"(\d+)-(\d*)", asked)
-    return (int(found[1]), int(found[2] or 1 << 62)) if found else (0, 1 << 62)
+def _requested_range(request: Request) -> tuple[int, int]:
+    """Return the first and last requested byte; the last is 1 << 62 if the request has no end."""
+    text = request.query.get("range") or request.headers.get("range", "").removeprefix("bytes=")
+    match = re.fullmatch(r"(\d+)-(\d*)", text)
+    return (int(match[1]), int(match[2] or 1 << 62)) if match else (0, 1 << 62)
 
 
-def _solved(video: Video, serial: int, query: dict[str, str]) -> bool:
+def _is_signature_valid(video: Video, serial: int, query: dict[str, str]) -> bool:
     if not video.signed:
         return True
-    solved = javascript.challenge(video.id, serial) == query.get("n")
-    return solved and javascript.signature(video.id, serial) == query.get("sig")
+    n_valid = javascript.n_parameter(video.id, serial) == query.get("n")
+    return n_valid and javascript.signature(video.id, serial) == query.get("sig")
 
 
-def _master(video: Video) -> str:
+def _master_playlist(video: Video) -> str:
     path = f"api/manifest/hls_playlist/id/{video.id}/itag/{_BROADCAST_ITAG}/playlist/index.m3u8"
     variant = 'BANDWIDTH=500000,CODECS="avc1.42c01e,mp4a.40.2",RESOLUTION=640x360,FRAME-RATE=10'
     return f"#EXTM3U\n#EXT-X-STREAM-INF:{variant}\nhttps://{MANIFEST_HOST}/{path}\n"
 
 
-def _edge(video: Video, seconds: float) -> str:
-    """The segments at the moving edge; the last of them, and the end, once it is over."""
+def _media_playlist(video: Video, seconds: float) -> str:
+    """Return the playlist of the newest segments, with the end marker when the broadcast is over."""
     edge = _HEAD_START + int(min(seconds, video.live) / SEGMENT_SECONDS)
     first = max(0, edge - _WINDOW)
     lines = [

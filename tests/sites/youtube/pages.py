@@ -1,4 +1,4 @@
-"""The HTML pages, and the data in them that yt-dlp looks for."""
+"""HTML pages with the data that yt-dlp extracts from them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from html import escape
 from typing import Any
 
 from tests.sites.youtube import javascript
-from tests.sites.youtube.catalogue import Video
+from tests.sites.youtube.catalog import Video
 from tests.sites.youtube.player import CHANNEL, CHANNEL_ID, HANDLE
 
 _VERSION = "2.20260708.00.00"
 
 
-def page(
+def render_page(
     title: str,
     data: dict[str, Any],
-    told: dict[str, Any] | None = None,
+    player_response: dict[str, Any] | None = None,
     *,
     player: str = javascript.SOLVABLE,
     signed_in: bool = False,
 ) -> str:
-    """A page of www.youtube.com with its initial data; *told* is the player response of a watch page."""
+    """Return a page of www.youtube.com with the initial data *data*; a watch page has a player response."""
     config = _config("WEB", player, signed_in=signed_in)
     scripts = [f"ytcfg.set({_json(config)});", f"var ytInitialData = {_json(data)};"]
-    if told is not None:
-        scripts.append(f"var ytInitialPlayerResponse = {_json(told)};")
+    if player_response is not None:
+        scripts.append(f"var ytInitialPlayerResponse = {_json(player_response)};")
     body = "".join(f"<script>{script}</script>" for script in scripts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -34,19 +34,19 @@ def page(
 
 
 def embed() -> str:
-    """The page of the embedded player: no more than its configuration."""
+    """Return the page of the embedded player, which has only its configuration."""
     script = f"ytcfg.set({_json(_config('WEB_EMBEDDED_PLAYER', javascript.SOLVABLE, signed_in=False))});"
     return f"<!doctype html><html><body><script>{script}</script></body></html>"
 
 
 def iframe_api() -> str:
-    """The script that names the present player."""
+    """Return the script that names the current player."""
     address = f"https://www.youtube.com/s/player/{javascript.SOLVABLE}/www-widgetapi.vflset/www-widgetapi.js"
     return f"var scriptUrl = '{address.replace('/', chr(92) + '/')}';"
 
 
 def watch_data(video: Video, playlist: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a watch page shows around the player, as ``/youtubei/v1/next`` gives it."""
+    """Return the initial data of a watch page, which ``/youtubei/v1/next`` returns too."""
     results = [
         {"videoPrimaryInfoRenderer": _primary(video)},
         {"videoSecondaryInfoRenderer": {"owner": {"videoOwnerRenderer": _owner()}}},
@@ -61,24 +61,30 @@ def watch_data(video: Video, playlist: dict[str, Any] | None = None) -> dict[str
     }
 
 
-def player_address(player_id: str) -> str:
-    """The path of ``base.js`` of *player_id*."""
+def _player_path(player_id: str) -> str:
+    """Return the path of ``base.js`` of *player_id*."""
     return f"/s/player/{player_id}/player_ias.vflset/en_US/base.js"
 
 
 def _config(client: str, player: str, *, signed_in: bool) -> dict[str, Any]:
-    told = {"clientName": client, "clientVersion": _VERSION, "hl": "en", "gl": "US", "visitorData": "standin"}
+    client_context = {
+        "clientName": client,
+        "clientVersion": _VERSION,
+        "hl": "en",
+        "gl": "US",
+        "visitorData": "standin",
+    }
     return {
         "INNERTUBE_API_KEY": "AIzaSyReelhaulStandIn",
         "INNERTUBE_API_VERSION": "v1",
         "INNERTUBE_CLIENT_NAME": client,
         "INNERTUBE_CLIENT_VERSION": _VERSION,
-        "INNERTUBE_CONTEXT": {"client": told},
+        "INNERTUBE_CONTEXT": {"client": client_context},
         "INNERTUBE_CONTEXT_CLIENT_NAME": 1 if client == "WEB" else 56,
         "VISITOR_DATA": "standin",
         "STS": 20455,
         "LOGGED_IN": signed_in,
-        "PLAYER_JS_URL": player_address(player),
+        "PLAYER_JS_URL": _player_path(player),
     }
 
 
@@ -110,5 +116,5 @@ def _overlay(video: Video) -> dict[str, Any]:
 
 
 def _json(value: object) -> str:
-    # A title must not end the script that it stands in.
+    # A title must not end the script element that contains it.
     return json.dumps(value).replace("</", "<\\/")

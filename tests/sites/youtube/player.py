@@ -1,4 +1,4 @@
-"""The player response: what YouTube's API tells a player of a video, by the client that asks."""
+"""The player response: YouTube's description of a video for one client."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.sites.youtube.captions import LANGUAGES
-from tests.sites.youtube.catalogue import Playability, Video
+from tests.sites.youtube.catalog import Playability, Video
 from tests.sites.youtube.formats import streaming_data
 from tests.sites.youtube.library import Library
-from tests.sites.youtube.showing import WEB, Showing
+from tests.sites.youtube.state import WEB_CLIENTS, VideoView
 
 CHANNEL_ID = "UCreelhaul-standin-00001"
 CHANNEL = "Reelhaul"
@@ -19,71 +19,69 @@ HANDLE = "@reelhaul"
 PUBLISHED = "2026-01-01T19:04:05-08:00"
 
 
-def response(showing: Showing, library: Library) -> dict[str, Any]:
-    """The player response, as ``/youtubei/v1/player`` gives it. Makes the media that it tells of."""
-    video, playability = showing.video, showing.playability
-    told: dict[str, Any] = {
+def player_response(view: VideoView, library: Library) -> dict[str, Any]:
+    """Return the response of ``/youtubei/v1/player`` and create the media that it names."""
+    video, playability = view.video, view.playability
+    response: dict[str, Any] = {
         "responseContext": {"visitorData": "standin"},
-        "playabilityStatus": _status(showing, playability),
-        "videoDetails": _details(showing),
+        "playabilityStatus": _status(view, playability),
+        "videoDetails": _details(view),
     }
-    if showing.client in WEB:
-        told["microformat"] = {"playerMicroformatRenderer": _microformat(showing)}
+    if view.client in WEB_CLIENTS:
+        response["microformat"] = {"playerMicroformatRenderer": _microformat(view)}
     if playability.status != "OK":
-        return told
-    told["streamingData"] = streaming_data(showing, library)
-    told["captions"] = {"playerCaptionsTracklistRenderer": _captions(showing)}
+        return response
+    response["streamingData"] = streaming_data(view, library)
+    response["captions"] = {"playerCaptionsTracklistRenderer": _captions(view)}
     if video.storyboard:
-        told["storyboards"] = {"playerStoryboardSpecRenderer": {"spec": _storyboard(video)}}
-    if video.advertisement:
-        told["adPlacements"] = [_advertisement(video.advertisement)]
-    return told
+        response["storyboards"] = {"playerStoryboardSpecRenderer": {"spec": _storyboard(video)}}
+    if video.preroll_seconds:
+        response["adPlacements"] = [_advertisement(video.preroll_seconds)]
+    return response
 
 
-def _status(showing: Showing, playability: Playability) -> dict[str, Any]:
+def _status(view: VideoView, playability: Playability) -> dict[str, Any]:
     status: dict[str, Any] = {"status": playability.status, "playableInEmbed": True}
     if playability.reason:
         status["reason"] = playability.reason
-        words = {"reason": {"simpleText": playability.reason}}
+        message = {"reason": {"simpleText": playability.reason}}
         if playability.subreason:
-            words["subreason"] = {"simpleText": playability.subreason}
-        screen: dict[str, Any] = (
-            {"playerCaptchaViewModel": {"text": "standin"}} if showing.video.captcha else {}
-        )
-        status["errorScreen"] = {"playerErrorMessageRenderer": words, **screen}
+            message["subreason"] = {"simpleText": playability.subreason}
+        screen: dict[str, Any] = {"playerCaptchaViewModel": {"text": "standin"}} if view.video.captcha else {}
+        status["errorScreen"] = {"playerErrorMessageRenderer": message, **screen}
     return status
 
 
-def _details(showing: Showing) -> dict[str, Any]:
-    video = showing.video
+def _details(view: VideoView) -> dict[str, Any]:
+    video = view.video
     details = {
         "videoId": "anotherOne_" if video.wrong_id else video.id,
         "title": video.title,
-        "lengthSeconds": "0" if video.live else str(video.programme.seconds),
+        "lengthSeconds": "0" if video.live else str(video.content.seconds),
         "keywords": ["test", "picture"],
         "channelId": CHANNEL_ID,
         "shortDescription": f"{video.title}, made for Reelhaul.",
         "viewCount": "1234567",
         "author": CHANNEL,
         "isPrivate": video.name == "private",
-        "isLiveContent": bool(video.live or video.begins_after),
+        "isLiveContent": bool(video.live or video.starts_after),
         "thumbnail": {"thumbnails": [thumbnail(video.id)]},
     }
-    if video.live or video.begins_after:
-        details |= {"isLive": showing.on_air, "isUpcoming": showing.begins_in > 0}
+    if video.live or video.starts_after:
+        details |= {"isLive": view.is_live, "isUpcoming": view.starts_in > 0}
     return details
 
 
 def thumbnail(video_id: str) -> dict[str, Any]:
-    """The one thumbnail that every video is sure to have."""
+    """Return the thumbnail that every video has."""
     return {"url": f"https://i.ytimg.com/vi/{video_id}/hqdefault.jpg", "width": 480, "height": 360}
 
 
-def _microformat(showing: Showing) -> dict[str, Any]:
-    video = showing.video
-    shown: dict[str, Any] = {
+def _microformat(view: VideoView) -> dict[str, Any]:
+    video = view.video
+    fields: dict[str, Any] = {
         "title": {"simpleText": video.title},
-        "lengthSeconds": str(video.programme.seconds),
+        "lengthSeconds": str(video.content.seconds),
         "ownerProfileUrl": f"http://www.youtube.com/{HANDLE}",
         "externalChannelId": CHANNEL_ID,
         "isFamilySafe": "your age" not in video.playability.reason,
@@ -95,25 +93,25 @@ def _microformat(showing: Showing) -> dict[str, Any]:
         "ownerChannelName": CHANNEL,
     }
     if video.countries:
-        shown["availableCountries"] = list(video.countries)
-    if video.live or video.begins_after:
-        begins = datetime.now(UTC) + timedelta(seconds=showing.begins_in)
-        start = begins.isoformat(timespec="seconds") if showing.begins_in else PUBLISHED
-        shown["liveBroadcastDetails"] = {"isLiveNow": showing.on_air, "startTimestamp": start}
-    return shown
+        fields["availableCountries"] = list(video.countries)
+    if video.live or video.starts_after:
+        begins = datetime.now(UTC) + timedelta(seconds=view.starts_in)
+        start = begins.isoformat(timespec="seconds") if view.starts_in else PUBLISHED
+        fields["liveBroadcastDetails"] = {"isLiveNow": view.is_live, "startTimestamp": start}
+    return fields
 
 
-def _captions(showing: Showing) -> dict[str, Any]:
-    video = showing.video
+def _captions(view: VideoView) -> dict[str, Any]:
+    video = view.video
     tracks = [_track(video, language, "") for language in video.subtitles]
-    if video.spoken:
-        tracks.append(_track(video, video.spoken, "asr"))
-    told: dict[str, Any] = {"captionTracks": tracks}
-    if showing.client in WEB:
-        told["translationLanguages"] = [
+    if video.asr_language:
+        tracks.append(_track(video, video.asr_language, "asr"))
+    captions: dict[str, Any] = {"captionTracks": tracks}
+    if view.client in WEB_CLIENTS:
+        captions["translationLanguages"] = [
             {"languageCode": code, "languageName": {"simpleText": name}} for code, name in LANGUAGES.items()
         ]
-    return told
+    return captions
 
 
 def _track(video: Video, language: str, kind: str) -> dict[str, Any]:

@@ -1,49 +1,50 @@
-"""Which request is for what: the hosts of YouTube, and the paths that a player or a browser asks for."""
+"""Routes of the stand-in: the hosts of YouTube and SponsorBlock with their paths."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+from hashlib import sha256
 from typing import Any
 
-from tests.sites.http import Answer, Request
-from tests.sites.youtube import captions, javascript, lists, media, pages, player, sponsors
-from tests.sites.youtube.catalogue import Video, find
+from tests.sites.http import Request, Response
+from tests.sites.youtube import captions, javascript, lists, media, pages
+from tests.sites.youtube.catalog import Video, all_videos, find_video
 from tests.sites.youtube.library import Library
-from tests.sites.youtube.player import CHANNEL_ID, HANDLE
-from tests.sites.youtube.visits import Visits
+from tests.sites.youtube.player import CHANNEL_ID, HANDLE, player_response
+from tests.sites.youtube.state import ServerState
 
 _API = "/youtubei/v1/"
-_PICTURES = re.compile(r"/vi/[\w-]{11}/(hqdefault|mqdefault|default|sddefault|maxresdefault|0)\.jpg")
-_NOT_FOUND = Answer(404)
+_THUMBNAILS = re.compile(r"/vi/[\w-]{11}/(hqdefault|mqdefault|default|sddefault|maxresdefault|0)\.jpg")
+_NOT_FOUND = Response(404)
 
 
 class Routes:
-    """Answers requests to YouTube's hosts, from the catalogue."""
+    """Answers requests to YouTube's hosts about the videos of the catalog."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._visits = Visits()
+        self._state = ServerState()
 
-    async def respond(self, host: str, request: Request) -> Answer:
-        """What *host* answers to *request*. Makes the media that are not there yet."""
-        # Encoding takes its time, and other connections must not wait for it.
-        return await asyncio.to_thread(self._answer, host, request)
+    async def respond(self, host: str, request: Request) -> Response:
+        """Return the response of *host* to *request*; create missing media."""
+        # In a thread, because encoding media takes long and must not block other connections.
+        return await asyncio.to_thread(self._route, host, request)
 
-    def _answer(self, host: str, request: Request) -> Answer:
+    def _route(self, host: str, request: Request) -> Response:
         if host.endswith(".googlevideo.com"):
-            served = media.playback if request.path == "/videoplayback" else media.broadcast
-            return served(request, self._visits, self._library)
+            handle = media.playback if request.path == "/videoplayback" else media.broadcast
+            return handle(request, self._state, self._library)
         if host == "i.ytimg.com" or host == "yt3.ggpht.com":
-            return self._picture(host, request.path)
-        if host == sponsors.HOST:
-            return sponsors.answer(request)
+            return self._image(host, request.path)
+        if host == "sponsor.ajay.app":
+            return _sponsorblock(request)
         if request.path.startswith(_API):
             return self._api(request)
         return self._page(request)
 
-    def _page(self, request: Request) -> Answer:
+    def _page(self, request: Request) -> Response:
         path = request.path
         if path == "/watch" or path.startswith("/shorts/"):
             return self._watch(request)
@@ -51,94 +52,119 @@ class Routes:
             return _playlist(request.query.get("list", ""))
         if path == "/api/timedtext":
             return self._timedtext(request)
-        if found := re.fullmatch(r"/s/player/(\w+)/.*\.js", path):
-            return _text(javascript.player(found[1]), "text/javascript")
+        if match := re.fullmatch(r"/s/player/(\w+)/.*\.js", path):
+            return _text(javascript.player(match[1]), "text/javascript")
         if path.startswith("/embed/"):
             return _html(pages.embed())
         if path == "/iframe_api":
             return _text(pages.iframe_api(), "text/javascript")
-        if found := re.fullmatch(rf"/(?:{HANDLE}|channel/{CHANNEL_ID})(?:/(\w+))?", path):
-            tab = found[1] or "videos"
-            return _html(pages.page("Reelhaul", lists.channel(tab))) if tab in lists.TABS else _NOT_FOUND
-        # The pages that clients take their configuration from.
-        return _html(pages.page("YouTube", {})) if path in ("/", "/tv") else _NOT_FOUND
+        if match := re.fullmatch(rf"/(?:{HANDLE}|channel/{CHANNEL_ID})(?:/(\w+))?", path):
+            tab = match[1] or "videos"
+            return (
+                _html(pages.render_page("Reelhaul", lists.channel(tab))) if tab in lists.TABS else _NOT_FOUND
+            )
+        # Clients read their configuration from these pages.
+        return _html(pages.render_page("YouTube", {})) if path in ("/", "/tv") else _NOT_FOUND
 
-    def _api(self, request: Request) -> Answer:
-        call, body = request.path.removeprefix(_API), _json_body(request)
-        if call == "browse" and "continuation" in body:
+    def _api(self, request: Request) -> Response:
+        method, body = request.path.removeprefix(_API), _json_body(request)
+        if method == "browse" and "continuation" in body:
             return _json(lists.continuation(body["continuation"]))
-        if call == "browse":
+        if method == "browse":
             return _browse(str(body.get("browseId", "")))
-        video = find(video_asked(request))
-        if video is None or call not in ("player", "next"):
-            return _failed(404, "Requested entity was not found.")
-        if call == "next":
+        video = find_video(requested_video_id(request))
+        if video is None or method not in ("player", "next"):
+            return _error(404, "Requested entity was not found.")
+        if method == "next":
             return _json(pages.watch_data(video))
         return self._player(request, video, body)
 
-    def _player(self, request: Request, video: Video, body: dict[str, Any]) -> Answer:
-        faults = self._visits.faults("player", video, video.player)
+    def _player(self, request: Request, video: Video, body: dict[str, Any]) -> Response:
+        faults = self._state.next_faults("player", video, video.player)
         if faults.fail:
-            return _json(
-                {"error": {"code": faults.fail, "message": "The stand-in was asked to fail."}}, faults.fail
-            )
+            return _error(faults.fail, "The stand-in was asked to fail.")
         client = str(body.get("context", {}).get("client", {}).get("clientName", "WEB"))
-        return _json(self._response(request, video, client))
+        return _json(self._player_response(request, video, client))
 
-    def _response(self, request: Request, video: Video, client: str) -> dict[str, Any]:
-        showing = self._visits.showing(video, client, signed_in=_signed_in(request))
-        return player.response(showing, self._library)
+    def _player_response(self, request: Request, video: Video, client: str) -> dict[str, Any]:
+        view = self._state.view(video, client, signed_in=_signed_in(request))
+        return player_response(view, self._library)
 
-    def _watch(self, request: Request) -> Answer:
-        video = find(video_asked(request))
+    def _watch(self, request: Request) -> Response:
+        video = find_video(requested_video_id(request))
         if video is None:
             return _NOT_FOUND
-        faults = self._visits.faults("page", video, video.page)
+        faults = self._state.next_faults("page", video, video.page)
         if faults.fail:
-            return Answer(faults.fail)
-        listed = request.query.get("list", "")
-        count = lists.size(listed)
-        data = pages.watch_data(video, lists.panel(listed, count) if count else None)
-        script = javascript.SOLVABLE if video.solvable else javascript.UNSOLVABLE
-        told = self._response(request, video, "WEB")
-        page = pages.page(video.title, data, told, player=script, signed_in=_signed_in(request))
-        return _html(page, _goodbye(request))
+            return Response(faults.fail)
+        list_id = request.query.get("list", "")
+        count = lists.playlist_size(list_id)
+        data = pages.watch_data(video, lists.panel(list_id, count) if count else None)
+        player = javascript.SOLVABLE if video.solvable else javascript.UNSOLVABLE
+        response = self._player_response(request, video, "WEB")
+        page = pages.render_page(video.title, data, response, player=player, signed_in=_signed_in(request))
+        return _html(page, _revoke_cookie(request))
 
-    def _timedtext(self, request: Request) -> Answer:
-        video = find(request.query.get("v", ""))
-        found = captions.timedtext(video, request.query) if video else None
-        if video is None or found is None:
+    def _timedtext(self, request: Request) -> Response:
+        video = find_video(request.query.get("v", ""))
+        track = captions.timedtext(video, request.query) if video else None
+        if video is None or track is None:
             return _NOT_FOUND
-        faults = self._visits.faults("captions", video, video.captions)
-        return Answer(faults.fail) if faults.fail else _text(*found)
+        faults = self._state.next_faults("captions", video, video.captions)
+        return Response(faults.fail) if faults.fail else _text(*track)
 
-    def _picture(self, host: str, path: str) -> Answer:
-        shown = host != "i.ytimg.com" or path.startswith("/sb/") or _PICTURES.fullmatch(path)
-        if not shown:
+    def _image(self, host: str, path: str) -> Response:
+        exists = host != "i.ytimg.com" or path.startswith("/sb/") or _THUMBNAILS.fullmatch(path)
+        if not exists:
             return _NOT_FOUND
-        return Answer(200, self._library.picture().read_bytes(), {"Content-Type": "image/jpeg"})
+        return Response(200, self._library.thumbnail().read_bytes(), {"Content-Type": "image/jpeg"})
 
 
-def video_asked(request: Request) -> str:
-    """The id of the video that *request* is about; empty where it is about none."""
+def requested_video_id(request: Request) -> str:
+    """Return the id of the video that *request* is about; empty if it is about none."""
     if request.path.startswith(_API):
         return str(_json_body(request).get("videoId", ""))
-    if found := re.match(r"/(?:shorts|embed|vi|vi_webp)/([\w-]{11})|.*/id/([\w-]{11})/", request.path):
-        return found[1] or found[2]
+    if match := re.match(r"/(?:shorts|embed|vi|vi_webp)/([\w-]{11})|.*/id/([\w-]{11})/", request.path):
+        return match[1] or match[2]
     return request.query.get("v", "") or request.query.get("id", "")
 
 
-def _playlist(list_id: str) -> Answer:
-    count = lists.size(list_id)
-    data = lists.playlist(list_id, count) if count is not None else lists.no_playlist()
-    return _html(pages.page("A list", data))
+def _playlist(list_id: str) -> Response:
+    count = lists.playlist_size(list_id)
+    data = lists.playlist(list_id, count) if count is not None else lists.missing_playlist()
+    return _html(pages.render_page("A list", data))
 
 
-def _browse(browse_id: str) -> Answer:
-    """What a playlist's page shows, again, by the API."""
+def _browse(browse_id: str) -> Response:
+    """Return the data of a playlist page as the API does."""
     list_id = browse_id.removeprefix("VL")
-    count = lists.size(list_id)
-    return _json(lists.playlist(list_id, count) if count is not None else lists.no_playlist())
+    count = lists.playlist_size(list_id)
+    return _json(lists.playlist(list_id, count) if count is not None else lists.missing_playlist())
+
+
+def _sponsorblock(request: Request) -> Response:
+    """Answer ``/api/skipSegments/<prefix>`` with the segments of all videos whose digest has the prefix."""
+    prefix = request.path.removeprefix("/api/skipSegments/")
+    videos = [video for video in all_videos() if sha256(video.id.encode()).hexdigest().startswith(prefix)]
+    if any(video.sponsors_fail for video in videos):
+        return Response(503)
+    categories = json.loads(request.query.get("categories", "[]"))
+    items = [item for item in (_sponsor_segments(video, categories) for video in videos) if item["segments"]]
+    return _json(items) if len(prefix) >= 4 and items else _NOT_FOUND
+
+
+def _sponsor_segments(video: Video, categories: list[str]) -> dict[str, object]:
+    segments = [
+        {
+            "segment": [start, end],
+            "category": category,
+            "actionType": "skip",
+            "videoDuration": video.content.seconds,
+        }
+        for category, start, end in video.sponsors
+        if category in categories
+    ]
+    return {"videoID": video.id, "segments": segments}
 
 
 def _signed_in(request: Request) -> bool:
@@ -150,8 +176,8 @@ def _is_expired(request: Request) -> bool:
     return "LOGIN_INFO=expired" in request.headers.get("cookie", "")
 
 
-def _goodbye(request: Request) -> dict[str, str]:
-    """YouTube takes back the cookie of a session that it no longer knows."""
+def _revoke_cookie(request: Request) -> dict[str, str]:
+    """Return the header with which YouTube deletes the cookie of an expired session."""
     if not _is_expired(request):
         return {}
     return {"Set-Cookie": "LOGIN_INFO=; Domain=.youtube.com; Path=/; Max-Age=0; Secure"}
@@ -162,17 +188,17 @@ def _json_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _html(text: str, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(200, text.encode(), {"Content-Type": "text/html; charset=utf-8", **(headers or {})})
+def _html(text: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(200, text.encode(), {"Content-Type": "text/html; charset=utf-8", **(headers or {})})
 
 
-def _text(text: str, mime: str) -> Answer:
-    return Answer(200, text.encode(), {"Content-Type": mime})
+def _text(text: str, mime: str) -> Response:
+    return Response(200, text.encode(), {"Content-Type": mime})
 
 
-def _json(value: object, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+def _json(value: object, status: int = 200) -> Response:
+    return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
-def _failed(status: int, message: str) -> Answer:
+def _error(status: int, message: str) -> Response:
     return _json({"error": {"code": status, "message": message, "errors": []}}, status)

@@ -39,21 +39,21 @@ class ApiKey(_message.Message):
         ACTIVE: ApiKey._State.ValueType  # 1
         """Works."""
         DISABLED: ApiKey._State.ValueType  # 2
-        """Turned off by `disabled`."""
+        """Disabled by a user: `disabled` is set."""
         EXPIRED: ApiKey._State.ValueType  # 3
         """Past expire_time."""
         DELETED: ApiKey._State.ValueType  # 4
         """Soft-deleted; can be undeleted until purge_time."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Whether it works."""
+        """Whether the key works."""
 
     STATE_UNSPECIFIED: ApiKey.State.ValueType  # 0
     """Never returned."""
     ACTIVE: ApiKey.State.ValueType  # 1
     """Works."""
     DISABLED: ApiKey.State.ValueType  # 2
-    """Turned off by `disabled`."""
+    """Disabled by a user: `disabled` is set."""
     EXPIRED: ApiKey.State.ValueType  # 3
     """Past expire_time."""
     DELETED: ApiKey.State.ValueType  # 4
@@ -81,62 +81,64 @@ class ApiKey(_message.Message):
     name: _builtins.str
     """Format: apiKeys/{api_key}, {api_key} a UUID"""
     display_name: _builtins.str
-    """For people, at most 100 characters."""
+    """Name for people, at most 100 characters."""
     permission: _method_policy_pb2.PermissionLevel.ValueType
-    """What it may do; at most the caller's own level."""
+    """What the key may do; at most the caller's own level."""
     tenant: _builtins.str
-    """Whose resources it sees and makes; empty means the caller's own tenant."""
+    """Tenant whose resources it sees and creates; empty means the caller's own."""
     disabled: _builtins.bool
-    """A switch: it does not work while this is set."""
+    """Whether the key is disabled: it does not work while this is set."""
     key_string: _builtins.str
-    """The secret, e.g. "rh_live_..."; only in the answers of CreateApiKey and RotateApiKey."""
+    """The secret, e.g. "rh_live_..."; only in the responses of CreateApiKey and
+    RotateApiKey.
+    """
     key_prefix: _builtins.str
-    """Its first 12 characters, to tell keys apart."""
+    """First 12 characters of the secret, to tell keys apart."""
     state: Global___ApiKey.State.ValueType
-    """Whether it works."""
+    """Whether the key works."""
     etag: _builtins.str
-    """Quoted, strong. On Update: if set, must match, else ETAG_MISMATCH."""
+    """Strong ETag, with quotes. If set on an update, it must match, else ETAG_MISMATCH."""
     @_builtins.property
     def quota(self) -> Global___Quota:
-        """Limits; what is 0 takes the level's default."""
+        """Limits; fields that are 0 take the level's default."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """At this time; on output set where it expires."""
+        """Time of expiry; set on output if the key expires."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """This long after now."""
+        """Time from now to expiry."""
 
     @_builtins.property
     def allowed_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Networks it may be used from, e.g. "192.0.2.0/24", at most 50; empty means all.
-        From elsewhere: ADDRESS_FORBIDDEN.
+        """Networks that it may be used from, e.g. "192.0.2.0/24", at most 50; empty means
+        all. A call from elsewhere is ADDRESS_FORBIDDEN.
         """
 
     @_builtins.property
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_method_policy_pb2.Grant.ValueType]:
-        """What it may do beside its level."""
+        """Privileges in addition to its level."""
 
     @_builtins.property
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
-        """Last used, to the minute; unset if never."""
+        """Time of the last use, to the minute; unset if never used."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was soft-deleted; unset unless it is."""
+        """When it was soft-deleted; unset if it is not."""
 
     @_builtins.property
     def purge_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is gone for good; unset unless soft-deleted."""
+        """When it is deleted for good; unset unless soft-deleted."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Created."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Changed."""
+        """Time of the last change."""
 
     def __init__(
         self,
@@ -173,8 +175,8 @@ Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
 
 @_typing.final
 class Quota(_message.Message):
-    """Quota of a key; 0 means the level's default, -1 no limit. Spent is QUOTA_EXCEEDED,
-    or RATE_LIMIT_EXCEEDED for requests_per_minute, with QuotaFailure.
+    """Quota of a key; 0 means the level's default, -1 no limit. A call beyond it is
+    QUOTA_EXCEEDED, or RATE_LIMIT_EXCEEDED for requests_per_minute, with QuotaFailure.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -186,17 +188,17 @@ class Quota(_message.Message):
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     BYTES_PER_JOB_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Units of calls a minute (MethodPolicy.quota_cost each), as a token bucket."""
+    """Units of calls per minute (MethodPolicy.quota_cost each), as a token bucket."""
     jobs_per_day: _builtins.int
-    """Jobs admitted a day (UTC)."""
+    """Jobs admitted per day (UTC)."""
     concurrent_jobs: _builtins.int
-    """Jobs running at once; more of them wait (Job.wait: QUOTA)."""
+    """Jobs running at once; further ones wait (Job.wait: QUOTA)."""
     bytes_per_day: _builtins.int
-    """Bytes fetched a day (UTC): reserved at admission, settled at the end."""
+    """Bytes fetched per day (UTC): reserved at admission, settled at the end."""
     stored_bytes: _builtins.int
-    """Bytes kept, each artifact at its full size."""
+    """Bytes stored, each artifact at its full size."""
     bytes_per_job: _builtins.int
-    """Bytes of one job; above it MEDIA_TOO_LARGE."""
+    """Bytes of one job; MEDIA_TOO_LARGE above it."""
     def __init__(
         self,
         *,
@@ -217,13 +219,13 @@ Global___Quota: _TypeAlias = Quota  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Usage is what a key has spent of its quota; one for each key."""
+    """Usage is what a key has used of its quota; one per key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Metric(_message.Message):
-        """One limit and what is spent of it."""
+        """One limit and what is used of it."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -232,14 +234,14 @@ class Usage(_message.Message):
         LIMIT_FIELD_NUMBER: _builtins.int
         RESET_TIME_FIELD_NUMBER: _builtins.int
         quota_metric: _builtins.str
-        """Quota field name; QuotaFailure.quota_metric says the same."""
+        """Name of the field of Quota, as in QuotaFailure.quota_metric."""
         used: _builtins.int
-        """Spent, reservations counted."""
+        """Amount used, including reservations."""
         limit: _builtins.int
         """The limit; -1 for none."""
         @_builtins.property
         def reset_time(self) -> _timestamp_pb2.Timestamp:
-            """When used goes back to 0; unset where it does not by itself."""
+            """When used returns to 0; unset if it does not by itself."""
 
         def __init__(
             self,
@@ -261,7 +263,7 @@ class Usage(_message.Message):
     """Format: apiKeys/{api_key}/usage"""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage.Metric]:
-        """One for each field of Quota, in its unit."""
+        """One per field of Quota, in its unit."""
 
     def __init__(
         self,

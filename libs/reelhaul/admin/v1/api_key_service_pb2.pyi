@@ -31,9 +31,9 @@ class CreateApiKeyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     validate_only: _builtins.bool
-    """Checks everything, but makes nothing."""
+    """Whether to check everything without creating anything."""
     @_builtins.property
     def api_key(self) -> _api_key_pb2.ApiKey:
         """The key; only permission is required."""
@@ -87,17 +87,21 @@ class ListApiKeysRequest(_message.Message):
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     filter: _builtins.str
     """AIP-160 subset over tenant, permission, state, display_name, key_prefix,
     create_time, last_use_time; empty means all.
     """
     order_by: _builtins.str
-    """Of create_time, last_use_time, each with desc; empty means "create_time desc"."""
+    """create_time or last_use_time, optionally with desc; empty means "create_time desc"."""
     show_deleted: _builtins.bool
-    """Soft-deleted keys too."""
+    """Whether to list soft-deleted keys too."""
     def __init__(
         self,
         *,
@@ -124,10 +128,10 @@ class ListApiKeysResponse(_message.Message):
     API_KEYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[_api_key_pb2.ApiKey]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -153,11 +157,11 @@ class UpdateApiKeyRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def api_key(self) -> _api_key_pb2.ApiKey:
-        """The key; api_key.name names it, and its etag, if set, must match."""
+        """The key, identified by api_key.name; its etag, if set, must match."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change; unset means every field set in api_key."""
+        """Fields to change; unset means every field set in api_key."""
 
     def __init__(
         self,
@@ -184,7 +188,7 @@ class DeleteApiKeyRequest(_message.Message):
     name: _builtins.str
     """Format: apiKeys/{api_key}"""
     etag: _builtins.str
-    """If set, must be the present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -233,10 +237,10 @@ class RotateApiKeyRequest(_message.Message):
     name: _builtins.str
     """Format: apiKeys/{api_key}"""
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """How long the old string works; unset means not at all, at most 7 days."""
+        """How long the old string continues to work; unset means not at all, at most 7 days."""
 
     def __init__(
         self,
@@ -289,7 +293,7 @@ class VerifyApiKeyResponse(_message.Message):
 
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
-        """How long the answer may be cached; at most 60 s."""
+        """How long the response may be cached; at most 60 s."""
 
     def __init__(
         self,

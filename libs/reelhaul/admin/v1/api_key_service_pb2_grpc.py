@@ -27,13 +27,13 @@ if _version_not_supported:
 
 
 class ApiKeyServiceStub:
-    """ApiKeyService manages credentials, quotas and usage; jobs serves it.
+    """ApiKeyService manages credentials, quotas and usage; it is served by jobs.
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller makes, changes,
-    rotates or removes a key above its own level, nor gives a grant that it lacks:
-    PERMISSION_INSUFFICIENT. A change is obeyed everywhere within a second.
+    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
+    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
     `name` is the bare id.
@@ -93,87 +93,87 @@ class ApiKeyServiceStub:
 
 
 class ApiKeyServiceServicer:
-    """ApiKeyService manages credentials, quotas and usage; jobs serves it.
+    """ApiKeyService manages credentials, quotas and usage; it is served by jobs.
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller makes, changes,
-    rotates or removes a key above its own level, nor gives a grant that it lacks:
-    PERMISSION_INSUFFICIENT. A change is obeyed everywhere within a second.
+    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
+    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
     `name` is the bare id.
     """
 
     def CreateApiKey(self, request, context):
-        """Makes a key; this answer alone holds key_string. A call repeated with its
-        request_id is answered without it. Errors: REQUEST_ID_REUSED.
+        """Creates a key; only this response holds key_string. A call repeated with its
+        request_id returns the key without it. Errors: REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetApiKey(self, request, context):
-        """Reads one key, never its string; apiKeys/me is the caller's own. Another one needs
-        ADMIN: below it is RESOURCE_NOT_FOUND.
+        """Returns one key, never its string; apiKeys/me is the caller's own. Another one
+        needs ADMIN: below that it is RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists keys of all tenants, the newest first. Errors: FILTER_INVALID,
-        ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """Lists keys of all tenants, newest first. Errors: FILTER_INVALID, ORDER_BY_INVALID,
+        PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """Changes display_name, level, quota, grants, disabled, networks or expiry.
+        """Updates display_name, level, quota, grants, disabled, networks or expiry.
 
-        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or it
-        is deleted).
+        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
+        it is deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteApiKey(self, request, context):
-        """Soft-deletes a key: it stops working now and is purged in 30 days; one that is
-        deleted is answered as it is. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last
-        working FULL_ACCESS key).
+        """Soft-deletes a key: it stops working now and is purged in 30 days; a deleted one is
+        returned unchanged. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last working
+        FULL_ACCESS key).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteApiKey(self, request, context):
-        """Brings a soft-deleted key back. One that is not deleted is STATE_CONFLICT.
+        """Restores a soft-deleted key. One that is not deleted is STATE_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Makes a new key_string, which this answer alone holds; the old one works until grace
-        ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+        """Creates a new key_string, which only this response holds; the old one works until
+        grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyApiKey(self, request, context):
-        """Turns a key string into a principal: for the interceptor at every service's door.
-        Errors: CREDENTIAL_INVALID.
+        """Resolves a key string to a principal, for the authentication interceptor of every
+        service. Errors: CREDENTIAL_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Reads the quota that a key has spent; apiKeys/me/usage is the caller's own. Another
-        one needs ADMIN: below it is RESOURCE_NOT_FOUND.
+        """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
+        Another one needs ADMIN: below that it is RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,13 +236,13 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
-    """ApiKeyService manages credentials, quotas and usage; jobs serves it.
+    """ApiKeyService manages credentials, quotas and usage; it is served by jobs.
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller makes, changes,
-    rotates or removes a key above its own level, nor gives a grant that it lacks:
-    PERMISSION_INSUFFICIENT. A change is obeyed everywhere within a second.
+    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
+    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
     `name` is the bare id.

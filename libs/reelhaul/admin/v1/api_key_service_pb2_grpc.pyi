@@ -28,13 +28,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ApiKeyServiceStub:
-    """ApiKeyService manages credentials, quotas and usage; jobs serves it.
+    """ApiKeyService manages credentials, quotas and usage; it is served by jobs.
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller makes, changes,
-    rotates or removes a key above its own level, nor gives a grant that it lacks:
-    PERMISSION_INSUFFICIENT. A change is obeyed everywhere within a second.
+    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
+    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
     `name` is the bare id.
@@ -45,52 +45,52 @@ class ApiKeyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ApiKeyServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]
-    """Makes a key; this answer alone holds key_string. A call repeated with its
-    request_id is answered without it. Errors: REQUEST_ID_REUSED.
+    """Creates a key; only this response holds key_string. A call repeated with its
+    request_id returns the key without it. Errors: REQUEST_ID_REUSED.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]
-    """Reads one key, never its string; apiKeys/me is the caller's own. Another one needs
-    ADMIN: below it is RESOURCE_NOT_FOUND.
+    """Returns one key, never its string; apiKeys/me is the caller's own. Another one
+    needs ADMIN: below that it is RESOURCE_NOT_FOUND.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]
-    """Lists keys of all tenants, the newest first. Errors: FILTER_INVALID,
-    ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """Lists keys of all tenants, newest first. Errors: FILTER_INVALID, ORDER_BY_INVALID,
+    PAGE_TOKEN_INVALID.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.UpdateApiKeyRequest, _api_key_pb2.ApiKey]
-    """Changes display_name, level, quota, grants, disabled, networks or expiry.
+    """Updates display_name, level, quota, grants, disabled, networks or expiry.
 
-    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or it
-    is deleted).
+    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
+    it is deleted).
     """
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteApiKeyRequest, _api_key_pb2.ApiKey]
-    """Soft-deletes a key: it stops working now and is purged in 30 days; one that is
-    deleted is answered as it is. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last
-    working FULL_ACCESS key).
+    """Soft-deletes a key: it stops working now and is purged in 30 days; a deleted one is
+    returned unchanged. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last working
+    FULL_ACCESS key).
     """
     UndeleteApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.UndeleteApiKeyRequest, _api_key_pb2.ApiKey]
-    """Brings a soft-deleted key back. One that is not deleted is STATE_CONFLICT."""
+    """Restores a soft-deleted key. One that is not deleted is STATE_CONFLICT."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.RotateApiKeyRequest, _api_key_pb2.ApiKey]
-    """Makes a new key_string, which this answer alone holds; the old one works until grace
-    ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+    """Creates a new key_string, which only this response holds; the old one works until
+    grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
     """
     VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]
-    """Turns a key string into a principal: for the interceptor at every service's door.
-    Errors: CREDENTIAL_INVALID.
+    """Resolves a key string to a principal, for the authentication interceptor of every
+    service. Errors: CREDENTIAL_INVALID.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetUsageRequest, _api_key_pb2.Usage]
-    """Reads the quota that a key has spent; apiKeys/me/usage is the caller's own. Another
-    one needs ADMIN: below it is RESOURCE_NOT_FOUND.
+    """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
+    Another one needs ADMIN: below that it is RESOURCE_NOT_FOUND.
     """
 
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
-    """ApiKeyService manages credentials, quotas and usage; jobs serves it.
+    """ApiKeyService manages credentials, quotas and usage; it is served by jobs.
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller makes, changes,
-    rotates or removes a key above its own level, nor gives a grant that it lacks:
-    PERMISSION_INSUFFICIENT. A change is obeyed everywhere within a second.
+    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
+    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
     `name` is the bare id.
@@ -98,51 +98,51 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Makes a key; this answer alone holds key_string. A call repeated with its
-    request_id is answered without it. Errors: REQUEST_ID_REUSED.
+    """Creates a key; only this response holds key_string. A call repeated with its
+    request_id returns the key without it. Errors: REQUEST_ID_REUSED.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Reads one key, never its string; apiKeys/me is the caller's own. Another one needs
-    ADMIN: below it is RESOURCE_NOT_FOUND.
+    """Returns one key, never its string; apiKeys/me is the caller's own. Another one
+    needs ADMIN: below that it is RESOURCE_NOT_FOUND.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists keys of all tenants, the newest first. Errors: FILTER_INVALID,
-    ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """Lists keys of all tenants, newest first. Errors: FILTER_INVALID, ORDER_BY_INVALID,
+    PAGE_TOKEN_INVALID.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.UpdateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Changes display_name, level, quota, grants, disabled, networks or expiry.
+    """Updates display_name, level, quota, grants, disabled, networks or expiry.
 
-    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or it
-    is deleted).
+    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
+    it is deleted).
     """
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Soft-deletes a key: it stops working now and is purged in 30 days; one that is
-    deleted is answered as it is. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last
-    working FULL_ACCESS key).
+    """Soft-deletes a key: it stops working now and is purged in 30 days; a deleted one is
+    returned unchanged. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last working
+    FULL_ACCESS key).
     """
     UndeleteApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.UndeleteApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Brings a soft-deleted key back. One that is not deleted is STATE_CONFLICT."""
+    """Restores a soft-deleted key. One that is not deleted is STATE_CONFLICT."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.RotateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Makes a new key_string, which this answer alone holds; the old one works until grace
-    ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+    """Creates a new key_string, which only this response holds; the old one works until
+    grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
     """
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
-    """Turns a key string into a principal: for the interceptor at every service's door.
-    Errors: CREDENTIAL_INVALID.
+    """Resolves a key string to a principal, for the authentication interceptor of every
+    service. Errors: CREDENTIAL_INVALID.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetUsageRequest, _api_key_pb2.Usage]  # type: ignore[assignment]
-    """Reads the quota that a key has spent; apiKeys/me/usage is the caller's own. Another
-    one needs ADMIN: below it is RESOURCE_NOT_FOUND.
+    """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
+    Another one needs ADMIN: below that it is RESOURCE_NOT_FOUND.
     """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ApiKeyService manages credentials, quotas and usage; jobs serves it.
+    """ApiKeyService manages credentials, quotas and usage; it is served by jobs.
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller makes, changes,
-    rotates or removes a key above its own level, nor gives a grant that it lacks:
-    PERMISSION_INSUFFICIENT. A change is obeyed everywhere within a second.
+    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
+    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
     `name` is the bare id.
@@ -154,8 +154,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Makes a key; this answer alone holds key_string. A call repeated with its
-        request_id is answered without it. Errors: REQUEST_ID_REUSED.
+        """Creates a key; only this response holds key_string. A call repeated with its
+        request_id returns the key without it. Errors: REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -164,8 +164,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.GetApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Reads one key, never its string; apiKeys/me is the caller's own. Another one needs
-        ADMIN: below it is RESOURCE_NOT_FOUND.
+        """Returns one key, never its string; apiKeys/me is the caller's own. Another one
+        needs ADMIN: below that it is RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -174,8 +174,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_service_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_service_pb2.ListApiKeysResponse]]:
-        """Lists keys of all tenants, the newest first. Errors: FILTER_INVALID,
-        ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """Lists keys of all tenants, newest first. Errors: FILTER_INVALID, ORDER_BY_INVALID,
+        PAGE_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -184,10 +184,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.UpdateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Changes display_name, level, quota, grants, disabled, networks or expiry.
+        """Updates display_name, level, quota, grants, disabled, networks or expiry.
 
-        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or it
-        is deleted).
+        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
+        it is deleted).
         """
 
     @_abc_1.abstractmethod
@@ -196,9 +196,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.DeleteApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Soft-deletes a key: it stops working now and is purged in 30 days; one that is
-        deleted is answered as it is. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last
-        working FULL_ACCESS key).
+        """Soft-deletes a key: it stops working now and is purged in 30 days; a deleted one is
+        returned unchanged. Errors: ETAG_MISMATCH, STATE_CONFLICT (the last working
+        FULL_ACCESS key).
         """
 
     @_abc_1.abstractmethod
@@ -207,7 +207,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.UndeleteApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Brings a soft-deleted key back. One that is not deleted is STATE_CONFLICT."""
+        """Restores a soft-deleted key. One that is not deleted is STATE_CONFLICT."""
 
     @_abc_1.abstractmethod
     def RotateApiKey(
@@ -215,8 +215,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Makes a new key_string, which this answer alone holds; the old one works until grace
-        ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+        """Creates a new key_string, which only this response holds; the old one works until
+        grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -225,8 +225,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.VerifyApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_service_pb2.VerifyApiKeyResponse, _abc.Awaitable[_api_key_service_pb2.VerifyApiKeyResponse]]:
-        """Turns a key string into a principal: for the interceptor at every service's door.
-        Errors: CREDENTIAL_INVALID.
+        """Resolves a key string to a principal, for the authentication interceptor of every
+        service. Errors: CREDENTIAL_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -235,8 +235,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.Usage, _abc.Awaitable[_api_key_pb2.Usage]]:
-        """Reads the quota that a key has spent; apiKeys/me/usage is the caller's own. Another
-        one needs ADMIN: below it is RESOURCE_NOT_FOUND.
+        """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
+        Another one needs ADMIN: below that it is RESOURCE_NOT_FOUND.
         """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

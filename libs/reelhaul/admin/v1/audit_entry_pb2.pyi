@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """AuditEntry is one call that was allowed or refused."""
+    """AuditEntry is one call that was allowed or rejected."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,24 +39,24 @@ class AuditEntry(_message.Message):
     name: _builtins.str
     """Format: auditEntries/{audit_entry}, {audit_entry} a UUIDv7"""
     api_key: _builtins.str
-    """Who called; empty for the suite itself. Format: apiKeys/{api_key}"""
+    """Key of the caller; empty for the suite itself. Format: apiKeys/{api_key}"""
     tenant: _builtins.str
-    """The caller's tenant."""
+    """Tenant of the caller."""
     method: _builtins.str
-    """The RPC, e.g. "reelhaul.admin.v1.ApiKeyService/RotateApiKey"."""
+    """RPC that was called, e.g. "reelhaul.admin.v1.ApiKeyService/RotateApiKey"."""
     resource: _builtins.str
-    """Name of what it was about; of a batch, one entry for each."""
+    """Name of the resource concerned; a batch has one entry per resource."""
     address: _builtins.str
-    """From which address, as the first of the suite's own proxies saw it."""
+    """Address of the caller, as the first of the suite's own proxies saw it."""
     call_id: _builtins.str
-    """The call's id in the logs."""
+    """Id of the call in the logs."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the call ended."""
 
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """How it was answered; code 0 is done."""
+        """Status that was returned; code 0 means success."""
 
     @_builtins.property
     def changed_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

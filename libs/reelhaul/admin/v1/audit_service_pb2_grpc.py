@@ -27,9 +27,9 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """AuditService tells who did what; jobs serves it. Entries are made by the suite, for
-    each call of an RPC whose policy says audited, and are never changed or removed
-    before their retention ends.
+    """AuditService records who did what; it is served by jobs. The suite creates an entry
+    for each call of an RPC whose policy says audited; entries are never changed, nor
+    removed before their retention ends.
     """
 
     def __init__(self, channel):
@@ -51,20 +51,20 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """AuditService tells who did what; jobs serves it. Entries are made by the suite, for
-    each call of an RPC whose policy says audited, and are never changed or removed
-    before their retention ends.
+    """AuditService records who did what; it is served by jobs. The suite creates an entry
+    for each call of an RPC whose policy says audited; entries are never changed, nor
+    removed before their retention ends.
     """
 
     def GetAuditEntry(self, request, context):
-        """Reads one entry. Errors: RESOURCE_NOT_FOUND.
+        """Returns one entry. Errors: RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEntries(self, request, context):
-        """Lists entries of all tenants, the newest first. Errors: FILTER_INVALID,
+        """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
         PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,9 +93,9 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """AuditService tells who did what; jobs serves it. Entries are made by the suite, for
-    each call of an RPC whose policy says audited, and are never changed or removed
-    before their retention ends.
+    """AuditService records who did what; it is served by jobs. The suite creates an entry
+    for each call of an RPC whose policy says audited; entries are never changed, nor
+    removed before their retention ends.
     """
 
     @staticmethod

@@ -28,9 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """AuditService tells who did what; jobs serves it. Entries are made by the suite, for
-    each call of an RPC whose policy says audited, and are never changed or removed
-    before their retention ends.
+    """AuditService records who did what; it is served by jobs. The suite creates an entry
+    for each call of an RPC whose policy says audited; entries are never changed, nor
+    removed before their retention ends.
     """
 
     @_typing.overload
@@ -38,31 +38,31 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     GetAuditEntry: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditEntryRequest, _audit_entry_pb2.AuditEntry]
-    """Reads one entry. Errors: RESOURCE_NOT_FOUND."""
+    """Returns one entry. Errors: RESOURCE_NOT_FOUND."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEntriesRequest, _audit_service_pb2.ListAuditEntriesResponse]
-    """Lists entries of all tenants, the newest first. Errors: FILTER_INVALID,
+    """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
     PAGE_TOKEN_INVALID.
     """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """AuditService tells who did what; jobs serves it. Entries are made by the suite, for
-    each call of an RPC whose policy says audited, and are never changed or removed
-    before their retention ends.
+    """AuditService records who did what; it is served by jobs. The suite creates an entry
+    for each call of an RPC whose policy says audited; entries are never changed, nor
+    removed before their retention ends.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAuditEntry: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditEntryRequest, _audit_entry_pb2.AuditEntry]  # type: ignore[assignment]
-    """Reads one entry. Errors: RESOURCE_NOT_FOUND."""
+    """Returns one entry. Errors: RESOURCE_NOT_FOUND."""
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEntriesRequest, _audit_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
-    """Lists entries of all tenants, the newest first. Errors: FILTER_INVALID,
+    """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
     PAGE_TOKEN_INVALID.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AuditService tells who did what; jobs serves it. Entries are made by the suite, for
-    each call of an RPC whose policy says audited, and are never changed or removed
-    before their retention ends.
+    """AuditService records who did what; it is served by jobs. The suite creates an entry
+    for each call of an RPC whose policy says audited; entries are never changed, nor
+    removed before their retention ends.
     """
 
     @_abc_1.abstractmethod
@@ -71,7 +71,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.GetAuditEntryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_entry_pb2.AuditEntry, _abc.Awaitable[_audit_entry_pb2.AuditEntry]]:
-        """Reads one entry. Errors: RESOURCE_NOT_FOUND."""
+        """Returns one entry. Errors: RESOURCE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListAuditEntries(
@@ -79,7 +79,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_audit_service_pb2.ListAuditEntriesResponse]]:
-        """Lists entries of all tenants, the newest first. Errors: FILTER_INVALID,
+        """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
         PAGE_TOKEN_INVALID.
         """
 

@@ -24,13 +24,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Download(_message.Message):
-    """The messages of this package are for people's scripts, and JSON is how they are
-    met: names are snake_case in JSON too (json_name), numbers are JSON numbers. That
-    is why byte counts in answers are double, exact to 2^53 and always whole: proto3
-    JSON would write an int64 as a string. Seconds are double for the same reason.
-    Their units: bytes, seconds, bytes per second.
+    """The messages of this package are for scripts, and JSON is the form in which people
+    see them: names are snake_case in JSON too (json_name), numbers are JSON numbers.
+    That is why byte counts in responses are double, exact to 2^53 and always whole:
+    proto3 JSON would write an int64 as a string. Seconds are double for the same reason.
+    Units: bytes, seconds, bytes per second.
 
-    Download is a job as this API tells of it: flat, with links that can be fetched.
+    Download is a job as this API reports it: flat, with links that can be fetched.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -44,45 +44,45 @@ class Download(_message.Message):
         STATUS_UNSPECIFIED: Download._Status.ValueType  # 0
         """Never returned."""
         QUEUED: Download._Status.ValueType  # 1
-        """Admitted; wait_reason says what for."""
+        """Admitted; wait_reason says what it waits for."""
         RUNNING: Download._Status.ValueType  # 2
-        """Being downloaded; stage says how far."""
+        """Being downloaded; stage says what the worker is doing."""
         RETRYING: Download._Status.ValueType  # 3
-        """An attempt failed; the next one begins at retry_time."""
+        """An attempt failed; the next one starts at retry_time."""
         CANCELLING: Download._Status.ValueType  # 4
-        """Being cancelled."""
+        """Cancellation was requested; the worker has not stopped yet."""
         SUCCEEDED: Download._Status.ValueType  # 5
-        """Done: files can be fetched."""
+        """Done: the files can be fetched."""
         FAILED: Download._Status.ValueType  # 6
-        """Gave up: error says why."""
+        """Failed for good; error holds the cause."""
         CANCELLED: Download._Status.ValueType  # 7
         """Cancelled."""
         PAUSED: Download._Status.ValueType  # 8
-        """Held by a user."""
+        """Paused by a user."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-        """Where it stands. SUCCEEDED, FAILED and CANCELLED are final. New values may be
+        """Status of a download. SUCCEEDED, FAILED and CANCELLED are final. New values may be
         added; treat an unknown one as RUNNING while end_time is unset.
         """
 
     STATUS_UNSPECIFIED: Download.Status.ValueType  # 0
     """Never returned."""
     QUEUED: Download.Status.ValueType  # 1
-    """Admitted; wait_reason says what for."""
+    """Admitted; wait_reason says what it waits for."""
     RUNNING: Download.Status.ValueType  # 2
-    """Being downloaded; stage says how far."""
+    """Being downloaded; stage says what the worker is doing."""
     RETRYING: Download.Status.ValueType  # 3
-    """An attempt failed; the next one begins at retry_time."""
+    """An attempt failed; the next one starts at retry_time."""
     CANCELLING: Download.Status.ValueType  # 4
-    """Being cancelled."""
+    """Cancellation was requested; the worker has not stopped yet."""
     SUCCEEDED: Download.Status.ValueType  # 5
-    """Done: files can be fetched."""
+    """Done: the files can be fetched."""
     FAILED: Download.Status.ValueType  # 6
-    """Gave up: error says why."""
+    """Failed for good; error holds the cause."""
     CANCELLED: Download.Status.ValueType  # 7
     """Cancelled."""
     PAUSED: Download.Status.ValueType  # 8
-    """Held by a user."""
+    """Paused by a user."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -141,53 +141,55 @@ class Download(_message.Message):
     job_id: _builtins.str
     """The job's id, a lower-case UUID; the same job is jobs/{job_id} in /v1."""
     url: _builtins.str
-    """The URL asked for."""
+    """URL that was requested."""
     status: Global___Download.Status.ValueType
-    """Where it stands."""
+    """Current status."""
     stage: _media_pb2.Progress.Stage.ValueType
-    """What the worker is doing; unset while it does not run."""
+    """What the worker is doing; unset while the download is not running."""
     progress_percent: _builtins.float
-    """0..100 over everything, never falling within an attempt, 100 only when SUCCEEDED.
-    Absent where it cannot be told: then only bytes and stage are known.
+    """0..100 over everything, never decreasing within an attempt, 100 only when
+    SUCCEEDED. Absent if it cannot be computed: then only bytes and stage are known.
     """
     downloaded_bytes: _builtins.float
-    """Bytes received in the present attempt."""
+    """Bytes received in the current attempt."""
     total_bytes: _builtins.float
-    """Bytes expected; absent where unknown."""
+    """Bytes expected; absent if unknown."""
     speed: _builtins.float
     """Bytes per second, smoothed; absent while nothing is received."""
     eta_seconds: _builtins.float
-    """Seconds left; absent where it cannot be told."""
+    """Seconds left; absent if unknown."""
     title: _builtins.str
     """Title of the media; empty until it is known."""
     uploader: _builtins.str
-    """Uploader's name; empty where unknown."""
+    """Uploader's name; empty if unknown."""
     duration: _builtins.float
-    """Play time in seconds; absent where unknown."""
+    """Duration in seconds; absent if unknown."""
     thumbnail: _builtins.str
-    """URL of the thumbnail at the site; empty where unknown."""
+    """URL of the thumbnail at the site; empty if unknown."""
     quality: _builtins.str
-    """Quality asked for, e.g. "1080p"."""
+    """Requested quality, e.g. "1080p"."""
     format: _builtins.str
-    """Format asked for, e.g. "mp4"."""
+    """Requested format, e.g. "mp4"."""
     got_quality: _builtins.str
-    """Quality delivered, by ffprobe, e.g. "720p"; empty until SUCCEEDED, and for audio."""
+    """Delivered quality, as measured by ffprobe, e.g. "720p"; empty until SUCCEEDED, and
+    for audio.
+    """
     got_format: _builtins.str
-    """Format delivered, e.g. "mp4"; empty until SUCCEEDED."""
+    """Delivered format, e.g. "mp4"; empty until SUCCEEDED."""
     attempts: _builtins.int
-    """Attempts begun."""
+    """Number of attempts started."""
     wait_reason: _builtins.str
-    """Why it does not run, e.g. "SITE_PARKED": reelhaul.jobs.v1.Wait.Reason by name;
+    """Why it is not running, e.g. "SITE_PARKED": reelhaul.jobs.v1.Wait.Reason by name;
     empty unless QUEUED, RETRYING or PAUSED.
     """
     position: _builtins.int
-    """Place in the queue, from 1, an estimate; 0 where it is in none."""
+    """Position in the queue, from 1, an estimate; 0 if it is in none."""
     priority: _builtins.str
-    """"low", "normal" or "high"."""
+    """Priority: "low", "normal" or "high"."""
     batch_id: _builtins.str
-    """Shared by all of one batch or playlist; empty otherwise."""
+    """Id shared by all downloads of one batch or playlist; empty otherwise."""
     job_count: _builtins.int
-    """Jobs made from the playlist so far; 0 for a single media."""
+    """Number of jobs created from the playlist so far; 0 for a single media item."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """Result files, the media first; only when SUCCEEDED."""
@@ -198,39 +200,41 @@ class Download(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Wishes that were not met, for people; a download with warnings SUCCEEDED."""
+        """Requested options that could not be met, for people; a download with warnings
+        SUCCEEDED.
+        """
 
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """When the next attempt may begin; only when RETRYING."""
+        """Earliest start of the next attempt; only when RETRYING."""
 
     @_builtins.property
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
-        """Not before this time; absent if none was asked."""
+        """Earliest start; absent if none was requested."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Admitted."""
+        """When it was admitted."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """First attempt began; absent until then."""
+        """When the first attempt started; absent until then."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """SUCCEEDED, FAILED or CANCELLED; absent until then."""
+        """When it became SUCCEEDED, FAILED or CANCELLED; absent until then."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When record and files are purged."""
+        """When the record and files are purged."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's own tags."""
+        """Tags set by the caller."""
 
     @_builtins.property
     def estimate(self) -> Global___Estimate:
-        """What it would fetch; only in the answer to validate_only."""
+        """What it would fetch; only in the response to validate_only."""
 
     def __init__(
         self,
@@ -313,20 +317,20 @@ class File(_message.Message):
     name: _builtins.str
     """File name for people, safe on every system."""
     kind: _media_pb2.ArtifactInfo.Kind.ValueType
-    """What it is."""
+    """Kind of the file."""
     media_type: _builtins.str
     """IANA media type, e.g. "video/mp4"."""
     size_bytes: _builtins.float
-    """Bytes."""
+    """Size in bytes."""
     sha256: _builtins.str
     """SHA-256 of the content, 64 lower-case hex digits."""
     url: _builtins.str
-    """Where to GET it, with Range and the same credential: a path on this server, or
-    an absolute URL where the server knows its own. POST /v1/artifacts/{id}:signUrl
-    makes a link that needs no credential.
+    """URL to GET the file from, with Range and the same credential: a path on this
+    server, or an absolute URL if the server knows its own. POST
+    /v1/artifacts/{id}:signUrl creates a link that needs no credential.
     """
     language: _builtins.str
-    """BCP-47 language of a subtitle; else empty."""
+    """BCP-47 language of a subtitle; empty otherwise."""
     def __init__(
         self,
         *,
@@ -348,8 +352,8 @@ Global___File: _TypeAlias = File  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
-    """Error says why a download failed. A failed call is answered with google.rpc.Status
-    as everywhere; this is the failure of a job, told by a call that succeeded.
+    """Error says why a download failed. A failed call returns google.rpc.Status as
+    everywhere; this is the failure of a job, reported by a call that succeeded.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -362,13 +366,13 @@ class Error(_message.Message):
     code: _code_pb2.Code.ValueType
     """Canonical code, e.g. NOT_FOUND."""
     reason: _builtins.str
-    """Reason to switch on, e.g. "MEDIA_NOT_FOUND": reelhaul.type.v1.ErrorReason by name."""
+    """Reason to branch on, e.g. "MEDIA_NOT_FOUND": reelhaul.type.v1.ErrorReason by name."""
     message: _builtins.str
-    """For people."""
+    """Human-readable description."""
     retryable: _builtins.bool
     """Whether the same download can succeed later with no change."""
     help: _builtins.str
-    """Where to read what to do; empty where there is no such page."""
+    """URL of a page that says what to do; empty if there is none."""
     def __init__(
         self,
         *,
@@ -400,20 +404,20 @@ class Estimate(_message.Message):
     STORED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.float
-    """Bytes to fetch; absent where unknown."""
+    """Bytes to fetch; absent if unknown."""
     fetch_seconds: _builtins.float
-    """Seconds that it would take, from recent throughput; absent where unknown."""
+    """Seconds that the fetch would take, from recent throughput; absent if unknown."""
     quality: _builtins.str
     """Quality that would be delivered, e.g. "720p"; empty for audio."""
     format: _builtins.str
     """Format that would be delivered, e.g. "mp4"."""
     job_count: _builtins.int
-    """Jobs that would be made: 1, or a playlist's entries."""
+    """Number of jobs that would be created: 1, or a playlist's entries."""
     stored: _builtins.bool
-    """Whether it is stored already: the download would be instant."""
+    """Whether it is stored already, so that the download would finish at once."""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What would not be as asked, for people."""
+        """What would be delivered differently from the request, for people."""
 
     def __init__(
         self,

@@ -89,24 +89,26 @@ class CreateDownloadRequest(_message.Message):
     url: _builtins.str
     """Page or media URL, http or https."""
     quality: _builtins.str
-    """"best", "4320p", "2160p", "1440p", "1080p", "720p", "480p", "360p", "240p",
-    "144p" or "worst"; empty means "best". The best offered that is not above it is
-    taken; the answer's got_quality says which that was.
+    """"best", "4320p", "2160p", "1440p", "1080p", "720p", "480p", "360p", "240p", "144p"
+    or "worst"; empty means "best". The best offered within the limit is chosen;
+    got_quality in the response reports it.
     """
     format: _builtins.str
-    """"mp4", "webm", "mkv", or for audio "mp3", "m4a", "opus", "flac", "wav", "ogg".
-    An audio format implies audio_only. Empty: what fits without transcoding.
+    """"mp4", "webm", "mkv", or for audio "mp3", "m4a", "opus", "flac", "wav", "ogg". An
+    audio format implies audio_only. Empty means what fits without transcoding.
     """
     audio_only: _builtins.bool
-    """Audio without video; quality must then be unset, "best" or "worst"."""
+    """Whether to deliver audio without video; quality must then be unset, "best" or
+    "worst".
+    """
     min_quality: _builtins.str
-    """The request as a contract: fail with FORMAT_UNAVAILABLE rather than deliver
-    less than this; words as in quality. Empty: no contract.
+    """Minimum quality, a contract: fail with FORMAT_UNAVAILABLE instead of delivering
+    less; words as in quality. Empty means no minimum.
     """
     video_codec: _builtins.str
-    """"h264", "h265", "vp9" or "av1", where offered at that quality; empty: any."""
+    """"h264", "h265", "vp9" or "av1", if offered at that quality; empty means any."""
     max_fps: _builtins.int
-    """Most frames a second, 1..240; 0 means no limit."""
+    """Maximum frames per second, 1..240; 0 means no limit."""
     hdr: _builtins.str
     """"prefer", "require" or "avoid" high dynamic range; empty means "avoid"."""
     audio_bitrate: _builtins.int
@@ -114,58 +116,62 @@ class CreateDownloadRequest(_message.Message):
     audio_language: _builtins.str
     """BCP-47 language of the audio, or "original"; empty means "original"."""
     subtitles: _builtins.bool
-    """Fetch subtitles. Implied by each subtitle field below."""
+    """Whether to fetch subtitles. Implied by each subtitle field below."""
     subtitle_kinds: _builtins.str
-    """"manual", "auto" or "both"; empty means "both": manual where there, else auto."""
+    """"manual", "auto" or "both"; empty means "both": manual if offered, else auto."""
     translate_to: _builtins.str
-    """A BCP-47 language to translate subtitles into; empty means none."""
+    """BCP-47 language to translate subtitles into; empty means none."""
     embed_subtitles: _builtins.bool
-    """Write the subtitles into the video also."""
+    """Whether to write the subtitles into the video as well."""
     require_subtitles: _builtins.bool
-    """Fail where a subtitle is missing (SUBTITLES_UNAVAILABLE); else it is a warning."""
+    """Whether to fail if a subtitle is missing (SUBTITLES_UNAVAILABLE); otherwise it is a
+    warning.
+    """
     subtitles_only: _builtins.bool
-    """Transcripts only, no media; quality, format and audio fields must be unset."""
+    """Whether to deliver transcripts only, no media; quality, format and audio fields
+    must then be unset.
+    """
     thumbnail: _builtins.bool
-    """Store the thumbnail too, and embed it where the format takes it."""
+    """Whether to store the thumbnail too, and embed it if the format allows it."""
     info_json: _builtins.bool
-    """Store the metadata as a JSON file too."""
+    """Whether to store the metadata as a JSON file too."""
     chapters: _builtins.str
-    """"embed" or "split" (one more file for each); empty means neither."""
+    """"embed" or "split" (one more file per chapter); empty means neither."""
     sponsorblock: _builtins.str
-    """"remove" or "mark" sponsored stretches by SponsorBlock; empty means neither."""
+    """"remove" or "mark" sections that SponsorBlock lists; empty means neither."""
     start_seconds: _builtins.float
-    """Only from here on, in seconds; absent means the start."""
+    """Start of the section to deliver, in seconds; absent means the start."""
     end_seconds: _builtins.float
-    """Only up to here, in seconds, above start_seconds; absent means the end."""
+    """End of the section to deliver, in seconds, above start_seconds; absent means the
+    end.
+    """
     live: _builtins.str
-    """"refuse", "wait" for its beginning, or "record" from now; empty means "refuse"."""
+    """"refuse", "wait" for the start, or "record" from now; empty means "refuse"."""
     max_size_bytes: _builtins.int
-    """Most bytes, else MEDIA_TOO_LARGE; 0 means the key's limit."""
+    """Maximum size in bytes, else MEDIA_TOO_LARGE; 0 means the key's limit."""
     max_duration_seconds: _builtins.float
-    """Longest play time in seconds, else MEDIA_TOO_LONG; 0 means the server's limit."""
+    """Maximum duration in seconds, else MEDIA_TOO_LONG; 0 means the server's limit."""
     playlist: _builtins.bool
-    """Make a job of each entry of the playlist or channel at the URL. Unset: the
-    single video, even where its URL names a list too.
+    """Whether to create a job for each entry of the playlist or channel at the URL. Unset
+    means the single video, even if its URL names a list too.
     """
     max_entries: _builtins.int
-    """Entries of a playlist to take at most, 1..10000; 0 means 100."""
+    """Maximum number of playlist entries to take, 1..10000; 0 means 100."""
     priority: _builtins.str
     """"low", "normal" or "high"; empty means "normal"."""
     ttl_seconds: _builtins.float
-    """How long to keep the files after the end, in seconds; 0 means the server's
-    retention.
-    """
+    """Time to keep the files after the end, in seconds; 0 means the server's retention."""
     request_id: _builtins.str
-    """A UUID that makes the call idempotent for 24 h: the same again is the same job.
-    The header Idempotency-Key sets it too. Empty: no protection.
+    """Idempotency key, a UUID, valid for 24 h: the same call again returns the same job.
+    The header Idempotency-Key sets it too. Empty means no protection.
     """
     validate_only: _builtins.bool
-    """Checks everything, asks the site, and answers with estimate, but starts nothing:
-    job_id is then empty.
+    """Whether to check everything, probe the site and return an estimate without creating
+    anything: job_id is then empty.
     """
     cookies: _builtins.str
-    """Name of cookies that the operator keeps for you, to ask the site with; empty means
-    none.
+    """Name of cookies that the operator stores for your tenant, to be sent to the site;
+    empty means none.
     """
     @_builtins.property
     def subtitle_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -173,7 +179,7 @@ class CreateDownloadRequest(_message.Message):
 
     @_builtins.property
     def subtitle_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of "srt", "vtt", "txt", "json", one file each; empty means ["srt"]."""
+        """"srt", "vtt", "txt" or "json", one file each; empty means ["srt"]."""
 
     @_builtins.property
     def sponsorblock_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -181,11 +187,11 @@ class CreateDownloadRequest(_message.Message):
 
     @_builtins.property
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
-        """Not before this time; absent means now."""
+        """Earliest start; absent means now."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's own tags, at most 64; files inherit them, webhooks filter by them."""
+        """Tags set by the caller, at most 64; files inherit them, webhooks filter by them."""
 
     def __init__(
         self,
@@ -267,7 +273,7 @@ Global___GetDownloadRequest: _TypeAlias = GetDownloadRequest  # noqa: Y015
 
 @_typing.final
 class ListDownloadsRequest(_message.Message):
-    """Request of ListDownloads. Fields narrow each other."""
+    """Request of ListDownloads. All of its fields apply together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,24 +287,24 @@ class ListDownloadsRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
     page: _builtins.int
-    """Page number, from 1; 0 means 1. page * page_size may be 10000 at most: use
-    page_token beyond. With page_token it must be unset.
+    """Page number, from 1; 0 means 1. page * page_size is at most 10000: use page_token
+    beyond that. Must be unset with page_token.
     """
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before, the other fields being the same. Does not
-    slip when downloads are added, as page does.
+    """next_page_token of the previous page; the other fields must be the same. Unlike
+    page, its pages do not shift when downloads are added.
     """
     url_contains: _builtins.str
-    """The URL holds this text, case ignored; at most 200 characters."""
+    """Text that the URL contains, ignoring case; at most 200 characters."""
     order: _builtins.str
     """"newest" or "oldest" first, by create_time; empty means "newest"."""
     batch_id: _builtins.str
-    """Of this batch or playlist; empty means any."""
+    """Batch or playlist to list; empty means any."""
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_download_pb2.Download.Status.ValueType]:
-        """In one of these statuses; empty means any. In a query: status=FAILED&status=..."""
+        """Statuses to list; empty means any. In a query: status=FAILED&status=..."""
 
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
@@ -340,14 +346,14 @@ class ListDownloadsResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty at the end."""
+    """Token of the next page; empty on the last page."""
     total: _builtins.int
-    """Downloads that match; 10000 stands for that or more."""
+    """Number of downloads that match; 10000 means that or more."""
     page: _builtins.int
-    """This page's number; 0 where page_token was used."""
+    """Number of this page; 0 if page_token was used."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_download_pb2.Download]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -380,16 +386,16 @@ class GetInfoRequest(_message.Message):
     url: _builtins.str
     """Page or media URL, http or https. It is kept out of access logs."""
     max_entries: _builtins.int
-    """Entries of a playlist to list, 1..1000; 0 means 50."""
+    """Maximum number of playlist entries to list, 1..1000; 0 means 50."""
     quality: _builtins.str
-    """For the estimate; words as in CreateDownloadRequest."""
+    """Quality for the estimate; words as in CreateDownloadRequest."""
     format: _builtins.str
-    """For the estimate; words as in CreateDownloadRequest."""
+    """Format for the estimate; words as in CreateDownloadRequest."""
     audio_only: _builtins.bool
-    """For the estimate: audio without video."""
+    """Whether the estimate is for audio without video."""
     cookies: _builtins.str
-    """Name of cookies that the operator keeps for you, to ask the site with; empty means
-    none.
+    """Name of cookies that the operator stores for your tenant, to be sent to the site;
+    empty means none.
     """
     def __init__(
         self,
@@ -434,7 +440,7 @@ class GetInfoResponse(_message.Message):
         LANGUAGE_FIELD_NUMBER: _builtins.int
         HDR_FIELD_NUMBER: _builtins.int
         format_id: _builtins.str
-        """The site's id for it."""
+        """The site's id of the stream."""
         container: _builtins.str
         """Container, e.g. "mp4"."""
         quality: _builtins.str
@@ -444,17 +450,17 @@ class GetInfoResponse(_message.Message):
         height: _builtins.int
         """Height in pixels; 0 for audio only."""
         fps: _builtins.float
-        """Frames a second; 0 for audio only."""
+        """Frames per second; 0 for audio only."""
         video_codec: _builtins.str
         """Video codec; empty for audio only."""
         audio_codec: _builtins.str
         """Audio codec; empty for video only."""
         bitrate: _builtins.float
-        """Bits a second; 0 where unknown."""
+        """Bits per second; 0 if unknown."""
         size_bytes: _builtins.float
-        """Bytes; absent where unknown."""
+        """Size in bytes; absent if unknown."""
         language: _builtins.str
-        """BCP-47 language of the audio; empty where unknown."""
+        """BCP-47 language of the audio; empty if unknown."""
         hdr: _builtins.str
         """Kind of high dynamic range; empty for SDR."""
         def __init__(
@@ -493,9 +499,9 @@ class GetInfoResponse(_message.Message):
         language: _builtins.str
         """BCP-47 language."""
         kind: _media_pb2.SubtitleTrack.Kind.ValueType
-        """Written by people, made by speech recognition, or translated by the site."""
+        """Source: written by people, speech recognition, or translated by the site."""
         name: _builtins.str
-        """The site's name for it."""
+        """The site's name for the track."""
         def __init__(
             self,
             *,
@@ -521,9 +527,9 @@ class GetInfoResponse(_message.Message):
         title: _builtins.str
         """Title."""
         start_seconds: _builtins.float
-        """Begins, in seconds."""
+        """Start, in seconds."""
         end_seconds: _builtins.float
-        """Ends, in seconds."""
+        """End, in seconds."""
         def __init__(
             self,
             *,
@@ -547,11 +553,11 @@ class GetInfoResponse(_message.Message):
         TITLE_FIELD_NUMBER: _builtins.int
         DURATION_FIELD_NUMBER: _builtins.int
         url: _builtins.str
-        """Its URL: what to download."""
+        """URL of the entry, to download it."""
         title: _builtins.str
-        """Title; empty where the list has none."""
+        """Title; empty if the list has none."""
         duration: _builtins.float
-        """Play time in seconds; absent where the list has none."""
+        """Duration in seconds; absent if the list has none."""
         def __init__(
             self,
             *,
@@ -588,7 +594,7 @@ class GetInfoResponse(_message.Message):
     url: _builtins.str
     """Canonical page URL."""
     extractor: _builtins.str
-    """The extractor that answered, e.g. "youtube"."""
+    """Extractor that read the metadata, e.g. "youtube"."""
     media_id: _builtins.str
     """The site's own id."""
     title: _builtins.str
@@ -596,18 +602,18 @@ class GetInfoResponse(_message.Message):
     description: _builtins.str
     """Description, at most 5000 characters."""
     uploader: _builtins.str
-    """Uploader's name; empty where unknown."""
+    """Uploader's name; empty if unknown."""
     duration: _builtins.float
-    """Play time in seconds; absent where unknown."""
+    """Duration in seconds; absent if unknown."""
     thumbnail: _builtins.str
-    """Thumbnail URL; empty where there is none."""
+    """Thumbnail URL; empty if there is none."""
     live_status: _media_pb2.MediaInfo.LiveStatus.ValueType
-    """Live or not."""
+    """Whether the media is, was or will be live."""
     entry_count: _builtins.int
-    """Entries that the playlist has; 0 for a single media or where unknown."""
+    """Number of entries in the playlist; 0 for a single media item or if unknown."""
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
-        """When the site published it; absent where unknown."""
+        """When the site published the media; absent if unknown."""
 
     @_builtins.property
     def qualities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -627,15 +633,15 @@ class GetInfoResponse(_message.Message):
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetInfoResponse.Entry]:
-        """Entries of a playlist, at most max_entries; empty for a single media."""
+        """Entries of a playlist, at most max_entries; empty for a single media item."""
 
     @_builtins.property
     def estimate(self) -> _download_pb2.Estimate:
-        """What a download with the asked quality and format would take."""
+        """Estimate of a download with the requested quality and format."""
 
     @_builtins.property
     def probe_time(self) -> _timestamp_pb2.Timestamp:
-        """When the site was asked; older than now where the answer was cached."""
+        """When the site was read; older than now if the response was cached."""
 
     def __init__(
         self,
@@ -680,7 +686,7 @@ class RetryDownloadRequest(_message.Message):
     job_id: _builtins.str
     """The job's id."""
     request_id: _builtins.str
-    """A UUID that makes the call idempotent for 24 h."""
+    """Idempotency key, a UUID, valid for 24 h."""
     def __init__(
         self,
         *,
@@ -706,7 +712,7 @@ class CancelDownloadRequest(_message.Message):
     job_id: _builtins.str
     """The job's id."""
     reason: _builtins.str
-    """For people; kept in the error's message. At most 500 characters."""
+    """Reason for people; stored in the error's message. At most 500 characters."""
     def __init__(
         self,
         *,
@@ -745,8 +751,8 @@ Global___StopRecordingRequest: _TypeAlias = StopRecordingRequest  # noqa: Y015
 
 @_typing.final
 class BatchCreateDownloadsRequest(_message.Message):
-    """Request of BatchCreateDownloads. urls and items are taken together, 1..500 in all,
-    urls first.
+    """Request of BatchCreateDownloads. urls and items are combined, 1..500 in all, urls
+    first.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -757,17 +763,19 @@ class BatchCreateDownloadsRequest(_message.Message):
     PARTIAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     partial: _builtins.bool
-    """Start the good ones and tell of the others in failed; unset: all or none."""
+    """Whether to create the valid ones and report the others in failed; unset means all
+    or none.
+    """
     request_id: _builtins.str
-    """A UUID that makes the batch idempotent for 24 h."""
+    """Idempotency key of the batch, a UUID, valid for 24 h."""
     @_builtins.property
     def urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """URLs that are all downloaded as options says."""
+        """URLs that are all downloaded with options."""
 
     @_builtins.property
     def options(self) -> Global___CreateDownloadRequest:
-        """How to download urls, as in POST /api/v1/download; its url, request_id and
-        validate_only must be unset. Absent: the best video.
+        """Options for urls, as in POST /api/v1/download; its url, request_id and
+        validate_only must be unset. Absent means the best video.
         """
 
     @_builtins.property
@@ -801,7 +809,7 @@ class BatchCreateDownloadsResponse(_message.Message):
 
     @_typing.final
     class Failure(_message.Message):
-        """One that was not admitted."""
+        """A download that was not admitted."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -809,12 +817,12 @@ class BatchCreateDownloadsResponse(_message.Message):
         URL_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         index: _builtins.int
-        """Its place in the request, from 0, urls first."""
+        """Index in the request, from 0, urls first."""
         url: _builtins.str
         """Its URL."""
         @_builtins.property
         def error(self) -> _download_pb2.Error:
-            """Why."""
+            """Why it was not admitted."""
 
         def __init__(
             self,
@@ -833,14 +841,14 @@ class BatchCreateDownloadsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """For GET /api/v1/jobs?batch_id=."""
+    """Id of the batch, for GET /api/v1/jobs?batch_id=."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_download_pb2.Download]:
-        """Those admitted, in the order of the request."""
+        """Downloads that were admitted, in the order of the request."""
 
     @_builtins.property
     def failed(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchCreateDownloadsResponse.Failure]:
-        """Those that were not; only with partial."""
+        """Downloads that were not admitted; only with partial."""
 
     def __init__(
         self,
@@ -887,7 +895,7 @@ class DeleteDownloadResponse(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The id of what is gone."""
+    """Id of the deleted download."""
     def __init__(
         self,
         *,
@@ -914,13 +922,15 @@ class WatchProgressRequest(_message.Message):
     job_id: _builtins.str
     """The job's id."""
     resume_token: _builtins.str
-    """From the last message seen: nothing that came after it is missed. Empty, or too
-    old, begins with a snapshot. An SSE client's Last-Event-ID sets it.
+    """resume_token of the last message received: nothing after it is missed. Empty, or
+    too old, starts with a snapshot. An SSE client's Last-Event-ID sets it.
     """
     min_interval_seconds: _builtins.float
-    """Progress comes no oftener than this on the whole, in seconds, 0.05..60; 0 means 0.25."""
+    """Minimum average interval between progress messages, in seconds, 0.05..60; 0 means
+    0.25.
+    """
     heartbeat_seconds: _builtins.float
-    """A heartbeat after this much silence, in seconds, 1..60; 0 means 15."""
+    """Silence after which a heartbeat is sent, in seconds, 1..60; 0 means 15."""
     def __init__(
         self,
         *,
@@ -939,7 +949,7 @@ Global___WatchProgressRequest: _TypeAlias = WatchProgressRequest  # noqa: Y015
 
 @_typing.final
 class WatchProgressResponse(_message.Message):
-    """One message of WatchProgress: exactly one of the event fields is there, and its
+    """One message of WatchProgress: exactly one of the event fields is present, and its
     name is the message's type.
     """
 
@@ -947,7 +957,7 @@ class WatchProgressResponse(_message.Message):
 
     @_typing.final
     class Progress(_message.Message):
-        """How far a running download is."""
+        """Progress of a running download."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -971,7 +981,7 @@ class WatchProgressResponse(_message.Message):
         eta_seconds: _builtins.float
         """As Download.eta_seconds."""
         detail: _builtins.str
-        """What the stage is at, for people."""
+        """Current step of the stage, for people."""
         def __init__(
             self,
             *,
@@ -1017,20 +1027,20 @@ class WatchProgressResponse(_message.Message):
         RETRY_TIME_FIELD_NUMBER: _builtins.int
         WAIT_REASON_FIELD_NUMBER: _builtins.int
         old_status: _download_pb2.Download.Status.ValueType
-        """The status before."""
+        """Status before the change."""
         status: _download_pb2.Download.Status.ValueType
-        """The status now."""
+        """Status after the change."""
         attempts: _builtins.int
-        """Attempts begun."""
+        """Number of attempts started."""
         wait_reason: _builtins.str
-        """Why it does not run, for QUEUED, RETRYING and PAUSED."""
+        """Why it is not running, for QUEUED, RETRYING and PAUSED."""
         @_builtins.property
         def error(self) -> _download_pb2.Error:
             """Why, for RETRYING."""
 
         @_builtins.property
         def retry_time(self) -> _timestamp_pb2.Timestamp:
-            """When the next attempt may begin, for RETRYING."""
+            """Earliest start of the next attempt, for RETRYING."""
 
         def __init__(
             self,
@@ -1075,15 +1085,17 @@ class WatchProgressResponse(_message.Message):
     job_id: _builtins.str
     """The job's id."""
     resume_token: _builtins.str
-    """Opaque; send back as resume_token. On every message, and SSE's id."""
+    """Opaque position; send it back as resume_token. Set on every message, and as SSE's
+    id.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened, by the server's clock."""
+        """When the event happened (server clock)."""
 
     @_builtins.property
     def snapshot(self) -> _download_pb2.Download:
-        """All of it, as of now. The first message, and again after a position that was
-        too old: what was known before is void.
+        """The whole download, as of now. The first message, and sent again if the resume
+        position was too old: discard what you have.
         """
 
     @_builtins.property
@@ -1096,15 +1108,15 @@ class WatchProgressResponse(_message.Message):
 
     @_builtins.property
     def completed(self) -> _download_pb2.Download:
-        """SUCCEEDED, with its files. The last message."""
+        """The download is SUCCEEDED, with its files. The last message."""
 
     @_builtins.property
     def failed(self) -> _download_pb2.Download:
-        """FAILED or CANCELLED, with its error. The last message."""
+        """The download is FAILED or CANCELLED, with its error. The last message."""
 
     @_builtins.property
     def heartbeat(self) -> Global___WatchProgressResponse.Heartbeat:
-        """Nothing happened for a while; the position is good."""
+        """Nothing happened for a while; the position is valid."""
 
     def __init__(
         self,
@@ -1215,26 +1227,30 @@ class GetStatsResponse(_message.Message):
     QUEUED_NOW_FIELD_NUMBER: _builtins.int
     RUNNING_NOW_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """Downloads created."""
+    """Number of downloads created."""
     downloaded_bytes: _builtins.float
     """Bytes received, by attempts that have ended."""
     success_ratio: _builtins.float
-    """SUCCEEDED of those that SUCCEEDED or FAILED, 0..1; absent where there are none."""
+    """Share of SUCCEEDED among those that SUCCEEDED or FAILED, 0..1; absent if there are
+    none.
+    """
     median_seconds: _builtins.float
-    """Median seconds from create to end of those that SUCCEEDED; absent without any."""
+    """Median seconds from creation to end of those that SUCCEEDED; absent if there are
+    none.
+    """
     p95_seconds: _builtins.float
     """95th percentile of the same."""
     queued_now: _builtins.int
-    """Waiting now, whenever created."""
+    """Number waiting now, whenever created."""
     running_now: _builtins.int
-    """Running now, whenever created."""
+    """Number running now, whenever created."""
     @_builtins.property
     def by_status(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Download.Status by name -> downloads, e.g. {"SUCCEEDED": 41}."""
+        """Download.Status name -> number of downloads, e.g. {"SUCCEEDED": 41}."""
 
     @_builtins.property
     def by_error(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Error.reason -> FAILED downloads."""
+        """Error.reason -> number of FAILED downloads."""
 
     def __init__(
         self,

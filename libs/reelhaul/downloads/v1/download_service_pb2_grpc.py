@@ -27,13 +27,13 @@ if _version_not_supported:
 
 
 class DownloadServiceStub:
-    """DownloadService is the simple door: one flat message in, one flat message out, a
-    few paths to remember. jobs serves it, over the same jobs as JobService: what is
-    created here can be read there, and the other way round.
+    """DownloadService is the simple form of the API: one flat message in, one flat message
+    out, a few paths to remember. It is served by jobs, over the same jobs as JobService:
+    what is created in one can be read in the other.
 
-    Choices that a caller writes are lower-case words, checked by the server: another
-    word is FIELD_INVALID, and its message lists the right ones. A {job_id} that is
-    unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
+    Options with a fixed set of values are lower-case words, checked by the server:
+    another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
     repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
@@ -103,30 +103,31 @@ class DownloadServiceStub:
 
 
 class DownloadServiceServicer:
-    """DownloadService is the simple door: one flat message in, one flat message out, a
-    few paths to remember. jobs serves it, over the same jobs as JobService: what is
-    created here can be read there, and the other way round.
+    """DownloadService is the simple form of the API: one flat message in, one flat message
+    out, a few paths to remember. It is served by jobs, over the same jobs as JobService:
+    what is created in one can be read in the other.
 
-    Choices that a caller writes are lower-case words, checked by the server: another
-    word is FIELD_INVALID, and its message lists the right ones. A {job_id} that is
-    unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
+    Options with a fixed set of values are lower-case words, checked by the server:
+    another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
     repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
     """
 
     def CreateDownload(self, request, context):
-        """Starts a download, and answers as soon as it is committed to disk.
+        """Creates a download, and returns as soon as it is committed to disk.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, QUOTA_EXCEEDED,
-        REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site says.
+        REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site
+        reports.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDownload(self, request, context):
-        """Tells how a download stands.
+        """Returns the current status of a download.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,69 +141,69 @@ class DownloadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetInfo(self, request, context):
-        """Tells what a URL holds, without downloading it: metadata, formats, subtitles, and
-        what a download would take. Cached for minutes.
+        """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
+        and the estimate of a download. Cached for minutes.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site says, e.g.
-        MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
+        e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryDownload(self, request, context):
-        """Tries a FAILED or CANCELLED download again, under the same job_id; in any other status
-        it is STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
+        """Retries a FAILED or CANCELLED download under the same job_id; any other status is
+        STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelDownload(self, request, context):
-        """Cancels a download for good; a running one is CANCELLING until its worker let go, and
-        what was recorded is gone: stop_recording keeps it. One that is cancelled already is
-        answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+        """Cancels a download for good; a running one is CANCELLING until its worker has
+        stopped, and a recording is discarded: stop_recording keeps it. One that is
+        cancelled already is returned unchanged; SUCCEEDED and FAILED are STATE_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopRecording(self, request, context):
-        """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
-        with a file that plays and a warning that says so. To throw it away, cancel it.
+        """Ends a live recording now and keeps it: the download is SUCCEEDED soon, with a
+        playable file and a warning that says so. To discard it, cancel the download.
 
-        For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
-        is answered as it is.
+        For downloads whose stage is RECORDING; any other is STATE_CONFLICT. A repeated
+        call returns the download unchanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchCreateDownloads(self, request, context):
-        """Starts up to 500 downloads in one transaction: all or none, unless partial is set.
+        """Creates up to 500 downloads in one transaction: all or none, unless partial is set.
 
-        Errors: those of POST /api/v1/download, the item's place in the field name;
-        BATCH_FAILED where partial was set and none was admitted.
+        Errors: those of POST /api/v1/download, with the item's index in the field name;
+        BATCH_FAILED if partial was set and none was admitted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDownload(self, request, context):
-        """Removes a download, its record and its files; a live one is cancelled first. One that
-        is gone already is RESOURCE_NOT_FOUND.
+        """Deletes a download, its record and its files; a live one is cancelled first. One
+        that is gone already is RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchProgress(self, request, context):
-        """Streams a download: a snapshot first, then what happens, then completed or failed,
+        """Streams a download: a snapshot first, then each event, then completed or failed,
         and the end. Over HTTP it is a WebSocket when upgraded, else SSE or NDJSON, by the
-        Accept header; both paths give all three.
+        Accept header; both paths offer all three.
 
-        The status is OK also where the download failed (WebSocket: 1000). When the server
-        drains, and after 12 h, the stream ends with UNAVAILABLE (1012): come back with
+        The status is OK even if the download failed (WebSocket: 1000). When the server
+        drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
         resume_token. No credential is 4401, too low a level 4403, no such job 4404.
         Errors: RESUME_TOKEN_INVALID.
         """
@@ -211,7 +212,7 @@ class DownloadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStats(self, request, context):
-        """Counts what was downloaded over a time range.
+        """Returns counts of what was downloaded over a time range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,13 +285,13 @@ def add_DownloadServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DownloadService:
-    """DownloadService is the simple door: one flat message in, one flat message out, a
-    few paths to remember. jobs serves it, over the same jobs as JobService: what is
-    created here can be read there, and the other way round.
+    """DownloadService is the simple form of the API: one flat message in, one flat message
+    out, a few paths to remember. It is served by jobs, over the same jobs as JobService:
+    what is created in one can be read in the other.
 
-    Choices that a caller writes are lower-case words, checked by the server: another
-    word is FIELD_INVALID, and its message lists the right ones. A {job_id} that is
-    unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
+    Options with a fixed set of values are lower-case words, checked by the server:
+    another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
     repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.

@@ -28,13 +28,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DownloadServiceStub:
-    """DownloadService is the simple door: one flat message in, one flat message out, a
-    few paths to remember. jobs serves it, over the same jobs as JobService: what is
-    created here can be read there, and the other way round.
+    """DownloadService is the simple form of the API: one flat message in, one flat message
+    out, a few paths to remember. It is served by jobs, over the same jobs as JobService:
+    what is created in one can be read in the other.
 
-    Choices that a caller writes are lower-case words, checked by the server: another
-    word is FIELD_INVALID, and its message lists the right ones. A {job_id} that is
-    unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
+    Options with a fixed set of values are lower-case words, checked by the server:
+    another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
     repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
@@ -45,70 +45,71 @@ class DownloadServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DownloadServiceAsyncStub: ...
     CreateDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.CreateDownloadRequest, _download_pb2.Download]
-    """Starts a download, and answers as soon as it is committed to disk.
+    """Creates a download, and returns as soon as it is committed to disk.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, QUOTA_EXCEEDED,
-    REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site says.
+    REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site
+    reports.
     """
     GetDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.GetDownloadRequest, _download_pb2.Download]
-    """Tells how a download stands."""
+    """Returns the current status of a download."""
     ListDownloads: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.ListDownloadsRequest, _download_service_pb2.ListDownloadsResponse]
     """Lists downloads. Errors: PAGE_TOKEN_INVALID."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.GetInfoRequest, _download_service_pb2.GetInfoResponse]
-    """Tells what a URL holds, without downloading it: metadata, formats, subtitles, and
-    what a download would take. Cached for minutes.
+    """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
+    and the estimate of a download. Cached for minutes.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site says, e.g.
-    MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
+    e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
     """
     RetryDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.RetryDownloadRequest, _download_pb2.Download]
-    """Tries a FAILED or CANCELLED download again, under the same job_id; in any other status
-    it is STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
+    """Retries a FAILED or CANCELLED download under the same job_id; any other status is
+    STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
     CancelDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.CancelDownloadRequest, _download_pb2.Download]
-    """Cancels a download for good; a running one is CANCELLING until its worker let go, and
-    what was recorded is gone: stop_recording keeps it. One that is cancelled already is
-    answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+    """Cancels a download for good; a running one is CANCELLING until its worker has
+    stopped, and a recording is discarded: stop_recording keeps it. One that is
+    cancelled already is returned unchanged; SUCCEEDED and FAILED are STATE_CONFLICT.
     """
     StopRecording: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.StopRecordingRequest, _download_pb2.Download]
-    """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
-    with a file that plays and a warning that says so. To throw it away, cancel it.
+    """Ends a live recording now and keeps it: the download is SUCCEEDED soon, with a
+    playable file and a warning that says so. To discard it, cancel the download.
 
-    For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
-    is answered as it is.
+    For downloads whose stage is RECORDING; any other is STATE_CONFLICT. A repeated
+    call returns the download unchanged.
     """
     BatchCreateDownloads: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.BatchCreateDownloadsRequest, _download_service_pb2.BatchCreateDownloadsResponse]
-    """Starts up to 500 downloads in one transaction: all or none, unless partial is set.
+    """Creates up to 500 downloads in one transaction: all or none, unless partial is set.
 
-    Errors: those of POST /api/v1/download, the item's place in the field name;
-    BATCH_FAILED where partial was set and none was admitted.
+    Errors: those of POST /api/v1/download, with the item's index in the field name;
+    BATCH_FAILED if partial was set and none was admitted.
     """
     DeleteDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.DeleteDownloadRequest, _download_service_pb2.DeleteDownloadResponse]
-    """Removes a download, its record and its files; a live one is cancelled first. One that
-    is gone already is RESOURCE_NOT_FOUND.
+    """Deletes a download, its record and its files; a live one is cancelled first. One
+    that is gone already is RESOURCE_NOT_FOUND.
     """
     WatchProgress: _grpc.UnaryStreamMultiCallable[_download_service_pb2.WatchProgressRequest, _download_service_pb2.WatchProgressResponse]
-    """Streams a download: a snapshot first, then what happens, then completed or failed,
+    """Streams a download: a snapshot first, then each event, then completed or failed,
     and the end. Over HTTP it is a WebSocket when upgraded, else SSE or NDJSON, by the
-    Accept header; both paths give all three.
+    Accept header; both paths offer all three.
 
-    The status is OK also where the download failed (WebSocket: 1000). When the server
-    drains, and after 12 h, the stream ends with UNAVAILABLE (1012): come back with
+    The status is OK even if the download failed (WebSocket: 1000). When the server
+    drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
     resume_token. No credential is 4401, too low a level 4403, no such job 4404.
     Errors: RESUME_TOKEN_INVALID.
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.GetStatsRequest, _download_service_pb2.GetStatsResponse]
-    """Counts what was downloaded over a time range."""
+    """Returns counts of what was downloaded over a time range."""
 
 @_typing.type_check_only
 class DownloadServiceAsyncStub(DownloadServiceStub):
-    """DownloadService is the simple door: one flat message in, one flat message out, a
-    few paths to remember. jobs serves it, over the same jobs as JobService: what is
-    created here can be read there, and the other way round.
+    """DownloadService is the simple form of the API: one flat message in, one flat message
+    out, a few paths to remember. It is served by jobs, over the same jobs as JobService:
+    what is created in one can be read in the other.
 
-    Choices that a caller writes are lower-case words, checked by the server: another
-    word is FIELD_INVALID, and its message lists the right ones. A {job_id} that is
-    unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
+    Options with a fixed set of values are lower-case words, checked by the server:
+    another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
     repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
@@ -116,69 +117,70 @@ class DownloadServiceAsyncStub(DownloadServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.CreateDownloadRequest, _download_pb2.Download]  # type: ignore[assignment]
-    """Starts a download, and answers as soon as it is committed to disk.
+    """Creates a download, and returns as soon as it is committed to disk.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, QUOTA_EXCEEDED,
-    REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site says.
+    REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site
+    reports.
     """
     GetDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.GetDownloadRequest, _download_pb2.Download]  # type: ignore[assignment]
-    """Tells how a download stands."""
+    """Returns the current status of a download."""
     ListDownloads: _aio.UnaryUnaryMultiCallable[_download_service_pb2.ListDownloadsRequest, _download_service_pb2.ListDownloadsResponse]  # type: ignore[assignment]
     """Lists downloads. Errors: PAGE_TOKEN_INVALID."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_download_service_pb2.GetInfoRequest, _download_service_pb2.GetInfoResponse]  # type: ignore[assignment]
-    """Tells what a URL holds, without downloading it: metadata, formats, subtitles, and
-    what a download would take. Cached for minutes.
+    """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
+    and the estimate of a download. Cached for minutes.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site says, e.g.
-    MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
+    e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
     """
     RetryDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.RetryDownloadRequest, _download_pb2.Download]  # type: ignore[assignment]
-    """Tries a FAILED or CANCELLED download again, under the same job_id; in any other status
-    it is STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
+    """Retries a FAILED or CANCELLED download under the same job_id; any other status is
+    STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
     CancelDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.CancelDownloadRequest, _download_pb2.Download]  # type: ignore[assignment]
-    """Cancels a download for good; a running one is CANCELLING until its worker let go, and
-    what was recorded is gone: stop_recording keeps it. One that is cancelled already is
-    answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+    """Cancels a download for good; a running one is CANCELLING until its worker has
+    stopped, and a recording is discarded: stop_recording keeps it. One that is
+    cancelled already is returned unchanged; SUCCEEDED and FAILED are STATE_CONFLICT.
     """
     StopRecording: _aio.UnaryUnaryMultiCallable[_download_service_pb2.StopRecordingRequest, _download_pb2.Download]  # type: ignore[assignment]
-    """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
-    with a file that plays and a warning that says so. To throw it away, cancel it.
+    """Ends a live recording now and keeps it: the download is SUCCEEDED soon, with a
+    playable file and a warning that says so. To discard it, cancel the download.
 
-    For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
-    is answered as it is.
+    For downloads whose stage is RECORDING; any other is STATE_CONFLICT. A repeated
+    call returns the download unchanged.
     """
     BatchCreateDownloads: _aio.UnaryUnaryMultiCallable[_download_service_pb2.BatchCreateDownloadsRequest, _download_service_pb2.BatchCreateDownloadsResponse]  # type: ignore[assignment]
-    """Starts up to 500 downloads in one transaction: all or none, unless partial is set.
+    """Creates up to 500 downloads in one transaction: all or none, unless partial is set.
 
-    Errors: those of POST /api/v1/download, the item's place in the field name;
-    BATCH_FAILED where partial was set and none was admitted.
+    Errors: those of POST /api/v1/download, with the item's index in the field name;
+    BATCH_FAILED if partial was set and none was admitted.
     """
     DeleteDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.DeleteDownloadRequest, _download_service_pb2.DeleteDownloadResponse]  # type: ignore[assignment]
-    """Removes a download, its record and its files; a live one is cancelled first. One that
-    is gone already is RESOURCE_NOT_FOUND.
+    """Deletes a download, its record and its files; a live one is cancelled first. One
+    that is gone already is RESOURCE_NOT_FOUND.
     """
     WatchProgress: _aio.UnaryStreamMultiCallable[_download_service_pb2.WatchProgressRequest, _download_service_pb2.WatchProgressResponse]  # type: ignore[assignment]
-    """Streams a download: a snapshot first, then what happens, then completed or failed,
+    """Streams a download: a snapshot first, then each event, then completed or failed,
     and the end. Over HTTP it is a WebSocket when upgraded, else SSE or NDJSON, by the
-    Accept header; both paths give all three.
+    Accept header; both paths offer all three.
 
-    The status is OK also where the download failed (WebSocket: 1000). When the server
-    drains, and after 12 h, the stream ends with UNAVAILABLE (1012): come back with
+    The status is OK even if the download failed (WebSocket: 1000). When the server
+    drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
     resume_token. No credential is 4401, too low a level 4403, no such job 4404.
     Errors: RESUME_TOKEN_INVALID.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_download_service_pb2.GetStatsRequest, _download_service_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Counts what was downloaded over a time range."""
+    """Returns counts of what was downloaded over a time range."""
 
 class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
-    """DownloadService is the simple door: one flat message in, one flat message out, a
-    few paths to remember. jobs serves it, over the same jobs as JobService: what is
-    created here can be read there, and the other way round.
+    """DownloadService is the simple form of the API: one flat message in, one flat message
+    out, a few paths to remember. It is served by jobs, over the same jobs as JobService:
+    what is created in one can be read in the other.
 
-    Choices that a caller writes are lower-case words, checked by the server: another
-    word is FIELD_INVALID, and its message lists the right ones. A {job_id} that is
-    unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
+    Options with a fixed set of values are lower-case words, checked by the server:
+    another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
     repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
@@ -190,10 +192,11 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.CreateDownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
-        """Starts a download, and answers as soon as it is committed to disk.
+        """Creates a download, and returns as soon as it is committed to disk.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, QUOTA_EXCEEDED,
-        REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site says.
+        REQUEST_ID_REUSED, REQUEST_IN_PROGRESS; with validate_only also what the site
+        reports.
         """
 
     @_abc_1.abstractmethod
@@ -202,7 +205,7 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.GetDownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
-        """Tells how a download stands."""
+        """Returns the current status of a download."""
 
     @_abc_1.abstractmethod
     def ListDownloads(
@@ -218,11 +221,11 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.GetInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_service_pb2.GetInfoResponse, _abc.Awaitable[_download_service_pb2.GetInfoResponse]]:
-        """Tells what a URL holds, without downloading it: metadata, formats, subtitles, and
-        what a download would take. Cached for minutes.
+        """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
+        and the estimate of a download. Cached for minutes.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site says, e.g.
-        MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
+        e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
         """
 
     @_abc_1.abstractmethod
@@ -231,8 +234,8 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.RetryDownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
-        """Tries a FAILED or CANCELLED download again, under the same job_id; in any other status
-        it is STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
+        """Retries a FAILED or CANCELLED download under the same job_id; any other status is
+        STATE_CONFLICT. Errors: QUOTA_EXCEEDED, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod
@@ -241,9 +244,9 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.CancelDownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
-        """Cancels a download for good; a running one is CANCELLING until its worker let go, and
-        what was recorded is gone: stop_recording keeps it. One that is cancelled already is
-        answered as it is; SUCCEEDED and FAILED are STATE_CONFLICT.
+        """Cancels a download for good; a running one is CANCELLING until its worker has
+        stopped, and a recording is discarded: stop_recording keeps it. One that is
+        cancelled already is returned unchanged; SUCCEEDED and FAILED are STATE_CONFLICT.
         """
 
     @_abc_1.abstractmethod
@@ -252,11 +255,11 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.StopRecordingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_pb2.Download, _abc.Awaitable[_download_pb2.Download]]:
-        """Ends a recording of what is live now, and keeps it: the download is SUCCEEDED soon,
-        with a file that plays and a warning that says so. To throw it away, cancel it.
+        """Ends a live recording now and keeps it: the download is SUCCEEDED soon, with a
+        playable file and a warning that says so. To discard it, cancel the download.
 
-        For downloads whose stage is RECORDING; any other is STATE_CONFLICT. Asked again, it
-        is answered as it is.
+        For downloads whose stage is RECORDING; any other is STATE_CONFLICT. A repeated
+        call returns the download unchanged.
         """
 
     @_abc_1.abstractmethod
@@ -265,10 +268,10 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.BatchCreateDownloadsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_service_pb2.BatchCreateDownloadsResponse, _abc.Awaitable[_download_service_pb2.BatchCreateDownloadsResponse]]:
-        """Starts up to 500 downloads in one transaction: all or none, unless partial is set.
+        """Creates up to 500 downloads in one transaction: all or none, unless partial is set.
 
-        Errors: those of POST /api/v1/download, the item's place in the field name;
-        BATCH_FAILED where partial was set and none was admitted.
+        Errors: those of POST /api/v1/download, with the item's index in the field name;
+        BATCH_FAILED if partial was set and none was admitted.
         """
 
     @_abc_1.abstractmethod
@@ -277,8 +280,8 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.DeleteDownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_service_pb2.DeleteDownloadResponse, _abc.Awaitable[_download_service_pb2.DeleteDownloadResponse]]:
-        """Removes a download, its record and its files; a live one is cancelled first. One that
-        is gone already is RESOURCE_NOT_FOUND.
+        """Deletes a download, its record and its files; a live one is cancelled first. One
+        that is gone already is RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -287,12 +290,12 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.WatchProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_download_service_pb2.WatchProgressResponse], _abc.AsyncIterator[_download_service_pb2.WatchProgressResponse]]:
-        """Streams a download: a snapshot first, then what happens, then completed or failed,
+        """Streams a download: a snapshot first, then each event, then completed or failed,
         and the end. Over HTTP it is a WebSocket when upgraded, else SSE or NDJSON, by the
-        Accept header; both paths give all three.
+        Accept header; both paths offer all three.
 
-        The status is OK also where the download failed (WebSocket: 1000). When the server
-        drains, and after 12 h, the stream ends with UNAVAILABLE (1012): come back with
+        The status is OK even if the download failed (WebSocket: 1000). When the server
+        drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
         resume_token. No credential is 4401, too low a level 4403, no such job 4404.
         Errors: RESUME_TOKEN_INVALID.
         """
@@ -303,6 +306,6 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _download_service_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_download_service_pb2.GetStatsResponse, _abc.Awaitable[_download_service_pb2.GetStatsResponse]]:
-        """Counts what was downloaded over a time range."""
+        """Returns counts of what was downloaded over a time range."""
 
 def add_DownloadServiceServicer_to_server(servicer: DownloadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Extractor(_message.Message):
-    """Extractor is a site that the engine reads."""
+    """Extractor is a site that the engine can read."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,8 +34,8 @@ class Extractor(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     BROKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Format: extractors/{extractor}, e.g. extractors/youtube or extractors/youtube:tab, as
-    in MediaInfo.extractor. Read whatever the case.
+    """Format: extractors/{extractor}, e.g. extractors/youtube or extractors/youtube:tab,
+    as in MediaInfo.extractor. Matched regardless of case.
     """
     display_name: _builtins.str
     """Name for people, e.g. "YouTube"."""

@@ -37,27 +37,27 @@ class Fetch(_message.Message):
         STATE_UNSPECIFIED: Fetch._State.ValueType  # 0
         """Never returned."""
         RUNNING: Fetch._State.ValueType  # 1
-        """In work."""
+        """In progress."""
         SUCCEEDED: Fetch._State.ValueType  # 2
-        """Done; artifacts are stored."""
+        """Done; the artifacts are stored."""
         FAILED: Fetch._State.ValueType  # 3
-        """Failed; error says why."""
+        """Failed; error holds the cause."""
         CANCELLED: Fetch._State.ValueType  # 4
-        """Stopped, handed back to the queue, or its lease was lost; its files are gone."""
+        """Stopped, returned to the queue, or its lease was lost; its files are gone."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How it stands."""
+        """State of a fetch."""
 
     STATE_UNSPECIFIED: Fetch.State.ValueType  # 0
     """Never returned."""
     RUNNING: Fetch.State.ValueType  # 1
-    """In work."""
+    """In progress."""
     SUCCEEDED: Fetch.State.ValueType  # 2
-    """Done; artifacts are stored."""
+    """Done; the artifacts are stored."""
     FAILED: Fetch.State.ValueType  # 3
-    """Failed; error says why."""
+    """Failed; error holds the cause."""
     CANCELLED: Fetch.State.ValueType  # 4
-    """Stopped, handed back to the queue, or its lease was lost; its files are gone."""
+    """Stopped, returned to the queue, or its lease was lost; its files are gone."""
 
     NAME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
@@ -74,15 +74,15 @@ class Fetch(_message.Message):
     name: _builtins.str
     """Format: fetches/{fetch}, {fetch} a lower-case UUID"""
     attempt: _builtins.str
-    """The attempt that it serves, where it is held by a lease; else empty, and refused
-    from callers. Format: jobs/{job}/attempts/{attempt}
+    """Attempt that it serves, if a lease holds it; otherwise empty, and rejected from
+    callers. Format: jobs/{job}/attempts/{attempt}
     """
     url: _builtins.str
     """Page or media URL, http or https."""
     state: Global___Fetch.State.ValueType
-    """How it stands."""
+    """Current state."""
     tenant: _builtins.str
-    """Whose the artifacts are stored as; empty means the caller's own tenant."""
+    """Tenant that the artifacts are stored for; empty means the caller's own."""
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
         """What to fetch; unset means the best video."""
@@ -101,15 +101,15 @@ class Fetch(_message.Message):
 
     @_builtins.property
     def got(self) -> _media_pb2.DeliveredMedia:
-        """What was delivered, by ffprobe; only when SUCCEEDED."""
+        """Media that was delivered, as measured by ffprobe; only when SUCCEEDED."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Warning]:
-        """Wishes not met; only when SUCCEEDED."""
+        """Requested options that could not be met; only when SUCCEEDED."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Began."""
+        """When it started."""
 
     def __init__(
         self,

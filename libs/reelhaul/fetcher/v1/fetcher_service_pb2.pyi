@@ -38,18 +38,20 @@ class ProbeMediaRequest(_message.Message):
     url: _builtins.str
     """Page or media URL, http or https. Kept out of access logs."""
     max_entries: _builtins.int
-    """Playlist entries to list, 1..1000; 0 means 50."""
+    """Maximum number of playlist entries to list, 1..1000; 0 means 50."""
     bypass_cache: _builtins.bool
-    """Ask the site even where the cache has an answer."""
+    """Whether to read the site even if the cache has a result."""
     playlist: _builtins.bool
-    """Take the playlist of a URL that names a video within one; unset: the video."""
+    """Whether to take the playlist of a URL that names a video within one; unset means
+    the video.
+    """
     tenant: _builtins.str
-    """Whose cookies format.cookies may name; read from the suite's own services only,
-    everyone else asks for their own tenant.
+    """Tenant whose cookies format.cookies may name; read only from the suite's own
+    services, all other callers probe for their own tenant.
     """
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
-        """What the estimate is for; unset means the best video."""
+        """Format that the estimate is for; unset means the best video."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class ProbeMediaResponse(_message.Message):
     PROBE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def media(self) -> _media_pb2.MediaInfo:
-        """What the site says."""
+        """Metadata that the site reports."""
 
     @_builtins.property
     def estimate(self) -> _media_pb2.Estimate:
@@ -90,7 +92,7 @@ class ProbeMediaResponse(_message.Message):
 
     @_builtins.property
     def probe_time(self) -> _timestamp_pb2.Timestamp:
-        """When the site was asked; older than now if cached."""
+        """When the site was read; older than now if cached."""
 
     def __init__(
         self,
@@ -116,8 +118,8 @@ class ExecuteFetchRequest(_message.Message):
     FETCH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call idempotent while this worker lives: the same again joins the fetch,
-    and is RESOURCE_NOT_FOUND where that is forgotten.
+    """Idempotency key, valid while this worker lives: the same call again joins the
+    fetch, and is RESOURCE_NOT_FOUND if that is forgotten.
     """
     @_builtins.property
     def fetch(self) -> _fetch_pb2.Fetch:
@@ -147,10 +149,10 @@ class ExecuteFetchResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Strictly growing within the stream."""
+    """Strictly increasing within the stream."""
     @_builtins.property
     def snapshot(self) -> _fetch_pb2.Fetch:
-        """All of it; the first and the last message."""
+        """The whole fetch; the first and the last message."""
 
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
@@ -205,10 +207,10 @@ class WatchFetchResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Strictly growing within the stream."""
+    """Strictly increasing within the stream."""
     @_builtins.property
     def snapshot(self) -> _fetch_pb2.Fetch:
-        """All of it; the first and the last message."""
+        """The whole fetch; the first and the last message."""
 
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
@@ -262,9 +264,13 @@ class ListFetchesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     def __init__(
         self,
         *,
@@ -288,10 +294,10 @@ class ListFetchesResponse(_message.Message):
     FETCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def fetches(self) -> _containers.RepeatedCompositeFieldContainer[_fetch_pb2.Fetch]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -338,8 +344,9 @@ class DrainFetcherRequest(_message.Message):
     GRACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """Hand unfinished work back after this time, at most 12 h; unset waits for all of it.
-        What no queue brought is FAILED then, with OVERLOADED.
+        """Time after which unfinished work is returned to the queue, at most 12 h; unset
+        waits for all of it. A fetch that came from no queue is then FAILED with
+        OVERLOADED.
         """
 
     def __init__(
@@ -363,7 +370,7 @@ class DrainFetcherResponse(_message.Message):
 
     ACTIVE_COUNT_FIELD_NUMBER: _builtins.int
     active_count: _builtins.int
-    """Fetches still in work; the first message tells it as it is, the last is 0."""
+    """Fetches still running; the first message holds the current number, the last is 0."""
     def __init__(
         self,
         *,
@@ -387,12 +394,16 @@ class ListExtractorsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     search: _builtins.str
-    """Only those with this text in their name or display_name, ignoring case; at most 100
-    characters.
+    """Text in the name or display_name, ignoring case; at most 100 characters. Empty
+    means all.
     """
     def __init__(
         self,
@@ -418,10 +429,10 @@ class ListExtractorsResponse(_message.Message):
     EXTRACTORS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def extractors(self) -> _containers.RepeatedCompositeFieldContainer[_extractor_pb2.Extractor]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,

@@ -29,8 +29,8 @@ if _version_not_supported:
 
 class FetcherServiceStub:
     """FetcherService probes URLs and runs fetches. Work normally comes from JetStream and
-    is held by LeaseService; ExecuteFetch runs one directly, for an internal caller that
-    wants no queue.
+    is held by LeaseService; ExecuteFetch runs a fetch directly, for an internal caller
+    that needs no queue.
     """
 
     def __init__(self, channel):
@@ -88,91 +88,94 @@ class FetcherServiceStub:
 
 class FetcherServiceServicer:
     """FetcherService probes URLs and runs fetches. Work normally comes from JetStream and
-    is held by LeaseService; ExecuteFetch runs one directly, for an internal caller that
-    wants no queue.
+    is held by LeaseService; ExecuteFetch runs a fetch directly, for an internal caller
+    that needs no queue.
     """
 
     def ProbeMedia(self, request, context):
         """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
-        what a job would take. Cached for minutes per URL; equal calls at once are one.
+        what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
+        are merged.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-        offered stream meets format), and what the site says: MEDIA_NOT_FOUND,
+        offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
         MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
         UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
-        live or announced event is an answer here, not an error.
+        live or announced event is a result here, not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteFetch(self, request, context):
-        """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
+        """Runs a fetch and streams it; disconnecting does not stop it, CancelFetch does. A
         fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
-        job's attempt does, may run for 12 h, and is tried once: to wait for an event
-        (FormatSpec.live WAIT) or to be tried again, a job is needed.
+        job's attempt does, may run for 12 h, and is tried once: waiting for an event
+        (FormatSpec.live WAIT) and retries require a job.
 
-        Its artifacts are of no job, and expire an hour after it may have run at most:
-        who wants to keep them sets another expiry by storage's UpdateArtifact.
+        Its artifacts belong to no job, and expire an hour after the longest time that it
+        may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
         Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-        disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
-        carried what it may today), REQUEST_ID_REUSED.
+        disk space, or draining: nothing was started), UPSTREAM_UNAVAILABLE (every egress
+        has used up its budget for today), REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchFetch(self, request, context):
-        """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only.
+        """Streams a fetch: a snapshot, events, a last snapshot. An ended one sends only the
+        last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFetch(self, request, context):
-        """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-        than 1000 have ended since, or 100 of those that serve jobs.
+        """Returns one fetch of this worker; it is forgotten 10 min after its end, or sooner
+        if more than 1000 have ended since, or 100 of those that serve jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFetches(self, request, context):
-        """Lists this worker's fetches, the newest first, those for LeaseService among them.
+        """Lists this worker's fetches, newest first, including those under LeaseService.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelFetch(self, request, context):
-        """Stops a fetch, and answers when its files and what it stored are gone; an ended one
-        is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
+        """Stops a fetch, and returns when its files and what it stored are gone; an ended one
+        is returned unchanged. One that serves a lease is STATE_CONFLICT: cancel its job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DrainFetcher(self, request, context):
-        """Takes no new work, and hands back what does not end in time; the stream ends when
-        nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
-        process stays, answers probes and reads, and takes no work until it is started
-        anew: its health says so as "fetcher.work". What is recorded ends with what it has.
-        Hanging up stops no drain; of several, each hands back when its own grace is over.
+        """Drains the fetcher: it takes no new work, and returns to the queue what does not
+        end in time; the stream ends when nothing is left. A fetcher does the same on
+        SIGTERM, and then exits; here its process stays, answers probes and reads, and
+        takes no work until it is restarted: its health reports that as "fetcher.work".
+        Recordings end with what they have. Disconnecting stops no drain; of several, each
+        returns work when its own grace is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExtractors(self, request, context):
-        """Lists sites that the engine can read and the settings allow, by name.
+        """Lists sites that the engine can read and the settings allow, ordered by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExtractor(self, request, context):
-        """Reads one extractor.
+        """Returns one extractor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,8 +239,8 @@ def add_FetcherServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FetcherService:
     """FetcherService probes URLs and runs fetches. Work normally comes from JetStream and
-    is held by LeaseService; ExecuteFetch runs one directly, for an internal caller that
-    wants no queue.
+    is held by LeaseService; ExecuteFetch runs a fetch directly, for an internal caller
+    that needs no queue.
     """
 
     @staticmethod

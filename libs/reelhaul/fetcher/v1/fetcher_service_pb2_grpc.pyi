@@ -30,8 +30,8 @@ GRPC_VERSION: str
 
 class FetcherServiceStub:
     """FetcherService probes URLs and runs fetches. Work normally comes from JetStream and
-    is held by LeaseService; ExecuteFetch runs one directly, for an internal caller that
-    wants no queue.
+    is held by LeaseService; ExecuteFetch runs a fetch directly, for an internal caller
+    that needs no queue.
     """
 
     @_typing.overload
@@ -40,110 +40,118 @@ class FetcherServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FetcherServiceAsyncStub: ...
     ProbeMedia: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ProbeMediaRequest, _fetcher_service_pb2.ProbeMediaResponse]
     """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
-    what a job would take. Cached for minutes per URL; equal calls at once are one.
+    what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
+    are merged.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-    offered stream meets format), and what the site says: MEDIA_NOT_FOUND,
+    offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
     MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
     UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
-    live or announced event is an answer here, not an error.
+    live or announced event is a result here, not an error.
     """
     ExecuteFetch: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.ExecuteFetchRequest, _fetcher_service_pb2.ExecuteFetchResponse]
-    """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
+    """Runs a fetch and streams it; disconnecting does not stop it, CancelFetch does. A
     fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
-    job's attempt does, may run for 12 h, and is tried once: to wait for an event
-    (FormatSpec.live WAIT) or to be tried again, a job is needed.
+    job's attempt does, may run for 12 h, and is tried once: waiting for an event
+    (FormatSpec.live WAIT) and retries require a job.
 
-    Its artifacts are of no job, and expire an hour after it may have run at most:
-    who wants to keep them sets another expiry by storage's UpdateArtifact.
+    Its artifacts belong to no job, and expire an hour after the longest time that it
+    may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
     Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-    disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
-    carried what it may today), REQUEST_ID_REUSED.
+    disk space, or draining: nothing was started), UPSTREAM_UNAVAILABLE (every egress
+    has used up its budget for today), REQUEST_ID_REUSED.
     """
     WatchFetch: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.WatchFetchRequest, _fetcher_service_pb2.WatchFetchResponse]
-    """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
+    """Streams a fetch: a snapshot, events, a last snapshot. An ended one sends only the
+    last.
+    """
     GetFetch: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetFetchRequest, _fetch_pb2.Fetch]
-    """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-    than 1000 have ended since, or 100 of those that serve jobs.
+    """Returns one fetch of this worker; it is forgotten 10 min after its end, or sooner
+    if more than 1000 have ended since, or 100 of those that serve jobs.
     """
     ListFetches: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListFetchesRequest, _fetcher_service_pb2.ListFetchesResponse]
-    """Lists this worker's fetches, the newest first, those for LeaseService among them."""
+    """Lists this worker's fetches, newest first, including those under LeaseService."""
     CancelFetch: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.CancelFetchRequest, _fetch_pb2.Fetch]
-    """Stops a fetch, and answers when its files and what it stored are gone; an ended one
-    is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
+    """Stops a fetch, and returns when its files and what it stored are gone; an ended one
+    is returned unchanged. One that serves a lease is STATE_CONFLICT: cancel its job.
     """
     DrainFetcher: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.DrainFetcherRequest, _fetcher_service_pb2.DrainFetcherResponse]
-    """Takes no new work, and hands back what does not end in time; the stream ends when
-    nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
-    process stays, answers probes and reads, and takes no work until it is started
-    anew: its health says so as "fetcher.work". What is recorded ends with what it has.
-    Hanging up stops no drain; of several, each hands back when its own grace is over.
+    """Drains the fetcher: it takes no new work, and returns to the queue what does not
+    end in time; the stream ends when nothing is left. A fetcher does the same on
+    SIGTERM, and then exits; here its process stays, answers probes and reads, and
+    takes no work until it is restarted: its health reports that as "fetcher.work".
+    Recordings end with what they have. Disconnecting stops no drain; of several, each
+    returns work when its own grace is over.
     """
     ListExtractors: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListExtractorsRequest, _fetcher_service_pb2.ListExtractorsResponse]
-    """Lists sites that the engine can read and the settings allow, by name."""
+    """Lists sites that the engine can read and the settings allow, ordered by name."""
     GetExtractor: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetExtractorRequest, _extractor_pb2.Extractor]
-    """Reads one extractor."""
+    """Returns one extractor."""
 
 @_typing.type_check_only
 class FetcherServiceAsyncStub(FetcherServiceStub):
     """FetcherService probes URLs and runs fetches. Work normally comes from JetStream and
-    is held by LeaseService; ExecuteFetch runs one directly, for an internal caller that
-    wants no queue.
+    is held by LeaseService; ExecuteFetch runs a fetch directly, for an internal caller
+    that needs no queue.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ProbeMedia: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ProbeMediaRequest, _fetcher_service_pb2.ProbeMediaResponse]  # type: ignore[assignment]
     """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
-    what a job would take. Cached for minutes per URL; equal calls at once are one.
+    what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
+    are merged.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-    offered stream meets format), and what the site says: MEDIA_NOT_FOUND,
+    offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
     MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
     UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
-    live or announced event is an answer here, not an error.
+    live or announced event is a result here, not an error.
     """
     ExecuteFetch: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.ExecuteFetchRequest, _fetcher_service_pb2.ExecuteFetchResponse]  # type: ignore[assignment]
-    """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
+    """Runs a fetch and streams it; disconnecting does not stop it, CancelFetch does. A
     fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
-    job's attempt does, may run for 12 h, and is tried once: to wait for an event
-    (FormatSpec.live WAIT) or to be tried again, a job is needed.
+    job's attempt does, may run for 12 h, and is tried once: waiting for an event
+    (FormatSpec.live WAIT) and retries require a job.
 
-    Its artifacts are of no job, and expire an hour after it may have run at most:
-    who wants to keep them sets another expiry by storage's UpdateArtifact.
+    Its artifacts belong to no job, and expire an hour after the longest time that it
+    may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
     Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-    disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
-    carried what it may today), REQUEST_ID_REUSED.
+    disk space, or draining: nothing was started), UPSTREAM_UNAVAILABLE (every egress
+    has used up its budget for today), REQUEST_ID_REUSED.
     """
     WatchFetch: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.WatchFetchRequest, _fetcher_service_pb2.WatchFetchResponse]  # type: ignore[assignment]
-    """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
+    """Streams a fetch: a snapshot, events, a last snapshot. An ended one sends only the
+    last.
+    """
     GetFetch: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetFetchRequest, _fetch_pb2.Fetch]  # type: ignore[assignment]
-    """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-    than 1000 have ended since, or 100 of those that serve jobs.
+    """Returns one fetch of this worker; it is forgotten 10 min after its end, or sooner
+    if more than 1000 have ended since, or 100 of those that serve jobs.
     """
     ListFetches: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListFetchesRequest, _fetcher_service_pb2.ListFetchesResponse]  # type: ignore[assignment]
-    """Lists this worker's fetches, the newest first, those for LeaseService among them."""
+    """Lists this worker's fetches, newest first, including those under LeaseService."""
     CancelFetch: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.CancelFetchRequest, _fetch_pb2.Fetch]  # type: ignore[assignment]
-    """Stops a fetch, and answers when its files and what it stored are gone; an ended one
-    is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
+    """Stops a fetch, and returns when its files and what it stored are gone; an ended one
+    is returned unchanged. One that serves a lease is STATE_CONFLICT: cancel its job.
     """
     DrainFetcher: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.DrainFetcherRequest, _fetcher_service_pb2.DrainFetcherResponse]  # type: ignore[assignment]
-    """Takes no new work, and hands back what does not end in time; the stream ends when
-    nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
-    process stays, answers probes and reads, and takes no work until it is started
-    anew: its health says so as "fetcher.work". What is recorded ends with what it has.
-    Hanging up stops no drain; of several, each hands back when its own grace is over.
+    """Drains the fetcher: it takes no new work, and returns to the queue what does not
+    end in time; the stream ends when nothing is left. A fetcher does the same on
+    SIGTERM, and then exits; here its process stays, answers probes and reads, and
+    takes no work until it is restarted: its health reports that as "fetcher.work".
+    Recordings end with what they have. Disconnecting stops no drain; of several, each
+    returns work when its own grace is over.
     """
     ListExtractors: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ListExtractorsRequest, _fetcher_service_pb2.ListExtractorsResponse]  # type: ignore[assignment]
-    """Lists sites that the engine can read and the settings allow, by name."""
+    """Lists sites that the engine can read and the settings allow, ordered by name."""
     GetExtractor: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.GetExtractorRequest, _extractor_pb2.Extractor]  # type: ignore[assignment]
-    """Reads one extractor."""
+    """Returns one extractor."""
 
 class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
     """FetcherService probes URLs and runs fetches. Work normally comes from JetStream and
-    is held by LeaseService; ExecuteFetch runs one directly, for an internal caller that
-    wants no queue.
+    is held by LeaseService; ExecuteFetch runs a fetch directly, for an internal caller
+    that needs no queue.
     """
 
     @_abc_1.abstractmethod
@@ -153,13 +161,14 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fetcher_service_pb2.ProbeMediaResponse, _abc.Awaitable[_fetcher_service_pb2.ProbeMediaResponse]]:
         """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
-        what a job would take. Cached for minutes per URL; equal calls at once are one.
+        what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
+        are merged.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-        offered stream meets format), and what the site says: MEDIA_NOT_FOUND,
+        offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
         MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
         UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
-        live or announced event is an answer here, not an error.
+        live or announced event is a result here, not an error.
         """
 
     @_abc_1.abstractmethod
@@ -168,17 +177,17 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.ExecuteFetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fetcher_service_pb2.ExecuteFetchResponse], _abc.AsyncIterator[_fetcher_service_pb2.ExecuteFetchResponse]]:
-        """Runs a fetch and streams it; hanging up does not stop it, CancelFetch does. A
+        """Runs a fetch and streams it; disconnecting does not stop it, CancelFetch does. A
         fetch that failed ends the stream with OK and fetch.error. It takes a slot as a
-        job's attempt does, may run for 12 h, and is tried once: to wait for an event
-        (FormatSpec.live WAIT) or to be tried again, a job is needed.
+        job's attempt does, may run for 12 h, and is tried once: waiting for an event
+        (FormatSpec.live WAIT) and retries require a job.
 
-        Its artifacts are of no job, and expire an hour after it may have run at most:
-        who wants to keep them sets another expiry by storage's UpdateArtifact.
+        Its artifacts belong to no job, and expire an hour after the longest time that it
+        may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
         Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-        disk space, or draining: nothing was begun), UPSTREAM_UNAVAILABLE (every egress has
-        carried what it may today), REQUEST_ID_REUSED.
+        disk space, or draining: nothing was started), UPSTREAM_UNAVAILABLE (every egress
+        has used up its budget for today), REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +196,9 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.WatchFetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fetcher_service_pb2.WatchFetchResponse], _abc.AsyncIterator[_fetcher_service_pb2.WatchFetchResponse]]:
-        """Joins a fetch: a snapshot, events, a last snapshot. An ended one gives that only."""
+        """Streams a fetch: a snapshot, events, a last snapshot. An ended one sends only the
+        last.
+        """
 
     @_abc_1.abstractmethod
     def GetFetch(
@@ -195,8 +206,8 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.GetFetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fetch_pb2.Fetch, _abc.Awaitable[_fetch_pb2.Fetch]]:
-        """Reads one fetch of this worker; forgotten 10 min after its end, sooner where more
-        than 1000 have ended since, or 100 of those that serve jobs.
+        """Returns one fetch of this worker; it is forgotten 10 min after its end, or sooner
+        if more than 1000 have ended since, or 100 of those that serve jobs.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +216,7 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.ListFetchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fetcher_service_pb2.ListFetchesResponse, _abc.Awaitable[_fetcher_service_pb2.ListFetchesResponse]]:
-        """Lists this worker's fetches, the newest first, those for LeaseService among them."""
+        """Lists this worker's fetches, newest first, including those under LeaseService."""
 
     @_abc_1.abstractmethod
     def CancelFetch(
@@ -213,8 +224,8 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.CancelFetchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fetch_pb2.Fetch, _abc.Awaitable[_fetch_pb2.Fetch]]:
-        """Stops a fetch, and answers when its files and what it stored are gone; an ended one
-        is answered as it is. One that serves a lease is STATE_CONFLICT: cancel its job.
+        """Stops a fetch, and returns when its files and what it stored are gone; an ended one
+        is returned unchanged. One that serves a lease is STATE_CONFLICT: cancel its job.
         """
 
     @_abc_1.abstractmethod
@@ -223,11 +234,12 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.DrainFetcherRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fetcher_service_pb2.DrainFetcherResponse], _abc.AsyncIterator[_fetcher_service_pb2.DrainFetcherResponse]]:
-        """Takes no new work, and hands back what does not end in time; the stream ends when
-        nothing is left. A fetcher does the same on SIGTERM, and then leaves; here its
-        process stays, answers probes and reads, and takes no work until it is started
-        anew: its health says so as "fetcher.work". What is recorded ends with what it has.
-        Hanging up stops no drain; of several, each hands back when its own grace is over.
+        """Drains the fetcher: it takes no new work, and returns to the queue what does not
+        end in time; the stream ends when nothing is left. A fetcher does the same on
+        SIGTERM, and then exits; here its process stays, answers probes and reads, and
+        takes no work until it is restarted: its health reports that as "fetcher.work".
+        Recordings end with what they have. Disconnecting stops no drain; of several, each
+        returns work when its own grace is over.
         """
 
     @_abc_1.abstractmethod
@@ -236,7 +248,7 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.ListExtractorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fetcher_service_pb2.ListExtractorsResponse, _abc.Awaitable[_fetcher_service_pb2.ListExtractorsResponse]]:
-        """Lists sites that the engine can read and the settings allow, by name."""
+        """Lists sites that the engine can read and the settings allow, ordered by name."""
 
     @_abc_1.abstractmethod
     def GetExtractor(
@@ -244,6 +256,6 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fetcher_service_pb2.GetExtractorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_extractor_pb2.Extractor, _abc.Awaitable[_extractor_pb2.Extractor]]:
-        """Reads one extractor."""
+        """Returns one extractor."""
 
 def add_FetcherServiceServicer_to_server(servicer: FetcherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

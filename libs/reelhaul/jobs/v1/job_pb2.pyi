@@ -25,8 +25,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Job(_message.Message):
-    """Job is one URL to be downloaded, from admission to artifacts. It is its own
-    long-running operation: create, watch, then artifacts or error.
+    """Job is one URL to download, from admission to artifacts. It is its own long-running
+    operation: create it, watch it, then read its artifacts or its error.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -40,21 +40,21 @@ class Job(_message.Message):
         STATE_UNSPECIFIED: Job._State.ValueType  # 0
         """Never returned."""
         QUEUED: Job._State.ValueType  # 1
-        """Admitted; `wait` says what for."""
+        """Admitted; `wait` says what it waits for."""
         RUNNING: Job._State.ValueType  # 2
-        """A worker holds it."""
+        """A worker holds its lease."""
         RETRYING: Job._State.ValueType  # 3
-        """An attempt failed and the next one waits until next_attempt_time."""
+        """An attempt failed; the next one waits until next_attempt_time."""
         CANCELLING: Job._State.ValueType  # 4
-        """Cancel asked for; the worker has not let go yet."""
+        """Cancellation was requested; the worker has not stopped yet."""
         SUCCEEDED: Job._State.ValueType  # 5
         """Done: the artifacts were checked and can be read now."""
         FAILED: Job._State.ValueType  # 6
-        """Gave up; error says why."""
+        """Failed for good; error holds the cause."""
         CANCELLED: Job._State.ValueType  # 7
-        """Cancelled by a user; nothing of it is left running or in part."""
+        """Cancelled by a user; nothing of it still runs, and no partial files are left."""
         PAUSED: Job._State.ValueType  # 8
-        """Held by a user: no worker may claim it until ResumeJob."""
+        """Paused by a user: no worker may claim it until ResumeJob."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of the job. SUCCEEDED, FAILED and CANCELLED are terminal: only RetryJob
@@ -65,21 +65,21 @@ class Job(_message.Message):
     STATE_UNSPECIFIED: Job.State.ValueType  # 0
     """Never returned."""
     QUEUED: Job.State.ValueType  # 1
-    """Admitted; `wait` says what for."""
+    """Admitted; `wait` says what it waits for."""
     RUNNING: Job.State.ValueType  # 2
-    """A worker holds it."""
+    """A worker holds its lease."""
     RETRYING: Job.State.ValueType  # 3
-    """An attempt failed and the next one waits until next_attempt_time."""
+    """An attempt failed; the next one waits until next_attempt_time."""
     CANCELLING: Job.State.ValueType  # 4
-    """Cancel asked for; the worker has not let go yet."""
+    """Cancellation was requested; the worker has not stopped yet."""
     SUCCEEDED: Job.State.ValueType  # 5
     """Done: the artifacts were checked and can be read now."""
     FAILED: Job.State.ValueType  # 6
-    """Gave up; error says why."""
+    """Failed for good; error holds the cause."""
     CANCELLED: Job.State.ValueType  # 7
-    """Cancelled by a user; nothing of it is left running or in part."""
+    """Cancelled by a user; nothing of it still runs, and no partial files are left."""
     PAUSED: Job.State.ValueType  # 8
-    """Held by a user: no worker may claim it until ResumeJob."""
+    """Paused by a user: no worker may claim it until ResumeJob."""
 
     class _Kind:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -90,12 +90,12 @@ class Job(_message.Message):
         KIND_UNSPECIFIED: Job._Kind.ValueType  # 0
         """The server uses SINGLE."""
         SINGLE: Job._Kind.ValueType  # 1
-        """Downloads one media. A URL of a video within a list is that video; a URL of
-        a list alone is FIELD_INVALID.
+        """Downloads one media item. The URL of a video within a list means that video; the
+        URL of a list alone is FIELD_INVALID.
         """
         EXPANSION: Job._Kind.ValueType  # 2
-        """Pages through the playlist or channel at the URL and makes one SINGLE job for
-        each entry; it has no artifacts of its own. Cancelling it cancels its jobs.
+        """Pages through the playlist or channel at the URL and creates one SINGLE job per
+        entry; it has no artifacts of its own. Cancelling it cancels its jobs.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -104,12 +104,12 @@ class Job(_message.Message):
     KIND_UNSPECIFIED: Job.Kind.ValueType  # 0
     """The server uses SINGLE."""
     SINGLE: Job.Kind.ValueType  # 1
-    """Downloads one media. A URL of a video within a list is that video; a URL of
-    a list alone is FIELD_INVALID.
+    """Downloads one media item. The URL of a video within a list means that video; the
+    URL of a list alone is FIELD_INVALID.
     """
     EXPANSION: Job.Kind.ValueType  # 2
-    """Pages through the playlist or channel at the URL and makes one SINGLE job for
-    each entry; it has no artifacts of its own. Cancelling it cancels its jobs.
+    """Pages through the playlist or channel at the URL and creates one SINGLE job per
+    entry; it has no artifacts of its own. Cancelling it cancels its jobs.
     """
 
     class _Priority:
@@ -125,10 +125,10 @@ class Job(_message.Message):
         NORMAL: Job._Priority.ValueType  # 2
         """Default."""
         HIGH: Job._Priority.ValueType  # 3
-        """Someone is waiting."""
+        """Interactive: someone is waiting."""
 
     class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-        """Which of several waiting jobs goes first. Age raises it, so that nothing starves."""
+        """Which of several waiting jobs runs first. Age raises it, so that no job starves."""
 
     PRIORITY_UNSPECIFIED: Job.Priority.ValueType  # 0
     """The server uses NORMAL."""
@@ -137,7 +137,7 @@ class Job(_message.Message):
     NORMAL: Job.Priority.ValueType  # 2
     """Default."""
     HIGH: Job.Priority.ValueType  # 3
-    """Someone is waiting."""
+    """Interactive: someone is waiting."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -195,76 +195,77 @@ class Job(_message.Message):
     ESTIMATE_FIELD_NUMBER: _builtins.int
     RECORDING_STOP_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Format: jobs/{job}, {job} a lower-case UUID (v7 where the server made it)."""
+    """Format: jobs/{job}, {job} a lower-case UUID (v7 if the server created it)."""
     url: _builtins.str
-    """Page or media URL, http or https, at most 2048 characters, without user info.
-    Else URL_INVALID; a denied or non-public host is URL_FORBIDDEN.
+    """Page or media URL, http or https, at most 2048 characters, without user info;
+    otherwise URL_INVALID. A denied or non-public host is URL_FORBIDDEN.
     """
     priority: Global___Job.Priority.ValueType
-    """Priority among this tenant's jobs; it does not pass other tenants'."""
+    """Priority among this tenant's jobs; it does not put them before other tenants' jobs."""
     kind: Global___Job.Kind.ValueType
-    """One media, or a list to expand."""
+    """One media item, or a list to expand; unset means SINGLE."""
     state: Global___Job.State.ValueType
-    """Where it stands."""
+    """Current state."""
     attempt_count: _builtins.int
-    """Attempts charged to retry_policy. One that ended because its worker was drained,
-    its job paused or its site parked is not counted.
+    """Attempts charged to retry_policy. An attempt that ended because its worker was
+    drained, its job paused or its site parked is not counted.
     """
     tenant: _builtins.str
-    """Whose job it is; a tenant id, never a secret."""
+    """Tenant that owns the job; an id, never a secret."""
     schedule: _builtins.str
-    """The schedule that made it, if any. Format: schedules/{schedule}"""
+    """Schedule that created it, if any. Format: schedules/{schedule}"""
     batch_id: _builtins.str
-    """Shared by all jobs of one BatchCreateJobs or one EXPANSION; empty otherwise."""
+    """Id shared by all jobs of one BatchCreateJobs or one EXPANSION; empty otherwise."""
     deduplicated: _builtins.bool
-    """Whether stored content of an equal request answered this job."""
+    """Whether the job was completed from stored content of an equal request."""
     revision: _builtins.int
-    """Counter of the job's changes, bumped in the transaction of each; the basis of
-    etag and of the watch's sequence. Progress does not bump it.
+    """Counter of the job's changes, incremented in the transaction of each; the basis of
+    etag and of the watch's sequence. Progress does not increment it.
     """
     etag: _builtins.str
-    """Quoted, strong, of revision; e.g. "\\"17\\"". On Update: if set, must match, else
-    ETAG_MISMATCH.
+    """Strong ETag of revision, with quotes, e.g. "\\"17\\"". If set on an update, it must
+    match, else ETAG_MISMATCH.
     """
     parent_job: _builtins.str
-    """The EXPANSION that made it, if any. Format: jobs/{job}"""
+    """EXPANSION that created it, if any. Format: jobs/{job}"""
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
-        """What to fetch; unset means the best video. Of an EXPANSION: what each of its
-        jobs fetches.
+        """What to fetch; unset means the best video. For an EXPANSION: what each of its jobs
+        fetches.
         """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The client's own tags; filterable as labels.key = "value". At most 64; keys
-        ^[a-z][a-z0-9_-]{0,62}$, values at most 256 characters. Artifacts inherit them.
+        """Tags set by the client; filterable as labels.key = "value". At most 64; keys match
+        ^[a-z][a-z0-9_-]{0,62}$, values have at most 256 characters. Artifacts inherit
+        them.
         """
 
     @_builtins.property
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
-        """Not before this time; unset means now. More than a year ahead, or in the past
-        at creation, is FIELD_INVALID.
+        """Earliest start; unset means now. More than a year ahead, or in the past at
+        creation, is FIELD_INVALID.
         """
 
     @_builtins.property
     def retry_policy(self) -> Global___RetryPolicy:
-        """How failed attempts are repeated; unset fields take the server's defaults."""
+        """How failed attempts are retried; unset fields take the server's defaults."""
 
     @_builtins.property
     def attempt_deadline(self) -> _duration_pb2.Duration:
-        """Longest that one attempt may run; unset means 1 h, at most 12 h."""
+        """Longest run time of one attempt; unset means 1 h, at most 12 h."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """At this time, at most 10 years ahead; on output always set."""
+        """Time of the purge, at most 10 years ahead; always set on output."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """This long after end_time, 1 s to 10 years."""
+        """Time from end_time to the purge, 1 s to 10 years."""
 
     @_builtins.property
     def expansion(self) -> Global___Expansion:
-        """How an EXPANSION is done; with another kind it must be unset."""
+        """How an EXPANSION is done; must be unset for other kinds."""
 
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
@@ -278,7 +279,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def media(self) -> _media_pb2.MediaInfo:
-        """Metadata that the worker read; unset until then. Of an EXPANSION: of the list."""
+        """Metadata that the worker read; unset until then. For an EXPANSION: of the list."""
 
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.ArtifactInfo]:
@@ -286,44 +287,46 @@ class Job(_message.Message):
 
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
-        """When the next attempt may begin; only when RETRYING."""
+        """Earliest start of the next attempt; only when RETRYING."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Committed to disk, before the caller heard of it."""
+        """When it was committed to disk, before the call returned."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Last change of any field but progress."""
+        """Time of the last change of any field except progress."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """First attempt began; unset until then."""
+        """When the first attempt started; unset until then."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Reached SUCCEEDED, FAILED or CANCELLED; unset until then and after RetryJob."""
+        """When it reached SUCCEEDED, FAILED or CANCELLED; unset until then and after
+        RetryJob.
+        """
 
     @_builtins.property
     def got(self) -> _media_pb2.DeliveredMedia:
-        """What was really delivered; only on a SUCCEEDED job with media."""
+        """What was actually delivered; only on a SUCCEEDED job with media."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Warning]:
-        """Wishes that were not met; a job with warnings SUCCEEDED all the same."""
+        """Requested options that could not be met; a job with warnings still SUCCEEDED."""
 
     @_builtins.property
     def wait(self) -> Global___Wait:
-        """Why it does not run; only when QUEUED, RETRYING or PAUSED."""
+        """Why it is not running; only when QUEUED, RETRYING or PAUSED."""
 
     @_builtins.property
     def estimate(self) -> _media_pb2.Estimate:
-        """What it would fetch and cost; only in the answer to validate_only."""
+        """What it would fetch and cost; only in the response to validate_only."""
 
     @_builtins.property
     def recording_stop_time(self) -> _timestamp_pb2.Timestamp:
-        """When a user asked its recording to end (StopRecording); unset if nobody did, and
-        after RetryJob.
+        """When a user requested the end of its recording (StopRecording); unset if nobody
+        did, and after RetryJob.
         """
 
     def __init__(
@@ -388,7 +391,7 @@ class RetryPolicy(_message.Message):
     MIN_BACKOFF_FIELD_NUMBER: _builtins.int
     MAX_BACKOFF_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """Attempts in all, 1..20; 1 means no retry, 0 the server's default (3)."""
+    """Maximum number of attempts, 1..20; 1 means no retry, 0 the server's default (3)."""
     @_builtins.property
     def min_backoff(self) -> _duration_pb2.Duration:
         """First wait; unset means 5 s, at least 1 s."""
@@ -414,7 +417,7 @@ Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class Expansion(_message.Message):
-    """Expansion says how a list becomes jobs, and how far that has come."""
+    """Expansion says how a list becomes jobs, and how far that has progressed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -445,22 +448,22 @@ class Expansion(_message.Message):
     SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
     STATE_COUNTS_FIELD_NUMBER: _builtins.int
     max_entries: _builtins.int
-    """Take this many entries at most, 1..10000; 0 means 100. More in the list is a
-    warning.
+    """Maximum number of entries to take, 1..10000; 0 means 100. More entries in the list
+    are a warning.
     """
     new_entries_only: _builtins.bool
-    """Leave out entries that an earlier job of the same schedule has seen; without a
-    schedule it is FIELD_INVALID.
+    """Whether to skip entries that an earlier job of the same schedule has seen;
+    FIELD_INVALID without a schedule.
     """
     entry_count: _builtins.int
-    """Entries of the list, where the site says; else 0."""
+    """Number of entries in the list, if the site reports it; else 0."""
     job_count: _builtins.int
-    """Jobs made so far. The first may run before the last is made."""
+    """Number of jobs created so far. The first may run before the last is created."""
     skipped_count: _builtins.int
-    """Entries left out: seen earlier, private or removed."""
+    """Number of entries skipped: seen earlier, private or removed."""
     @_builtins.property
     def state_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Jobs of it by Job.State name, e.g. {"SUCCEEDED": 41}. Unset in lists."""
+        """Number of its jobs by Job.State name, e.g. {"SUCCEEDED": 41}. Unset in lists."""
 
     def __init__(
         self,
@@ -482,7 +485,7 @@ Global___Expansion: _TypeAlias = Expansion  # noqa: Y015
 
 @_typing.final
 class Wait(_message.Message):
-    """Wait says why a job does not run: the answer to "why is nothing happening"."""
+    """Wait says why a job is not running."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -497,60 +500,66 @@ class Wait(_message.Message):
         SCHEDULED: Wait._Reason.ValueType  # 1
         """schedule_time has not come."""
         IN_QUEUE: Wait._Reason.ValueType  # 2
-        """Others are before it; position says how many."""
+        """Other jobs are before it; position says how many."""
         BACKOFF: Wait._Reason.ValueType  # 3
-        """The last attempt failed; its backoff runs until `until`."""
+        """The last attempt failed; its backoff lasts until `until`."""
         SITE_BUSY: Wait._Reason.ValueType  # 4
-        """The site has as many running jobs as allowed, or its politeness delay runs."""
+        """The site has as many running jobs as allowed, or its politeness delay has not
+        passed.
+        """
         SITE_PARKED: Wait._Reason.ValueType  # 5
         """The site blocks or throttles us; one job probes it from time to time."""
         QUOTA: Wait._Reason.ValueType  # 6
-        """The key has as many live jobs as it may."""
+        """The key has as many live jobs as it may have."""
         PAUSED: Wait._Reason.ValueType  # 7
-        """A user paused it."""
+        """A user paused the job."""
         NO_WORKER: Wait._Reason.ValueType  # 8
-        """No live worker serves its pool."""
+        """No live worker serves the job's pool."""
         DISK_FULL: Wait._Reason.ValueType  # 9
         """The workers or the storage are short of space."""
         LIVE_NOT_BEGUN: Wait._Reason.ValueType  # 10
-        """A live event has not begun; FormatSpec.live says to wait."""
+        """A live event has not started; FormatSpec.live says to wait."""
         SAME_IN_PROGRESS: Wait._Reason.ValueType  # 11
         """An equal request is being fetched; this job will share its result."""
         EGRESS_SPENT: Wait._Reason.ValueType  # 12
-        """Every egress has carried the bytes that it may today; `until` says when the next
-        day begins.
+        """Every egress has used up its bytes for today; `until` is when the next day
+        starts.
         """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-        """Why. New values may be added; show the message of an unknown one."""
+        """Why a job is not running. New values may be added; show the message of an unknown
+        one.
+        """
 
     REASON_UNSPECIFIED: Wait.Reason.ValueType  # 0
     """Never returned."""
     SCHEDULED: Wait.Reason.ValueType  # 1
     """schedule_time has not come."""
     IN_QUEUE: Wait.Reason.ValueType  # 2
-    """Others are before it; position says how many."""
+    """Other jobs are before it; position says how many."""
     BACKOFF: Wait.Reason.ValueType  # 3
-    """The last attempt failed; its backoff runs until `until`."""
+    """The last attempt failed; its backoff lasts until `until`."""
     SITE_BUSY: Wait.Reason.ValueType  # 4
-    """The site has as many running jobs as allowed, or its politeness delay runs."""
+    """The site has as many running jobs as allowed, or its politeness delay has not
+    passed.
+    """
     SITE_PARKED: Wait.Reason.ValueType  # 5
     """The site blocks or throttles us; one job probes it from time to time."""
     QUOTA: Wait.Reason.ValueType  # 6
-    """The key has as many live jobs as it may."""
+    """The key has as many live jobs as it may have."""
     PAUSED: Wait.Reason.ValueType  # 7
-    """A user paused it."""
+    """A user paused the job."""
     NO_WORKER: Wait.Reason.ValueType  # 8
-    """No live worker serves its pool."""
+    """No live worker serves the job's pool."""
     DISK_FULL: Wait.Reason.ValueType  # 9
     """The workers or the storage are short of space."""
     LIVE_NOT_BEGUN: Wait.Reason.ValueType  # 10
-    """A live event has not begun; FormatSpec.live says to wait."""
+    """A live event has not started; FormatSpec.live says to wait."""
     SAME_IN_PROGRESS: Wait.Reason.ValueType  # 11
     """An equal request is being fetched; this job will share its result."""
     EGRESS_SPENT: Wait.Reason.ValueType  # 12
-    """Every egress has carried the bytes that it may today; `until` says when the next
-    day begins.
+    """Every egress has used up its bytes for today; `until` is when the next day
+    starts.
     """
 
     REASON_FIELD_NUMBER: _builtins.int
@@ -558,16 +567,16 @@ class Wait(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: Global___Wait.Reason.ValueType
-    """Why."""
+    """Why the job is not running."""
     position: _builtins.int
-    """Place in the queue, from 1, as of now; 0 where it is in none. An estimate: fair
-    share between tenants moves it.
+    """Position in the queue, from 1, as of now; 0 if it is in none. An estimate: fair
+    scheduling between tenants changes it.
     """
     message: _builtins.str
-    """For people."""
+    """Human-readable description."""
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Until when at least, or about; unset where it cannot be told."""
+        """Earliest or approximate end of the wait; unset if unknown."""
 
     def __init__(
         self,
@@ -600,35 +609,35 @@ class Attempt(_message.Message):
         STATE_UNSPECIFIED: Attempt._State.ValueType  # 0
         """Never returned."""
         RUNNING: Attempt._State.ValueType  # 1
-        """In work."""
+        """In progress."""
         SUCCEEDED: Attempt._State.ValueType  # 2
-        """Ended well."""
+        """Succeeded."""
         FAILED: Attempt._State.ValueType  # 3
-        """Ended badly; error says why."""
+        """Failed; error holds the cause."""
         CANCELLED: Attempt._State.ValueType  # 4
         """Stopped because the job was cancelled."""
         RELEASED: Attempt._State.ValueType  # 5
-        """Handed back: the worker was drained, the job paused or the site parked."""
+        """Returned to the queue: the worker was drained, the job paused or the site parked."""
         LOST: Attempt._State.ValueType  # 6
-        """The worker vanished; its lease lapsed."""
+        """The worker disappeared; its lease expired."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How it ended."""
+        """State of an attempt."""
 
     STATE_UNSPECIFIED: Attempt.State.ValueType  # 0
     """Never returned."""
     RUNNING: Attempt.State.ValueType  # 1
-    """In work."""
+    """In progress."""
     SUCCEEDED: Attempt.State.ValueType  # 2
-    """Ended well."""
+    """Succeeded."""
     FAILED: Attempt.State.ValueType  # 3
-    """Ended badly; error says why."""
+    """Failed; error holds the cause."""
     CANCELLED: Attempt.State.ValueType  # 4
     """Stopped because the job was cancelled."""
     RELEASED: Attempt.State.ValueType  # 5
-    """Handed back: the worker was drained, the job paused or the site parked."""
+    """Returned to the queue: the worker was drained, the job paused or the site parked."""
     LOST: Attempt.State.ValueType  # 6
-    """The worker vanished; its lease lapsed."""
+    """The worker disappeared; its lease expired."""
 
     @_typing.final
     class HttpStatusesEntry(_message.Message):
@@ -665,9 +674,9 @@ class Attempt(_message.Message):
     worker claimed.
     """
     state: Global___Attempt.State.ValueType
-    """How it stands or ended."""
+    """Current or final state."""
     worker: _builtins.str
-    """Which worker held it last."""
+    """Worker that held it last."""
     engine_version: _builtins.str
     """Extractor engine and version, e.g. "yt-dlp 2026.10.26"."""
     downloaded_bytes: _builtins.int
@@ -680,15 +689,15 @@ class Attempt(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Claimed."""
+        """When it was claimed."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Ended; unset while RUNNING."""
+        """When it ended; unset while RUNNING."""
 
     @_builtins.property
     def http_statuses(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """HTTP statuses that the site answered with and were not 2xx: status -> times."""
+        """HTTP statuses of the site's responses that were not 2xx: status -> count."""
 
     def __init__(
         self,

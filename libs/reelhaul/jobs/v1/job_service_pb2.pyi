@@ -32,7 +32,7 @@ class _JobView:
 class _JobViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobView.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_VIEW_UNSPECIFIED: _JobView.ValueType  # 0
-    """BASIC where many jobs are returned, FULL where one is."""
+    """BASIC if many jobs are returned, FULL if one is."""
     JOB_VIEW_BASIC: _JobView.ValueType  # 1
     """Without media.formats, media.description, media.entries and
     expansion.state_counts.
@@ -44,7 +44,7 @@ class JobView(_JobView, metaclass=_JobViewEnumTypeWrapper):
     """How much of a job a method returns."""
 
 JOB_VIEW_UNSPECIFIED: JobView.ValueType  # 0
-"""BASIC where many jobs are returned, FULL where one is."""
+"""BASIC if many jobs are returned, FULL if one is."""
 JOB_VIEW_BASIC: JobView.ValueType  # 1
 """Without media.formats, media.description, media.entries and
 expansion.state_counts.
@@ -64,22 +64,22 @@ class CreateJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The caller's own id, a lower-case UUID; unset: the server makes one. Taken by
-    another job: RESOURCE_EXISTS.
+    """Id chosen by the caller, a lower-case UUID; if unset, the server creates one.
+    RESOURCE_EXISTS if another job has it.
     """
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h (AIP-155): the same again is answered as the
-    first time; with another payload it is REQUEST_ID_REUSED. Over HTTP the header
-    Idempotency-Key sets it. Unset: no protection.
+    """Idempotency key, valid for 24 h (AIP-155): the same call again returns the first
+    response; with another payload it is REQUEST_ID_REUSED. Over HTTP the header
+    Idempotency-Key sets it. Unset means no protection.
     """
     validate_only: _builtins.bool
-    """Probes the URL, checks everything and answers with the job as it would be, media
-    and estimate filled, but admits nothing. What the site says is then an error of
+    """Whether to probe the URL, check everything and return the job as it would be, with
+    media and estimate, without creating it. What the site reports is then an error of
     this call, e.g. MEDIA_NOT_FOUND or FORMAT_UNAVAILABLE.
     """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The job; only url is required, and what is OUTPUT_ONLY is ignored."""
+        """The job; only url is required, and OUTPUT_ONLY fields are ignored."""
 
     def __init__(
         self,
@@ -132,12 +132,13 @@ class ListJobsRequest(_message.Message):
     SKIP_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID.
-    Fewer come where one answer could not hold them: next_page_token leads on.
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID. Fewer are returned if one response cannot hold them: continue with
+    next_page_token.
     """
     page_token: _builtins.str
-    """From the previous page, good for 3 days; the other arguments must be the same.
-    Empty means the first page.
+    """next_page_token of the previous page, valid for 3 days; the other fields must be
+    the same. Empty means the first page.
     """
     filter: _builtins.str
     """AIP-160 subset over state, kind, url, priority, labels.*, batch_id, parent_job,
@@ -147,16 +148,16 @@ class ListJobsRequest(_message.Message):
     error.reason = UPSTREAM_BLOCKED. Empty means all.
     """
     order_by: _builtins.str
-    """Of create_time, update_time, end_time, each also with desc; "create_time desc" by
-    default. A job that has not ended comes as the latest to end. Jobs of several
+    """create_time, update_time or end_time, optionally with desc; "create_time desc" by
+    default. A job that has not ended sorts as the latest to end. Jobs of several
     tenants are ordered by create_time only.
     """
     skip: _builtins.int
-    """Results to pass over before the page, 0..10000: paging by number. Prefer
-    page_token, which does not slip when jobs are added.
+    """Number of results to skip before the page, 0..10000: paging by number. Prefer
+    page_token, whose pages do not shift when jobs are added.
     """
     view: Global___JobView.ValueType
-    """How much of each job; unset means BASIC."""
+    """How much of each job to return; unset means BASIC."""
     def __init__(
         self,
         *,
@@ -185,12 +186,14 @@ class ListJobsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     total_size: _builtins.int
-    """Jobs that the filter holds, as of the first page; 10000 stands for that or more."""
+    """Number of jobs that match the filter, as of the first page; 10000 means that or
+    more.
+    """
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -217,11 +220,11 @@ class UpdateJobRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The job; job.name names it and job.etag, if set, must match (ETAG_MISMATCH)."""
+        """The job, identified by job.name; job.etag, if set, must match (ETAG_MISMATCH)."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change; unset means every field set in job. A path that may not be
+        """Fields to change; unset means every field set in job. A path that may not be
         changed is FIELD_INVALID.
         """
 
@@ -251,9 +254,9 @@ class DeleteJobRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     etag: _builtins.str
-    """If set, must be the job's present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     allow_missing: _builtins.bool
-    """Succeed where it is gone already, else RESOURCE_NOT_FOUND."""
+    """Whether to succeed if the job is gone already; otherwise RESOURCE_NOT_FOUND."""
     def __init__(
         self,
         *,
@@ -281,9 +284,9 @@ class CancelJobRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     reason: _builtins.str
-    """For people; kept in Job.error. At most 500 characters."""
+    """Reason for people; stored in Job.error. At most 500 characters."""
     etag: _builtins.str
-    """If set, must be the job's present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -310,7 +313,7 @@ class StopRecordingRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     etag: _builtins.str
-    """If set, must be the job's present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -337,9 +340,9 @@ class RetryJobRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     etag: _builtins.str
-    """If set, must be the job's present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -364,7 +367,7 @@ class BatchGetJobsRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..1000 names. Format: jobs/{job}"""
+        """Names, 1..1000. Format: jobs/{job}"""
 
     def __init__(
         self,
@@ -388,7 +391,7 @@ class BatchGetJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """In the order asked, FULL view."""
+        """Jobs in the order of the names, FULL view."""
 
     def __init__(
         self,
@@ -413,15 +416,15 @@ class BatchCreateJobsRequest(_message.Message):
     RETURN_PARTIAL_SUCCESS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     return_partial_success: _builtins.bool
-    """Admit the good ones; else one bad request fails all (default)."""
+    """Whether to create the valid ones; by default one invalid request fails all."""
     request_id: _builtins.str
-    """Makes the whole batch idempotent for 24 h; request_id within requests must be
-    unset.
+    """Idempotency key of the whole batch, valid for 24 h; request_id within requests must
+    be unset.
     """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateJobRequest]:
-        """1..500, at most 3 MiB in all; validate_only within them must be unset. Where their
-        job_id is unset, lists and queue keep their order.
+        """Jobs to create, 1..500, at most 3 MiB in all; validate_only within them must be
+        unset. If their job_id is unset, lists and the queue keep their order.
         """
 
     def __init__(
@@ -470,15 +473,15 @@ class BatchCreateJobsResponse(_message.Message):
     FAILED_REQUESTS_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """Filterable as batch_id."""
+    """Id of the batch; filterable as batch_id."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """Admitted jobs, in request order."""
+        """Created jobs, in request order."""
 
     @_builtins.property
     def failed_requests(self) -> _containers.MessageMap[_builtins.int, _status_pb2.Status]:
-        """Only with return_partial_success: index of the request -> what CreateJob
-        would have answered.
+        """Only with return_partial_success: index of the request -> error that CreateJob
+        would have returned.
         """
 
     def __init__(
@@ -505,7 +508,7 @@ class BatchCancelJobsRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..1000 names. Format: jobs/{job}"""
+        """Names, 1..1000. Format: jobs/{job}"""
 
     def __init__(
         self,
@@ -529,7 +532,7 @@ class BatchCancelJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """In the order asked, BASIC view."""
+        """Jobs in the order of the names, BASIC view."""
 
     def __init__(
         self,
@@ -555,7 +558,7 @@ class PauseJobRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     etag: _builtins.str
-    """If set, must be the job's present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -581,7 +584,7 @@ class ResumeJobRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     etag: _builtins.str
-    """If set, must be the job's present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -598,7 +601,7 @@ Global___ResumeJobRequest: _TypeAlias = ResumeJobRequest  # noqa: Y015
 
 @_typing.final
 class BatchRetryJobsRequest(_message.Message):
-    """Request of BatchRetryJobs. One of names and filter must be set, and only one."""
+    """Request of BatchRetryJobs. Exactly one of names and filter must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -608,15 +611,15 @@ class BatchRetryJobsRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     filter: _builtins.str
     """As ListJobs.filter, e.g. state = FAILED AND error.reason = UPSTREAM_UNAVAILABLE;
-    the oldest 1000 that it holds are retried.
+    the oldest 1000 that match are retried.
     """
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     validate_only: _builtins.bool
-    """Answers with the jobs that would be retried, but changes nothing."""
+    """Whether to return the jobs that would be retried without changing anything."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..1000 names. Format: jobs/{job}"""
+        """Names, 1..1000. Format: jobs/{job}"""
 
     def __init__(
         self,
@@ -643,10 +646,10 @@ class BatchRetryJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
-    """Whether the filter holds more: call again."""
+    """Whether more jobs match the filter: call again."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The jobs retried, BASIC view."""
+        """Jobs that were retried, BASIC view."""
 
     def __init__(
         self,
@@ -675,20 +678,20 @@ class WatchJobRequest(_message.Message):
     name: _builtins.str
     """Format: jobs/{job}"""
     resume_token: _builtins.str
-    """From the last message seen: what came after it is replayed. Unset, or too old
-    (events are kept 24 h), starts with a snapshot. Over HTTP an SSE client's
-    Last-Event-ID sets it.
+    """resume_token of the last message received: what came after it is replayed. Unset,
+    or too old (events are kept 24 h), starts with a snapshot. Over HTTP an SSE
+    client's Last-Event-ID sets it.
     """
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Progress is told no oftener than this on the whole: a message that is up to a fifth
-        too early does not wait. Default 250 ms, clamped to 50 ms..60 s. State changes never
-        wait.
+        """Minimum average interval between progress messages: one that is up to a fifth too
+        early is not delayed. Default 250 ms, clamped to 50 ms..60 s. State changes are
+        never delayed.
         """
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """A heartbeat after this much silence; default 15 s, clamped to 1 s..60 s."""
+        """Silence after which a heartbeat is sent; default 15 s, clamped to 1 s..60 s."""
 
     def __init__(
         self,
@@ -722,9 +725,9 @@ class WatchJobResponse(_message.Message):
         RESET_FIELD_NUMBER: _builtins.int
         TERMINAL_FIELD_NUMBER: _builtins.int
         reset: _builtins.bool
-        """The resume position was too old: discard what you had."""
+        """Whether the resume position was too old: discard what you have."""
         terminal: _builtins.bool
-        """No message follows; the RPC ends with OK."""
+        """Whether no message follows; the RPC then ends with OK."""
         @_builtins.property
         def job(self) -> _job_pb2.Job:
             """The job, FULL view."""
@@ -744,7 +747,7 @@ class WatchJobResponse(_message.Message):
 
     @_typing.final
     class StateChange(_message.Message):
-        """The job moved from one state to another."""
+        """The job changed from one state to another."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -755,9 +758,9 @@ class WatchJobResponse(_message.Message):
         NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
         WAIT_FIELD_NUMBER: _builtins.int
         old_state: _job_pb2.Job.State.ValueType
-        """The state before."""
+        """State before the change."""
         state: _job_pb2.Job.State.ValueType
-        """The state now."""
+        """State after the change."""
         attempt_count: _builtins.int
         """As Job.attempt_count."""
         @_builtins.property
@@ -766,11 +769,11 @@ class WatchJobResponse(_message.Message):
 
         @_builtins.property
         def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
-            """When the next attempt may begin, for RETRYING."""
+            """Earliest start of the next attempt, for RETRYING."""
 
         @_builtins.property
         def wait(self) -> _job_pb2.Wait:
-            """Why it does not run, for QUEUED, RETRYING and PAUSED."""
+            """Why it is not running, for QUEUED, RETRYING and PAUSED."""
 
         def __init__(
             self,
@@ -790,7 +793,7 @@ class WatchJobResponse(_message.Message):
 
     @_typing.final
     class Heartbeat(_message.Message):
-        """Sent after heartbeat_interval of silence; three missed mean a dead stream."""
+        """Sent after heartbeat_interval of silence; three missing ones mean a dead stream."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -812,12 +815,14 @@ class WatchJobResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     CONFLATED_COUNT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Strictly growing in a stream, across resumes and across servers, except on a
+    """Strictly increasing within a stream, across resumes and across servers, except on a
     heartbeat, which repeats it. Made of the job's revision (upper 32 bits) and the
-    worker's progress counter since then (lower 32): compare it, do not count by it.
+    worker's progress counter since then (lower 32): compare it, do not count with it.
     """
     resume_token: _builtins.str
-    """Opaque; send back as resume_token. On every message. Carries no authority."""
+    """Opaque position; send it back as resume_token. Set on every message. Grants no
+    access.
+    """
     conflated_count: _builtins.int
     """Progress updates dropped since the last message."""
     @_builtins.property
@@ -826,7 +831,7 @@ class WatchJobResponse(_message.Message):
 
     @_builtins.property
     def snapshot(self) -> Global___WatchJobResponse.Snapshot:
-        """Whole job. First message of a fresh stream, after a lost position
+        """The whole job. First message of a new stream, sent again after a lost position
         (reset = true), and last message (terminal = true).
         """
 
@@ -836,11 +841,11 @@ class WatchJobResponse(_message.Message):
 
     @_builtins.property
     def state_change(self) -> Global___WatchJobResponse.StateChange:
-        """State moved; never conflated."""
+        """The state changed; never conflated."""
 
     @_builtins.property
     def heartbeat(self) -> Global___WatchJobResponse.Heartbeat:
-        """Nothing happened; the position is good."""
+        """Nothing happened; the position is valid."""
 
     def __init__(
         self,
@@ -876,12 +881,12 @@ class WatchJobsRequest(_message.Message):
     filter: _builtins.str
     """As ListJobs.filter; e.g. batch_id = "..." """
     resume_token: _builtins.str
-    """From the last message seen, with the same filter; unset starts now, after a first
-    heartbeat. Over HTTP an SSE client's Last-Event-ID sets it.
+    """resume_token of the last message received, with the same filter; unset starts now,
+    after a first heartbeat. Over HTTP an SSE client's Last-Event-ID sets it.
     """
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """A heartbeat after this much silence; default 15 s, clamped to 1 s..60 s."""
+        """Silence after which a heartbeat is sent; default 15 s, clamped to 1 s..60 s."""
 
     def __init__(
         self,
@@ -910,13 +915,13 @@ class WatchJobsResponse(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Strictly growing in a stream and across resumes; heartbeats repeat it."""
+    """Strictly increasing within a stream and across resumes; heartbeats repeat it."""
     resume_token: _builtins.str
-    """Opaque; send back as resume_token. On every message."""
+    """Opaque position; send it back as resume_token. Set on every message."""
     deleted: _builtins.bool
-    """The job was deleted; job holds its name only."""
+    """Whether the job was deleted; job then holds its name only."""
     reset: _builtins.bool
-    """The position was too old: list again; what follows is new."""
+    """Whether the position was too old: list again; what follows is new."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The changed job, BASIC view; unset on a heartbeat."""
@@ -972,9 +977,9 @@ class ListAttemptsRequest(_message.Message):
     parent: _builtins.str
     """Format: jobs/{job}"""
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000."""
     page_token: _builtins.str
-    """From the previous page; empty means the first."""
+    """next_page_token of the previous page; empty means the first page."""
     def __init__(
         self,
         *,
@@ -999,10 +1004,10 @@ class ListAttemptsResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Attempt]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -1032,16 +1037,16 @@ class SummarizeJobsRequest(_message.Message):
     """As ListJobs.filter."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Jobs created at or after this; unset means 24 h ago."""
+        """Start of the range, by create_time, inclusive; unset means 24 h ago."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Jobs created before this; unset means now."""
+        """End of the range, by create_time, exclusive; unset means now."""
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
-        """Bucket width of series, at least 1 min and at most 1000 buckets; unset gives
-        the total only.
+        """Bucket width of series, at least 1 min and at most 1000 buckets; unset means the
+        total only.
         """
 
     def __init__(
@@ -1068,7 +1073,7 @@ class SummarizeJobsResponse(_message.Message):
 
     @_typing.final
     class Bucket(_message.Message):
-        """What was counted in one stretch of time."""
+        """Counts of one section of the range."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1122,19 +1127,19 @@ class SummarizeJobsResponse(_message.Message):
         """Bytes received, by attempts that have ended."""
         @_builtins.property
         def start_time(self) -> _timestamp_pb2.Timestamp:
-            """When the stretch begins."""
+            """Start of the section."""
 
         @_builtins.property
         def state_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-            """Job.State name -> jobs."""
+            """Job.State name -> number of jobs."""
 
         @_builtins.property
         def error_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-            """ErrorInfo.reason -> failed jobs."""
+            """ErrorInfo.reason -> number of failed jobs."""
 
         @_builtins.property
         def latency_p50(self) -> _duration_pb2.Duration:
-            """Median time from create to end of jobs that SUCCEEDED; unset without any."""
+            """Median time from creation to end of jobs that SUCCEEDED; unset if there are none."""
 
         @_builtins.property
         def latency_p95(self) -> _duration_pb2.Duration:
@@ -1160,11 +1165,11 @@ class SummarizeJobsResponse(_message.Message):
     SERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def total(self) -> Global___SummarizeJobsResponse.Bucket:
-        """The whole range."""
+        """Counts of the whole range."""
 
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarizeJobsResponse.Bucket]:
-        """By step, oldest first; empty where no step was asked."""
+        """Counts by step, oldest first; empty if step is unset."""
 
     def __init__(
         self,

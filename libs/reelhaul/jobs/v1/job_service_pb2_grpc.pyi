@@ -31,7 +31,7 @@ GRPC_VERSION: str
 class JobServiceStub:
     """JobService admits, tracks and controls downloads.
 
-    Every `name` takes the bare id also (an alias, AIP-122); answers always hold the
+    Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
     canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
     not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
     CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
@@ -43,132 +43,135 @@ class JobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_pb2.Job]
-    """Admits a download. The job is committed to disk before the answer; with request_id
-    or job_id the same call twice is one job.
+    """Creates a job. The job is committed to disk before the response; with request_id or
+    job_id the same call twice creates one job.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of what can be told from the
-    URL alone), QUOTA_EXCEEDED, RESOURCE_EXISTS (job_id taken), REQUEST_ID_REUSED,
-    REQUEST_IN_PROGRESS. What the site says of the media becomes Job.error, unless
-    validate_only asks for it now.
+    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (as far as the URL alone shows
+    it), QUOTA_EXCEEDED, RESOURCE_EXISTS (job_id taken), REQUEST_ID_REUSED,
+    REQUEST_IN_PROGRESS. What the site reports about the media becomes Job.error,
+    unless validate_only requests the check now.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]
-    """Reads one job."""
+    """Returns one job."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
-    """Lists jobs of the caller's tenant, newest first; ADMIN lists any tenant's by filter.
+    """Lists jobs of the caller's tenant, newest first; ADMIN can list any tenant's by
+    filter.
 
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_pb2.Job]
-    """Changes labels, priority, schedule_time or expiration.
+    """Updates labels, priority, schedule_time or expiration.
 
-    A terminal job takes labels and expiration only, else STATE_CONFLICT. Errors:
+    A terminal job accepts labels and expiration only, else STATE_CONFLICT. Errors:
     ETAG_MISMATCH.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _empty_pb2.Empty]
-    """Removes a job's record and its artifacts. A live job is cancelled first: it is gone
+    """Deletes a job's record and its artifacts. A live job is cancelled first: it is gone
     for callers at once, and its watchers get their last snapshot.
 
     Errors: ETAG_MISMATCH.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_pb2.Job]
-    """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-    and CANCELLED when the worker has let go and left no part files (about 2 s). What was
-    recorded of a broadcast is gone with it: StopRecording keeps it.
+    """Cancels a job for good: CANCELLED at once if nothing runs; else CANCELLING at once,
+    and CANCELLED when the worker has stopped and left no part files (about 2 s). The
+    recording of a broadcast is discarded: StopRecording keeps it.
 
-    Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-    SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
-    is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+    Durable when the call returns. A job that is CANCELLING or CANCELLED is returned
+    unchanged. SUCCEEDED and FAILED are STATE_CONFLICT, except for an EXPANSION: it is
+    returned unchanged, and those of its jobs that are still live are cancelled.
+    Errors: ETAG_MISMATCH.
     """
     StopRecording: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.StopRecordingRequest, _job_pb2.Job]
     """Ends a recording now and keeps it: what was recorded is checked and stored, and the
-    job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
-    ends it as well, but keeps nothing.
+    job is SUCCEEDED with a playable file and a warning, RECORDING_STOPPED. CancelJob
+    ends it too, but keeps nothing.
 
-    For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
-    that waits for its event has nothing to keep, so cancel it. Durable when answered;
-    the job stays RUNNING until its file is stored, and recording_stop_time tells that it
-    was asked. Asked again, also after the end, the job is answered as it is. A worker
-    that is lost takes its recording along: the next one takes the last seconds on air,
-    and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+    For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: a
+    job that waits for its event has nothing to keep, so cancel it. Durable when the
+    call returns; the job stays RUNNING until its file is stored, and
+    recording_stop_time shows that the stop was requested. A repeated call, also after
+    the end, returns the job unchanged. If the worker is lost, so is its recording: the
+    next worker records the last seconds of the broadcast, and if that is over by then
+    the job is FAILED with RECORDING_LOST.
 
     Errors: ETAG_MISMATCH.
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_pb2.Job]
     """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
-    counted on from the last. Any other state is STATE_CONFLICT.
+    with numbers that continue from the last. Any other state is STATE_CONFLICT.
 
     Errors: QUOTA_EXCEEDED, ETAG_MISMATCH, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_pb2.Job]
-    """Holds a job: PAUSED at once, durable when answered. A running worker is told at its
-    next renewal, stops, and may keep what it has for a later resume; the attempt is not
-    counted.
+    """Pauses a job: PAUSED at once, durable when the call returns. A running worker
+    learns it at its next renewal, stops, and may keep what it has for a later resume;
+    the attempt is not counted.
 
-    QUEUED, RETRYING and RUNNING jobs may be paused, and a PAUSED one is answered as it
-    is; any other is STATE_CONFLICT. Pausing an EXPANSION stops the paging, not the jobs
-    it made. Errors: ETAG_MISMATCH.
+    QUEUED, RETRYING and RUNNING jobs can be paused, and a PAUSED one is returned
+    unchanged; any other is STATE_CONFLICT. Pausing an EXPANSION stops the paging, not
+    the jobs that it created. Errors: ETAG_MISMATCH.
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ResumeJobRequest, _job_pb2.Job]
-    """Lets a PAUSED job go on: QUEUED. A QUEUED, RETRYING or RUNNING one is answered as it
-    is; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
+    """Resumes a PAUSED job: it becomes QUEUED. A QUEUED, RETRYING or RUNNING one is
+    returned unchanged; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
     """
     BatchGetJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]
-    """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
-    FIELD_INVALID says that one answer cannot hold so many).
+    """Returns up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing
+    one, FIELD_INVALID says that one response cannot hold so many).
     """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
-    """Admits up to 500 jobs in one transaction; atomic unless return_partial_success is set.
+    """Creates up to 500 jobs in one transaction; atomic unless return_partial_success is
+    set.
 
-    Errors: those of CreateJob, for the first bad request, its index in the field name;
-    BATCH_FAILED where partial success was allowed and there was none.
+    Errors: those of CreateJob, for the first invalid request, with its index in the
+    field name; BATCH_FAILED if partial success was allowed and no request succeeded.
     """
     BatchCancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCancelJobsRequest, _job_service_pb2.BatchCancelJobsResponse]
-    """Cancels up to 1000 jobs in one transaction; those already terminal are left as they
-    are.
+    """Cancels up to 1000 jobs in one transaction; those that are already terminal are
+    left unchanged.
     """
     BatchRetryJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchRetryJobsRequest, _job_service_pb2.BatchRetryJobsResponse]
     """Retries FAILED and CANCELLED jobs, by name or by filter, up to 1000 in one
-    transaction; those in any other state are left as they are.
+    transaction; those in any other state are left unchanged.
 
     Errors: FILTER_INVALID, QUOTA_EXCEEDED (then none is retried), REQUEST_ID_REUSED,
     REQUEST_IN_PROGRESS.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
-    """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. That
-    the job failed is in job.error, and the stream's status is OK all the same.
+    """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
+    failure of the job is in job.error; the stream's status is OK nevertheless.
 
-    The stream ends with UNAVAILABLE when the server drains, and after 12 h: come back
-    with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow one
-    has progress conflated, and too slow a one gets a snapshot with reset.
+    The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
+    with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
+    one has progress conflated, and one that is too slow gets a snapshot with reset.
 
     Errors: RESUME_TOKEN_INVALID.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
-    """Streams changes, without progress, of every job that a filter holds, or held before
-    its state changed.
+    """Streams changes, without progress, of every job that matches a filter, or matched
+    it before its state changed.
 
-    A message has the job as it is then: changes in quick succession may be told as one,
-    and after a resume the last seconds may be told again (compare job.revision). A list
-    asked for after the first heartbeat misses nothing that is not told. What was deleted
-    while the stream was broken is not told of. The stream goes on until the caller ends
-    it; else it ends and resumes as WatchJob.
+    A message holds the job as it is when the message is sent: changes in quick
+    succession may be merged into one, and after a resume those of the last seconds may
+    be repeated (compare job.revision). Every change is either in a list that is
+    requested after the first heartbeat or in the stream. Deletions while the stream
+    was broken are not reported. The stream continues until the caller ends it;
+    otherwise it ends and resumes as WatchJob does.
 
     Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
     """
     GetAttempt: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetAttemptRequest, _job_pb2.Attempt]
-    """Reads one attempt."""
+    """Returns one attempt."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListAttemptsRequest, _job_service_pb2.ListAttemptsResponse]
-    """Lists a job's attempts, the newest first: its history. Errors: PAGE_TOKEN_INVALID."""
+    """Lists a job's attempts, newest first. Errors: PAGE_TOKEN_INVALID."""
     SummarizeJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SummarizeJobsRequest, _job_service_pb2.SummarizeJobsResponse]
-    """Counts, bytes and latencies over a time range: history and statistics. Errors:
-    FILTER_INVALID.
-    """
+    """Returns counts, bytes and latencies over a time range. Errors: FILTER_INVALID."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
     """JobService admits, tracks and controls downloads.
 
-    Every `name` takes the bare id also (an alias, AIP-122); answers always hold the
+    Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
     canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
     not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
     CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
@@ -177,131 +180,134 @@ class JobServiceAsyncStub(JobServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Admits a download. The job is committed to disk before the answer; with request_id
-    or job_id the same call twice is one job.
+    """Creates a job. The job is committed to disk before the response; with request_id or
+    job_id the same call twice creates one job.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of what can be told from the
-    URL alone), QUOTA_EXCEEDED, RESOURCE_EXISTS (job_id taken), REQUEST_ID_REUSED,
-    REQUEST_IN_PROGRESS. What the site says of the media becomes Job.error, unless
-    validate_only asks for it now.
+    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (as far as the URL alone shows
+    it), QUOTA_EXCEEDED, RESOURCE_EXISTS (job_id taken), REQUEST_ID_REUSED,
+    REQUEST_IN_PROGRESS. What the site reports about the media becomes Job.error,
+    unless validate_only requests the check now.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Reads one job."""
+    """Returns one job."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists jobs of the caller's tenant, newest first; ADMIN lists any tenant's by filter.
+    """Lists jobs of the caller's tenant, newest first; ADMIN can list any tenant's by
+    filter.
 
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Changes labels, priority, schedule_time or expiration.
+    """Updates labels, priority, schedule_time or expiration.
 
-    A terminal job takes labels and expiration only, else STATE_CONFLICT. Errors:
+    A terminal job accepts labels and expiration only, else STATE_CONFLICT. Errors:
     ETAG_MISMATCH.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes a job's record and its artifacts. A live job is cancelled first: it is gone
+    """Deletes a job's record and its artifacts. A live job is cancelled first: it is gone
     for callers at once, and its watchers get their last snapshot.
 
     Errors: ETAG_MISMATCH.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-    and CANCELLED when the worker has let go and left no part files (about 2 s). What was
-    recorded of a broadcast is gone with it: StopRecording keeps it.
+    """Cancels a job for good: CANCELLED at once if nothing runs; else CANCELLING at once,
+    and CANCELLED when the worker has stopped and left no part files (about 2 s). The
+    recording of a broadcast is discarded: StopRecording keeps it.
 
-    Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-    SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
-    is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+    Durable when the call returns. A job that is CANCELLING or CANCELLED is returned
+    unchanged. SUCCEEDED and FAILED are STATE_CONFLICT, except for an EXPANSION: it is
+    returned unchanged, and those of its jobs that are still live are cancelled.
+    Errors: ETAG_MISMATCH.
     """
     StopRecording: _aio.UnaryUnaryMultiCallable[_job_service_pb2.StopRecordingRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Ends a recording now and keeps it: what was recorded is checked and stored, and the
-    job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
-    ends it as well, but keeps nothing.
+    job is SUCCEEDED with a playable file and a warning, RECORDING_STOPPED. CancelJob
+    ends it too, but keeps nothing.
 
-    For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
-    that waits for its event has nothing to keep, so cancel it. Durable when answered;
-    the job stays RUNNING until its file is stored, and recording_stop_time tells that it
-    was asked. Asked again, also after the end, the job is answered as it is. A worker
-    that is lost takes its recording along: the next one takes the last seconds on air,
-    and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+    For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: a
+    job that waits for its event has nothing to keep, so cancel it. Durable when the
+    call returns; the job stays RUNNING until its file is stored, and
+    recording_stop_time shows that the stop was requested. A repeated call, also after
+    the end, returns the job unchanged. If the worker is lost, so is its recording: the
+    next worker records the last seconds of the broadcast, and if that is over by then
+    the job is FAILED with RECORDING_LOST.
 
     Errors: ETAG_MISMATCH.
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
-    counted on from the last. Any other state is STATE_CONFLICT.
+    with numbers that continue from the last. Any other state is STATE_CONFLICT.
 
     Errors: QUOTA_EXCEEDED, ETAG_MISMATCH, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Holds a job: PAUSED at once, durable when answered. A running worker is told at its
-    next renewal, stops, and may keep what it has for a later resume; the attempt is not
-    counted.
+    """Pauses a job: PAUSED at once, durable when the call returns. A running worker
+    learns it at its next renewal, stops, and may keep what it has for a later resume;
+    the attempt is not counted.
 
-    QUEUED, RETRYING and RUNNING jobs may be paused, and a PAUSED one is answered as it
-    is; any other is STATE_CONFLICT. Pausing an EXPANSION stops the paging, not the jobs
-    it made. Errors: ETAG_MISMATCH.
+    QUEUED, RETRYING and RUNNING jobs can be paused, and a PAUSED one is returned
+    unchanged; any other is STATE_CONFLICT. Pausing an EXPANSION stops the paging, not
+    the jobs that it created. Errors: ETAG_MISMATCH.
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ResumeJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Lets a PAUSED job go on: QUEUED. A QUEUED, RETRYING or RUNNING one is answered as it
-    is; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
+    """Resumes a PAUSED job: it becomes QUEUED. A QUEUED, RETRYING or RUNNING one is
+    returned unchanged; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
     """
     BatchGetJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]  # type: ignore[assignment]
-    """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
-    FIELD_INVALID says that one answer cannot hold so many).
+    """Returns up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing
+    one, FIELD_INVALID says that one response cannot hold so many).
     """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
-    """Admits up to 500 jobs in one transaction; atomic unless return_partial_success is set.
+    """Creates up to 500 jobs in one transaction; atomic unless return_partial_success is
+    set.
 
-    Errors: those of CreateJob, for the first bad request, its index in the field name;
-    BATCH_FAILED where partial success was allowed and there was none.
+    Errors: those of CreateJob, for the first invalid request, with its index in the
+    field name; BATCH_FAILED if partial success was allowed and no request succeeded.
     """
     BatchCancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCancelJobsRequest, _job_service_pb2.BatchCancelJobsResponse]  # type: ignore[assignment]
-    """Cancels up to 1000 jobs in one transaction; those already terminal are left as they
-    are.
+    """Cancels up to 1000 jobs in one transaction; those that are already terminal are
+    left unchanged.
     """
     BatchRetryJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchRetryJobsRequest, _job_service_pb2.BatchRetryJobsResponse]  # type: ignore[assignment]
     """Retries FAILED and CANCELLED jobs, by name or by filter, up to 1000 in one
-    transaction; those in any other state are left as they are.
+    transaction; those in any other state are left unchanged.
 
     Errors: FILTER_INVALID, QUOTA_EXCEEDED (then none is retried), REQUEST_ID_REUSED,
     REQUEST_IN_PROGRESS.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. That
-    the job failed is in job.error, and the stream's status is OK all the same.
+    """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
+    failure of the job is in job.error; the stream's status is OK nevertheless.
 
-    The stream ends with UNAVAILABLE when the server drains, and after 12 h: come back
-    with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow one
-    has progress conflated, and too slow a one gets a snapshot with reset.
+    The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
+    with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
+    one has progress conflated, and one that is too slow gets a snapshot with reset.
 
     Errors: RESUME_TOKEN_INVALID.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Streams changes, without progress, of every job that a filter holds, or held before
-    its state changed.
+    """Streams changes, without progress, of every job that matches a filter, or matched
+    it before its state changed.
 
-    A message has the job as it is then: changes in quick succession may be told as one,
-    and after a resume the last seconds may be told again (compare job.revision). A list
-    asked for after the first heartbeat misses nothing that is not told. What was deleted
-    while the stream was broken is not told of. The stream goes on until the caller ends
-    it; else it ends and resumes as WatchJob.
+    A message holds the job as it is when the message is sent: changes in quick
+    succession may be merged into one, and after a resume those of the last seconds may
+    be repeated (compare job.revision). Every change is either in a list that is
+    requested after the first heartbeat or in the stream. Deletions while the stream
+    was broken are not reported. The stream continues until the caller ends it;
+    otherwise it ends and resumes as WatchJob does.
 
     Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
     """
     GetAttempt: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetAttemptRequest, _job_pb2.Attempt]  # type: ignore[assignment]
-    """Reads one attempt."""
+    """Returns one attempt."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAttemptsRequest, _job_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
-    """Lists a job's attempts, the newest first: its history. Errors: PAGE_TOKEN_INVALID."""
+    """Lists a job's attempts, newest first. Errors: PAGE_TOKEN_INVALID."""
     SummarizeJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SummarizeJobsRequest, _job_service_pb2.SummarizeJobsResponse]  # type: ignore[assignment]
-    """Counts, bytes and latencies over a time range: history and statistics. Errors:
-    FILTER_INVALID.
-    """
+    """Returns counts, bytes and latencies over a time range. Errors: FILTER_INVALID."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """JobService admits, tracks and controls downloads.
 
-    Every `name` takes the bare id also (an alias, AIP-122); answers always hold the
+    Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
     canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
     not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
     CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
@@ -314,13 +320,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Admits a download. The job is committed to disk before the answer; with request_id
-        or job_id the same call twice is one job.
+        """Creates a job. The job is committed to disk before the response; with request_id or
+        job_id the same call twice creates one job.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of what can be told from the
-        URL alone), QUOTA_EXCEEDED, RESOURCE_EXISTS (job_id taken), REQUEST_ID_REUSED,
-        REQUEST_IN_PROGRESS. What the site says of the media becomes Job.error, unless
-        validate_only asks for it now.
+        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (as far as the URL alone shows
+        it), QUOTA_EXCEEDED, RESOURCE_EXISTS (job_id taken), REQUEST_ID_REUSED,
+        REQUEST_IN_PROGRESS. What the site reports about the media becomes Job.error,
+        unless validate_only requests the check now.
         """
 
     @_abc_1.abstractmethod
@@ -329,7 +335,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Reads one job."""
+        """Returns one job."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -337,7 +343,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
-        """Lists jobs of the caller's tenant, newest first; ADMIN lists any tenant's by filter.
+        """Lists jobs of the caller's tenant, newest first; ADMIN can list any tenant's by
+        filter.
 
         Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
@@ -348,9 +355,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.UpdateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Changes labels, priority, schedule_time or expiration.
+        """Updates labels, priority, schedule_time or expiration.
 
-        A terminal job takes labels and expiration only, else STATE_CONFLICT. Errors:
+        A terminal job accepts labels and expiration only, else STATE_CONFLICT. Errors:
         ETAG_MISMATCH.
         """
 
@@ -360,7 +367,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes a job's record and its artifacts. A live job is cancelled first: it is gone
+        """Deletes a job's record and its artifacts. A live job is cancelled first: it is gone
         for callers at once, and its watchers get their last snapshot.
 
         Errors: ETAG_MISMATCH.
@@ -372,13 +379,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Stops a job for good: CANCELLED at once where nothing runs; else CANCELLING at once,
-        and CANCELLED when the worker has let go and left no part files (about 2 s). What was
-        recorded of a broadcast is gone with it: StopRecording keeps it.
+        """Cancels a job for good: CANCELLED at once if nothing runs; else CANCELLING at once,
+        and CANCELLED when the worker has stopped and left no part files (about 2 s). The
+        recording of a broadcast is discarded: StopRecording keeps it.
 
-        Durable when answered. A job that is CANCELLING or CANCELLED is answered as it is;
-        SUCCEEDED and FAILED are STATE_CONFLICT, but for an EXPANSION: it is answered as it
-        is, and what lives of the jobs that it made is cancelled. Errors: ETAG_MISMATCH.
+        Durable when the call returns. A job that is CANCELLING or CANCELLED is returned
+        unchanged. SUCCEEDED and FAILED are STATE_CONFLICT, except for an EXPANSION: it is
+        returned unchanged, and those of its jobs that are still live are cancelled.
+        Errors: ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod
@@ -388,15 +396,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """Ends a recording now and keeps it: what was recorded is checked and stored, and the
-        job is SUCCEEDED with a file that plays and a warning, RECORDING_STOPPED. CancelJob
-        ends it as well, but keeps nothing.
+        job is SUCCEEDED with a playable file and a warning, RECORDING_STOPPED. CancelJob
+        ends it too, but keeps nothing.
 
-        For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: one
-        that waits for its event has nothing to keep, so cancel it. Durable when answered;
-        the job stays RUNNING until its file is stored, and recording_stop_time tells that it
-        was asked. Asked again, also after the end, the job is answered as it is. A worker
-        that is lost takes its recording along: the next one takes the last seconds on air,
-        and where the broadcast is over by then the job is FAILED, RECORDING_LOST.
+        For RUNNING jobs whose progress.stage is RECORDING; any other is STATE_CONFLICT: a
+        job that waits for its event has nothing to keep, so cancel it. Durable when the
+        call returns; the job stays RUNNING until its file is stored, and
+        recording_stop_time shows that the stop was requested. A repeated call, also after
+        the end, returns the job unchanged. If the worker is lost, so is its recording: the
+        next worker records the last seconds of the broadcast, and if that is over by then
+        the job is FAILED with RECORDING_LOST.
 
         Errors: ETAG_MISMATCH.
         """
@@ -408,7 +417,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """Queues a FAILED or CANCELLED job again: a new series of attempts of the same job,
-        counted on from the last. Any other state is STATE_CONFLICT.
+        with numbers that continue from the last. Any other state is STATE_CONFLICT.
 
         Errors: QUOTA_EXCEEDED, ETAG_MISMATCH, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
         """
@@ -419,13 +428,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.PauseJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Holds a job: PAUSED at once, durable when answered. A running worker is told at its
-        next renewal, stops, and may keep what it has for a later resume; the attempt is not
-        counted.
+        """Pauses a job: PAUSED at once, durable when the call returns. A running worker
+        learns it at its next renewal, stops, and may keep what it has for a later resume;
+        the attempt is not counted.
 
-        QUEUED, RETRYING and RUNNING jobs may be paused, and a PAUSED one is answered as it
-        is; any other is STATE_CONFLICT. Pausing an EXPANSION stops the paging, not the jobs
-        it made. Errors: ETAG_MISMATCH.
+        QUEUED, RETRYING and RUNNING jobs can be paused, and a PAUSED one is returned
+        unchanged; any other is STATE_CONFLICT. Pausing an EXPANSION stops the paging, not
+        the jobs that it created. Errors: ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod
@@ -434,8 +443,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Lets a PAUSED job go on: QUEUED. A QUEUED, RETRYING or RUNNING one is answered as it
-        is; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
+        """Resumes a PAUSED job: it becomes QUEUED. A QUEUED, RETRYING or RUNNING one is
+        returned unchanged; any other is STATE_CONFLICT. Errors: ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod
@@ -444,8 +453,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.BatchGetJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.BatchGetJobsResponse, _abc.Awaitable[_job_service_pb2.BatchGetJobsResponse]]:
-        """Reads up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing, and
-        FIELD_INVALID says that one answer cannot hold so many).
+        """Returns up to 1000 jobs; all or none (RESOURCE_NOT_FOUND names the first missing
+        one, FIELD_INVALID says that one response cannot hold so many).
         """
 
     @_abc_1.abstractmethod
@@ -454,10 +463,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.BatchCreateJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.BatchCreateJobsResponse, _abc.Awaitable[_job_service_pb2.BatchCreateJobsResponse]]:
-        """Admits up to 500 jobs in one transaction; atomic unless return_partial_success is set.
+        """Creates up to 500 jobs in one transaction; atomic unless return_partial_success is
+        set.
 
-        Errors: those of CreateJob, for the first bad request, its index in the field name;
-        BATCH_FAILED where partial success was allowed and there was none.
+        Errors: those of CreateJob, for the first invalid request, with its index in the
+        field name; BATCH_FAILED if partial success was allowed and no request succeeded.
         """
 
     @_abc_1.abstractmethod
@@ -466,8 +476,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.BatchCancelJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.BatchCancelJobsResponse, _abc.Awaitable[_job_service_pb2.BatchCancelJobsResponse]]:
-        """Cancels up to 1000 jobs in one transaction; those already terminal are left as they
-        are.
+        """Cancels up to 1000 jobs in one transaction; those that are already terminal are
+        left unchanged.
         """
 
     @_abc_1.abstractmethod
@@ -477,7 +487,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.BatchRetryJobsResponse, _abc.Awaitable[_job_service_pb2.BatchRetryJobsResponse]]:
         """Retries FAILED and CANCELLED jobs, by name or by filter, up to 1000 in one
-        transaction; those in any other state are left as they are.
+        transaction; those in any other state are left unchanged.
 
         Errors: FILTER_INVALID, QUOTA_EXCEEDED (then none is retried), REQUEST_ID_REUSED,
         REQUEST_IN_PROGRESS.
@@ -489,12 +499,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
-        """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. That
-        the job failed is in job.error, and the stream's status is OK all the same.
+        """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
+        failure of the job is in job.error; the stream's status is OK nevertheless.
 
-        The stream ends with UNAVAILABLE when the server drains, and after 12 h: come back
-        with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow one
-        has progress conflated, and too slow a one gets a snapshot with reset.
+        The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
+        with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
+        one has progress conflated, and one that is too slow gets a snapshot with reset.
 
         Errors: RESUME_TOKEN_INVALID.
         """
@@ -505,14 +515,15 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
-        """Streams changes, without progress, of every job that a filter holds, or held before
-        its state changed.
+        """Streams changes, without progress, of every job that matches a filter, or matched
+        it before its state changed.
 
-        A message has the job as it is then: changes in quick succession may be told as one,
-        and after a resume the last seconds may be told again (compare job.revision). A list
-        asked for after the first heartbeat misses nothing that is not told. What was deleted
-        while the stream was broken is not told of. The stream goes on until the caller ends
-        it; else it ends and resumes as WatchJob.
+        A message holds the job as it is when the message is sent: changes in quick
+        succession may be merged into one, and after a resume those of the last seconds may
+        be repeated (compare job.revision). Every change is either in a list that is
+        requested after the first heartbeat or in the stream. Deletions while the stream
+        was broken are not reported. The stream continues until the caller ends it;
+        otherwise it ends and resumes as WatchJob does.
 
         Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
         """
@@ -523,7 +534,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetAttemptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Attempt, _abc.Awaitable[_job_pb2.Attempt]]:
-        """Reads one attempt."""
+        """Returns one attempt."""
 
     @_abc_1.abstractmethod
     def ListAttempts(
@@ -531,7 +542,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListAttemptsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListAttemptsResponse, _abc.Awaitable[_job_service_pb2.ListAttemptsResponse]]:
-        """Lists a job's attempts, the newest first: its history. Errors: PAGE_TOKEN_INVALID."""
+        """Lists a job's attempts, newest first. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def SummarizeJobs(
@@ -539,8 +550,6 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.SummarizeJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.SummarizeJobsResponse, _abc.Awaitable[_job_service_pb2.SummarizeJobsResponse]]:
-        """Counts, bytes and latencies over a time range: history and statistics. Errors:
-        FILTER_INVALID.
-        """
+        """Returns counts, bytes and latencies over a time range. Errors: FILTER_INVALID."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Schedule(_message.Message):
-    """Schedule is a clock and a job to make."""
+    """Schedule creates jobs from a template, at times of a cron expression."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,19 +35,19 @@ class Schedule(_message.Message):
         STATE_UNSPECIFIED: Schedule._State.ValueType  # 0
         """Never returned."""
         ENABLED: Schedule._State.ValueType  # 1
-        """Makes jobs."""
+        """Creates jobs."""
         PAUSED: Schedule._State.ValueType  # 2
         """Paused by a user."""
         DISABLED: Schedule._State.ValueType  # 3
         """Stopped by the server: five failed runs in a row, or past end_time."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Whether it makes jobs."""
+        """Whether it creates jobs."""
 
     STATE_UNSPECIFIED: Schedule.State.ValueType  # 0
     """Never returned."""
     ENABLED: Schedule.State.ValueType  # 1
-    """Makes jobs."""
+    """Creates jobs."""
     PAUSED: Schedule.State.ValueType  # 2
     """Paused by a user."""
     DISABLED: Schedule.State.ValueType  # 3
@@ -62,19 +62,19 @@ class Schedule(_message.Message):
         CATCH_UP_UNSPECIFIED: Schedule._CatchUp.ValueType  # 0
         """The server uses SKIP."""
         SKIP: Schedule._CatchUp.ValueType  # 1
-        """They are gone."""
+        """Skip them."""
         ONCE: Schedule._CatchUp.ValueType  # 2
-        """One job for all of them."""
+        """Create one job for all of them."""
 
     class CatchUp(_CatchUp, metaclass=_CatchUpEnumTypeWrapper):
-        """What to do with times missed while paused or down."""
+        """What to do about times missed while paused or down."""
 
     CATCH_UP_UNSPECIFIED: Schedule.CatchUp.ValueType  # 0
     """The server uses SKIP."""
     SKIP: Schedule.CatchUp.ValueType  # 1
-    """They are gone."""
+    """Skip them."""
     ONCE: Schedule.CatchUp.ValueType  # 2
-    """One job for all of them."""
+    """Create one job for all of them."""
 
     NAME_FIELD_NUMBER: _builtins.int
     CRON_FIELD_NUMBER: _builtins.int
@@ -100,52 +100,53 @@ class Schedule(_message.Message):
     """
     time_zone: _builtins.str
     """IANA name, e.g. "Europe/Berlin"; empty means "Etc/UTC". A time that a clock change
-    skips runs when the clock is past it; one that comes twice runs once.
+    skips runs when the clock is past it; a time that occurs twice runs once.
     """
     skip_overlapping: _builtins.bool
-    """Never a second job while one of this schedule, or a job that it expanded to, is
-    live: the run is left out.
+    """Whether to skip a run while a job of this schedule, or a job that it expanded to,
+    is live.
     """
     new_entries_only: _builtins.bool
-    """Only entries of the playlist or channel that no earlier run has seen, told by
-    extractor and media id: also what was deleted since stays seen. Sets the template's
-    kind to EXPANSION. The first run takes all, up to expansion.max_entries.
+    """Whether to take only entries of the playlist or channel that no earlier run has
+    seen, identified by extractor and media id; an entry stays seen when its job is
+    deleted. Sets the template's kind to EXPANSION. The first run takes all, up to
+    expansion.max_entries.
     """
     catch_up: Global___Schedule.CatchUp.ValueType
-    """What to do with missed times; unset means SKIP."""
+    """What to do about missed times; unset means SKIP."""
     state: Global___Schedule.State.ValueType
-    """Whether it makes jobs."""
+    """Whether it creates jobs."""
     last_job: _builtins.str
     """Newest job; empty before the first. Format: jobs/{job}"""
     seen_entry_count: _builtins.int
-    """Entries that its runs have seen; 0 unless new_entries_only."""
+    """Number of entries that its runs have seen; 0 unless new_entries_only."""
     etag: _builtins.str
-    """Quoted, strong. On Update: if set, must match, else ETAG_MISMATCH."""
+    """Strong ETag, with quotes. If set on an update, it must match, else ETAG_MISMATCH."""
     @_builtins.property
     def job_template(self) -> _job_pb2.Job:
-        """What each job is made from, as CreateJobRequest.job: its url is required, its
+        """Template of each job, as CreateJobRequest.job: its url is required, its
         schedule_time must be unset.
         """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """No job after this time; unset means for ever."""
+        """Time after which it creates no job; unset means none."""
 
     @_builtins.property
     def next_run_time(self) -> _timestamp_pb2.Timestamp:
-        """When the next job is made; unset unless ENABLED."""
+        """When the next job is created; unset unless ENABLED."""
 
     @_builtins.property
     def last_error(self) -> _status_pb2.Status:
-        """Why the last run made no job; unset where it did."""
+        """Why the last run created no job; unset if it did."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Created."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Changed."""
+        """Time of the last change."""
 
     def __init__(
         self,

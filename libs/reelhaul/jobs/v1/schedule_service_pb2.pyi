@@ -31,13 +31,13 @@ class CreateScheduleRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
-    """The id, ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$; unset: the server makes one. Taken:
-    RESOURCE_EXISTS.
+    """Id, ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$; if unset, the server creates one.
+    RESOURCE_EXISTS if it is taken.
     """
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     validate_only: _builtins.bool
-    """Checks everything, and answers with next_run_time, but makes nothing."""
+    """Whether to check everything and return next_run_time without creating anything."""
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
         """The schedule; cron and job_template are required."""
@@ -91,15 +91,19 @@ class ListSchedulesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     filter: _builtins.str
     """AIP-160 subset over state, job_template.url, create_time, next_run_time; empty
     means all.
     """
     order_by: _builtins.str
-    """Of create_time, next_run_time, each with desc; empty means "create_time desc"."""
+    """create_time or next_run_time, optionally with desc; empty means "create_time desc"."""
     def __init__(
         self,
         *,
@@ -125,10 +129,10 @@ class ListSchedulesResponse(_message.Message):
     SCHEDULES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def schedules(self) -> _containers.RepeatedCompositeFieldContainer[_schedule_pb2.Schedule]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -154,11 +158,11 @@ class UpdateScheduleRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def schedule(self) -> _schedule_pb2.Schedule:
-        """The schedule; schedule.name names it, and its etag, if set, must match."""
+        """The schedule, identified by schedule.name; its etag, if set, must match."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change; unset means every field set in schedule."""
+        """Fields to change; unset means every field set in schedule."""
 
     def __init__(
         self,
@@ -185,7 +189,7 @@ class DeleteScheduleRequest(_message.Message):
     name: _builtins.str
     """Format: schedules/{schedule}"""
     etag: _builtins.str
-    """If set, must be the present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     def __init__(
         self,
         *,
@@ -255,7 +259,7 @@ class RunScheduleRequest(_message.Message):
     name: _builtins.str
     """Format: schedules/{schedule}"""
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     def __init__(
         self,
         *,

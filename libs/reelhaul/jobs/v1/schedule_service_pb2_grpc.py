@@ -29,13 +29,13 @@ if _version_not_supported:
 
 
 class ScheduleServiceStub:
-    """ScheduleService makes jobs on a clock: once a run, from a template. Errors of every
-    method, not repeated below, are those of JobService.
+    """ScheduleService creates jobs on a schedule: one per run, from a template. Errors of
+    every method, not repeated below, are those of JobService.
 
-    A run happens at least at its time, once: its request_id is the schedule and that
-    time, so that no crash doubles it. A run that can make no job (quota, URL now
-    denied) is told by last_error and the event schedule.failed; five in a row disable
-    the schedule.
+    A run happens once, at its time or later: its request_id is made of the schedule and
+    that time, so that no crash doubles it. A run that cannot create a job (quota, URL
+    now denied) is reported by last_error and the event schedule.failed; five in a row
+    disable the schedule.
     """
 
     def __init__(self, channel):
@@ -87,13 +87,13 @@ class ScheduleServiceStub:
 
 
 class ScheduleServiceServicer:
-    """ScheduleService makes jobs on a clock: once a run, from a template. Errors of every
-    method, not repeated below, are those of JobService.
+    """ScheduleService creates jobs on a schedule: one per run, from a template. Errors of
+    every method, not repeated below, are those of JobService.
 
-    A run happens at least at its time, once: its request_id is the schedule and that
-    time, so that no crash doubles it. A run that can make no job (quota, URL now
-    denied) is told by last_error and the event schedule.failed; five in a row disable
-    the schedule.
+    A run happens once, at its time or later: its request_id is made of the schedule and
+    that time, so that no crash doubles it. A run that cannot create a job (quota, URL
+    now denied) is reported by last_error and the event schedule.failed; five in a row
+    disable the schedule.
     """
 
     def CreateSchedule(self, request, context):
@@ -101,21 +101,21 @@ class ScheduleServiceServicer:
         FIELD_INVALID.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of job_template),
-        QUOTA_EXCEEDED (1000 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+        QUOTA_EXCEEDED (1000 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSchedule(self, request, context):
-        """Reads one schedule.
+        """Returns one schedule.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSchedules(self, request, context):
-        """Lists the tenant's schedules, the newest first. Errors: FILTER_INVALID,
+        """Lists the tenant's schedules, newest first. Errors: FILTER_INVALID,
         ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -123,14 +123,14 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSchedule(self, request, context):
-        """Changes a schedule; jobs already made stay as they are. Errors: ETAG_MISMATCH.
+        """Updates a schedule; jobs created earlier do not change. Errors: ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSchedule(self, request, context):
-        """Removes a schedule, and what it remembers of seen entries; its jobs stay. Errors:
+        """Deletes a schedule and its record of seen entries; its jobs stay. Errors:
         ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -138,25 +138,26 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseSchedule(self, request, context):
-        """Makes no more jobs until ResumeSchedule; a PAUSED one is answered as it is. Jobs
-        already made go on.
+        """Pauses a schedule until ResumeSchedule; a PAUSED one is returned unchanged. Jobs
+        created earlier continue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSchedule(self, request, context):
-        """Makes jobs again, after PAUSED or DISABLED; missed times are treated as catch_up
-        says. Past its end_time: STATE_CONFLICT.
+        """Resumes a PAUSED or DISABLED schedule; missed times are treated as catch_up says.
+        STATE_CONFLICT past its end_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunSchedule(self, request, context):
-        """Makes a job now, beside the clock and also when PAUSED, and answers with it.
+        """Creates a job now, besides the scheduled times and also when PAUSED, and returns
+        it.
 
-        Errors: STATE_CONFLICT (skip_overlapping, and a job of it is live),
+        Errors: STATE_CONFLICT (skip_overlapping is set, and one of its jobs is live),
         QUOTA_EXCEEDED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -215,13 +216,13 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScheduleService:
-    """ScheduleService makes jobs on a clock: once a run, from a template. Errors of every
-    method, not repeated below, are those of JobService.
+    """ScheduleService creates jobs on a schedule: one per run, from a template. Errors of
+    every method, not repeated below, are those of JobService.
 
-    A run happens at least at its time, once: its request_id is the schedule and that
-    time, so that no crash doubles it. A run that can make no job (quota, URL now
-    denied) is told by last_error and the event schedule.failed; five in a row disable
-    the schedule.
+    A run happens once, at its time or later: its request_id is made of the schedule and
+    that time, so that no crash doubles it. A run that cannot create a job (quota, URL
+    now denied) is reported by last_error and the event schedule.failed; five in a row
+    disable the schedule.
     """
 
     @staticmethod

@@ -30,13 +30,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ScheduleServiceStub:
-    """ScheduleService makes jobs on a clock: once a run, from a template. Errors of every
-    method, not repeated below, are those of JobService.
+    """ScheduleService creates jobs on a schedule: one per run, from a template. Errors of
+    every method, not repeated below, are those of JobService.
 
-    A run happens at least at its time, once: its request_id is the schedule and that
-    time, so that no crash doubles it. A run that can make no job (quota, URL now
-    denied) is told by last_error and the event schedule.failed; five in a row disable
-    the schedule.
+    A run happens once, at its time or later: its request_id is made of the schedule and
+    that time, so that no crash doubles it. A run that cannot create a job (quota, URL
+    now denied) is reported by last_error and the event schedule.failed; five in a row
+    disable the schedule.
     """
 
     @_typing.overload
@@ -48,44 +48,45 @@ class ScheduleServiceStub:
     FIELD_INVALID.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of job_template),
-    QUOTA_EXCEEDED (1000 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+    QUOTA_EXCEEDED (1000 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
     """
     GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.GetScheduleRequest, _schedule_pb2.Schedule]
-    """Reads one schedule."""
+    """Returns one schedule."""
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]
-    """Lists the tenant's schedules, the newest first. Errors: FILTER_INVALID,
+    """Lists the tenant's schedules, newest first. Errors: FILTER_INVALID,
     ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.UpdateScheduleRequest, _schedule_pb2.Schedule]
-    """Changes a schedule; jobs already made stay as they are. Errors: ETAG_MISMATCH."""
+    """Updates a schedule; jobs created earlier do not change. Errors: ETAG_MISMATCH."""
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _empty_pb2.Empty]
-    """Removes a schedule, and what it remembers of seen entries; its jobs stay. Errors:
+    """Deletes a schedule and its record of seen entries; its jobs stay. Errors:
     ETAG_MISMATCH.
     """
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_pb2.Schedule]
-    """Makes no more jobs until ResumeSchedule; a PAUSED one is answered as it is. Jobs
-    already made go on.
+    """Pauses a schedule until ResumeSchedule; a PAUSED one is returned unchanged. Jobs
+    created earlier continue.
     """
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_pb2.Schedule]
-    """Makes jobs again, after PAUSED or DISABLED; missed times are treated as catch_up
-    says. Past its end_time: STATE_CONFLICT.
+    """Resumes a PAUSED or DISABLED schedule; missed times are treated as catch_up says.
+    STATE_CONFLICT past its end_time.
     """
     RunSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.RunScheduleRequest, _job_pb2.Job]
-    """Makes a job now, beside the clock and also when PAUSED, and answers with it.
+    """Creates a job now, besides the scheduled times and also when PAUSED, and returns
+    it.
 
-    Errors: STATE_CONFLICT (skip_overlapping, and a job of it is live),
+    Errors: STATE_CONFLICT (skip_overlapping is set, and one of its jobs is live),
     QUOTA_EXCEEDED, REQUEST_ID_REUSED.
     """
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
-    """ScheduleService makes jobs on a clock: once a run, from a template. Errors of every
-    method, not repeated below, are those of JobService.
+    """ScheduleService creates jobs on a schedule: one per run, from a template. Errors of
+    every method, not repeated below, are those of JobService.
 
-    A run happens at least at its time, once: its request_id is the schedule and that
-    time, so that no crash doubles it. A run that can make no job (quota, URL now
-    denied) is told by last_error and the event schedule.failed; five in a row disable
-    the schedule.
+    A run happens once, at its time or later: its request_id is made of the schedule and
+    that time, so that no crash doubles it. A run that cannot create a job (quota, URL
+    now denied) is reported by last_error and the event schedule.failed; five in a row
+    disable the schedule.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -94,43 +95,44 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     FIELD_INVALID.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of job_template),
-    QUOTA_EXCEEDED (1000 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+    QUOTA_EXCEEDED (1000 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
     """
     GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.GetScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
-    """Reads one schedule."""
+    """Returns one schedule."""
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]  # type: ignore[assignment]
-    """Lists the tenant's schedules, the newest first. Errors: FILTER_INVALID,
+    """Lists the tenant's schedules, newest first. Errors: FILTER_INVALID,
     ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.UpdateScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
-    """Changes a schedule; jobs already made stay as they are. Errors: ETAG_MISMATCH."""
+    """Updates a schedule; jobs created earlier do not change. Errors: ETAG_MISMATCH."""
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes a schedule, and what it remembers of seen entries; its jobs stay. Errors:
+    """Deletes a schedule and its record of seen entries; its jobs stay. Errors:
     ETAG_MISMATCH.
     """
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
-    """Makes no more jobs until ResumeSchedule; a PAUSED one is answered as it is. Jobs
-    already made go on.
+    """Pauses a schedule until ResumeSchedule; a PAUSED one is returned unchanged. Jobs
+    created earlier continue.
     """
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
-    """Makes jobs again, after PAUSED or DISABLED; missed times are treated as catch_up
-    says. Past its end_time: STATE_CONFLICT.
+    """Resumes a PAUSED or DISABLED schedule; missed times are treated as catch_up says.
+    STATE_CONFLICT past its end_time.
     """
     RunSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.RunScheduleRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Makes a job now, beside the clock and also when PAUSED, and answers with it.
+    """Creates a job now, besides the scheduled times and also when PAUSED, and returns
+    it.
 
-    Errors: STATE_CONFLICT (skip_overlapping, and a job of it is live),
+    Errors: STATE_CONFLICT (skip_overlapping is set, and one of its jobs is live),
     QUOTA_EXCEEDED, REQUEST_ID_REUSED.
     """
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ScheduleService makes jobs on a clock: once a run, from a template. Errors of every
-    method, not repeated below, are those of JobService.
+    """ScheduleService creates jobs on a schedule: one per run, from a template. Errors of
+    every method, not repeated below, are those of JobService.
 
-    A run happens at least at its time, once: its request_id is the schedule and that
-    time, so that no crash doubles it. A run that can make no job (quota, URL now
-    denied) is told by last_error and the event schedule.failed; five in a row disable
-    the schedule.
+    A run happens once, at its time or later: its request_id is made of the schedule and
+    that time, so that no crash doubles it. A run that cannot create a job (quota, URL
+    now denied) is reported by last_error and the event schedule.failed; five in a row
+    disable the schedule.
     """
 
     @_abc_1.abstractmethod
@@ -143,7 +145,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         FIELD_INVALID.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED (of job_template),
-        QUOTA_EXCEEDED (1000 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+        QUOTA_EXCEEDED (1000 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -152,7 +154,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.GetScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
-        """Reads one schedule."""
+        """Returns one schedule."""
 
     @_abc_1.abstractmethod
     def ListSchedules(
@@ -160,7 +162,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.ListSchedulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.ListSchedulesResponse, _abc.Awaitable[_schedule_service_pb2.ListSchedulesResponse]]:
-        """Lists the tenant's schedules, the newest first. Errors: FILTER_INVALID,
+        """Lists the tenant's schedules, newest first. Errors: FILTER_INVALID,
         ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
 
@@ -170,7 +172,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.UpdateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
-        """Changes a schedule; jobs already made stay as they are. Errors: ETAG_MISMATCH."""
+        """Updates a schedule; jobs created earlier do not change. Errors: ETAG_MISMATCH."""
 
     @_abc_1.abstractmethod
     def DeleteSchedule(
@@ -178,7 +180,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.DeleteScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes a schedule, and what it remembers of seen entries; its jobs stay. Errors:
+        """Deletes a schedule and its record of seen entries; its jobs stay. Errors:
         ETAG_MISMATCH.
         """
 
@@ -188,8 +190,8 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.PauseScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
-        """Makes no more jobs until ResumeSchedule; a PAUSED one is answered as it is. Jobs
-        already made go on.
+        """Pauses a schedule until ResumeSchedule; a PAUSED one is returned unchanged. Jobs
+        created earlier continue.
         """
 
     @_abc_1.abstractmethod
@@ -198,8 +200,8 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.ResumeScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
-        """Makes jobs again, after PAUSED or DISABLED; missed times are treated as catch_up
-        says. Past its end_time: STATE_CONFLICT.
+        """Resumes a PAUSED or DISABLED schedule; missed times are treated as catch_up says.
+        STATE_CONFLICT past its end_time.
         """
 
     @_abc_1.abstractmethod
@@ -208,9 +210,10 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.RunScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Makes a job now, beside the clock and also when PAUSED, and answers with it.
+        """Creates a job now, besides the scheduled times and also when PAUSED, and returns
+        it.
 
-        Errors: STATE_CONFLICT (skip_overlapping, and a job of it is live),
+        Errors: STATE_CONFLICT (skip_overlapping is set, and one of its jobs is live),
         QUOTA_EXCEEDED, REQUEST_ID_REUSED.
         """
 

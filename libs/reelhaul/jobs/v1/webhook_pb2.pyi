@@ -40,10 +40,10 @@ class Webhook(_message.Message):
         ENABLED: Webhook._State.ValueType  # 1
         """Events are sent."""
         DISABLED: Webhook._State.ValueType  # 2
-        """Turned off by a user."""
+        """Disabled by a user."""
         SUSPENDED: Webhook._State.ValueType  # 3
-        """Turned off by the server: every delivery of the last 5 days failed, or the
-        endpoint answered 410.
+        """Disabled by the server: every delivery of the last 5 days failed, or the endpoint
+        responded 410.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
@@ -54,10 +54,10 @@ class Webhook(_message.Message):
     ENABLED: Webhook.State.ValueType  # 1
     """Events are sent."""
     DISABLED: Webhook.State.ValueType  # 2
-    """Turned off by a user."""
+    """Disabled by a user."""
     SUSPENDED: Webhook.State.ValueType  # 3
-    """Turned off by the server: every delivery of the last 5 days failed, or the
-    endpoint answered 410.
+    """Disabled by the server: every delivery of the last 5 days failed, or the endpoint
+    responded 410.
     """
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -73,34 +73,34 @@ class Webhook(_message.Message):
     name: _builtins.str
     """Format: webhooks/{webhook}"""
     url: _builtins.str
-    """Where to POST; https, at most 2048 characters, without user info."""
+    """Target of the POST; https, at most 2048 characters, without user info."""
     filter: _builtins.str
-    """Only events of jobs that this holds, as ListJobs.filter; e.g. labels.team = "a".
-    Empty means all. Events that are not of a job pass.
+    """Filter on the jobs whose events are sent, as ListJobs.filter; e.g. labels.team =
+    "a". Empty means all. Events that are not about a job are always sent.
     """
     secret: _builtins.str
-    """"whsec_" and base64 of 32 random bytes; only in the answers of CreateWebhook and
+    """"whsec_" and base64 of 32 random bytes; only in the responses of CreateWebhook and
     RotateWebhookSecret.
     """
     disabled: _builtins.bool
-    """The user's switch: no event is sent, nor kept for later."""
+    """Whether a user disabled it: no event is sent, nor kept for later."""
     state: Global___Webhook.State.ValueType
     """Whether events are sent."""
     etag: _builtins.str
-    """Quoted, strong. On Update: if set, must match, else ETAG_MISMATCH."""
+    """Strong ETag, with quotes. If set on an update, it must match, else ETAG_MISMATCH."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Events wanted, e.g. "job.succeeded", "job.*"; empty means all but webhook.test,
+        """Events to send, e.g. "job.succeeded", "job.*"; empty means all except webhook.test,
         which is always sent.
         """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Created."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Changed."""
+        """Time of the last change."""
 
     def __init__(
         self,
@@ -139,23 +139,23 @@ class Delivery(_message.Message):
         STATE_UNSPECIFIED: Delivery._State.ValueType  # 0
         """Never returned."""
         PENDING: Delivery._State.ValueType  # 1
-        """Not answered yet; next_attempt_time says when it is tried."""
+        """Not delivered yet; next_attempt_time is the time of the next try."""
         SUCCEEDED: Delivery._State.ValueType  # 2
-        """Answered 2xx."""
+        """The endpoint responded 2xx."""
         FAILED: Delivery._State.ValueType  # 3
-        """Gave up after the last try; it can be redelivered."""
+        """Failed for good after the last try; it can be redelivered."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How it went."""
+        """Result of a delivery."""
 
     STATE_UNSPECIFIED: Delivery.State.ValueType  # 0
     """Never returned."""
     PENDING: Delivery.State.ValueType  # 1
-    """Not answered yet; next_attempt_time says when it is tried."""
+    """Not delivered yet; next_attempt_time is the time of the next try."""
     SUCCEEDED: Delivery.State.ValueType  # 2
-    """Answered 2xx."""
+    """The endpoint responded 2xx."""
     FAILED: Delivery.State.ValueType  # 3
-    """Gave up after the last try; it can be redelivered."""
+    """Failed for good after the last try; it can be redelivered."""
 
     NAME_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
@@ -170,26 +170,28 @@ class Delivery(_message.Message):
     name: _builtins.str
     """Format: webhooks/{webhook}/deliveries/{delivery}"""
     event_id: _builtins.str
-    """The same for every try and redelivery, and for every endpoint: dedupe by it."""
+    """Id of the event, the same for every try and redelivery, and for every endpoint:
+    deduplicate by it.
+    """
     event_type: _builtins.str
-    """E.g. "job.succeeded"."""
+    """Type of the event, e.g. "job.succeeded"."""
     state: Global___Delivery.State.ValueType
-    """How it went."""
+    """Result of the delivery."""
     attempt_count: _builtins.int
-    """Tries made."""
+    """Number of tries made."""
     http_status: _builtins.int
-    """HTTP status of the last try; 0 where there was no answer."""
+    """HTTP status of the last try; 0 if there was no response."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why the last try failed; unset where it did not."""
+        """Why the last try failed; unset if it did not."""
 
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is tried next; only when PENDING."""
+        """Time of the next try; only when PENDING."""
 
     @_builtins.property
     def event(self) -> Global___Event:
-        """What was sent, or will be. Unset in lists."""
+        """Event that was or will be sent. Unset in lists."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -219,15 +221,15 @@ Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """Event is what an endpoint is sent: the body of a delivery, as proto3 JSON. The
-    names `type`, `timestamp` and `data` are those of Standard Webhooks.
+    """Event is the body of a delivery, as proto3 JSON. The names `type`, `timestamp` and
+    `data` are those of Standard Webhooks.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Data(_message.Message):
-        """What it is about; one is always set but for webhook.test."""
+        """Subject of an event; one is always set except for webhook.test."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,7 +242,7 @@ class Event(_message.Message):
 
         @_builtins.property
         def batch(self) -> Global___Event.Batch:
-            """batch.finished."""
+            """batch.finished: the batch."""
 
         @_builtins.property
         def schedule(self) -> _schedule_pb2.Schedule:
@@ -263,7 +265,7 @@ class Event(_message.Message):
 
     @_typing.final
     class Batch(_message.Message):
-        """A batch that is finished."""
+        """A finished batch."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,10 +295,10 @@ class Event(_message.Message):
         batch_id: _builtins.str
         """As Job.batch_id."""
         parent_job: _builtins.str
-        """The EXPANSION that made it; empty for BatchCreateJobs. Format: jobs/{job}"""
+        """EXPANSION that created it; empty for BatchCreateJobs. Format: jobs/{job}"""
         @_builtins.property
         def state_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-            """Job.State by name -> jobs."""
+            """Job.State name -> number of jobs."""
 
         def __init__(
             self,
@@ -316,16 +318,18 @@ class Event(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """E.g. "job.succeeded"."""
+    """Type of the event, e.g. "job.succeeded"."""
     sequence: _builtins.int
-    """Grows with each event of the tenant; gaps are events that were not wanted."""
+    """Increases with each event of the tenant; gaps are events that this endpoint does
+    not receive.
+    """
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When the event happened."""
 
     @_builtins.property
     def data(self) -> Global___Event.Data:
-        """What it is about."""
+        """Subject of the event."""
 
     def __init__(
         self,

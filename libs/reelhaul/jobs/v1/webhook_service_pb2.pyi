@@ -32,13 +32,13 @@ class CreateWebhookRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
-    """The id, ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$; unset: the server makes one. Taken:
-    RESOURCE_EXISTS.
+    """Id, ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$; if unset, the server creates one.
+    RESOURCE_EXISTS if it is taken.
     """
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h; a repeated answer holds no secret."""
+    """Idempotency key, valid for 24 h; a repeated response holds no secret."""
     validate_only: _builtins.bool
-    """Checks everything, but makes nothing."""
+    """Whether to check everything without creating anything."""
     @_builtins.property
     def webhook(self) -> _webhook_pb2.Webhook:
         """The endpoint; only url is required."""
@@ -90,9 +90,13 @@ class ListWebhooksRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     def __init__(
         self,
         *,
@@ -116,10 +120,10 @@ class ListWebhooksResponse(_message.Message):
     WEBHOOKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def webhooks(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Webhook]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -145,11 +149,11 @@ class UpdateWebhookRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def webhook(self) -> _webhook_pb2.Webhook:
-        """The endpoint; webhook.name names it, and its etag, if set, must match."""
+        """The endpoint, identified by webhook.name; its etag, if set, must match."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change; unset means every field set in webhook."""
+        """Fields to change; unset means every field set in webhook."""
 
     def __init__(
         self,
@@ -251,9 +255,13 @@ class ListDeliveriesRequest(_message.Message):
     parent: _builtins.str
     """Format: webhooks/{webhook}"""
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     filter: _builtins.str
     """AIP-160 subset over state, event_type, event_id, create_time; empty means all."""
     order_by: _builtins.str
@@ -284,10 +292,10 @@ class ListDeliveriesResponse(_message.Message):
     DELIVERIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Delivery]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,

@@ -33,23 +33,23 @@ class WebhookServiceStub:
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
     batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    made no job, or the schedule was disabled), webhook.test.
+    created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-    webhook-id: the event_id, the same for every try and redelivery: dedupe by it
-    webhook-timestamp: seconds since 1970, of this try: refuse more than 5 min off
+    webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
     webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
     where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. While an old secret is in its grace there are two signatures, with a
-    space between: accept either.
+    bytes as sent. During the grace period of an old secret there are two signatures,
+    separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Else it is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
-    20 h and 24 h, Retry-After honoured. Events of one job reach one endpoint in order
-    of Event.sequence, an unanswered one holding back those behind it for 5 min at most;
-    what is delivered at least once may come twice.
+    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
+    order of Event.sequence; an undelivered one delays those after it by 5 min at most.
+    Delivery is at least once: an event may arrive twice.
 
-    The target's address goes through the same guard as fetches, at registration and at
+    The target's address is checked by the same rules as fetches, at registration and at
     each try: a private or loopback one is URL_FORBIDDEN.
     """
 
@@ -117,52 +117,52 @@ class WebhookServiceServicer:
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
     batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    made no job, or the schedule was disabled), webhook.test.
+    created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-    webhook-id: the event_id, the same for every try and redelivery: dedupe by it
-    webhook-timestamp: seconds since 1970, of this try: refuse more than 5 min off
+    webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
     webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
     where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. While an old secret is in its grace there are two signatures, with a
-    space between: accept either.
+    bytes as sent. During the grace period of an old secret there are two signatures,
+    separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Else it is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
-    20 h and 24 h, Retry-After honoured. Events of one job reach one endpoint in order
-    of Event.sequence, an unanswered one holding back those behind it for 5 min at most;
-    what is delivered at least once may come twice.
+    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
+    order of Event.sequence; an undelivered one delays those after it by 5 min at most.
+    Delivery is at least once: an event may arrive twice.
 
-    The target's address goes through the same guard as fetches, at registration and at
+    The target's address is checked by the same rules as fetches, at registration and at
     each try: a private or loopback one is URL_FORBIDDEN.
     """
 
     def CreateWebhook(self, request, context):
-        """Registers an endpoint; this answer alone holds the secret.
+        """Creates an endpoint; only this response holds the secret.
 
         Errors: URL_INVALID (https only), URL_FORBIDDEN, FILTER_INVALID, QUOTA_EXCEEDED
-        (100 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+        (100 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetWebhook(self, request, context):
-        """Reads one endpoint, without its secret.
+        """Returns one endpoint, without its secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWebhooks(self, request, context):
-        """Lists the tenant's endpoints, the newest first. Errors: PAGE_TOKEN_INVALID.
+        """Lists the tenant's endpoints, newest first. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWebhook(self, request, context):
-        """Changes an endpoint; setting disabled to false also lifts a suspension.
+        """Updates an endpoint; setting disabled to false also lifts a suspension.
 
         Errors: URL_INVALID, URL_FORBIDDEN, FILTER_INVALID, ETAG_MISMATCH.
         """
@@ -171,22 +171,22 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """Removes an endpoint and its deliveries; none is sent from then on.
+        """Deletes an endpoint and its deliveries; none is sent from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TestWebhook(self, request, context):
-        """Sends a webhook.test event and waits for the answer, which the delivery tells. It
-        is not tried again.
+        """Sends a webhook.test event and waits for the response, which the delivery reports.
+        It is not retried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """Makes a new secret, which this answer alone holds; the old one signs too until
+        """Creates a new secret, which only this response holds; the old one signs too until
         grace ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -194,7 +194,7 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """Lists deliveries, the newest first; they are kept 7 days. Errors: FILTER_INVALID,
+        """Lists deliveries, newest first; they are kept 7 days. Errors: FILTER_INVALID,
         PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -202,7 +202,7 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDelivery(self, request, context):
-        """Reads one delivery.
+        """Returns one delivery.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -282,23 +282,23 @@ class WebhookService:
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
     batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    made no job, or the schedule was disabled), webhook.test.
+    created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-    webhook-id: the event_id, the same for every try and redelivery: dedupe by it
-    webhook-timestamp: seconds since 1970, of this try: refuse more than 5 min off
+    webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
     webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
     where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. While an old secret is in its grace there are two signatures, with a
-    space between: accept either.
+    bytes as sent. During the grace period of an old secret there are two signatures,
+    separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Else it is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
-    20 h and 24 h, Retry-After honoured. Events of one job reach one endpoint in order
-    of Event.sequence, an unanswered one holding back those behind it for 5 min at most;
-    what is delivered at least once may come twice.
+    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
+    order of Event.sequence; an undelivered one delays those after it by 5 min at most.
+    Delivery is at least once: an event may arrive twice.
 
-    The target's address goes through the same guard as fetches, at registration and at
+    The target's address is checked by the same rules as fetches, at registration and at
     each try: a private or loopback one is URL_FORBIDDEN.
     """
 

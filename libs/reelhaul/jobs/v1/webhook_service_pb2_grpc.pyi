@@ -34,23 +34,23 @@ class WebhookServiceStub:
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
     batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    made no job, or the schedule was disabled), webhook.test.
+    created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-      webhook-id: the event_id, the same for every try and redelivery: dedupe by it
-      webhook-timestamp: seconds since 1970, of this try: refuse more than 5 min off
+      webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+      webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
       webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
     where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. While an old secret is in its grace there are two signatures, with a
-    space between: accept either.
+    bytes as sent. During the grace period of an old secret there are two signatures,
+    separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Else it is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
-    20 h and 24 h, Retry-After honoured. Events of one job reach one endpoint in order
-    of Event.sequence, an unanswered one holding back those behind it for 5 min at most;
-    what is delivered at least once may come twice.
+    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
+    order of Event.sequence; an undelivered one delays those after it by 5 min at most.
+    Delivery is at least once: an event may arrive twice.
 
-    The target's address goes through the same guard as fetches, at registration and at
+    The target's address is checked by the same rules as fetches, at registration and at
     each try: a private or loopback one is URL_FORBIDDEN.
     """
 
@@ -59,36 +59,36 @@ class WebhookServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateWebhookRequest, _webhook_pb2.Webhook]
-    """Registers an endpoint; this answer alone holds the secret.
+    """Creates an endpoint; only this response holds the secret.
 
     Errors: URL_INVALID (https only), URL_FORBIDDEN, FILTER_INVALID, QUOTA_EXCEEDED
-    (100 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+    (100 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
     """
     GetWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_pb2.Webhook]
-    """Reads one endpoint, without its secret."""
+    """Returns one endpoint, without its secret."""
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]
-    """Lists the tenant's endpoints, the newest first. Errors: PAGE_TOKEN_INVALID."""
+    """Lists the tenant's endpoints, newest first. Errors: PAGE_TOKEN_INVALID."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_pb2.Webhook]
-    """Changes an endpoint; setting disabled to false also lifts a suspension.
+    """Updates an endpoint; setting disabled to false also lifts a suspension.
 
     Errors: URL_INVALID, URL_FORBIDDEN, FILTER_INVALID, ETAG_MISMATCH.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _empty_pb2.Empty]
-    """Removes an endpoint and its deliveries; none is sent from then on."""
+    """Deletes an endpoint and its deliveries; none is sent from then on."""
     TestWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_pb2.Delivery]
-    """Sends a webhook.test event and waits for the answer, which the delivery tells. It
-    is not tried again.
+    """Sends a webhook.test event and waits for the response, which the delivery reports.
+    It is not retried.
     """
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_pb2.Webhook]
-    """Makes a new secret, which this answer alone holds; the old one signs too until
+    """Creates a new secret, which only this response holds; the old one signs too until
     grace ends.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]
-    """Lists deliveries, the newest first; they are kept 7 days. Errors: FILTER_INVALID,
+    """Lists deliveries, newest first; they are kept 7 days. Errors: FILTER_INVALID,
     PAGE_TOKEN_INVALID.
     """
     GetDelivery: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_pb2.Delivery]
-    """Reads one delivery."""
+    """Returns one delivery."""
     RedeliverDelivery: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverDeliveryRequest, _webhook_pb2.Delivery]
     """Sends a delivery again, whatever its state, with the same event and event_id."""
 
@@ -99,58 +99,58 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
     batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    made no job, or the schedule was disabled), webhook.test.
+    created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-      webhook-id: the event_id, the same for every try and redelivery: dedupe by it
-      webhook-timestamp: seconds since 1970, of this try: refuse more than 5 min off
+      webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+      webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
       webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
     where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. While an old secret is in its grace there are two signatures, with a
-    space between: accept either.
+    bytes as sent. During the grace period of an old secret there are two signatures,
+    separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Else it is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
-    20 h and 24 h, Retry-After honoured. Events of one job reach one endpoint in order
-    of Event.sequence, an unanswered one holding back those behind it for 5 min at most;
-    what is delivered at least once may come twice.
+    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
+    order of Event.sequence; an undelivered one delays those after it by 5 min at most.
+    Delivery is at least once: an event may arrive twice.
 
-    The target's address goes through the same guard as fetches, at registration and at
+    The target's address is checked by the same rules as fetches, at registration and at
     each try: a private or loopback one is URL_FORBIDDEN.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateWebhookRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
-    """Registers an endpoint; this answer alone holds the secret.
+    """Creates an endpoint; only this response holds the secret.
 
     Errors: URL_INVALID (https only), URL_FORBIDDEN, FILTER_INVALID, QUOTA_EXCEEDED
-    (100 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+    (100 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
     """
     GetWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
-    """Reads one endpoint, without its secret."""
+    """Returns one endpoint, without its secret."""
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
-    """Lists the tenant's endpoints, the newest first. Errors: PAGE_TOKEN_INVALID."""
+    """Lists the tenant's endpoints, newest first. Errors: PAGE_TOKEN_INVALID."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
-    """Changes an endpoint; setting disabled to false also lifts a suspension.
+    """Updates an endpoint; setting disabled to false also lifts a suspension.
 
     Errors: URL_INVALID, URL_FORBIDDEN, FILTER_INVALID, ETAG_MISMATCH.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes an endpoint and its deliveries; none is sent from then on."""
+    """Deletes an endpoint and its deliveries; none is sent from then on."""
     TestWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_pb2.Delivery]  # type: ignore[assignment]
-    """Sends a webhook.test event and waits for the answer, which the delivery tells. It
-    is not tried again.
+    """Sends a webhook.test event and waits for the response, which the delivery reports.
+    It is not retried.
     """
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
-    """Makes a new secret, which this answer alone holds; the old one signs too until
+    """Creates a new secret, which only this response holds; the old one signs too until
     grace ends.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
-    """Lists deliveries, the newest first; they are kept 7 days. Errors: FILTER_INVALID,
+    """Lists deliveries, newest first; they are kept 7 days. Errors: FILTER_INVALID,
     PAGE_TOKEN_INVALID.
     """
     GetDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_pb2.Delivery]  # type: ignore[assignment]
-    """Reads one delivery."""
+    """Returns one delivery."""
     RedeliverDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverDeliveryRequest, _webhook_pb2.Delivery]  # type: ignore[assignment]
     """Sends a delivery again, whatever its state, with the same event and event_id."""
 
@@ -160,23 +160,23 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
     batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    made no job, or the schedule was disabled), webhook.test.
+    created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-      webhook-id: the event_id, the same for every try and redelivery: dedupe by it
-      webhook-timestamp: seconds since 1970, of this try: refuse more than 5 min off
+      webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+      webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
       webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
     where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. While an old secret is in its grace there are two signatures, with a
-    space between: accept either.
+    bytes as sent. During the grace period of an old secret there are two signatures,
+    separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Else it is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
-    20 h and 24 h, Retry-After honoured. Events of one job reach one endpoint in order
-    of Event.sequence, an unanswered one holding back those behind it for 5 min at most;
-    what is delivered at least once may come twice.
+    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
+    order of Event.sequence; an undelivered one delays those after it by 5 min at most.
+    Delivery is at least once: an event may arrive twice.
 
-    The target's address goes through the same guard as fetches, at registration and at
+    The target's address is checked by the same rules as fetches, at registration and at
     each try: a private or loopback one is URL_FORBIDDEN.
     """
 
@@ -186,10 +186,10 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.CreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Webhook, _abc.Awaitable[_webhook_pb2.Webhook]]:
-        """Registers an endpoint; this answer alone holds the secret.
+        """Creates an endpoint; only this response holds the secret.
 
         Errors: URL_INVALID (https only), URL_FORBIDDEN, FILTER_INVALID, QUOTA_EXCEEDED
-        (100 for each tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
+        (100 per tenant), RESOURCE_EXISTS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -198,7 +198,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.GetWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Webhook, _abc.Awaitable[_webhook_pb2.Webhook]]:
-        """Reads one endpoint, without its secret."""
+        """Returns one endpoint, without its secret."""
 
     @_abc_1.abstractmethod
     def ListWebhooks(
@@ -206,7 +206,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListWebhooksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.ListWebhooksResponse, _abc.Awaitable[_webhook_service_pb2.ListWebhooksResponse]]:
-        """Lists the tenant's endpoints, the newest first. Errors: PAGE_TOKEN_INVALID."""
+        """Lists the tenant's endpoints, newest first. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def UpdateWebhook(
@@ -214,7 +214,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.UpdateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Webhook, _abc.Awaitable[_webhook_pb2.Webhook]]:
-        """Changes an endpoint; setting disabled to false also lifts a suspension.
+        """Updates an endpoint; setting disabled to false also lifts a suspension.
 
         Errors: URL_INVALID, URL_FORBIDDEN, FILTER_INVALID, ETAG_MISMATCH.
         """
@@ -225,7 +225,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.DeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes an endpoint and its deliveries; none is sent from then on."""
+        """Deletes an endpoint and its deliveries; none is sent from then on."""
 
     @_abc_1.abstractmethod
     def TestWebhook(
@@ -233,8 +233,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.TestWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Delivery, _abc.Awaitable[_webhook_pb2.Delivery]]:
-        """Sends a webhook.test event and waits for the answer, which the delivery tells. It
-        is not tried again.
+        """Sends a webhook.test event and waits for the response, which the delivery reports.
+        It is not retried.
         """
 
     @_abc_1.abstractmethod
@@ -243,7 +243,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Webhook, _abc.Awaitable[_webhook_pb2.Webhook]]:
-        """Makes a new secret, which this answer alone holds; the old one signs too until
+        """Creates a new secret, which only this response holds; the old one signs too until
         grace ends.
         """
 
@@ -253,7 +253,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.ListDeliveriesResponse, _abc.Awaitable[_webhook_service_pb2.ListDeliveriesResponse]]:
-        """Lists deliveries, the newest first; they are kept 7 days. Errors: FILTER_INVALID,
+        """Lists deliveries, newest first; they are kept 7 days. Errors: FILTER_INVALID,
         PAGE_TOKEN_INVALID.
         """
 
@@ -263,7 +263,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.GetDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Delivery, _abc.Awaitable[_webhook_pb2.Delivery]]:
-        """Reads one delivery."""
+        """Returns one delivery."""
 
     @_abc_1.abstractmethod
     def RedeliverDelivery(

@@ -68,58 +68,58 @@ class Artifact(_message.Message):
     name: _builtins.str
     """Format: artifacts/{artifact}, {artifact} a random UUID (v4)"""
     file_name: _builtins.str
-    """File name offered to downloads: NFC, no separators or controls, at most 200 bytes;
-    made safe where it is not. Empty: the id.
+    """File name offered to downloads: NFC, no separators or control characters, at most
+    200 bytes; made safe if it is not. Empty means the id.
     """
     media_type: _builtins.str
     """IANA media type; empty means "application/octet-stream"."""
     size_bytes: _builtins.int
     """Size in bytes."""
     job: _builtins.str
-    """The job that made it; empty where none did. Format: jobs/{job}"""
+    """Job that created it; empty if none did. Format: jobs/{job}"""
     kind: _media_pb2.ArtifactInfo.Kind.ValueType
-    """What it is; unset where it is of no job."""
+    """Kind of the file; unset if it belongs to no job."""
     backend: _builtins.str
-    """Which backend holds it, "local" or "s3"."""
+    """Backend that holds it, "local" or "s3"."""
     tenant: _builtins.str
-    """Whose it is; set by the suite from the job, else the caller's own."""
+    """Tenant that owns it; set by the suite from the job, else the caller's own."""
     epoch: _builtins.int
-    """The job's lease under which it was made: an artifact of another epoch than the one
-    that finished is no result. 0 where it is of no job.
+    """Lease of the job under which it was created: an artifact of another epoch than the
+    one that finished is no result. 0 if it belongs to no job.
     """
     language_code: _builtins.str
-    """BCP-47 language of a SUBTITLE; else empty."""
+    """BCP-47 language of a SUBTITLE; empty otherwise."""
     etag: _builtins.str
-    """Quoted, strong; of the content and of what can be changed. On Update: if set, must
-    match, else ETAG_MISMATCH.
+    """Strong ETag, with quotes, of the content and of the fields that can change. If set
+    on an update, it must match, else ETAG_MISMATCH.
     """
     @_builtins.property
     def checksums(self) -> _media_pb2.Checksums:
-        """Of the whole content; sha256 is also the key of its bytes."""
+        """Checksums of the whole content; sha256 is also the key of its bytes."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The client's own tags, bounded as Job.labels."""
+        """Tags set by the client, limited as Job.labels."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """At this time; on output always set."""
+        """Time of the purge; always set on output."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """This long after now."""
+        """Time from now to the purge."""
 
     @_builtins.property
     def verify_time(self) -> _timestamp_pb2.Timestamp:
-        """When its bytes were last read through and found whole."""
+        """When its bytes were last read completely and found intact."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Created."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Changed."""
+        """Time of the last change."""
 
     def __init__(
         self,

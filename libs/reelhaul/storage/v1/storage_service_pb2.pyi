@@ -35,11 +35,12 @@ class CreateUploadRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ADOPT_PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call idempotent for 24 h."""
+    """Idempotency key, valid for 24 h."""
     adopt_path: _builtins.str
-    """What FinishUpload is to take over, as its adopt_path says it. The file is whole, and
-    lies there until then: storage may read it meanwhile, so that FinishUpload takes less
-    long. Nothing is taken yet, and what cannot be read is no error. Empty: none.
+    """File that FinishUpload will take over, as its adopt_path names it. The file is
+    complete, and stays there until then: storage may read it in the meantime, so that
+    FinishUpload takes less time. Nothing is taken over yet, and a file that cannot be
+    read is not an error. Empty means none.
     """
     @_builtins.property
     def upload(self) -> _upload_pb2.Upload:
@@ -47,7 +48,9 @@ class CreateUploadRequest(_message.Message):
 
     @_builtins.property
     def expected_checksums(self) -> _media_pb2.Checksums:
-        """Where the caller knows them: sha256 finds content that the tenant has stored."""
+        """Checksums, if the caller knows them: sha256 finds content that the tenant has
+        stored.
+        """
 
     def __init__(
         self,
@@ -96,9 +99,13 @@ class ListUploadsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     def __init__(
         self,
         *,
@@ -122,10 +129,10 @@ class ListUploadsResponse(_message.Message):
     UPLOADS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def uploads(self) -> _containers.RepeatedCompositeFieldContainer[_upload_pb2.Upload]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -171,16 +178,16 @@ class FinishUploadRequest(_message.Message):
 
     @_typing.final
     class Part(_message.Message):
-        """A part that was sent straight to S3."""
+        """A part that was sent directly to S3."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         NUMBER_FIELD_NUMBER: _builtins.int
         ETAG_FIELD_NUMBER: _builtins.int
         number: _builtins.int
-        """Its number, from 1: the place of its URL in part_urls."""
+        """Number of the part, from 1: the position of its URL in part_urls."""
         etag: _builtins.str
-        """The ETag that S3 answered with."""
+        """ETag that S3 returned."""
         def __init__(
             self,
             *,
@@ -200,18 +207,19 @@ class FinishUploadRequest(_message.Message):
     name: _builtins.str
     """Format: uploads/{upload}"""
     adopt_path: _builtins.str
-    """A file on a disk shared with storage, relative to the folder that both are
-    configured with: taken over by link or rename, without copying. Empty: none.
+    """File on a disk shared with storage, relative to the folder that both are configured
+    with: taken over by link or rename, without copying. Empty means none.
     """
     @_builtins.property
     def total_checksums(self) -> _media_pb2.Checksums:
-        """Of the whole content; sha256 is required, but with adopt_path: there the artifact's
-        checksums, of what storage has read itself, may be the first that anybody hears of.
+        """Checksums of the whole content; sha256 is required, except with adopt_path: there
+        the artifact's checksums, computed from what storage has read itself, may be the
+        first that anybody learns of.
         """
 
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FinishUploadRequest.Part]:
-        """The parts, where part_urls were used; else empty."""
+        """The parts, if part_urls were used; else empty."""
 
     def __init__(
         self,
@@ -243,26 +251,26 @@ class WriteArtifactRequest(_message.Message):
     FINISH_WRITE_FIELD_NUMBER: _builtins.int
     TOTAL_CHECKSUMS_FIELD_NUMBER: _builtins.int
     upload: _builtins.str
-    """An upload begun by CreateUpload."""
+    """An upload started by CreateUpload."""
     write_offset: _builtins.int
-    """Where content goes; must be the bytes persisted so far, else
+    """Where content goes; must be the number of bytes persisted so far, else
     WRITE_OFFSET_CONFLICT.
     """
     content: _builtins.bytes
     """Bytes, at most 1 MiB; 512 KiB is fastest."""
     crc32c: _builtins.int
-    """CRC32C of this message's content; unset: not checked."""
+    """CRC32C of this message's content; unset means not checked."""
     finish_write: _builtins.bool
-    """On the last message: makes the artifact, if total_checksums hold. An upload may also
-    be left open for FinishUpload.
+    """Whether this is the last message: creates the artifact, if total_checksums match.
+    An upload may also be left open for FinishUpload.
     """
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
-        """A one-shot, not resumable write."""
+        """A one-shot write that cannot be resumed."""
 
     @_builtins.property
     def total_checksums(self) -> _media_pb2.Checksums:
-        """With finish_write, where sha256 is required: of the whole content."""
+        """Checksums of the whole content; only with finish_write, where sha256 is required."""
 
     def __init__(
         self,
@@ -299,7 +307,7 @@ class WriteArtifactResponse(_message.Message):
     PERSISTED_SIZE_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
     persisted_size: _builtins.int
-    """Not finished: bytes safe on disk."""
+    """Not finished: number of bytes safe on disk."""
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
         """Finished: the artifact."""
@@ -335,9 +343,9 @@ class ReadArtifactRequest(_message.Message):
     read_offset: _builtins.int
     """First byte to read; past the end is RANGE_INVALID, negative FIELD_INVALID."""
     read_limit: _builtins.int
-    """Bytes to read at most; 0 means to the end."""
+    """Maximum number of bytes to read; 0 means to the end."""
     etag: _builtins.str
-    """If set, must be the present one, else ETAG_MISMATCH: guards a resume."""
+    """If set, must match the current etag, else ETAG_MISMATCH: guards a resume."""
     def __init__(
         self,
         *,
@@ -365,14 +373,14 @@ class ReadArtifactResponse(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Where content begins."""
+    """Offset of content in the artifact."""
     content: _builtins.bytes
     """Bytes, up to 1 MiB."""
     crc32c: _builtins.int
     """CRC32C of this message's content; always set."""
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
-        """On the first message only."""
+        """The artifact; only on the first message."""
 
     def __init__(
         self,
@@ -477,15 +485,19 @@ class ListArtifactsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, above 1000 means 1000, negative is FIELD_INVALID."""
+    """Maximum number of results; 0 means 50, above 1000 means 1000, negative is
+    FIELD_INVALID.
+    """
     page_token: _builtins.str
-    """From the previous page, the other fields being the same; empty means the first."""
+    """next_page_token of the previous page; the other fields must be the same. Empty
+    means the first page.
+    """
     filter: _builtins.str
     """AIP-160 subset over job, epoch, kind, labels.*, media_type, size_bytes,
     create_time, expire_time and, for ADMIN, tenant; empty means all.
     """
     order_by: _builtins.str
-    """Of create_time, expire_time, size_bytes, each with desc; empty means
+    """One of create_time, expire_time, size_bytes, optionally with desc; empty means
     "create_time desc".
     """
     def __init__(
@@ -513,10 +525,10 @@ class ListArtifactsResponse(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
-        """The page."""
+        """Results on this page."""
 
     def __init__(
         self,
@@ -542,11 +554,11 @@ class UpdateArtifactRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
-        """The artifact; artifact.name names it, and its etag, if set, must match."""
+        """The artifact, identified by artifact.name; its etag, if set, must match."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change; unset means every field set in artifact."""
+        """Fields to change; unset means every field set in artifact."""
 
     def __init__(
         self,
@@ -574,9 +586,9 @@ class DeleteArtifactRequest(_message.Message):
     name: _builtins.str
     """Format: artifacts/{artifact}"""
     etag: _builtins.str
-    """If set, must be the present one, else ETAG_MISMATCH."""
+    """If set, must match the current etag, else ETAG_MISMATCH."""
     allow_missing: _builtins.bool
-    """Succeed where it is gone already."""
+    """Whether to succeed if the artifact is gone already."""
     def __init__(
         self,
         *,
@@ -601,7 +613,7 @@ class BatchDeleteArtifactsRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..1000 names. Format: artifacts/{artifact}"""
+        """Names, 1..1000. Format: artifacts/{artifact}"""
 
     def __init__(
         self,
@@ -628,10 +640,10 @@ class SignArtifactUrlRequest(_message.Message):
     name: _builtins.str
     """Format: artifacts/{artifact}"""
     ip_cidr: _builtins.str
-    """Only from this network; empty means from everywhere."""
+    """Network from which the link works; empty means everywhere."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long it works; unset means 1 h, at most 7 days."""
+        """How long the link works; unset means 1 h, at most 7 days."""
 
     def __init__(
         self,
@@ -657,10 +669,10 @@ class SignArtifactUrlResponse(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The link: absolute, GET and HEAD, Range served."""
+    """The link: absolute, for GET and HEAD, with Range."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it works."""
+        """Until when the link works."""
 
     def __init__(
         self,
@@ -685,7 +697,7 @@ class FindArtifactsRequest(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Whose artifacts are looked through."""
+    """Tenant whose artifacts are searched."""
     @_builtins.property
     def sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """1..1000 SHA-256 digests of 32 bytes."""
@@ -733,7 +745,7 @@ class FindArtifactsResponse(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def artifacts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Digest in lower-case hex -> an artifact of that content; absent where there is none."""
+        """Digest in lower-case hex -> an artifact of that content; absent if there is none."""
 
     def __init__(
         self,

@@ -30,9 +30,9 @@ if _version_not_supported:
 
 
 class StorageServiceStub:
-    """StorageService keeps artifacts: on local disk, or in S3 with CloudFront in front.
-    Bytes are kept once for each SHA-256, counted by reference over all tenants, which
-    no answer shows. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
+    Bytes are stored once per SHA-256, counted by reference over all tenants, which no
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -128,9 +128,9 @@ class StorageServiceStub:
 
 
 class StorageServiceServicer:
-    """StorageService keeps artifacts: on local disk, or in S3 with CloudFront in front.
-    Bytes are kept once for each SHA-256, counted by reference over all tenants, which
-    no answer shows. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
+    Bytes are stored once per SHA-256, counted by reference over all tenants, which no
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -138,9 +138,9 @@ class StorageServiceServicer:
     """
 
     def CreateUpload(self, request, context):
-        """Begins a write: by WriteArtifact, by part_urls straight to S3, or with no bytes at
-        all where the content is stored already or lies on the shared disk. FinishUpload
-        ends it.
+        """Starts an upload: by WriteArtifact, by part_urls directly to S3, or with no bytes
+        at all if the content is stored already or is on the shared disk. FinishUpload ends
+        it.
 
         Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
         """
@@ -149,21 +149,21 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUpload(self, request, context):
-        """Says how far a write has come: where to go on after a break.
+        """Returns how far an upload has progressed: where to continue after an interruption.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListUploads(self, request, context):
-        """Lists unfinished writes, the oldest first.
+        """Lists unfinished uploads, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUpload(self, request, context):
-        """Drops an unfinished write and its bytes; one that is gone is no error.
+        """Deletes an unfinished upload and its bytes; one that is gone is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,7 +171,7 @@ class StorageServiceServicer:
 
     def FinishUpload(self, request, context):
         """Ends an upload: checks size and digest of what was written, sent in parts, adopted
-        or found stored, and makes the artifact. Repeated, it answers with the same
+        or found stored, and creates the artifact. A repeated call returns the same
         artifact.
 
         Errors: WRITE_CHECKSUM_MISMATCH (the upload stays, and may be written again),
@@ -183,8 +183,8 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WriteArtifact(self, request_iterator, context):
-        """Writes chunks; the first message names an upload, or describes a one-shot write that
-        cannot be resumed. The bytes are safe on disk when answered.
+        """Writes chunks; the first message names an upload, or describes a one-shot write
+        that cannot be resumed. The bytes are safe on disk when the call returns.
 
         Errors: WRITE_OFFSET_CONFLICT, WRITE_CHECKSUM_MISMATCH, ARTIFACT_EXPIRED (the
         upload was dropped).
@@ -194,7 +194,7 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadArtifact(self, request, context):
-        """Reads a range; a broken one goes on from read_offset, with etag as its guard.
+        """Reads a range; an interrupted read continues from read_offset, guarded by etag.
 
         Errors: ARTIFACT_EXPIRED, ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
         """
@@ -213,24 +213,24 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ArchiveArtifacts(self, request, context):
-        """Reads all artifacts that a filter holds as one zip stream, made as it is sent.
+        """Reads all artifacts that match a filter as one zip stream, built while it is sent.
 
-        Errors: FILTER_INVALID, FIELD_INVALID (the filter holds more than 1000),
-        RESOURCE_NOT_FOUND (it holds none).
+        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
+        (none matches).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetArtifact(self, request, context):
-        """Reads what is known of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED.
+        """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifacts(self, request, context):
-        """Lists the tenant's artifacts, the newest first; ADMIN lists any tenant's by filter.
+        """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,40 +238,42 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateArtifact(self, request, context):
-        """Changes file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED.
+        """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteArtifact(self, request, context):
-        """Removes an artifact and its links; the bytes go with their last reference. Errors:
-        ETAG_MISMATCH.
+        """Deletes an artifact and its links; the bytes are deleted with their last reference.
+        Errors: ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchDeleteArtifacts(self, request, context):
-        """Removes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
-        missing).
+        """Deletes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
+        missing one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignArtifactUrl(self, request, context):
-        """Makes a link that needs no key: CloudFront or S3 signed, or signed by this service
-        for local disk. It ends with the artifact, if not before.
+        """Creates a link that needs no key: signed by CloudFront or S3, or by this service
+        for local disk. It expires with the artifact, if not before.
 
-        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, where the backend cannot).
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
+        support it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindArtifacts(self, request, context):
-        """Says which digests a tenant has stored already: hash first, then send what is not.
+        """Returns which digests a tenant has stored already: hash first, then send the
+        missing ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -369,9 +371,9 @@ def add_StorageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageService:
-    """StorageService keeps artifacts: on local disk, or in S3 with CloudFront in front.
-    Bytes are kept once for each SHA-256, counted by reference over all tenants, which
-    no answer shows. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
+    Bytes are stored once per SHA-256, counted by reference over all tenants, which no
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,

@@ -31,9 +31,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StorageServiceStub:
-    """StorageService keeps artifacts: on local disk, or in S3 with CloudFront in front.
-    Bytes are kept once for each SHA-256, counted by reference over all tenants, which
-    no answer shows. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
+    Bytes are stored once per SHA-256, counted by reference over all tenants, which no
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -45,21 +45,21 @@ class StorageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.CreateUploadRequest, _upload_pb2.Upload]
-    """Begins a write: by WriteArtifact, by part_urls straight to S3, or with no bytes at
-    all where the content is stored already or lies on the shared disk. FinishUpload
-    ends it.
+    """Starts an upload: by WriteArtifact, by part_urls directly to S3, or with no bytes
+    at all if the content is stored already or is on the shared disk. FinishUpload ends
+    it.
 
     Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetUploadRequest, _upload_pb2.Upload]
-    """Says how far a write has come: where to go on after a break."""
+    """Returns how far an upload has progressed: where to continue after an interruption."""
     ListUploads: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListUploadsRequest, _storage_service_pb2.ListUploadsResponse]
-    """Lists unfinished writes, the oldest first."""
+    """Lists unfinished uploads, oldest first."""
     DeleteUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteUploadRequest, _empty_pb2.Empty]
-    """Drops an unfinished write and its bytes; one that is gone is no error."""
+    """Deletes an unfinished upload and its bytes; one that is gone is not an error."""
     FinishUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.FinishUploadRequest, _artifact_pb2.Artifact]
     """Ends an upload: checks size and digest of what was written, sent in parts, adopted
-    or found stored, and makes the artifact. Repeated, it answers with the same
+    or found stored, and creates the artifact. A repeated call returns the same
     artifact.
 
     Errors: WRITE_CHECKSUM_MISMATCH (the upload stays, and may be written again),
@@ -67,14 +67,14 @@ class StorageServiceStub:
     the shared folder).
     """
     WriteArtifact: _grpc.StreamUnaryMultiCallable[_storage_service_pb2.WriteArtifactRequest, _storage_service_pb2.WriteArtifactResponse]
-    """Writes chunks; the first message names an upload, or describes a one-shot write that
-    cannot be resumed. The bytes are safe on disk when answered.
+    """Writes chunks; the first message names an upload, or describes a one-shot write
+    that cannot be resumed. The bytes are safe on disk when the call returns.
 
     Errors: WRITE_OFFSET_CONFLICT, WRITE_CHECKSUM_MISMATCH, ARTIFACT_EXPIRED (the
     upload was dropped).
     """
     ReadArtifact: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.ReadArtifactRequest, _storage_service_pb2.ReadArtifactResponse]
-    """Reads a range; a broken one goes on from read_offset, with etag as its guard.
+    """Reads a range; an interrupted read continues from read_offset, guarded by etag.
 
     Errors: ARTIFACT_EXPIRED, ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
     """
@@ -85,41 +85,44 @@ class StorageServiceStub:
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
     ArchiveArtifacts: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.ArchiveArtifactsRequest, _httpbody_pb2.HttpBody]
-    """Reads all artifacts that a filter holds as one zip stream, made as it is sent.
+    """Reads all artifacts that match a filter as one zip stream, built while it is sent.
 
-    Errors: FILTER_INVALID, FIELD_INVALID (the filter holds more than 1000),
-    RESOURCE_NOT_FOUND (it holds none).
+    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
+    (none matches).
     """
     GetArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetArtifactRequest, _artifact_pb2.Artifact]
-    """Reads what is known of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
+    """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListArtifactsRequest, _storage_service_pb2.ListArtifactsResponse]
-    """Lists the tenant's artifacts, the newest first; ADMIN lists any tenant's by filter.
+    """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     UpdateArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.UpdateArtifactRequest, _artifact_pb2.Artifact]
-    """Changes file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
+    """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
     DeleteArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteArtifactRequest, _empty_pb2.Empty]
-    """Removes an artifact and its links; the bytes go with their last reference. Errors:
-    ETAG_MISMATCH.
+    """Deletes an artifact and its links; the bytes are deleted with their last reference.
+    Errors: ETAG_MISMATCH.
     """
     BatchDeleteArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.BatchDeleteArtifactsRequest, _empty_pb2.Empty]
-    """Removes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
-    missing).
+    """Deletes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
+    missing one).
     """
     SignArtifactUrl: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.SignArtifactUrlRequest, _storage_service_pb2.SignArtifactUrlResponse]
-    """Makes a link that needs no key: CloudFront or S3 signed, or signed by this service
-    for local disk. It ends with the artifact, if not before.
+    """Creates a link that needs no key: signed by CloudFront or S3, or by this service
+    for local disk. It expires with the artifact, if not before.
 
-    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, where the backend cannot).
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
+    support it).
     """
     FindArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]
-    """Says which digests a tenant has stored already: hash first, then send what is not."""
+    """Returns which digests a tenant has stored already: hash first, then send the
+    missing ones.
+    """
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
-    """StorageService keeps artifacts: on local disk, or in S3 with CloudFront in front.
-    Bytes are kept once for each SHA-256, counted by reference over all tenants, which
-    no answer shows. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
+    Bytes are stored once per SHA-256, counted by reference over all tenants, which no
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -128,21 +131,21 @@ class StorageServiceAsyncStub(StorageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.CreateUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
-    """Begins a write: by WriteArtifact, by part_urls straight to S3, or with no bytes at
-    all where the content is stored already or lies on the shared disk. FinishUpload
-    ends it.
+    """Starts an upload: by WriteArtifact, by part_urls directly to S3, or with no bytes
+    at all if the content is stored already or is on the shared disk. FinishUpload ends
+    it.
 
     Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
-    """Says how far a write has come: where to go on after a break."""
+    """Returns how far an upload has progressed: where to continue after an interruption."""
     ListUploads: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListUploadsRequest, _storage_service_pb2.ListUploadsResponse]  # type: ignore[assignment]
-    """Lists unfinished writes, the oldest first."""
+    """Lists unfinished uploads, oldest first."""
     DeleteUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteUploadRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Drops an unfinished write and its bytes; one that is gone is no error."""
+    """Deletes an unfinished upload and its bytes; one that is gone is not an error."""
     FinishUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.FinishUploadRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
     """Ends an upload: checks size and digest of what was written, sent in parts, adopted
-    or found stored, and makes the artifact. Repeated, it answers with the same
+    or found stored, and creates the artifact. A repeated call returns the same
     artifact.
 
     Errors: WRITE_CHECKSUM_MISMATCH (the upload stays, and may be written again),
@@ -150,14 +153,14 @@ class StorageServiceAsyncStub(StorageServiceStub):
     the shared folder).
     """
     WriteArtifact: _aio.StreamUnaryMultiCallable[_storage_service_pb2.WriteArtifactRequest, _storage_service_pb2.WriteArtifactResponse]  # type: ignore[assignment]
-    """Writes chunks; the first message names an upload, or describes a one-shot write that
-    cannot be resumed. The bytes are safe on disk when answered.
+    """Writes chunks; the first message names an upload, or describes a one-shot write
+    that cannot be resumed. The bytes are safe on disk when the call returns.
 
     Errors: WRITE_OFFSET_CONFLICT, WRITE_CHECKSUM_MISMATCH, ARTIFACT_EXPIRED (the
     upload was dropped).
     """
     ReadArtifact: _aio.UnaryStreamMultiCallable[_storage_service_pb2.ReadArtifactRequest, _storage_service_pb2.ReadArtifactResponse]  # type: ignore[assignment]
-    """Reads a range; a broken one goes on from read_offset, with etag as its guard.
+    """Reads a range; an interrupted read continues from read_offset, guarded by etag.
 
     Errors: ARTIFACT_EXPIRED, ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
     """
@@ -168,40 +171,43 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
     ArchiveArtifacts: _aio.UnaryStreamMultiCallable[_storage_service_pb2.ArchiveArtifactsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Reads all artifacts that a filter holds as one zip stream, made as it is sent.
+    """Reads all artifacts that match a filter as one zip stream, built while it is sent.
 
-    Errors: FILTER_INVALID, FIELD_INVALID (the filter holds more than 1000),
-    RESOURCE_NOT_FOUND (it holds none).
+    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
+    (none matches).
     """
     GetArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetArtifactRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
-    """Reads what is known of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
+    """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListArtifactsRequest, _storage_service_pb2.ListArtifactsResponse]  # type: ignore[assignment]
-    """Lists the tenant's artifacts, the newest first; ADMIN lists any tenant's by filter.
+    """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     UpdateArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.UpdateArtifactRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
-    """Changes file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
+    """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
     DeleteArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteArtifactRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes an artifact and its links; the bytes go with their last reference. Errors:
-    ETAG_MISMATCH.
+    """Deletes an artifact and its links; the bytes are deleted with their last reference.
+    Errors: ETAG_MISMATCH.
     """
     BatchDeleteArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.BatchDeleteArtifactsRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
-    missing).
+    """Deletes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
+    missing one).
     """
     SignArtifactUrl: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.SignArtifactUrlRequest, _storage_service_pb2.SignArtifactUrlResponse]  # type: ignore[assignment]
-    """Makes a link that needs no key: CloudFront or S3 signed, or signed by this service
-    for local disk. It ends with the artifact, if not before.
+    """Creates a link that needs no key: signed by CloudFront or S3, or by this service
+    for local disk. It expires with the artifact, if not before.
 
-    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, where the backend cannot).
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
+    support it).
     """
     FindArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]  # type: ignore[assignment]
-    """Says which digests a tenant has stored already: hash first, then send what is not."""
+    """Returns which digests a tenant has stored already: hash first, then send the
+    missing ones.
+    """
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """StorageService keeps artifacts: on local disk, or in S3 with CloudFront in front.
-    Bytes are kept once for each SHA-256, counted by reference over all tenants, which
-    no answer shows. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
+    Bytes are stored once per SHA-256, counted by reference over all tenants, which no
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -214,9 +220,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.CreateUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
-        """Begins a write: by WriteArtifact, by part_urls straight to S3, or with no bytes at
-        all where the content is stored already or lies on the shared disk. FinishUpload
-        ends it.
+        """Starts an upload: by WriteArtifact, by part_urls directly to S3, or with no bytes
+        at all if the content is stored already or is on the shared disk. FinishUpload ends
+        it.
 
         Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
         """
@@ -227,7 +233,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.GetUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
-        """Says how far a write has come: where to go on after a break."""
+        """Returns how far an upload has progressed: where to continue after an interruption."""
 
     @_abc_1.abstractmethod
     def ListUploads(
@@ -235,7 +241,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ListUploadsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.ListUploadsResponse, _abc.Awaitable[_storage_service_pb2.ListUploadsResponse]]:
-        """Lists unfinished writes, the oldest first."""
+        """Lists unfinished uploads, oldest first."""
 
     @_abc_1.abstractmethod
     def DeleteUpload(
@@ -243,7 +249,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.DeleteUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Drops an unfinished write and its bytes; one that is gone is no error."""
+        """Deletes an unfinished upload and its bytes; one that is gone is not an error."""
 
     @_abc_1.abstractmethod
     def FinishUpload(
@@ -252,7 +258,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_pb2.Artifact, _abc.Awaitable[_artifact_pb2.Artifact]]:
         """Ends an upload: checks size and digest of what was written, sent in parts, adopted
-        or found stored, and makes the artifact. Repeated, it answers with the same
+        or found stored, and creates the artifact. A repeated call returns the same
         artifact.
 
         Errors: WRITE_CHECKSUM_MISMATCH (the upload stays, and may be written again),
@@ -266,8 +272,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_storage_service_pb2.WriteArtifactRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.WriteArtifactResponse, _abc.Awaitable[_storage_service_pb2.WriteArtifactResponse]]:
-        """Writes chunks; the first message names an upload, or describes a one-shot write that
-        cannot be resumed. The bytes are safe on disk when answered.
+        """Writes chunks; the first message names an upload, or describes a one-shot write
+        that cannot be resumed. The bytes are safe on disk when the call returns.
 
         Errors: WRITE_OFFSET_CONFLICT, WRITE_CHECKSUM_MISMATCH, ARTIFACT_EXPIRED (the
         upload was dropped).
@@ -279,7 +285,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ReadArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_service_pb2.ReadArtifactResponse], _abc.AsyncIterator[_storage_service_pb2.ReadArtifactResponse]]:
-        """Reads a range; a broken one goes on from read_offset, with etag as its guard.
+        """Reads a range; an interrupted read continues from read_offset, guarded by etag.
 
         Errors: ARTIFACT_EXPIRED, ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
         """
@@ -302,10 +308,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ArchiveArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Reads all artifacts that a filter holds as one zip stream, made as it is sent.
+        """Reads all artifacts that match a filter as one zip stream, built while it is sent.
 
-        Errors: FILTER_INVALID, FIELD_INVALID (the filter holds more than 1000),
-        RESOURCE_NOT_FOUND (it holds none).
+        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
+        (none matches).
         """
 
     @_abc_1.abstractmethod
@@ -314,7 +320,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.GetArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_pb2.Artifact, _abc.Awaitable[_artifact_pb2.Artifact]]:
-        """Reads what is known of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
+        """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
 
     @_abc_1.abstractmethod
     def ListArtifacts(
@@ -322,7 +328,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ListArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.ListArtifactsResponse, _abc.Awaitable[_storage_service_pb2.ListArtifactsResponse]]:
-        """Lists the tenant's artifacts, the newest first; ADMIN lists any tenant's by filter.
+        """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
 
@@ -332,7 +338,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.UpdateArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_pb2.Artifact, _abc.Awaitable[_artifact_pb2.Artifact]]:
-        """Changes file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
+        """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
 
     @_abc_1.abstractmethod
     def DeleteArtifact(
@@ -340,8 +346,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.DeleteArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes an artifact and its links; the bytes go with their last reference. Errors:
-        ETAG_MISMATCH.
+        """Deletes an artifact and its links; the bytes are deleted with their last reference.
+        Errors: ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod
@@ -350,8 +356,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.BatchDeleteArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
-        missing).
+        """Deletes up to 1000 artifacts, all or none (RESOURCE_NOT_FOUND names the first
+        missing one).
         """
 
     @_abc_1.abstractmethod
@@ -360,10 +366,11 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.SignArtifactUrlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.SignArtifactUrlResponse, _abc.Awaitable[_storage_service_pb2.SignArtifactUrlResponse]]:
-        """Makes a link that needs no key: CloudFront or S3 signed, or signed by this service
-        for local disk. It ends with the artifact, if not before.
+        """Creates a link that needs no key: signed by CloudFront or S3, or by this service
+        for local disk. It expires with the artifact, if not before.
 
-        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, where the backend cannot).
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
+        support it).
         """
 
     @_abc_1.abstractmethod
@@ -372,6 +379,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.FindArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.FindArtifactsResponse, _abc.Awaitable[_storage_service_pb2.FindArtifactsResponse]]:
-        """Says which digests a tenant has stored already: hash first, then send what is not."""
+        """Returns which digests a tenant has stored already: hash first, then send the
+        missing ones.
+        """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Upload(_message.Message):
-    """Upload is an unfinished write; dropped 24 h after its last byte."""
+    """Upload is an unfinished write; it is dropped 24 h after its last byte."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,32 +38,32 @@ class Upload(_message.Message):
     name: _builtins.str
     """Format: uploads/{upload}, {upload} a UUID"""
     total_size: _builtins.int
-    """Bytes to come; 0 where unknown."""
+    """Total size in bytes; 0 if unknown."""
     persisted_size: _builtins.int
-    """Bytes safe on disk: the next write_offset."""
+    """Number of bytes safe on disk: the next write_offset."""
     content_exists: _builtins.bool
-    """Its content is stored already: write nothing, call FinishUpload."""
+    """Whether the content is stored already: write nothing, call FinishUpload."""
     direct: _builtins.bool
-    """Ask for part_urls; total_size must then be set. Without S3 they stay empty: use
-    WriteArtifact.
+    """Whether to request part_urls; total_size must then be set. Without S3 they stay
+    empty: use WriteArtifact.
     """
     part_size: _builtins.int
-    """Bytes of each part; 0 without part_urls."""
+    """Size of each part in bytes; 0 without part_urls."""
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
-        """What it becomes; its file_name, media_type, job, epoch, kind, labels and expiration
-        are taken.
+        """Artifact that it becomes; its file_name, media_type, job, epoch, kind, labels and
+        expiration are used.
         """
 
     @_builtins.property
     def part_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """URLs to PUT parts to, part_size bytes each but the last, straight to S3; only where
-        asked and possible.
+        """URLs to PUT parts to, part_size bytes each except the last, directly to S3; only if
+        requested and possible.
         """
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is dropped."""
+        """When the upload is dropped."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class _ServingStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Serving
     """Down."""
 
 class ServingStatus(_ServingStatus, metaclass=_ServingStatusEnumTypeWrapper):
-    """ServingStatus says whether something works; the names are grpc.health.v1's."""
+    """ServingStatus says whether something works; the names are those of grpc.health.v1."""
 
 SERVING_STATUS_UNSPECIFIED: ServingStatus.ValueType  # 0
 """Not checked yet."""
@@ -116,7 +116,7 @@ class ReportHealthResponse(_message.Message):
 
     @_typing.final
     class Component(_message.Message):
-        """One thing that was checked."""
+        """One component that was checked."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -128,20 +128,20 @@ class ReportHealthResponse(_message.Message):
         FREE_BYTES_FIELD_NUMBER: _builtins.int
         VERSION_FIELD_NUMBER: _builtins.int
         component: _builtins.str
-        """What, e.g. "jobs", "jobs.database", "nats", "storage.s3"."""
+        """Name of the component, e.g. "jobs", "jobs.database", "nats", "storage.s3"."""
         status: Global___ServingStatus.ValueType
-        """How it is."""
+        """Health of the component."""
         message: _builtins.str
-        """For people: what is wrong, or what there is to know, e.g. free space."""
+        """What is wrong, or further information, e.g. free space; for people."""
         critical: _builtins.bool
         """Whether the suite is down without it."""
         free_bytes: _builtins.int
-        """Bytes free, of storage and work folders; unset where it has no meaning."""
+        """Bytes free, for storage and work directories; unset if not applicable."""
         version: _builtins.str
-        """Version it runs; empty where it does not say."""
+        """Version that it runs; empty if it does not report one."""
         @_builtins.property
         def latency(self) -> _duration_pb2.Duration:
-            """How long the check took; unset where it got no answer."""
+            """Duration of the check; unset if there was no response."""
 
         def __init__(
             self,
@@ -166,14 +166,14 @@ class ReportHealthResponse(_message.Message):
     COMPONENTS_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     status: Global___ServingStatus.ValueType
-    """The worst of the critical ones; DEGRADED where only others are down."""
+    """The worst status of the critical components; DEGRADED if only others are down."""
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportHealthResponse.Component]:
-        """All that was checked."""
+        """All components that were checked."""
 
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
-        """Since the gateway started."""
+        """Time since the gateway started."""
 
     def __init__(
         self,
@@ -225,15 +225,17 @@ class DescribeServerResponse(_message.Message):
     version: _builtins.str
     """Version of the suite."""
     engine_version: _builtins.str
-    """Extractor engine and version, e.g. "yt-dlp 2026.10.26"; the oldest in use where
-    fetchers differ, empty where none is live.
+    """Extractor engine and version, e.g. "yt-dlp 2026.10.26"; the oldest in use if
+    fetchers differ, empty if none is live.
     """
     max_batch_size: _builtins.int
-    """Most items in a batch call."""
+    """Maximum number of items in a batch call."""
     max_artifact_bytes: _builtins.int
     """Largest artifact in bytes; 0 means no limit."""
     max_chunk_bytes: _builtins.int
-    """Most bytes of content in one message of ReadArtifact and WriteArtifact."""
+    """Maximum number of bytes of content in one message of ReadArtifact and
+    WriteArtifact.
+    """
     authentication_required: _builtins.bool
     """Whether calls need a credential."""
     @_builtins.property
@@ -242,12 +244,12 @@ class DescribeServerResponse(_message.Message):
 
     @_builtins.property
     def containers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Containers and audio formats that can be made, e.g. "mp4", "mp3"."""
+        """Containers and audio formats that can be produced, e.g. "mp4", "mp3"."""
 
     @_builtins.property
     def translation_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Languages that subtitles can be translated into; empty where no translator is
-        configured, ["*"] where it is not limited.
+        """Languages that subtitles can be translated into; empty if no translator is
+        configured, ["*"] if there is no limit.
         """
 
     def __init__(

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class SystemServiceStub:
-    """SystemService tells how the suite is and what it can do. The gateway answers it
-    itself. Beside it, and not in protos: /healthz (liveness), /readyz (readiness) and
-    /metrics at the gateway, grpc.health.v1 at every service.
+    """SystemService reports the health of the suite and what it can do. It is served by the
+    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
     def __init__(self, channel):
@@ -55,15 +55,15 @@ class SystemServiceStub:
 
 
 class SystemServiceServicer:
-    """SystemService tells how the suite is and what it can do. The gateway answers it
-    itself. Beside it, and not in protos: /healthz (liveness), /readyz (readiness) and
-    /metrics at the gateway, grpc.health.v1 at every service.
+    """SystemService reports the health of the suite and what it can do. It is served by the
+    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
     def CheckHealth(self, request, context):
-        """Says whether the suite takes work; cheap, from what the last checks found.
+        """Returns whether the suite takes work; cheap, from the results of the last checks.
 
-        NOT_SERVING is answered as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
+        NOT_SERVING is returned as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
         load balancer needs to read no body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -71,15 +71,15 @@ class SystemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportHealth(self, request, context):
-        """Checks every service and what it leans on, now: database, NATS, and storage by a
-        real write, read and delete. Answered with OK also where something is down.
+        """Checks every service and its dependencies now: database, NATS, and storage by a
+        real write, read and delete. Returns OK even if something is down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeServer(self, request, context):
-        """Tells versions, limits and what is built in, so that clients can adapt.
+        """Returns versions, limits and built-in capabilities, so that clients can adapt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,9 +112,9 @@ def add_SystemServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SystemService:
-    """SystemService tells how the suite is and what it can do. The gateway answers it
-    itself. Beside it, and not in protos: /healthz (liveness), /readyz (readiness) and
-    /metrics at the gateway, grpc.health.v1 at every service.
+    """SystemService reports the health of the suite and what it can do. It is served by the
+    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
     @staticmethod

@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SystemServiceStub:
-    """SystemService tells how the suite is and what it can do. The gateway answers it
-    itself. Beside it, and not in protos: /healthz (liveness), /readyz (readiness) and
-    /metrics at the gateway, grpc.health.v1 at every service.
+    """SystemService reports the health of the suite and what it can do. It is served by the
+    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
     @_typing.overload
@@ -37,43 +37,43 @@ class SystemServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SystemServiceAsyncStub: ...
     CheckHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.CheckHealthRequest, _system_service_pb2.CheckHealthResponse]
-    """Says whether the suite takes work; cheap, from what the last checks found.
+    """Returns whether the suite takes work; cheap, from the results of the last checks.
 
-    NOT_SERVING is answered as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
+    NOT_SERVING is returned as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
     load balancer needs to read no body.
     """
     ReportHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.ReportHealthRequest, _system_service_pb2.ReportHealthResponse]
-    """Checks every service and what it leans on, now: database, NATS, and storage by a
-    real write, read and delete. Answered with OK also where something is down.
+    """Checks every service and its dependencies now: database, NATS, and storage by a
+    real write, read and delete. Returns OK even if something is down.
     """
     DescribeServer: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]
-    """Tells versions, limits and what is built in, so that clients can adapt."""
+    """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
-    """SystemService tells how the suite is and what it can do. The gateway answers it
-    itself. Beside it, and not in protos: /healthz (liveness), /readyz (readiness) and
-    /metrics at the gateway, grpc.health.v1 at every service.
+    """SystemService reports the health of the suite and what it can do. It is served by the
+    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.CheckHealthRequest, _system_service_pb2.CheckHealthResponse]  # type: ignore[assignment]
-    """Says whether the suite takes work; cheap, from what the last checks found.
+    """Returns whether the suite takes work; cheap, from the results of the last checks.
 
-    NOT_SERVING is answered as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
+    NOT_SERVING is returned as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
     load balancer needs to read no body.
     """
     ReportHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.ReportHealthRequest, _system_service_pb2.ReportHealthResponse]  # type: ignore[assignment]
-    """Checks every service and what it leans on, now: database, NATS, and storage by a
-    real write, read and delete. Answered with OK also where something is down.
+    """Checks every service and its dependencies now: database, NATS, and storage by a
+    real write, read and delete. Returns OK even if something is down.
     """
     DescribeServer: _aio.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]  # type: ignore[assignment]
-    """Tells versions, limits and what is built in, so that clients can adapt."""
+    """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SystemService tells how the suite is and what it can do. The gateway answers it
-    itself. Beside it, and not in protos: /healthz (liveness), /readyz (readiness) and
-    /metrics at the gateway, grpc.health.v1 at every service.
+    """SystemService reports the health of the suite and what it can do. It is served by the
+    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
     @_abc_1.abstractmethod
@@ -82,9 +82,9 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.CheckHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.CheckHealthResponse, _abc.Awaitable[_system_service_pb2.CheckHealthResponse]]:
-        """Says whether the suite takes work; cheap, from what the last checks found.
+        """Returns whether the suite takes work; cheap, from the results of the last checks.
 
-        NOT_SERVING is answered as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
+        NOT_SERVING is returned as SERVICE_UNAVAILABLE (UNAVAILABLE, HTTP 503), so that a
         load balancer needs to read no body.
         """
 
@@ -94,8 +94,8 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.ReportHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.ReportHealthResponse, _abc.Awaitable[_system_service_pb2.ReportHealthResponse]]:
-        """Checks every service and what it leans on, now: database, NATS, and storage by a
-        real write, read and delete. Answered with OK also where something is down.
+        """Checks every service and its dependencies now: database, NATS, and storage by a
+        real write, read and delete. Returns OK even if something is down.
         """
 
     @_abc_1.abstractmethod
@@ -104,6 +104,6 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.DescribeServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.DescribeServerResponse, _abc.Awaitable[_system_service_pb2.DescribeServerResponse]]:
-        """Tells versions, limits and what is built in, so that clients can adapt."""
+        """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

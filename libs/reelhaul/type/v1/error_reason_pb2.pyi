@@ -25,43 +25,43 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never returned."""
     FIELD_INVALID: _ErrorReason.ValueType  # 1
-    """A field broke a rule; BadRequest holds the violations, at most 50 of them."""
+    """A field violates a rule; BadRequest holds the violations, at most 50 of them."""
     FILTER_INVALID: _ErrorReason.ValueType  # 2
-    """The filter did not parse or names an unknown field."""
+    """The filter cannot be parsed or names an unknown field."""
     ORDER_BY_INVALID: _ErrorReason.ValueType  # 3
-    """The order_by did not parse or names a field with no index."""
+    """order_by cannot be parsed or names a field without an index."""
     PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 4
-    """The page token is damaged, too old or belongs to other arguments."""
+    """The page token is damaged, too old or from a request with other arguments."""
     RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 5
-    """The resume token is damaged or names another resource. One that is merely too
-    old is no error: the stream begins anew with a snapshot that says reset.
+    """The resume token is damaged or names another resource. A token that is merely too
+    old is not an error: the stream starts again with a snapshot whose reset is set.
     """
     REQUEST_ID_REUSED: _ErrorReason.ValueType  # 6
-    """The request_id was used with a different payload."""
+    """The request_id was used before with a different payload."""
     REQUEST_IN_PROGRESS: _ErrorReason.ValueType  # 7
-    """The same request_id is being worked on now."""
+    """Another call with the same request_id is in progress."""
     REQUEST_TIMED_OUT: _ErrorReason.ValueType  # 8
-    """The call passed its deadline; with a request_id it may be repeated."""
+    """The call exceeded its deadline; with a request_id it may be repeated."""
     REQUEST_CANCELLED: _ErrorReason.ValueType  # 9
-    """The caller hung up, or asked for nothing more."""
+    """The caller disconnected or cancelled the call."""
     RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 10
-    """No such resource, or it was purged, or it is another tenant's."""
+    """The resource does not exist, was purged, or belongs to another tenant."""
     RESOURCE_EXISTS: _ErrorReason.ValueType  # 11
-    """A resource of that name exists."""
+    """A resource of that name exists already."""
     ETAG_MISMATCH: _ErrorReason.ValueType  # 12
-    """The etag given is not the current one: read again."""
+    """The etag in the request is not the current one: read the resource again."""
     STATE_CONFLICT: _ErrorReason.ValueType  # 13
     """The resource's state does not allow the method."""
     ARTIFACT_EXPIRED: _ErrorReason.ValueType  # 14
-    """The artifact's bytes passed their expire_time; a new job may fetch them again."""
+    """The artifact is past its expire_time; a new job may fetch the content again."""
     METHOD_UNSUPPORTED: _ErrorReason.ValueType  # 15
-    """This build or its backend does not serve the method."""
+    """This build or its backend does not support the method."""
     BATCH_FAILED: _ErrorReason.ValueType  # 16
     """Every item of a batch that allows partial success failed; the message names
     the first error.
     """
     CREDENTIAL_MISSING: _ErrorReason.ValueType  # 20
-    """No credential came with the call."""
+    """The call has no credential."""
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 21
     """The credential is malformed, unknown, disabled, deleted or expired."""
     PERMISSION_INSUFFICIENT: _ErrorReason.ValueType  # 22
@@ -69,154 +69,159 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ADDRESS_FORBIDDEN: _ErrorReason.ValueType  # 23
     """The key may not be used from the caller's address."""
     RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 30
-    """Too many calls in the window; RetryInfo says when."""
+    """Too many calls in the window; RetryInfo says when to call again."""
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 31
-    """A quota is spent; QuotaFailure says which."""
+    """A quota is used up; QuotaFailure says which."""
     OVERLOADED: _ErrorReason.ValueType  # 32
-    """Queue depth or draining: load is shed before any work is done."""
+    """The server is draining or its queue is too deep; the call is rejected before any
+    work is done.
+    """
     SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 33
-    """Another service of the suite, its database or its broker does not answer."""
+    """Another service of the suite, its database or its broker does not respond."""
     URL_INVALID: _ErrorReason.ValueType  # 40
-    """The URL does not parse, is too long, has user info, or is not http(s)."""
+    """The URL cannot be parsed, is too long, has user info, or is not http(s)."""
     URL_FORBIDDEN: _ErrorReason.ValueType  # 41
-    """The URL, or something it led to, is a private, loopback or denied host."""
+    """The URL, or an address that it leads to, is a private, loopback or denied host."""
     SITE_UNSUPPORTED: _ErrorReason.ValueType  # 42
-    """No extractor takes the URL, or the page holds no media."""
+    """No extractor supports the URL, or the page contains no media."""
     MEDIA_NOT_FOUND: _ErrorReason.ValueType  # 43
-    """The site says that the media or list is gone or never was."""
+    """The site reports that the media or list is gone or never existed."""
     MEDIA_LOGIN_REQUIRED: _ErrorReason.ValueType  # 44
-    """The site wants an account that may see it. `cause` tells which: "private",
-    "members", "age", "login" or "cookies" (those configured expired). The remedy
-    is the same for all, cookies; Help links to it.
+    """The site requires an account that may see the media. `cause` says why: "private",
+    "members", "age", "login" or "cookies" (the configured ones expired). The remedy is
+    cookies in every case; Help links to it.
     """
     MEDIA_GEO_BLOCKED: _ErrorReason.ValueType  # 45
-    """The site refuses this region."""
+    """The site blocks this region."""
     MEDIA_DRM_PROTECTED: _ErrorReason.ValueType  # 46
-    """The media is DRM protected; never retried, never worked around."""
+    """The media is DRM protected; never retried, never circumvented."""
     MEDIA_NOT_LIVE_YET: _ErrorReason.ValueType  # 47
-    """A live event that has not begun; FormatSpec.live can wait for it."""
+    """A live event has not started; FormatSpec.live can wait for it."""
     FORMAT_UNAVAILABLE: _ErrorReason.ValueType  # 48
-    """No offered stream meets the request: height contract, language, HDR, selector."""
+    """No offered stream meets the request: minimum height, language, HDR, selector."""
     MEDIA_TOO_LARGE: _ErrorReason.ValueType  # 49
-    """Planned or real size passes the job's or key's limit."""
+    """The planned or actual size exceeds the limit of the job or key."""
     UPSTREAM_THROTTLED: _ErrorReason.ValueType  # 50
-    """The site asks us to slow down (HTTP 429, guest quota); its Retry-After is
+    """The site limits our request rate (HTTP 429, guest quota); its Retry-After is
     honoured.
     """
     UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 51
-    """The site or the network on the way failed: refused, reset, timed out, no name,
-    or 5xx. `cause` tells which: "dns", "connect", "tls", "timeout", "reset",
-    "egress" (our own way out is away, or used up for today) or the HTTP status.
+    """The site or the network to it failed: connection refused or reset, timeout, name
+    not resolved, or HTTP 5xx. `cause` says which: "dns", "connect", "tls", "timeout",
+    "reset", "egress" (our own egress is down, or has used up its budget for today) or
+    the HTTP status.
     """
     EXTRACTOR_FAILED: _ErrorReason.ValueType  # 52
-    """The extractor broke, or found no formats without saying why; wants an engine
-    upgrade, which Help links to.
+    """The extractor broke, or found no formats without giving a reason; it needs an
+    engine upgrade, which Help links to.
     """
     POSTPROCESSING_FAILED: _ErrorReason.ValueType  # 53
-    """Merge, remux, transcode or cut failed."""
+    """Merging, remuxing, transcoding or cutting failed."""
     WORKER_LOST: _ErrorReason.ValueType  # 54
-    """The worker vanished with the item in hand (Job.error only)."""
+    """The worker disappeared while it held the job (Job.error only)."""
     ATTEMPT_TIMED_OUT: _ErrorReason.ValueType  # 55
-    """The attempt passed its attempt_deadline (Job.error only)."""
+    """The attempt exceeded its attempt_deadline (Job.error only)."""
     JOB_CANCELLED: _ErrorReason.ValueType  # 56
     """A user cancelled the job (Job.error only)."""
     UPSTREAM_BLOCKED: _ErrorReason.ValueType  # 57
-    """The site takes our egress for a robot: bot check, captcha, blocked address."""
+    """The site treats our egress as a bot: bot check, captcha, blocked address."""
     UPSTREAM_STALLED: _ErrorReason.ValueType  # 58
-    """Bytes came too slowly for too long in one stage."""
+    """A stage received bytes too slowly for too long."""
     VERIFICATION_FAILED: _ErrorReason.ValueType  # 59
-    """What was fetched is not what was promised: short, wrong duration, no such
-    stream, not playable. `check` names what failed (Job.error only).
+    """The fetched media is not what was promised: too short, wrong duration, missing
+    stream, not playable. `check` names the check that failed (Job.error only).
     """
     STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 60
-    """The artifact store is full or does not answer."""
+    """The artifact store is full or does not respond."""
     WRITE_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 61
-    """Bytes written do not match the checksum sent; resume from persisted_size."""
+    """The bytes written do not match the checksum sent; resume from persisted_size."""
     WRITE_OFFSET_CONFLICT: _ErrorReason.ValueType  # 62
-    """write_offset is not persisted_size; or another writer is active."""
+    """write_offset is not persisted_size, or another writer is active."""
     RANGE_INVALID: _ErrorReason.ValueType  # 63
-    """The range starts past the end; 416 on raw files."""
+    """The range starts past the end; HTTP 416 for raw files."""
     ARTIFACT_CORRUPT: _ErrorReason.ValueType  # 64
     """Stored bytes no longer match their digest."""
     WORKER_DISK_FULL: _ErrorReason.ValueType  # 65
-    """The worker's disk is full; new work goes elsewhere (Job.error only)."""
+    """The worker's disk is full; new work goes to other workers (Job.error only)."""
     MEDIA_FORBIDDEN: _ErrorReason.ValueType  # 70
-    """The site refuses this media to everyone here: copyright block, or HTTP 403 or
-    451 where no account would help.
+    """The site denies access to this media with any account: a copyright block, or HTTP
+    403 or 451 that no account would lift.
     """
     MEDIA_IS_LIVE: _ErrorReason.ValueType  # 71
-    """The media is live and FormatSpec.live does not say to record it."""
+    """The media is live and FormatSpec.live does not request a recording."""
     MEDIA_TOO_LONG: _ErrorReason.ValueType  # 72
-    """The play time passes the job's or server's limit."""
+    """The duration exceeds the limit of the job or server."""
     SUBTITLES_UNAVAILABLE: _ErrorReason.ValueType  # 73
-    """A subtitle that was required is not offered."""
+    """A required subtitle is not offered."""
     TRANSLATION_UNAVAILABLE: _ErrorReason.ValueType  # 74
-    """No provider translates into the language, and it was required."""
+    """No provider translates into the language, and the translation was required."""
     COOKIES_UNKNOWN: _ErrorReason.ValueType  # 75
-    """No cookies of this name are kept for the tenant, or they cannot be read."""
+    """No cookies of this name are stored for the tenant, or they cannot be read."""
     COOKIES_EXPIRED: _ErrorReason.ValueType  # 76
-    """All cookies of this name for the site have expired; the site was not asked."""
+    """All cookies of this name for the site have expired; no request was sent to the
+    site.
+    """
     COOKIES_REFUSED: _ErrorReason.ValueType  # 77
-    """The site wants an account although these cookies were sent: it has ended their
+    """The site requires an account although these cookies were sent: it has ended their
     session, or rotated them.
     """
     RECORDING_LOST: _ErrorReason.ValueType  # 78
-    """A user ended the recording, its worker was lost before it was stored, and nothing is
-    on air any more (Job.error only).
+    """A user stopped the recording, its worker was lost before the file was stored, and
+    the broadcast is over (Job.error only).
     """
     INTERNAL_ERROR: _ErrorReason.ValueType  # 99
-    """A bug; the request id in the log finds it."""
+    """A bug; the log has the details under the request id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """ErrorReason holds every ErrorInfo.reason of the domain "reelhaul.dev". New values
-    may be added; a client treats an unknown reason by its status code alone.
+    """ErrorReason lists every ErrorInfo.reason of the domain "reelhaul.dev". New values may
+    be added; a client treats an unknown reason by its status code alone.
 
-    A reason's code, retry advice and metadata keys stand in its (error) option and
-    nowhere else: servers, documents and tests read them there. The same reasons
-    tell why an RPC failed (its status) and why a job failed (Job.error); those
-    marked "Job.error only" never end an RPC.
+    A reason's status code, retry advice and metadata keys are in its (error) option and
+    nowhere else: servers, documents and tests read them there. The same reasons explain
+    why an RPC failed (its status) and why a job failed (Job.error); those marked
+    "Job.error only" never end an RPC.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never returned."""
 FIELD_INVALID: ErrorReason.ValueType  # 1
-"""A field broke a rule; BadRequest holds the violations, at most 50 of them."""
+"""A field violates a rule; BadRequest holds the violations, at most 50 of them."""
 FILTER_INVALID: ErrorReason.ValueType  # 2
-"""The filter did not parse or names an unknown field."""
+"""The filter cannot be parsed or names an unknown field."""
 ORDER_BY_INVALID: ErrorReason.ValueType  # 3
-"""The order_by did not parse or names a field with no index."""
+"""order_by cannot be parsed or names a field without an index."""
 PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 4
-"""The page token is damaged, too old or belongs to other arguments."""
+"""The page token is damaged, too old or from a request with other arguments."""
 RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 5
-"""The resume token is damaged or names another resource. One that is merely too
-old is no error: the stream begins anew with a snapshot that says reset.
+"""The resume token is damaged or names another resource. A token that is merely too
+old is not an error: the stream starts again with a snapshot whose reset is set.
 """
 REQUEST_ID_REUSED: ErrorReason.ValueType  # 6
-"""The request_id was used with a different payload."""
+"""The request_id was used before with a different payload."""
 REQUEST_IN_PROGRESS: ErrorReason.ValueType  # 7
-"""The same request_id is being worked on now."""
+"""Another call with the same request_id is in progress."""
 REQUEST_TIMED_OUT: ErrorReason.ValueType  # 8
-"""The call passed its deadline; with a request_id it may be repeated."""
+"""The call exceeded its deadline; with a request_id it may be repeated."""
 REQUEST_CANCELLED: ErrorReason.ValueType  # 9
-"""The caller hung up, or asked for nothing more."""
+"""The caller disconnected or cancelled the call."""
 RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 10
-"""No such resource, or it was purged, or it is another tenant's."""
+"""The resource does not exist, was purged, or belongs to another tenant."""
 RESOURCE_EXISTS: ErrorReason.ValueType  # 11
-"""A resource of that name exists."""
+"""A resource of that name exists already."""
 ETAG_MISMATCH: ErrorReason.ValueType  # 12
-"""The etag given is not the current one: read again."""
+"""The etag in the request is not the current one: read the resource again."""
 STATE_CONFLICT: ErrorReason.ValueType  # 13
 """The resource's state does not allow the method."""
 ARTIFACT_EXPIRED: ErrorReason.ValueType  # 14
-"""The artifact's bytes passed their expire_time; a new job may fetch them again."""
+"""The artifact is past its expire_time; a new job may fetch the content again."""
 METHOD_UNSUPPORTED: ErrorReason.ValueType  # 15
-"""This build or its backend does not serve the method."""
+"""This build or its backend does not support the method."""
 BATCH_FAILED: ErrorReason.ValueType  # 16
 """Every item of a batch that allows partial success failed; the message names
 the first error.
 """
 CREDENTIAL_MISSING: ErrorReason.ValueType  # 20
-"""No credential came with the call."""
+"""The call has no credential."""
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 21
 """The credential is malformed, unknown, disabled, deleted or expired."""
 PERMISSION_INSUFFICIENT: ErrorReason.ValueType  # 22
@@ -224,101 +229,106 @@ PERMISSION_INSUFFICIENT: ErrorReason.ValueType  # 22
 ADDRESS_FORBIDDEN: ErrorReason.ValueType  # 23
 """The key may not be used from the caller's address."""
 RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 30
-"""Too many calls in the window; RetryInfo says when."""
+"""Too many calls in the window; RetryInfo says when to call again."""
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 31
-"""A quota is spent; QuotaFailure says which."""
+"""A quota is used up; QuotaFailure says which."""
 OVERLOADED: ErrorReason.ValueType  # 32
-"""Queue depth or draining: load is shed before any work is done."""
+"""The server is draining or its queue is too deep; the call is rejected before any
+work is done.
+"""
 SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 33
-"""Another service of the suite, its database or its broker does not answer."""
+"""Another service of the suite, its database or its broker does not respond."""
 URL_INVALID: ErrorReason.ValueType  # 40
-"""The URL does not parse, is too long, has user info, or is not http(s)."""
+"""The URL cannot be parsed, is too long, has user info, or is not http(s)."""
 URL_FORBIDDEN: ErrorReason.ValueType  # 41
-"""The URL, or something it led to, is a private, loopback or denied host."""
+"""The URL, or an address that it leads to, is a private, loopback or denied host."""
 SITE_UNSUPPORTED: ErrorReason.ValueType  # 42
-"""No extractor takes the URL, or the page holds no media."""
+"""No extractor supports the URL, or the page contains no media."""
 MEDIA_NOT_FOUND: ErrorReason.ValueType  # 43
-"""The site says that the media or list is gone or never was."""
+"""The site reports that the media or list is gone or never existed."""
 MEDIA_LOGIN_REQUIRED: ErrorReason.ValueType  # 44
-"""The site wants an account that may see it. `cause` tells which: "private",
-"members", "age", "login" or "cookies" (those configured expired). The remedy
-is the same for all, cookies; Help links to it.
+"""The site requires an account that may see the media. `cause` says why: "private",
+"members", "age", "login" or "cookies" (the configured ones expired). The remedy is
+cookies in every case; Help links to it.
 """
 MEDIA_GEO_BLOCKED: ErrorReason.ValueType  # 45
-"""The site refuses this region."""
+"""The site blocks this region."""
 MEDIA_DRM_PROTECTED: ErrorReason.ValueType  # 46
-"""The media is DRM protected; never retried, never worked around."""
+"""The media is DRM protected; never retried, never circumvented."""
 MEDIA_NOT_LIVE_YET: ErrorReason.ValueType  # 47
-"""A live event that has not begun; FormatSpec.live can wait for it."""
+"""A live event has not started; FormatSpec.live can wait for it."""
 FORMAT_UNAVAILABLE: ErrorReason.ValueType  # 48
-"""No offered stream meets the request: height contract, language, HDR, selector."""
+"""No offered stream meets the request: minimum height, language, HDR, selector."""
 MEDIA_TOO_LARGE: ErrorReason.ValueType  # 49
-"""Planned or real size passes the job's or key's limit."""
+"""The planned or actual size exceeds the limit of the job or key."""
 UPSTREAM_THROTTLED: ErrorReason.ValueType  # 50
-"""The site asks us to slow down (HTTP 429, guest quota); its Retry-After is
+"""The site limits our request rate (HTTP 429, guest quota); its Retry-After is
 honoured.
 """
 UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 51
-"""The site or the network on the way failed: refused, reset, timed out, no name,
-or 5xx. `cause` tells which: "dns", "connect", "tls", "timeout", "reset",
-"egress" (our own way out is away, or used up for today) or the HTTP status.
+"""The site or the network to it failed: connection refused or reset, timeout, name
+not resolved, or HTTP 5xx. `cause` says which: "dns", "connect", "tls", "timeout",
+"reset", "egress" (our own egress is down, or has used up its budget for today) or
+the HTTP status.
 """
 EXTRACTOR_FAILED: ErrorReason.ValueType  # 52
-"""The extractor broke, or found no formats without saying why; wants an engine
-upgrade, which Help links to.
+"""The extractor broke, or found no formats without giving a reason; it needs an
+engine upgrade, which Help links to.
 """
 POSTPROCESSING_FAILED: ErrorReason.ValueType  # 53
-"""Merge, remux, transcode or cut failed."""
+"""Merging, remuxing, transcoding or cutting failed."""
 WORKER_LOST: ErrorReason.ValueType  # 54
-"""The worker vanished with the item in hand (Job.error only)."""
+"""The worker disappeared while it held the job (Job.error only)."""
 ATTEMPT_TIMED_OUT: ErrorReason.ValueType  # 55
-"""The attempt passed its attempt_deadline (Job.error only)."""
+"""The attempt exceeded its attempt_deadline (Job.error only)."""
 JOB_CANCELLED: ErrorReason.ValueType  # 56
 """A user cancelled the job (Job.error only)."""
 UPSTREAM_BLOCKED: ErrorReason.ValueType  # 57
-"""The site takes our egress for a robot: bot check, captcha, blocked address."""
+"""The site treats our egress as a bot: bot check, captcha, blocked address."""
 UPSTREAM_STALLED: ErrorReason.ValueType  # 58
-"""Bytes came too slowly for too long in one stage."""
+"""A stage received bytes too slowly for too long."""
 VERIFICATION_FAILED: ErrorReason.ValueType  # 59
-"""What was fetched is not what was promised: short, wrong duration, no such
-stream, not playable. `check` names what failed (Job.error only).
+"""The fetched media is not what was promised: too short, wrong duration, missing
+stream, not playable. `check` names the check that failed (Job.error only).
 """
 STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 60
-"""The artifact store is full or does not answer."""
+"""The artifact store is full or does not respond."""
 WRITE_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 61
-"""Bytes written do not match the checksum sent; resume from persisted_size."""
+"""The bytes written do not match the checksum sent; resume from persisted_size."""
 WRITE_OFFSET_CONFLICT: ErrorReason.ValueType  # 62
-"""write_offset is not persisted_size; or another writer is active."""
+"""write_offset is not persisted_size, or another writer is active."""
 RANGE_INVALID: ErrorReason.ValueType  # 63
-"""The range starts past the end; 416 on raw files."""
+"""The range starts past the end; HTTP 416 for raw files."""
 ARTIFACT_CORRUPT: ErrorReason.ValueType  # 64
 """Stored bytes no longer match their digest."""
 WORKER_DISK_FULL: ErrorReason.ValueType  # 65
-"""The worker's disk is full; new work goes elsewhere (Job.error only)."""
+"""The worker's disk is full; new work goes to other workers (Job.error only)."""
 MEDIA_FORBIDDEN: ErrorReason.ValueType  # 70
-"""The site refuses this media to everyone here: copyright block, or HTTP 403 or
-451 where no account would help.
+"""The site denies access to this media with any account: a copyright block, or HTTP
+403 or 451 that no account would lift.
 """
 MEDIA_IS_LIVE: ErrorReason.ValueType  # 71
-"""The media is live and FormatSpec.live does not say to record it."""
+"""The media is live and FormatSpec.live does not request a recording."""
 MEDIA_TOO_LONG: ErrorReason.ValueType  # 72
-"""The play time passes the job's or server's limit."""
+"""The duration exceeds the limit of the job or server."""
 SUBTITLES_UNAVAILABLE: ErrorReason.ValueType  # 73
-"""A subtitle that was required is not offered."""
+"""A required subtitle is not offered."""
 TRANSLATION_UNAVAILABLE: ErrorReason.ValueType  # 74
-"""No provider translates into the language, and it was required."""
+"""No provider translates into the language, and the translation was required."""
 COOKIES_UNKNOWN: ErrorReason.ValueType  # 75
-"""No cookies of this name are kept for the tenant, or they cannot be read."""
+"""No cookies of this name are stored for the tenant, or they cannot be read."""
 COOKIES_EXPIRED: ErrorReason.ValueType  # 76
-"""All cookies of this name for the site have expired; the site was not asked."""
+"""All cookies of this name for the site have expired; no request was sent to the
+site.
+"""
 COOKIES_REFUSED: ErrorReason.ValueType  # 77
-"""The site wants an account although these cookies were sent: it has ended their
+"""The site requires an account although these cookies were sent: it has ended their
 session, or rotated them.
 """
 RECORDING_LOST: ErrorReason.ValueType  # 78
-"""A user ended the recording, its worker was lost before it was stored, and nothing is
-on air any more (Job.error only).
+"""A user stopped the recording, its worker was lost before the file was stored, and
+the broadcast is over (Job.error only).
 """
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
-"""A bug; the request id in the log finds it."""
+"""A bug; the log has the details under the request id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

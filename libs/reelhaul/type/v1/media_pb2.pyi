@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class MediaInfo(_message.Message):
-    """MediaInfo is what a site says of one video or list, without its bytes."""
+    """MediaInfo is the metadata that a site reports for one video or list, without its
+    bytes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,17 +36,17 @@ class MediaInfo(_message.Message):
     class _LiveStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MediaInfo._LiveStatus.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         LIVE_STATUS_UNSPECIFIED: MediaInfo._LiveStatus.ValueType  # 0
-        """The site does not say; taken as NOT_LIVE."""
+        """The site does not say; treated as NOT_LIVE."""
         NOT_LIVE: MediaInfo._LiveStatus.ValueType  # 1
         """An ordinary video."""
         UPCOMING: MediaInfo._LiveStatus.ValueType  # 2
-        """Announced; live_start_time says for when, if the site does."""
+        """Announced; live_start_time is the announced start, if the site reports it."""
         LIVE: MediaInfo._LiveStatus.ValueType  # 3
-        """On air now."""
+        """Live now."""
         WAS_LIVE: MediaInfo._LiveStatus.ValueType  # 4
-        """Over, and offered as an ordinary video."""
+        """Ended, and offered as an ordinary video."""
         POST_LIVE: MediaInfo._LiveStatus.ValueType  # 5
-        """Over, but the site has not finished its recording."""
+        """Ended, but the site has not finished its recording."""
 
     class LiveStatus(_LiveStatus, metaclass=_LiveStatusEnumTypeWrapper):
         """Whether the media is, was or will be live. New values may be added; treat an
@@ -52,17 +54,17 @@ class MediaInfo(_message.Message):
         """
 
     LIVE_STATUS_UNSPECIFIED: MediaInfo.LiveStatus.ValueType  # 0
-    """The site does not say; taken as NOT_LIVE."""
+    """The site does not say; treated as NOT_LIVE."""
     NOT_LIVE: MediaInfo.LiveStatus.ValueType  # 1
     """An ordinary video."""
     UPCOMING: MediaInfo.LiveStatus.ValueType  # 2
-    """Announced; live_start_time says for when, if the site does."""
+    """Announced; live_start_time is the announced start, if the site reports it."""
     LIVE: MediaInfo.LiveStatus.ValueType  # 3
-    """On air now."""
+    """Live now."""
     WAS_LIVE: MediaInfo.LiveStatus.ValueType  # 4
-    """Over, and offered as an ordinary video."""
+    """Ended, and offered as an ordinary video."""
     POST_LIVE: MediaInfo.LiveStatus.ValueType  # 5
-    """Over, but the site has not finished its recording."""
+    """Ended, but the site has not finished its recording."""
 
     EXTRACTOR_FIELD_NUMBER: _builtins.int
     MEDIA_ID_FIELD_NUMBER: _builtins.int
@@ -84,7 +86,7 @@ class MediaInfo(_message.Message):
     AGE_LIMIT_FIELD_NUMBER: _builtins.int
     VIEW_COUNT_FIELD_NUMBER: _builtins.int
     extractor: _builtins.str
-    """The extractor that answered, e.g. "youtube"."""
+    """Extractor that read the metadata, e.g. "youtube"."""
     media_id: _builtins.str
     """The site's own id; extractor and media_id together identify the media."""
     url: _builtins.str
@@ -92,34 +94,34 @@ class MediaInfo(_message.Message):
     title: _builtins.str
     """Title, NFC-normalised; data, never part of a path."""
     description: _builtins.str
-    """Description, NFC, at most 5000 characters. Left out of BASIC views."""
+    """Description, NFC-normalised, at most 5000 characters. Omitted in BASIC views."""
     uploader: _builtins.str
-    """Uploader's display name; empty where the site has none."""
+    """Uploader's display name; empty if the site has none."""
     thumbnail_url: _builtins.str
-    """URL of the best thumbnail; empty where there is none."""
+    """URL of the best thumbnail; empty if there is none."""
     entry_count: _builtins.int
-    """Entries that the list has; 0 where the URL is a single video or the site
-    does not say. More than entries.size means that the answer was cut.
+    """Number of entries in the list; 0 if the URL is a single video or the site does not
+    say. If it is larger than the number of entries, the entries were truncated.
     """
     live_status: Global___MediaInfo.LiveStatus.ValueType
-    """Live or not."""
+    """Whether the media is, was or will be live."""
     original_language_code: _builtins.str
-    """BCP-47 language spoken in the original; empty where unknown."""
+    """BCP-47 language spoken in the original; empty if unknown."""
     age_limit: _builtins.int
-    """The youngest viewer the site allows, in years; 0 for all."""
+    """Minimum age of viewers set by the site, in years; 0 for all."""
     view_count: _builtins.int
-    """Views that the site counts; unset where it does not say."""
+    """Number of views reported by the site; unset if it reports none."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Play time; unset where unknown (live, many direct links)."""
+        """Duration; unset if unknown (live, many direct links)."""
 
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
-        """When the site published it; unset where unknown."""
+        """When the site published the media; unset if unknown."""
 
     @_builtins.property
     def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Format]:
-        """Streams offered, worst first. Left out of BASIC views; empty for a list."""
+        """Streams offered, worst first. Omitted in BASIC views; empty for a list."""
 
     @_builtins.property
     def subtitle_tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubtitleTrack]:
@@ -127,15 +129,15 @@ class MediaInfo(_message.Message):
 
     @_builtins.property
     def chapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chapter]:
-        """Chapters in order of time; empty where the site has none."""
+        """Chapters in order of time; empty if the site has none."""
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaylistEntry]:
-        """Entries, flat, where the URL is a playlist or channel; empty otherwise."""
+        """Entries, flat, if the URL is a playlist or channel; empty otherwise."""
 
     @_builtins.property
     def live_start_time(self) -> _timestamp_pb2.Timestamp:
-        """When an UPCOMING event begins; unset where the site does not say."""
+        """When an UPCOMING event starts; unset if the site does not say."""
 
     def __init__(
         self,
@@ -182,16 +184,16 @@ class PlaylistEntry(_message.Message):
     MEDIA_ID_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Entry URL; what a child job is made from."""
+    """URL of the entry; a child job is created from it."""
     title: _builtins.str
-    """Title, where the flat listing has it."""
+    """Title, if the flat listing has it."""
     media_id: _builtins.str
-    """The site's own id; with the extractor, how schedules know an entry again."""
+    """The site's own id; with the extractor it identifies an entry for schedules."""
     position: _builtins.int
-    """Place in the list, from 1."""
+    """Position in the list, from 1."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Play time, where the flat listing has it."""
+        """Duration, if the flat listing has it."""
 
     def __init__(
         self,
@@ -212,7 +214,7 @@ Global___PlaylistEntry: _TypeAlias = PlaylistEntry  # noqa: Y015
 
 @_typing.final
 class Format(_message.Message):
-    """Format is one stream that can be asked for."""
+    """Format is one stream that can be requested."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -233,9 +235,9 @@ class Format(_message.Message):
     AUDIO_CHANNELS_FIELD_NUMBER: _builtins.int
     DRM_FIELD_NUMBER: _builtins.int
     format_id: _builtins.str
-    """The extractor's id, for FormatSpec.selector."""
+    """The extractor's id of the stream, for FormatSpec.selector."""
     container: _builtins.str
-    """Container, e.g. "mp4"; empty where unknown until fetched."""
+    """Container, e.g. "mp4"; empty if unknown before the download."""
     video_codec: _builtins.str
     """Codec as the site writes it, e.g. "avc1.640028"; empty for audio only."""
     audio_codec: _builtins.str
@@ -245,25 +247,25 @@ class Format(_message.Message):
     height: _builtins.int
     """Height in pixels; 0 for audio only or unknown."""
     frame_rate: _builtins.float
-    """Frames a second; 0 for audio only or unknown."""
+    """Frames per second; 0 for audio only or unknown."""
     bitrate_bps: _builtins.int
-    """Bits a second, video and audio together; 0 where unknown."""
+    """Bits per second, video and audio together; 0 if unknown."""
     size_bytes: _builtins.int
-    """Bytes; 0 where unknown."""
+    """Size in bytes; 0 if unknown."""
     size_estimated: _builtins.bool
     """Whether size_bytes was computed from bitrate and duration."""
     language_code: _builtins.str
-    """BCP-47 language of the audio; empty where unknown."""
+    """BCP-47 language of the audio; empty if unknown."""
     dynamic_range: _builtins.str
     """Kind of high dynamic range, e.g. "HDR10"; empty for SDR."""
     original_audio: _builtins.bool
-    """Whether the audio is the original, not a dub. Unset where the site does not say."""
+    """Whether the audio is the original, not a dub. Unset if the site does not say."""
     protocol: _builtins.str
-    """How the bytes come, e.g. "https", "hls", "dash"."""
+    """Protocol that delivers the bytes, e.g. "https", "hls", "dash"."""
     audio_channels: _builtins.int
     """Audio channels; 0 for video only or unknown."""
     drm: _builtins.bool
-    """Whether it is DRM protected: then it is never fetched."""
+    """Whether the stream is DRM protected; such a stream is never fetched."""
     def __init__(
         self,
         *,
@@ -311,21 +313,21 @@ class SubtitleTrack(_message.Message):
         MANUAL: SubtitleTrack._Kind.ValueType  # 1
         """Written by people."""
         AUTO: SubtitleTrack._Kind.ValueType  # 2
-        """Made by the site's speech recognition."""
+        """Created by the site's speech recognition."""
         TRANSLATED: SubtitleTrack._Kind.ValueType  # 3
-        """Translated by the site's machine from another track."""
+        """Machine-translated by the site from another track."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """Where the text comes from."""
+        """Source of the text."""
 
     KIND_UNSPECIFIED: SubtitleTrack.Kind.ValueType  # 0
     """Never returned."""
     MANUAL: SubtitleTrack.Kind.ValueType  # 1
     """Written by people."""
     AUTO: SubtitleTrack.Kind.ValueType  # 2
-    """Made by the site's speech recognition."""
+    """Created by the site's speech recognition."""
     TRANSLATED: SubtitleTrack.Kind.ValueType  # 3
-    """Translated by the site's machine from another track."""
+    """Machine-translated by the site from another track."""
 
     LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -334,7 +336,7 @@ class SubtitleTrack(_message.Message):
     language_code: _builtins.str
     """BCP-47 language."""
     kind: Global___SubtitleTrack.Kind.ValueType
-    """Where the text comes from."""
+    """Source of the text."""
     display_name: _builtins.str
     """The site's name for the track, e.g. "English (United Kingdom)"."""
     source_language_code: _builtins.str
@@ -357,7 +359,7 @@ Global___SubtitleTrack: _TypeAlias = SubtitleTrack  # noqa: Y015
 
 @_typing.final
 class Chapter(_message.Message):
-    """Chapter is a named stretch of a video."""
+    """Chapter is a named section of a video."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -365,14 +367,14 @@ class Chapter(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     title: _builtins.str
-    """Title, NFC."""
+    """Title, NFC-normalised."""
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
-        """Begins, counted from the start of the video."""
+        """Start, relative to the start of the video."""
 
     @_builtins.property
     def end(self) -> _duration_pb2.Duration:
-        """Ends, counted from the start of the video."""
+        """End, relative to the start of the video."""
 
     def __init__(
         self,
@@ -391,11 +393,11 @@ Global___Chapter: _TypeAlias = Chapter  # noqa: Y015
 
 @_typing.final
 class FormatSpec(_message.Message):
-    """FormatSpec says what to fetch; its fields narrow each other. An empty one asks
-    for the best video with its original audio, in MP4 where the streams fit without
-    transcoding and in MKV where they do not. What no offered stream can meet is
-    FORMAT_UNAVAILABLE (FAILED_PRECONDITION); a field out of its bounds or at odds
-    with another is FIELD_INVALID (INVALID_ARGUMENT) before a job exists.
+    """FormatSpec describes what to fetch; all of its fields apply together. An empty one
+    requests the best video with its original audio, in MP4 if the streams fit without
+    transcoding, else in MKV. A request that no offered stream can meet is
+    FORMAT_UNAVAILABLE (FAILED_PRECONDITION); a field that is out of its bounds or
+    contradicts another is FIELD_INVALID (INVALID_ARGUMENT) before a job exists.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -409,7 +411,7 @@ class FormatSpec(_message.Message):
         MEDIA_KIND_UNSPECIFIED: FormatSpec._MediaKind.ValueType  # 0
         """The server uses VIDEO."""
         VIDEO: FormatSpec._MediaKind.ValueType  # 1
-        """Video with audio, where the media has any."""
+        """Video with audio, if the media has any."""
         AUDIO: FormatSpec._MediaKind.ValueType  # 2
         """Audio only; the video fields must be unset."""
         SUBTITLES_ONLY: FormatSpec._MediaKind.ValueType  # 3
@@ -418,12 +420,12 @@ class FormatSpec(_message.Message):
         """
 
     class MediaKind(_MediaKind, metaclass=_MediaKindEnumTypeWrapper):
-        """What kind of output."""
+        """Kind of output."""
 
     MEDIA_KIND_UNSPECIFIED: FormatSpec.MediaKind.ValueType  # 0
     """The server uses VIDEO."""
     VIDEO: FormatSpec.MediaKind.ValueType  # 1
-    """Video with audio, where the media has any."""
+    """Video with audio, if the media has any."""
     AUDIO: FormatSpec.MediaKind.ValueType  # 2
     """Audio only; the video fields must be unset."""
     SUBTITLES_ONLY: FormatSpec.MediaKind.ValueType  # 3
@@ -438,25 +440,29 @@ class FormatSpec(_message.Message):
     class _ContainerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FormatSpec._Container.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         CONTAINER_UNSPECIFIED: FormatSpec._Container.ValueType  # 0
-        """MP4 where the streams fit, else MKV: nothing is transcoded."""
+        """MP4 if the streams fit, else MKV: nothing is transcoded."""
         MP4: FormatSpec._Container.ValueType  # 1
         """MPEG-4. Streams that do not fit are transcoded, with a warning."""
         WEBM: FormatSpec._Container.ValueType  # 2
-        """WebM: VP8, VP9 or AV1 with Vorbis or Opus, else transcoded, with a warning."""
+        """WebM: VP8, VP9 or AV1 with Vorbis or Opus; other streams are transcoded, with a
+        warning.
+        """
         MKV: FormatSpec._Container.ValueType  # 3
-        """Matroska: takes every stream as it is."""
+        """Matroska: takes every stream unchanged."""
 
     class Container(_Container, metaclass=_ContainerEnumTypeWrapper):
         """Container of a video."""
 
     CONTAINER_UNSPECIFIED: FormatSpec.Container.ValueType  # 0
-    """MP4 where the streams fit, else MKV: nothing is transcoded."""
+    """MP4 if the streams fit, else MKV: nothing is transcoded."""
     MP4: FormatSpec.Container.ValueType  # 1
     """MPEG-4. Streams that do not fit are transcoded, with a warning."""
     WEBM: FormatSpec.Container.ValueType  # 2
-    """WebM: VP8, VP9 or AV1 with Vorbis or Opus, else transcoded, with a warning."""
+    """WebM: VP8, VP9 or AV1 with Vorbis or Opus; other streams are transcoded, with a
+    warning.
+    """
     MKV: FormatSpec.Container.ValueType  # 3
-    """Matroska: takes every stream as it is."""
+    """Matroska: takes every stream unchanged."""
 
     class _VideoCodec:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -465,7 +471,7 @@ class FormatSpec(_message.Message):
     class _VideoCodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FormatSpec._VideoCodec.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         VIDEO_CODEC_UNSPECIFIED: FormatSpec._VideoCodec.ValueType  # 0
-        """Never meant; FIELD_INVALID."""
+        """Not a valid value: FIELD_INVALID."""
         H264: FormatSpec._VideoCodec.ValueType  # 1
         """H.264: plays everywhere."""
         H265: FormatSpec._VideoCodec.ValueType  # 2
@@ -479,7 +485,7 @@ class FormatSpec(_message.Message):
         """A video codec family."""
 
     VIDEO_CODEC_UNSPECIFIED: FormatSpec.VideoCodec.ValueType  # 0
-    """Never meant; FIELD_INVALID."""
+    """Not a valid value: FIELD_INVALID."""
     H264: FormatSpec.VideoCodec.ValueType  # 1
     """H.264: plays everywhere."""
     H265: FormatSpec.VideoCodec.ValueType  # 2
@@ -498,23 +504,23 @@ class FormatSpec(_message.Message):
         DYNAMIC_RANGE_UNSPECIFIED: FormatSpec._DynamicRange.ValueType  # 0
         """The server uses PREFER_SDR."""
         PREFER_SDR: FormatSpec._DynamicRange.ValueType  # 1
-        """SDR where offered at the height chosen."""
+        """SDR if offered at the chosen height."""
         PREFER_HDR: FormatSpec._DynamicRange.ValueType  # 2
-        """HDR where offered at the height chosen."""
+        """HDR if offered at the chosen height."""
         REQUIRE_HDR: FormatSpec._DynamicRange.ValueType  # 3
-        """Nothing but HDR: else FORMAT_UNAVAILABLE."""
+        """Only HDR; FORMAT_UNAVAILABLE if it is not offered."""
 
     class DynamicRange(_DynamicRange, metaclass=_DynamicRangeEnumTypeWrapper):
-        """What to think of high dynamic range."""
+        """Preference for high dynamic range."""
 
     DYNAMIC_RANGE_UNSPECIFIED: FormatSpec.DynamicRange.ValueType  # 0
     """The server uses PREFER_SDR."""
     PREFER_SDR: FormatSpec.DynamicRange.ValueType  # 1
-    """SDR where offered at the height chosen."""
+    """SDR if offered at the chosen height."""
     PREFER_HDR: FormatSpec.DynamicRange.ValueType  # 2
-    """HDR where offered at the height chosen."""
+    """HDR if offered at the chosen height."""
     REQUIRE_HDR: FormatSpec.DynamicRange.ValueType  # 3
-    """Nothing but HDR: else FORMAT_UNAVAILABLE."""
+    """Only HDR; FORMAT_UNAVAILABLE if it is not offered."""
 
     class _Chapters:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -525,27 +531,27 @@ class FormatSpec(_message.Message):
         CHAPTERS_UNSPECIFIED: FormatSpec._Chapters.ValueType  # 0
         """The server uses OMIT."""
         OMIT: FormatSpec._Chapters.ValueType  # 1
-        """Leave them out."""
+        """Omit them."""
         EMBED: FormatSpec._Chapters.ValueType  # 2
         """Write them into the container."""
         SPLIT: FormatSpec._Chapters.ValueType  # 3
-        """Embed them, and make one more file for each chapter."""
+        """Embed them, and store one more file per chapter."""
 
     class Chapters(_Chapters, metaclass=_ChaptersEnumTypeWrapper):
-        """What to do with chapters. A video without chapters is a warning, not a failure."""
+        """Delivery of chapters. A video without chapters is a warning, not a failure."""
 
     CHAPTERS_UNSPECIFIED: FormatSpec.Chapters.ValueType  # 0
     """The server uses OMIT."""
     OMIT: FormatSpec.Chapters.ValueType  # 1
-    """Leave them out."""
+    """Omit them."""
     EMBED: FormatSpec.Chapters.ValueType  # 2
     """Write them into the container."""
     SPLIT: FormatSpec.Chapters.ValueType  # 3
-    """Embed them, and make one more file for each chapter."""
+    """Embed them, and store one more file per chapter."""
 
     @_typing.final
     class Audio(_message.Message):
-        """Audio wanted, alone or in a video."""
+        """Requested audio, alone or in a video."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -560,29 +566,29 @@ class FormatSpec(_message.Message):
             MP3: FormatSpec.Audio._Format.ValueType  # 1
             """MP3; transcoded."""
             M4A: FormatSpec.Audio._Format.ValueType  # 2
-            """AAC in MPEG-4; taken as it is where offered."""
+            """AAC in MPEG-4; not transcoded if offered."""
             OPUS: FormatSpec.Audio._Format.ValueType  # 3
-            """Opus in Ogg, named .opus; taken as it is where offered."""
+            """Opus in Ogg, named .opus; not transcoded if offered."""
             FLAC: FormatSpec.Audio._Format.ValueType  # 4
-            """FLAC: lossless from here on, no better than its source."""
+            """FLAC: lossless encoding, but no better than its source."""
             WAV: FormatSpec.Audio._Format.ValueType  # 5
             """PCM, 16 bits."""
             OGG: FormatSpec.Audio._Format.ValueType  # 6
             """Vorbis in Ogg."""
 
         class Format(_Format, metaclass=_FormatEnumTypeWrapper):
-            """File format of AUDIO; with VIDEO it must be unset."""
+            """File format for AUDIO; must be unset for VIDEO."""
 
         FORMAT_UNSPECIFIED: FormatSpec.Audio.Format.ValueType  # 0
         """The best stream as offered, in its own container (M4A or OGG)."""
         MP3: FormatSpec.Audio.Format.ValueType  # 1
         """MP3; transcoded."""
         M4A: FormatSpec.Audio.Format.ValueType  # 2
-        """AAC in MPEG-4; taken as it is where offered."""
+        """AAC in MPEG-4; not transcoded if offered."""
         OPUS: FormatSpec.Audio.Format.ValueType  # 3
-        """Opus in Ogg, named .opus; taken as it is where offered."""
+        """Opus in Ogg, named .opus; not transcoded if offered."""
         FLAC: FormatSpec.Audio.Format.ValueType  # 4
-        """FLAC: lossless from here on, no better than its source."""
+        """FLAC: lossless encoding, but no better than its source."""
         WAV: FormatSpec.Audio.Format.ValueType  # 5
         """PCM, 16 bits."""
         OGG: FormatSpec.Audio.Format.ValueType  # 6
@@ -595,16 +601,17 @@ class FormatSpec(_message.Message):
         format: Global___FormatSpec.Audio.Format.ValueType
         """File format."""
         bitrate_kbps: _builtins.int
-        """Bitrate where it is transcoded, 32..320 (kbit/s); 0 means 192. Ignored by
+        """Bitrate if the audio is transcoded, 32..320 (kbit/s); 0 means 192. Ignored for
         FLAC and WAV.
         """
         language_required: _builtins.bool
-        """Fail, with FORMAT_UNAVAILABLE, rather than deliver another language."""
+        """Whether to fail with FORMAT_UNAVAILABLE instead of delivering another language."""
         @_builtins.property
         def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """BCP-47 languages, the best liked first; "original" is the language of the
-            original, never a dub. Empty means ["original"]. None of them offered: the
-            original with a warning, or FORMAT_UNAVAILABLE where language_required.
+            """BCP-47 languages in order of preference; "original" is the language of the
+            original, never a dub. Empty means ["original"]. If none is offered, the original
+            is delivered with a warning, or FORMAT_UNAVAILABLE is returned if
+            language_required is set.
             """
 
         def __init__(
@@ -623,8 +630,8 @@ class FormatSpec(_message.Message):
 
     @_typing.final
     class Subtitles(_message.Message):
-        """Subtitles wanted. Each language and format is its own artifact; one that is
-        missing is a warning, or SUBTITLES_UNAVAILABLE where required.
+        """Requested subtitles. Each language and format is its own artifact; a missing one is
+        a warning, or SUBTITLES_UNAVAILABLE if required is set.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -642,10 +649,10 @@ class FormatSpec(_message.Message):
             AUTO: FormatSpec.Subtitles._Kinds.ValueType  # 2
             """Speech recognition only."""
             BOTH: FormatSpec.Subtitles._Kinds.ValueType  # 3
-            """Written by people where there, else speech recognition."""
+            """Written by people if offered, else speech recognition."""
 
         class Kinds(_Kinds, metaclass=_KindsEnumTypeWrapper):
-            """Where the text may come from."""
+            """Accepted sources of the text."""
 
         KINDS_UNSPECIFIED: FormatSpec.Subtitles.Kinds.ValueType  # 0
         """The server uses BOTH."""
@@ -654,7 +661,7 @@ class FormatSpec(_message.Message):
         AUTO: FormatSpec.Subtitles.Kinds.ValueType  # 2
         """Speech recognition only."""
         BOTH: FormatSpec.Subtitles.Kinds.ValueType  # 3
-        """Written by people where there, else speech recognition."""
+        """Written by people if offered, else speech recognition."""
 
         class _Format:
             ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -663,13 +670,13 @@ class FormatSpec(_message.Message):
         class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FormatSpec.Subtitles._Format.ValueType], _builtins.type):
             DESCRIPTOR: _descriptor.EnumDescriptor
             FORMAT_UNSPECIFIED: FormatSpec.Subtitles._Format.ValueType  # 0
-            """Never meant; FIELD_INVALID."""
+            """Not a valid value: FIELD_INVALID."""
             SRT: FormatSpec.Subtitles._Format.ValueType  # 1
             """SubRip."""
             VTT: FormatSpec.Subtitles._Format.ValueType  # 2
             """WebVTT."""
             TXT: FormatSpec.Subtitles._Format.ValueType  # 3
-            """Plain text in paragraphs, without times: a transcript."""
+            """Plain text in paragraphs, without timestamps: a transcript."""
             JSON: FormatSpec.Subtitles._Format.ValueType  # 4
             """Cues as JSON: start, end (seconds) and text."""
 
@@ -677,13 +684,13 @@ class FormatSpec(_message.Message):
             """File format of subtitles."""
 
         FORMAT_UNSPECIFIED: FormatSpec.Subtitles.Format.ValueType  # 0
-        """Never meant; FIELD_INVALID."""
+        """Not a valid value: FIELD_INVALID."""
         SRT: FormatSpec.Subtitles.Format.ValueType  # 1
         """SubRip."""
         VTT: FormatSpec.Subtitles.Format.ValueType  # 2
         """WebVTT."""
         TXT: FormatSpec.Subtitles.Format.ValueType  # 3
-        """Plain text in paragraphs, without times: a transcript."""
+        """Plain text in paragraphs, without timestamps: a transcript."""
         JSON: FormatSpec.Subtitles.Format.ValueType  # 4
         """Cues as JSON: start, end (seconds) and text."""
 
@@ -694,19 +701,19 @@ class FormatSpec(_message.Message):
         EMBED_FIELD_NUMBER: _builtins.int
         REQUIRED_FIELD_NUMBER: _builtins.int
         kinds: Global___FormatSpec.Subtitles.Kinds.ValueType
-        """Where the text may come from."""
+        """Accepted sources of the text."""
         translate_to: _builtins.str
-        """A BCP-47 language to translate the first found track into, times kept: one
-        more track. Empty means none. Without a provider: TRANSLATION_UNAVAILABLE.
+        """BCP-47 language to translate the first track found into: one more track with the
+        same timestamps. Empty means none. Without a provider: TRANSLATION_UNAVAILABLE.
         """
         embed: _builtins.bool
-        """Write the tracks into the video's container also."""
+        """Whether to write the tracks into the video's container as well."""
         required: _builtins.bool
-        """Fail the job where a language is missing; else it SUCCEEDS with a warning."""
+        """Whether a missing language fails the job; otherwise it SUCCEEDS with a warning."""
         @_builtins.property
         def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """BCP-47 languages; "original" is the language spoken, "all" every track that
-            is not TRANSLATED. Empty means ["original"]; at most 20.
+            """BCP-47 languages; "original" is the spoken language, "all" is every track that is
+            not TRANSLATED. Empty means ["original"]; at most 20.
             """
 
         @_builtins.property
@@ -731,7 +738,7 @@ class FormatSpec(_message.Message):
 
     @_typing.final
     class Clip(_message.Message):
-        """A stretch of the media: cut locally, exact to the frame."""
+        """Section of the media: cut locally, exact to the frame."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -739,11 +746,11 @@ class FormatSpec(_message.Message):
         END_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def start(self) -> _duration_pb2.Duration:
-            """From, counted from the start; unset means 0."""
+            """Start, relative to the start of the media; unset means 0."""
 
         @_builtins.property
         def end(self) -> _duration_pb2.Duration:
-            """To, counted from the start, after start; unset means the end."""
+            """End, relative to the start of the media and after start; unset means the end."""
 
         def __init__(
             self,
@@ -759,8 +766,8 @@ class FormatSpec(_message.Message):
 
     @_typing.final
     class SponsorBlock(_message.Message):
-        """What to do with the stretches that SponsorBlock's users marked. Its service
-        being out of reach is a warning, not a failure.
+        """Treatment of the sections that SponsorBlock's users marked. A failure to reach its
+        service is a warning, not a failure.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -772,17 +779,17 @@ class FormatSpec(_message.Message):
         class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FormatSpec.SponsorBlock._Mode.ValueType], _builtins.type):
             DESCRIPTOR: _descriptor.EnumDescriptor
             MODE_UNSPECIFIED: FormatSpec.SponsorBlock._Mode.ValueType  # 0
-            """Never meant where sponsorblock is set; FIELD_INVALID."""
+            """Not a valid value if sponsorblock is set: FIELD_INVALID."""
             MARK: FormatSpec.SponsorBlock._Mode.ValueType  # 1
             """Mark them as chapters."""
             REMOVE: FormatSpec.SponsorBlock._Mode.ValueType  # 2
             """Cut them out."""
 
         class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-            """What to do."""
+            """What to do with the sections."""
 
         MODE_UNSPECIFIED: FormatSpec.SponsorBlock.Mode.ValueType  # 0
-        """Never meant where sponsorblock is set; FIELD_INVALID."""
+        """Not a valid value if sponsorblock is set: FIELD_INVALID."""
         MARK: FormatSpec.SponsorBlock.Mode.ValueType  # 1
         """Mark them as chapters."""
         REMOVE: FormatSpec.SponsorBlock.Mode.ValueType  # 2
@@ -791,10 +798,10 @@ class FormatSpec(_message.Message):
         MODE_FIELD_NUMBER: _builtins.int
         CATEGORIES_FIELD_NUMBER: _builtins.int
         mode: Global___FormatSpec.SponsorBlock.Mode.ValueType
-        """What to do."""
+        """What to do with the sections."""
         @_builtins.property
         def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """SponsorBlock's own names, e.g. "sponsor", "intro"; empty means ["sponsor"]."""
+            """SponsorBlock category names, e.g. "sponsor", "intro"; empty means ["sponsor"]."""
 
         def __init__(
             self,
@@ -810,7 +817,7 @@ class FormatSpec(_message.Message):
 
     @_typing.final
     class Live(_message.Message):
-        """How to treat media that is live or announced."""
+        """Treatment of media that is live or announced."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -830,7 +837,7 @@ class FormatSpec(_message.Message):
             """Record from now on; an announced event fails with MEDIA_NOT_LIVE_YET."""
 
         class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-            """What to do."""
+            """What to do with live media."""
 
         MODE_UNSPECIFIED: FormatSpec.Live.Mode.ValueType  # 0
         """The server uses REFUSE."""
@@ -845,12 +852,12 @@ class FormatSpec(_message.Message):
         MAX_DURATION_FIELD_NUMBER: _builtins.int
         FROM_START_FIELD_NUMBER: _builtins.int
         mode: Global___FormatSpec.Live.Mode.ValueType
-        """What to do."""
+        """What to do with live media; unset means REFUSE."""
         from_start: _builtins.bool
-        """Record from the event's beginning, where the site still has it."""
+        """Whether to record from the start of the event, if the site still has it."""
         @_builtins.property
         def max_duration(self) -> _duration_pb2.Duration:
-            """Stop recording after this much, with a playable file; unset means the
+            """Longest recording: it stops after this time with a playable file. Unset means the
             server's limit.
             """
 
@@ -888,56 +895,57 @@ class FormatSpec(_message.Message):
     SMALLEST_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
     selector: _builtins.str
-    """A yt-dlp format selector (the allow-listed part of its language) for experts;
-    overrides max_height, codecs, fps and dynamic range. Needs its own grant.
-    Not parsed: FIELD_INVALID.
+    """yt-dlp format selector (the allow-listed part of its language) for experts;
+    overrides max_height, codecs, fps and dynamic range. Requires its own grant.
+    FIELD_INVALID if it cannot be parsed.
     """
     media_kind: Global___FormatSpec.MediaKind.ValueType
-    """Video, audio or subtitles only."""
+    """Kind of output: video, audio or subtitles only."""
     max_height: _builtins.int
-    """Tallest picture wanted in pixels, 144..4320, e.g. 1080; 0 means the tallest
-    offered. The tallest offered below it is taken; a portrait video counts its
-    shorter side.
+    """Maximum height of the picture in pixels, 144..4320, e.g. 1080; 0 means the tallest
+    offered. The tallest stream within the limit is chosen; for a portrait video the
+    shorter side counts.
     """
     min_height: _builtins.int
-    """A contract: no picture below this many pixels, 144..4320 and at most
-    max_height. Checked before the download and again by ffprobe on the result;
-    broken is FORMAT_UNAVAILABLE. 0 means none: less than max_height is delivered
-    and Job.got says so.
+    """Minimum height in pixels, 144..4320 and at most max_height; a contract: checked
+    before the download and again by ffprobe on the result, FORMAT_UNAVAILABLE if it is
+    not met. 0 means no minimum: a height below max_height is delivered, and Job.got
+    reports it.
     """
     container: Global___FormatSpec.Container.ValueType
     """Container of a video."""
     max_frame_rate: _builtins.int
-    """Most frames a second, 1..240; 0 means no limit. The highest offered below it
-    is taken; all above it: FORMAT_UNAVAILABLE.
+    """Maximum frames per second, 1..240; 0 means no limit. The highest rate within the
+    limit is chosen; FORMAT_UNAVAILABLE if all streams exceed it.
     """
     dynamic_range: Global___FormatSpec.DynamicRange.ValueType
-    """What to think of high dynamic range."""
+    """Preference for high dynamic range; unset means PREFER_SDR."""
     thumbnail: _builtins.bool
-    """Fetch the thumbnail as an artifact (JPEG), and embed it where the container
-    takes it.
+    """Whether to store the thumbnail as an artifact (JPEG), and embed it if the container
+    allows it.
     """
     info_json: _builtins.bool
-    """Store MediaInfo as a JSON artifact."""
+    """Whether to store MediaInfo as a JSON artifact."""
     chapters: Global___FormatSpec.Chapters.ValueType
-    """What to do with chapters."""
+    """Delivery of chapters; unset means OMIT."""
     max_size_bytes: _builtins.int
-    """Most bytes, as planned and as received: above it MEDIA_TOO_LARGE. 0 means the
-    key's bytes_per_job; more than that is FIELD_INVALID.
+    """Maximum size in bytes, for the planned and the received size: MEDIA_TOO_LARGE above
+    it. 0 means the key's bytes_per_job; a larger value than that is FIELD_INVALID.
     """
     smallest: _builtins.bool
-    """Take the smallest of what the other fields allow, not the best: the lowest
-    picture, or with AUDIO the lowest bitrate.
+    """Whether to choose the smallest instead of the best that the other fields allow: the
+    lowest picture, or with AUDIO the lowest bitrate.
     """
     cookies: _builtins.str
-    """Name of cookies that the operator keeps for this tenant: the site is asked with
-    them. ^[a-z0-9][a-z0-9_-]{0,62}$; empty means none. COOKIES_UNKNOWN where there are
-    none of this name for the tenant.
+    """Name of cookies that the operator stores for this tenant, to be sent to the site:
+    ^[a-z0-9][a-z0-9_-]{0,62}$. Empty means none. COOKIES_UNKNOWN if the tenant has
+    none of this name.
     """
     @_builtins.property
     def video_codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___FormatSpec.VideoCodec.ValueType]:
-        """Codecs, the best liked first; a preference at equal height, never a reason to
-        fail or to transcode. Empty: the smallest that the container takes.
+        """Codecs in order of preference; applied between streams of equal height, never a
+        reason to fail or to transcode. Empty means the smallest stream that the container
+        takes.
         """
 
     @_builtins.property
@@ -950,21 +958,21 @@ class FormatSpec(_message.Message):
 
     @_builtins.property
     def clip(self) -> Global___FormatSpec.Clip:
-        """Only this stretch; unset means all. Refused for live media."""
+        """Section to deliver; unset means all. Rejected for live media."""
 
     @_builtins.property
     def sponsorblock(self) -> Global___FormatSpec.SponsorBlock:
-        """What to do with sponsored stretches; unset means nothing."""
+        """Treatment of sponsored sections; unset means that they are left as they are."""
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Longest play time, clip applied: above it MEDIA_TOO_LONG. Unset means the
+        """Maximum duration, after clip is applied: MEDIA_TOO_LONG above it. Unset means the
         server's limit.
         """
 
     @_builtins.property
     def live(self) -> Global___FormatSpec.Live:
-        """How to treat live media; unset means REFUSE."""
+        """Treatment of live media; unset means REFUSE."""
 
     def __init__(
         self,
@@ -1012,26 +1020,28 @@ class Estimate(_message.Message):
     STORED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Bytes to fetch; unset where unknown."""
+    """Bytes to fetch; unset if unknown."""
     size_estimated: _builtins.bool
     """Whether size_bytes was computed from bitrate and duration."""
     job_count: _builtins.int
-    """Jobs that would be made: 1, or the entries of an expansion under its cap."""
+    """Number of jobs that would be created: 1, or the entries of an expansion up to its
+    limit.
+    """
     stored: _builtins.bool
-    """Whether the caller's own tenant has the same content stored already: the job
-    would be instant. Says nothing of other tenants' content.
+    """Whether the caller's own tenant has the same content stored already, so that the
+    job would finish at once. Says nothing about other tenants' content.
     """
     @_builtins.property
     def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Format]:
-        """Streams that would be taken."""
+        """Streams that would be chosen."""
 
     @_builtins.property
     def fetch_duration(self) -> _duration_pb2.Duration:
-        """Time to fetch, from this suite's recent throughput; unset where unknown."""
+        """Time to fetch, from this suite's recent throughput; unset if unknown."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
-        """What would be delivered otherwise than asked."""
+        """What would be delivered differently from the request."""
 
     def __init__(
         self,
@@ -1056,8 +1066,8 @@ Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
 
 @_typing.final
 class DeliveredMedia(_message.Message):
-    """DeliveredMedia is what a job really delivered, read from the result by ffprobe.
-    Beside Job.format, which says what was asked, it shows every difference.
+    """DeliveredMedia is what a job actually delivered, read from the result by ffprobe.
+    Compared with Job.format, which holds the request, it shows every difference.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1081,7 +1091,7 @@ class DeliveredMedia(_message.Message):
     height: _builtins.int
     """Height in pixels; 0 without video."""
     frame_rate: _builtins.float
-    """Frames a second; 0 without video."""
+    """Frames per second; 0 without video."""
     container: _builtins.str
     """Container by file extension, e.g. "mp4", "opus"."""
     video_codec: _builtins.str
@@ -1089,26 +1099,26 @@ class DeliveredMedia(_message.Message):
     audio_codec: _builtins.str
     """ffprobe's name, e.g. "aac"; empty without audio."""
     audio_bitrate_bps: _builtins.int
-    """Bits a second of the audio; 0 without audio."""
+    """Bits per second of the audio; 0 without audio."""
     audio_language_code: _builtins.str
-    """BCP-47 language of the audio; empty where unknown."""
+    """BCP-47 language of the audio; empty if unknown."""
     original_audio: _builtins.bool
-    """Whether the audio is the original, not a dub; unset where it cannot be told."""
+    """Whether the audio is the original, not a dub; unset if unknown."""
     dynamic_range: _builtins.str
     """Kind of high dynamic range, e.g. "HDR10"; empty for SDR."""
     transcoded: _builtins.bool
-    """Whether a stream was encoded anew to fit what was asked."""
+    """Whether a stream was transcoded to meet the request."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Play time measured."""
+        """Measured duration."""
 
     @_builtins.property
     def subtitle_language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Languages of subtitles stored, BCP-47."""
+        """Languages of the stored subtitles, BCP-47."""
 
     @_builtins.property
     def format_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Site formats it was made from, as Format.format_id."""
+        """Formats of the site that it was made from, as Format.format_id."""
 
     def __init__(
         self,
@@ -1140,7 +1150,7 @@ Global___DeliveredMedia: _TypeAlias = DeliveredMedia  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Warning is a wish that was not met by a job that succeeded."""
+    """Warning is a requested option that a succeeded job could not meet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1153,69 +1163,71 @@ class Warning(_message.Message):
         REASON_UNSPECIFIED: Warning._Reason.ValueType  # 0
         """Never returned."""
         HEIGHT_BELOW_ASKED: Warning._Reason.ValueType  # 1
-        """The picture is lower than max_height allows."""
+        """The height is lower than max_height allows."""
         CODEC_NOT_OFFERED: Warning._Reason.ValueType  # 2
         """None of video_codecs was offered."""
         TRANSCODED: Warning._Reason.ValueType  # 3
-        """A stream was encoded anew."""
+        """A stream was transcoded."""
         AUDIO_LANGUAGE_DIFFERS: Warning._Reason.ValueType  # 4
-        """Another audio language than asked."""
+        """The audio language is not the requested one."""
         SUBTITLES_MISSING: Warning._Reason.ValueType  # 5
-        """No subtitle in `language_code`."""
+        """No subtitle in `language_code` is offered."""
         TRANSLATION_MISSING: Warning._Reason.ValueType  # 6
-        """No translation into `language_code`."""
+        """No translation into `language_code` is available."""
         THUMBNAIL_MISSING: Warning._Reason.ValueType  # 7
-        """No thumbnail, or it could not be fetched."""
+        """There is no thumbnail, or it could not be fetched."""
         CHAPTERS_MISSING: Warning._Reason.ValueType  # 8
-        """No chapters to embed or to split by."""
+        """There are no chapters to embed or to split by."""
         SPONSORBLOCK_MISSING: Warning._Reason.ValueType  # 9
-        """SponsorBlock did not answer or knows nothing of this media."""
+        """SponsorBlock did not respond or has no data for this media."""
         ENTRIES_TRUNCATED: Warning._Reason.ValueType  # 10
-        """The list holds more entries than were taken."""
+        """The list has more entries than were taken."""
         RECORDING_CUT: Warning._Reason.ValueType  # 11
-        """Recording stopped at a limit, or because its worker was to leave."""
+        """The recording stopped at a limit, or because its worker was shutting down."""
         RECORDING_STOPPED: Warning._Reason.ValueType  # 12
-        """Recording stopped because a user asked for it: StopRecording."""
+        """The recording stopped because a user requested it: StopRecording."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-        """What was not met. New values may be added; show the message of an unknown one."""
+        """Option that was not met. New values may be added; show the message of an unknown
+        one.
+        """
 
     REASON_UNSPECIFIED: Warning.Reason.ValueType  # 0
     """Never returned."""
     HEIGHT_BELOW_ASKED: Warning.Reason.ValueType  # 1
-    """The picture is lower than max_height allows."""
+    """The height is lower than max_height allows."""
     CODEC_NOT_OFFERED: Warning.Reason.ValueType  # 2
     """None of video_codecs was offered."""
     TRANSCODED: Warning.Reason.ValueType  # 3
-    """A stream was encoded anew."""
+    """A stream was transcoded."""
     AUDIO_LANGUAGE_DIFFERS: Warning.Reason.ValueType  # 4
-    """Another audio language than asked."""
+    """The audio language is not the requested one."""
     SUBTITLES_MISSING: Warning.Reason.ValueType  # 5
-    """No subtitle in `language_code`."""
+    """No subtitle in `language_code` is offered."""
     TRANSLATION_MISSING: Warning.Reason.ValueType  # 6
-    """No translation into `language_code`."""
+    """No translation into `language_code` is available."""
     THUMBNAIL_MISSING: Warning.Reason.ValueType  # 7
-    """No thumbnail, or it could not be fetched."""
+    """There is no thumbnail, or it could not be fetched."""
     CHAPTERS_MISSING: Warning.Reason.ValueType  # 8
-    """No chapters to embed or to split by."""
+    """There are no chapters to embed or to split by."""
     SPONSORBLOCK_MISSING: Warning.Reason.ValueType  # 9
-    """SponsorBlock did not answer or knows nothing of this media."""
+    """SponsorBlock did not respond or has no data for this media."""
     ENTRIES_TRUNCATED: Warning.Reason.ValueType  # 10
-    """The list holds more entries than were taken."""
+    """The list has more entries than were taken."""
     RECORDING_CUT: Warning.Reason.ValueType  # 11
-    """Recording stopped at a limit, or because its worker was to leave."""
+    """The recording stopped at a limit, or because its worker was shutting down."""
     RECORDING_STOPPED: Warning.Reason.ValueType  # 12
-    """Recording stopped because a user asked for it: StopRecording."""
+    """The recording stopped because a user requested it: StopRecording."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     reason: Global___Warning.Reason.ValueType
-    """What was not met."""
+    """Option that was not met."""
     message: _builtins.str
-    """For people."""
+    """Human-readable description."""
     language_code: _builtins.str
-    """BCP-47 language it is about; empty where it is about none."""
+    """BCP-47 language concerned; empty if none is."""
     def __init__(
         self,
         *,
@@ -1233,7 +1245,7 @@ Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class ArtifactInfo(_message.Message):
-    """ArtifactInfo is what a job says of one of its result files."""
+    """ArtifactInfo describes one result file of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1259,7 +1271,7 @@ class ArtifactInfo(_message.Message):
         """One chapter of the video or audio."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What a file is. New values may be added; treat an unknown one as a file."""
+        """Kind of a file. New values may be added; treat an unknown one as a file."""
 
     KIND_UNSPECIFIED: ArtifactInfo.Kind.ValueType  # 0
     """Never returned."""
@@ -1286,18 +1298,18 @@ class ArtifactInfo(_message.Message):
     name: _builtins.str
     """The artifact. Format: artifacts/{artifact}"""
     kind: Global___ArtifactInfo.Kind.ValueType
-    """What it is."""
+    """Kind of the file."""
     file_name: _builtins.str
-    """File name for people, NFC, safe on every system, at most 200 bytes."""
+    """File name for people, NFC-normalised, safe on every system, at most 200 bytes."""
     media_type: _builtins.str
     """IANA media type, e.g. "video/mp4"."""
     size_bytes: _builtins.int
-    """Bytes."""
+    """Size in bytes."""
     language_code: _builtins.str
-    """BCP-47 language of a SUBTITLE; else empty."""
+    """BCP-47 language of a SUBTITLE; empty otherwise."""
     @_builtins.property
     def checksums(self) -> Global___Checksums:
-        """Of the whole content."""
+        """Checksums of the whole content."""
 
     def __init__(
         self,
@@ -1327,9 +1339,9 @@ class Checksums(_message.Message):
     CRC32C_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     crc32c: _builtins.int
-    """CRC32C (Castagnoli), cheap: checks transport. Unset where not computed."""
+    """CRC32C (Castagnoli), cheap: checks transport. Unset if not computed."""
     sha256: _builtins.bytes
-    """SHA-256, 32 bytes: identity of the content. Empty where not known yet."""
+    """SHA-256, 32 bytes: identity of the content. Empty if not known yet."""
     def __init__(
         self,
         *,
@@ -1348,7 +1360,7 @@ Global___Checksums: _TypeAlias = Checksums  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Progress of one attempt. Conflatable: only the newest matters."""
+    """Progress of one attempt. May be conflated: only the newest value matters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1359,15 +1371,15 @@ class Progress(_message.Message):
     class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Progress._Stage.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STAGE_UNSPECIFIED: Progress._Stage.ValueType  # 0
-        """Not begun."""
+        """Not started."""
         PROBING: Progress._Stage.ValueType  # 1
         """Reading metadata."""
         WAITING: Progress._Stage.ValueType  # 2
-        """Waiting as the site demands, e.g. for an event to begin."""
+        """Waiting as the site demands, e.g. for an event to start."""
         DOWNLOADING: Progress._Stage.ValueType  # 3
         """Receiving media bytes."""
         FETCHING_EXTRAS: Progress._Stage.ValueType  # 4
-        """Subtitles, thumbnail: what goes with the media."""
+        """Fetching subtitles and the thumbnail."""
         POSTPROCESSING: Progress._Stage.ValueType  # 5
         """Merging, remuxing, transcoding, cutting, tagging."""
         VERIFYING: Progress._Stage.ValueType  # 6
@@ -1377,21 +1389,23 @@ class Progress(_message.Message):
         EXPANDING: Progress._Stage.ValueType  # 8
         """Paging through a playlist or channel."""
         RECORDING: Progress._Stage.ValueType  # 9
-        """Recording what is on air, until its end, a limit, or StopRecording."""
+        """Recording a live event until its end, a limit, or StopRecording."""
 
     class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
-        """What the worker is doing. New values may be added; show an unknown one as work."""
+        """What the worker is doing. New values may be added; show an unknown one as in
+        progress.
+        """
 
     STAGE_UNSPECIFIED: Progress.Stage.ValueType  # 0
-    """Not begun."""
+    """Not started."""
     PROBING: Progress.Stage.ValueType  # 1
     """Reading metadata."""
     WAITING: Progress.Stage.ValueType  # 2
-    """Waiting as the site demands, e.g. for an event to begin."""
+    """Waiting as the site demands, e.g. for an event to start."""
     DOWNLOADING: Progress.Stage.ValueType  # 3
     """Receiving media bytes."""
     FETCHING_EXTRAS: Progress.Stage.ValueType  # 4
-    """Subtitles, thumbnail: what goes with the media."""
+    """Fetching subtitles and the thumbnail."""
     POSTPROCESSING: Progress.Stage.ValueType  # 5
     """Merging, remuxing, transcoding, cutting, tagging."""
     VERIFYING: Progress.Stage.ValueType  # 6
@@ -1401,7 +1415,7 @@ class Progress(_message.Message):
     EXPANDING: Progress.Stage.ValueType  # 8
     """Paging through a playlist or channel."""
     RECORDING: Progress.Stage.ValueType  # 9
-    """Recording what is on air, until its end, a limit, or StopRecording."""
+    """Recording a live event until its end, a limit, or StopRecording."""
 
     STAGE_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
@@ -1416,29 +1430,29 @@ class Progress(_message.Message):
     stage: Global___Progress.Stage.ValueType
     """Current stage."""
     percent: _builtins.float
-    """0..100 over all streams and stages, by weights fixed when the plan was made;
-    never falls within an attempt, and 100 only when the job SUCCEEDED. Unset
-    where it cannot be told: then only bytes and stage are known.
+    """0..100 over all streams and stages, by weights fixed when the plan was made; never
+    decreases within an attempt, and is 100 only when the job SUCCEEDED. Unset if it
+    cannot be computed: then only bytes and stage are known.
     """
     downloaded_bytes: _builtins.int
     """Bytes received in this attempt."""
     total_bytes: _builtins.int
-    """Bytes expected; unset where unknown."""
+    """Bytes expected; unset if unknown."""
     bytes_per_second: _builtins.int
-    """Smoothed over some seconds; 0 while nothing is received."""
+    """Receive rate, smoothed over some seconds; 0 while nothing is received."""
     attempt: _builtins.int
-    """The attempt it is of, from 1."""
+    """Attempt that the progress belongs to, from 1."""
     detail: _builtins.str
-    """What the stage is at, for people, e.g. "audio 140" or "merging"."""
+    """Current step of the stage, for people, e.g. "audio 140" or "merging"."""
     entry_count: _builtins.int
     """Entries found so far, while EXPANDING."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
-        """Time left; unset where it cannot be told."""
+        """Time left; unset if unknown."""
 
     @_builtins.property
     def measure_time(self) -> _timestamp_pb2.Timestamp:
-        """When the worker measured it."""
+        """When the worker took the measurement."""
 
     def __init__(
         self,

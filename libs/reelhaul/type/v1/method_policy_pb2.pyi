@@ -36,17 +36,19 @@ class _PermissionLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permi
     PERMISSION_LEVEL_READ_ONLY: _PermissionLevel.ValueType  # 10
     """Read the tenant's jobs and artifacts, watch, probe, sign links."""
     PERMISSION_LEVEL_DOWNLOAD: _PermissionLevel.ValueType  # 20
-    """And create, change, cancel, retry and delete the tenant's jobs, schedules,
+    """Also create, change, cancel, retry and delete the tenant's jobs, schedules,
     webhooks and artifacts.
     """
     PERMISSION_LEVEL_ADMIN: _PermissionLevel.ValueType  # 30
-    """And see every tenant's resources, read the audit log and manage keys up to DOWNLOAD."""
+    """Also see every tenant's resources, read the audit log and manage keys up to
+    DOWNLOAD.
+    """
     PERMISSION_LEVEL_FULL_ACCESS: _PermissionLevel.ValueType  # 40
-    """And manage ADMIN and FULL_ACCESS keys, quotas and grants."""
+    """Also manage ADMIN and FULL_ACCESS keys, quotas and grants."""
 
 class PermissionLevel(_PermissionLevel, metaclass=_PermissionLevelEnumTypeWrapper):
-    """PermissionLevel is the ordered privilege of a credential. Values are frozen;
-    gaps of 10 leave room for levels between.
+    """PermissionLevel is the ordered privilege of a credential. Values are frozen; gaps of
+    10 leave room for levels in between.
     """
 
 PERMISSION_LEVEL_UNSPECIFIED: PermissionLevel.ValueType  # 0
@@ -56,13 +58,15 @@ PERMISSION_LEVEL_PUBLIC: PermissionLevel.ValueType  # 5
 PERMISSION_LEVEL_READ_ONLY: PermissionLevel.ValueType  # 10
 """Read the tenant's jobs and artifacts, watch, probe, sign links."""
 PERMISSION_LEVEL_DOWNLOAD: PermissionLevel.ValueType  # 20
-"""And create, change, cancel, retry and delete the tenant's jobs, schedules,
+"""Also create, change, cancel, retry and delete the tenant's jobs, schedules,
 webhooks and artifacts.
 """
 PERMISSION_LEVEL_ADMIN: PermissionLevel.ValueType  # 30
-"""And see every tenant's resources, read the audit log and manage keys up to DOWNLOAD."""
+"""Also see every tenant's resources, read the audit log and manage keys up to
+DOWNLOAD.
+"""
 PERMISSION_LEVEL_FULL_ACCESS: PermissionLevel.ValueType  # 40
-"""And manage ADMIN and FULL_ACCESS keys, quotas and grants."""
+"""Also manage ADMIN and FULL_ACCESS keys, quotas and grants."""
 Global___PermissionLevel: _TypeAlias = PermissionLevel  # noqa: Y015
 
 class _Grant:
@@ -77,8 +81,8 @@ class _GrantEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grant.ValueType
     """May set FormatSpec.selector."""
 
 class Grant(_Grant, metaclass=_GrantEnumTypeWrapper):
-    """Grant is a privilege beside the levels: held by a key by name, implied by none
-    but FULL_ACCESS.
+    """Grant is a privilege in addition to the levels: a key holds it by name, and only
+    FULL_ACCESS implies it.
     """
 
 GRANT_UNSPECIFIED: Grant.ValueType  # 0
@@ -89,7 +93,7 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class MethodPolicy(_message.Message):
-    """MethodPolicy states who may call a method and how the call is bounded."""
+    """MethodPolicy states who may call a method, and the limits of a call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -99,27 +103,27 @@ class MethodPolicy(_message.Message):
     INTERNAL_ONLY_FIELD_NUMBER: _builtins.int
     AUDITED_FIELD_NUMBER: _builtins.int
     permission: Global___PermissionLevel.ValueType
-    """The lowest level that a caller needs; PUBLIC needs no credential. Less than
-    this: PERMISSION_INSUFFICIENT; none at all: CREDENTIAL_MISSING. Unset fails
-    a test and, at run time, every call.
+    """Lowest level that a caller needs; PUBLIC needs no credential. A lower level is
+    PERMISSION_INSUFFICIENT, no credential is CREDENTIAL_MISSING. Unset fails a test
+    and, at run time, every call.
     """
     quota_cost: _builtins.int
-    """Units that one call takes from the caller's requests_per_minute; 0 means 1.
-    A spent budget is RATE_LIMIT_EXCEEDED with RetryInfo.
+    """Units that one call takes from the caller's requests_per_minute; 0 means 1. A call
+    beyond the budget is RATE_LIMIT_EXCEEDED with RetryInfo.
     """
     internal_only: _builtins.bool
-    """Only for the suite itself: the caller shows the suite's own credential (mTLS
-    or shared token), which ranks as FULL_ACCESS; no API key is enough, and the
-    gateway has no route for it.
+    """Whether only the suite itself may call: the caller presents the suite's own
+    credential (mTLS or shared token), which ranks as FULL_ACCESS; no API key is
+    sufficient, and the gateway has no route for the method.
     """
     audited: _builtins.bool
-    """Whether each call, allowed or refused, is written to the audit log: who, what,
+    """Whether each call, allowed or rejected, is written to the audit log: who, what,
     which resource, when, from which address.
     """
     @_builtins.property
     def max_deadline(self) -> _duration_pb2.Duration:
-        """The longest deadline the server grants: it applies min(client's, this). Unset
-        means 30 s. Past it: REQUEST_TIMED_OUT; a stream ends and may be resumed.
+        """Longest deadline that the server grants: it applies min(client's, this). Unset
+        means 30 s. A call past it is REQUEST_TIMED_OUT; a stream ends and may be resumed.
         """
 
     def __init__(
@@ -151,22 +155,22 @@ class ErrorSpec(_message.Message):
     PARKS_SITE_FIELD_NUMBER: _builtins.int
     MAX_RETRIES_FIELD_NUMBER: _builtins.int
     code: _code_pb2.Code.ValueType
-    """The canonical code; the HTTP status follows from it."""
+    """Canonical code; it determines the HTTP status."""
     retryable: _builtins.bool
     """Whether the same request can succeed later with no change by the caller. For a
     job's failure: whether its retry_policy applies.
     """
     parks_site: _builtins.bool
-    """The failure is the site's view of our egress, not of this job: it parks the
-    (site, egress) pair behind a breaker and uses up no attempt.
+    """Whether the failure is the site's reaction to our egress, not to this job: it parks
+    the (site, egress) pair behind a circuit breaker and is not charged as an attempt.
     """
     max_retries: _builtins.int
-    """Retries that this failure is worth, where fewer than the job's retry_policy
-    allows; 0 means as many as the policy says.
+    """Maximum number of retries after this failure, if fewer than the job's retry_policy
+    allows; 0 means as many as the policy allows.
     """
     @_builtins.property
     def metadata_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """ErrorInfo.metadata keys that are always present; they are never taken away."""
+        """Keys of ErrorInfo.metadata that are always present; none is ever removed."""
 
     def __init__(
         self,
@@ -189,12 +193,12 @@ POLICY_FIELD_NUMBER: _builtins.int
 ERROR_FIELD_NUMBER: _builtins.int
 GRANT_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
-"""Who may call an RPC and how a call is bounded. On every RPC: a test fails
+"""Who may call an RPC, and the limits of a call. Required on every RPC: a test fails
 one without it. One interceptor reads it from the descriptors.
 """
 error: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, Global___ErrorSpec]
-"""The status an error reason is returned with; the only place it is stated."""
+"""Status that an error reason is returned with; the only place where it is stated."""
 grant: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Grant.ValueType]
-"""The grant that a key needs to set this field, whatever its level. Without
-it: PERMISSION_INSUFFICIENT (PERMISSION_DENIED), naming the field.
+"""Grant that a key needs to set this field, whatever its level. Without it the call
+is PERMISSION_INSUFFICIENT (PERMISSION_DENIED), naming the field.
 """

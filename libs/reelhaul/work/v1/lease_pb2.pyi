@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Lease(_message.Message):
-    """Lease is the right to work on a job for a while."""
+    """Lease is the right to work on a job for a limited time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,14 +35,18 @@ class Lease(_message.Message):
     RESUME_FIELD_NUMBER: _builtins.int
     EGRESS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """Its number: the fence. Sent with all that follows, and kept on each artifact."""
+    """Number of the lease: the fence. Sent with every later call, and stored on each
+    artifact.
+    """
     egress: _builtins.str
-    """The egress to use for all of it: the slot's own, or the first of the others where
-    the site lets that one wait.
+    """Egress to use for the whole attempt: the slot's own, or the first of other_egresses
+    if the site's limits make the slot's own one wait.
     """
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long it lasts, from when the worker sent its claim; renew every third of it."""
+        """Duration of the lease, from when the worker sent its claim; renew every third of
+        it.
+        """
 
     @_builtins.property
     def spec(self) -> Global___FetchSpec:
@@ -50,7 +54,7 @@ class Lease(_message.Message):
 
     @_builtins.property
     def resume(self) -> Global___ResumeHints:
-        """What earlier leases left that may be used."""
+        """What earlier leases left that may be reused."""
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class FetchSpec(_message.Message):
-    """FetchSpec is all that a worker needs to know of a job."""
+    """FetchSpec is all that a worker needs to know about a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,26 +109,26 @@ class FetchSpec(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     RECORDING_STOPPED_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Page or media URL, admitted; the guard judges each address anew."""
+    """Page or media URL, admitted; the guard checks each address again."""
     tenant: _builtins.str
-    """Whose job it is; artifacts are stored as theirs."""
+    """Tenant that owns the job; artifacts are stored for it."""
     quota_bytes: _builtins.int
-    """Bytes that the key's quota has left for this job; smaller of this and
-    format.max_size_bytes holds. 0 means no limit.
+    """Bytes that the key's quota has left for this job; the smaller of this and
+    format.max_size_bytes applies. 0 means no limit.
     """
     traceparent: _builtins.str
-    """W3C trace context to go on with; empty if not traced."""
+    """W3C trace context to continue; empty if not traced."""
     recording_stopped: _builtins.bool
-    """A user ended the recording under an earlier lease, which was lost: record a moment
-    only, and nothing that is not on air (RECORDING_LOST).
+    """Whether a user stopped the recording under an earlier lease, which was lost: record
+    only a moment, and fail with RECORDING_LOST if the event is no longer live.
     """
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
-        """What to fetch, every default filled in."""
+        """What to fetch, with every default filled in."""
 
     @_builtins.property
     def attempt_deadline(self) -> _duration_pb2.Duration:
-        """How long the attempt may run from its claim; then ATTEMPT_TIMED_OUT."""
+        """Longest run time of the attempt, from its claim; ATTEMPT_TIMED_OUT after that."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -132,7 +136,7 @@ class FetchSpec(_message.Message):
 
     @_builtins.property
     def expansion(self) -> Global___ExpansionSpec:
-        """The URL is a list to be paged through, not media: send its entries by Renew."""
+        """Set if the URL is a list to be paged through, not media: send its entries by Renew."""
 
     def __init__(
         self,
@@ -157,16 +161,16 @@ Global___FetchSpec: _TypeAlias = FetchSpec  # noqa: Y015
 
 @_typing.final
 class ExpansionSpec(_message.Message):
-    """ExpansionSpec says how far to page through a list."""
+    """ExpansionSpec limits the paging through a list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     START_POSITION_FIELD_NUMBER: _builtins.int
     max_entries: _builtins.int
-    """Stop after this many entries."""
+    """Maximum number of entries."""
     start_position: _builtins.int
-    """Entries taken already under earlier leases: begin after these."""
+    """Number of entries taken under earlier leases: start after these."""
     def __init__(
         self,
         *,
@@ -183,8 +187,8 @@ Global___ExpansionSpec: _TypeAlias = ExpansionSpec  # noqa: Y015
 
 @_typing.final
 class ResumeHints(_message.Message):
-    """ResumeHints tell what earlier leases of the job left. All are hints: the checks
-    before a resume decide, and a clean start is always right.
+    """ResumeHints describe what earlier leases of the job left. All are hints: the checks
+    before a resume decide, and a clean start is always correct.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -195,16 +199,16 @@ class ResumeHints(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     previous_worker: _builtins.str
-    """The worker that held it last. Its work folder of the same attempt may still be
-    there, if this is the same worker; empty on the first lease.
+    """Worker that held the job last; empty on the first lease. If it is the same worker,
+    its work directory of the same attempt may still exist.
     """
     previous_epoch: _builtins.int
-    """The epoch it had: names that folder."""
+    """Epoch of that lease: names the work directory."""
     downloaded_bytes: _builtins.int
-    """Bytes that it had received."""
+    """Bytes received under that lease."""
     @_builtins.property
     def media(self) -> _media_pb2.MediaInfo:
-        """Metadata read by it; formats' links in it are stale."""
+        """Metadata read under that lease; the URLs of its formats are stale."""
 
     @_builtins.property
     def last_error(self) -> _status_pb2.Status:
@@ -231,7 +235,7 @@ Global___ResumeHints: _TypeAlias = ResumeHints  # noqa: Y015
 
 @_typing.final
 class Slot(_message.Message):
-    """Slot describes the place where a job would run."""
+    """Slot describes where a job would run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -243,25 +247,25 @@ class Slot(_message.Message):
     BUSY_COUNT_FIELD_NUMBER: _builtins.int
     OTHER_EGRESSES_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
-    """The pool that the item was pulled from."""
+    """Pool that the item was pulled from."""
     egress: _builtins.str
-    """Name of the egress that it would use: half of the (site, egress) pair which
-    limits and breakers count. Empty means the only one.
+    """Name of the egress that the job would use: half of the (site, egress) pair that
+    limits and circuit breakers count. Empty means the only one.
     """
     engine_version: _builtins.str
     """Extractor engine and version, for the attempt's record."""
     free_bytes: _builtins.int
-    """Bytes free in its work folder; a job estimated larger
-    is refused as SLOT_UNFIT.
+    """Bytes free in its work directory; a job with a larger estimate is refused with
+    SLOT_UNFIT.
     """
     slot_count: _builtins.int
-    """Slots of the worker in all: with those in use, the size of dispatch's window."""
+    """Total slots of the worker: with those in use, the size of the dispatch window."""
     busy_count: _builtins.int
-    """Slots in use, this one counted."""
+    """Slots in use, including this one."""
     @_builtins.property
     def other_egresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of further egresses that would do as well, the best first; at most 32.
-        Lease.egress says which one it is to be.
+        """Names of other suitable egresses, in order of preference; at most 32. Lease.egress
+        says which one to use.
         """
 
     def __init__(
@@ -285,8 +289,8 @@ Global___Slot: _TypeAlias = Slot  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
-    """Refusal says why a lease was not given, not kept or not finished. What to do with
-    the WorkItem follows from retry_delay alone.
+    """Refusal says why a lease was not granted, not renewed or not finished. What to do
+    with the WorkItem follows from retry_delay alone.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -300,54 +304,54 @@ class Refusal(_message.Message):
         REASON_UNSPECIFIED: Refusal._Reason.ValueType  # 0
         """Never returned."""
         LEASED: Refusal._Reason.ValueType  # 1
-        """Another worker holds a live lease on it. retry_delay is what is left of it."""
+        """Another worker holds a live lease on the job. retry_delay is the time left of it."""
         SUPERSEDED: Refusal._Reason.ValueType  # 2
-        """The attempt is not the job's present one; a later item carries that."""
+        """The attempt is not the job's current one; a later item carries that."""
         ENDED: Refusal._Reason.ValueType  # 3
-        """The job is in a terminal state, or on its way to CANCELLED."""
+        """The job is in a terminal state, or is being cancelled."""
         PAUSED: Refusal._Reason.ValueType  # 4
-        """A user paused it; ResumeJob queues it as its next attempt."""
+        """A user paused the job; ResumeJob queues it as its next attempt."""
         NOT_DUE: Refusal._Reason.ValueType  # 5
-        """It may not start yet: its site is parked or full, or its time has not come. It
-        was queued as its next attempt, not charged to retry_policy.
+        """The job may not start yet: its site is parked or at its limit, or its time has
+        not come. It was queued as its next attempt, not charged to retry_policy.
         """
         UNKNOWN: Refusal._Reason.ValueType  # 6
-        """There is no such job, or it was deleted."""
+        """The job does not exist, or was deleted."""
         LOST: Refusal._Reason.ValueType  # 7
-        """Renew and Finish: the lease lapsed, and the job was given back to the queue or
-        to another worker.
+        """Renew and Finish: the lease expired, and the job went back to the queue or to
+        another worker.
         """
         SLOT_UNFIT: Refusal._Reason.ValueType  # 8
-        """Claim: this slot will not do, e.g. its disk is too full. retry_delay is short:
-        another worker may take the item.
+        """Claim: this slot is not suitable, e.g. its disk is too full. retry_delay is
+        short, so that another worker may take the item.
         """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-        """Why. New values may be added; obey retry_delay."""
+        """Why the lease was refused. New values may be added; obey retry_delay."""
 
     REASON_UNSPECIFIED: Refusal.Reason.ValueType  # 0
     """Never returned."""
     LEASED: Refusal.Reason.ValueType  # 1
-    """Another worker holds a live lease on it. retry_delay is what is left of it."""
+    """Another worker holds a live lease on the job. retry_delay is the time left of it."""
     SUPERSEDED: Refusal.Reason.ValueType  # 2
-    """The attempt is not the job's present one; a later item carries that."""
+    """The attempt is not the job's current one; a later item carries that."""
     ENDED: Refusal.Reason.ValueType  # 3
-    """The job is in a terminal state, or on its way to CANCELLED."""
+    """The job is in a terminal state, or is being cancelled."""
     PAUSED: Refusal.Reason.ValueType  # 4
-    """A user paused it; ResumeJob queues it as its next attempt."""
+    """A user paused the job; ResumeJob queues it as its next attempt."""
     NOT_DUE: Refusal.Reason.ValueType  # 5
-    """It may not start yet: its site is parked or full, or its time has not come. It
-    was queued as its next attempt, not charged to retry_policy.
+    """The job may not start yet: its site is parked or at its limit, or its time has
+    not come. It was queued as its next attempt, not charged to retry_policy.
     """
     UNKNOWN: Refusal.Reason.ValueType  # 6
-    """There is no such job, or it was deleted."""
+    """The job does not exist, or was deleted."""
     LOST: Refusal.Reason.ValueType  # 7
-    """Renew and Finish: the lease lapsed, and the job was given back to the queue or
-    to another worker.
+    """Renew and Finish: the lease expired, and the job went back to the queue or to
+    another worker.
     """
     SLOT_UNFIT: Refusal.Reason.ValueType  # 8
-    """Claim: this slot will not do, e.g. its disk is too full. retry_delay is short:
-    another worker may take the item.
+    """Claim: this slot is not suitable, e.g. its disk is too full. retry_delay is
+    short, so that another worker may take the item.
     """
 
     REASON_FIELD_NUMBER: _builtins.int
@@ -355,13 +359,13 @@ class Refusal(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: Global___Refusal.Reason.ValueType
-    """Why."""
+    """Why the lease was refused."""
     message: _builtins.str
-    """For the log."""
+    """Text for the log."""
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """Set: hand the item back with this delay (nak), and claim when it comes again.
-        Unset: acknowledge and drop it, nothing is left to do.
+        """If set: return the item with this delay (nak), and claim when it is redelivered. If
+        unset: acknowledge and drop it, nothing is left to do.
         """
 
     @_builtins.property
@@ -386,7 +390,7 @@ Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class Renewal(_message.Message):
-    """Renewal is a lease that goes on."""
+    """Renewal is a lease that was prolonged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -395,14 +399,17 @@ class Renewal(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     STOP_RECORDING_FIELD_NUMBER: _builtins.int
     cancel_requested: _builtins.bool
-    """A user cancelled: stop the child, remove its files, then Finish with cancelled."""
+    """Whether a user cancelled the job: stop the child, remove its files, then Finish
+    with cancelled.
+    """
     stop_recording: _builtins.bool
-    """A user ended the recording: keep what there is, store it, and Finish as it came out.
-    Told at each renewal from then on; a worker that does not record takes no notice.
+    """Whether a user stopped the recording: keep and store what was recorded, and Finish
+    with the outcome. Sent in each renewal from then on; a worker that does not record
+    ignores it.
     """
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long it lasts, from when the worker sent its renewal."""
+        """Duration of the lease, from when the worker sent its renewal."""
 
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -426,8 +433,8 @@ Global___Renewal: _TypeAlias = Renewal  # noqa: Y015
 
 @_typing.final
 class RetryHint(_message.Message):
-    """RetryHint is what a worker knows of a failure beyond its reason. Whether and when
-    to retry, jobs decides.
+    """RetryHint is what a worker knows about a failure beyond its reason. Whether and when
+    to retry is decided by jobs.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -437,17 +444,17 @@ class RetryHint(_message.Message):
     EGRESS_FIELD_NUMBER: _builtins.int
     AVOID_WORKER_FIELD_NUMBER: _builtins.int
     site: _builtins.str
-    """The site that it concerns, as limits name it; empty means the URL's."""
+    """Site concerned, as limits name it; empty means the URL's."""
     egress: _builtins.str
-    """The egress that it came by: with the site, the pair that is parked where the
-    reason says so. Empty means the slot's.
+    """Egress that was used: with the site, the pair that is parked if the reason requires
+    it. Empty means the slot's.
     """
     avoid_worker: _builtins.bool
-    """This worker will not do better: give the next attempt to another one."""
+    """Whether this worker would fail again: give the next attempt to another one."""
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """The site's Retry-After, or the wait that its message names; unset if it named
-        none. No attempt begins sooner.
+        """The site's Retry-After, or the wait that its message names; unset if it names none.
+        No attempt starts sooner.
         """
 
     def __init__(
@@ -468,7 +475,7 @@ Global___RetryHint: _TypeAlias = RetryHint  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """Receipt says that an outcome is committed."""
+    """Receipt confirms that an outcome is committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -477,12 +484,12 @@ class Receipt(_message.Message):
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The job's revision after it."""
+    """The job's revision after the commit."""
     repeated_call: _builtins.bool
-    """The outcome was committed by an earlier call of this epoch."""
+    """Whether the outcome was committed by an earlier call of this epoch."""
     cancelled: _builtins.bool
-    """The job had been cancelled meanwhile and is CANCELLED, whatever the outcome said:
-    discard the output.
+    """Whether the job was cancelled in the meantime and is CANCELLED, whatever the
+    outcome said: discard the output.
     """
     @_builtins.property
     def commit_time(self) -> _timestamp_pb2.Timestamp:

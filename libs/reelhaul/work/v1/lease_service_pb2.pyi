@@ -37,16 +37,16 @@ class ClaimRequest(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     attempt: _builtins.int
-    """The WorkItem's attempt."""
+    """Attempt of the WorkItem."""
     worker: _builtins.str
-    """The worker's name: stable for a process, unique in the suite."""
+    """Name of the worker: stable for a process, unique in the suite."""
     request_id: _builtins.str
-    """One for each delivery of an item. A claim repeated with it, its answer lost, is
-    given the same lease and epoch again, and not refused as LEASED.
+    """One per delivery of an item. A claim that is repeated with it because the response
+    was lost returns the same lease and epoch, and is not refused as LEASED.
     """
     @_builtins.property
     def slot(self) -> _lease_pb2.Slot:
-        """What the worker has to offer."""
+        """Slot that would run the job."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class ClaimResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> _lease_pb2.Lease:
-        """The job is the worker's."""
+        """The job is leased to the worker."""
 
     @_builtins.property
     def refusal(self) -> _lease_pb2.Refusal:
-        """It is not."""
+        """The job is not leased to the worker."""
 
     def __init__(
         self,
@@ -111,20 +111,20 @@ class RenewRequest(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     epoch: _builtins.int
-    """The lease."""
+    """Epoch of the lease."""
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
-        """Newest progress, kept on the row: what GetJob shows without NATS."""
+        """Newest progress, stored in the row: what GetJob shows without NATS."""
 
     @_builtins.property
     def media(self) -> _media_pb2.MediaInfo:
-        """Metadata, once, when it was read; kept from then on."""
+        """Metadata, sent once when it has been read; stored from then on."""
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.PlaylistEntry]:
-        """Of an expansion: entries found since the last renewal, at most 500; each becomes
-        a job in this call's transaction. An entry whose position was taken already is
-        passed over, so that a repeated renewal makes nothing twice.
+        """For an expansion: entries found since the last renewal, at most 500; each becomes a
+        job in this call's transaction. An entry whose position was taken already is
+        skipped, so that a repeated renewal creates nothing twice.
         """
 
     def __init__(
@@ -154,12 +154,12 @@ class RenewResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def renewal(self) -> _lease_pb2.Renewal:
-        """The lease goes on."""
+        """The lease continues."""
 
     @_builtins.property
     def refusal(self) -> _lease_pb2.Refusal:
-        """The lease is gone: stop and discard. A paused job is told so here (PAUSED);
-        its work folder may be kept a while for a later resume.
+        """The lease is gone: stop and discard. A paused job is reported here too (PAUSED);
+        its work directory may be kept for a while for a later resume.
         """
 
     def __init__(
@@ -206,7 +206,7 @@ class FinishRequest(_message.Message):
 
     @_typing.final
     class Succeeded(_message.Message):
-        """A good end."""
+        """Outcome of an attempt that succeeded."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,15 +222,15 @@ class FinishRequest(_message.Message):
 
         @_builtins.property
         def media(self) -> _media_pb2.MediaInfo:
-            """Metadata as read."""
+            """Metadata as read from the site."""
 
         @_builtins.property
         def got(self) -> _media_pb2.DeliveredMedia:
-            """What was delivered, by ffprobe; unset for an expansion."""
+            """Media that was delivered, as measured by ffprobe; unset for an expansion."""
 
         @_builtins.property
         def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Warning]:
-            """Wishes not met."""
+            """Requested options that could not be met."""
 
         def __init__(
             self,
@@ -248,7 +248,7 @@ class FinishRequest(_message.Message):
 
     @_typing.final
     class Failed(_message.Message):
-        """A bad end."""
+        """Outcome of an attempt that failed."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,11 +256,11 @@ class FinishRequest(_message.Message):
         RETRY_HINT_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def status(self) -> _status_pb2.Status:
-            """Why: first detail is ErrorInfo of domain "reelhaul.dev"."""
+            """Why it failed: a Status whose first detail is ErrorInfo of domain "reelhaul.dev"."""
 
         @_builtins.property
         def retry_hint(self) -> _lease_pb2.RetryHint:
-            """What the worker knows of when to try again."""
+            """What the worker knows about when to try again."""
 
         def __init__(
             self,
@@ -276,7 +276,7 @@ class FinishRequest(_message.Message):
 
     @_typing.final
     class Cancelled(_message.Message):
-        """A cancelled end."""
+        """Outcome of an attempt that was cancelled."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -291,7 +291,7 @@ class FinishRequest(_message.Message):
 
     @_typing.final
     class Released(_message.Message):
-        """Not an end: the job goes back to the queue."""
+        """Outcome of an attempt that did not end: the job goes back to the queue."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -302,37 +302,37 @@ class FinishRequest(_message.Message):
         class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FinishRequest.Released._Reason.ValueType], _builtins.type):
             DESCRIPTOR: _descriptor.EnumDescriptor
             REASON_UNSPECIFIED: FinishRequest.Released._Reason.ValueType  # 0
-            """Never meant; FIELD_INVALID."""
+            """Not a valid value: FIELD_INVALID."""
             DRAIN: FinishRequest.Released._Reason.ValueType  # 1
-            """The worker is drained."""
+            """The worker is draining."""
             DISK: FinishRequest.Released._Reason.ValueType  # 2
-            """The worker is short of space."""
+            """The worker is short of disk space."""
             LIVE_NOT_BEGUN: FinishRequest.Released._Reason.ValueType  # 3
-            """A live event has not begun; retry_delay says how long it will be."""
+            """A live event has not started; retry_delay is the time until then."""
             RECORDERS_BUSY: FinishRequest.Released._Reason.ValueType  # 4
-            """The worker records as much as it may, beside its slots."""
+            """The worker already has as many recordings as it may have besides its slots."""
 
         class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-            """Why it is handed back."""
+            """Why the job is returned."""
 
         REASON_UNSPECIFIED: FinishRequest.Released.Reason.ValueType  # 0
-        """Never meant; FIELD_INVALID."""
+        """Not a valid value: FIELD_INVALID."""
         DRAIN: FinishRequest.Released.Reason.ValueType  # 1
-        """The worker is drained."""
+        """The worker is draining."""
         DISK: FinishRequest.Released.Reason.ValueType  # 2
-        """The worker is short of space."""
+        """The worker is short of disk space."""
         LIVE_NOT_BEGUN: FinishRequest.Released.Reason.ValueType  # 3
-        """A live event has not begun; retry_delay says how long it will be."""
+        """A live event has not started; retry_delay is the time until then."""
         RECORDERS_BUSY: FinishRequest.Released.Reason.ValueType  # 4
-        """The worker records as much as it may, beside its slots."""
+        """The worker already has as many recordings as it may have besides its slots."""
 
         REASON_FIELD_NUMBER: _builtins.int
         RETRY_DELAY_FIELD_NUMBER: _builtins.int
         reason: Global___FinishRequest.Released.Reason.ValueType
-        """Why."""
+        """Why the job is returned."""
         @_builtins.property
         def retry_delay(self) -> _duration_pb2.Duration:
-            """Not to be dispatched before this has passed; unset means at once."""
+            """Time before the job may be dispatched again; unset means none."""
 
         def __init__(
             self,
@@ -358,34 +358,38 @@ class FinishRequest(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     epoch: _builtins.int
-    """The lease."""
+    """Epoch of the lease."""
     ingress_bytes: _builtins.int
-    """All bytes that came through the guard for this lease, settled against quota."""
+    """All bytes received through the guard for this lease, settled against the quota."""
     @_builtins.property
     def succeeded(self) -> Global___FinishRequest.Succeeded:
-        """Files are checked and stored. The job is SUCCEEDED."""
+        """The files are checked and stored. The job becomes SUCCEEDED."""
 
     @_builtins.property
     def failed(self) -> Global___FinishRequest.Failed:
-        """It failed. RETRYING or FAILED, by the reason and the job's policy."""
+        """The attempt failed. The job becomes RETRYING or FAILED, by the reason and its
+        policy.
+        """
 
     @_builtins.property
     def cancelled(self) -> Global___FinishRequest.Cancelled:
-        """Stopped as cancel_requested asked; no part files are left. CANCELLED."""
+        """The worker stopped because of cancel_requested; no part files are left. The job
+        becomes CANCELLED.
+        """
 
     @_builtins.property
     def released(self) -> Global___FinishRequest.Released:
-        """Handed back unfinished. QUEUED as the next attempt, and this one is not charged
-        to retry_policy.
+        """The job is returned unfinished. It becomes QUEUED as the next attempt, and this
+        one is not charged to retry_policy.
         """
 
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
-        """Last progress."""
+        """Newest progress."""
 
     @_builtins.property
     def http_statuses(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """HTTP statuses that the site answered with and were not 2xx: status -> times."""
+        """HTTP statuses of the site's responses that were not 2xx: status -> count."""
 
     def __init__(
         self,
@@ -424,8 +428,8 @@ class FinishResponse(_message.Message):
 
     @_builtins.property
     def refusal(self) -> _lease_pb2.Refusal:
-        """The lease is gone and nothing was changed: discard, then treat the WorkItem as
-        its retry_delay says.
+        """The lease is gone and nothing was changed: discard the output, then treat the
+        WorkItem as its retry_delay says.
         """
 
     def __init__(
@@ -460,11 +464,11 @@ class ExchangeRequest(_message.Message):
         FINISH_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def claim(self) -> Global___ClaimRequest:
-            """As Claim."""
+            """A Claim."""
 
         @_builtins.property
         def finish(self) -> Global___FinishRequest:
-            """As Finish."""
+            """A Finish."""
 
         def __init__(
             self,
@@ -483,7 +487,7 @@ class ExchangeRequest(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeRequest.Call]:
-        """What is asked for, 1..256 calls, of different jobs."""
+        """Calls to run, 1..256, for different jobs."""
 
     def __init__(
         self,
@@ -506,7 +510,7 @@ class ExchangeResponse(_message.Message):
 
     @_typing.final
     class Answer(_message.Message):
-        """What came of one call."""
+        """Result of one call."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -515,15 +519,15 @@ class ExchangeResponse(_message.Message):
         ERROR_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def claim(self) -> Global___ClaimResponse:
-            """Of a Claim."""
+            """Response of a Claim."""
 
         @_builtins.property
         def finish(self) -> Global___FinishResponse:
-            """Of a Finish."""
+            """Response of a Finish."""
 
         @_builtins.property
         def error(self) -> _status_pb2.Status:
-            """What the call would have failed with, had it come alone."""
+            """Error that the call would have returned, had it come alone."""
 
         def __init__(
             self,
@@ -543,7 +547,7 @@ class ExchangeResponse(_message.Message):
     ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeResponse.Answer]:
-        """What came of each call, in their order."""
+        """Result of each call, in their order."""
 
     def __init__(
         self,

@@ -26,18 +26,18 @@ if _version_not_supported:
 
 
 class LeaseServiceStub:
-    """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
+    """LeaseService lets fetchers hold jobs: claim, renew, finish. It is served by jobs, for
     the suite only.
 
     Each successful Claim gives the job a new epoch, one higher than any before. The
-    epoch is a fence: with a stale one nothing is changed. That a lease is not to be
-    had, or not held any more, is an ordinary answer (Refusal), not an error; an
-    error means that nothing is known and the call may be repeated: UNAVAILABLE and
+    epoch is a fence: a call with a stale one changes nothing. A lease that cannot be
+    granted, or is no longer held, is an ordinary response (Refusal), not an error; an
+    error means that the result is unknown and the call may be repeated: UNAVAILABLE and
     DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
-    Order at the fetcher: claim; work, renewing every third of the lease; upload;
-    finish; only then acknowledge the WorkItem. Its in_progress follows a good
-    renewal and nothing else.
+    Order at the fetcher: claim; work, renewing every third of the lease; upload; finish;
+    only then acknowledge the WorkItem. The fetcher reports in_progress to the broker
+    only after a successful renewal.
     """
 
     def __init__(self, channel):
@@ -69,32 +69,33 @@ class LeaseServiceStub:
 
 
 class LeaseServiceServicer:
-    """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
+    """LeaseService lets fetchers hold jobs: claim, renew, finish. It is served by jobs, for
     the suite only.
 
     Each successful Claim gives the job a new epoch, one higher than any before. The
-    epoch is a fence: with a stale one nothing is changed. That a lease is not to be
-    had, or not held any more, is an ordinary answer (Refusal), not an error; an
-    error means that nothing is known and the call may be repeated: UNAVAILABLE and
+    epoch is a fence: a call with a stale one changes nothing. A lease that cannot be
+    granted, or is no longer held, is an ordinary response (Refusal), not an error; an
+    error means that the result is unknown and the call may be repeated: UNAVAILABLE and
     DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
-    Order at the fetcher: claim; work, renewing every third of the lease; upload;
-    finish; only then acknowledge the WorkItem. Its in_progress follows a good
-    renewal and nothing else.
+    Order at the fetcher: claim; work, renewing every third of the lease; upload; finish;
+    only then acknowledge the WorkItem. The fetcher reports in_progress to the broker
+    only after a successful renewal.
     """
 
     def Claim(self, request, context):
-        """Takes a job to work on.
+        """Claims a job to work on.
 
-        RESOURCE_NOT_FOUND is not among its errors: an unknown job is a Refusal too.
+        Never returns RESOURCE_NOT_FOUND: an unknown job is a Refusal too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Renew(self, request, context):
-        """Keeps a lease, hands over what was learnt since, and asks whether to go on. On a
-        Refusal the worker stops its child at once and discards its output.
+        """Renews a lease, delivers what the worker learnt since the last renewal, and returns
+        whether to continue. On a Refusal the worker stops its child at once and discards
+        its output.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,8 +104,8 @@ class LeaseServiceServicer:
     def Finish(self, request, context):
         """Ends a lease with its outcome, in one transaction.
 
-        The same epoch finished twice is answered as the first time, whatever the
-        second outcome says. While jobs is away the worker keeps the result and tries
+        Finishing the same epoch twice returns the first result, whatever the second
+        outcome says. While jobs is unavailable the worker keeps the result and tries
         again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,10 +113,11 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Exchange(self, request, context):
-        """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+        """Runs several Claims and Finishes in one call: those that the slots of a worker
+        issue at the same moment.
 
-        Each is answered as if it had come alone: what becomes of one does not touch the
-        others. Renewals are not among them: nothing may hold them up.
+        Each is handled as if it had come alone: the result of one does not affect the
+        others. Renewals are excluded, because nothing may delay them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,18 +155,18 @@ def add_LeaseServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LeaseService:
-    """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
+    """LeaseService lets fetchers hold jobs: claim, renew, finish. It is served by jobs, for
     the suite only.
 
     Each successful Claim gives the job a new epoch, one higher than any before. The
-    epoch is a fence: with a stale one nothing is changed. That a lease is not to be
-    had, or not held any more, is an ordinary answer (Refusal), not an error; an
-    error means that nothing is known and the call may be repeated: UNAVAILABLE and
+    epoch is a fence: a call with a stale one changes nothing. A lease that cannot be
+    granted, or is no longer held, is an ordinary response (Refusal), not an error; an
+    error means that the result is unknown and the call may be repeated: UNAVAILABLE and
     DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
-    Order at the fetcher: claim; work, renewing every third of the lease; upload;
-    finish; only then acknowledge the WorkItem. Its in_progress follows a good
-    renewal and nothing else.
+    Order at the fetcher: claim; work, renewing every third of the lease; upload; finish;
+    only then acknowledge the WorkItem. The fetcher reports in_progress to the broker
+    only after a successful renewal.
     """
 
     @staticmethod

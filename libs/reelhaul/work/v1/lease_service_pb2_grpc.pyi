@@ -27,18 +27,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LeaseServiceStub:
-    """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
+    """LeaseService lets fetchers hold jobs: claim, renew, finish. It is served by jobs, for
     the suite only.
 
     Each successful Claim gives the job a new epoch, one higher than any before. The
-    epoch is a fence: with a stale one nothing is changed. That a lease is not to be
-    had, or not held any more, is an ordinary answer (Refusal), not an error; an
-    error means that nothing is known and the call may be repeated: UNAVAILABLE and
+    epoch is a fence: a call with a stale one changes nothing. A lease that cannot be
+    granted, or is no longer held, is an ordinary response (Refusal), not an error; an
+    error means that the result is unknown and the call may be repeated: UNAVAILABLE and
     DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
-    Order at the fetcher: claim; work, renewing every third of the lease; upload;
-    finish; only then acknowledge the WorkItem. Its in_progress follows a good
-    renewal and nothing else.
+    Order at the fetcher: claim; work, renewing every third of the lease; upload; finish;
+    only then acknowledge the WorkItem. The fetcher reports in_progress to the broker
+    only after a successful renewal.
     """
 
     @_typing.overload
@@ -46,81 +46,85 @@ class LeaseServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LeaseServiceAsyncStub: ...
     Claim: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ClaimRequest, _lease_service_pb2.ClaimResponse]
-    """Takes a job to work on.
+    """Claims a job to work on.
 
-    RESOURCE_NOT_FOUND is not among its errors: an unknown job is a Refusal too.
+    Never returns RESOURCE_NOT_FOUND: an unknown job is a Refusal too.
     """
     Renew: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RenewRequest, _lease_service_pb2.RenewResponse]
-    """Keeps a lease, hands over what was learnt since, and asks whether to go on. On a
-    Refusal the worker stops its child at once and discards its output.
+    """Renews a lease, delivers what the worker learnt since the last renewal, and returns
+    whether to continue. On a Refusal the worker stops its child at once and discards
+    its output.
     """
     Finish: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.FinishRequest, _lease_service_pb2.FinishResponse]
     """Ends a lease with its outcome, in one transaction.
 
-    The same epoch finished twice is answered as the first time, whatever the
-    second outcome says. While jobs is away the worker keeps the result and tries
+    Finishing the same epoch twice returns the first result, whatever the second
+    outcome says. While jobs is unavailable the worker keeps the result and tries
     again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
     """
     Exchange: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ExchangeRequest, _lease_service_pb2.ExchangeResponse]
-    """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+    """Runs several Claims and Finishes in one call: those that the slots of a worker
+    issue at the same moment.
 
-    Each is answered as if it had come alone: what becomes of one does not touch the
-    others. Renewals are not among them: nothing may hold them up.
+    Each is handled as if it had come alone: the result of one does not affect the
+    others. Renewals are excluded, because nothing may delay them.
     """
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
-    """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
+    """LeaseService lets fetchers hold jobs: claim, renew, finish. It is served by jobs, for
     the suite only.
 
     Each successful Claim gives the job a new epoch, one higher than any before. The
-    epoch is a fence: with a stale one nothing is changed. That a lease is not to be
-    had, or not held any more, is an ordinary answer (Refusal), not an error; an
-    error means that nothing is known and the call may be repeated: UNAVAILABLE and
+    epoch is a fence: a call with a stale one changes nothing. A lease that cannot be
+    granted, or is no longer held, is an ordinary response (Refusal), not an error; an
+    error means that the result is unknown and the call may be repeated: UNAVAILABLE and
     DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
-    Order at the fetcher: claim; work, renewing every third of the lease; upload;
-    finish; only then acknowledge the WorkItem. Its in_progress follows a good
-    renewal and nothing else.
+    Order at the fetcher: claim; work, renewing every third of the lease; upload; finish;
+    only then acknowledge the WorkItem. The fetcher reports in_progress to the broker
+    only after a successful renewal.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Claim: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ClaimRequest, _lease_service_pb2.ClaimResponse]  # type: ignore[assignment]
-    """Takes a job to work on.
+    """Claims a job to work on.
 
-    RESOURCE_NOT_FOUND is not among its errors: an unknown job is a Refusal too.
+    Never returns RESOURCE_NOT_FOUND: an unknown job is a Refusal too.
     """
     Renew: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RenewRequest, _lease_service_pb2.RenewResponse]  # type: ignore[assignment]
-    """Keeps a lease, hands over what was learnt since, and asks whether to go on. On a
-    Refusal the worker stops its child at once and discards its output.
+    """Renews a lease, delivers what the worker learnt since the last renewal, and returns
+    whether to continue. On a Refusal the worker stops its child at once and discards
+    its output.
     """
     Finish: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.FinishRequest, _lease_service_pb2.FinishResponse]  # type: ignore[assignment]
     """Ends a lease with its outcome, in one transaction.
 
-    The same epoch finished twice is answered as the first time, whatever the
-    second outcome says. While jobs is away the worker keeps the result and tries
+    Finishing the same epoch twice returns the first result, whatever the second
+    outcome says. While jobs is unavailable the worker keeps the result and tries
     again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
     """
     Exchange: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ExchangeRequest, _lease_service_pb2.ExchangeResponse]  # type: ignore[assignment]
-    """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+    """Runs several Claims and Finishes in one call: those that the slots of a worker
+    issue at the same moment.
 
-    Each is answered as if it had come alone: what becomes of one does not touch the
-    others. Renewals are not among them: nothing may hold them up.
+    Each is handled as if it had come alone: the result of one does not affect the
+    others. Renewals are excluded, because nothing may delay them.
     """
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
-    """LeaseService is how fetchers hold jobs: claim, renew, finish. jobs serves it, for
+    """LeaseService lets fetchers hold jobs: claim, renew, finish. It is served by jobs, for
     the suite only.
 
     Each successful Claim gives the job a new epoch, one higher than any before. The
-    epoch is a fence: with a stale one nothing is changed. That a lease is not to be
-    had, or not held any more, is an ordinary answer (Refusal), not an error; an
-    error means that nothing is known and the call may be repeated: UNAVAILABLE and
+    epoch is a fence: a call with a stale one changes nothing. A lease that cannot be
+    granted, or is no longer held, is an ordinary response (Refusal), not an error; an
+    error means that the result is unknown and the call may be repeated: UNAVAILABLE and
     DEADLINE_EXCEEDED with backoff. All calls may be repeated safely.
 
-    Order at the fetcher: claim; work, renewing every third of the lease; upload;
-    finish; only then acknowledge the WorkItem. Its in_progress follows a good
-    renewal and nothing else.
+    Order at the fetcher: claim; work, renewing every third of the lease; upload; finish;
+    only then acknowledge the WorkItem. The fetcher reports in_progress to the broker
+    only after a successful renewal.
     """
 
     @_abc_1.abstractmethod
@@ -129,9 +133,9 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.ClaimRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.ClaimResponse, _abc.Awaitable[_lease_service_pb2.ClaimResponse]]:
-        """Takes a job to work on.
+        """Claims a job to work on.
 
-        RESOURCE_NOT_FOUND is not among its errors: an unknown job is a Refusal too.
+        Never returns RESOURCE_NOT_FOUND: an unknown job is a Refusal too.
         """
 
     @_abc_1.abstractmethod
@@ -140,8 +144,9 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.RenewRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.RenewResponse, _abc.Awaitable[_lease_service_pb2.RenewResponse]]:
-        """Keeps a lease, hands over what was learnt since, and asks whether to go on. On a
-        Refusal the worker stops its child at once and discards its output.
+        """Renews a lease, delivers what the worker learnt since the last renewal, and returns
+        whether to continue. On a Refusal the worker stops its child at once and discards
+        its output.
         """
 
     @_abc_1.abstractmethod
@@ -152,8 +157,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lease_service_pb2.FinishResponse, _abc.Awaitable[_lease_service_pb2.FinishResponse]]:
         """Ends a lease with its outcome, in one transaction.
 
-        The same epoch finished twice is answered as the first time, whatever the
-        second outcome says. While jobs is away the worker keeps the result and tries
+        Finishing the same epoch twice returns the first result, whatever the second
+        outcome says. While jobs is unavailable the worker keeps the result and tries
         again: only a Refusal discards it. Artifacts that it uploaded expire by themselves.
         """
 
@@ -163,10 +168,11 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.ExchangeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.ExchangeResponse, _abc.Awaitable[_lease_service_pb2.ExchangeResponse]]:
-        """Several Claims and Finishes in one: what the slots of a worker ask for at the same moment.
+        """Runs several Claims and Finishes in one call: those that the slots of a worker
+        issue at the same moment.
 
-        Each is answered as if it had come alone: what becomes of one does not touch the
-        others. Renewals are not among them: nothing may hold them up.
+        Each is handled as if it had come alone: the result of one does not affect the
+        others. Renewals are excluded, because nothing may delay them.
         """
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,13 +23,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WorkItem(_message.Message):
-    """What travels over NATS. Everything here can be rebuilt from the rows of jobs:
-    losing a message delays, it never loses. Payloads are binary protobuf.
+    """Messages that travel over NATS. Everything here can be rebuilt from the rows of jobs:
+    a lost message causes delay, never loss. Payloads are binary protobuf.
 
     WorkItem says that a job can be claimed: the payload of JetStream subject
     work.<high|normal|bulk>.<pool>, with header Nats-Msg-Id = job/attempt, so that a
-    second publication within the duplicate window is dropped. What is to be fetched
-    is not in it: Claim hands that out.
+    second publication within the duplicate window is dropped. It does not say what to
+    fetch: Claim returns that.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -41,15 +41,15 @@ class WorkItem(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     attempt: _builtins.int
-    """The attempt to claim, from 1; a claim of another attempt is refused. What is queued
-    anew (after a failure, lapse, release, pause or park) has the next number, so that
-    the duplicate window never swallows it.
+    """Attempt to claim, from 1; a claim of another attempt is refused. A job that is
+    queued again (after a failure, an expired lease, a release, a pause or a parked
+    site) has the next number, so that the duplicate window never drops it.
     """
     traceparent: _builtins.str
-    """W3C trace context of the CreateJob that it goes back to; empty if not traced."""
+    """W3C trace context of the CreateJob call behind it; empty if not traced."""
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
-        """When the dispatcher published it; for measuring the time in the queue only."""
+        """When the dispatcher published it; used only to measure the time in the queue."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ Global___WorkItem: _TypeAlias = WorkItem  # noqa: Y015
 
 @_typing.final
 class ProgressNotice(_message.Message):
-    """ProgressNotice is a worker's newest progress: the payload of subject
-    progress.<job>, one message kept per subject, at most 4 a second. Readers drop
-    what is not newer by (epoch, sequence), and what is of a stale epoch.
+    """ProgressNotice is a worker's newest progress: the payload of subject progress.<job>,
+    one message kept per subject, at most 4 per second. Readers drop messages that are
+    not newer by (epoch, sequence), and those of a stale epoch.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -83,12 +83,12 @@ class ProgressNotice(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     epoch: _builtins.int
-    """The lease under which it was measured."""
+    """Lease under which it was measured."""
     sequence: _builtins.int
     """Counts from 1 within the epoch."""
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
-        """The progress; its attempt is set."""
+        """Progress, with its attempt set."""
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ Global___ProgressNotice: _TypeAlias = ProgressNotice  # noqa: Y015
 
 @_typing.final
 class JobChange(_message.Message):
-    """JobChange tells every jobs process that a row changed: core NATS subject
+    """JobChange notifies every jobs process that a row changed: core NATS subject
     changes.<job>, sent after the commit. It carries no state: watchers read the row
-    again. A lost one is made up for by their slow re-read (5 s).
+    again. A lost message is compensated by their slow re-read (5 s).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -122,11 +122,11 @@ class JobChange(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     revision: _builtins.int
-    """The row's revision after the change; who has seen it already need not read."""
+    """Revision of the row after the change; a watcher that has seen it need not read."""
     tenant: _builtins.str
-    """For watches of many jobs: whose it is."""
+    """Tenant that owns the job, for watches of many jobs."""
     batch_id: _builtins.str
-    """For watches of a batch; empty where it is in none."""
+    """Batch of the job, for watches of a batch; empty if it has none."""
     def __init__(
         self,
         *,
@@ -145,9 +145,10 @@ Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
 
 @_typing.final
 class StopHint(_message.Message):
-    """StopHint tells the worker that holds a job, when it is cancelled or paused or its
-    recording is to end, to renew now rather than at its next turn: core NATS subject
-    control.<job>. Only a hint: what to do, the renewal says, at its next turn at the latest.
+    """StopHint asks the worker that holds a job, when it is cancelled or paused or its
+    recording is to end, to renew now instead of at its next interval: core NATS subject
+    control.<job>. It is only a hint: the renewal says what to do, and if the hint is
+    lost the next regular renewal does.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -157,7 +158,7 @@ class StopHint(_message.Message):
     job: _builtins.str
     """Format: jobs/{job}"""
     epoch: _builtins.int
-    """The lease it is about; a worker with another epoch ignores it."""
+    """Lease concerned; a worker with another epoch ignores the hint."""
     def __init__(
         self,
         *,
@@ -174,9 +175,10 @@ Global___StopHint: _TypeAlias = StopHint  # noqa: Y015
 
 @_typing.final
 class WorkerNotice(_message.Message):
-    """WorkerNotice is what a fetcher says of itself to every jobs process: core NATS
-    subject workers.<worker>, every ten seconds and whenever shortage changes. Only for
-    telling users why a job waits: who was not heard for 30 s is taken for gone.
+    """WorkerNotice is the status that a fetcher sends to every jobs process: core NATS
+    subject workers.<worker>, every ten seconds and whenever shortage changes. It only
+    serves to tell users why a job waits: a worker not heard from for 30 s is considered
+    gone.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -192,31 +194,31 @@ class WorkerNotice(_message.Message):
         DISK: WorkerNotice._Shortage.ValueType  # 1
         """It is short of disk space."""
         EGRESS: WorkerNotice._Shortage.ValueType  # 2
-        """Each of its egresses has carried what it may today."""
+        """Each of its egresses has used up its budget for today."""
 
     class Shortage(_Shortage, metaclass=_ShortageEnumTypeWrapper):
-        """Why the fetcher takes no work though it has free slots."""
+        """Why the fetcher takes no work although it has free slots."""
 
     SHORTAGE_UNSPECIFIED: WorkerNotice.Shortage.ValueType  # 0
     """It takes work."""
     DISK: WorkerNotice.Shortage.ValueType  # 1
     """It is short of disk space."""
     EGRESS: WorkerNotice.Shortage.ValueType  # 2
-    """Each of its egresses has carried what it may today."""
+    """Each of its egresses has used up its budget for today."""
 
     WORKER_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     SHORTAGE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
-    """The worker's name: stable for a process, unique in the suite."""
+    """Name of the worker: stable for a process, unique in the suite."""
     slot_count: _builtins.int
-    """Slots in all; 0 when it leaves, or is drained."""
+    """Total slots; 0 when it shuts down or is drained."""
     shortage: Global___WorkerNotice.Shortage.ValueType
-    """What keeps it from taking work."""
+    """Why it takes no work, if it does not."""
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """When the shortage ends by itself; unset where that cannot be told."""
+        """When the shortage ends by itself; unset if unknown."""
 
     def __init__(
         self,
@@ -236,9 +238,9 @@ Global___WorkerNotice: _TypeAlias = WorkerNotice  # noqa: Y015
 
 @_typing.final
 class KeyChange(_message.Message):
-    """KeyChange tells every service to forget what it cached of an API key: core NATS
-    subject keys.changed, sent after the commit of an update, rotation or deletion.
-    A lost one costs at most the cache's 60 s.
+    """KeyChange tells every service to drop what it cached about an API key: core NATS
+    subject keys.changed, sent after the commit of an update, rotation or deletion. A
+    lost message delays that by at most the 60 s of the cache.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -249,7 +251,7 @@ class KeyChange(_message.Message):
     """Format: apiKeys/{api_key}"""
     @_builtins.property
     def key_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """SHA-256 digests of the key strings to forget: how the caches are keyed."""
+        """SHA-256 digests of the key strings to drop: the keys of the caches."""
 
     def __init__(
         self,

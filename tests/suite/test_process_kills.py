@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.sites.site import Site
+from tests.suite.downloads import create_download, wait_until_downloading, watch_download
 from tests.suite.suite import running_suite
-from tests.suite.watching import created, until_downloading, watched
 
 # Slow enough to be in the middle of it, over before patience ends.
 _RATE = 1_200_000
@@ -19,12 +19,14 @@ _RATE = 1_200_000
 def test_download_survives(site: Site, tmp_path: Path, victim: str) -> None:
     """A download whose *victim* is killed in the middle of it succeeds, once, with the right file."""
     with running_suite(tmp_path / "data") as suite:
-        job = created(suite, site.url(f"/watch/demo?media.rate={_RATE}"), quality="1080p", format="mp4")
-        until_downloading(suite, job, 500_000)
+        job = create_download(
+            suite, site.url(f"/watch/demo?media.rate={_RATE}"), quality="1080p", format="mp4"
+        )
+        wait_until_downloading(suite, job, 500_000)
         killed = suite.kill(victim)
-        suite.await_another(victim, killed)
+        suite.wait_for_restart(victim, killed)
 
-        told = list(watched(suite, job, seconds=120))
+        told = list(watch_download(suite, job, seconds=120))
         assert "completed" in told[-1], told[-1]
         completed = told[-1]["completed"]
         body = suite.http.get(completed["files"][0]["url"]).content
@@ -34,7 +36,7 @@ def test_download_survives(site: Site, tmp_path: Path, victim: str) -> None:
         assert [attempt["state"] for attempt in attempts].count("SUCCEEDED") == 1
 
         # Watched again from the start: the end is the one that was told, and there is no other.
-        again = list(watched(suite, job))
+        again = list(watch_download(suite, job))
         assert again[-1]["completed"] == completed
         work = suite.data_dir / "work"
-        suite.awaited("empty work folder", lambda: not work.exists() or not any(work.iterdir()))
+        suite.wait_for("empty work folder", lambda: not work.exists() or not any(work.iterdir()))

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.sites.site import Site
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import created, ended
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/api/v1/download"])
@@ -25,7 +25,7 @@ def test_idempotency_key(suite: Suite, site: Site, path: str) -> None:
     info = other.json()["details"][0]
     assert (info["domain"], info["reason"]) == ("reelhaul.dev", "REQUEST_ID_REUSED")
     assert _stored(suite) == before + 1
-    assert "completed" in ended(suite, _name(first.json()))
+    assert "completed" in wait_for_end(suite, _name(first.json()))
     assert _name(_post(suite, path, key, url=url).json()) == _name(first.json())
     assert _stored(suite) == before + 1
 
@@ -57,8 +57,8 @@ def test_retry_by_filter(suite: Suite, site: Site) -> None:
         done = suite.http.post("/v1/jobs:batchRetry", json=body, headers=key)
         assert done.status_code == 200, done.text
         assert [job["name"] for job in done.json()["jobs"]] == [f"jobs/{job}" for job, _ in lost]
-    assert ["completed" in ended(suite, job) for job, _ in lost] == [True, True]
-    assert "failed" in ended(suite, dead[0])
+    assert ["completed" in wait_for_end(suite, job) for job, _ in lost] == [True, True]
+    assert "failed" in wait_for_end(suite, dead[0])
 
 
 def _post(suite: Suite, path: str, key: str, **body: Any) -> httpx.Response:
@@ -72,8 +72,8 @@ def _name(answer: dict[str, Any]) -> str:
 
 def _failed(suite: Suite, url: str, label: str) -> tuple[str, str]:
     """A download that failed: its id and why."""
-    job = created(suite, url, labels={"test": label}, quality="360p")
-    last = ended(suite, job)
+    job = create_download(suite, url, labels={"test": label}, quality="360p")
+    last = wait_for_end(suite, job)
     assert "failed" in last, last
     return job, str(last["failed"]["error"]["reason"])
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.sites.site import Site
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite, running_suite
-from tests.suite.watching import created, ended
 
 _QUOTA, _PAUSE, _RESERVE = 9_000_000, 2_000_000, 1_000_000
 
@@ -36,16 +36,16 @@ def test_work_waits_for_space(narrow: Suite, site: Site) -> None:
     before = site.count("/media/360.mp4")
     ballast = narrow.data_dir / "work" / "ballast"
     ballast.write_bytes(b"x" * (_QUOTA - _PAUSE + 100_000))
-    narrow.awaited("shortage", lambda: _disk(narrow) == "SERVING_STATUS_NOT_SERVING")
+    narrow.wait_for("shortage", lambda: _disk(narrow) == "SERVING_STATUS_NOT_SERVING")
     assert narrow.http.get("/readyz").status_code == 200
-    job = created(narrow, site.url("/media/360.mp4"))
+    job = create_download(narrow, site.url("/media/360.mp4"))
     # Longer than a worker with space would leave it in the queue.
     with pytest.raises(Exception, match="no start"):
-        narrow.awaited("start", lambda: site.count("/media/360.mp4") > before, seconds=3)
+        narrow.wait_for("start", lambda: site.count("/media/360.mp4") > before, seconds=3)
     told = narrow.http.get(f"/api/v1/status/{job}").json()
     assert (told["status"], told["wait_reason"], told["position"]) == ("QUEUED", "DISK_FULL", 1)
     ballast.unlink()
-    assert "completed" in ended(narrow, job, seconds=60)
+    assert "completed" in wait_for_end(narrow, job, seconds=60)
     assert _disk(narrow) == "SERVING_STATUS_SERVING"
     assert "short of disk space; no work is taken" in narrow.log.read_text()
 
@@ -53,9 +53,9 @@ def test_work_waits_for_space(narrow: Suite, site: Site) -> None:
 def test_two_that_do_not_fit_together(narrow: Suite, site: Site) -> None:
     """The one that began first ends well, the other is handed back, uncharged, and ends well later."""
     url = "/media/1080.mp4?rate=1500000&token="
-    jobs = [created(narrow, site.url(f"{url}{number}")) for number in range(2)]
+    jobs = [create_download(narrow, site.url(f"{url}{number}")) for number in range(2)]
     for job in jobs:
-        assert "completed" in ended(narrow, job, seconds=90)
+        assert "completed" in wait_for_end(narrow, job, seconds=90)
     states = []
     for job in jobs:
         attempts = narrow.http.get(f"/v1/jobs/{job}/attempts").raise_for_status().json()["attempts"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from tests.sites.site import Site
-from tests.suite.looking import Traces, hanging_ffmpeg
+from tests.suite.downloads import create_download, wait_for_end
+from tests.suite.resources import DownloadResources, stopped_ffmpeg
 from tests.suite.suite import Suite, running_suite
-from tests.suite.watching import created, ended
 
 _STALL_SECONDS = 3
 _STOPPED_WITHIN = 2.0
@@ -32,9 +32,9 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 
 
 @pytest.fixture
-def traces(impatient: Suite, site: Site) -> Traces:
+def traces(impatient: Suite, site: Site) -> DownloadResources:
     """What attempts leave; nothing, before the test."""
-    traces = Traces(impatient, site)
+    traces = DownloadResources(impatient, site)
     assert not traces.all()
     return traces
 
@@ -61,7 +61,7 @@ def _as_usual(_: Suite) -> AbstractContextManager[None]:
         ("/watch/video?media.rate=400000", {}, "DOWNLOADING", "sockets", _as_usual),
         ("/hls/master.m3u8?media.rate=100000", {}, "DOWNLOADING", "sockets", _as_usual),
         ("/watch/video?media.rate=1", {}, "DOWNLOADING", "sockets", _as_usual),
-        ("/hls/master.m3u8", {"format": "mp4"}, "POSTPROCESSING", "processes", hanging_ffmpeg),
+        ("/hls/master.m3u8", {"format": "mp4"}, "POSTPROCESSING", "processes", stopped_ffmpeg),
         ("/media/1080.mp4", {"format": "webm"}, "POSTPROCESSING", "processes", _as_usual),
         ("/media/1080.mp4", {}, "UPLOADING", "files", deaf_storage),
     ],
@@ -70,7 +70,7 @@ def _as_usual(_: Suite) -> AbstractContextManager[None]:
 def test_cancel(
     impatient: Suite,
     site: Site,
-    traces: Traces,
+    traces: DownloadResources,
     path: str,
     wishes: dict[str, str],
     stage: str,
@@ -79,9 +79,9 @@ def test_cancel(
 ) -> None:
     """Nothing is left of it: no process, no socket at the site, no file at work or staged in storage."""
     with held(impatient):
-        job = created(impatient, site.url(path), **wishes)
-        impatient.awaited(f"stage {stage}", lambda: _stage(impatient, job) == stage)
-        impatient.awaited(sign, lambda: traces.all().get(sign))
+        job = create_download(impatient, site.url(path), **wishes)
+        impatient.wait_for(f"stage {stage}", lambda: _stage(impatient, job) == stage)
+        impatient.wait_for(sign, lambda: traces.all().get(sign))
         began = time.monotonic()
         impatient.http.post(f"/api/v1/cancel/{job}").raise_for_status()
         while (left := traces.all()) and time.monotonic() < began + 10:
@@ -89,7 +89,7 @@ def test_cancel(
         took = time.monotonic() - began
     assert not left
     assert took < _STOPPED_WITHIN
-    assert ended(impatient, job, seconds=15)["failed"]["status"] == "CANCELLED"
+    assert wait_for_end(impatient, job, seconds=15)["failed"]["status"] == "CANCELLED"
     assert not traces.all()
 
 
@@ -104,26 +104,26 @@ def test_cancel(
     ],
     ids=["slow drip", "slow fragments", "falls silent", "page hangs", "page drips"],
 )
-def test_stall(impatient: Suite, site: Site, traces: Traces, path: str, stage: str) -> None:
+def test_stall(impatient: Suite, site: Site, traces: DownloadResources, path: str, stage: str) -> None:
     """What does not move ends as UPSTREAM_STALLED, says where, and is to be tried again."""
-    job = created(impatient, site.url(path))
+    job = create_download(impatient, site.url(path))
     error = _first_failure(impatient, job)
     info = error["details"][0]
     assert (info["reason"], info["metadata"]["stage"]) == ("UPSTREAM_STALLED", stage)
     status = impatient.http.get(f"/api/v1/status/{job}").json()
     assert status["status"] in ("RETRYING", "QUEUED", "RUNNING")
     impatient.http.post(f"/api/v1/cancel/{job}").raise_for_status()
-    impatient.awaited("end of all traces", lambda: not traces.all())
+    impatient.wait_for("end of all traces", lambda: not traces.all())
 
 
-def test_ffmpeg_hangs(impatient: Suite, site: Site, traces: Traces) -> None:
+def test_ffmpeg_hangs(impatient: Suite, site: Site, traces: DownloadResources) -> None:
     """A merge whose ffmpeg does nothing is given up and tried again: then it goes well."""
-    with hanging_ffmpeg(impatient):
-        job = created(impatient, site.url("/hls/master.m3u8"), format="mp4")
+    with stopped_ffmpeg(impatient):
+        job = create_download(impatient, site.url("/hls/master.m3u8"), format="mp4")
         error = _first_failure(impatient, job)
     assert error["details"][0]["reason"] == "POSTPROCESSING_FAILED"
     assert "did nothing" in error["message"]
-    assert "completed" in ended(impatient, job, seconds=60)
+    assert "completed" in wait_for_end(impatient, job, seconds=60)
     assert not traces.all()
 
 
@@ -138,4 +138,4 @@ def _first_failure(suite: Suite, job: str) -> dict[str, Any]:
         attempts = suite.http.get(f"/v1/jobs/{job}/attempts").raise_for_status().json().get("attempts", [])
         return next((attempt["error"] for attempt in attempts if attempt.get("error")), None)
 
-    return suite.awaited("failure", failed)
+    return suite.wait_for("failure", failed)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.sites.site import Site
 from tests.sites.youtube.site import YouTube
+from tests.suite.downloads import create_download, download, wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import completed, created, ended
 
 _ORIGINAL = {"audioLanguageCode": "de", "originalAudio": True}
 
@@ -30,11 +30,11 @@ _GOT: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", _GOT)
-def test_what_is_got(tube: Suite, youtube: YouTube, case: str) -> None:
+def test_what_is_got(youtube_suite: Suite, youtube: YouTube, case: str) -> None:
     """Of what is offered comes what was preferred, by ffprobe; what differs is told."""
     name, wishes, expected = _GOT[case]
-    done = completed(tube, youtube.watch_url(name), **wishes)
-    job = tube.http.get(f"/v1/jobs/{done['job_id']}").json()
+    done = download(youtube_suite, youtube.watch_url(name), **wishes)
+    job = youtube_suite.http.get(f"/v1/jobs/{done['job_id']}").json()
     got = {field: job["got"].get(field) or None for field in expected}
     assert got == {
         field: pytest.approx(value) if field == "frameRate" else value for field, value in expected.items()
@@ -55,11 +55,13 @@ _REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", _REFUSED)
-def test_what_is_refused(tube: Suite, youtube: YouTube, case: str) -> None:
+def test_what_is_refused(youtube_suite: Suite, youtube: YouTube, case: str) -> None:
     """What cannot be as required, or is too much, fails at once, and before any of its media is fetched."""
     name, wishes, reason = _REFUSED[case]
     before = youtube.count("/videoplayback")
-    failed = ended(tube, created(tube, youtube.watch_url(name), **wishes))["failed"]
+    failed = wait_for_end(youtube_suite, create_download(youtube_suite, youtube.watch_url(name), **wishes))[
+        "failed"
+    ]
     assert (failed["error"]["reason"], failed["attempts"]) == (reason, 1), failed["error"]
     assert youtube.count("/videoplayback") == before
 
@@ -67,6 +69,6 @@ def test_what_is_refused(tube: Suite, youtube: YouTube, case: str) -> None:
 def test_what_grows_too_large(suite: Suite, site: Site) -> None:
     """Where a site does not say how much it sends, no more is taken than was allowed."""
     url = site.url("/media/1080.mp4?chunked=1&token=large")
-    failed = ended(suite, created(suite, url, max_size_bytes=100_000))["failed"]
+    failed = wait_for_end(suite, create_download(suite, url, max_size_bytes=100_000))["failed"]
     assert failed["error"]["reason"] == "MEDIA_TOO_LARGE", failed["error"]
     assert failed["downloaded_bytes"] < site.media.file("/media/1080.mp4").stat().st_size

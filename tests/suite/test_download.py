@@ -11,8 +11,8 @@ import pytest
 from tests.sites import media, tools
 from tests.sites.pages import TITLE
 from tests.sites.site import Site
+from tests.suite.downloads import Message, create_download, wait_for_end, watch_download
 from tests.suite.suite import Suite
-from tests.suite.watching import Message, created, ended, watched
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
@@ -24,8 +24,8 @@ _RENDITIONS = {1080: "/media/1080.mp4", 720: "/media/720.mp4", 360: "/media/360.
 def told(suite: Suite, site: Site) -> list[Message]:
     """All that was told of one download of the demo page."""
     wishes = {"subtitles": True, "subtitle_languages": ["en"], "subtitle_formats": ["srt", "vtt"]}
-    job = created(suite, site.url("/watch/demo"), quality="1080p", format="mp4", **wishes)
-    return list(watched(suite, job))
+    job = create_download(suite, site.url("/watch/demo"), quality="1080p", format="mp4", **wishes)
+    return list(watch_download(suite, job))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_subtitles(suite: Suite, download: dict[str, Any]) -> None:
 )
 def test_every_form_of_a_site(suite: Suite, site: Site, path: str, tmp_path: Path) -> None:
     """However a site shows its video, the saved one has the packets of the best rendition."""
-    last = ended(suite, created(suite, site.url(path), format="mp4"))
+    last = wait_for_end(suite, create_download(suite, site.url(path), format="mp4"))
     assert "completed" in last, last
     saved = tmp_path / "video.mp4"
     saved.write_bytes(suite.http.get(last["completed"]["files"][0]["url"]).content)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tests.sites.site import Site
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import created, ended
 
 
 def test_a_page_with_several_videos(suite: Suite, site: Site) -> None:
     """Asked for as a playlist, each of a page's videos is downloaded by a job of its own."""
-    job = created(suite, site.url("/watch/several"), playlist=True)
-    done = ended(suite, job)["completed"]
+    job = create_download(suite, site.url("/watch/several"), playlist=True)
+    done = wait_for_end(suite, job)["completed"]
     assert (done["status"], done["job_count"]) == ("SUCCEEDED", 2)
 
     def all_ended() -> list[dict[str, object]] | None:
@@ -18,7 +18,7 @@ def test_a_page_with_several_videos(suite: Suite, site: Site) -> None:
         children = [one for one in jobs if one["job_id"] != job]
         return children if all(one["status"] in ("SUCCEEDED", "FAILED") for one in children) else None
 
-    children = suite.awaited("end of the list's jobs", all_ended, 60)
+    children = suite.wait_for("end of the list's jobs", all_ended, 60)
     digests = {file["sha256"] for child in children for file in child["files"]}  # type: ignore[attr-defined]
     assert digests == {site.digest("/media/720.mp4"), site.digest("/media/360.mp4")}
 
@@ -33,7 +33,7 @@ def test_an_estimate_of_a_list(suite: Suite, site: Site) -> None:
 
 def test_a_list_is_one_video_unless_asked_otherwise(suite: Suite, site: Site) -> None:
     """Without playlist, the page's own video is what is downloaded, and nothing else."""
-    done = ended(suite, created(suite, site.url("/watch/several")))["completed"]
+    done = wait_for_end(suite, create_download(suite, site.url("/watch/several")))["completed"]
     assert [file["sha256"] for file in done["files"]] == [site.digest("/media/720.mp4")]
     assert done.get("job_count", 0) == 0
 
@@ -48,7 +48,7 @@ def test_a_schedule_takes_only_what_is_new(suite: Suite, site: Site) -> None:
 
     def counts() -> dict[str, int]:
         run = suite.http.post("/v1/schedules/several:run", json={}).json()
-        done = ended(suite, run["name"].removeprefix("jobs/"), 60)["completed"]
+        done = wait_for_end(suite, run["name"].removeprefix("jobs/"), 60)["completed"]
         assert done["status"] == "SUCCEEDED"
         told = suite.http.get(f"/v1/{run['name']}").json()["expansion"]
         return {name: told.get(name, 0) for name in ("jobCount", "skippedCount")}

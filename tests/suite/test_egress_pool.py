@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.sites.site import Site
+from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import running_suite
-from tests.suite.watching import created, ended
 
 _HOP = {"proxy-authorization", "proxy-connection", "connection", "host"}
 
@@ -83,9 +83,9 @@ def test_the_other_way_out(site: Site, tmp_path: Path) -> None:
             "fetcher_network_namespace": "auto",
         }
         with running_suite(tmp_path / "data", **told) as suite:
-            jobs = [created(suite, site.url(f"/media/1080.mp4?token=egress{n}")) for n in range(3)]
+            jobs = [create_download(suite, site.url(f"/media/1080.mp4?token=egress{n}")) for n in range(3)]
             for job in jobs:
-                assert "completed" in ended(suite, job, seconds=25)
+                assert "completed" in wait_for_end(suite, job, seconds=25)
                 assert suite.http.get(f"/v1/jobs/{job}").json()["attemptCount"] == 1
             assert 0 < len(bad.asked) < 20
             assert len(good.asked) >= len(jobs)
@@ -97,14 +97,16 @@ def test_the_other_way_out(site: Site, tmp_path: Path) -> None:
 def test_a_job_says_that_all_ways_out_are_spent(site: Site, tmp_path: Path) -> None:
     """When the day's bytes are used up, the next job waits, and says for what and until when."""
     with running_suite(tmp_path / "data", fetcher_egress_daily_bytes="1000") as suite:
-        assert "completed" in ended(suite, created(suite, site.url("/media/360.mp4?token=spent")), seconds=25)
-        job = created(suite, site.url("/media/360.mp4?token=waiting"))
+        assert "completed" in wait_for_end(
+            suite, create_download(suite, site.url("/media/360.mp4?token=spent")), seconds=25
+        )
+        job = create_download(suite, site.url("/media/360.mp4?token=waiting"))
 
         def spent() -> dict[str, Any] | None:
             wait = suite.http.get(f"/v1/jobs/{job}").raise_for_status().json().get("wait")
             return wait if wait and wait["reason"] == "EGRESS_SPENT" else None
 
-        wait = suite.awaited("reason", spent)
+        wait = suite.wait_for("reason", spent)
         assert wait["position"] == 1
         assert wait["until"].endswith("T00:00:00Z")
         assert suite.http.get(f"/api/v1/status/{job}").json()["wait_reason"] == "EGRESS_SPENT"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 
 from tests.sites.site import Site
+from tests.suite.downloads import wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import ended
 
 
 def test_batch(suite: Suite, site: Site) -> None:
@@ -23,7 +23,7 @@ def test_batch(suite: Suite, site: Site) -> None:
     assert (made["batch_id"], made["failed"]) == (again["batch_id"], again["failed"])
     assert [(one["index"], one["error"]["reason"]) for one in made["failed"]] == [(1, "URL_INVALID")]
     for job in made["jobs"]:
-        assert "completed" in ended(suite, job["job_id"])
+        assert "completed" in wait_for_end(suite, job["job_id"])
     listed = suite.http.get("/api/v1/jobs", params={"batch_id": made["batch_id"], "order": "oldest"}).json()
     assert [(job["status"], job["got_quality"]) for job in listed["jobs"]] == [
         ("SUCCEEDED", "360p"),

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 from tests.sites.site import Site, running_site
+from tests.suite.downloads import wait_for_end
 from tests.suite.suite import Suite
-from tests.suite.watching import ended
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def _reason(suite: Suite, url: str) -> str:
     answer = suite.http.post("/api/v1/download", json={"url": url})
     if answer.status_code != 200:
         return str(answer.json()["details"][0]["reason"])
-    last = ended(suite, answer.json()["job_id"], seconds=60)
+    last = wait_for_end(suite, answer.json()["job_id"], seconds=60)
     assert "failed" in last, last
     return str(last["failed"]["error"]["reason"])
 

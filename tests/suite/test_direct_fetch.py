@@ -15,10 +15,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.sites.site import Site
-from tests.suite.looking import Traces
+from tests.suite.downloads import create_download, download, wait_for_end, wait_until_downloading
+from tests.suite.resources import DownloadResources
 from tests.suite.suite import Suite, running_suite
-from tests.suite.test_cancelling import deaf_storage
-from tests.suite.watching import completed, created, ended, until_downloading
+from tests.suite.test_cancel_and_stall import deaf_storage
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2 as pb
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
@@ -164,7 +164,7 @@ def test_hanging_up_and_asking_again(ours: Inside, site: Site) -> None:
 )
 def test_cancel(small: Suite, ours: Inside, site: Site, path: str, stage: Progress.Stage.ValueType) -> None:
     """Cancelled, it is gone from the world within two seconds: processes, sockets, files, what was stored."""
-    traces = Traces(small, site)
+    traces = DownloadResources(small, site)
     assert not traces.all()
     with deaf_storage(small) if stage == Progress.UPLOADING else inside(small):
         name = ours.begun(site.url(path), stage)
@@ -177,7 +177,7 @@ def test_cancel(small: Suite, ours: Inside, site: Site, path: str, stage: Progre
         assert not list((small.data_dir / "work").rglob("*"))
     assert fetch.state == Fetch.CANCELLED
     assert took < _STOPPED_WITHIN
-    small.awaited("end of all traces", lambda: not traces.all())
+    small.wait_for("end of all traces", lambda: not traces.all())
 
 
 def test_what_a_site_says(ours: Inside, site: Site) -> None:
@@ -196,9 +196,9 @@ def test_overload(small: Suite, ours: Inside, site: Site) -> None:
     names = [ours.begun(site.url(_SLOW), Progress.DOWNLOADING) for _ in range(2)]
     failure = refusal(ours.execute(site.url("/watch/demo")))
     assert failure.retry_delay == timedelta(seconds=1)
-    job = created(small, site.url("/watch/demo?media.rate=1000000"), quality="360p")
+    job = create_download(small, site.url("/watch/demo?media.rate=1000000"), quality="360p")
     ours.cancel(names[0])
-    assert "completed" in ended(small, job)
+    assert "completed" in wait_for_end(small, job)
     (shown,) = (fetch.name for fetch in ours.listed() if fetch.attempt.startswith(f"jobs/{job}/"))
     assert ours.watched(shown).state == Fetch.SUCCEEDED
     assert ours.cancel(names[1]).state == Fetch.CANCELLED
@@ -214,14 +214,14 @@ def test_the_fetcher_leaves(small: Suite, ours: Inside, site: Site) -> None:
     *_, message = watch
     last = message.snapshot
     assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
-    small.await_another("fetcher", leaving)
-    small.await_ready()
+    small.wait_for_restart("fetcher", leaving)
+    small.wait_until_ready()
 
 
 def test_drain(small: Suite, ours: Inside, site: Site) -> None:
     """Drained, a fetcher takes nothing and stays; what it had goes back, and is done once it is new."""
-    job = created(small, site.url("/media/1080.mp4?rate=1000000"))
-    until_downloading(small, job, 10_000)
+    job = create_download(small, site.url("/media/1080.mp4?rate=1000000"))
+    wait_until_downloading(small, job, 10_000)
     name = ours.begun(site.url(_SLOW), Progress.DOWNLOADING)
     assert ours.works()
     counts = ours.drain(grace=0.5)
@@ -229,10 +229,10 @@ def test_drain(small: Suite, ours: Inside, site: Site) -> None:
     last = ours.watched(name)
     assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
     assert refusal(ours.execute(site.url("/watch/demo"))).retry_delay
-    small.awaited("word of it", lambda: not ours.works())
+    small.wait_for("word of it", lambda: not ours.works())
     assert small.http.get("/api/v1/info", params={"url": site.url("/watch/demo")}).status_code == 200
     assert small.http.get(f"/api/v1/status/{job}").json()["status"] == "QUEUED"
-    small.await_another("fetcher", small.kill("fetcher"))
-    assert "completed" in ended(small, job)
-    small.await_ready()
-    assert completed(small, site.url("/watch/demo"), quality="360p")
+    small.wait_for_restart("fetcher", small.kill("fetcher"))
+    assert "completed" in wait_for_end(small, job)
+    small.wait_until_ready()
+    assert download(small, site.url("/watch/demo"), quality="360p")

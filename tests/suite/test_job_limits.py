@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.sites.site import Site
-from tests.suite.looking import Traces
+from tests.suite.resources import DownloadResources
 from tests.suite.suite import Suite
 
 
@@ -21,17 +21,17 @@ def _first_error(suite: Suite, job: str) -> dict[str, Any]:
         attempts = suite.http.get(f"/v1/{job}/attempts").raise_for_status().json().get("attempts", [])
         return next((attempt["error"]["details"][0] for attempt in attempts if attempt.get("error")), None)
 
-    return suite.awaited("failure", failed)
+    return suite.wait_for("failure", failed)
 
 
 def test_time(suite: Suite, site: Site) -> None:
     """An attempt that moves, but not in the time that its job gives it, is over."""
-    traces = Traces(suite, site)
+    traces = DownloadResources(suite, site)
     job = _created(suite, {"url": site.url("/watch/video?media.rate=90000"), "attemptDeadline": "3s"})
     error = _first_error(suite, job)
     assert (error["reason"], error["metadata"]) == ("ATTEMPT_TIMED_OUT", {"deadline": "3s"})
     suite.http.post(f"/v1/{job}:cancel", json={}).raise_for_status()
-    suite.awaited("end of all traces", lambda: not traces.all())
+    suite.wait_for("end of all traces", lambda: not traces.all())
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_time(suite: Suite, site: Site) -> None:
 )
 def test_bytes(suite: Suite, site: Site, path: str) -> None:
     """Media past the bytes that their job gives them are refused or cut off, however they come."""
-    traces, before = Traces(suite, site), site.count("/media/1080.mp4")
+    traces, before = DownloadResources(suite, site), site.count("/media/1080.mp4")
     job = _created(suite, {"url": site.url(path), "format": {"maxSizeBytes": "1000000"}})
     error = _first_error(suite, job)
     assert (error["reason"], error["metadata"]["limitBytes"]) == ("MEDIA_TOO_LARGE", "1000000")
     assert suite.http.get(f"/v1/{job}").json()["state"] == "FAILED"
     assert site.count("/media/1080.mp4") - before <= 3
-    suite.awaited("end of all traces", lambda: not traces.all())
+    suite.wait_for("end of all traces", lambda: not traces.all())
