@@ -1,19 +1,22 @@
-"""A warm engine behind a real guard, for the tests that fetch from the local site."""
+"""A warm engine behind a real guard, for tests that download from the local sites."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.engine_requests import (
@@ -30,7 +33,7 @@ from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_
 
 
 class FetchListener:
-    """What a fetch told while it ran."""
+    """Collects what an engine reports."""
 
     def __init__(self) -> None:
         self.status_counts = HttpStatusCounts()
@@ -39,8 +42,23 @@ class FetchListener:
         self.entry_pages: list[list[PlaylistEntry]] = []
         self.ready_products: list[Product] = []
         self.stop_recording = asyncio.Event()
-        self.stop_reason: Warned.Reason.ValueType = Warned.RECORDING_CUT
+        self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.recording_started = asyncio.Event()
+
+    @property
+    def entries(self) -> list[PlaylistEntry]:
+        """The entries of all pages."""
+        return [entry for page in self.entry_pages for entry in page]
+
+    @property
+    def percentages(self) -> list[float]:
+        """The percentages, as they were reported."""
+        return [progress.percent for progress in self.progress_updates if progress.HasField("percent")]
+
+    @property
+    def stages(self) -> list[Progress.Stage.ValueType]:
+        """The stages, each once, in order."""
+        return list(dict.fromkeys(progress.stage for progress in self.progress_updates))
 
     def on_media(self, media: MediaInfo) -> None:
         self.media_updates.append(media)
@@ -58,13 +76,8 @@ class FetchListener:
         self.progress_updates.append(progress)
 
 
-def sha256(product: Product) -> str:
-    """Of the bytes of *product*."""
-    return hashlib.sha256(product.path.read_bytes()).hexdigest()
-
-
 class Harness:
-    """An engine, its guard, and a folder for each fetch."""
+    """An engine, its guard, and a folder for each download."""
 
     def __init__(self, engine: YtDlpEngine, guard: GuardSupervisor, workdir: Path) -> None:
         self.engine, self.guard, self.workdir = engine, guard, workdir
@@ -79,59 +92,85 @@ class Harness:
         folder: Path | None = None,
         **limits: float,
     ) -> FetchResult:
-        """What *url* gives for *spec*; in a *folder* of its own where none is named."""
-        name = f"fetch{next(self._numbers)}"
+        """Download *url* as *spec* into *folder*, or into a new folder."""
         if folder is None:
-            folder = self.workdir / name
+            folder = self.workdir / f"fetch{next(self._numbers)}"
             folder.mkdir()
-        proxy = await self.guard.open(name, 0)
-        order = FetchRequest(url, spec or FormatSpec(), folder, proxy, size_limit=size_limit, **limits)
-        try:
-            return await self.engine.fetch(order, listener or FetchListener())
-        finally:
-            await self.guard.close(name)
+        async with self._session() as proxy_url:
+            request = FetchRequest(
+                url, spec or FormatSpec(), folder, proxy_url, size_limit=size_limit, **limits
+            )
+            return await self.engine.fetch(request, listener or FetchListener())
 
     async def expand(
         self, url: str, listener: FetchListener, max_entries: int = 10_000, start_position: int = 0
     ) -> ExpandResult:
-        """Page through *url*."""
-        name = f"list{next(self._numbers)}"
-        proxy = await self.guard.open(name, 0)
+        """Page through the list at *url*."""
+        async with self._session() as proxy_url:
+            request = ExpandRequest(url, proxy_url, max_entries, start_position)
+            return await self.engine.expand(request, listener)
+
+    async def probe(self, url: str, *, playlist: bool = False, max_entries: int = 50) -> MediaInfo:
+        """Return the metadata of *url*."""
+        async with self._session() as proxy_url:
+            return await self.engine.probe(ProbeRequest(url, proxy_url, max_entries, playlist))
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[str]:
+        name = f"session{next(self._numbers)}"
+        url = await self.guard.open(name, 0)
         try:
-            return await self.engine.expand(ExpandRequest(url, proxy, max_entries, start_position), listener)
+            yield url
         finally:
             await self.guard.close(name)
 
-    async def probe(self, url: str, *, playlist: bool = False, max_entries: int = 50) -> MediaInfo:
-        """What is said of *url*."""
-        name = f"probe{next(self._numbers)}"
-        proxy = await self.guard.open(name, 0)
-        try:
-            return await self.engine.probe(ProbeRequest(url, proxy, max_entries, playlist))
-        finally:
-            await self.guard.close(name)
+
+@asynccontextmanager
+async def open_harness(
+    environment: Mapping[str, str],
+    workdir: Path,
+    config: GuardConfig,
+    listener: socket.socket | None = None,
+    **engine_arguments: Any,
+) -> AsyncIterator[Harness]:
+    """Run a guard of *config*, on *listener* if given, and a warm engine of *environment* for the block."""
+    async with (
+        running_guard(config, listener) as guard,
+        YtDlpEngine.open(environment, "test-worker", **engine_arguments) as engine,
+    ):
+        await engine.wait_until_warm()
+        yield Harness(engine, guard, workdir)
+
+
+def youtube_environment(youtube: YouTube, folder: Path) -> dict[str, str]:
+    """Return the environment of an engine that trusts the stand-in for YouTube, and lives in *folder*."""
+    home = folder / "home"
+    home.mkdir()
+    ca_bundle = write_ca_bundle(youtube.ca_file, folder)
+    return build_environment(tools.link(folder / "tools"), home, ca_bundle)
+
+
+def sha256(product: Product) -> str:
+    """Return the hash of the file of *product*."""
+    return hashlib.sha256(product.path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="session")
 def engine_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an engine's parent is given."""
-    place = tmp_path_factory.mktemp("engine")
-    (place / "home").mkdir()
-    return build_environment(tools.link(place / "tools"), place / "home", None)
+    """The environment of an engine."""
+    folder = tmp_path_factory.mktemp("engine")
+    (folder / "home").mkdir()
+    return build_environment(tools.link(folder / "tools"), folder / "home", None)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def harness(
     engine_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Harness]:
-    """A harness whose guard lets 127.0.0.2 through."""
+    """A harness whose guard allows 127.0.0.2."""
     config = GuardConfig(allow_networks=("127.0.0.2/32",))
-    async with (
-        running_guard(config) as guard,
-        YtDlpEngine.open(engine_environment, "test-worker") as engine,
-    ):
-        await engine.wait_until_warm()
-        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
+    async with open_harness(engine_environment, tmp_path_factory.mktemp("work"), config) as harness:
+        yield harness
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -140,15 +179,9 @@ async def youtube_harness(
 ) -> AsyncIterator[Harness]:
     """A harness that reaches the stand-in for YouTube as production reaches YouTube through a proxy.
 
-    Nothing differs from production but the upstream proxy and the certificate to trust.
+    Only the upstream proxy and the certificate to trust differ from production.
     """
-    place = tmp_path_factory.mktemp("tube")
-    (place / "home").mkdir()
-    trusted = write_ca_bundle(youtube.ca_file, place)
-    surroundings = build_environment(tools.link(place / "tools"), place / "home", trusted)
-    async with (
-        running_guard(GuardConfig(egresses={"": youtube.proxy_url})) as guard,
-        YtDlpEngine.open(surroundings, "test-worker") as engine,
-    ):
-        await engine.wait_until_warm()
-        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
+    environment = youtube_environment(youtube, tmp_path_factory.mktemp("youtube-engine"))
+    config = GuardConfig(egresses={"": youtube.proxy_url})
+    async with open_harness(environment, tmp_path_factory.mktemp("work"), config) as harness:
+        yield harness

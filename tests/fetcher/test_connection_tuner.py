@@ -1,4 +1,4 @@
-"""How many connections a file is worth, and how its bytes are shared out: rules without a network."""
+"""How many connections a download gets, and how they divide its bytes: rules without a network."""
 
 from __future__ import annotations
 
@@ -10,94 +10,97 @@ from reelhaul_fetcher.model.connection_tuner import FAST_BYTES_PER_SECOND, Conne
 MB = 1_000_000
 
 
-def _grown(most: int, speed_of_one: float, widest: float = 1e12, seconds: float = 10.0) -> list[int]:
-    """How many connections were wanted, each new number once, on a way of at most *widest* bytes a second."""
-    pace, now, received, seen = ConnectionTuner(most, 0.0), 0.0, 0.0, [1]
-    while now < seconds:
+def simulate(most: int, speed: float, bandwidth: float = 1e12) -> list[int]:
+    """Return the numbers of connections wanted, each change once, in ten seconds.
+
+    One connection has *speed* bytes per second, all together at most *bandwidth*.
+    """
+    tuner, now, received, targets = ConnectionTuner(most, 0.0), 0.0, 0.0, [1]
+    while now < 10.0:
         now += 0.1
-        received += min(seen[-1] * speed_of_one, widest) * 0.1
-        wanted = pace.update(now, int(received), 1000 * MB)
-        if wanted != seen[-1]:
-            seen.append(wanted)
-    return seen
+        received += min(targets[-1] * speed, bandwidth) * 0.1
+        target = tuner.update(now, int(received), 1000 * MB)
+        if target != targets[-1]:
+            targets.append(target)
+    return targets
 
 
-def test_one_is_enough_where_it_is_quick():
-    """A connection that is quick stays alone."""
-    assert _grown(8, FAST_BYTES_PER_SECOND * 1.1) == [1]
+def test_fast_connection_stays_alone():
+    """A connection that is fast enough gets no others."""
+    assert simulate(8, FAST_BYTES_PER_SECOND * 1.1) == [1]
 
 
-def test_more_where_one_is_slow():
-    """Slow ones become more, up to what is allowed and not beyond."""
-    assert _grown(8, 1 * MB) == [1, 4, 8]
-    assert _grown(16, 1 * MB) == [1, 4, 8, 16]
-    assert _grown(3, 1 * MB) == [1, 3]
-    assert _grown(1, 1 * MB) == [1]
+def test_slow_connections_become_more():
+    """Slow connections become more, up to the limit."""
+    assert simulate(8, 1 * MB) == [1, 4, 8]
+    assert simulate(16, 1 * MB) == [1, 4, 8, 16]
+    assert simulate(3, 1 * MB) == [1, 3]
+    assert simulate(1, 1 * MB) == [1]
 
 
-def test_not_more_than_what_helps():
-    """Where four bring no more than one did, the others were for nothing, and none is tried again."""
-    assert _grown(8, 1 * MB, widest=1 * MB) == [1, 4, 1]
+def test_step_without_gain_is_reverted():
+    """If four connections are no faster than one, the download goes back to one for good."""
+    assert simulate(8, 1 * MB, bandwidth=1 * MB) == [1, 4, 1]
 
 
-def test_not_for_what_is_nearly_done():
-    """The last second is not worth a connection."""
-    pace = ConnectionTuner(8, 0.0)
-    assert pace.update(1.0, 1 * MB, MB // 2) == 1
+def test_no_step_near_the_end():
+    """No connection is added for the last second."""
+    tuner = ConnectionTuner(8, 0.0)
+    assert tuner.update(1.0, 1 * MB, MB // 2) == 1
 
 
-def test_fewer_where_a_site_refuses():
-    """A refusal takes one away: for good, or until the site has had a rest."""
-    for for_good, later in ((True, 7), (False, 8)):
-        pace = ConnectionTuner(8, 0.0, first=8)
-        pace.on_refusal(1.0, 0, 8, permanent=for_good)
-        assert pace.update(2.0, 8 * MB, 900 * MB) == 7
-        assert pace.update(7.0, 30 * MB, 900 * MB) == later
+@pytest.mark.parametrize(("permanent", "later"), [(True, 7), (False, 8)])
+def test_refusal(permanent: bool, later: int):
+    """A refusal takes one connection away, for some seconds or for good."""
+    tuner = ConnectionTuner(8, 0.0, first=8)
+    tuner.on_refusal(1.0, 0, 8, permanent=permanent)
+    assert tuner.update(2.0, 8 * MB, 900 * MB) == 7
+    assert tuner.update(7.0, 30 * MB, 900 * MB) == later
 
 
-def test_spans_are_halved():
-    """Who is free takes the second half of the largest; what is received counts once."""
-    spans = RangeAllocator()
-    first = spans.take()
+def test_ranges_are_halved():
+    """A free connection takes the second half of the largest range; bytes count once."""
+    ranges = RangeAllocator()
+    first = ranges.take()
     assert first is not None
-    assert spans.take() is None
+    assert ranges.take() is None
     first.stop = 8 * MIN_RANGE_BYTES
-    second, third = spans.take(), spans.take()
+    second, third = ranges.take(), ranges.take()
     assert second is not None
     assert third is not None
-    assert [(s.start, s.stop) for s in (first, third, second)] == [
+    assert [(r.start, r.stop) for r in (first, third, second)] == [
         (0, 2 * MIN_RANGE_BYTES),
         (2 * MIN_RANGE_BYTES, 4 * MIN_RANGE_BYTES),
         (4 * MIN_RANGE_BYTES, 8 * MIN_RANGE_BYTES),
     ]
-    spans.advance(first, 3 * MIN_RANGE_BYTES)
-    assert (first.left, spans.received, spans.left) == (0, 2 * MIN_RANGE_BYTES, 6 * MIN_RANGE_BYTES)
+    ranges.advance(first, 3 * MIN_RANGE_BYTES)
+    assert (first.left, ranges.received, ranges.left) == (0, 2 * MIN_RANGE_BYTES, 6 * MIN_RANGE_BYTES)
 
 
-def test_what_is_given_back_is_taken_first():
-    """A piece that failed goes to whoever is free next; nothing is lost on the way."""
-    spans = RangeAllocator()
-    first = spans.take()
+def test_released_range_is_taken_first():
+    """A range that failed goes to the next free connection, and no byte is lost."""
+    ranges = RangeAllocator()
+    first = ranges.take()
     assert first is not None
     first.stop = 4 * MIN_RANGE_BYTES
-    second = spans.take()
+    second = ranges.take()
     assert second is not None
-    spans.advance(second, 100)
-    spans.release(second)
-    assert spans.take() is second
-    for span in (first, second):
-        spans.advance(span, span.left)
-        spans.release(span)
-    assert spans.complete
-    assert spans.received == 4 * MIN_RANGE_BYTES
+    ranges.advance(second, 100)
+    ranges.release(second)
+    assert ranges.take() is second
+    for byte_range in (first, second):
+        ranges.advance(byte_range, byte_range.left)
+        ranges.release(byte_range)
+    assert ranges.complete
+    assert ranges.received == 4 * MIN_RANGE_BYTES
 
 
-@pytest.mark.parametrize(("moved", "counted"), [(0, 2), (MIN_RANGE_BYTES, 1)])
-def test_failures_count_where_nothing_moves(moved: int, counted: int):
-    """A connection that is cut again and again fails in the end, but not while it gets on."""
-    spans = RangeAllocator()
-    span = spans.take()
-    assert span is not None
-    span.fail()
-    spans.advance(span, moved)
-    assert span.fail() == counted
+@pytest.mark.parametrize(("advanced", "failures"), [(0, 2), (MIN_RANGE_BYTES, 1)])
+def test_failures_without_progress_add_up(advanced: int, failures: int):
+    """Failures are counted as long as next to nothing arrives between them."""
+    ranges = RangeAllocator()
+    byte_range = ranges.take()
+    assert byte_range is not None
+    byte_range.fail()
+    ranges.advance(byte_range, advanced)
+    assert byte_range.fail() == failures

@@ -1,7 +1,7 @@
-"""The attack table once more, from where it begins: what a page, a manifest or a redirect says to the engine.
+"""SSRF attempts by pages, manifests and redirects, against the real engine behind a real guard.
 
-Each road is walked with the real engine behind a real guard: it leads to no address inside and to no file,
-and the same road to an allowed address is walked to its end.
+Each attack is tried with a private address, which must not be contacted, and with an allowed one, which must
+be: it is the address that is refused, not the redirect or manifest.
 """
 
 from __future__ import annotations
@@ -22,154 +22,148 @@ from reelhaul_runtime.errors import ReelhaulError
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _HLS, _DASH, _HTML = "application/vnd.apple.mpegurl", "application/dash+xml", "text/html"
-_LIST = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:0\n"
+_PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:0\n"
 _END = "#EXT-X-ENDLIST\n"
 _MPD = """<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"
 mediaPresentationDuration="PT4S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period><AdaptationSet
 mimeType="video/mp4"><Representation id="v" bandwidth="1000" codecs="avc1.42c01e" width="64" height="36">
-<SegmentList duration="4"><SegmentURL media="{to}"/></SegmentList></Representation></AdaptationSet>
+<SegmentList duration="4"><SegmentURL media="{url}"/></SegmentList></Representation></AdaptationSet>
 </Period></MPD>"""
 
-#: Where each road begins, from the address that it leads to.
-Road = Callable[[Site, str], str]
+#: Adds responses to a site that lead to the URL given; returns the URL to download.
+Attack = Callable[[Site, str], str]
 
 
-def _says(site: Site, path: str, body: str, kind: str) -> str:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+def _add(site: Site, path: str, body: str, media_type: str) -> str:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     site.responses[path] = (head + body).encode()
     return f"http://{PUBLIC}:{site.port}{path}"
 
 
-def _leads(site: Site, path: str, to: str) -> str:
-    site.responses[path] = f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
+def _add_redirect(site: Site, path: str, url: str) -> str:
+    site.responses[path] = f"HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n".encode()
     return f"http://{PUBLIC}:{site.port}{path}"
 
 
-def _page(site: Site, inner: str, head: str = "") -> str:
-    return _says(site, "/page", f"<html><head><title>t</title>{head}</head>{inner}</html>", _HTML)
+def _add_page(site: Site, content: str) -> str:
+    return _add(site, "/page", f"<html><head><title>t</title></head>{content}</html>", _HTML)
 
 
-def _media_list(site: Site, lines: str) -> str:
-    return _says(site, "/list.m3u8", f"{_LIST}{lines}{_END}", _HLS)
+def _add_playlist(site: Site, lines: str) -> str:
+    return _add(site, "/list.m3u8", f"{_PLAYLIST}{lines}{_END}", _HLS)
 
 
-def _by_master(site: Site, to: str) -> str:
-    lines = f"#EXT-X-STREAM-INF:BANDWIDTH=1000,RESOLUTION=64x36\n{to}\n"
-    return _says(site, "/master.m3u8", f"#EXTM3U\n{lines}", _HLS)
+def _add_master_playlist(site: Site, url: str) -> str:
+    lines = f"#EXT-X-STREAM-INF:BANDWIDTH=1000,RESOLUTION=64x36\n{url}\n"
+    return _add(site, "/master.m3u8", f"#EXTM3U\n{lines}", _HLS)
 
 
-ROADS: dict[str, Road] = {
-    "a redirect of the page": lambda site, to: _leads(site, "/go", to),
-    "a redirect of a redirect": lambda site, to: _leads(site, "/1", _leads(site, "/2", to)),
-    "the page's video": lambda site, to: _page(site, f'<video src="{to}"></video>'),
-    "a redirect of the video": lambda site, to: _page(
-        site, f'<video src="{_leads(site, "/v.mp4", to)}"></video>'
+ATTACKS: dict[str, Attack] = {
+    "redirect of the page": lambda site, url: _add_redirect(site, "/go", url),
+    "redirect of a redirect": lambda site, url: _add_redirect(site, "/1", _add_redirect(site, "/2", url)),
+    "video of a page": lambda site, url: _add_page(site, f'<video src="{url}"></video>'),
+    "redirect of a video": lambda site, url: _add_page(
+        site, f'<video src="{_add_redirect(site, "/v.mp4", url)}"></video>'
     ),
-    "a variant of an HLS list": _by_master,
-    "an HLS segment": lambda site, to: _media_list(site, f"#EXTINF:4,\n{to}\n"),
-    "a redirect of a segment": lambda site, to: _media_list(
-        site, f"#EXTINF:4,\n{_leads(site, '/seg.ts', to)}\n"
+    "HLS variant": _add_master_playlist,
+    "HLS segment": lambda site, url: _add_playlist(site, f"#EXTINF:4,\n{url}\n"),
+    "redirect of an HLS segment": lambda site, url: _add_playlist(
+        site, f"#EXTINF:4,\n{_add_redirect(site, '/seg.ts', url)}\n"
     ),
-    "the key of HLS segments": lambda site, to: _media_list(
-        site, f'#EXT-X-KEY:METHOD=AES-128,URI="{to}"\n#EXTINF:4,\nseg.ts\n'
+    "HLS key": lambda site, url: _add_playlist(
+        site, f'#EXT-X-KEY:METHOD=AES-128,URI="{url}"\n#EXTINF:4,\nseg.ts\n'
     ),
-    "the head of HLS segments": lambda site, to: _media_list(
-        site, f'#EXT-X-MAP:URI="{to}"\n#EXTINF:4,\nseg.m4s\n'
+    "HLS initialization section": lambda site, url: _add_playlist(
+        site, f'#EXT-X-MAP:URI="{url}"\n#EXTINF:4,\nseg.m4s\n'
     ),
-    "a DASH segment": lambda site, to: _says(site, "/m.mpd", _MPD.format(to=to), _DASH),
+    "DASH segment": lambda site, url: _add(site, "/m.mpd", _MPD.format(url=url), _DASH),
 }
 
 
-async def walked(
+async def fetch(
     harness: Harness, url: str, folder: Path
 ) -> tuple[ErrorReason.ValueType, list[tuple[str, str]]]:
-    """Why a fetch of *url* failed (0 where it did not), and what the guard refused to it."""
+    """Download *url*; return why that failed (0 if it did not), and what the guard refused."""
     name = folder.name
-    proxy = await harness.guard.open(name, 0)
+    proxy_url = await harness.guard.open(name, 0)
     reason: ErrorReason.ValueType = 0  # type: ignore[assignment]
     try:
-        await harness.engine.fetch(FetchRequest(url, FormatSpec(), folder, proxy), FetchListener())
+        await harness.engine.fetch(FetchRequest(url, FormatSpec(), folder, proxy_url), FetchListener())
     except ReelhaulError as failure:
         reason = failure.reason
     return reason, list((await harness.guard.close(name)).refusals)
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def _folder(place: Path, name: str) -> Path:
-    folder = place / name
+def _create_folder(parent: Path, name: str) -> Path:
+    folder = parent / name
     folder.mkdir()
     return folder
 
 
-@pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
-async def test_no_road_leads_inside(harness: Harness, tmp_path: Path, road: Road) -> None:
-    """Nobody inside is knocked at, and the guard has a word for it."""
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_private_address(harness: Harness, tmp_path: Path, attack: Attack) -> None:
+    """A private address is not contacted, and the guard tells why."""
     async with running_site() as site, running_site("127.0.0.1") as inside:
-        url = road(site, f"http://127.0.0.1:{inside.port}/inside.mp4")
-        reason, refusals = await walked(harness, url, _folder(tmp_path, "inside"))
+        url = attack(site, f"http://127.0.0.1:{inside.port}/inside.mp4")
+        reason, refusals = await fetch(harness, url, _create_folder(tmp_path, "inside"))
     assert inside.accepted == 0
     assert ("127.0.0.1", "loopback") in refusals
     assert reason == ErrorReason.URL_FORBIDDEN
 
 
-@pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
-async def test_its_twin_is_walked(harness: Harness, tmp_path: Path, road: Road) -> None:
-    """The same road to an allowed address is walked: it is the address that is refused, not the road."""
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_allowed_address(harness: Harness, tmp_path: Path, attack: Attack) -> None:
+    """An allowed address is contacted in the same way: the tests above do not pass for another reason."""
     async with running_site() as site, running_site() as other:
-        url = road(site, f"http://{PUBLIC}:{other.port}/other.mp4")
-        _, refusals = await walked(harness, url, _folder(tmp_path, "twin"))
+        url = attack(site, f"http://{PUBLIC}:{other.port}/other.mp4")
+        _, refusals = await fetch(harness, url, _create_folder(tmp_path, "allowed"))
     assert other.accepted > 0
     assert refusals == []
 
 
 @pytest.mark.parametrize(
-    ("road", "scheme"),
+    ("attack", "scheme"),
     [
-        ("a redirect of the page", "file"),
-        ("a redirect of the page", "ftp"),
-        ("the page's video", "file"),
-        ("the page's video", "ftp"),
-        ("a variant of an HLS list", "file"),
-        ("an HLS segment", "file"),
-        ("a DASH segment", "file"),
+        ("redirect of the page", "file"),
+        ("redirect of the page", "ftp"),
+        ("video of a page", "file"),
+        ("video of a page", "ftp"),
+        ("HLS variant", "file"),
+        ("HLS segment", "file"),
+        ("DASH segment", "file"),
     ],
 )
-async def test_no_road_leads_to_another_scheme(
-    harness: Harness, tmp_path: Path, road: str, scheme: str
-) -> None:
-    """Files and FTP are no addresses of media: nothing of them comes out of a fetch."""
+async def test_other_schemes(harness: Harness, tmp_path: Path, attack: str, scheme: str) -> None:
+    """Files and FTP servers are not read: a download of them fails without a trace of their content."""
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(b"a-secret-of-ours" * 100)
     async with running_site() as site, running_site("127.0.0.1") as inside:
-        to = {"file": secret.as_uri(), "ftp": f"ftp://127.0.0.1:{inside.port}/inside.mp4"}[scheme]
-        folder = _folder(tmp_path, "scheme")
-        reason, _ = await walked(harness, ROADS[road](site, to), folder)
+        url = {"file": secret.as_uri(), "ftp": f"ftp://127.0.0.1:{inside.port}/inside.mp4"}[scheme]
+        folder = _create_folder(tmp_path, "scheme")
+        reason, _ = await fetch(harness, ATTACKS[attack](site, url), folder)
     assert reason
     assert inside.accepted == 0
-    assert not [path for path in _files(folder) if b"a-secret-of-ours" in path.read_bytes()]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"a-secret-of-ours" in path.read_bytes()]
 
 
-@pytest.mark.parametrize("beside", ["subtitles", "thumbnail"])
-async def test_what_goes_beside_the_video(harness: Harness, tmp_path: Path, beside: str) -> None:
-    """A subtitle or a picture inside is refused by itself: the video arrives, with a warning."""
+@pytest.mark.parametrize("sidecar", ["subtitles", "thumbnail"])
+async def test_sidecars(harness: Harness, tmp_path: Path, sidecar: str) -> None:
+    """Subtitles or a thumbnail at a private address are refused alone: the video arrives with a warning."""
     async with running_site() as site, running_site("127.0.0.1") as inside:
-        to = f"http://127.0.0.1:{inside.port}/inside"
+        private_url = f"http://127.0.0.1:{inside.port}/inside"
         video = media.ensure_media().file("/media/360.mp4").read_bytes()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(video)}\r\n\r\n"
         site.responses["/v.mp4"] = head.encode() + video
-        track = f'<track kind="subtitles" srclang="en" src="{to}.vtt">'
-        poster = f'poster="{to}.jpg"' if beside == "thumbnail" else ""
-        url = _page(site, f'<video {poster} src="/v.mp4">{track}</video>')
+        track = f'<track kind="subtitles" srclang="en" src="{private_url}.vtt">'
+        poster = f'poster="{private_url}.jpg"' if sidecar == "thumbnail" else ""
+        url = _add_page(site, f'<video {poster} src="/v.mp4">{track}</video>')
         spec = FormatSpec(thumbnail=True, subtitles=FormatSpec.Subtitles(languages=["en"]))
-        proxy, listener = await harness.guard.open(beside, 0), FetchListener()
-        report = await harness.engine.fetch(
-            FetchRequest(url, spec, _folder(tmp_path, beside), proxy), listener
-        )
-        refusals = (await harness.guard.close(beside)).refusals
+        proxy_url = await harness.guard.open(sidecar, 0)
+        request = FetchRequest(url, spec, _create_folder(tmp_path, sidecar), proxy_url)
+        result = await harness.engine.fetch(request, FetchListener())
+        refusals = (await harness.guard.close(sidecar)).refusals
     assert inside.accepted == 0
     assert ("127.0.0.1", "loopback") in list(refusals)
-    assert [product.path.suffix for product in report.products] == [".mp4"]
-    assert report.warnings
+    assert [product.path.suffix for product in result.products] == [".mp4"]
+    assert result.warnings

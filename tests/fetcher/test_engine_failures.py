@@ -1,4 +1,4 @@
-"""What sites do wrong, as reasons; and what is stopped, stopped whole."""
+"""Failures of sites have reasons, and a download that is stopped leaves no process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reelhaul_runtime.errors import ReelhaulError
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def _fails(harness: Harness, url: str, listener: FetchListener | None = None) -> ReelhaulError:
+async def _failure(harness: Harness, url: str, listener: FetchListener | None = None) -> ReelhaulError:
     with pytest.raises(ReelhaulError) as failure:
         await harness.fetch(url, None, listener)
     return failure.value
@@ -43,30 +43,30 @@ async def _fails(harness: Harness, url: str, listener: FetchListener | None = No
     ],
 )
 async def test_reasons(harness: Harness, site: Site, path: str, reason: ErrorReason.ValueType) -> None:
-    """Each mishap of a site has a reason of its own, from which the retry class follows."""
-    failure = await _fails(harness, site.url(path))
+    """Each failure of a site has its own reason."""
+    failure = await _failure(harness, site.url(path))
     assert ErrorReason.Name(reason) == ErrorReason.Name(failure.reason), failure.text
 
 
-async def test_retry_after_is_handed_on(harness: Harness, site: Site) -> None:
-    """How long a site asks to wait is told with the failure, and its status counted."""
+async def test_retry_after(harness: Harness, site: Site) -> None:
+    """The failure has the delay that the site asks for, and the status is counted."""
     listener = FetchListener()
-    failure = await _fails(harness, site.url("/watch/jsonld?fail=429&retry_after=90"), listener)
+    failure = await _failure(harness, site.url("/watch/jsonld?fail=429&retry_after=90"), listener)
     assert failure.retry_delay is not None
     assert failure.retry_delay.total_seconds() == 90
     assert listener.status_counts.http_statuses == {429: 1}
 
 
-async def test_nothing_past_the_guard(harness: Harness, site: Site) -> None:
-    """A page that leads to another loopback address is refused as forbidden."""
+async def test_guard_refuses_loopback(harness: Harness, site: Site) -> None:
+    """A redirect or a segment at another loopback address is URL_FORBIDDEN."""
     for path in ("/redirect/1?to=http://127.0.0.1:9/", "/hls/master.m3u8?media_host=http://127.0.0.1:9"):
-        failure = await _fails(harness, site.url(path))
+        failure = await _failure(harness, site.url(path))
         assert failure.reason == ErrorReason.URL_FORBIDDEN, failure.text
 
 
-async def test_a_refused_connection(harness: Harness) -> None:
-    """A host that does not answer is the site's failure, and may be tried again."""
-    failure = await _fails(harness, "http://127.0.0.2:1/")
+async def test_refused_connection(harness: Harness) -> None:
+    """A refused connection is the site's failure, and can be retried."""
+    failure = await _failure(harness, "http://127.0.0.2:1/")
     assert (failure.reason, failure.retryable) == (ErrorReason.UPSTREAM_UNAVAILABLE, True)
 
 
@@ -79,82 +79,80 @@ async def test_a_refused_connection(harness: Harness) -> None:
         ("/hls/master.m3u8?media.rate=50000", Progress.DOWNLOADING),
     ],
 )
-async def test_cancel_leaves_nothing(
-    harness: Harness, site: Site, path: str, stage: Progress.Stage.ValueType
-) -> None:
-    """Cancelled in any stage, a fetch is gone within two seconds: no process of it is left."""
+async def test_cancel(harness: Harness, site: Site, path: str, stage: Progress.Stage.ValueType) -> None:
+    """A download that is cancelled, in any stage, leaves no process after two seconds."""
     listener = FetchListener()
     fetch = asyncio.create_task(harness.fetch(site.url(path), FormatSpec(), listener))
-    await _until(lambda: any(p.stage == stage for p in listener.progress_updates))
-    parent = harness.engine.zygote_pid
-    assert _children(parent)
-    began = time.monotonic()
+    await _wait_for(lambda: any(p.stage == stage for p in listener.progress_updates))
+    zygote = harness.engine.zygote_pid
+    assert _descendants(zygote)
+    started = time.monotonic()
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    assert time.monotonic() - began < 2
-    assert not _children(parent)
+    assert time.monotonic() - started < 2
+    assert not _descendants(zygote)
 
 
 async def test_cancel_while_transcoding(harness: Harness, site: Site) -> None:
-    """ffmpeg dies with its fetch."""
+    """Cancelling a download kills its ffmpeg."""
     listener = FetchListener()
     spec = FormatSpec(container=FormatSpec.WEBM)
     fetch = asyncio.create_task(harness.fetch(site.url("/media/1080.mp4"), spec, listener))
-    await _until(lambda: any(p.stage == Progress.POSTPROCESSING for p in listener.progress_updates))
-    await _until(lambda: "ffmpeg" in _names())
+    await _wait_for(lambda: any(p.stage == Progress.POSTPROCESSING for p in listener.progress_updates))
+    await _wait_for(lambda: "ffmpeg" in _process_names())
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    assert not _children(harness.engine.zygote_pid)
-    assert "ffmpeg" not in _names()
+    assert not _descendants(harness.engine.zygote_pid)
+    assert "ffmpeg" not in _process_names()
 
 
-async def test_a_killed_child_is_a_failure_at_once(harness: Harness, site: Site) -> None:
-    """A child that dies is WORKER_LOST, never a hang."""
+async def test_killed_child(harness: Harness, site: Site) -> None:
+    """If the child is killed, the download fails at once with WORKER_LOST."""
     listener = FetchListener()
     fetch = asyncio.create_task(harness.fetch(site.url("/watch/video?media.rate=50000"), None, listener))
-    await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
-    os.kill(_children(harness.engine.zygote_pid)[0], signal.SIGKILL)
+    await _wait_for(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
+    os.kill(_descendants(harness.engine.zygote_pid)[0], signal.SIGKILL)
     with pytest.raises(ReelhaulError) as failure:
         await fetch
     assert failure.value.reason == ErrorReason.WORKER_LOST
 
 
-async def test_a_killed_parent_comes_back(harness: Harness, site: Site) -> None:
-    """The parent killed, its fetches fail as retryable, their processes die, and a new parent serves."""
+async def test_killed_zygote(harness: Harness, site: Site) -> None:
+    """If the zygote is killed, its downloads fail as retryable, its children die, and a new one serves."""
     listener = FetchListener()
     fetch = asyncio.create_task(harness.fetch(site.url("/watch/video?media.rate=50000"), None, listener))
-    await _until(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
-    parent = harness.engine.zygote_pid
-    child = _children(parent)[0]
-    os.kill(parent, signal.SIGKILL)
+    await _wait_for(lambda: any(p.stage == Progress.DOWNLOADING for p in listener.progress_updates))
+    zygote = harness.engine.zygote_pid
+    child = _descendants(zygote)[0]
+    os.kill(zygote, signal.SIGKILL)
     with pytest.raises(ReelhaulError) as failure:
         await fetch
     assert (failure.value.reason, failure.value.retryable) == (ErrorReason.WORKER_LOST, True)
-    await _until(lambda: not Path(f"/proc/{child}").exists())
-    report = await harness.fetch(site.url("/media/360.mp4"))
-    assert report.delivered.height == 360
-    assert parent != harness.engine.zygote_pid
+    await _wait_for(lambda: not Path(f"/proc/{child}").exists())
+    result = await harness.fetch(site.url("/media/360.mp4"))
+    assert result.delivered.height == 360
+    assert zygote != harness.engine.zygote_pid
 
 
-async def _until(true: Callable[[], bool], seconds: float = 15) -> None:
-    """Return when the world outside, which sends no event, is so."""
+async def _wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
+    """Return when *condition* is true."""
     async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 - processes of others set no event
+        while not condition():  # noqa: ASYNC110 - other processes set no event
             await asyncio.sleep(0.02)
 
 
-def _children(pid: int) -> list[int]:
-    """All processes below *pid*, zombies too."""
-    below = {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-    return [*below, *(deeper for child in below for deeper in _children(child))]
+def _descendants(pid: int) -> list[int]:
+    """Return the descendants of *pid*, zombies included."""
+    children = {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    return [*children, *(descendant for child in children for descendant in _descendants(child))]
 
 
-def _names() -> set[str]:
-    """Names of our own processes: those that descend from this one."""
+def _process_names() -> set[str]:
+    """Return the names of the processes that descend from this one."""
     names = set()
-    for pid in _children(os.getpid()):
+    for pid in _descendants(os.getpid()):
         try:
             names.add(Path(f"/proc/{pid}/comm").read_text().strip())
         except OSError:

@@ -103,9 +103,9 @@ def test_sound_by_selector() -> None:
 async def test_selector_against_youtube(youtube_harness: Harness, youtube: YouTube) -> None:
     """The selector's streams are what is delivered, in the container asked."""
     spec = FormatSpec(selector="bv[height<=480][vcodec^=avc]+ba[ext=webm]", container=FormatSpec.MKV)
-    report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert list(report.delivered.format_ids) == ["135", "251"]
-    assert (report.delivered.height, report.delivered.container, report.delivered.audio_codec) == (
+    result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
+    assert list(result.delivered.format_ids) == ["135", "251"]
+    assert (result.delivered.height, result.delivered.container, result.delivered.audio_codec) == (
         480,
         "mkv",
         "opus",

@@ -44,11 +44,11 @@ async def test_recording_to_its_limit(youtube_harness: Harness, youtube: YouTube
     """At its time limit a recording is stopped, and is a file that plays, with a warning."""
     listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
-    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener, record_seconds=5)
-    media = report.products[0]
-    assert (media.path.suffix, report.delivered.height, report.delivered.transcoded) == (".mp4", 360, False)
+    result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener, record_seconds=5)
+    media = result.products[0]
+    assert (media.path.suffix, result.delivered.height, result.delivered.transcoded) == (".mp4", 360, False)
     assert tools.probe(media.path).duration == pytest.approx(5, abs=0.5)
-    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
     assert not any(p.HasField("percent") for p in listener.progress_updates if p.stage == Progress.RECORDING)
     assert Progress.RECORDING in {p.stage for p in listener.progress_updates}
 
@@ -56,24 +56,24 @@ async def test_recording_to_its_limit(youtube_harness: Harness, youtube: YouTube
 async def test_recording_to_the_longest_play_time(youtube_harness: Harness, youtube: YouTube) -> None:
     """How long a broadcast has been on air is no play time: the limit ends the recording, no more."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
-    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
-    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+    result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
+    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
 
 
 async def test_recording_to_the_end(youtube_harness: Harness, youtube: YouTube) -> None:
     """A broadcast that ends is recorded to its end, without a warning."""
     spec = FormatSpec(live=Live(mode=Live.WAIT, from_start=True), container=FormatSpec.MKV)
-    report = await youtube_harness.fetch(youtube.watch_url("live", copy=8), spec, record_seconds=60)
-    assert tools.probe(report.products[0].path).duration == pytest.approx(7, abs=0.5)
-    assert list(report.warnings) == []
+    result = await youtube_harness.fetch(youtube.watch_url("live", copy=8), spec, record_seconds=60)
+    assert tools.probe(result.products[0].path).duration == pytest.approx(7, abs=0.5)
+    assert list(result.warnings) == []
 
 
 async def test_recording_within_the_attempt(youtube_harness: Harness, youtube: YouTube) -> None:
     """A recording ends while there is time left to keep it."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
-    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_timeout_seconds=2)
-    assert 2 < tools.probe(report.products[0].path).duration < 8
-    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+    result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_timeout_seconds=2)
+    assert 2 < tools.probe(result.products[0].path).duration < 8
+    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
 
 
 async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: YouTube) -> None:
@@ -83,9 +83,9 @@ async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: Y
     fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
     await asyncio.wait_for(listener.recording_started.wait(), 20)
     listener.stop_recording.set()
-    report = await asyncio.wait_for(fetch, 20)
-    assert 1 < tools.probe(report.products[0].path).duration < 8
-    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+    result = await asyncio.wait_for(fetch, 20)
+    assert 1 < tools.probe(result.products[0].path).duration < 8
+    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
 
 
 async def test_recording_until_its_user_has_enough(youtube_harness: Harness, youtube: YouTube) -> None:
@@ -96,9 +96,9 @@ async def test_recording_until_its_user_has_enough(youtube_harness: Harness, you
     fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
     await asyncio.wait_for(listener.recording_started.wait(), 20)
     listener.stop_recording.set()
-    report = await asyncio.wait_for(fetch, 20)
-    assert 1 < tools.probe(report.products[0].path).duration < 8
-    (warning,) = report.warnings
+    result = await asyncio.wait_for(fetch, 20)
+    assert 1 < tools.probe(result.products[0].path).duration < 8
+    (warning,) = result.warnings
     assert (warning.reason, "stopped by request" in warning.message) == (Warned.RECORDING_STOPPED, True)
 
 
@@ -108,16 +108,16 @@ async def test_far_behind_the_edge(youtube_harness: Harness, youtube: YouTube) -
     await youtube_harness.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
     listener.stop_recording.set()
     spec = FormatSpec(live=Live(mode=Live.RECORD, from_start=True), container=FormatSpec.MP4)
-    report = await asyncio.wait_for(youtube_harness.fetch(url, spec, listener), 20)
-    assert tools.probe(report.products[0].path).duration == pytest.approx(1, abs=0.5)
+    result = await asyncio.wait_for(youtube_harness.fetch(url, spec, listener), 20)
+    assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.5)
 
 
 async def test_a_site_that_falters(youtube_harness: Harness, youtube: YouTube) -> None:
     """A broadcast that is away for seconds, or lacks a segment, is recorded on: what there is is kept."""
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MKV)
-    report = await youtube_harness.fetch(youtube.watch_url("livegap", copy=1), spec, record_seconds=7)
-    assert tools.probe(report.products[0].path).duration == pytest.approx(7, abs=1.1)
-    assert [w.reason for w in report.warnings] == [Warned.RECORDING_CUT]
+    result = await youtube_harness.fetch(youtube.watch_url("livegap", copy=1), spec, record_seconds=7)
+    assert tools.probe(result.products[0].path).duration == pytest.approx(7, abs=1.1)
+    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
 
 
 async def test_a_recording_that_was_lost(youtube_harness: Harness, youtube: YouTube) -> None:
@@ -134,8 +134,8 @@ async def test_sound_of_a_broadcast(youtube_harness: Harness, youtube: YouTube) 
     """Of a broadcast the sound alone can be kept."""
     audio = FormatSpec.Audio(format=FormatSpec.Audio.MP3)
     spec = FormatSpec(live=Live(mode=Live.RECORD), media_kind=FormatSpec.AUDIO, audio=audio)
-    report = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
-    assert (report.delivered.container, report.delivered.video_codec) == ("mp3", "")
+    result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
+    assert (result.delivered.container, result.delivered.video_codec) == ("mp3", "")
 
 
 async def test_recording_above_its_size(youtube_harness: Harness, youtube: YouTube) -> None:

@@ -1,4 +1,4 @@
-"""The engine in a network of its own: the guard's door is all that there is, for native code too."""
+"""Engine in a network namespace: only the guard's socket is there, for native code too."""
 
 from __future__ import annotations
 
@@ -13,136 +13,111 @@ from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
-from tests.fetcher.conftest import Harness
+from tests.fetcher.conftest import Harness, open_harness
 from tests.fetcher.guard_harness import PUBLIC
 from tests.sites.site import Site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.settings import Settings
-from reelhaul_fetcher.ytdlp.process import namespace as namespaces
-from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
-from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace, NamespaceUnavailable
+from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace, NamespaceUnavailable, open_namespace
 
-_TRIES = """
+_CONNECT_FROM_INSIDE = """
 import json, socket, sys
 from reelhaul_fetcher.ytdlp.process import setns
 setns.enter(*map(int, sys.argv[1:3]))
-told = {}
-for place in json.loads(sys.argv[3]):
+result = {}
+for address in json.loads(sys.argv[3]):
     try:
-        socket.create_connection(tuple(place), timeout=5).close()
-        told[str(place)] = "open"
+        socket.create_connection(tuple(address), timeout=5).close()
+        result[str(address)] = "open"
     except OSError as error:
-        told[str(place)] = type(error).__name__
-told["interfaces"] = [name for _, name in socket.if_nameindex()]
-told["mine"] = open("/proc/self/status").read() != ""
-print(json.dumps(told))
+        result[str(address)] = type(error).__name__
+result["interfaces"] = [name for _, name in socket.if_nameindex()]
+result["proc"] = open("/proc/self/status").read() != ""
+print(json.dumps(result))
 """
 
 
 @pytest.fixture
-async def space() -> AsyncIterator[EngineNamespace]:
-    """A namespace; where the kernel refuses one there is nothing to test."""
+async def namespace() -> AsyncIterator[EngineNamespace]:
+    """A namespace. The test is skipped if the kernel refuses one."""
     try:
-        async with namespaces.open_namespace("on") as found:
-            assert found
-            yield found
-    except NamespaceUnavailable as refused:
-        pytest.skip(f"no namespaces here: {refused}")
+        async with open_namespace("on") as namespace:
+            assert namespace
+            yield namespace
+    except NamespaceUnavailable as error:
+        pytest.skip(f"no namespaces here: {error}")
 
 
 @pytest.fixture
 async def harness(
-    space: EngineNamespace, engine_environment: dict[str, str], tmp_path: Path
-) -> AsyncIterator[tuple[Harness, GuardSupervisor]]:
-    """An engine inside, its guard outside."""
+    namespace: EngineNamespace, engine_environment: dict[str, str], tmp_path: Path
+) -> AsyncIterator[Harness]:
+    """An engine inside the namespace, and its guard outside."""
     config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
-    async with (
-        running_guard(config, space.listener) as guard,
-        YtDlpEngine.open(engine_environment, "test-worker", namespace=space) as engine,
-    ):
-        await engine.wait_until_warm()
-        yield Harness(engine, guard, tmp_path), guard
+    async with open_harness(
+        engine_environment, tmp_path, config, namespace.listener, namespace=namespace
+    ) as harness:
+        yield harness
 
 
-def inside(space: EngineNamespace, *places: tuple[str, int]) -> dict[str, object]:
-    """What a process without any other bars reaches from inside."""
-    done = subprocess.run(
-        [sys.executable, "-c", _TRIES, str(space.user), str(space.network), json.dumps(places)],
-        pass_fds=[space.user, space.network],
+def connect_from_inside(namespace: EngineNamespace, *addresses: tuple[str, int]) -> dict[str, object]:
+    """Return what a process in the namespace, without any other restriction, can connect to."""
+    script = [_CONNECT_FROM_INSIDE, str(namespace.user), str(namespace.network), json.dumps(addresses)]
+    process = subprocess.run(
+        [sys.executable, "-c", *script],
+        pass_fds=[namespace.user, namespace.network],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    told: dict[str, object] = json.loads(done.stdout)
-    return told
+    result: dict[str, object] = json.loads(process.stdout)
+    return result
 
 
-async def test_fetches_come(harness: tuple[Harness, GuardSupervisor], site: Site) -> None:
-    """A download through the door is as any other, and its bytes are counted."""
-    engine, _ = harness
-    report = await engine.fetch(site.url("/watch/demo"), FormatSpec(max_height=360))
-    assert report.delivered.height == 360
+async def test_download(harness: Harness, site: Site) -> None:
+    """A download works from inside the namespace."""
+    result = await harness.fetch(site.url("/watch/demo"), FormatSpec(max_height=360))
+    assert result.delivered.height == 360
 
 
-async def test_nothing_else_is_reached(
-    harness: tuple[Harness, GuardSupervisor], space: EngineNamespace, site: Site
-) -> None:
-    """Not the site beside the guard, not this machine, not the world: no road leads to them."""
-    door = space.listener.getsockname()
+async def test_only_the_guard_is_reachable(harness: Harness, namespace: EngineNamespace, site: Site) -> None:
+    """Neither the site beside the guard, nor this machine, nor the internet can be connected to."""
+    guard = namespace.listener.getsockname()
     port = urlsplit(site.origin).port or 80
-    places = [door, (PUBLIC, port), ("127.0.0.1", port), ("192.0.2.1", 80)]
-    told = await asyncio.to_thread(inside, space, *places)
-    assert told.pop(str(list(door))) == "open"
-    assert told.pop("interfaces") == ["lo"]
-    assert told.pop("mine")
-    assert set(told.values()) <= {"ConnectionRefusedError", "OSError"}
-    assert len(told) == 3
+    addresses = [guard, (PUBLIC, port), ("127.0.0.1", port), ("192.0.2.1", 80)]
+    result = await asyncio.to_thread(connect_from_inside, namespace, *addresses)
+    assert result.pop(str(list(guard))) == "open"
+    assert result.pop("interfaces") == ["lo"]
+    assert result.pop("proc")
+    assert set(result.values()) <= {"ConnectionRefusedError", "OSError"}
+    assert len(result) == 3
 
 
-async def test_the_engine_lives_there(
-    harness: tuple[Harness, GuardSupervisor], space: EngineNamespace
-) -> None:
-    """The warm parent, from which each fetch is forked, is in that network and not in ours."""
-    engine, _ = harness
-    theirs = os.stat(f"/proc/{engine.engine.zygote_pid}/ns/net")
-    assert theirs.st_ino == os.fstat(space.network).st_ino
-    assert theirs.st_ino != os.stat("/proc/self/ns/net").st_ino
+async def test_zygote_is_inside(harness: Harness, namespace: EngineNamespace) -> None:
+    """The zygote, which forks every child, is in the namespace and not in this process's network."""
+    network = os.stat(f"/proc/{harness.engine.zygote_pid}/ns/net")
+    assert network.st_ino == os.fstat(namespace.network).st_ino
+    assert network.st_ino != os.stat("/proc/self/ns/net").st_ino
 
 
-async def test_both_may_die(harness: tuple[Harness, GuardSupervisor], site: Site) -> None:
-    """The next parent lives in the same network, the next guard listens at the same door."""
-    engine, guard = harness
-    os.kill(guard.pid, 9)
-    os.kill(parent := engine.engine.zygote_pid, 9)
+async def test_restart_of_zygote_and_guard(harness: Harness, site: Site) -> None:
+    """After both were killed, a new zygote in the same network and a new guard on the same socket serve."""
+    os.kill(harness.guard.pid, 9)
+    os.kill(zygote := harness.engine.zygote_pid, 9)
     async with asyncio.timeout(30):
-        while engine.engine.zygote_pid in (0, parent):  # noqa: ASYNC110 - it comes back by itself
+        while harness.engine.zygote_pid in (0, zygote):  # noqa: ASYNC110 - the restart sets no event
             await asyncio.sleep(0.02)
-        await engine.engine.wait_until_warm()
-    assert (await engine.probe(site.url("/watch/demo"))).title
+        await harness.engine.wait_until_warm()
+    assert (await harness.probe(site.url("/watch/demo"))).title
 
 
-async def test_where_it_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """``on`` ends the start and says why; ``auto`` says why and goes on; ``off`` does not try."""
-
-    async def refused() -> EngineNamespace:
-        raise NamespaceUnavailable(1, "unshare: Operation not permitted")
-
-    monkeypatch.setattr(namespaces, "_create", refused)
-    with pytest.raises(NamespaceUnavailable, match="unshare"):
-        async with namespaces.open_namespace("on"):
-            pass
-    async with namespaces.open_namespace("auto") as found:
-        assert found is None
-    assert "no network of its own" in caplog.text
-    async with namespaces.open_namespace("off") as found:
-        assert found is None
-
-
-async def test_the_maker_tells_what_was_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the kernel says comes back, not a bare failure."""
+async def test_unavailable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the kernel refuses, ``on`` fails with its reason, ``auto`` logs it, and ``off`` does not try."""
     (tmp_path / "sitecustomize.py").write_text(
         "import ctypes\n"
         "class Library:\n"
@@ -152,13 +127,21 @@ async def test_the_maker_tells_what_was_refused(monkeypatch: pytest.MonkeyPatch,
         "ctypes.CDLL = lambda *a, **k: Library()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(NamespaceUnavailable, match="Operation not permitted"):
-        async with namespaces.open_namespace("on"):
+    with pytest.raises(NamespaceUnavailable, match="unshare: Operation not permitted"):
+        async with open_namespace("on"):
             pass
+    assert "no network of its own" not in caplog.text
+    async with open_namespace("auto") as namespace:
+        assert namespace is None
+    assert "no network of its own" in caplog.text
+    caplog.clear()
+    async with open_namespace("off") as namespace:
+        assert namespace is None
+    assert not caplog.records
 
 
-def test_not_with_a_maker_of_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A maker of tokens is asked directly, which such a network bars: ``on`` is refused, ``auto`` is off."""
+def test_not_with_a_token_provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A PO token provider needs a direct connection: ``on`` is refused, and ``auto`` means ``off``."""
     monkeypatch.setenv("REELHAUL_FETCHER_PO_TOKEN_URL", "http://127.0.0.1:4416")
     monkeypatch.setenv("REELHAUL_FETCHER_NETWORK_NAMESPACE", "on")
     with pytest.raises(ValidationError, match="PO_TOKEN_URL"):

@@ -202,8 +202,8 @@ def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Pat
 async def test_pieces_through_the_guard(harness: Harness, site: Site) -> None:
     """In the child, through the guard: the site's very bytes, and progress that never falls."""
     listener = FetchListener()
-    report = await harness.fetch(site.url(f"{FILE}?token=guarded&{SLOW}"), FormatSpec(), listener)
-    assert site.digest(FILE) == sha256(report.products[0])
+    result = await harness.fetch(site.url(f"{FILE}?token=guarded&{SLOW}"), FormatSpec(), listener)
+    assert site.digest(FILE) == sha256(result.products[0])
     assert len(_ranges(site, "guarded")) > 4
     percents = [p.percent for p in listener.progress_updates if p.HasField("percent")]
     assert percents == sorted(percents)

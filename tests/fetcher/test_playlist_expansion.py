@@ -21,13 +21,13 @@ def told(listener: FetchListener) -> list[PlaylistEntry]:
 async def test_a_long_playlist(youtube_harness: Harness, youtube: YouTube) -> None:
     """All entries come in order, the first ones before the last page is asked for, and no video is opened."""
     listener, watched = FetchListener(), youtube.count("/watch")
-    report = await youtube_harness.expand(youtube.playlist_url(250), listener)
+    result = await youtube_harness.expand(youtube.playlist_url(250), listener)
     entries = told(listener)
     assert [entry.position for entry in entries] == list(range(1, 251))
     assert (entries[-1].title, entries[-1].media_id) == ("Item 250", "item0000250")
     assert entries[0].url == "https://www.youtube.com/watch?v=item0000001"
     assert entries[0].duration.seconds == 6
-    assert (report.truncated, report.media.title, report.media.entry_count) == (False, "A list of 250", 250)
+    assert (result.truncated, result.media.title, result.media.entry_count) == (False, "A list of 250", 250)
     assert len(listener.entry_pages) >= 3
     assert youtube.count("/watch") == watched
     assert listener.media_updates[0].title == "A list of 250"
@@ -39,16 +39,16 @@ async def test_a_long_playlist(youtube_harness: Harness, youtube: YouTube) -> No
 async def test_no_more_than_asked(youtube_harness: Harness, youtube: YouTube) -> None:
     """Of ten thousand entries only as many pages are made as the cap needs; that there are more is told."""
     listener, before = FetchListener(), youtube.count("/youtubei/v1/browse")
-    report = await youtube_harness.expand(youtube.playlist_url(10_000), listener, max_entries=150)
-    assert (len(told(listener)), report.truncated) == (150, True)
+    result = await youtube_harness.expand(youtube.playlist_url(10_000), listener, max_entries=150)
+    assert (len(told(listener)), result.truncated) == (150, True)
     assert youtube.count("/youtubei/v1/browse") - before <= 3
 
 
 async def test_a_cap_that_fits_is_no_cut(youtube_harness: Harness, youtube: YouTube) -> None:
     """A list with just as many entries as are asked for is whole."""
     listener = FetchListener()
-    report = await youtube_harness.expand(youtube.playlist_url(120), listener, max_entries=120)
-    assert (len(told(listener)), report.truncated) == (120, False)
+    result = await youtube_harness.expand(youtube.playlist_url(120), listener, max_entries=120)
+    assert (len(told(listener)), result.truncated) == (120, False)
 
 
 async def test_beginning_in_the_middle(youtube_harness: Harness, youtube: YouTube) -> None:
@@ -77,9 +77,9 @@ async def test_a_video_within_a_list(youtube_harness: Harness, youtube: YouTube)
 async def test_a_single_video_is_a_list_of_one(harness: Harness, site: Site) -> None:
     """Media that is no list is one entry, itself."""
     listener = FetchListener()
-    report = await harness.expand(site.url("/watch/video"), listener)
+    result = await harness.expand(site.url("/watch/video"), listener)
     assert [(e.position, e.url) for e in told(listener)] == [(1, site.url("/watch/video"))]
-    assert report.media.entry_count == 1
+    assert result.media.entry_count == 1
 
 
 async def test_several_videos_on_a_page(harness: Harness, site: Site) -> None:

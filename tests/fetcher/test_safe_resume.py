@@ -94,6 +94,6 @@ async def test_what_an_earlier_try_left(
     folder = scratch.create("jobs/one", 1)
     for name, content in left.items():
         (folder / name).write_bytes(content)
-    report = await harness.fetch(site.url(path), folder=scratch.create("jobs/one", 1))
+    result = await harness.fetch(site.url(path), folder=scratch.create("jobs/one", 1))
     clean = await harness.fetch(site.url(path))
-    assert sha256(clean.products[0]) == sha256(report.products[0])
+    assert sha256(clean.products[0]) == sha256(result.products[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.fetcher.conftest import Harness
+from tests.fetcher.conftest import Harness, open_harness
 from tests.fetcher.fakes import FakeTranslator
 from tests.sites.site import Site
 from tests.sites.youtube.site import YouTube
@@ -20,8 +20,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as Warned
 from reelhaul_fetcher.clients.libretranslate import LibreTranslate
-from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
-from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -74,12 +73,10 @@ async def translating_harness(
     engine_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Harness]:
     """A harness with a translator."""
-    async with (
-        running_guard(GuardConfig(allow_networks=("127.0.0.2/32",))) as guard,
-        YtDlpEngine.open(engine_environment, "test-worker", translator=FakeTranslator()) as engine,
-    ):
-        await engine.wait_until_warm()
-        yield Harness(engine, guard, tmp_path_factory.mktemp("work"))
+    config = GuardConfig(allow_networks=("127.0.0.2/32",))
+    workdir = tmp_path_factory.mktemp("work")
+    async with open_harness(engine_environment, workdir, config, translator=FakeTranslator()) as harness:
+        yield harness
 
 
 @pytest.mark.parametrize(("kinds", "name"), [(Subtitles.MANUAL, "talk"), (Subtitles.AUTO, "asronly")])

@@ -20,10 +20,10 @@ Subtitles = FormatSpec.Subtitles
 async def test_quality_ladder(youtube_harness: Harness, youtube: YouTube, height: int) -> None:
     """Each height of the ladder is delivered as an mp4 of that height, nothing encoded anew."""
     spec = FormatSpec(max_height=height, container=FormatSpec.MP4)
-    report = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
-    assert (report.delivered.height, report.delivered.container) == (height, "mp4")
-    assert not report.delivered.transcoded
-    assert list(report.warnings) == []
+    result = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
+    assert (result.delivered.height, result.delivered.container) == (height, "mp4")
+    assert not result.delivered.transcoded
+    assert list(result.warnings) == []
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ async def test_containers(
 ) -> None:
     """Of streams in several codecs those are taken that the container holds as they are."""
     spec = FormatSpec(max_height=1080, container=container)
-    report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert (report.delivered.height, report.delivered.container) == (1080, extension)
-    assert report.delivered.video_codec in video
-    assert (report.delivered.audio_codec, report.delivered.transcoded) == (audio, False)
+    result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
+    assert (result.delivered.height, result.delivered.container) == (1080, extension)
+    assert result.delivered.video_codec in video
+    assert (result.delivered.audio_codec, result.delivered.transcoded) == (audio, False)
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,16 @@ async def test_codec_preference(
 ) -> None:
     """The codec asked for is the codec delivered."""
     spec = FormatSpec(max_height=360, video_codecs=[codec], container=FormatSpec.MKV)
-    report = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
-    assert (report.delivered.video_codec, report.delivered.height) == (name, 360)
+    result = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
+    assert (result.delivered.video_codec, result.delivered.height) == (name, 360)
 
 
 @pytest.mark.parametrize(("limit", "rate"), [(0, 60), (60, 60), (30, 25)])
 async def test_frame_rate(youtube_harness: Harness, youtube: YouTube, limit: int, rate: int) -> None:
     """Smooth pictures are taken unless fewer frames are asked for."""
     spec = FormatSpec(max_height=720, max_frame_rate=limit)
-    report = await youtube_harness.fetch(youtube.watch_url("fps60"), spec)
-    assert round(report.delivered.frame_rate) == rate
+    result = await youtube_harness.fetch(youtube.watch_url("fps60"), spec)
+    assert round(result.delivered.frame_rate) == rate
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ async def test_high_dynamic_range(
 ) -> None:
     """HDR comes where it is asked for, SDR where not."""
     spec = FormatSpec(max_height=1080, dynamic_range=wish)
-    report = await youtube_harness.fetch(youtube.watch_url("hdr1080"), spec)
-    assert (report.delivered.dynamic_range, report.delivered.height) == (delivered, 1080)
+    result = await youtube_harness.fetch(youtube.watch_url("hdr1080"), spec)
+    assert (result.delivered.dynamic_range, result.delivered.height) == (delivered, 1080)
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ async def test_audio_formats(
 ) -> None:
     """Sound alone comes in each format, and no picture is fetched for it."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=form))
-    report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
-    assert (report.delivered.audio_codec, report.delivered.video_codec) == (codec, "")
-    assert report.products[0].info.kind == ArtifactInfo.AUDIO
-    assert set(report.delivered.format_ids) <= {"140", "251"}
+    result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
+    assert (result.delivered.audio_codec, result.delivered.video_codec) == (codec, "")
+    assert result.products[0].info.kind == ArtifactInfo.AUDIO
+    assert set(result.delivered.format_ids) <= {"140", "251"}
 
 
 async def test_audio_is_taken_as_it_is(youtube_harness: Harness, youtube: YouTube) -> None:
     """M4A is YouTube's own sound, packet for packet."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=Audio.M4A))
-    report = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
+    result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
     original = youtube.file("plain1080", 140)
-    assert tools.stream_digests(report.products[0].path) == tools.stream_digests(original)
+    assert tools.stream_digests(result.products[0].path) == tools.stream_digests(original)
 
 
 @pytest.mark.parametrize(
@@ -124,32 +124,32 @@ async def test_audio_language(
 ) -> None:
     """A dubbed video is heard in its original language, not in what it plays unasked, or in the one asked."""
     spec = FormatSpec(max_height=360, container=FormatSpec.MP4, audio=Audio(languages=languages))
-    report = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
-    assert (report.delivered.audio_language_code, report.delivered.original_audio) == (spoken, original)
+    result = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
+    assert (result.delivered.audio_language_code, result.delivered.original_audio) == (spoken, original)
     sound = tools.stream_digests(youtube.file("dubbed", 140, spoken))["audio"]
-    assert tools.stream_digests(report.products[0].path)["audio"] == sound
+    assert tools.stream_digests(result.products[0].path)["audio"] == sound
 
 
 async def test_audio_language_that_is_not_offered(youtube_harness: Harness, youtube: YouTube) -> None:
     """A language that is not there is told, and the original comes instead."""
     spec = FormatSpec(max_height=360, audio=Audio(languages=["ja"]))
-    report = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
-    assert report.delivered.audio_language_code == "de"
-    assert [w.reason for w in report.warnings] == [media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS]
+    result = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
+    assert result.delivered.audio_language_code == "de"
+    assert [w.reason for w in result.warnings] == [media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS]
 
 
 async def test_signed_urls(youtube_harness: Harness, youtube: YouTube) -> None:
     """URLs whose riddles only the player's JavaScript solves are solved, inside the fetch's own limits."""
-    report = await youtube_harness.fetch(youtube.watch_url("signed"), FormatSpec(max_height=360))
-    assert report.delivered.height == 360
+    result = await youtube_harness.fetch(youtube.watch_url("signed"), FormatSpec(max_height=360))
+    assert result.delivered.height == 360
 
 
 async def test_more_than_one_chunk(youtube_harness: Harness, youtube: YouTube) -> None:
     """A big file arrives whole, and progress over picture and sound never falls."""
     listener = FetchListener()
-    report = await youtube_harness.fetch(youtube.watch_url("heavy1080"), None, listener)
+    result = await youtube_harness.fetch(youtube.watch_url("heavy1080"), None, listener)
     picture = tools.stream_digests(youtube.file("heavy1080", 137))["video"]
-    assert tools.stream_digests(report.products[0].path)["video"] == picture
+    assert tools.stream_digests(result.products[0].path)["video"] == picture
     percents = [p.percent for p in listener.progress_updates if p.HasField("percent")]
     assert percents == sorted(percents)
 
@@ -157,27 +157,27 @@ async def test_more_than_one_chunk(youtube_harness: Harness, youtube: YouTube) -
 async def test_mishaps_that_pass(youtube_harness: Harness, youtube: YouTube) -> None:
     """Resets and errors of the media server are survived, and the file is whole."""
     for name in ("flaky503", "reset", "flaky-api"):
-        report = await youtube_harness.fetch(youtube.watch_url(name, copy=2), FormatSpec(max_height=360))
-        assert report.delivered.height == 360
+        result = await youtube_harness.fetch(youtube.watch_url(name, copy=2), FormatSpec(max_height=360))
+        assert result.delivered.height == 360
 
 
 async def test_advertisement_is_waited_for(youtube_harness: Harness, youtube: YouTube) -> None:
     """A video behind an advertisement is fetched once its URLs are good."""
-    report = await youtube_harness.fetch(youtube.watch_url("preroll"), FormatSpec(max_height=360))
-    assert report.delivered.height == 360
+    result = await youtube_harness.fetch(youtube.watch_url("preroll"), FormatSpec(max_height=360))
+    assert result.delivered.height == 360
 
 
 @pytest.mark.parametrize("name", ["t-slashes", "t-shell", "t-rtl", "t-long", "t-html", "t-ext"])
 async def test_hostile_titles(youtube_harness: Harness, youtube: YouTube, name: str) -> None:
     """A title is told as it is, and becomes a safe file name; nothing lies outside the work folder."""
     listener = FetchListener()
-    report = await youtube_harness.fetch(youtube.watch_url(name), FormatSpec(max_height=360), listener)
-    safe = report.products[0].info.file_name
+    result = await youtube_harness.fetch(youtube.watch_url(name), FormatSpec(max_height=360), listener)
+    safe = result.products[0].info.file_name
     assert not set(safe) & set("/\\\0\n\u202e\u2066")
     assert safe.endswith(".mp4")
     assert len(safe.encode()) <= 255
-    assert report.products[0].path.parent.parent == youtube_harness.workdir
-    assert report.media.title == listener.media_updates[0].title != ""
+    assert result.products[0].path.parent.parent == youtube_harness.workdir
+    assert result.media.title == listener.media_updates[0].title != ""
 
 
 async def test_nothing_leaked(youtube_harness: Harness, youtube: YouTube) -> None:

@@ -95,8 +95,8 @@ async def test_expired_urls_are_asked_for_again(
     youtube_harness: Harness, youtube: YouTube, name: str
 ) -> None:
     """Media URLs that YouTube stops honouring, at once or in mid-file, are replaced by fresh ones."""
-    report = await youtube_harness.fetch(youtube.watch_url(name, copy=3), FormatSpec())
-    assert report.delivered.height >= 360
+    result = await youtube_harness.fetch(youtube.watch_url(name, copy=3), FormatSpec())
+    assert result.delivered.height >= 360
     assert youtube.count("/watch", name) == 2
     # What came before the refusal is kept: each of the two streams begins once, or once in vain.
     begun = [a for a in youtube.requests if a.video == name and a.range.startswith("bytes=0-")]

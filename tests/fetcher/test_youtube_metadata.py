@@ -27,14 +27,14 @@ async def test_written_subtitles(youtube_harness: Harness, youtube: YouTube) -> 
         formats=[Subtitles.SRT, Subtitles.VTT, Subtitles.TXT, Subtitles.JSON],
     )
     spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
-    report = await youtube_harness.fetch(youtube.watch_url("talk"), spec)
-    names = [product.info.file_name for product in report.products]
+    result = await youtube_harness.fetch(youtube.watch_url("talk"), spec)
+    names = [product.info.file_name for product in result.products]
     assert names == [
         f"A talk of twenty lines.{language}.{form}"
         for language in ("en", "de")
         for form in ("srt", "vtt", "txt", "json")
     ]
-    texts = [product.path.read_text() for product in report.products]
+    texts = [product.path.read_text() for product in result.products]
     assert [text.count("line ") for text in texts] == [20] * 8
     assert "[de] this is line twenty" in texts[4]
     assert youtube.count("/videoplayback", "talk") == 0
@@ -44,27 +44,27 @@ async def test_heard_captions_do_not_roll(youtube_harness: Harness, youtube: You
     """Automatic captions have each spoken line once, and a transcript has its paragraphs."""
     asked = Subtitles(languages=["original"], kinds=Subtitles.AUTO, formats=[Subtitles.SRT, Subtitles.TXT])
     spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
-    report = await youtube_harness.fetch(youtube.watch_url("asronly"), spec)
-    subtitle, transcript = (product.path.read_text() for product in report.products)
+    result = await youtube_harness.fetch(youtube.watch_url("asronly"), spec)
+    subtitle, transcript = (product.path.read_text() for product in result.products)
     assert subtitle.count(" --> ") == 20
     assert subtitle.count("this is line ") == 20
     assert len(transcript.strip().split("\n\n")) == 5
-    assert list(report.delivered.subtitle_language_codes) == ["en"]
+    assert list(result.delivered.subtitle_language_codes) == ["en"]
 
 
 async def test_subtitles_beside_the_video(youtube_harness: Harness, youtube: YouTube) -> None:
     """A subtitle that YouTube refuses is a warning; the video comes all the same."""
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]))
-    report = await youtube_harness.fetch(youtube.watch_url("subs429"), spec)
-    assert report.delivered.height == 360
-    assert [w.reason for w in report.warnings] == [media_pb2.Warning.SUBTITLES_MISSING]
+    result = await youtube_harness.fetch(youtube.watch_url("subs429"), spec)
+    assert result.delivered.height == 360
+    assert [w.reason for w in result.warnings] == [media_pb2.Warning.SUBTITLES_MISSING]
 
 
 async def test_thumbnail_and_metadata(youtube_harness: Harness, youtube: YouTube) -> None:
     """The picture and all that is told of a video are files of their own."""
     spec = FormatSpec(max_height=360, thumbnail=True, info_json=True)
-    report = await youtube_harness.fetch(youtube.watch_url("plain360"), spec)
-    video, picture, told = report.products
+    result = await youtube_harness.fetch(youtube.watch_url("plain360"), spec)
+    video, picture, told = result.products
     assert tools.probe(picture.path).codecs == {"video": "mjpeg"}
     assert json.loads(told.path.read_text())["uploader"] == "Reelhaul"
     assert video.info.file_name == "A moving picture.mp4"

@@ -23,10 +23,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EngineCommand(_message.Message):
-    """What a fetcher and the child processes of its engine say to each other, over a socket for
-    each child: frames of a big-endian uint32 length and one message, EngineCommand to the
+    """Messages between a fetcher and the child processes of its engine, over one socket per
+    child: frames of a big-endian uint32 length and one message, EngineCommand to the
     child and EngineEvent from it. A child reads what sites send, so the fetcher trusts
-    nothing that it says. Both ends are always of the same version.
+    nothing that it receives from a child. Both ends always have the same version.
 
     EngineCommand is what the fetcher sends to a child.
     """
@@ -40,7 +40,7 @@ class EngineCommand(_message.Message):
     """End the recording now and keep what there is, for this reason."""
     @_builtins.property
     def request(self) -> Global___EngineRequest:
-        """What the child is to do. The first message, sent once."""
+        """What the child has to do. The first message, sent once."""
 
     @_builtins.property
     def translation(self) -> Global___EngineTranslation:
@@ -65,7 +65,9 @@ Global___EngineCommand: _TypeAlias = EngineCommand  # noqa: Y015
 
 @_typing.final
 class EngineRequest(_message.Message):
-    """EngineRequest is what a child is to do: model.engine_requests of the fetcher, field by field."""
+    """EngineRequest is what a child has to do: model.engine_requests of the fetcher, field
+    by field.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -79,9 +81,9 @@ class EngineRequest(_message.Message):
     EXPAND_FIELD_NUMBER: _builtins.int
     LIST_EXTRACTORS_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """URL of the media, playlist or channel; empty where no site is accessed."""
+    """URL of the media, playlist or channel; empty if no site is accessed."""
     proxy_url: _builtins.str
-    """URL of the guard, credentials included."""
+    """URL of the guard, including the credentials."""
     cpu_seconds: _builtins.int
     """CPU time limit of each process."""
     memory_bytes: _builtins.int
@@ -131,7 +133,9 @@ Global___EngineRequest: _TypeAlias = EngineRequest  # noqa: Y015
 
 @_typing.final
 class EngineOptions(_message.Message):
-    """EngineOptions are what holds of model.engine_options of the fetcher for one request."""
+    """EngineOptions are the options of model.engine_options of the fetcher that apply to
+    one request.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -144,15 +148,15 @@ class EngineOptions(_message.Message):
     COOKIES_FIELD_NUMBER: _builtins.int
     IMPERSONATE_TARGET_FIELD_NUMBER: _builtins.int
     po_token_url: _builtins.str
-    """Where PO tokens are made."""
+    """URL of the provider of PO tokens."""
     js_runtime: _builtins.str
-    """Path of a deno."""
+    """Path of the deno executable."""
     cookies_file: _builtins.str
     """Path of a Netscape cookie file."""
     sponsorblock_url: _builtins.str
     """Base URL of SponsorBlock."""
     connections: _builtins.int
-    """Most connections to a site at a time."""
+    """Maximum number of concurrent connections to a site."""
     cookies: _builtins.str
     """Cookies in Netscape's format, instead of those of cookies_file. A secret."""
     impersonate_target: _builtins.str
@@ -198,20 +202,20 @@ class EngineFetch(_message.Message):
     folder: _builtins.str
     """Path of the work directory, which exists."""
     size_limit: _builtins.int
-    """Most bytes to receive; 0: no limit."""
+    """Maximum number of bytes to receive; 0 means no limit."""
     max_seconds: _builtins.float
-    """Longest play time; 0: no limit."""
+    """Maximum duration of the media; 0 means no limit."""
     record_seconds: _builtins.float
-    """Play time to record of a live stream; 0: no limit."""
+    """Duration to record of a live stream; 0 means no limit."""
     record_timeout_seconds: _builtins.float
-    """Time that a recording may take; 0: no limit."""
+    """Time that a recording may take; 0 means no limit."""
     idle_seconds: _builtins.float
-    """How long an ffmpeg may do nothing."""
+    """Time that an ffmpeg may make no progress."""
     recording_stopped: _builtins.bool
-    """The user stopped this recording earlier, and what it had was lost."""
+    """Whether the user stopped this recording earlier, and what was recorded is lost."""
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
-        """What to make of the media."""
+        """What to fetch and deliver."""
 
     def __init__(
         self,
@@ -242,7 +246,7 @@ class EngineProbe(_message.Message):
     MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     PLAYLIST_FIELD_NUMBER: _builtins.int
     max_entries: _builtins.int
-    """Most entries of a playlist to return."""
+    """Maximum number of playlist entries to return."""
     playlist: _builtins.bool
     """Whether to take the playlist of a URL that names a video within one."""
     def __init__(
@@ -270,7 +274,7 @@ class EngineExpand(_message.Message):
     max_entries: _builtins.int
     """Position of the last entry to return."""
     start_position: _builtins.int
-    """Position after which to begin."""
+    """Position after which to start."""
     def __init__(
         self,
         *,
@@ -312,11 +316,11 @@ class EngineTranslation(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The translated texts, one for each that was asked for."""
+        """Translated texts, one for each requested text."""
 
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
-        """Why there are none; unset where there are."""
+        """Why there are no texts; unset if there are."""
 
     def __init__(
         self,
@@ -368,14 +372,14 @@ class EngineEvent(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     HTTP_STATUSES_FIELD_NUMBER: _builtins.int
     recording: _builtins.bool
-    """A recording has begun: the child heeds EngineCommand.stop_recording."""
+    """A recording has started: the child obeys EngineCommand.stop_recording."""
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
         """The newest progress."""
 
     @_builtins.property
     def media(self) -> _media_pb2.MediaInfo:
-        """Metadata, once it is read."""
+        """Metadata, sent when it has been read."""
 
     @_builtins.property
     def media_file(self) -> Global___EngineFile:
@@ -399,7 +403,9 @@ class EngineEvent(_message.Message):
 
     @_builtins.property
     def http_statuses(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """With a result or failure: responses by HTTP status, other than 2xx."""
+        """With a result or failure: HTTP statuses of the site's responses that were not 2xx:
+        status -> count.
+        """
 
     def __init__(
         self,
@@ -433,10 +439,10 @@ class EngineFile(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     INFO_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Its path."""
+    """Path of the file."""
     @_builtins.property
     def info(self) -> _media_pb2.ArtifactInfo:
-        """What it is."""
+        """Description of the file."""
 
     def __init__(
         self,
@@ -454,7 +460,7 @@ Global___EngineFile: _TypeAlias = EngineFile  # noqa: Y015
 
 @_typing.final
 class EngineTranslationRequest(_message.Message):
-    """EngineTranslationRequest asks for subtitles in another language."""
+    """EngineTranslationRequest requests subtitles in another language."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -462,12 +468,12 @@ class EngineTranslationRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """Their language."""
+    """Language of the texts."""
     target: _builtins.str
-    """The language wanted."""
+    """Requested language."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts of the cues."""
+        """Texts of the cues."""
 
     def __init__(
         self,
@@ -493,7 +499,7 @@ class EngineEntries(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.PlaylistEntry]:
-        """In order; one without a URL cannot be fetched."""
+        """Entries, in order; one without a URL cannot be fetched."""
 
     def __init__(
         self,
@@ -521,26 +527,26 @@ class EngineResult(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     EXTRACTORS_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """Of an expansion: the list has more entries than were asked for."""
+    """For an expansion: whether the list has more entries than requested."""
     @_builtins.property
     def media(self) -> _media_pb2.MediaInfo:
-        """What the site says of the media or list."""
+        """Metadata that the site reports for the media or list."""
 
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineFile]:
-        """Of a fetch: the files, the media first."""
+        """For a fetch: the files, the media first."""
 
     @_builtins.property
     def delivered(self) -> _media_pb2.DeliveredMedia:
-        """Of a fetch: what was delivered."""
+        """For a fetch: what was delivered."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Warning]:
-        """Of a fetch: how the files differ from the request."""
+        """For a fetch: how the files differ from the request."""
 
     @_builtins.property
     def extractors(self) -> _containers.RepeatedCompositeFieldContainer[_extractor_pb2.Extractor]:
-        """Of a listing of extractors."""
+        """For a listing of extractors: the extractors."""
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ Global___ProgressNotice: _TypeAlias = ProgressNotice  # noqa: Y015
 class JobChange(_message.Message):
     """JobChange notifies every jobs process that a row changed: core NATS subject
     changes.<job>, sent after the commit. It carries no state: watchers read the row
-    again. A lost message is made up for by their slow re-read (5 s).
+    again. A lost message is compensated by their slow re-read (5 s).
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -52,7 +52,7 @@ class ArtifactExpirySync:
         except Unavailable:
             raise
         except ReelhaulError as error:
-            log.warning("storage was not told", extra={"job": job.name, "cause": str(error)})
+            log.warning("storage did not accept the expiry", extra={"job": job.name, "cause": str(error)})
         finally:
             if not confirmed:
                 await self._queue.mark_expiry_confirmed(job.id, self._now() + _RETRY_DELAY)

@@ -10,7 +10,7 @@ from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul_jobs.api.downloads import requests, responses
 from reelhaul_jobs.api.downloads.field_names import flat_name
-from reelhaul_jobs.api.jobs.creation import MAX_BATCH, BatchItems
+from reelhaul_jobs.api.jobs.batches import MAX_BATCH, BatchItems
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.model.results import JobView
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, to_status

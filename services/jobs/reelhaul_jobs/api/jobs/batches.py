@@ -1,8 +1,11 @@
-"""Conversion of the messages that name or return many jobs."""
+"""Conversion of the messages that create, name or return many jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.rpc import status_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api import fields
@@ -13,8 +16,45 @@ from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.validation.violations import FieldNames, same_name
+
+#: Jobs that one call may create.
+MAX_BATCH = 500
 
 _MAX_NAMES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItems:
+    """The requests of a batch, and what the caller's own request calls their fields."""
+
+    request: job_service_pb2.BatchCreateJobsRequest
+    #: The index of each of ``request.requests`` in the caller's request.
+    indexes: Sequence[int]
+    #: By index, the requests that failed before they were converted.
+    failed: Mapping[int, status_pb2.Status] = field(default_factory=dict)
+    #: Names of the fields of one job's request.
+    names: FieldNames = same_name
+    #: Returns the path in the whole request of the field so named, by the request's index.
+    path: Callable[[int, str], str]
+    #: The field that holds the requests.
+    requests_field: str
+
+    @classmethod
+    def from_request(cls, request: job_service_pb2.BatchCreateJobsRequest) -> BatchItems:
+        """Return the items of a caller who sent *request* itself."""
+        return cls(
+            request=request,
+            indexes=range(len(request.requests)),
+            path=lambda index, name: f"requests[{index}].{name}",
+            requests_field="requests",
+        )
+
+    def error_names(self, index: int) -> FieldNames:
+        """Return the names for the errors of one request: in its own status, or in the only one."""
+        if self.request.return_partial_success:
+            return self.names
+        return lambda name: self.path(index, self.names(name))
 
 
 def create_response(batch: Batch) -> job_service_pb2.BatchCreateJobsResponse:

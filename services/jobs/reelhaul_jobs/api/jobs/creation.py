@@ -6,15 +6,12 @@ the fields by, so that both services validate, number and deduplicate jobs in on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-
-from google.rpc import status_pb2
 
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs.batches import MAX_BATCH, BatchItems
 from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.model import ids
 from reelhaul_jobs.model.job import Job
@@ -28,43 +25,8 @@ from reelhaul_runtime import identity, logs
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, Violation, to_status
 from reelhaul_runtime.validation.violations import FieldNames, same_name
 
-MAX_BATCH = 500
-
 # A client accepts responses of 4 MiB by default, and the response holds more than the request.
 _MAX_REQUEST_BYTES = 3 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchItems:
-    """The requests of a batch, and what the caller's own request calls their fields."""
-
-    request: job_service_pb2.BatchCreateJobsRequest
-    #: The index of each of ``request.requests`` in the caller's request.
-    indexes: Sequence[int]
-    #: By index, the requests that failed before they were converted.
-    failed: Mapping[int, status_pb2.Status] = field(default_factory=dict)
-    #: Names of the fields of one job's request.
-    names: FieldNames = same_name
-    #: Returns the path in the whole request of the field so named, by the request's index.
-    path: Callable[[int, str], str]
-    #: The field that holds the requests.
-    requests_field: str
-
-    @classmethod
-    def from_request(cls, request: job_service_pb2.BatchCreateJobsRequest) -> BatchItems:
-        """Return the items of a caller who sent *request* itself."""
-        return cls(
-            request=request,
-            indexes=range(len(request.requests)),
-            path=lambda index, name: f"requests[{index}].{name}",
-            requests_field="requests",
-        )
-
-    def error_names(self, index: int) -> FieldNames:
-        """Return the names for the errors of one request: in its own status, or in the only one."""
-        if self.request.return_partial_success:
-            return self.names
-        return lambda name: self.path(index, self.names(name))
 
 
 class JobCreation:

@@ -10,7 +10,7 @@ from google.protobuf import empty_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import batches, listing, streams, updates
-from reelhaul_jobs.api.jobs.creation import BatchItems, JobCreation
+from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.messages import attempt_to_proto, job_to_proto
 from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.ports.services import Clock
@@ -19,7 +19,7 @@ from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_runtime import identity
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
@@ -110,7 +110,9 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     async def BatchCreateJobs(
         self, request: job_service_pb2.BatchCreateJobsRequest, context: object
     ) -> job_service_pb2.BatchCreateJobsResponse:
-        return batches.create_response(await self._creation.create_batch(BatchItems.from_request(request)))
+        return batches.create_response(
+            await self._creation.create_batch(batches.BatchItems.from_request(request))
+        )
 
     async def BatchCancelJobs(
         self, request: job_service_pb2.BatchCancelJobsRequest, context: object
@@ -156,7 +158,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.ListAttemptsRequest, context: object
     ) -> job_service_pb2.ListAttemptsResponse:
         job_id = fields.parse_job_id(request.parent, "parent")
-        size = fields.limit_page_size(request.page_size)
+        size = limit_page_size(request.page_size)
         below = listing.attempts_below(job_id, request.page_token, self._page_tokens)
         # One more than the page tells whether another page follows.
         attempts = await self._jobs.attempts(job_id, fields.caller_owner(), below=below, limit=size + 1)

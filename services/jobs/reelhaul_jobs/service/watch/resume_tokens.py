@@ -45,6 +45,6 @@ class ResumeTokens:
 
 
 def _microseconds(time: datetime) -> int:
-    # And message of a watch has a token, and dividing timedeltas takes four times as long.
+    # Every message of a watch has a token, and dividing timedeltas takes four times as long.
     elapsed = time - _EPOCH
     return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds

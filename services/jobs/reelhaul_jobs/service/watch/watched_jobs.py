@@ -198,7 +198,7 @@ class _Entry:
 class WatchedJobs:
     """The jobs that are watched here: each is opened for its first watcher and closed after its last.
 
-    And few seconds their rows are compared, which finds changes whose notification was lost.
+    Every few seconds their rows are compared, which finds changes whose notification was lost.
     """
 
     def __init__(self, store: JobStore, bus: JobBus, hub: EventHub, tokens: ResumeTokens, now: Clock) -> None:
