@@ -63,9 +63,8 @@ def test_unmet_requirement(youtube_suite: Suite, youtube: YouTube, case: str) ->
     """A job whose requirements cannot be met fails in its first attempt, before media are fetched."""
     name, options, reason = _REQUIREMENTS[case]
     before = youtube.count("/videoplayback")
-    failed = wait_for_end(youtube_suite, create_download(youtube_suite, youtube.watch_url(name), **options))[
-        "failed"
-    ]
+    job = create_download(youtube_suite, youtube.watch_url(name), **options)
+    failed = wait_for_end(youtube_suite, job)["failed"]
     assert (failed["error"]["reason"], failed["attempts"]) == (reason, 1), failed["error"]
     assert youtube.count("/videoplayback") == before
 
