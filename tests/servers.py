@@ -70,7 +70,11 @@ class NatsServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        await wait_until_listening(self.port)
+        try:
+            await wait_until_listening(self.port)
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """Kill the process if it runs."""

@@ -1,4 +1,4 @@
-"""Page tokens: where the next page of a list begins, signed and bound to the list's arguments.
+"""Pagination: page sizes, and page tokens signed and bound to the list's arguments.
 
 ``seal`` and ``unseal`` also sign other opaque tokens that a service hands to its callers.
 """
@@ -15,10 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 
 #: How long a page token is valid.
 LIFETIME = timedelta(days=3)
+
+_DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE = 50, 1000
 
 _SIGNATURE_BYTES = 12
 
@@ -61,6 +63,13 @@ class PageTokens:
             ErrorReason.PAGE_TOKEN_INVALID,
             "page_token is damaged, expired or of another list: begin with the first page",
         )
+
+
+def limit_page_size(requested: int) -> int:
+    """Return the page size for a request's ``page_size``: 50 for 0, at most 1000. Raises FIELD_INVALID."""
+    if requested < 0:
+        raise FieldInvalid("page_size", "must not be negative")
+    return min(requested or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
 
 
 def seal(key: bytes, content: bytes, purpose: str) -> str:

@@ -44,20 +44,20 @@ async def test_watch_through_disconnects(service, client):
     job = await client.create(URL)
     end = time.monotonic() + CUTTING_SECONDS
 
-    async def work(held):
+    async def handle(held_job):
         # Many states and much progress: the job is handed back again and again.
         for percent in range(15):
-            await held.progress(percent)
+            await held_job.progress(percent)
             await asyncio.sleep(0.02)
         if time.monotonic() < end:
-            await held.finish(released=FinishRequest.Released(reason=FinishRequest.Released.DRAIN))
+            await held_job.finish(released=FinishRequest.Released(reason=FinishRequest.Released.DRAIN))
         else:
-            await held.succeed()
+            await held_job.succeed()
 
     async with run_relay(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as remote:
         direct = asyncio.create_task(collect(client.watch(job.name, min_interval=MIN_INTERVAL)))
         through_relay = asyncio.create_task(collect(remote.watch(job.name, min_interval=MIN_INTERVAL)))
-        async with run_worker(service, work), cut_every(1.0, relay), asyncio.timeout(CUTTING_SECONDS + 30):
+        async with run_worker(service, handle), cut_every(1.0, relay), asyncio.timeout(CUTTING_SECONDS + 30):
             messages = await through_relay
             expected = await direct
     assert relay.cuts >= CUTTING_SECONDS / 2
@@ -125,9 +125,9 @@ async def test_watch_all_through_disconnects(service, client):
     count, ended = 12, {}
     revisions: list[tuple[str, int]] = []
 
-    async def work(held):
+    async def handle(held_job):
         await asyncio.sleep(0.1)
-        await held.succeed()
+        await held_job.succeed()
 
     async with run_relay(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as remote:
         stream = remote.watch_all("labels.batch = mine")
@@ -137,7 +137,7 @@ async def test_watch_all_through_disconnects(service, client):
             await client.create(URL, labels={"batch": "mine", "number": str(number)})
         await client.create(URL, labels={"batch": "another"})
         sequence = first.sequence
-        async with run_worker(service, work, slots=2), cut_every(0.3, relay), asyncio.timeout(TIMEOUT):
+        async with run_worker(service, handle, slots=2), cut_every(0.3, relay), asyncio.timeout(TIMEOUT):
             async for message in stream:
                 assert message.sequence > sequence
                 sequence = message.sequence
@@ -156,10 +156,10 @@ async def test_wait(service, client):
     """`wait` returns the job in its final state."""
     job = await client.create(URL, labels={"album": "one"})
 
-    async def work(held):
-        await held.succeed()
+    async def handle(held_job):
+        await held_job.succeed()
 
-    async with run_worker(service, work):
+    async with run_worker(service, handle):
         ended = await client.wait(job.name)
     assert (ended.state, dict(ended.labels)) == (Job.SUCCEEDED, {"album": "one"})
 

@@ -8,7 +8,7 @@ import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -48,3 +48,11 @@ def test_invalid_tokens():
         with pytest.raises(ReelhaulError) as failure:
             reader.read(arguments, sent)
         assert failure.value.reason == ErrorReason.PAGE_TOKEN_INVALID
+
+
+def test_page_sizes():
+    """The default is 50, the maximum 1000; a negative size is FIELD_INVALID."""
+    assert [limit_page_size(size) for size in (0, 1, 1000, 5000)] == [50, 1, 1000, 1000]
+    with pytest.raises(ReelhaulError) as failure:
+        limit_page_size(-1)
+    assert failure.value.metadata == {"field": "page_size"}

@@ -17,7 +17,7 @@ from reelhaul_fetcher.service.fetches import TrackedFetch
 from reelhaul_fetcher.service.probe_cache import ProbeQuery, ProbeResult
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 from reelhaul_runtime.validation import fields, formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -26,18 +26,10 @@ FetchEvent = TypeVar(
 )
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE = 50, 1000
 _DEFAULT_ENTRIES, _MAX_ENTRIES = 50, 1000
 _MAX_GRACE = timedelta(hours=12)
 _MAX_SEARCH = 100
 _MAX_TENANT = 128
-
-
-def check_page_size(size: int) -> int:
-    """Return the page size to use: 50 for 0, at most 1000. Raises FIELD_INVALID."""
-    if size < 0:
-        raise FieldInvalid("page_size", "must not be negative")
-    return min(size or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
 
 
 def to_fetch_spec(request: fetcher_service_pb2.ExecuteFetchRequest) -> lease_pb2.FetchSpec:
@@ -138,7 +130,7 @@ def to_extractor_query(
         raise FieldInvalid("search", f"must be at most {_MAX_SEARCH} characters")
     search = request.search.casefold()
     position = page_tokens.read(f"extractors {search}", request.page_token)
-    return ExtractorQuery(check_page_size(request.page_size), position[0] if position else "", search)
+    return ExtractorQuery(limit_page_size(request.page_size), position[0] if position else "", search)
 
 
 def to_extractors_response(

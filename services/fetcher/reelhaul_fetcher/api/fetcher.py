@@ -14,7 +14,7 @@ from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.extractors import ExtractorCatalog
 from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_fetcher.service.worker import Worker
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -64,7 +64,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     async def ListFetches(
         self, request: fetcher_service_pb2.ListFetchesRequest, context: Context
     ) -> fetcher_service_pb2.ListFetchesResponse:
-        page_size = convert.check_page_size(request.page_size)
+        page_size = limit_page_size(request.page_size)
         page, next_page_token = self._fetches.list_page(page_size, request.page_token)
         return fetcher_service_pb2.ListFetchesResponse(
             fetches=[fetch.snapshot() for fetch in page], next_page_token=next_page_token

@@ -68,13 +68,6 @@ def check_range(value: int, field: str, low: int, high: int) -> int:
     return value
 
 
-def limit_page_size(value: int) -> int:
-    """Return the page size for a requested one: 50 for 0, at most 1000."""
-    if value < 0:
-        raise FieldInvalid("page_size", "it must not be negative")
-    return min(value or 50, 1000)
-
-
 def idempotency_key(request: Message, method: str, tenant: str, now: datetime) -> IdempotencyKey | None:
     """Return what makes the call idempotent (AIP-155); None where the caller set no request_id.
 

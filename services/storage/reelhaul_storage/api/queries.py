@@ -10,7 +10,7 @@ import re
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_storage.model import Query
 
 _MAX_FILTER = 2000
@@ -36,13 +36,6 @@ def query_from_proto(request: pb.ListArtifactsRequest, limit: int) -> Query:
         order=order,
         descending=descending,
     )
-
-
-def page_size_from_proto(page_size: int) -> int:
-    """Return the number of items on a page: 0 means 50, and the maximum is 1000."""
-    if page_size < 0:
-        raise FieldInvalid("page_size", "must not be negative")
-    return min(page_size, 1000) or 50
 
 
 def _parse_filter(text: str) -> list[tuple[str, str | int]]:

@@ -12,7 +12,7 @@ from google.protobuf import empty_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul_runtime.errors import FieldInvalid
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
@@ -52,7 +52,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         return responses.upload_to_proto(status)
 
     async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:
-        limit = queries.page_size_from_proto(request.page_size)
+        limit = limit_page_size(request.page_size)
         after = self._page_tokens.read(_UPLOADS, request.page_token)
         statuses = await self._uploads.list_unfinished(after, limit + 1)
         response = pb.ListUploadsResponse(uploads=map(responses.upload_to_proto, statuses[:limit]))
@@ -117,7 +117,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         return self._to_proto(await self._artifacts.get(requests.parse_name(request.name, _ARTIFACTS)))
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
-        limit = queries.page_size_from_proto(request.page_size)
+        limit = limit_page_size(request.page_size)
         arguments = f"{request.filter}\0{request.order_by}"
         query = queries.query_from_proto(request, limit + 1)
         after = self._page_tokens.read(arguments, request.page_token)

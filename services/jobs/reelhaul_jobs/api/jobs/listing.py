@@ -22,7 +22,7 @@ from reelhaul_jobs.model.results import JobView, Owner
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 from reelhaul_runtime.identity import Caller
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 _MAX_SKIP = 10_000
 _DAY = timedelta(days=1)
@@ -37,7 +37,7 @@ def query_from_request(request: job_service_pb2.ListJobsRequest, caller: Caller,
     after, total = read_token(tokens, _arguments(request, owner), request.page_token)
     return Query(
         tenant=owner,
-        limit=fields.limit_page_size(request.page_size),
+        limit=limit_page_size(request.page_size),
         order=order,
         descending=descending,
         after=after,

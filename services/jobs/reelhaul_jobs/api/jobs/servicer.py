@@ -19,7 +19,7 @@ from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_runtime import identity
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
@@ -158,7 +158,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.ListAttemptsRequest, context: object
     ) -> job_service_pb2.ListAttemptsResponse:
         job_id = fields.parse_job_id(request.parent, "parent")
-        size = fields.limit_page_size(request.page_size)
+        size = limit_page_size(request.page_size)
         below = listing.attempts_below(job_id, request.page_token, self._page_tokens)
         # One more than the page tells whether another page follows.
         attempts = await self._jobs.attempts(job_id, fields.caller_owner(), below=below, limit=size + 1)

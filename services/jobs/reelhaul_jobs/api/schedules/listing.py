@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 
 from reelhaul.jobs.v1 import schedule_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.schedules.messages import schedule_to_proto
 from reelhaul_jobs.filters.ast import Field, FieldKind
 from reelhaul_jobs.filters.evaluate import Facts, matches
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.schedule import Schedule, ScheduleState
 from reelhaul_runtime.errors import ReelhaulError
-from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 _FIELDS: Mapping[str, Field] = {
     "state": Field(FieldKind.ENUM, {state.name: int(state) for state in ScheduleState}),
@@ -32,7 +31,7 @@ def list_response(
 
     FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
-    size, where = fields.limit_page_size(request.page_size), parse(request.filter, _FIELDS)
+    size, where = limit_page_size(request.page_size), parse(request.filter, _FIELDS)
     order, descending = _parse_order(request.order_by)
     arguments = repr(("schedules", request.filter, request.order_by.split()))
     matching = [each for each in schedules if where is None or matches(where, _facts_of(each))]
