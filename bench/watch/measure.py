@@ -16,10 +16,10 @@ import grpc
 from tests.servers import free_port
 
 from bench import load
-from bench.house import House, Service, house, serving
+from bench.harness import House, Service, house, serving
 from bench.processes import Process, python, running
 from bench.report import Report, ratios
-from bench.watching.scene import Held, Rounds, Scene, Stage
+from bench.watch.scene import Held, Rounds, Scene, Stage
 from reelhaul.work.v1 import lease_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest
 
@@ -95,7 +95,7 @@ async def _stages(jobs: int, seconds: float) -> AsyncIterator[_Stages]:
 async def _echoing(place: House) -> AsyncIterator[tuple[str, Process]]:
     """The floor, listening: its address and its process."""
     address = f"127.0.0.1:{free_port()}"
-    command = python("-m", "bench.watching.echo", address, place.nats_url)
+    command = python("-m", "bench.watch.echo_server", address, place.nats_url)
     async with running(command, place.folder / "echo.log") as process:
         async with grpc.aio.insecure_channel(address) as opened, asyncio.timeout(30):
             await opened.channel_ready()

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import grpc
 import uvloop
 
-from bench.watching import WATCH_JOB
-from bench.watching.frames import Heard, Receiver
+from bench.watch import WATCH_JOB
+from bench.watch.http2_receiver import Heard, Receiver
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 from reelhaul.jobs.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.sites import media, tools
 
-from bench.fetching.origin import box
+from bench.fetch.origin import box
 
 _FULL = "/media/1080.mp4"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 
 from bench import load
-from bench.celery_house import CeleryHouse, celery_house
 from bench.cost import Cost
-from bench.house import Service, house, postgresql, serving, working
+from bench.harness import Service, house, postgresql, serving, working
+from bench.jobs.celery_harness import CeleryHouse, celery_house
+from bench.jobs.completions import Tally
 from bench.report import Report, ratios
-from bench.tally import Tally
 from reelhaul.jobs.v1 import job_service_pb2_grpc
 
 _SIDES = ("sqlite", "postgresql")

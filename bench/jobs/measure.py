@@ -5,7 +5,9 @@ Parts: speed, million, fairness.
 
 from __future__ import annotations
 
-from bench.queue import fairness, million, speed
+from bench.jobs import backlog as million
+from bench.jobs import fairness
+from bench.jobs import throughput as speed
 from bench.report import Report
 
 _PARTS = {"speed": speed.measure, "million": million.measure, "fairness": fairness.measure}

@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from bench import load
-from bench.house import House, Service, house, postgresql, serving, working
+from bench.harness import House, Service, house, postgresql, serving, working
+from bench.jobs.completions import Tally
+from bench.jobs.row_copies import Copies
 from bench.report import Report, ratios
-from bench.rows import Copies
-from bench.tally import Tally
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 
 _FEW = 1_000

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from bench.fetching import media, stages, weight
-from bench.fetching.rivals import Rivals
-from bench.fetching.suite import Ours, ours
+from bench.fetch import media, stages, weight
+from bench.fetch.rivals import Rivals
+from bench.fetch.suite import Ours, ours
 from bench.processes import python
 from bench.report import Report, ratios
 
@@ -65,7 +65,7 @@ async def _scene(**settings: str) -> AsyncIterator[_Scene]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-fetch-")))
         media.make_small(folder)
-        origin = stack.enter_context(_said("origin", "-m", "bench.fetching.origin", str(folder)))
+        origin = stack.enter_context(_said("origin", "-m", "bench.fetch.origin", str(folder)))
         yield _Scene(
             folder, origin, Rivals(folder), await stack.enter_async_context(ours(folder, **settings))
         )

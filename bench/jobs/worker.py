@@ -13,7 +13,7 @@ import uvloop
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bench.tally import Teller
+from bench.jobs.completions import Teller
 from reelhaul.type.v1 import media_pb2
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul.work.v1.lease_service_pb2 import ClaimRequest, FinishRequest

@@ -1,4 +1,4 @@
-"""``python -m bench.fetching.origin FOLDER``: a file server that costs little, with ranges and a throttle.
+"""``python -m bench.fetch.origin FOLDER``: a file server that costs little, with ranges and a throttle.
 
 ``/<file>?rate=<bytes a second on each connection>``; ``/small/<number>.mp4`` is the file ``small.mp4``
 with a box at its end that makes each number another file.

@@ -18,8 +18,8 @@ import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.servers import free_port, wait_until_listening
 
+from bench.jobs.completions import SOCKET
 from bench.processes import Process, python, running
-from bench.tally import SOCKET
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import open_channel
@@ -111,7 +111,7 @@ async def working(
 ) -> AsyncIterator[Sequence[Process]]:
     """Workers that download nothing, each job taking *hold* seconds."""
     command = python(
-        "-m", "bench.worker", place.address, place.nats_url, "--slots", str(slots), "--hold", str(hold)
+        "-m", "bench.jobs.worker", place.address, place.nats_url, "--slots", str(slots), "--hold", str(hold)
     )
     environment = {SOCKET: str(tally), "REELHAUL_SUITE_TOKEN": _TOKEN}
     async with AsyncExitStack() as stack:

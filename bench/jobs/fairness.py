@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 from bench import load
-from bench.house import Service, house, serving, working
+from bench.harness import Service, house, serving, working
+from bench.jobs.completions import Tally
+from bench.jobs.row_copies import Copies
 from bench.report import Report
-from bench.rows import Copies
-from bench.tally import Tally
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import GetJobRequest
 
