@@ -1,1 +1,1 @@
-"""Fetching, side by side: an origin, media to fetch, and those who fetch them."""
+"""Benchmark of downloads from an origin into storage, against curl and yt-dlp."""

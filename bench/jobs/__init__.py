@@ -1,1 +1,1 @@
-"""The parts of ``bench jobs``."""
+"""Benchmark of the jobs service: throughput against Celery, long backlogs, and fairness between tenants."""

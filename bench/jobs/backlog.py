@@ -1,4 +1,4 @@
-"""A long backlog: does the millionth waiting job slow down the dispatch of the first, or the lists?"""
+"""Part ``million``: do a million rows slow down the dispatch of jobs, or the lists?"""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from bench import load
-from bench.harness import House, Service, house, postgresql, serving, working
-from bench.jobs.completions import Tally
-from bench.jobs.row_copies import Copies
-from bench.report import Report, ratios
+from bench.harness import (
+    JobsEnvironment,
+    JobsService,
+    jobs_environment,
+    running_jobs,
+    running_postgresql,
+    running_workers,
+)
+from bench.jobs.completions import CompletionCounter
+from bench.jobs.row_copies import RowCopies
+from bench.report import Report, median_ratio
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 
-_FEW = 1_000
-_PAGE, _FAR = 50, 1_000
+_FEW_ROWS = 1_000
+_PAGE_SIZE, _FAR_PAGE = 50, 1_000
+# Longer than the dispatcher takes to fill its window while no worker runs.
+_DISPATCH_SECONDS = 1.2
 
-# Lists of jobs of which few live: target, order, filter. By end_time desc the live ones come first.
+# Target, order and filter of the lists of jobs most of which have ended.
+# By ``end_time desc`` the jobs that have not ended come first.
 _LISTS = (
     ("jobs-far-page-ended", "", ""),
     ("jobs-far-page-by-end", "end_time", ""),
@@ -30,106 +40,114 @@ _LISTS = (
 
 
 async def measure(report: Report) -> None:
-    """Dispatch with few and with a million rows waiting; lists of these, and of a million that have ended."""
-    with tempfile.TemporaryDirectory(prefix="bench-tally-") as folder, Tally.at(Path(folder) / "t") as tally:
-        for side in ("sqlite",) if report.short else ("sqlite", "postgresql"):
-            await _side(report, tally, side)
-            await _ended(report, side)
+    """Measure dispatch and lists with a million rows waiting, and lists of a million rows that have ended."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-completions-") as folder,
+        CompletionCounter.listening(Path(folder) / "socket") as completions,
+    ):
+        for database in ("sqlite",) if report.short else ("sqlite", "postgresql"):
+            await _measure_waiting(report, completions, database)
+            await _measure_ended(report, database)
 
 
-async def _side(report: Report, tally: Tally, side: str) -> None:
-    many, rounds = (60_000, 1) if report.short else (1_000_000, 3)
-    report.title(f"{many:,} rows waiting, {side}")
+async def _measure_waiting(report: Report, completions: CompletionCounter, database: str) -> None:
+    rows, rounds = (60_000, 1) if report.short else (1_000_000, 3)
+    report.print_title(f"{rows:,} rows waiting, {database}")
     async with AsyncExitStack() as stack:
-        small = await stack.enter_async_context(_waiting(side, _FEW))
-        begun = time.monotonic()
-        big = await stack.enter_async_context(_waiting(side, many))
-        report.figure(f"filling, {side}", "s", [time.monotonic() - begun])
-        await _lists(report, side, big.service, "jobs-far-page")
-        await _dispatch(report, side, tally, small, big, rounds)
+        small = await stack.enter_async_context(_running_backlog(database, _FEW_ROWS))
+        begin = time.monotonic()
+        large = await stack.enter_async_context(_running_backlog(database, rows))
+        report.add_figure(f"filling, {database}", "s", [time.monotonic() - begin])
+        await _measure_list(report, database, large.service, "jobs-far-page")
+        await _measure_dispatch(report, database, completions, small, large, rounds)
 
 
-async def _ended(report: Report, side: str) -> None:
-    """Lists of a tenant whose jobs have ended, nearly all of them."""
-    many = 60_000 if report.short else 1_000_000
-    report.title(f"{many:,} rows, of which 98 in 100 have ended, {side}")
-    async with _waiting(side, many, ended=True) as big:
-        for name, order, condition in _LISTS:
-            await _lists(report, side, big.service, name, order, condition)
+async def _measure_ended(report: Report, database: str) -> None:
+    """Measure lists of a tenant most of whose jobs have ended."""
+    rows = 60_000 if report.short else 1_000_000
+    report.print_title(f"{rows:,} rows, of which 98 in 100 have ended, {database}")
+    async with _running_backlog(database, rows, ended=True) as backlog:
+        for target, order, filter_ in _LISTS:
+            await _measure_list(report, database, backlog.service, target, order, filter_)
 
 
-async def _lists(
-    report: Report, side: str, service: Service, name: str, order: str = "", condition: str = ""
+async def _measure_list(
+    report: Report, database: str, service: JobsService, target: str, order: str = "", filter_: str = ""
 ) -> None:
-    """Seconds for a page in *order* of what *condition* holds of, near and far taking turns."""
+    """Measure the first page and a far page of a list in turns."""
     token, number = "", 1
-    while number < _FAR and (following := (await _page(service, order, condition, token))[1]):
-        token, number = following, number + 1
-    near, far = [], []
+    while number < _FAR_PAGE and (next_token := (await _list_page(service, order, filter_, token))[1]):
+        token, number = next_token, number + 1
+    first, far = [], []
     for _ in range(50):
-        near.append((await _page(service, order, condition, ""))[0])
-        far.append((await _page(service, order, condition, token))[0])
-    by = "".join((f" of {condition}" if condition else "", f" by {order}" if order else ""))
-    report.figure(f"ListJobs{by}, page 1, {side}", "ms", near)
-    report.figure(f"ListJobs{by}, page {number:,}, {side}", "ms", far)
-    report.target(f"{name}-{side}", ratios(far, near), "<=", 1.5)
+        first.append((await _list_page(service, order, filter_, ""))[0])
+        far.append((await _list_page(service, order, filter_, token))[0])
+    query = "".join((f" of {filter_}" if filter_ else "", f" by {order}" if order else ""))
+    report.add_figure(f"ListJobs{query}, page 1, {database}", "ms", first)
+    report.add_figure(f"ListJobs{query}, page {number:,}, {database}", "ms", far)
+    report.add_target(f"{target}-{database}", median_ratio(far, first), "<=", 1.5)
 
 
-async def _page(service: Service, order: str, condition: str, token: str) -> tuple[float, str]:
-    """Milliseconds that a page took, and where the next begins."""
-    request = ListJobsRequest(page_size=_PAGE, page_token=token, order_by=order, filter=condition)
-    begun = time.perf_counter()
-    answer = await service.jobs.ListJobs(request)
-    took = (time.perf_counter() - begun) * 1000
-    assert answer.jobs
-    return took, answer.next_page_token
+async def _list_page(service: JobsService, order: str, filter_: str, token: str) -> tuple[float, str]:
+    """List a page; return the milliseconds that it took, and the token of the next page."""
+    request = ListJobsRequest(page_size=_PAGE_SIZE, page_token=token, order_by=order, filter=filter_)
+    begin = time.perf_counter()
+    response = await service.jobs.ListJobs(request)
+    elapsed = (time.perf_counter() - begin) * 1000
+    assert response.jobs
+    return elapsed, response.next_page_token
 
 
-async def _dispatch(
-    report: Report, side: str, tally: Tally, small: _Waiting, big: _Waiting, rounds: int
+async def _measure_dispatch(
+    report: Report,
+    database: str,
+    completions: CompletionCounter,
+    small: _Backlog,
+    large: _Backlog,
+    rounds: int,
 ) -> None:
-    """Jobs per second through the workers, the two taking turns."""
-    few, lots, memory = [], [], []
+    """Measure the jobs per second of the workers with either backlog, in turns."""
+    small_rates, large_rates, memory = [], [], []
     for _ in range(rounds):
-        few.append(await small.drained(tally))
-        lots.append(await big.drained(tally))
-        memory.append(big.place.nats.megabytes)
-        await small.copies.make(_FEW - small.left)
-        small.left = _FEW
-    report.figure(f"dispatched with {_FEW:,} waiting, {side}", "jobs/s", few)
-    report.figure(f"dispatched with {big.left:,} waiting, {side}", "jobs/s", lots)
-    report.figure(f"nats-server, {side}", "MB", memory)
-    report.target(f"jobs-long-backlog-{side}", ratios(lots, few), ">=", 0.9)
-    report.target(f"jobs-nats-memory-{side}", max(memory) / 100, "<=", 1)
+        small_rates.append(await small.drain(completions))
+        large_rates.append(await large.drain(completions))
+        memory.append(large.environment.nats.megabytes)
+        await small.copies.create(_FEW_ROWS - small.waiting)
+        small.waiting = _FEW_ROWS
+    report.add_figure(f"dispatched with {_FEW_ROWS:,} waiting, {database}", "jobs/s", small_rates)
+    report.add_figure(f"dispatched with {large.waiting:,} waiting, {database}", "jobs/s", large_rates)
+    report.add_figure(f"nats-server, {database}", "MB", memory)
+    report.add_target(f"jobs-long-backlog-{database}", median_ratio(large_rates, small_rates), ">=", 0.9)
+    report.add_target(f"jobs-nats-memory-{database}", max(memory) / 100, "<=", 1)
 
 
-class _Waiting:
-    """A service with so many jobs waiting, and nobody at work."""
+class _Backlog:
+    """A jobs service with waiting jobs and without workers."""
 
-    def __init__(self, place: House, service: Service, copies: Copies) -> None:
-        self.place, self.service, self.copies = place, service, copies
-        self.left = copies.made
+    def __init__(self, environment: JobsEnvironment, service: JobsService, copies: RowCopies) -> None:
+        self.environment, self.service, self.copies = environment, service, copies
+        self.waiting = copies.count
 
-    async def drained(self, tally: Tally, number: int = 800) -> float:
-        """Let workers take *number* of them: their rate, without its first tenth."""
-        # What the dispatcher could publish for nobody is published.
-        await asyncio.sleep(1.2)
-        tally.clear()
-        async with working(self.place, tally.path):
-            times = await tally.reach(number)
-        self.left -= len(tally.times)
+    async def drain(self, completions: CompletionCounter, number: int = 800) -> float:
+        """Let workers complete *number* jobs; return their rate without the first tenth."""
+        await asyncio.sleep(_DISPATCH_SECONDS)
+        completions.clear()
+        async with running_workers(self.environment, completions.path):
+            times = await completions.wait_for(number)
+        self.waiting -= len(completions.times)
         start = number // 10
         return (number - start) / (times[-1] - times[start - 1])
 
 
 @asynccontextmanager
-async def _waiting(side: str, number: int, *, ended: bool = False) -> AsyncIterator[_Waiting]:
-    """The service with *number* rows; the first is the one that the others are copies of."""
+async def _running_backlog(database: str, rows: int, *, ended: bool = False) -> AsyncIterator[_Backlog]:
+    """Run the jobs service with copies of a job in *rows* rows."""
     async with AsyncExitStack() as stack:
-        database = stack.enter_context(postgresql())[0] if side == "postgresql" else ""
-        place = await stack.enter_async_context(house(database))
-        async with serving(place) as service:
-            template = (await service.jobs.CreateJob(load.request_for_later())).name
-        copies = Copies(place.database, template)
-        await copies.make(number, ended=ended)
-        yield _Waiting(place, await stack.enter_async_context(serving(place)), copies)
+        url = stack.enter_context(running_postgresql())[0] if database == "postgresql" else ""
+        environment = await stack.enter_async_context(jobs_environment(url))
+        async with running_jobs(environment) as service:
+            template = (await service.jobs.CreateJob(load.new_scheduled_request())).name
+        copies = RowCopies(environment.database, template)
+        await copies.create(rows, ended=ended)
+        service = await stack.enter_async_context(running_jobs(environment))
+        yield _Backlog(environment, service, copies)

