@@ -19,7 +19,7 @@ from pathlib import Path
 _ROOT = Path(__file__).parents[1]
 #: What a yt-dlp version must pass: the fetcher, the test sites, and YouTube through the whole suite.
 _TESTS = ("tests/fetcher", "tests/sites")
-_SUITE = ("test_youtube*.py", "test_formats.py", "test_preferences.py", "test_site_failures.py")
+_SUITE = ("test_youtube*.py", "test_format_preferences.py", "test_site_failures.py")
 _FLOOR = re.compile(r"yt-dlp>=([\d.]+)")
 
 

@@ -1,1 +1,1 @@
-"""Reelhaul for its clients: the generated API, the client, the command line."""
+"""Client side of Reelhaul: the generated API, the gRPC and REST clients, the command line."""

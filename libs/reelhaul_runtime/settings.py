@@ -19,7 +19,7 @@ class SuiteSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="REELHAUL_", env_file=".env", extra="ignore", frozen=True)
 
-    #: Folder of databases, artifacts, the broker's files and work folders, unless set apart.
+    #: Folder of databases, artifacts, the broker's files and work directories, unless set apart.
     data_dir: Path = Path("data")
     #: host:port of each service: where it listens, and where the others find it.
     gateway_address: str = "127.0.0.1:8080"

@@ -47,9 +47,9 @@ class Settings(SuiteSettings):
     fetcher_ca_file: Path | None = None
     #: CIDRs that the guard allows in addition to global addresses, comma separated.
     fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
-    #: Folder that storage may take finished files over from; unset means the work folder.
+    #: Folder that storage may take finished files over from; unset means the folder of the work directories.
     storage_adopt_dir: Path | None = None
-    #: Bytes that all work folders together may take; 0 means what the disk has.
+    #: Bytes that all work directories together may take; 0 means what the disk has.
     fetcher_disk_quota_bytes: int = Field(default=0, ge=0)
     #: Free bytes below which no work is taken.
     fetcher_disk_pause_bytes: int = Field(default=1 << 30, ge=0)

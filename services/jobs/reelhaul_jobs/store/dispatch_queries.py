@@ -1,4 +1,4 @@
-"""The dispatcher's side of the queue in SQL: seeks by index, however long the backlog is."""
+"""The dispatcher's queries: index seeks, however long the backlog is."""
 
 from __future__ import annotations
 
@@ -23,36 +23,38 @@ from reelhaul_runtime.sql.statements import Statement
 #: The loop whose leader alone may mark jobs as published.
 DISPATCHER = "dispatcher"
 
-# More tenants than this take turns, and of each more sites than its share of that many.
-_TENANTS, _SITES = 200, 400
-_FEWEST_SITES = 4
+# Bounds of one query: tenants, and sites of all tenants together, of which each tenant has its share.
+_MAX_TENANTS, _MAX_SITES = 200, 400
+_MIN_SITES_PER_TENANT = 4
 
-# While no worker lives, gates are looked at as if one with the plain egress did.
-_ANY = frozenset({""})
-
-
-def _written(lane: QueueStage) -> ColumnElement[int]:
-    """*lane* in the statement's text: with a bound value no database sees that a partial index fits."""
-    return literal_column(str(int(lane)))
+# While no worker is alive, sites are read as if one with the default egress were.
+_DEFAULT_EGRESS = frozenset({""})
 
 
-READY = jobs.c.lane == _written(QueueStage.READY)
-_IN_HAND = and_(IN_FLIGHT, jobs.c.lane.in_([_written(QueueStage.PUBLISHED), _written(QueueStage.LEASED)]))
+def _literal(stage: QueueStage) -> ColumnElement[int]:
+    """Return *stage* as text: from a bound value neither database sees that a partial index fits."""
+    return literal_column(str(int(stage)))
 
 
-def distinct_by_skip_scan(column: Any, *conditions: Any) -> Statement:
-    """A loose index scan: the distinct values of *column* behind ``after``, one seek for each."""
-    first = select(func.min(column).label("value")).where(READY, column > bindparam("after"), *conditions)
-    chain = first.cte("steps", recursive=True)
-    further = select(func.min(column)).where(READY, column > chain.c.value, *conditions).scalar_subquery()
-    chain = chain.union_all(select(further).where(chain.c.value.is_not(None)))
-    return Statement(select(chain.c.value).where(chain.c.value.is_not(None)).limit(bindparam("most")))
+READY = jobs.c.lane == _literal(QueueStage.READY)
+_PUBLISHED_OR_LEASED = and_(
+    IN_FLIGHT, jobs.c.lane.in_([_literal(QueueStage.PUBLISHED), _literal(QueueStage.LEASED)])
+)
 
 
-_TENANTS_READY = distinct_by_skip_scan(jobs.c.tenant)
-SITES_READY = distinct_by_skip_scan(jobs.c.site, jobs.c.tenant == bindparam("of_tenant"))
+def distinct_by_skip_scan(column: Any, *where: Any) -> Statement:
+    """Return a loose index scan: the distinct values of *column* after ``after``, one seek for each."""
+    first = select(func.min(column).label("value")).where(READY, column > bindparam("after"), *where)
+    steps = first.cte("steps", recursive=True)
+    following = select(func.min(column)).where(READY, column > steps.c.value, *where).scalar_subquery()
+    steps = steps.union_all(select(following).where(steps.c.value.is_not(None)))
+    return Statement(select(steps.c.value).where(steps.c.value.is_not(None)).limit(bindparam("most")))
 
-_COLUMNS = (
+
+_READY_TENANTS = distinct_by_skip_scan(jobs.c.tenant)
+READY_SITES = distinct_by_skip_scan(jobs.c.site, jobs.c.tenant == bindparam("of_tenant"))
+
+_READY_COLUMNS = (
     jobs.c.id,
     jobs.c.attempt,
     jobs.c.tenant,
@@ -61,39 +63,41 @@ _COLUMNS = (
     jobs.c.site,
     jobs.c.due,
 )
-_READY_AT = Statement(
-    select(*_COLUMNS)
+_READY_AT_SITE = Statement(
+    select(*_READY_COLUMNS)
     .where(READY, jobs.c.tenant == bindparam("of_tenant"), jobs.c.site == bindparam("of_site"))
     .order_by(jobs.c.due, jobs.c.id)
     .limit(bindparam("most"))
 )
 _COUNTS = Statement(
     select(jobs.c.tenant, jobs.c.site, jobs.c.lane, func.count().label("jobs"))
-    .where(_IN_HAND)
+    .where(_PUBLISHED_OR_LEASED)
     .group_by(jobs.c.tenant, jobs.c.site, jobs.c.lane)
 )
-_COUNTS_AT = Statement(
+_COUNTS_AT_SITE = Statement(
     select(jobs.c.lane, func.count().label("jobs"))
-    .where(_IN_HAND, jobs.c.site == bindparam("of_site"))
+    .where(_PUBLISHED_OR_LEASED, jobs.c.site == bindparam("of_site"))
     .group_by(jobs.c.lane)
 )
-_OUTSTANDING = Statement(
-    select(*_COLUMNS).where(IN_FLIGHT, jobs.c.lane == _written(QueueStage.PUBLISHED)).limit(bindparam("most"))
+_PUBLISHED = Statement(
+    select(*_READY_COLUMNS)
+    .where(IN_FLIGHT, jobs.c.lane == _literal(QueueStage.PUBLISHED))
+    .limit(bindparam("most"))
 )
 
 _STILL_READY = (
     select(jobs.c.id)
     .where(jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.lane == int(QueueStage.READY))
-    # A row that another transaction is changing is left for the next look.
+    # A row that another transaction is changing is left for the next step.
     .with_for_update(skip_locked=True)
 )
-_TAKE = (
+_MARK_PUBLISHED = (
     update(jobs)
     .where(jobs.c.id.in_(_STILL_READY.scalar_subquery()))
     .values(lane=int(QueueStage.PUBLISHED), due=bindparam("until"))
     .returning(jobs.c.id, jobs.c.attempt)
 )
-_PUT_BACK = Statement(
+_MARK_READY = Statement(
     update(jobs)
     .where(
         jobs.c.id == bindparam("job"),
@@ -102,124 +106,127 @@ _PUT_BACK = Statement(
     )
     .values(lane=int(QueueStage.READY), due=bindparam("rank"))
 )
-_LEADS = Statement(
+_IS_LEADER = Statement(
     select(leaders.c.holder)
     .where(leaders.c.loop == DISPATCHER, leaders.c.holder == bindparam("leader"))
-    # Nobody takes over before what is marked now is committed.
+    # No other replica becomes the leader before this transaction is committed.
     .with_for_update()
 )
 
 
-def backlog(connection: Connection, look: BacklogQuery, now: datetime) -> Backlog:
-    """See QueueStore.backlog; without the slots."""
-    held, standing = _held(connection)
-    tenants = next_window(connection, _TENANTS_READY, look.after_tenant, _TENANTS)
-    share = max(_FEWEST_SITES, _SITES // max(1, len(tenants)))
-    waiting = {
+def get_backlog(connection: Connection, query: BacklogQuery, now: datetime) -> Backlog:
+    """Return the backlog as QueueStore.get_backlog does, without the workers' slots."""
+    in_flight, by_site = _count_in_flight(connection)
+    tenants = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_TENANTS)
+    max_sites = max(_MIN_SITES_PER_TENANT, _MAX_SITES // max(1, len(tenants)))
+    sites_of = {
         tenant: next_window(
-            connection, SITES_READY, look.after_sites.get(tenant, ""), share, of_tenant=tenant
+            connection, READY_SITES, query.after_sites.get(tenant, ""), max_sites, of_tenant=tenant
         )
         for tenant in tenants
     }
-    live = rate_limits.live_egresses(connection, now)
-    gates = rate_limits.get_for_sites(
-        connection, (site for found in waiting.values() for site in found), live or _ANY
+    egresses = rate_limits.live_egresses(connection, now) or _DEFAULT_EGRESS
+    limits = rate_limits.get_for_sites(
+        connection, (site for sites in sites_of.values() for site in sites), egresses
     )
-    sites = {
-        site: SiteStatus(site=site, published=published, leased=leased, rate_limits=opened)
-        for site, opened in gates.items()
-        for published, leased in [standing[site]]
+    statuses = {
+        site: SiteStatus(site=site, published=published, leased=leased, rate_limits=site_limits)
+        for site, site_limits in limits.items()
+        for published, leased in [by_site[site]]
     }
-    room = {site: min(look.limit, look.free_slots(stands)) for site, stands in sites.items()}
+    free_slots = {site: min(query.limit, query.free_slots(status)) for site, status in statuses.items()}
     ready = {
-        tenant: _ready_of(connection, tenant, found, room, look.limit) for tenant, found in waiting.items()
+        tenant: _list_ready(connection, tenant, sites, free_slots, query.limit)
+        for tenant, sites in sites_of.items()
     }
     return Backlog(
         {tenant: found for tenant, found in ready.items() if found},
-        held,
-        sites,
-        sum(published for published, _ in standing.values()),
-        last_tenant=tenants[-1] if len(tenants) == _TENANTS else "",
-        last_sites={tenant: found[-1] for tenant, found in waiting.items() if len(found) == share},
+        in_flight,
+        statuses,
+        sum(published for published, _ in by_site.values()),
+        last_tenant=tenants[-1] if len(tenants) == _MAX_TENANTS else "",
+        last_sites={tenant: sites[-1] for tenant, sites in sites_of.items() if len(sites) == max_sites},
     )
 
 
-def site_now(connection: Connection, site: str, now: datetime) -> SiteStatus:
-    """See QueueStore.site."""
+def get_site_status(connection: Connection, site: str, now: datetime) -> SiteStatus:
+    """Return the jobs in flight and the rate limits of *site*."""
     counts: dict[int, int] = {
-        row["lane"]: row["jobs"] for row in _COUNTS_AT.all(connection, {"of_site": site})
+        row["lane"]: row["jobs"] for row in _COUNTS_AT_SITE.all(connection, {"of_site": site})
     }
-    live = rate_limits.live_egresses(connection, now) or _ANY
+    egresses = rate_limits.live_egresses(connection, now) or _DEFAULT_EGRESS
     return SiteStatus(
         site=site,
         published=counts.get(int(QueueStage.PUBLISHED), 0),
         leased=counts.get(int(QueueStage.LEASED), 0),
-        rate_limits=rate_limits.get_for_sites(connection, [site], live)[site],
+        rate_limits=rate_limits.get_for_sites(connection, [site], egresses)[site],
     )
 
 
 def mark_published(
     connection: Connection, ready: Sequence[ReadyJob], until: datetime, leader: str | None
 ) -> Sequence[ReadyJob]:
-    """See QueueStore.take."""
-    if leader is not None and _LEADS.first(connection, {"leader": leader}) is None:
+    """Mark *ready* jobs as published if *leader* leads the dispatcher. Return those that were still ready."""
+    if leader is not None and _IS_LEADER.first(connection, {"leader": leader}) is None:
         return []
-    asked = {"ids": [job.id for job in ready], "until": rows.to_micros(until)}
-    taken: dict[str, int] = {row.id: row.attempt for row in connection.execute(_TAKE, asked)}
-    return [replace(job, attempt=taken[job.id]) for job in ready if job.id in taken]
+    values = {"ids": [job.id for job in ready], "until": rows.to_micros(until)}
+    attempts: dict[str, int] = {row.id: row.attempt for row in connection.execute(_MARK_PUBLISHED, values)}
+    return [replace(job, attempt=attempts[job.id]) for job in ready if job.id in attempts]
 
 
-def mark_ready(connection: Connection, ready: Sequence[ReadyJob]) -> None:
-    """See QueueStore.put_back."""
-    told = [
-        {"job": job.id, "of_attempt": job.attempt, "rank": rows.to_micros_or_none(job.due)} for job in ready
+def mark_ready(connection: Connection, published: Sequence[ReadyJob]) -> None:
+    """Mark *published* attempts as ready again, unless they are claimed."""
+    values = [
+        {"job": job.id, "of_attempt": job.attempt, "rank": rows.to_micros_or_none(job.due)}
+        for job in published
     ]
-    _PUT_BACK.run_many(connection, told)
+    _MARK_READY.run_many(connection, values)
 
 
-def outstanding(connection: Connection, limit: int) -> Sequence[ReadyJob]:
-    """See QueueStore.outstanding."""
-    return [_ready(row) for row in _OUTSTANDING.all(connection, {"most": limit})]
+def list_published(connection: Connection, limit: int) -> Sequence[ReadyJob]:
+    """Return at most *limit* attempts that are marked as published."""
+    return [_ready_from_row(row) for row in _PUBLISHED.all(connection, {"most": limit})]
 
 
-def _held(connection: Connection) -> tuple[InFlightCounts, dict[str, tuple[int, int]]]:
-    """What each tenant holds, and how many jobs of each site are published and leased."""
+def _count_in_flight(connection: Connection) -> tuple[InFlightCounts, dict[str, tuple[int, int]]]:
+    """Return the jobs in flight, and by site how many of them are published and leased."""
     by_tenant: dict[str, int] = defaultdict(int)
-    at_site: dict[tuple[str, str], int] = defaultdict(int)
-    standing: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    by_tenant_and_site: dict[tuple[str, str], int] = defaultdict(int)
+    by_site: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for row in _COUNTS.all(connection, {}):
-        tenant, site, lane, number = row["tenant"], row["site"], row["lane"], row["jobs"]
-        by_tenant[tenant] += number
-        at_site[tenant, site] += number
-        published, leased = standing[site]
-        standing[site] = (
-            (published + number, leased) if lane == QueueStage.PUBLISHED else (published, leased + number)
-        )
-    return InFlightCounts(dict(by_tenant), dict(at_site)), standing
+        tenant, site, stage, count = row["tenant"], row["site"], row["lane"], row["jobs"]
+        by_tenant[tenant] += count
+        by_tenant_and_site[tenant, site] += count
+        published, leased = by_site[site]
+        if stage == QueueStage.PUBLISHED:
+            by_site[site] = published + count, leased
+        else:
+            by_site[site] = published, leased + count
+    return InFlightCounts(dict(by_tenant), dict(by_tenant_and_site)), by_site
 
 
-def next_window(connection: Connection, steps: Statement, after: str, most: int, **of: str) -> list[str]:
-    """At most *most* values: those behind *after* first, then from the beginning."""
-    found = steps.column(connection, {"after": after, "most": most, **of})
-    if after and len(found) < most:
-        rest = steps.column(connection, {"after": "", "most": most - len(found), **of})
-        found += [value for value in rest if value <= after]
+def next_window(connection: Connection, scan: Statement, after: str, size: int, **values: str) -> list[str]:
+    """Return at most *size* values of *scan*: those after *after*, then from the beginning."""
+    found = scan.column(connection, {"after": after, "most": size, **values})
+    if after and len(found) < size:
+        from_start = scan.column(connection, {"after": "", "most": size - len(found), **values})
+        found += [value for value in from_start if value <= after]
     return found
 
 
-def _ready_of(
-    connection: Connection, tenant: str, sites: Sequence[str], room: dict[str, int], limit: int
+def _list_ready(
+    connection: Connection, tenant: str, sites: Sequence[str], free_slots: dict[str, int], limit: int
 ) -> list[ReadyJob]:
-    """The tenant's next *limit* jobs of those *sites* that have room, in its order."""
-    found = []
+    """Return the next *limit* jobs of *tenant* at those of *sites* that have free slots, in order."""
+    by_site = []
     for site in sites:
-        if room[site] > 0:
-            asked = {"of_tenant": tenant, "of_site": site, "most": room[site]}
-            found.append([_ready(row) for row in _READY_AT.all(connection, asked)])
-    return list(islice(merge(*found, key=lambda job: (job.due, job.id)), limit))
+        if free_slots[site] > 0:
+            values = {"of_tenant": tenant, "of_site": site, "most": free_slots[site]}
+            by_site.append([_ready_from_row(row) for row in _READY_AT_SITE.all(connection, values)])
+    return list(islice(merge(*by_site, key=lambda job: (job.due, job.id)), limit))
 
 
-def _ready(row: rows.Row) -> ReadyJob:
+def _ready_from_row(row: rows.Row) -> ReadyJob:
     return ReadyJob(
         row["id"],
         row["attempt"],

@@ -1,10 +1,10 @@
-"""Filters as conditions of a database; every value is bound, none is written into the text."""
+"""Turns filters into SQL conditions; every value is bound, none is part of the text."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any as Whatever
+from typing import Any
 
 from sqlalchemy import Column, ColumnElement, String, and_, not_, or_
 from sqlalchemy.ext.compiler import compiles
@@ -13,10 +13,10 @@ from sqlalchemy.sql.functions import FunctionElement
 from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
 from reelhaul_jobs.store.tables import UNSET
 
-#: How a value is kept in its column, e.g. a time as microseconds.
-Kept = Callable[[Whatever], Whatever]
+#: Converts a value to what its column holds, e.g. a time to microseconds.
+ToColumn = Callable[[Any], Any]
 
-_ORDERS: Mapping[Operator, Callable[[Whatever, Whatever], Whatever]] = {
+_COMPARE: Mapping[Operator, Callable[[Any, Any], Any]] = {
     Operator.LESS: operator.lt,
     Operator.LESS_OR_EQUAL: operator.le,
     Operator.GREATER: operator.gt,
@@ -25,7 +25,7 @@ _ORDERS: Mapping[Operator, Callable[[Whatever, Whatever], Whatever]] = {
 
 
 class _Member(FunctionElement[str]):
-    """One member of a JSON object that is kept as text; NULL where there is none."""
+    """One member of a JSON object that is stored as text; NULL if there is none."""
 
     type = String()
     inherit_cache = True
@@ -33,70 +33,70 @@ class _Member(FunctionElement[str]):
 
 
 @compiles(_Member, "sqlite")
-def _member_on_sqlite(element: _Member, compiler: Whatever, **how: Whatever) -> str:
-    # Quoted, for keys may hold a hyphen; the parser lets no key through that holds a quote.
-    text, name = (compiler.process(clause, **how) for clause in element.clauses)
-    return f"json_extract({text}, '$.\"' || {name} || '\"')"
+def _member_on_sqlite(element: _Member, compiler: Any, **options: Any) -> str:
+    # Quoted, since keys may contain a hyphen; the parser rejects keys with a quote.
+    json_text, key = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"json_extract({json_text}, '$.\"' || {key} || '\"')"
 
 
 @compiles(_Member, "postgresql")
-def _member_on_postgresql(element: _Member, compiler: Whatever, **how: Whatever) -> str:
-    text, name = (compiler.process(clause, **how) for clause in element.clauses)
-    return f"(CAST({text} AS jsonb) ->> CAST({name} AS text))"
+def _member_on_postgresql(element: _Member, compiler: Any, **options: Any) -> str:
+    json_text, key = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"(CAST({json_text} AS jsonb) ->> CAST({key} AS text))"
 
 
-def condition(node: Node, columns: Mapping[str, tuple[ColumnElement[Whatever], Kept]]) -> ColumnElement[bool]:
-    """*node* over *columns*, by field name. It is never NULL, so that NOT means what it says."""
+def condition(node: Node, columns: Mapping[str, tuple[ColumnElement[Any], ToColumn]]) -> ColumnElement[bool]:
+    """Return the condition of *node*, with *columns* by field. It is never NULL, so that NOT inverts it."""
     match node:
         case And(nodes):
-            return and_(*(condition(inner, columns) for inner in nodes))
+            return and_(*(condition(child, columns) for child in nodes))
         case Or(nodes):
-            return or_(*(condition(inner, columns) for inner in nodes))
-        case Not(inner):
-            return not_(condition(inner, columns))
+            return or_(*(condition(child, columns) for child in nodes))
+        case Not(child):
+            return not_(condition(child, columns))
         case Term():
-            column, kept = columns[node.field]
-            return _term(node, _Member(column, node.key) if node.key else column, kept)
+            column, to_column = columns[node.field]
+            return _term(node, _Member(column, node.key) if node.key else column, to_column)
 
 
-def _term(term: Term, column: ColumnElement[Whatever], kept: Kept) -> ColumnElement[bool]:
+def _term(term: Term, column: ColumnElement[Any], to_column: ToColumn) -> ColumnElement[bool]:
     if term.operator is Operator.HAS:
         return _is_set(column)
     if term.operator is Operator.EQUAL:
-        return _equals(column, term.value, kept)
+        return _equals(column, term.value, to_column)
     if term.operator is Operator.NOT_EQUAL:
-        return not_(_equals(column, term.value, kept))
-    value = kept(term.value)
-    compare: Callable[[Whatever, Whatever], ColumnElement[bool]] = _ORDERS[term.operator]
+        return not_(_equals(column, term.value, to_column))
+    value = to_column(term.value)
+    compare: Callable[[Any, Any], ColumnElement[bool]] = _COMPARE[term.operator]
     if (
         term.operator in (Operator.LESS, Operator.LESS_OR_EQUAL)
         and isinstance(column, Column)
         and UNSET in column.info
     ):
-        # One bound, not two: SQLite would look for the first that it sees.
+        # One upper bound, not two: SQLite would use the index with the first that it sees.
         return compare(column, min(value, column.info[UNSET] - 1))
     return and_(_is_set(column), compare(column, value))
 
 
-def _equals(column: ColumnElement[Whatever], value: object, kept: Kept) -> ColumnElement[bool]:
+def _equals(column: ColumnElement[Any], value: object, to_column: ToColumn) -> ColumnElement[bool]:
     if not isinstance(value, Pattern):
-        return _same(column, kept(value))
+        return _same(column, to_column(value))
     if value.is_exact:
-        return _same(column, kept(value.text))
-    text = value.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    like = f"{'%' * value.leading_wildcard}{text}{'%' * value.trailing_wildcard}"
+        return _same(column, to_column(value.text))
+    escaped = value.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    like = f"{'%' * value.leading_wildcard}{escaped}{'%' * value.trailing_wildcard}"
     return and_(_is_set(column), column.ilike(like, escape="\\"))
 
 
-def _same(column: ColumnElement[Whatever], value: object) -> ColumnElement[bool]:
-    """Plain equality: PostgreSQL uses no index for IS NOT DISTINCT FROM."""
+def _same(column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
+    """Return an equality: PostgreSQL uses no index for IS NOT DISTINCT FROM."""
     if isinstance(column, Column) and not column.nullable and UNSET not in column.info:
         return column == value
     return and_(_is_set(column), column == value)
 
 
-def _is_set(column: ColumnElement[Whatever]) -> ColumnElement[bool]:
-    """Whether there is a value in *column*: it may have one that stands for none, greater than all others."""
+def _is_set(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return whether *column* has a value; its UNSET value, greater than all others, counts as none."""
     if isinstance(column, Column) and UNSET in column.info:
         unset: int = column.info[UNSET]
         return column < unset

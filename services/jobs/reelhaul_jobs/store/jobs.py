@@ -1,4 +1,4 @@
-"""Jobs in SQL: each change reads a row, applies a pure rule, and writes row, event and attempt."""
+"""The JobStore in SQL: each change reads a row, applies a pure rule, and writes row, event and attempt."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    func,
-    select,
-    tuple_,
-)
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import transition as changes
+from reelhaul_jobs.model import transition
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Summary
 from reelhaul_jobs.model.states import QueueStage, State
@@ -43,7 +37,7 @@ from reelhaul_jobs.store import (
     summary,
     update,
 )
-from reelhaul_jobs.store.dispatch_queries import READY, SITES_READY
+from reelhaul_jobs.store.dispatch_queries import READY, READY_SITES
 from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.tables import HAS_PARENT, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
@@ -53,7 +47,7 @@ from reelhaul_runtime.sql.writer import Outcome
 
 T = TypeVar("T")
 
-_MANY = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
+_JOBS = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 _CHILDREN = Statement(
     select(jobs.c.state, func.count().label("jobs"))
     .where(jobs.c.parent == bindparam("job"), HAS_PARENT, jobs.c.delete_time.is_(None))
@@ -68,7 +62,7 @@ _ATTEMPTS = Statement(
 _ATTEMPT = Statement(
     select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.number == bindparam("number"))
 )
-_OF_EPOCH = Statement(
+_ATTEMPT_BY_EPOCH = Statement(
     select(attempts).where(attempts.c.job == bindparam("job"), attempts.c.epoch == bindparam("epoch"))
 )
 _EVENTS = Statement(
@@ -80,7 +74,7 @@ _EVENTS = Statement(
 _REVISIONS = select(jobs.c.id, jobs.c.revision).where(
     jobs.c.id.in_(bindparam("jobs", expanding=True)), jobs.c.delete_time.is_(None)
 )
-_BEFORE = (
+_READY_BEFORE = (
     select(jobs.c.id)
     .where(
         READY,
@@ -91,185 +85,169 @@ _BEFORE = (
     .limit(bindparam("most"))
     .subquery()
 )
-_PLACE = Statement(select(func.count()).select_from(_BEFORE))
+_COUNT_READY_BEFORE = Statement(select(func.count()).select_from(_READY_BEFORE))
 
-# Of more sites than this the place is an estimate, which it is anyway.
-_SITES = 64
+# For a tenant with jobs at more sites, the queue position is an estimate, which it is anyway.
+_MAX_SITES = 64
 
 
 class SqlJobStore:
-    """The JobStore of ports, over one database."""
+    """The JobStore of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, new: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
-        """See JobStore.add."""
         try:
             if request is None:
                 await self._database.write_batched(_add_all, new)
                 return new
-            return await self._written(lambda connection: _add(connection, new, request))
+            return await self._write(lambda connection: _add(connection, new, request))
         except ReelhaulError as error:
             if error.reason != ErrorReason.RESOURCE_EXISTS or not new[1:]:
                 raise
             ids = [job.id for job in new]
-            taken = await self._database.read(lambda c: _many(c, ids, deleted=True))
-            raise _exists(taken[0].id if taken else ids[0]) from error
+            taken = await self._database.read(lambda connection: _get_many(connection, ids, deleted=True))
+            raise _already_exists(taken[0].id if taken else ids[0]) from error
 
     async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
-        """See JobStore.add_batch."""
-        return await self._written(lambda connection: _add_batch(connection, batch, request))
+        return await self._write(lambda connection: _add_batch(connection, batch, request))
 
     async def find_by_idempotency_key(self, request: IdempotencyKey) -> Sequence[Job] | None:
-        """See JobStore.earlier."""
-        return await self._database.read(lambda connection: _earlier(connection, request))
+        return await self._database.read(lambda connection: _find_recorded_jobs(connection, request))
 
     async def get(self, job_id: str) -> Job:
-        """See JobStore.get."""
         return await self._database.read(lambda connection: listing.get_job(connection, job_id))
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
-        """See JobStore.get_many."""
-        return await self._database.read(lambda connection: _many(connection, job_ids))
+        return await self._database.read(lambda connection: _get_many(connection, job_ids))
 
     async def list_page(self, query: Query) -> Page:
-        """See JobStore.page."""
         return await self._database.scan(lambda connection: listing.list_page(connection, query))
 
-    async def summarize(self, asked: CountQuery) -> Summary:
-        """See JobStore.summary."""
-        return await self._database.scan(lambda connection: summary.summary(connection, asked))
+    async def summarize(self, query: CountQuery) -> Summary:
+        return await self._database.scan(lambda connection: summary.summarize(connection, query))
 
     async def change(
         self, job_id: str, rule: ChangeRule, request: IdempotencyKey | None = None
     ) -> Transition:
-        """See JobStore.change."""
-        return await self._written(lambda connection: _change(connection, job_id, rule, request))
+        return await self._write(lambda connection: _change(connection, job_id, rule, request))
 
     async def change_lease(
         self, job_id: str, key: RateLimitKey, rule: LeaseRule, now: datetime, *, counted: bool
     ) -> Transition:
-        """See JobStore.change_at_site."""
-
-        asked = batched_lease_updates.LeaseUpdate(job_id, key, rule, now, counted)
-        done: Transition = await self._database.write_batched(batched_lease_updates.apply, asked)
-        return done
+        lease_update = batched_lease_updates.LeaseUpdate(job_id, key, rule, now, counted)
+        change: Transition = await self._database.write_batched(batched_lease_updates.apply, lease_update)
+        return change
 
     async def change_many(
         self, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None = None
     ) -> Sequence[Transition]:
-        """See JobStore.change_many."""
-        return await self._written(lambda connection: _change_many(connection, job_ids, rule, request))
+        return await self._write(lambda connection: _change_many(connection, job_ids, rule, request))
 
-    async def expand(self, job_id: str, media_ids: Sequence[str], rule: ExpansionRule) -> Transition:
-        """See JobStore.expand."""
-        return await self._database.write(lambda connection: _expand(connection, job_id, media_ids, rule))
+    async def expand(self, job_id: str, entry_keys: Sequence[str], rule: ExpansionRule) -> Transition:
+        return await self._database.write(lambda connection: _expand(connection, job_id, entry_keys, rule))
 
     async def count_children(self, job_id: str) -> Mapping[State, int]:
-        """See JobStore.children."""
         found = await self._database.read(lambda connection: _CHILDREN.all(connection, {"job": job_id}))
         return {State(row["state"]): row["jobs"] for row in found}
 
     async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
-        """See JobStore.attempts."""
-        asked = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}
-        found = await self._database.read(lambda connection: _ATTEMPTS.all(connection, asked))
+        values = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}
+        found = await self._database.read(lambda connection: _ATTEMPTS.all(connection, values))
         return [rows.attempt_from_row(row) for row in found]
 
     async def get_attempt(self, job_id: str, number: int) -> Attempt:
-        """See JobStore.attempt."""
-        asked = {"job": job_id, "number": number}
-        found = await self._database.read(lambda connection: _ATTEMPT.all(connection, asked))
-        if not found:
+        values = {"job": job_id, "number": number}
+        row = await self._database.read(lambda connection: _ATTEMPT.first(connection, values))
+        if row is None:
             raise NotFound(f"jobs/{job_id}/attempts/{number}")
-        return rows.attempt_from_row(found[0])
+        return rows.attempt_from_row(row)
 
     async def find_attempt_by_epoch(self, job_id: str, epoch: int) -> Attempt | None:
-        """See JobStore.attempt_of_epoch."""
-        asked = {"job": job_id, "epoch": epoch}
-        found = await self._database.read(lambda connection: _OF_EPOCH.all(connection, asked))
-        return rows.attempt_from_row(found[0]) if found else None
+        values = {"job": job_id, "epoch": epoch}
+        row = await self._database.read(lambda connection: _ATTEMPT_BY_EPOCH.first(connection, values))
+        return None if row is None else rows.attempt_from_row(row)
 
     async def list_events(self, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
-        """See JobStore.events."""
-        asked = {"job": job_id, "after": after, "most": limit}
-        found = await self._database.read(lambda connection: _EVENTS.all(connection, asked))
+        values = {"job": job_id, "after": after, "most": limit}
+        found = await self._database.read(lambda connection: _EVENTS.all(connection, values))
         return [rows.event_from_row(row) for row in found]
 
     async def get_revisions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
-        """See JobStore.revisions."""
-        asked = {"jobs": list(job_ids)}
-        found = await self._database.read(lambda connection: connection.execute(_REVISIONS, asked).all())
+        values = {"jobs": list(job_ids)}
+        found = await self._database.read(lambda connection: connection.execute(_REVISIONS, values).all())
         return {row.id: row.revision for row in found}
 
     async def get_queue_position(self, job: Job) -> int:
-        """See JobStore.place."""
-        return await self._database.read(lambda connection: _place(connection, job))
-
-    async def _written(self, op: Callable[[Connection], T]) -> T:
-        return await idempotency.write(self._database, op)
+        return await self._database.read(lambda connection: _queue_position(connection, job))
 
     async def get_or_create_key(self, name: str) -> bytes:
-        """See JobStore.key."""
-        fresh = {"name": name, "value": secrets.token_bytes(32)}
-        return await self._database.write(lambda connection: _key(connection, fresh))
+        new = {"name": name, "value": secrets.token_bytes(32)}
+        return await self._database.write(lambda connection: _get_or_create_key(connection, new))
+
+    async def _write(self, op: Callable[[Connection], T]) -> T:
+        return await idempotency.write(self._database, op)
 
 
 def _add(connection: Connection, new: Sequence[Job], request: IdempotencyKey | None) -> Sequence[Job]:
-    if (answer := idempotency.find_response(connection, request)) is not None:
-        return _answered(connection, answer)
+    if (response := idempotency.find_response(connection, request)) is not None:
+        return _get_recorded_jobs(connection, response)
     try:
         insert.insert(connection, new)
     except IntegrityError as error:
-        # Behind this write's own savepoint; only the id is unique here.
-        raise _exists(new[0].id) from error
+        # The savepoint of this write undoes it; only the id is unique here.
+        raise _already_exists(new[0].id) from error
     idempotency.record_response(connection, request, RecordedResponse([job.id for job in new]))
     return new
 
 
-def _add_all(connection: Connection, asked: Sequence[Sequence[Job]]) -> Sequence[Outcome]:
-    """Keep what several calls have asked for, if no id is taken."""
+def _add_all(connection: Connection, calls: Sequence[Sequence[Job]]) -> Sequence[Outcome]:
+    """Insert the jobs of several calls at once, unless an id is taken."""
     try:
-        insert.insert(connection, [job for new in asked for job in new])
+        insert.insert(connection, [job for new in calls for job in new])
     except IntegrityError as error:
-        # Each is tried by itself then, behind a savepoint of its own.
-        raise _exists(asked[0][0].id) from error
-    return [Outcome()] * len(asked)
+        # The writer then runs each call alone, behind a savepoint.
+        raise _already_exists(calls[0][0].id) from error
+    return [Outcome()] * len(calls)
 
 
 def _add_batch(connection: Connection, batch: Batch, request: IdempotencyKey | None) -> Batch:
-    if (answer := idempotency.find_response(connection, request)) is not None:
-        places = (place for place in count() if place not in answer.failed)
-        at = dict(zip(answer.ids, places, strict=False))
-        return Batch({at[job.id]: job for job in _answered(connection, answer)}, answer.failed)
+    if (response := idempotency.find_response(connection, request)) is not None:
+        positions = (position for position in count() if position not in response.failed)
+        by_id = dict(zip(response.ids, positions, strict=False))
+        recorded = _get_recorded_jobs(connection, response)
+        return Batch({by_id[job.id]: job for job in recorded}, response.failed)
     if not batch.jobs:
         return batch
-    added = insert.insert_missing(connection, list(batch.jobs.values()))
-    kept = {place: job for place, job in batch.jobs.items() if job.id in added}
-    taken = {p: to_status(_exists(job.id)) for p, job in batch.jobs.items() if job.id not in added}
+    inserted = insert.insert_missing(connection, list(batch.jobs.values()))
+    added = {position: job for position, job in batch.jobs.items() if job.id in inserted}
+    taken = {
+        position: to_status(_already_exists(job.id))
+        for position, job in batch.jobs.items()
+        if job.id not in inserted
+    }
     failed = {**batch.failed, **taken}
-    if kept:
-        idempotency.record_response(
-            connection, request, RecordedResponse([job.id for job in kept.values()], failed)
-        )
-    return Batch(kept, failed)
+    if added:
+        response = RecordedResponse([job.id for job in added.values()], failed)
+        idempotency.record_response(connection, request, response)
+    return Batch(added, failed)
 
 
-def _earlier(connection: Connection, request: IdempotencyKey) -> Sequence[Job] | None:
-    answer = idempotency.find_response(connection, request)
-    return None if answer is None else _answered(connection, answer)
+def _find_recorded_jobs(connection: Connection, request: IdempotencyKey) -> Sequence[Job] | None:
+    response = idempotency.find_response(connection, request)
+    return None if response is None else _get_recorded_jobs(connection, response)
 
 
-def _answered(connection: Connection, answer: RecordedResponse) -> Sequence[Job]:
-    """The jobs of an earlier answer, as they are. ``NotFound`` where all were deleted."""
-    found = _many(connection, answer.ids)
-    if answer.ids and not found:
-        raise NotFound(f"jobs/{answer.ids[0]}")
+def _get_recorded_jobs(connection: Connection, response: RecordedResponse) -> Sequence[Job]:
+    """Return the jobs of a recorded response as they are now. Raises ``NotFound`` if all are deleted."""
+    found = _get_many(connection, response.ids)
+    if response.ids and not found:
+        raise NotFound(f"jobs/{response.ids[0]}")
     return found
 
 
-def _exists(job_id: str) -> ReelhaulError:
+def _already_exists(job_id: str) -> ReelhaulError:
     name = f"jobs/{job_id}"
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, f"{name} exists", metadata={"resource": name})
 
@@ -277,9 +255,9 @@ def _exists(job_id: str) -> ReelhaulError:
 def _change(
     connection: Connection, job_id: str, rule: ChangeRule, request: IdempotencyKey | None
 ) -> Transition:
-    job = _to_change(connection, job_id)
+    job = _get_for_update(connection, job_id)
     if idempotency.find_response(connection, request) is not None:
-        return changes.no_change(job)
+        return transition.no_change(job)
     change = rule(job)
     idempotency.record_response(connection, request, RecordedResponse([job_id]))
     if change.changed:
@@ -287,16 +265,18 @@ def _change(
     return change
 
 
-def _to_change(connection: Connection, job_id: str) -> Job:
-    found = update.select_for_update(connection, [job_id]).get(job_id)
-    if found is None:
+def _get_for_update(connection: Connection, job_id: str) -> Job:
+    job = update.select_for_update(connection, [job_id]).get(job_id)
+    if job is None:
         raise NotFound(f"jobs/{job_id}")
-    return found
+    return job
 
 
-def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule: ExpansionRule) -> Transition:
-    job = _to_change(connection, job_id)
-    change = rule(job, schedules.list_seen_entries(connection, job, media_ids))
+def _expand(
+    connection: Connection, job_id: str, entry_keys: Sequence[str], rule: ExpansionRule
+) -> Transition:
+    job = _get_for_update(connection, job_id)
+    change = rule(job, schedules.list_seen_entries(connection, job, entry_keys))
     if change.changed:
         update.write(connection, [change])
     insert.insert(connection, change.children)
@@ -307,36 +287,36 @@ def _expand(connection: Connection, job_id: str, media_ids: Sequence[str], rule:
 def _change_many(
     connection: Connection, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None
 ) -> Sequence[Transition]:
-    if (answer := idempotency.find_response(connection, request)) is not None:
-        return [changes.no_change(job) for job in _answered(connection, answer)]
-    present = update.select_for_update(connection, job_ids)
-    asked = (rule(present[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in present)
-    found = [change for change in asked if change is not None]
-    idempotency.record_response(connection, request, RecordedResponse([change.job.id for change in found]))
-    if made := [change for change in found if change.changed]:
-        update.write(connection, made)
-    return found
+    if (response := idempotency.find_response(connection, request)) is not None:
+        return [transition.no_change(job) for job in _get_recorded_jobs(connection, response)]
+    found = update.select_for_update(connection, job_ids)
+    results = (rule(found[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in found)
+    changes = [change for change in results if change is not None]
+    idempotency.record_response(connection, request, RecordedResponse([change.job.id for change in changes]))
+    if changed := [change for change in changes if change.changed]:
+        update.write(connection, changed)
+    return changes
 
 
-def _many(connection: Connection, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
-    """The jobs of *ids* that have a row, each once, in their order."""
-    found = {row["id"]: rows.job_from_row(row) for row in connection.execute(_MANY, {"jobs": ids}).mappings()}
-    present = [found[job_id] for job_id in dict.fromkeys(ids) if job_id in found]
-    return present if deleted else [job for job in present if job.delete_time is None]
+def _get_many(connection: Connection, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
+    """Return those of the jobs that exist, each once, in the order given; with *deleted* ones if asked."""
+    by_id = {row["id"]: rows.job_from_row(row) for row in connection.execute(_JOBS, {"jobs": ids}).mappings()}
+    found = [by_id[job_id] for job_id in dict.fromkeys(ids) if job_id in by_id]
+    return found if deleted else [job for job in found if job.delete_time is None]
 
 
-def _place(connection: Connection, job: Job) -> int:
+def _queue_position(connection: Connection, job: Job) -> int:
     if job.queue_stage is not QueueStage.READY or job.due is None:
         return 1
-    asked = {"of_tenant": job.tenant, "due": rows.to_micros(job.due), "id": job.id}
-    sites = SITES_READY.column(connection, {"of_tenant": job.tenant, "after": "", "most": _SITES})
+    values = {"of_tenant": job.tenant, "due": rows.to_micros(job.due), "id": job.id}
+    sites = READY_SITES.column(connection, {"of_tenant": job.tenant, "after": "", "most": _MAX_SITES})
     before = 0
     for site in sites:
-        left = {"of_site": site, "most": listing.COUNTED - 1 - before}
-        before += _PLACE.column(connection, asked | left)[0]
+        bounds = {"of_site": site, "most": listing.MAX_COUNT - 1 - before}
+        before += _COUNT_READY_BEFORE.column(connection, values | bounds)[0]
     return before + 1
 
 
-def _key(connection: Connection, fresh: dict[str, Any]) -> bytes:
-    connection.execute(idempotency.insert_or_ignore(connection, keys), fresh)
-    return bytes(connection.execute(select(keys.c.value).where(keys.c.name == fresh["name"])).scalar_one())
+def _get_or_create_key(connection: Connection, new: dict[str, Any]) -> bytes:
+    connection.execute(idempotency.insert_or_ignore(connection, keys), new)
+    return bytes(connection.execute(select(keys.c.value).where(keys.c.name == new["name"])).scalar_one())

@@ -1,4 +1,4 @@
-"""The queue in SQL: what the loops pick, look after and lead."""
+"""The QueueStore in SQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reelhaul_jobs.store.tables import HAS_PARENT, IN_FLIGHT, events, jobs, lead
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
-_SLOTS = Statement(
+_WORKER_SLOTS = Statement(
     select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
 )
 _DUE = (
@@ -30,19 +30,19 @@ _DUE = (
     .order_by(jobs.c.due)
     .limit(bindparam("most"))
 )
-_UNCONFIRMED = (
+_EXPIRY_PENDING = (
     select(jobs)
     .where(jobs.c.confirm_time.is_not(None), jobs.c.confirm_time <= bindparam("now"))
     .order_by(jobs.c.confirm_time)
     .limit(bindparam("most"))
 )
-_CASCADING = (
+_CASCADE_CANCELLATIONS = (
     select(jobs)
     .where(jobs.c.cascade_time.is_not(None))
     .order_by(jobs.c.cascade_time)
     .limit(bindparam("most"))
 )
-_LIVING = (
+_ACTIVE_CHILDREN = (
     select(jobs.c.id)
     .where(
         jobs.c.parent == bindparam("job"),
@@ -58,156 +58,141 @@ _EXPIRED = (
     .order_by(jobs.c.expire_time)
     .limit(bindparam("most"))
 )
-_CONFIRMED = Statement(
+_MARK_EXPIRY_CONFIRMED = Statement(
     update(jobs).where(jobs.c.id == bindparam("job")).values(confirm_time=bindparam("again"))
 )
 
 
 class SqlQueueStore:
-    """The QueueStore of ports, over the same database as the jobs."""
+    """The QueueStore of one database, which also has the jobs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_backlog(self, look: BacklogQuery, now: datetime) -> Backlog:
-        """See QueueStore.backlog."""
-
+    async def get_backlog(self, query: BacklogQuery, now: datetime) -> Backlog:
         def op(connection: Connection) -> Backlog:
-            found = dispatch_queries.backlog(connection, look, now)
-            return replace(found, slots=_slots(connection, now))
+            backlog = dispatch_queries.get_backlog(connection, query, now)
+            return replace(backlog, slots=_count_worker_slots(connection, now))
 
         return await self._database.read(op)
 
     async def mark_published(
         self, ready: Sequence[ReadyJob], until: datetime, leader: str | None
     ) -> Sequence[ReadyJob]:
-        """See QueueStore.take."""
         return await self._database.write(
             lambda connection: dispatch_queries.mark_published(connection, ready, until, leader)
         )
 
-    async def mark_ready(self, ready: Sequence[ReadyJob]) -> None:
-        """See QueueStore.put_back."""
-        await self._database.write(lambda connection: dispatch_queries.mark_ready(connection, ready))
+    async def mark_ready(self, published: Sequence[ReadyJob]) -> None:
+        await self._database.write(lambda connection: dispatch_queries.mark_ready(connection, published))
 
     async def list_published(self, limit: int) -> Sequence[ReadyJob]:
-        """See QueueStore.outstanding."""
-        return await self._database.read(lambda connection: dispatch_queries.outstanding(connection, limit))
+        return await self._database.read(
+            lambda connection: dispatch_queries.list_published(connection, limit)
+        )
 
     async def get_site_status(self, site: str, now: datetime) -> SiteStatus:
-        """See QueueStore.site."""
-        return await self._database.read(lambda connection: dispatch_queries.site_now(connection, site, now))
+        return await self._database.read(
+            lambda connection: dispatch_queries.get_site_status(connection, site, now)
+        )
 
-    async def list_due(self, lane: QueueStage, before: datetime, limit: int) -> Sequence[str]:
-        """See QueueStore.due."""
-        asked = {"of_lane": int(lane), "before": rows.to_micros(before), "most": limit}
-        return await self._database.read(lambda connection: list(connection.execute(_DUE, asked).scalars()))
+    async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
+        return await self._list_ids(
+            _DUE, {"of_lane": int(stage), "before": rows.to_micros(before), "most": limit}
+        )
 
-    async def count_in_stages(self, lanes: Sequence[QueueStage]) -> int:
-        """See QueueStore.count."""
-        statement = select(func.count()).where(IN_FLIGHT, jobs.c.lane.in_([int(lane) for lane in lanes]))
+    async def count_in_stages(self, stages: Sequence[QueueStage]) -> int:
+        statement = select(func.count()).where(IN_FLIGHT, jobs.c.lane.in_([int(stage) for stage in stages]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
 
     async def record_worker_heartbeat(
         self, worker: str, slots: int, now: datetime, egresses: Sequence[str] = ("",)
     ) -> None:
-        """See QueueStore.seen. Each further egress has a row of its own, without slots."""
+        # Each further egress has a row of its own, without slots.
         first, *others = egresses
-        named = {worker: (slots, first)} | {f"{worker[:190]}/{egress}": (0, egress) for egress in others}
-        told = [
-            {"name": name, "slots": number, "seen_time": rows.to_micros(now), "egress": egress}
-            for name, (number, egress) in named.items()
+        by_name = {worker: (slots, first)} | {f"{worker[:190]}/{egress}": (0, egress) for egress in others}
+        values = [
+            {"name": name, "slots": slots, "seen_time": rows.to_micros(now), "egress": egress}
+            for name, (slots, egress) in by_name.items()
         ]
-        await self._database.write(lambda connection: _see(connection, told))
+        await self._database.write(lambda connection: _upsert_workers(connection, values))
 
     async def count_worker_slots(self, now: datetime) -> int:
-        """See QueueStore.slots."""
-        return await self._database.read(lambda connection: _slots(connection, now))
+        return await self._database.read(lambda connection: _count_worker_slots(connection, now))
 
     async def list_expiry_pending(self, now: datetime, limit: int) -> Sequence[Job]:
-        """See QueueStore.unconfirmed."""
-        asked = {"now": rows.to_micros(now), "most": limit}
-        found = await self._database.read(
-            lambda connection: list(connection.execute(_UNCONFIRMED, asked).mappings())
-        )
-        return [rows.job_from_row(row) for row in found]
+        return await self._list_jobs(_EXPIRY_PENDING, {"now": rows.to_micros(now), "most": limit})
 
     async def list_cascade_cancellations(self, limit: int) -> Sequence[Job]:
-        """See QueueStore.cascading."""
-        found = await self._database.read(lambda c: list(c.execute(_CASCADING, {"most": limit}).mappings()))
-        return [rows.job_from_row(row) for row in found]
+        return await self._list_jobs(_CASCADE_CANCELLATIONS, {"most": limit})
 
     async def list_active_children(self, parent: str, limit: int) -> Sequence[str]:
-        """See QueueStore.living."""
-        asked = {"job": parent, "most": limit}
-        return await self._database.read(
-            lambda connection: list(connection.execute(_LIVING, asked).scalars())
-        )
+        return await self._list_ids(_ACTIVE_CHILDREN, {"job": parent, "most": limit})
 
     async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
-        """See QueueStore.expired."""
-        asked = {"now": rows.to_micros(now), "most": limit}
-        return await self._database.read(
-            lambda connection: list(connection.execute(_EXPIRED, asked).scalars())
-        )
+        return await self._list_ids(_EXPIRED, {"now": rows.to_micros(now), "most": limit})
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
-        """See QueueStore.confirmed."""
-        told = {"job": job_id, "again": None if again is None else rows.to_micros(again)}
-        await self._database.write(lambda connection: _CONFIRMED.run(connection, told))
+        values = {"job": job_id, "again": rows.to_micros_or_none(again)}
+        await self._database.write(lambda connection: _MARK_EXPIRY_CONFIRMED.run(connection, values))
 
     async def purge(self, job_id: str) -> None:
-        """See QueueStore.purge."""
-        row = delete(jobs).where(jobs.c.id == job_id)
-        await self._database.write(lambda connection: _executed(connection, row))
+        await self._execute(delete(jobs).where(jobs.c.id == job_id))
 
     async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
-        """See QueueStore.forget."""
-        old_events = delete(events).where(events.c.time < rows.to_micros(events_before))
-        old_requests = delete(request_ids).where(request_ids.c.time < rows.to_micros(requests_before))
-        for statement in (old_events, old_requests):
-            await self._database.write(partial(_executed, statement=statement))
+        await self._execute(delete(events).where(events.c.time < rows.to_micros(events_before)))
+        await self._execute(delete(request_ids).where(request_ids.c.time < rows.to_micros(requests_before)))
 
     async def delete_idle_rate_limits(self, before: datetime) -> None:
-        """See QueueStore.forget_gates."""
         await self._database.write(lambda connection: rate_limits.delete_idle(connection, before))
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
-        """See QueueStore.lead."""
-        until = rows.to_micros(now + lasting)
-        asked = {"loop": loop, "holder": holder, "until": until}
-        return await self._database.write(lambda connection: _lead(connection, asked, rows.to_micros(now)))
+        values = {"loop": loop, "holder": holder, "until": rows.to_micros(now + lasting)}
+        return await self._database.write(
+            lambda connection: _acquire_leadership(connection, values, rows.to_micros(now))
+        )
 
     async def release_leadership(self, loop: str, holder: str) -> None:
-        """See QueueStore.resign."""
-        held = delete(leaders).where(leaders.c.loop == loop, leaders.c.holder == holder)
-        await self._database.write(lambda connection: _executed(connection, held))
+        await self._execute(delete(leaders).where(leaders.c.loop == loop, leaders.c.holder == holder))
+
+    async def _list_ids(self, statement: Any, values: dict[str, Any]) -> Sequence[str]:
+        return await self._database.read(
+            lambda connection: list(connection.execute(statement, values).scalars())
+        )
+
+    async def _list_jobs(self, statement: Any, values: dict[str, Any]) -> Sequence[Job]:
+        found = await self._database.read(
+            lambda connection: list(connection.execute(statement, values).mappings())
+        )
+        return [rows.job_from_row(row) for row in found]
+
+    async def _execute(self, statement: Any) -> None:
+        await self._database.write(partial(_execute, statement=statement))
 
 
-def _slots(connection: Connection, now: datetime) -> int:
-    return int(_SLOTS.column(connection, {"since": rows.to_micros(now - WORKER_TIMEOUT)})[0])
+def _execute(connection: Connection, statement: Any) -> None:
+    connection.execute(statement)
 
 
-def _executed(connection: Connection, statement: Any, values: Any = None) -> None:
-    connection.execute(statement, values)
+def _count_worker_slots(connection: Connection, now: datetime) -> int:
+    return int(_WORKER_SLOTS.column(connection, {"since": rows.to_micros(now - WORKER_TIMEOUT)})[0])
 
 
-def _see(connection: Connection, seen: list[dict[str, Any]]) -> None:
+def _upsert_workers(connection: Connection, values: list[dict[str, Any]]) -> None:
     statement = _dialect(connection).insert(workers)
-    told = {name: statement.excluded[name] for name in ("slots", "seen_time", "egress")}
-    upsert = statement.on_conflict_do_update(index_elements=[workers.c.name], set_=told)
-    connection.execute(upsert, seen)
+    new_values = {name: statement.excluded[name] for name in ("slots", "seen_time", "egress")}
+    upsert = statement.on_conflict_do_update(index_elements=[workers.c.name], set_=new_values)
+    connection.execute(upsert, values)
 
 
-def _lead(connection: Connection, asked: dict[str, Any], now: int) -> bool:
-    statement = _dialect(connection).insert(leaders).values(asked)
-    free = or_(leaders.c.holder == asked["holder"], leaders.c.until <= literal(now))
-    taken = statement.on_conflict_do_update(
+def _acquire_leadership(connection: Connection, values: dict[str, Any], now: int) -> bool:
+    statement = _dialect(connection).insert(leaders).values(values)
+    upsert = statement.on_conflict_do_update(
         index_elements=[leaders.c.loop],
         set_={"holder": statement.excluded.holder, "until": statement.excluded.until},
-        where=free,
+        where=or_(leaders.c.holder == values["holder"], leaders.c.until <= literal(now)),
     )
-    return connection.execute(taken.returning(leaders.c.holder)).first() is not None
+    return connection.execute(upsert.returning(leaders.c.holder)).first() is not None
 
 
 def _dialect(connection: Connection) -> Any:

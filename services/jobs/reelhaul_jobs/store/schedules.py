@@ -1,4 +1,4 @@
-"""Schedules in SQL: a run reads its row, applies a pure rule, and writes row and job together."""
+"""The ScheduleStore in SQL: a run reads its row, applies a pure rule, and writes row and job together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from google.rpc import status_pb2
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, select, text, update
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.model import schedule as model
@@ -18,21 +18,20 @@ from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import RunRule, ScheduleRule
 from reelhaul_jobs.store import idempotency, listing, rows
-from reelhaul_jobs.store import insert as births_store
 from reelhaul_jobs.store.idempotency import RecordedResponse
+from reelhaul_jobs.store.insert import insert as insert_jobs
 from reelhaul_jobs.store.rows import from_micros, to_micros, to_micros_or_none
 from reelhaul_jobs.store.tables import HAS_SCHEDULE, jobs, schedules, seen_entries
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 
-_IS_IT = (schedules.c.tenant == bindparam("of_tenant")) & (schedules.c.id == bindparam("of_id"))
-_ONE = select(schedules).where(_IS_IT)
-_ALL = select(schedules).where(schedules.c.tenant == bindparam("of_tenant"))
+_BY_ID = (schedules.c.tenant == bindparam("of_tenant")) & (schedules.c.id == bindparam("of_id"))
+_SCHEDULE = select(schedules).where(_BY_ID)
+_SCHEDULES = select(schedules).where(schedules.c.tenant == bindparam("of_tenant"))
 _COUNT = select(func.count()).select_from(schedules).where(schedules.c.tenant == bindparam("of_tenant"))
-_ADD = insert(schedules)
-_CHANGE = update(schedules).where(_IS_IT)
-_DELETE = delete(schedules).where(_IS_IT)
-_LIVE = select(
+_UPDATE = update(schedules).where(_BY_ID)
+_DELETE = delete(schedules).where(_BY_ID)
+_HAS_LIVE_JOB = select(
     exists().where(
         jobs.c.tenant == bindparam("of_tenant"),
         jobs.c.schedule == bindparam("of_id"),
@@ -46,7 +45,7 @@ _DUE = (
     .order_by(schedules.c.next_run_time)
     .limit(bindparam("most"))
 )
-# Locked: two runs that page through the same list at once must not both take an entry for new.
+# Two concurrent runs over the same playlist must not both take an entry for new.
 _LOCK = (
     select(schedules.c.id)
     .where(schedules.c.tenant == bindparam("of_tenant"), schedules.c.id == bindparam("of_schedule"))
@@ -65,54 +64,47 @@ _ADD_SEEN_COUNT = (
 
 
 class SqlScheduleStore:
-    """The ScheduleStore of ports, over the same database as the jobs."""
+    """The ScheduleStore of one database, which also has the jobs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
-        """See ScheduleStore.add."""
         return await idempotency.write(self._database, partial(_add, schedule=schedule, request=request))
 
     async def get(self, tenant: str, schedule_id: str) -> Schedule:
-        """See ScheduleStore.get."""
         return await self._database.read(partial(_get, tenant=tenant, schedule_id=schedule_id))
 
     async def list_all(self, tenant: str) -> Sequence[Schedule]:
-        """See ScheduleStore.all."""
-        found = await self._database.read(lambda c: list(c.execute(_ALL, {"of_tenant": tenant}).mappings()))
-        return [_schedule_of(row) for row in found]
+        found = await self._database.read(
+            lambda c: list(c.execute(_SCHEDULES, {"of_tenant": tenant}).mappings())
+        )
+        return [_schedule_from_row(row) for row in found]
 
     async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
-        """See ScheduleStore.change."""
-
         def op(connection: Connection) -> Schedule:
             before = _get(connection, tenant, schedule_id, lock=True)
-            return _written(connection, before, rule(before))
+            return _update(connection, before, rule(before))
 
         return await self._database.write(op)
 
     async def run(
         self, tenant: str, schedule_id: str, rule: RunRule, request: IdempotencyKey | None = None
     ) -> Run:
-        """See ScheduleStore.run."""
-
         def op(connection: Connection) -> Run:
             before = _get(connection, tenant, schedule_id, lock=True)
-            if (answer := idempotency.find_response(connection, request)) is not None:
-                return Run(before=before, after=before, job=listing.get_job(connection, answer.ids[0]))
-            run = rule(before, before.skip_overlapping and _live(connection, before))
+            if (response := idempotency.find_response(connection, request)) is not None:
+                return Run(before=before, after=before, job=listing.get_job(connection, response.ids[0]))
+            run = rule(before, before.skip_overlapping and _has_live_job(connection, before))
             if run.job is not None:
-                births_store.insert(connection, [run.job])
+                insert_jobs(connection, [run.job])
                 idempotency.record_response(connection, request, RecordedResponse([run.job.id]))
-            _written(connection, before, run.after)
+            _update(connection, before, run.after)
             return run
 
         return await idempotency.write(self._database, op)
 
     async def delete(self, tenant: str, schedule_id: str, check: Callable[[Schedule], None]) -> None:
-        """See ScheduleStore.delete."""
-
         def op(connection: Connection) -> None:
             check(_get(connection, tenant, schedule_id, lock=True))
             connection.execute(_DELETE, {"of_tenant": tenant, "of_id": schedule_id})
@@ -120,76 +112,71 @@ class SqlScheduleStore:
         await self._database.write(op)
 
     async def list_due(self, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
-        """See ScheduleStore.due."""
-        asked = {"now": to_micros(now), "most": limit}
-        found = await self._database.read(lambda connection: connection.execute(_DUE, asked).all())
+        values = {"now": to_micros(now), "most": limit}
+        found = await self._database.read(lambda connection: connection.execute(_DUE, values).all())
         return [(row.tenant, row.id) for row in found]
 
 
 def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | None) -> Schedule:
-    if (answer := idempotency.find_response(connection, request)) is not None:
-        return _get(connection, schedule.tenant, answer.ids[0])
+    if (response := idempotency.find_response(connection, request)) is not None:
+        return _get(connection, schedule.tenant, response.ids[0])
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
     if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:
         raise model.quota_exceeded()
-    added = connection.execute(
+    inserted = connection.execute(
         idempotency.insert_or_ignore(connection, schedules).returning(schedules.c.id),
-        _row_of(schedule) | {"seen_count": 0},
+        _row_from_schedule(schedule) | {"seen_count": 0},
     )
-    if added.first() is None:
+    if inserted.first() is None:
         raise model.already_exists(schedule)
     idempotency.record_response(connection, request, RecordedResponse([schedule.id]))
     return schedule
 
 
 def _get(connection: Connection, tenant: str, schedule_id: str, *, lock: bool = False) -> Schedule:
-    statement: Any = _ONE.with_for_update() if lock else _ONE
-    found = connection.execute(statement, {"of_tenant": tenant, "of_id": schedule_id}).mappings().first()
-    if found is None:
+    statement: Any = _SCHEDULE.with_for_update() if lock else _SCHEDULE
+    row = connection.execute(statement, {"of_tenant": tenant, "of_id": schedule_id}).mappings().first()
+    if row is None:
         raise NotFound(f"schedules/{schedule_id}")
-    return _schedule_of(found)
+    return _schedule_from_row(row)
 
 
-def _written(connection: Connection, before: Schedule, after: Schedule) -> Schedule:
+def _update(connection: Connection, before: Schedule, after: Schedule) -> Schedule:
     if after is not before:
         key = {"of_tenant": before.tenant, "of_id": before.id}
-        connection.execute(_CHANGE, key | _row_of(after))
+        connection.execute(_UPDATE, key | _row_from_schedule(after))
     return after
 
 
-def _live(connection: Connection, schedule: Schedule) -> bool:
+def _has_live_job(connection: Connection, schedule: Schedule) -> bool:
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
-    return bool(connection.execute(_LIVE, key).scalar())
+    return bool(connection.execute(_HAS_LIVE_JOB, key).scalar())
 
 
-def list_seen_entries(connection: Connection, job: Job, media_ids: Sequence[str]) -> Set[tuple[str, str]]:
-    """Which of *media_ids* the schedule of *job* has seen, with their extractors."""
-    if not _remembers(job):
+def list_seen_entries(connection: Connection, job: Job, entry_keys: Sequence[str]) -> Set[tuple[str, str]]:
+    """Return which of *entry_keys* the schedule of *job* has seen, with their extractors."""
+    if not (job.schedule and job.expansion and job.expansion.new_entries_only):
         return frozenset()
-    asked = {"of_tenant": job.tenant, "of_schedule": job.schedule, "media_ids": list(media_ids)}
-    connection.execute(_LOCK, asked)
-    return {(row.extractor, row.media_id) for row in connection.execute(_SEEN, asked)}
+    values = {"of_tenant": job.tenant, "of_schedule": job.schedule, "media_ids": list(entry_keys)}
+    connection.execute(_LOCK, values)
+    return {(row.extractor, row.media_id) for row in connection.execute(_SEEN, values)}
 
 
 def add_seen_entries(connection: Connection, job: Job, entries: Sequence[tuple[str, str]]) -> None:
-    """Remember *entries* for the schedule of *job*, if it is still there."""
-    whose = {"of_tenant": job.tenant, "of_schedule": job.schedule}
-    if not entries or connection.execute(_LOCK, whose).first() is None:
+    """Record *entries* as seen by the schedule of *job*, if it still exists."""
+    key = {"of_tenant": job.tenant, "of_schedule": job.schedule}
+    if not entries or connection.execute(_LOCK, key).first() is None:
         return
-    told = [
+    values = [
         {"tenant": job.tenant, "schedule": job.schedule, "extractor": extractor, "media_id": media_id}
         for extractor, media_id in entries
     ]
-    connection.execute(idempotency.insert_or_ignore(connection, seen_entries), told)
-    connection.execute(_ADD_SEEN_COUNT, {**whose, "more": len(told)})
+    connection.execute(idempotency.insert_or_ignore(connection, seen_entries), values)
+    connection.execute(_ADD_SEEN_COUNT, {**key, "more": len(values)})
 
 
-def _remembers(job: Job) -> bool:
-    return bool(job.schedule and job.expansion and job.expansion.new_entries_only)
-
-
-def _row_of(schedule: Schedule) -> dict[str, Any]:
-    """All columns of *schedule* but ``seen_count``, which runs count themselves."""
+def _row_from_schedule(schedule: Schedule) -> dict[str, Any]:
+    """Return all columns of *schedule* except ``seen_count``, which add_seen_entries increments."""
     return {
         "tenant": schedule.tenant,
         "id": schedule.id,
@@ -211,8 +198,8 @@ def _row_of(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _schedule_of(row: rows.Row) -> Schedule:
-    """The schedule of a row with all columns."""
+def _schedule_from_row(row: rows.Row) -> Schedule:
+    """Return the schedule of a row with all columns."""
     created = from_micros(row["create_time"])
     error = row["last_error"]
     return Schedule(
