@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from google.rpc import status_pb2
-from tests.contracts.test_expansions import a_list, entries
+from tests.contracts.test_job_expansions import a_list, entries
 from tests.job_stores import LEASE, NOW, claim, job
 
 from reelhaul.type.v1 import media_pb2

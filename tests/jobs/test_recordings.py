@@ -10,7 +10,7 @@ import pytest
 from tests.jobs.calls import create_job, reason_of, wait_for_end
 from tests.jobs.conftest import TIMEOUT, run_service, with_settings
 from tests.jobs.fake_worker import claim_request, run_worker, succeeded
-from tests.jobs.test_holding import get
+from tests.jobs.test_user_actions import get
 
 from reelhaul.jobs.v1.job_pb2 import Job, RetryPolicy
 from reelhaul.jobs.v1.job_service_pb2 import (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.jobs.conftest import eventually
 from tests.jobs.fake_worker import run_worker
-from tests.jobs.test_sites import create, get
+from tests.jobs.test_site_limits import create, get
 
 from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.work.v1.work_pb2 import WorkerNotice
