@@ -7,8 +7,7 @@ from datetime import timedelta
 
 from tests.servers import NatsServer
 
-from reelhaul_jobs.nats import bus as job_bus
-from reelhaul_jobs.nats.bus import PROGRESS, WORK, NatsJobBus
+from reelhaul_jobs.nats.bus import PROGRESS, PROGRESS_STREAM, WORK, WORK_STREAM, NatsJobBus
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_runtime import nats_client
 
@@ -17,8 +16,8 @@ async def test_streams_of_an_earlier_build_are_updated(nats_server: NatsServer) 
     """Streams of an earlier build get this one's limits and keep their messages."""
     async with nats_client.connect(nats_server.url, "jobs") as client:
         stream = client.jetstream()
-        await stream.add_stream(replace(job_bus._PROGRESS, max_msgs=-1, max_age=60))
-        await stream.add_stream(replace(job_bus._WORK, duplicate_window=60))
+        await stream.add_stream(replace(PROGRESS_STREAM, max_msgs=-1, max_age=60))
+        await stream.add_stream(replace(WORK_STREAM, duplicate_window=60))
         await stream.publish("progress.one", b"1")
         async with NatsJobBus.open(client, EventHub(), timedelta(seconds=30)) as opened:
             assert not await opened.ensure_streams()

@@ -1,1 +1,1 @@
-"""Revisions of the jobs database."""
+"""Alembic revisions of the jobs database. They import nothing of the live code."""

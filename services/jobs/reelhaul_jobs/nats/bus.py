@@ -1,4 +1,7 @@
-"""The bus: JetStream for work and progress, core NATS for hints. Nothing here is the truth."""
+"""The JobBus over NATS: JetStream for work items and progress, core NATS for hints and change notices.
+
+Nothing on the bus is authoritative: the rows are.
+"""
 
 from __future__ import annotations
 
@@ -20,43 +23,42 @@ from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority
 from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus
-from reelhaul_jobs.nats import publisher as publishing
+from reelhaul_jobs.nats import publisher
 from reelhaul_jobs.nats.publisher import Publisher
-from reelhaul_jobs.ports.bus import ProgressNotice
-from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.ports.bus import BusListener, ProgressNotice
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 WORK, PROGRESS = "WORK", "PROGRESS"
 
-#: The one class of workers so far.
+#: The only class of workers so far.
 POOL = "default"
 
-_LANES = {Priority.HIGH: "high", Priority.NORMAL: "normal", Priority.LOW: "bulk"}
-_TIMEOUT = 2.0
-# Not worth a caller's failure: a hint is made up for.
-_AWAY = (nats.errors.Error, TimeoutError, OSError, asyncio.TimeoutError)
+# The second part of a work item's subject.
+_SUBJECTS = {Priority.HIGH: "high", Priority.NORMAL: "normal", Priority.LOW: "bulk"}
+_TIMEOUT_SECONDS = 2.0
+_BROKER_AWAY = (nats.errors.Error, TimeoutError, OSError, asyncio.TimeoutError)
 
-_WORK = StreamConfig(
+WORK_STREAM = StreamConfig(
     name=WORK,
     subjects=["work.*.*"],
     retention=RetentionPolicy.WORK_QUEUE,
     storage=StorageType.FILE,
-    # Full is an error at once, not a timeout; the rows keep what does not fit.
+    # A full stream is an error at once, not a timeout; the rows keep what does not fit.
     discard=DiscardPolicy.NEW,
-    # Twice the largest window: stale items lie beside live ones.
+    # Twice the largest window: there are stale items beside the current ones.
     max_msgs=8192,
     max_bytes=64 * 1024 * 1024,
     duplicate_window=600,
     num_replicas=1,
 )
-_PROGRESS = StreamConfig(
+PROGRESS_STREAM = StreamConfig(
     name=PROGRESS,
     subjects=["progress.*"],
     storage=StorageType.MEMORY,
     max_msgs_per_subject=1,
-    # What has ended is read from rows, and no more than these run: an hour of the ended ones is a lot.
+    # More than ever run at once: the progress of ended jobs is read from rows.
     max_msgs=10_000,
     allow_direct=True,
     max_age=3600,
@@ -65,189 +67,179 @@ _PROGRESS = StreamConfig(
     num_replicas=1,
 )
 
+# The settings of a stream that may be changed while it is in use.
+_LIMITS = ("max_msgs", "max_bytes", "max_age", "duplicate_window")
 
-# What of a stream may be changed while it is in use.
-_BOUNDS = ("max_msgs", "max_bytes", "max_age", "duplicate_window")
 
-
-def consumer_name(lane: str) -> str:
-    """The durable consumer of a lane (high, normal, bulk): what fetchers bind to."""
-    return f"work-{lane}-{POOL}"
+def consumer_name(priority: str) -> str:
+    """Return the durable consumer of a priority (high, normal, bulk), which fetchers bind to."""
+    return f"work-{priority}-{POOL}"
 
 
 class NatsJobBus:
-    """The JobBus of ports, over one connection."""
+    """The JobBus over one NATS connection."""
 
     def __init__(
         self, client: Client, publisher: Publisher, lease: timedelta, *, alone: bool = False
     ) -> None:
         self._client, self._publisher = client, publisher
         self._alone = alone
-        # in_progress follows each renewal: an item is overdue when its lease is.
+        # Workers send in_progress after each renewal, so an item times out when its lease does.
         self._ack_wait = lease.total_seconds()
-        self._jetstream = client.jetstream(timeout=_TIMEOUT)
-        # WORK was made, and nobody was told so far.
-        self._fresh = False
+        self._jetstream = client.jetstream(timeout=_TIMEOUT_SECONDS)
+        # WORK was created, and ensure_streams has not reported it yet.
+        self._work_created = False
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: Client, hub: EventHub, lease: timedelta, *, alone: bool = False
+        cls, client: Client, listener: BusListener, lease: timedelta, *, alone: bool = False
     ) -> AsyncIterator[NatsJobBus]:
-        """The bus, with what comes over it put into *hub*, until the block ends.
+        """Open the bus over *client* until the block ends; *listener* receives what others publish.
 
-        An item that its worker says nothing of for a *lease* is put to another one. Where this
-        replica is *alone*, nobody is told of changes.
-
-        Progress is heard as it is published; who joins late asks the stream for the last.
+        JetStream redelivers an item that its worker does not acknowledge for a *lease*. If this replica is
+        *alone*, it publishes no change notices. Progress is received as it is published; a late watcher
+        asks the stream for the last one.
         """
-        heard = [
-            await client.subscribe("progress.*", cb=on_progress(hub)),
-            await client.subscribe("changes.*", cb=_changes_into_hub(hub)),
-            await client.subscribe("workers.*", cb=_workers_into_hub(hub)),
+        subscriptions = [
+            await client.subscribe("progress.*", cb=_on_progress(listener)),
+            await client.subscribe("changes.*", cb=_on_change(listener)),
+            await client.subscribe("workers.*", cb=_on_worker_notice(listener)),
         ]
         try:
             async with Publisher.open(client) as publisher:
                 yield cls(client, publisher, lease, alone=alone)
         finally:
-            for subscription in heard:
+            for subscription in subscriptions:
                 await ignore_broker_errors(subscription.unsubscribe())
 
     async def ensure_streams(self) -> bool:
-        """See JobBus.ready."""
         try:
-            self._fresh |= await self._stream(_WORK)
-            await self._stream(_PROGRESS)
-            await asyncio.gather(*(self._consumer(lane) for lane in _LANES.values()))
-        except (*_AWAY, APIError) as error:
+            self._work_created |= await self._ensure_stream(WORK_STREAM)
+            await self._ensure_stream(PROGRESS_STREAM)
+            await asyncio.gather(*(self._ensure_consumer(priority) for priority in _SUBJECTS.values()))
+        except (*_BROKER_AWAY, APIError) as error:
             raise Unavailable("nats", f"the broker does not serve its streams: {error!r}") from error
-        fresh, self._fresh = self._fresh, False
-        return fresh
+        created, self._work_created = self._work_created, False
+        return created
 
     async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
-        """See JobBus.publish."""
-        stored = await self._publisher.publish([_message_of(job, now) for job in jobs])
-        return [job for job, good in zip(jobs, stored, strict=True) if good]
+        stored = await self._publisher.publish([_work_item(job, now) for job in jobs])
+        return [job for job, is_stored in zip(jobs, stored, strict=True) if is_stored]
 
     async def count_work_items(self) -> int:
-        """See JobBus.waiting."""
         try:
             return int((await self._jetstream.stream_info(WORK)).state.messages)
-        except (*_AWAY, APIError) as error:
-            raise Unavailable("nats", "the broker does not tell of its work stream") from error
+        except (*_BROKER_AWAY, APIError) as error:
+            raise Unavailable("nats", "the broker does not serve its work stream") from error
 
     async def notify_changed(self, job: Job) -> None:
-        """See JobBus.changed."""
         if self._alone:
             return
         change = work_pb2.JobChange(
             job=job.name, revision=job.revision, tenant=job.tenant, batch_id=job.batch_id
         )
-        await self._hint(f"changes.{job.id}", change)
+        await self._send_hint(f"changes.{job.id}", change)
 
     async def notify_worker(self, job: Job) -> None:
-        """See JobBus.stop."""
-        await self._hint(f"control.{job.id}", work_pb2.StopHint(job=job.name, epoch=job.epoch))
+        await self._send_hint(f"control.{job.id}", work_pb2.StopHint(job=job.name, epoch=job.epoch))
 
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
-        """See JobBus.progress."""
         try:
-            found = await self._jetstream.get_last_msg(PROGRESS, f"progress.{job_id}", direct=True)
-        except (*_AWAY, APIError):
+            message = await self._jetstream.get_last_msg(PROGRESS, f"progress.{job_id}", direct=True)
+        except (*_BROKER_AWAY, APIError):
             return None
-        return _notice_of(found.data or b"")
+        return _parse_progress(message.data or b"")
 
     async def check(self) -> None:
-        """Return if the broker serves the work stream."""
+        """Return if the broker serves the work stream. Raises ``Unavailable``."""
         await self.count_work_items()
 
-    async def _hint(self, subject: str, message: Message) -> None:
+    async def _send_hint(self, subject: str, message: Message) -> None:
         await ignore_broker_errors(self._client.publish(subject, message.SerializeToString()))
 
-    async def _stream(self, config: StreamConfig) -> bool:
-        """Whether the stream had to be made. One that an earlier build made is given this one's bounds."""
+    async def _ensure_stream(self, config: StreamConfig) -> bool:
+        """Create the stream, or update the limits of an earlier build. Return whether it is new."""
         assert config.name
         try:
-            present = (await self._jetstream.stream_info(config.name)).config
+            current = (await self._jetstream.stream_info(config.name)).config
         except NotFoundError:
             await self._jetstream.add_stream(config)
             return True
-        if any(
-            getattr(present, bound) != getattr(config, bound) for bound in _BOUNDS if getattr(config, bound)
-        ):
+        limits = [name for name in _LIMITS if getattr(config, name)]
+        if any(getattr(current, name) != getattr(config, name) for name in limits):
             await self._jetstream.update_stream(config)
         return False
 
-    async def _consumer(self, lane: str) -> None:
-        name = consumer_name(lane)
+    async def _ensure_consumer(self, priority: str) -> None:
+        name = consumer_name(priority)
         try:
-            present = (await self._jetstream.consumer_info(WORK, name)).config
+            current = (await self._jetstream.consumer_info(WORK, name)).config
         except NotFoundError:
-            present = None
-        if present is None or present.ack_wait != self._ack_wait:
+            current = None
+        if current is None or current.ack_wait != self._ack_wait:
             config = ConsumerConfig(
                 durable_name=name,
-                filter_subject=f"work.{lane}.{POOL}",
+                filter_subject=f"work.{priority}.{POOL}",
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=self._ack_wait,
                 max_deliver=-1,
                 max_ack_pending=8192,
             )
-            # Of one that is there it changes what differs.
+            # Updates a consumer that exists.
             await self._jetstream.add_consumer(WORK, config)
 
 
-def _message_of(job: ReadyJob, now: datetime) -> publishing.Message:
+def _work_item(job: ReadyJob, now: datetime) -> publisher.Message:
     item = work_pb2.WorkItem(job=f"jobs/{job.id}", attempt=job.attempt, traceparent=job.traceparent)
     item.publish_time.FromDatetime(now)
-    subject = f"work.{_LANES[job.priority]}.{POOL}"
-    return publishing.Message(subject, item.SerializeToString(), f"{job.id}/{job.attempt}")
+    subject = f"work.{_SUBJECTS[job.priority]}.{POOL}"
+    return publisher.Message(subject, item.SerializeToString(), f"{job.id}/{job.attempt}")
 
 
-def on_progress(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
-    async def heard(message: Msg) -> None:
-        if notice := _notice_of(message.data):
-            hub.publish_progress(notice)
+def _on_progress(listener: BusListener) -> Callable[[Msg], Awaitable[None]]:
+    async def handle(message: Msg) -> None:
+        if notice := _parse_progress(message.data):
+            listener.publish_progress(notice)
 
-    return heard
-
-
-def _changes_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
-    async def heard(message: Msg) -> None:
-        try:
-            change = work_pb2.JobChange.FromString(message.data)
-        except DecodeError:
-            return
-        hub.publish_row_change(change.job.removeprefix("jobs/"), change.revision, change.tenant)
-
-    return heard
+    return handle
 
 
-def _workers_into_hub(hub: EventHub) -> Callable[[Msg], Awaitable[None]]:
-    async def heard(message: Msg) -> None:
+def _on_change(listener: BusListener) -> Callable[[Msg], Awaitable[None]]:
+    async def handle(message: Msg) -> None:
         with suppress(DecodeError):
-            told = work_pb2.WorkerNotice.FromString(message.data)
-            until = told.until.ToDatetime(UTC) if told.HasField("until") else None
-            # What a newer worker is short of, this one cannot tell its users.
-            shortage = _SHORTAGES.get(told.shortage, Shortage.NONE)
-            hub.workers.record(WorkerStatus(told.worker, told.slot_count, shortage, until))
+            change = work_pb2.JobChange.FromString(message.data)
+            listener.publish_row_change(change.job.removeprefix("jobs/"), change.revision, change.tenant)
 
-    return heard
+    return handle
+
+
+def _on_worker_notice(listener: BusListener) -> Callable[[Msg], Awaitable[None]]:
+    async def handle(message: Msg) -> None:
+        with suppress(DecodeError):
+            notice = work_pb2.WorkerNotice.FromString(message.data)
+            until = notice.until.ToDatetime(UTC) if notice.HasField("until") else None
+            # A newer worker may have a shortage that this build cannot explain.
+            shortage = _SHORTAGES.get(notice.shortage, Shortage.NONE)
+            listener.record_worker(WorkerStatus(notice.worker, notice.slot_count, shortage, until))
+
+    return handle
 
 
 _SHORTAGES: Mapping[int, Shortage] = {int(shortage): shortage for shortage in Shortage}
 
 
-def _notice_of(content: bytes) -> ProgressNotice | None:
+def _parse_progress(content: bytes) -> ProgressNotice | None:
     try:
-        told = work_pb2.ProgressNotice.FromString(content)
+        notice = work_pb2.ProgressNotice.FromString(content)
     except DecodeError:
         return None
-    return ProgressNotice(told.job.removeprefix("jobs/"), told.epoch, told.sequence, told.progress)
+    return ProgressNotice(notice.job.removeprefix("jobs/"), notice.epoch, notice.sequence, notice.progress)
 
 
-async def ignore_broker_errors(hint: Awaitable[None]) -> None:
+async def ignore_broker_errors(sending: Awaitable[None]) -> None:
+    """Await *sending* and ignore that the broker is away: a lost hint is made up for."""
     try:
-        await hint
-    except _AWAY as error:
+        await sending
+    except _BROKER_AWAY as error:
         log.debug("a hint was lost", extra={"cause": repr(error)})

@@ -10,6 +10,7 @@ from typing import Protocol
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.wait_reason import WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,19 @@ class ProgressNotice:
     epoch: int
     sequence: int
     progress: media_pb2.Progress
+
+
+class BusListener(Protocol):
+    """Receives what workers and other replicas publish. Its methods must not block."""
+
+    def publish_progress(self, notice: ProgressNotice) -> None:
+        """Hand on a worker's progress."""
+
+    def publish_row_change(self, job_id: str, revision: int, tenant: str = "") -> None:
+        """Hand on that a row changed."""
+
+    def record_worker(self, status: WorkerStatus) -> None:
+        """Record a worker's report."""
 
 
 class JobBus(Protocol):

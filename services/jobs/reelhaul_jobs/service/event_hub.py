@@ -134,6 +134,10 @@ class EventHub:
         for all_listener in self._all_listeners:
             all_listener.on_row_change(job_id, tenant)
 
+    def record_worker(self, status: WorkerStatus) -> None:
+        """Record a worker's report."""
+        self.workers.record(status)
+
     def latest_progress(self, job_id: str) -> ProgressNotice | None:
         """Return the latest progress of *job_id* that was handed on here."""
         return self._progress.get(job_id)
