@@ -22,10 +22,9 @@ _PROCESS_FIXTURES = frozenset(
 )
 #: Modules that start such processes without a fixture, or measure with much data.
 _PROCESS_MODULES = frozenset(
-    [
+    {
         "test_cli",
         "test_client",
-        "test_cost",
         "test_end_to_end",
         "test_engine_trial",
         "test_ffmpeg",
@@ -39,7 +38,7 @@ _PROCESS_MODULES = frozenset(
         "test_up_command",
         "test_up_suite",
         "test_verify",
-    ]
+    }
 )
 
 
