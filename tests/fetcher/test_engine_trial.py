@@ -1,4 +1,4 @@
-"""Another engine is tried beside the present one before it is let near jobs."""
+"""``reelhaul fetcher canary`` and ``version``: another yt-dlp compared with the installed one."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from reelhaul_fetcher.ytdlp.version import compute_age
 INSTALLED = Path(yt_dlp.__file__).parent
 
 
-def flown(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """``reelhaul fetcher canary`` as a person runs it."""
-    told = {f"REELHAUL_FETCHER_{name.upper()}": value for name, value in settings.items()}
+def run_canary(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run ``reelhaul fetcher canary`` as a user does."""
+    variables = {f"REELHAUL_FETCHER_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "reelhaul_fetcher", "canary", *arguments]
     return subprocess.run(
-        command, env={**os.environ, **told}, capture_output=True, text=True, timeout=90, check=False
+        command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=90, check=False
     )
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An engine of another date whose generic extractor finds nothing."""
+    """A folder with another version of yt-dlp, whose generic extractor always fails."""
     folder = tmp_path_factory.mktemp("broken")
     shutil.copytree(INSTALLED, folder / "yt_dlp", ignore=shutil.ignore_patterns("__pycache__"))
     generic = folder / "yt_dlp/extractor/generic.py"
@@ -55,11 +55,11 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_worse_engine(site: Site, broken: Path) -> None:
-    """Where the other one fails at what the present one gets, the table shows it and the exit code is 1."""
-    done = flown(site.url("/watch/demo"), "--engine", str(broken), allow_networks="127.0.0.2/32")
-    assert done.returncode == 1, done.stderr + done.stdout
-    _, _, present, other, verdict = done.stdout.splitlines()
+def test_worse_engine(site: Site, broken: Path) -> None:
+    """If only the other engine fails, the table shows it and the exit code is 1."""
+    process = run_canary(site.url("/watch/demo"), "--engine", str(broken), allow_networks="127.0.0.2/32")
+    assert process.returncode == 1, process.stderr + process.stdout
+    _, _, present, other, verdict = process.stdout.splitlines()
     assert present.split()[1] == yt_dlp.version.__version__
     assert present.endswith("ok")
     assert other.split()[1] == "2031.01.01"
@@ -67,38 +67,38 @@ def test_a_worse_engine(site: Site, broken: Path) -> None:
     assert verdict == "the other engine is worse at 1 of 1"
 
 
-def test_an_engine_as_good(youtube: YouTube, tmp_path: Path) -> None:
-    """The same engine elsewhere is as good; only its own packages are taken from there."""
+def test_equal_engine(youtube: YouTube, tmp_path: Path) -> None:
+    """The same engine in another folder is as good, and only its packages are used of that folder."""
     (tmp_path / "yt_dlp").symlink_to(INSTALLED)
     (tmp_path / "reelhaul_fetcher").mkdir()
-    (tmp_path / "reelhaul_fetcher/__init__.py").write_text("raise SystemExit('not this one')")
-    done = flown(
+    (tmp_path / "reelhaul_fetcher/__init__.py").write_text("raise SystemExit('imported by mistake')")
+    process = run_canary(
         *(youtube.watch_url("plain360"), "--engine", str(tmp_path), "--json"),
         upstream_proxy=youtube.proxy_url,
         ca_file=str(youtube.ca_file),
     )
-    assert done.returncode == 0, done.stderr + done.stdout
-    present, other = map(json.loads, done.stdout.splitlines())
+    assert process.returncode == 0, process.stderr + process.stdout
+    present, other = map(json.loads, process.stdout.splitlines())
     assert present["reason"] == other["reason"] == ""
     assert (present["formats"], present["height"]) == (other["formats"], other["height"])
     assert other["received_bytes"] > 0
 
 
-def test_only_the_present_one(site: Site) -> None:
-    """Without another engine the present one is tried; failing, its exit code says so."""
-    done = flown(site.url("/status/404"), allow_networks="127.0.0.2/32")
-    assert done.returncode == 1
-    assert "MEDIA_NOT_FOUND" in done.stdout
-    assert done.stdout.splitlines()[-1] == "the engine fails at 1 of 1"
+def test_without_another_engine(site: Site) -> None:
+    """Without another engine the installed one is tried; the exit code is 1 if it fails."""
+    process = run_canary(site.url("/status/404"), allow_networks="127.0.0.2/32")
+    assert process.returncode == 1
+    assert "MEDIA_NOT_FOUND" in process.stdout
+    assert process.stdout.splitlines()[-1] == "the engine fails at 1 of 1"
 
 
 @pytest.mark.parametrize("engine", ["/nowhere", "/bin/true", "2031.02.30"])
 def test_no_such_engine(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no engine is said before anything is tried."""
+    """An engine that does not exist is an error before any trial."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    done = CliRunner().invoke(fetcher, ["canary", "http://127.0.0.1:1/", "--engine", engine])
-    assert done.exit_code == 1
-    assert engine in done.output
+    process = CliRunner().invoke(fetcher, ["canary", "http://127.0.0.1:1/", "--engine", engine])
+    assert process.exit_code == 1
+    assert engine in process.output
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_no_such_engine(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (Outcome("e", "u", "MEDIA_NOT_FOUND: gone"), True),
     ],
 )
-def test_what_is_worse(other: Outcome, worse: bool) -> None:
-    """A failure is; so is a lower picture, and less than half of the formats."""
-    present = Outcome("e", "u", formats=10, height=1080)
-    assert other.is_worse_than(present) is worse
+def test_is_worse_than(other: Outcome, worse: bool) -> None:
+    """A failure is worse, and so are a lower video and less than half of the formats."""
+    installed = Outcome("e", "u", formats=10, height=1080)
+    assert other.is_worse_than(installed) is worse
     assert not other.is_worse_than(Outcome("e", "u", "EXTRACTOR_FAILED: broken"))
 
 
@@ -130,15 +130,15 @@ def test_what_is_worse(other: Outcome, worse: bool) -> None:
     ],
 )
 def test_age(engine: str, days: int | None, state: str) -> None:
-    """An engine is told as old after two months, and by name where it is older than the floor."""
+    """An engine is old after two months; one older than the floor is below it whatever its age."""
     age = compute_age(engine, date(2026, 11, 22), "2026.8.19")
     assert (age.days, age.state) == (days, state)
 
 
 def test_version_command() -> None:
-    """The installed version, its age and the floor, for people and for programs."""
-    told = json.loads(CliRunner().invoke(fetcher, ["version", "--json"]).output)
-    assert told["engine"].startswith("yt-dlp 20")
-    assert told["days"] > 0
-    assert told["floor"].startswith("20")
+    """``version`` prints the version, its age and the floor, as text and as JSON."""
+    age = json.loads(CliRunner().invoke(fetcher, ["version", "--json"]).output)
+    assert age["engine"].startswith("yt-dlp 20")
+    assert age["days"] > 0
+    assert age["floor"].startswith("20")
     assert "days old" in CliRunner().invoke(fetcher, ["version"]).output

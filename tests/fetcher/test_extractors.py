@@ -1,4 +1,4 @@
-"""Every site that the engine knows, listed in pages, searched and read one by one."""
+"""ListExtractors and GetExtractor: every extractor of the engine, in pages, by search and by name."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_sites_are_listed_once() -> None:
-    """Who asks at the same time waits for one listing; the next one finds it there."""
+async def test_concurrent_requests_list_once() -> None:
+    """Concurrent requests wait for one listing of the engine, and later ones use it."""
     engine = FakeEngine()
     engine.extractors = [Extractor(name=f"extractors/{name}") for name in ("b", "A", "c")]
-    sites = ExtractorCatalog(engine)
-    pages = await asyncio.gather(*(sites.list(ExtractorQuery(2)) for _ in range(5)))
-    assert {tuple(site.name for site in page) for page in pages} == {
+    catalog = ExtractorCatalog(engine)
+    pages = await asyncio.gather(*(catalog.list(ExtractorQuery(2)) for _ in range(5)))
+    assert {tuple(extractor.name for extractor in page) for page in pages} == {
         ("extractors/A", "extractors/b", "extractors/c")
     }
-    assert (await sites.get("extractors/B")).name == "extractors/b"
+    assert (await catalog.get("extractors/B")).name == "extractors/b"
     with pytest.raises(NotFound):
-        await sites.get("extractors/d")
+        await catalog.get("extractors/d")
     assert engine.listings == 1
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def stub(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FetcherServiceStub]:
-    """A whole fetcher, over gRPC."""
+    """A client of a complete fetcher."""
     folder: Path = tmp_path_factory.mktemp("fetcher")
     settings = Settings(data_dir=folder, fetcher_address="127.0.0.1:0", nats_url=nats_url)
-    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", []) as opened:
-        made = FetcherServiceStub(opened)
+    async with running(settings) as port, open_channel(f"127.0.0.1:{port}", []) as channel:
+        stub = FetcherServiceStub(channel)
         async with asyncio.timeout(120):
-            while not await _answered(made):
+            while not await _is_listed(stub):
                 pass
-        yield made
+        yield stub
 
 
-async def _answered(stub: FetcherServiceStub) -> bool:
-    """Whether the sites were listed within a call's deadline, which a busy machine may miss at first."""
+async def _is_listed(stub: FetcherServiceStub) -> bool:
+    """Return whether the listing is done; on a busy machine the first call may miss its deadline."""
     try:
         await stub.GetExtractor(GetExtractorRequest(name="extractors/generic"))
     except aio.AioRpcError as error:
@@ -64,21 +64,21 @@ async def _answered(stub: FetcherServiceStub) -> bool:
     return True
 
 
-async def test_every_site_is_listed_by_name(stub: FetcherServiceStub) -> None:
-    """Page after page gives every site once, in order of its name, with its hosts; none comes twice."""
+async def test_pages(stub: FetcherServiceStub) -> None:
+    """The pages have every extractor once, sorted by name, with a description."""
     found: list[Extractor] = []
     token, pages = "", 0
     while pages == 0 or token:
         page = await stub.ListExtractors(ListExtractorsRequest(page_size=700, page_token=token))
         found += page.extractors
         token, pages = page.next_page_token, pages + 1
-    names = [site.name for site in found]
+    names = [extractor.name for extractor in found]
     assert len(names) > 1500
     assert pages == -(-len(names) // 700)
     assert names == sorted(set(names), key=str.casefold)
-    assert all(site.display_name for site in found)
-    assert any(site.broken for site in found)
-    assert not all(site.broken for site in found)
+    assert all(extractor.display_name for extractor in found)
+    assert any(extractor.broken for extractor in found)
+    assert not all(extractor.broken for extractor in found)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ async def test_every_site_is_listed_by_name(stub: FetcherServiceStub) -> None:
     ],
 )
 async def test_search(stub: FetcherServiceStub, search: str, name: str) -> None:
-    """A host, a name or a part of one finds its site, whatever the case."""
+    """A part of a name or description finds the extractor, ignoring case."""
     page = await stub.ListExtractors(ListExtractorsRequest(search=search, page_size=1000))
-    assert f"extractors/{name}" in [site.name for site in page.extractors]
+    assert f"extractors/{name}" in [extractor.name for extractor in page.extractors]
     assert len(page.extractors) < 300
 
 
-async def test_one_site(stub: FetcherServiceStub) -> None:
-    """A site is read by the name that MediaInfo.extractor bears; what is none is not found."""
+async def test_get_extractor(stub: FetcherServiceStub) -> None:
+    """An extractor is read by its name, as in MediaInfo.extractor, ignoring case; others are NOT_FOUND."""
     youtube = await stub.GetExtractor(GetExtractorRequest(name="extractors/YouTube"))
     assert (youtube.name, youtube.display_name) == ("extractors/youtube", "YouTube")
     generic = await stub.GetExtractor(GetExtractorRequest(name="extractors/generic"))
@@ -117,17 +117,17 @@ async def test_one_site(stub: FetcherServiceStub) -> None:
         (ListExtractorsRequest(page_token="ü"), ErrorReason.PAGE_TOKEN_INVALID),
     ],
 )
-async def test_what_is_refused(
+async def test_invalid_requests(
     stub: FetcherServiceStub, request_: ListExtractorsRequest, reason: ErrorReason.ValueType
 ) -> None:
-    """Bounds are told by their reason."""
+    """Invalid fields have their reasons."""
     with pytest.raises(aio.AioRpcError) as failure:
         await stub.ListExtractors(request_)
     assert error_from_rpc(failure.value, "fetcher").reason == reason
 
 
-async def test_a_token_of_another_search_is_refused(stub: FetcherServiceStub) -> None:
-    """A page token goes with its own search only."""
+async def test_page_token_of_another_search(stub: FetcherServiceStub) -> None:
+    """A page token is valid for its own search only, ignoring case."""
     page = await stub.ListExtractors(ListExtractorsRequest(search="tv", page_size=2))
     more = await stub.ListExtractors(ListExtractorsRequest(search="TV", page_token=page.next_page_token))
     assert more.extractors[0].name.casefold() > page.extractors[-1].name.casefold()

@@ -1,4 +1,4 @@
-"""The expert's selector: what of yt-dlp's format language is served, and what it takes."""
+"""Format selectors: which of yt-dlp's language is allowed, and what it selects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 
 @pytest.mark.parametrize(
-    ("selector", "taken"),
+    ("selector", "selected"),
     [
         ("best", ["18"]),
         ("b", ["18"]),
@@ -40,10 +40,10 @@ from reelhaul_runtime.errors import ReelhaulError
         ("bv[filesize<?50M]+ba", ["313", "251-de"]),
     ],
 )
-def test_what_is_taken(selector: str, taken: list[str]) -> None:
-    """Each word and sign means what it means to yt-dlp; the picture comes first."""
+def test_selection(selector: str, selected: list[str]) -> None:
+    """Each word and operator means what it means to yt-dlp; video comes first."""
     streams, _ = choose_formats(OFFERED, FormatSpec(selector=selector, max_height=144), select_formats)
-    assert taken == [stream.format_id for stream in streams]
+    assert selected == [stream.format_id for stream in streams]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_what_is_taken(selector: str, taken: list[str]) -> None:
         "ba",
     ],
 )
-def test_what_is_refused(selector: str) -> None:
-    """What is not served, and what takes nothing, is FORMAT_UNAVAILABLE with the selector in it."""
+def test_refused(selector: str) -> None:
+    """A selector that is not allowed, or selects nothing, is FORMAT_UNAVAILABLE with the selector in it."""
     with pytest.raises(ReelhaulError) as failure:
         choose_formats(OFFERED, FormatSpec(selector=selector or " "), select_formats)
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
@@ -82,17 +82,17 @@ def test_what_is_refused(selector: str) -> None:
 
 
 @given(st.text(alphabet="bvaw*+/()[]<=>!^$?.0123456789 height", max_size=60))
-def test_no_selector_breaks_it(selector: str) -> None:
-    """Whatever is written is understood or refused, nothing else."""
+def test_any_text(selector: str) -> None:
+    """Any text selects at most two formats or raises ValueError, nothing else."""
     try:
-        taken = select_formats(selector, OFFERED)
+        selected = select_formats(selector, OFFERED)
     except ValueError:
         return
-    assert len(taken) <= 2
+    assert len(selected) <= 2
 
 
-def test_sound_by_selector() -> None:
-    """For sound alone, what the selector takes is sound."""
+def test_audio() -> None:
+    """If audio is requested, the audio that the selector selects is taken."""
     streams, _ = choose_formats(
         OFFERED, FormatSpec(selector="ba[acodec^=mp4a]", media_kind=FormatSpec.AUDIO), select_formats
     )
@@ -100,8 +100,8 @@ def test_sound_by_selector() -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_selector_against_youtube(youtube_harness: Harness, youtube: YouTube) -> None:
-    """The selector's streams are what is delivered, in the container asked."""
+async def test_youtube(youtube_harness: Harness, youtube: YouTube) -> None:
+    """The formats selected are delivered, in the requested container."""
     spec = FormatSpec(selector="bv[height<=480][vcodec^=avc]+ba[ext=webm]", container=FormatSpec.MKV)
     result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
     assert list(result.delivered.format_ids) == ["135", "251"]

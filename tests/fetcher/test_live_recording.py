@@ -1,4 +1,4 @@
-"""What is live or announced: refused unless asked for, recorded to a file that plays."""
+"""Live and upcoming events: rejected unless the request allows them, recorded to a file that plays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,63 +21,65 @@ Live = FormatSpec.Live
 
 
 @pytest.mark.parametrize("mode", [Live.MODE_UNSPECIFIED, Live.REFUSE])
-async def test_live_is_refused(youtube_harness: Harness, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
-    """Unless asked for, what is live is not recorded."""
+async def test_live_is_rejected(
+    youtube_harness: Harness, youtube: YouTube, mode: Live.Mode.ValueType
+) -> None:
+    """A live stream is not recorded unless that is requested."""
     with pytest.raises(ReelhaulError) as failure:
         await youtube_harness.fetch(youtube.watch_url("livelong"), FormatSpec(live=Live(mode=mode)))
     assert failure.value.reason == ErrorReason.MEDIA_IS_LIVE
 
 
 @pytest.mark.parametrize("mode", [Live.REFUSE, Live.WAIT, Live.RECORD])
-async def test_announced(youtube_harness: Harness, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
-    """Of an event that has not begun it is told when it will."""
+async def test_upcoming(youtube_harness: Harness, youtube: YouTube, mode: Live.Mode.ValueType) -> None:
+    """The failure of an event that has not begun tells when it will."""
     with pytest.raises(ReelhaulError) as failure:
         await youtube_harness.fetch(youtube.watch_url("upcoming"), FormatSpec(live=Live(mode=mode)))
     assert failure.value.reason == ErrorReason.MEDIA_NOT_LIVE_YET
-    told = datetime.fromisoformat(failure.value.metadata["startTime"])
-    assert timedelta(hours=1.5) < told - datetime.now(UTC) < timedelta(hours=2.5)
+    start = datetime.fromisoformat(failure.value.metadata["startTime"])
+    assert timedelta(hours=1.5) < start - datetime.now(UTC) < timedelta(hours=2.5)
     assert failure.value.retry_delay is not None
     assert failure.value.retry_delay > timedelta(hours=1.5)
 
 
-async def test_recording_to_its_limit(youtube_harness: Harness, youtube: YouTube) -> None:
-    """At its time limit a recording is stopped, and is a file that plays, with a warning."""
+async def test_time_limit(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A recording ends at its limit, as a file that plays, with a warning."""
     listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener, record_seconds=5)
     media = result.products[0]
     assert (media.path.suffix, result.delivered.height, result.delivered.transcoded) == (".mp4", 360, False)
     assert tools.probe(media.path).duration == pytest.approx(5, abs=0.5)
-    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
     assert not any(p.HasField("percent") for p in listener.progress_updates if p.stage == Progress.RECORDING)
-    assert Progress.RECORDING in {p.stage for p in listener.progress_updates}
+    assert Progress.RECORDING in listener.stages
 
 
-async def test_recording_to_the_longest_play_time(youtube_harness: Harness, youtube: YouTube) -> None:
-    """How long a broadcast has been on air is no play time: the limit ends the recording, no more."""
+async def test_play_time_limit(youtube_harness: Harness, youtube: YouTube) -> None:
+    """How long a live stream has been running is no play time: the limit only ends the recording."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3, max_seconds=3)
-    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
 
 
-async def test_recording_to_the_end(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A broadcast that ends is recorded to its end, without a warning."""
+async def test_end_of_the_stream(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A live stream that ends is recorded to its end, without a warning."""
     spec = FormatSpec(live=Live(mode=Live.WAIT, from_start=True), container=FormatSpec.MKV)
     result = await youtube_harness.fetch(youtube.watch_url("live", copy=8), spec, record_seconds=60)
     assert tools.probe(result.products[0].path).duration == pytest.approx(7, abs=0.5)
     assert list(result.warnings) == []
 
 
-async def test_recording_within_the_attempt(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A recording ends while there is time left to keep it."""
+async def test_timeout(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A recording ends when its attempt must."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_timeout_seconds=2)
     assert 2 < tools.probe(result.products[0].path).duration < 8
-    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
 
 
-async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: YouTube) -> None:
-    """Told that it is enough, a recording ends soon, and what it has is a file that plays, with a warning."""
+async def test_stop(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A recording that is stopped ends soon, as a file that plays, with a warning."""
     listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
@@ -85,13 +87,13 @@ async def test_recording_until_it_is_enough(youtube_harness: Harness, youtube: Y
     listener.stop_recording.set()
     result = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(result.products[0].path).duration < 8
-    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
 
 
-async def test_recording_until_its_user_has_enough(youtube_harness: Harness, youtube: YouTube) -> None:
-    """Ended by its user, a recording says that it was by request."""
+async def test_stop_by_user(youtube_harness: Harness, youtube: YouTube) -> None:
+    """The warning of a recording that its user stopped says so."""
     listener = FetchListener()
-    listener.stop_reason = Warned.RECORDING_STOPPED
+    listener.stop_reason = MediaWarning.RECORDING_STOPPED
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     fetch = asyncio.create_task(youtube_harness.fetch(youtube.watch_url("livelong"), spec, listener))
     await asyncio.wait_for(listener.recording_started.wait(), 20)
@@ -99,11 +101,11 @@ async def test_recording_until_its_user_has_enough(youtube_harness: Harness, you
     result = await asyncio.wait_for(fetch, 20)
     assert 1 < tools.probe(result.products[0].path).duration < 8
     (warning,) = result.warnings
-    assert (warning.reason, "stopped by request" in warning.message) == (Warned.RECORDING_STOPPED, True)
+    assert (warning.reason, "stopped by request" in warning.message) == (MediaWarning.RECORDING_STOPPED, True)
 
 
-async def test_far_behind_the_edge(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A recording from the beginning that has not caught up ends where it is: nobody waits for the rest."""
+async def test_stop_far_behind_the_live_edge(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A recording from the start that has not reached the live edge stops where it is."""
     url, listener = youtube.watch_url("livelong", copy=7), FetchListener()
     await youtube_harness.fetch(url, FormatSpec(live=Live(mode=Live.RECORD)), record_seconds=5)
     listener.stop_recording.set()
@@ -112,16 +114,16 @@ async def test_far_behind_the_edge(youtube_harness: Harness, youtube: YouTube) -
     assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.5)
 
 
-async def test_a_site_that_falters(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A broadcast that is away for seconds, or lacks a segment, is recorded on: what there is is kept."""
+async def test_unreliable_site(youtube_harness: Harness, youtube: YouTube) -> None:
+    """The recording continues after an outage of seconds and after a missing segment."""
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MKV)
     result = await youtube_harness.fetch(youtube.watch_url("livegap", copy=1), spec, record_seconds=7)
     assert tools.probe(result.products[0].path).duration == pytest.approx(7, abs=1.1)
-    assert [w.reason for w in result.warnings] == [Warned.RECORDING_CUT]
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
 
 
-async def test_a_recording_that_was_lost(youtube_harness: Harness, youtube: YouTube) -> None:
-    """Ended by its user and lost with its worker, what is not on air any more is not fetched instead."""
+async def test_lost_recording(youtube_harness: Harness, youtube: YouTube) -> None:
+    """If a stopped recording was lost, media that is no longer live is not downloaded instead."""
     listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     with pytest.raises(ReelhaulError) as failure:
@@ -130,16 +132,16 @@ async def test_a_recording_that_was_lost(youtube_harness: Harness, youtube: YouT
     assert not listener.recording_started.is_set()
 
 
-async def test_sound_of_a_broadcast(youtube_harness: Harness, youtube: YouTube) -> None:
-    """Of a broadcast the sound alone can be kept."""
+async def test_audio_of_a_live_stream(youtube_harness: Harness, youtube: YouTube) -> None:
+    """The audio alone of a live stream can be recorded."""
     audio = FormatSpec.Audio(format=FormatSpec.Audio.MP3)
     spec = FormatSpec(live=Live(mode=Live.RECORD), media_kind=FormatSpec.AUDIO, audio=audio)
     result = await youtube_harness.fetch(youtube.watch_url("livelong"), spec, record_seconds=3)
     assert (result.delivered.container, result.delivered.video_codec) == ("mp3", "")
 
 
-async def test_recording_above_its_size(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A recording that grows past the job's limit is too large."""
+async def test_size_limit(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A recording that exceeds the job's size limit fails."""
     spec = FormatSpec(live=Live(mode=Live.RECORD))
     with pytest.raises(ReelhaulError) as failure:
         await youtube_harness.fetch(youtube.watch_url("livelong"), spec, size_limit=100_000)

@@ -1,4 +1,4 @@
-"""Plain files in pieces: whatever a site does, what arrives is one version of the file, or nothing."""
+"""Plain files over parallel connections: whatever a site does, the result is one version, or a failure."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile, RemoteFileCh
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
 from reelhaul_runtime.errors import ReelhaulError
 
-# Five megabytes: four seconds over one of these connections.
+# Five megabytes, which take four seconds over one connection at this rate.
 FILE, SLOW = "/media/1080.mp4", "rate=1400000"
 
 
 @pytest.fixture(scope="module")
 def downloader() -> Iterator[Downloader]:
-    """yt-dlp, straight to the site."""
+    """A downloader without a proxy."""
     with Downloader(ResponseLog(), downloader_options("")) as downloader:
         yield downloader
 
 
-class Fetch:
-    """A file that was fetched, and what was heard of it."""
+class Download:
+    """A downloaded file, and the progress that was reported."""
 
-    def __init__(self, downloader: Downloader, folder: Path, url: str, most: int = 8) -> None:
+    def __init__(self, downloader: Downloader, folder: Path, url: str, max_connections: int = 8) -> None:
         self.path = folder / "file.mp4"
-        self.told: list[tuple[int, int | None]] = []
-        self.arrival = FileDownload(
-            self.path, most, lambda received, total: self.told.append((received, total))
+        self.updates: list[tuple[int, int | None]] = []
+        download = FileDownload(
+            self.path, max_connections, lambda received, total: self.updates.append((received, total))
         )
-        self.arrival.download(RemoteFile(downloader, {"url": url}))
+        download.download(RemoteFile(downloader, {"url": url}))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what arrived."""
+        """SHA-256 of the file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
@@ -53,26 +53,26 @@ def _ranges(site: Site, token: str) -> list[str]:
     return [r.headers.get("range", "") for r in site.requests if r.query.get("token") == token]
 
 
-def test_a_quick_site_is_asked_once(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """Where one connection is quick enough there is no other one, and no question before it."""
-    fetch = Fetch(downloader, tmp_path, site.url(f"{FILE}?token=quick"))
-    assert site.digest(FILE) == fetch.digest
+def test_fast_site_gets_one_request(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """A fast site gets one request, and none before it."""
+    download = Download(downloader, tmp_path, site.url(f"{FILE}?token=quick"))
+    assert site.digest(FILE) == download.digest
     assert _ranges(site, "quick") == ["bytes=0-"]
 
 
-def test_a_slow_site_is_asked_for_pieces(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """Where one connection is slow the rest comes in pieces, no byte of which is missing or asked in vain."""
-    fetch = Fetch(downloader, tmp_path, site.url(f"{FILE}?token=slow&{SLOW}"))
-    assert site.digest(FILE) == fetch.digest
+def test_slow_site_gets_ranges(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """A slow site gets parallel range requests; no byte is missing or requested in vain."""
+    download = Download(downloader, tmp_path, site.url(f"{FILE}?token=slow&{SLOW}"))
+    assert site.digest(FILE) == download.digest
     assert 4 <= len(_ranges(site, "slow")) <= 16
-    received = [received for received, _ in fetch.told]
-    assert max(received) == fetch.path.stat().st_size == fetch.told[-1][1]
+    received = [received for received, _ in download.updates]
+    assert max(received) == download.path.stat().st_size == download.updates[-1][1]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("range ")]
 
 
-def test_no_more_connections_than_allowed(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """A setting of one is kept."""
-    Fetch(downloader, tmp_path, site.url("/media/720.mp4?token=one&rate=900000"), most=1)
+def test_connection_limit(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """With a limit of one there is one request, however slow the site is."""
+    Download(downloader, tmp_path, site.url("/media/720.mp4?token=one&rate=900000"), max_connections=1)
     assert _ranges(site, "one") == ["bytes=0-"]
 
 
@@ -94,133 +94,130 @@ def test_no_more_connections_than_allowed(downloader: Downloader, site: Site, tm
         "fail=500&times=9",
     ],
 )
-def test_pieces_that_go_wrong(downloader: Downloader, site: Site, tmp_path: Path, fault: str) -> None:
-    """Another file, no range, a wrong range, a cut or refused piece: the file is whole nevertheless."""
-    fetch = Fetch(downloader, tmp_path, site.url(f"{FILE}?token={fault}&parts=1&{SLOW}&{fault}"))
-    assert site.digest(FILE) == fetch.digest
+def test_failing_ranges(downloader: Downloader, site: Site, tmp_path: Path, fault: str) -> None:
+    """The file is complete despite a changed file, a missing, wrong, interrupted or refused range."""
+    download = Download(downloader, tmp_path, site.url(f"{FILE}?token={fault}&parts=1&{SLOW}&{fault}"))
+    assert site.digest(FILE) == download.digest
 
 
 @pytest.mark.parametrize("fault", ["ranges=no", "nameless=1", "chunked=1"])
-def test_no_pieces_of_what_cannot_be_known_again(
+def test_unidentifiable_file_gets_one_request(
     downloader: Downloader, site: Site, tmp_path: Path, fault: str
 ) -> None:
-    """Without ranges, or without a tag or a date, one connection brings all, however slowly."""
+    """Without ranges, or without a tag and a date, one request downloads the file, however slowly."""
     url = site.url(f"/media/720.mp4?token=all-{fault}&rate=700000&{fault}")
-    assert site.digest("/media/720.mp4") == Fetch(downloader, tmp_path, url).digest
+    assert site.digest("/media/720.mp4") == Download(downloader, tmp_path, url).digest
     assert len(_ranges(site, f"all-{fault}")) == 1
 
 
 @pytest.mark.parametrize("fault", ["ranges=no", "nameless=1", "chunked=1"])
-def test_a_break_of_what_cannot_be_known_again(
-    downloader: Downloader, site: Site, tmp_path: Path, fault: str
-) -> None:
-    """What broke and cannot be gone on with is begun anew, and nothing of the first try is left in it."""
-    fetch = Fetch(downloader, tmp_path, site.url(f"{FILE}?token=break-{fault}&{fault}&reset=3000000&times=2"))
-    assert site.digest(FILE) == fetch.digest
+def test_unidentifiable_file_restarts(downloader: Downloader, site: Site, tmp_path: Path, fault: str) -> None:
+    """A download that cannot be resumed restarts, and keeps nothing of the first try."""
+    download = Download(
+        downloader, tmp_path, site.url(f"{FILE}?token=break-{fault}&{fault}&reset=3000000&times=2")
+    )
+    assert site.digest(FILE) == download.digest
 
 
-def test_a_file_that_never_stays(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """A file that is another one at each request, and breaks each time, is a failure."""
+def test_file_that_keeps_changing(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """A file that changes with each request, each of which is interrupted, is a failure."""
     with pytest.raises((ReelhaulError, RequestError)):
-        Fetch(downloader, tmp_path, site.url(f"{FILE}?changing=1&reset=100000"))
+        Download(downloader, tmp_path, site.url(f"{FILE}?changing=1&reset=100000"))
 
 
-def test_a_break_between_two_versions(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """After a break the file is another: none of the first version's bytes are kept."""
+def test_changed_after_interruption(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """If the file changed during an interruption, no byte of the first version is kept."""
     url = site.url(f"{FILE}?token=between&changing=1&reset=3000000&times=1")
-    assert site.digest(FILE) == Fetch(downloader, tmp_path, url).digest
+    assert site.digest(FILE) == Download(downloader, tmp_path, url).digest
 
 
-def test_a_piece_that_is_never_given(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """Where a site gives no piece but the first, its refusal is told, and what came is kept for later."""
+def test_refused_ranges(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """If a site refuses all later ranges, the download raises the refusal and can continue elsewhere."""
     url = site.url(f"{FILE}?token=never&parts=1&fail=403&reset=400000&{SLOW}")
     path = tmp_path / "file.mp4"
-    arrival = FileDownload(path, 8, lambda *_: None)
-    # The first connection would bring all of it by itself, if it were not cut.
+    download = FileDownload(path, 8, lambda *_: None)
+    # Without a reset, the first connection would download all of it.
     first = site.url(f"{FILE}?token=kept&reset=2000000&times=1")
     with pytest.raises(HTTPError) as refusal:
-        arrival.download(_Switched(downloader, first, url))
+        download.download(_Switched(downloader, first, url))
     assert refusal.value.status == 403
-    arrival.download(RemoteFile(downloader, {"url": site.url(f"{FILE}?token=fresh")}))
+    download.download(RemoteFile(downloader, {"url": site.url(f"{FILE}?token=fresh")}))
     assert site.digest(FILE) == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert not [asked for asked in _ranges(site, "fresh") if asked.startswith("bytes=0-")]
+    assert not [header for header in _ranges(site, "fresh") if header.startswith("bytes=0-")]
 
 
 class _Switched(RemoteFile):
-    """A file whose first bytes come from one URL, and the others from another."""
+    """A file whose first request goes to one URL, and the others to another."""
 
     def __init__(self, downloader: Downloader, first: str, later: str) -> None:
         super().__init__(downloader, {"url": first})
         self._later = later
 
-    def open_range(self, *asked):
+    def open_range(self, *arguments):
         self._url = self._later
-        return super().open_range(*asked)
+        return super().open_range(*arguments)
 
 
-def test_bytes_in_the_middle_that_never_come(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """Answers that end early and in good order, or empty, in mid-file leave no hole: the fetch fails."""
+def test_missing_middle(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """If the responses for the middle of the file end early or are empty, the download fails."""
     with pytest.raises(RequestError):
-        Fetch(downloader, tmp_path, site.url(f"{FILE}?token=hole&hole=3000000&{SLOW}"))
+        Download(downloader, tmp_path, site.url(f"{FILE}?token=hole&hole=3000000&{SLOW}"))
 
 
-@pytest.mark.parametrize("place", [1_000_000, 2_621_440, 3_000_000, 5_000_000])
-def test_bytes_in_the_middle_that_come_late(
-    downloader: Downloader, site: Site, tmp_path: Path, place: int
-) -> None:
-    """Where the answers to the first pieces end early, in good order, the file is whole nevertheless."""
-    url = site.url(f"{FILE}?token=late-{place}&hole={place}&parts=1&times=3&{SLOW}")
-    assert site.digest(FILE) == Fetch(downloader, tmp_path, url).digest
+@pytest.mark.parametrize("offset", [1_000_000, 2_621_440, 3_000_000, 5_000_000])
+def test_late_middle(downloader: Downloader, site: Site, tmp_path: Path, offset: int) -> None:
+    """If only the first responses end early, the file is complete."""
+    url = site.url(f"{FILE}?token=late-{offset}&hole={offset}&parts=1&times=3&{SLOW}")
+    assert site.digest(FILE) == Download(downloader, tmp_path, url).digest
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_no_file_with_a_hole_is_a_result(harness: Harness, site: Site) -> None:
-    """A film that could be played at both ends, but whose middle never comes, is a failed fetch."""
+async def test_missing_middle_of_a_playable_file(harness: Harness, site: Site) -> None:
+    """A video whose middle never arrives fails, although both ends would play."""
     with pytest.raises(ReelhaulError) as failure:
         await harness.fetch(site.url(f"{FILE}?token=guarded-hole&hole=3000000&{SLOW}"))
     assert failure.value.reason in (ErrorReason.UPSTREAM_UNAVAILABLE, ErrorReason.UPSTREAM_STALLED)
     ranges = filter(None, _ranges(site, "guarded-hole"))
-    asked = [int(told.removeprefix("bytes=").partition("-")[0]) for told in ranges]
-    # What lies behind the hole had been fetched: the file was long enough, and zeros within.
-    assert max(asked) > 3_100_000
+    starts = [int(header.removeprefix("bytes=").partition("-")[0]) for header in ranges]
+    # The bytes after the gap were downloaded: the file had its length, and zeros inside.
+    assert max(starts) > 3_100_000
 
 
-def test_what_hears_may_end_it(downloader: Downloader, site: Site, tmp_path: Path) -> None:
-    """The limit of a job ends all pieces at once."""
+def test_callback_ends_the_download(downloader: Downloader, site: Site, tmp_path: Path) -> None:
+    """An exception of the callback, such as a size limit, ends the download."""
 
-    def hear(received: int, _: int | None) -> None:
+    def on_bytes(received: int, _: int | None) -> None:
         if received > 2_000_000:
-            raise ValueError("enough")
+            raise ValueError("limit")
 
-    with pytest.raises(ValueError, match="enough"):
-        FileDownload(tmp_path / "file", 8, hear).download(
+    with pytest.raises(ValueError, match="limit"):
+        FileDownload(tmp_path / "file", 8, on_bytes).download(
             RemoteFile(downloader, {"url": site.url(f"{FILE}?{SLOW}")})
         )
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_pieces_through_the_guard(harness: Harness, site: Site) -> None:
-    """In the child, through the guard: the site's very bytes, and progress that never falls."""
+async def test_ranges_through_the_guard(harness: Harness, site: Site) -> None:
+    """In the engine, through the guard, the file is the site's and progress never falls."""
     listener = FetchListener()
     result = await harness.fetch(site.url(f"{FILE}?token=guarded&{SLOW}"), FormatSpec(), listener)
     assert site.digest(FILE) == sha256(result.products[0])
     assert len(_ranges(site, "guarded")) > 4
-    percents = [p.percent for p in listener.progress_updates if p.HasField("percent")]
-    assert percents == sorted(percents)
+    assert listener.percentages == sorted(listener.percentages)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_limit_holds_for_pieces(harness: Harness, site: Site) -> None:
-    """A length that passes the job's limit is refused with its first byte."""
+async def test_size_limit(harness: Harness, site: Site) -> None:
+    """A file that exceeds the job's limit is refused at its first byte."""
     with pytest.raises(ReelhaulError) as failure:
         await harness.fetch(site.url(f"{FILE}?{SLOW}"), size_limit=1_000_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
 
 
-@pytest.mark.parametrize("told", ["bytes 5-4/9", "bytes 0-9/5", "bytes 1-4/9", "items 0-4/9", ""])
-def test_ranges_that_make_no_sense(told: str) -> None:
-    """A part that is empty, or ends behind the end, is none."""
-    headers = {"Content-Range": told, "ETag": '"a"'}
-    answer = Response(io.BytesIO(), "http://site.invalid/", headers, status=206)
+@pytest.mark.parametrize("content_range", ["bytes 5-4/9", "bytes 0-9/5", "bytes 1-4/9", "items 0-4/9", ""])
+def test_inconsistent_ranges(content_range: str) -> None:
+    """A Content-Range that is empty, ends beyond the file, or cannot be parsed is refused."""
+    headers = {"Content-Range": content_range, "ETag": '"a"'}
+    response = Response(io.BytesIO(), "http://site.invalid/", headers, status=206)
     with pytest.raises(RemoteFileChanged):
-        read_part(answer, 5 if told.startswith("bytes 5") else 0, None)
+        read_part(response, 5 if content_range.startswith("bytes 5") else 0, None)

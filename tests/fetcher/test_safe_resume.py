@@ -1,4 +1,4 @@
-"""What is gone on with after a break is the file that was begun: never two versions in one."""
+"""Resumption after an interruption: a file never mixes two versions."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _FOLDER, _PLAYLIST = "/hls-ts", "/hls-ts/720.m3u8"
 
 @pytest.fixture(scope="module")
 def downloader() -> Iterator[Downloader]:
-    """yt-dlp, straight to the site."""
+    """A downloader without a proxy."""
     with Downloader(ResponseLog(), downloader_options("")) as downloader:
         yield downloader
 
 
 def _digest(site: Site) -> str:
-    """SHA-256 of all that the playlist names, one after the other."""
+    """Return the SHA-256 of all segments of the playlist, joined."""
     text = site.media.file(_PLAYLIST).read_text()
     names = re.findall(r"^(?!#)(\S+)$", text, re.M)
-    whole = b"".join(site.media.file(f"{_FOLDER}/{name}").read_bytes() for name in names)
-    return hashlib.sha256(whole).hexdigest()
+    content = b"".join(site.media.file(f"{_FOLDER}/{name}").read_bytes() for name in names)
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -45,23 +45,23 @@ def _digest(site: Site) -> str:
     ],
     ids=lambda fault: " ".join(fault),
 )
-def test_a_fragment_that_breaks(
+def test_interrupted_fragment(
     downloader: Downloader, site: Site, tmp_path: Path, fault: dict[str, object]
 ) -> None:
-    """Each fragment is cut, and may be another after that: what arrives is the last version whole.
+    """Each fragment is interrupted and may change then: the file has the last version of each, complete.
 
-    yt-dlp by itself puts the rest of the new one behind what it has of the old.
+    yt-dlp alone appends the rest of the new version to what it has of the old one.
     """
-    asked = {"reset": 60000, "token": "".join(fault), **fault}
-    query = "&".join(f"media.{name}={value}" for name, value in asked.items())
+    options = {"reset": 60000, "token": "".join(fault), **fault}
+    query = "&".join(f"media.{name}={value}" for name, value in options.items())
     info = downloader.extract_info(site.url(f"{_PLAYLIST}?{query}"), download=False)
     path = tmp_path / "stream.mp4"
     assert downloader.dl(str(path), {**info, **info["formats"][0]})[0]
     assert _digest(site) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_stretch_of_a_file_that_changed(downloader: Downloader, site: Site) -> None:
-    """Where fragments are stretches of one file, one of another version is an error, not a fragment."""
+def test_changed_file_of_fragments(downloader: Downloader, site: Site) -> None:
+    """If fragments are ranges of one file, a range of another version is an error."""
     url = site.url("/media/360.mp4?token=stretches&changing=1&blind=1&times=2")
     downloader.urlopen(Request(url, headers={"Range": "bytes=0-999"})).close()
     with pytest.raises(TransportError, match="changed"):
@@ -86,10 +86,10 @@ _STATE = '{"downloader": {"current_fragment": {"index": 2}, "extra_state": {}}}'
     ],
     ids=["no state", "empty state", "cut state", "state of another", "fragment of another", "plain file"],
 )
-async def test_what_an_earlier_try_left(
+async def test_leftovers_of_an_earlier_attempt(
     harness: Harness, site: Site, tmp_path: Path, path: str, left: dict[str, bytes]
 ) -> None:
-    """Whatever a try that died left under the names of this one, nothing of it gets into the file."""
+    """Nothing that a dead attempt left under the names of this one gets into the file."""
     scratch = WorkDirs(tmp_path)
     folder = scratch.create("jobs/one", 1)
     for name, content in left.items():

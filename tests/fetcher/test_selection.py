@@ -1,4 +1,4 @@
-"""Which streams are taken for what was asked."""
+"""Format selection: which of the formats offered are chosen for a request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_runtime.errors import ReelhaulError
 
 
-def video(name: str, height: int, codec: str, **more: object) -> Format:
-    """A picture without sound."""
-    return Format(format_id=name, height=height, width=height * 16 // 9, video_codec=codec, **more)  # type: ignore[arg-type]
+def video(name: str, height: int, codec: str, **fields: object) -> Format:
+    """Return a video-only format."""
+    return Format(format_id=name, height=height, width=height * 16 // 9, video_codec=codec, **fields)  # type: ignore[arg-type]
 
 
-def audio(name: str, codec: str, **more: object) -> Format:
-    """Sound without a picture."""
-    return Format(format_id=name, audio_codec=codec, **more)  # type: ignore[arg-type]
+def audio(name: str, codec: str, **fields: object) -> Format:
+    """Return an audio-only format."""
+    return Format(format_id=name, audio_codec=codec, **fields)  # type: ignore[arg-type]
 
 
 OFFERED = [
@@ -59,8 +59,8 @@ AUDIO = FormatSpec.AUDIO
         (FormatSpec(media_kind=AUDIO, audio=FormatSpec.Audio(languages=["de", "original"])), ["251-de"]),
     ],
 )
-def test_the_ladder(spec: FormatSpec, chosen: list[str]) -> None:
-    """Height first, then frame rate, dynamic range, codec; the original sound, as the container likes."""
+def test_ranking(spec: FormatSpec, chosen: list[str]) -> None:
+    """Height counts first, then frame rate, dynamic range and codec; audio is the original language's."""
     streams, _ = choose_formats(OFFERED, spec, select_formats)
     assert chosen == [stream.format_id for stream in streams]
 
@@ -74,15 +74,15 @@ def test_the_ladder(spec: FormatSpec, chosen: list[str]) -> None:
         FormatSpec(audio=FormatSpec.Audio(languages=["fr"], language_required=True)),
     ],
 )
-def test_what_nothing_meets(spec: FormatSpec) -> None:
-    """What no offered stream meets is FORMAT_UNAVAILABLE, not something else instead."""
+def test_nothing_meets_the_request(spec: FormatSpec) -> None:
+    """A request that no format meets is FORMAT_UNAVAILABLE; nothing else is chosen instead."""
     with pytest.raises(ReelhaulError) as failure:
         choose_formats(OFFERED, spec, select_formats)
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
-def test_what_cannot_be_cut() -> None:
-    """Where a codec cannot be decoded, cuts take another, if a lower picture; alone, it is not available."""
+def test_excluded_codecs() -> None:
+    """Formats in excluded codecs are not chosen, even if the others are lower; alone they are unavailable."""
     streams, _ = choose_formats(
         OFFERED, FormatSpec(max_height=1080), select_formats, frozenset({"av1", "vp9"})
     )
@@ -93,8 +93,8 @@ def test_what_cannot_be_cut() -> None:
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
 
 
-def test_wishes_not_met_are_told() -> None:
-    """Less height, another codec, another language: delivered, and said."""
+def test_warnings() -> None:
+    """A lower height, another codec and another language are warnings."""
     spec = FormatSpec(max_height=4320, video_codecs=[H264], audio=FormatSpec.Audio(languages=["fr"]))
     _, warnings = choose_formats(OFFERED, spec, select_formats)
     assert [warning.reason for warning in warnings] == [
@@ -104,24 +104,49 @@ def test_wishes_not_met_are_told() -> None:
     ]
 
 
-def test_a_portrait_counts_its_shorter_side() -> None:
-    """1080×1920 is 1080 high, as people count."""
-    upright = Format(format_id="up", width=1080, height=1920, video_codec="avc1", audio_codec="mp4a")
-    streams, warnings = choose_formats([upright], FormatSpec(max_height=1080), select_formats)
+def test_portrait_height() -> None:
+    """The height of a portrait video is its shorter side: 1080×1920 is 1080."""
+    portrait = Format(format_id="up", width=1080, height=1920, video_codec="avc1", audio_codec="mp4a")
+    streams, warnings = choose_formats([portrait], FormatSpec(max_height=1080), select_formats)
     assert ([stream.format_id for stream in streams], warnings) == (["up"], [])
 
 
-def test_protected_streams_are_never_taken() -> None:
-    """DRM among others is passed over; alone it is the reason of the failure."""
-    secret = video("drm", 4320, "avc1", drm=True)
-    assert choose_formats([*OFFERED, secret], FormatSpec(), select_formats)[0][0].format_id == "313"
+def test_drm() -> None:
+    """DRM-protected formats are not chosen; alone they are MEDIA_DRM_PROTECTED."""
+    protected = video("drm", 4320, "avc1", drm=True)
+    assert choose_formats([*OFFERED, protected], FormatSpec(), select_formats)[0][0].format_id == "313"
     with pytest.raises(ReelhaulError) as failure:
-        choose_formats([secret], FormatSpec(), select_formats)
+        choose_formats([protected], FormatSpec(), select_formats)
     assert failure.value.reason == ErrorReason.MEDIA_DRM_PROTECTED
 
 
+SMALLEST_OFFERED = [
+    Format(format_id="low", width=640, height=360, video_codec="avc1", bitrate_bps=300),
+    Format(format_id="lower", width=640, height=360, video_codec="avc1", bitrate_bps=200),
+    Format(format_id="tall", width=1920, height=1080, video_codec="avc1", bitrate_bps=900),
+    Format(format_id="unknown", video_codec="avc1", bitrate_bps=100),
+    Format(format_id="thin", audio_codec="mp4a", bitrate_bps=48),
+    Format(format_id="rich", audio_codec="mp4a", bitrate_bps=128),
+]
+
+
 @pytest.mark.parametrize(
-    ("codecs", "spec", "extension", "encodes"),
+    ("spec", "chosen"),
+    [
+        (FormatSpec(smallest=True), ["lower", "thin"]),
+        (FormatSpec(), ["tall", "rich"]),
+        (FormatSpec(smallest=True, min_height=720), ["tall", "thin"]),
+        (FormatSpec(smallest=True, media_kind=AUDIO), ["thin"]),
+    ],
+)
+def test_smallest(spec: FormatSpec, chosen: list[str]) -> None:
+    """``smallest`` chooses the lowest known height, then bitrate, within min_height."""
+    streams, _ = choose_formats(SMALLEST_OFFERED, spec, select_formats)
+    assert chosen == [stream.format_id for stream in streams]
+
+
+@pytest.mark.parametrize(
+    ("codecs", "spec", "extension", "transcodes"),
     [
         (("h264", "aac"), FormatSpec(), "mp4", False),
         (("vp9", "opus"), FormatSpec(), "mkv", False),
@@ -134,7 +159,7 @@ def test_protected_streams_are_never_taken() -> None:
         (("", "aac"), FormatSpec(media_kind=AUDIO), "m4a", False),
     ],
 )
-def test_packages(codecs: tuple[str, str], spec: FormatSpec, extension: str, encodes: bool) -> None:
-    """Streams are copied where the container takes them; nothing asked means nothing encoded."""
-    how = plan_package(*codecs, spec)
-    assert (extension, encodes) == (how.extension, how.transcodes)
+def test_packages(codecs: tuple[str, str], spec: FormatSpec, extension: str, transcodes: bool) -> None:
+    """Streams are copied into a container that supports them; the default container never transcodes."""
+    package = plan_package(*codecs, spec)
+    assert (extension, transcodes) == (package.extension, package.transcodes)

@@ -1,4 +1,4 @@
-"""The engine against YouTube, as yt-dlp's unpatched extractor sees it: what people ask for, and get."""
+"""Downloads from the stand-in for YouTube, through yt-dlp's unpatched extractor."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Subtitles = FormatSpec.Subtitles
 
 
 @pytest.mark.parametrize("height", [144, 240, 360, 480, 720, 1080, 1440, 2160])
-async def test_quality_ladder(youtube_harness: Harness, youtube: YouTube, height: int) -> None:
-    """Each height of the ladder is delivered as an mp4 of that height, nothing encoded anew."""
+async def test_heights(youtube_harness: Harness, youtube: YouTube, height: int) -> None:
+    """Each height is delivered as an mp4 of that height, without transcoding."""
     spec = FormatSpec(max_height=height, container=FormatSpec.MP4)
     result = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
     assert (result.delivered.height, result.delivered.container) == (height, "mp4")
@@ -42,7 +42,7 @@ async def test_containers(
     video: set[str],
     audio: str,
 ) -> None:
-    """Of streams in several codecs those are taken that the container holds as they are."""
+    """Of several codecs, those that the container supports are chosen."""
     spec = FormatSpec(max_height=1080, container=container)
     result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
     assert (result.delivered.height, result.delivered.container) == (1080, extension)
@@ -56,7 +56,7 @@ async def test_containers(
 async def test_codec_preference(
     youtube_harness: Harness, youtube: YouTube, codec: FormatSpec.VideoCodec.ValueType, name: str
 ) -> None:
-    """The codec asked for is the codec delivered."""
+    """The requested codec is delivered."""
     spec = FormatSpec(max_height=360, video_codecs=[codec], container=FormatSpec.MKV)
     result = await youtube_harness.fetch(youtube.watch_url("plain2160"), spec)
     assert (result.delivered.video_codec, result.delivered.height) == (name, 360)
@@ -64,14 +64,14 @@ async def test_codec_preference(
 
 @pytest.mark.parametrize(("limit", "rate"), [(0, 60), (60, 60), (30, 25)])
 async def test_frame_rate(youtube_harness: Harness, youtube: YouTube, limit: int, rate: int) -> None:
-    """Smooth pictures are taken unless fewer frames are asked for."""
+    """The higher frame rate is chosen unless the request limits it."""
     spec = FormatSpec(max_height=720, max_frame_rate=limit)
     result = await youtube_harness.fetch(youtube.watch_url("fps60"), spec)
     assert round(result.delivered.frame_rate) == rate
 
 
 @pytest.mark.parametrize(
-    ("wish", "delivered"),
+    ("requested", "delivered"),
     [
         (FormatSpec.DYNAMIC_RANGE_UNSPECIFIED, ""),
         (FormatSpec.PREFER_HDR, "HDR10"),
@@ -79,10 +79,10 @@ async def test_frame_rate(youtube_harness: Harness, youtube: YouTube, limit: int
     ],
 )
 async def test_high_dynamic_range(
-    youtube_harness: Harness, youtube: YouTube, wish: FormatSpec.DynamicRange.ValueType, delivered: str
+    youtube_harness: Harness, youtube: YouTube, requested: FormatSpec.DynamicRange.ValueType, delivered: str
 ) -> None:
-    """HDR comes where it is asked for, SDR where not."""
-    spec = FormatSpec(max_height=1080, dynamic_range=wish)
+    """HDR is delivered if it is requested, else SDR."""
+    spec = FormatSpec(max_height=1080, dynamic_range=requested)
     result = await youtube_harness.fetch(youtube.watch_url("hdr1080"), spec)
     assert (result.delivered.dynamic_range, result.delivered.height) == (delivered, 1080)
 
@@ -100,7 +100,7 @@ async def test_high_dynamic_range(
 async def test_audio_formats(
     youtube_harness: Harness, youtube: YouTube, form: Audio.Format.ValueType, codec: str
 ) -> None:
-    """Sound alone comes in each format, and no picture is fetched for it."""
+    """Audio is delivered in each format, and no video is downloaded for it."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=form))
     result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
     assert (result.delivered.audio_codec, result.delivered.video_codec) == (codec, "")
@@ -108,8 +108,8 @@ async def test_audio_formats(
     assert set(result.delivered.format_ids) <= {"140", "251"}
 
 
-async def test_audio_is_taken_as_it_is(youtube_harness: Harness, youtube: YouTube) -> None:
-    """M4A is YouTube's own sound, packet for packet."""
+async def test_audio_is_not_transcoded(youtube_harness: Harness, youtube: YouTube) -> None:
+    """M4A is YouTube's own audio, packet for packet."""
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=Audio.M4A))
     result = await youtube_harness.fetch(youtube.watch_url("plain1080"), spec)
     original = youtube.file("plain1080", 140)
@@ -122,16 +122,16 @@ async def test_audio_is_taken_as_it_is(youtube_harness: Harness, youtube: YouTub
 async def test_audio_language(
     youtube_harness: Harness, youtube: YouTube, languages: list[str], spoken: str, original: bool
 ) -> None:
-    """A dubbed video is heard in its original language, not in what it plays unasked, or in the one asked."""
+    """Of a dubbed video the original language is chosen, not YouTube's default, or the one requested."""
     spec = FormatSpec(max_height=360, container=FormatSpec.MP4, audio=Audio(languages=languages))
     result = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
     assert (result.delivered.audio_language_code, result.delivered.original_audio) == (spoken, original)
-    sound = tools.stream_digests(youtube.file("dubbed", 140, spoken))["audio"]
-    assert tools.stream_digests(result.products[0].path)["audio"] == sound
+    audio = tools.stream_digests(youtube.file("dubbed", 140, spoken))["audio"]
+    assert tools.stream_digests(result.products[0].path)["audio"] == audio
 
 
-async def test_audio_language_that_is_not_offered(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A language that is not there is told, and the original comes instead."""
+async def test_missing_audio_language(youtube_harness: Harness, youtube: YouTube) -> None:
+    """If the requested language is missing, the original is delivered with a warning."""
     spec = FormatSpec(max_height=360, audio=Audio(languages=["ja"]))
     result = await youtube_harness.fetch(youtube.watch_url("dubbed"), spec)
     assert result.delivered.audio_language_code == "de"
@@ -139,37 +139,36 @@ async def test_audio_language_that_is_not_offered(youtube_harness: Harness, yout
 
 
 async def test_signed_urls(youtube_harness: Harness, youtube: YouTube) -> None:
-    """URLs whose riddles only the player's JavaScript solves are solved, inside the fetch's own limits."""
+    """URLs that need the player's JavaScript are solved by deno, within the sandbox's limits."""
     result = await youtube_harness.fetch(youtube.watch_url("signed"), FormatSpec(max_height=360))
     assert result.delivered.height == 360
 
 
-async def test_more_than_one_chunk(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A big file arrives whole, and progress over picture and sound never falls."""
+async def test_large_file(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A file of several chunks is complete, and progress over video and audio never falls."""
     listener = FetchListener()
     result = await youtube_harness.fetch(youtube.watch_url("heavy1080"), None, listener)
-    picture = tools.stream_digests(youtube.file("heavy1080", 137))["video"]
-    assert tools.stream_digests(result.products[0].path)["video"] == picture
-    percents = [p.percent for p in listener.progress_updates if p.HasField("percent")]
-    assert percents == sorted(percents)
+    video = tools.stream_digests(youtube.file("heavy1080", 137))["video"]
+    assert tools.stream_digests(result.products[0].path)["video"] == video
+    assert listener.percentages == sorted(listener.percentages)
 
 
-async def test_mishaps_that_pass(youtube_harness: Harness, youtube: YouTube) -> None:
-    """Resets and errors of the media server are survived, and the file is whole."""
+async def test_transient_failures(youtube_harness: Harness, youtube: YouTube) -> None:
+    """The download survives resets and errors of the media server."""
     for name in ("flaky503", "reset", "flaky-api"):
         result = await youtube_harness.fetch(youtube.watch_url(name, copy=2), FormatSpec(max_height=360))
         assert result.delivered.height == 360
 
 
-async def test_advertisement_is_waited_for(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A video behind an advertisement is fetched once its URLs are good."""
+async def test_advertisement(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A video behind an advertisement is downloaded when its URLs become valid."""
     result = await youtube_harness.fetch(youtube.watch_url("preroll"), FormatSpec(max_height=360))
     assert result.delivered.height == 360
 
 
 @pytest.mark.parametrize("name", ["t-slashes", "t-shell", "t-rtl", "t-long", "t-html", "t-ext"])
 async def test_hostile_titles(youtube_harness: Harness, youtube: YouTube, name: str) -> None:
-    """A title is told as it is, and becomes a safe file name; nothing lies outside the work folder."""
+    """A title is returned unchanged and becomes a safe file name; no file is outside of the work folder."""
     listener = FetchListener()
     result = await youtube_harness.fetch(youtube.watch_url(name), FormatSpec(max_height=360), listener)
     safe = result.products[0].info.file_name
@@ -180,17 +179,17 @@ async def test_hostile_titles(youtube_harness: Harness, youtube: YouTube, name: 
     assert result.media.title == listener.media_updates[0].title != ""
 
 
-async def test_nothing_leaked(youtube_harness: Harness, youtube: YouTube) -> None:
-    """All of the above asked for YouTube's hosts and for nothing else."""
+async def test_no_other_hosts(youtube_harness: Harness, youtube: YouTube) -> None:
+    """The tests above contacted hosts of YouTube only."""
     assert youtube.refused == []
 
 
 async def test_stages(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A fetch with everything goes through its stages in order."""
+    """A download with sidecars goes through its stages in order."""
     listener = FetchListener()
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]), thumbnail=True)
     await youtube_harness.fetch(youtube.watch_url("plain1080"), spec, listener)
-    assert list(dict.fromkeys(p.stage for p in listener.progress_updates)) == [
+    assert listener.stages == [
         Progress.PROBING,
         Progress.FETCHING_EXTRAS,
         Progress.DOWNLOADING,

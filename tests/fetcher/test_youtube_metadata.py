@@ -1,4 +1,4 @@
-"""What YouTube tells of its videos: subtitles, captions, lists, and facts before any download."""
+"""Metadata of YouTube's videos: subtitles, thumbnails, and probes of videos, events and lists."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Audio = FormatSpec.Audio
 Subtitles = FormatSpec.Subtitles
 
 
-async def test_written_subtitles(youtube_harness: Harness, youtube: YouTube) -> None:
-    """What people wrote comes in each format, with all its lines."""
-    asked = Subtitles(
+async def test_manual_subtitles(youtube_harness: Harness, youtube: YouTube) -> None:
+    """Manual subtitles are delivered in each format, with all lines."""
+    subtitles = Subtitles(
         languages=["en", "de"],
         kinds=Subtitles.MANUAL,
         formats=[Subtitles.SRT, Subtitles.VTT, Subtitles.TXT, Subtitles.JSON],
     )
-    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=subtitles)
     result = await youtube_harness.fetch(youtube.watch_url("talk"), spec)
     names = [product.info.file_name for product in result.products]
     assert names == [
@@ -40,10 +40,12 @@ async def test_written_subtitles(youtube_harness: Harness, youtube: YouTube) -> 
     assert youtube.count("/videoplayback", "talk") == 0
 
 
-async def test_heard_captions_do_not_roll(youtube_harness: Harness, youtube: YouTube) -> None:
-    """Automatic captions have each spoken line once, and a transcript has its paragraphs."""
-    asked = Subtitles(languages=["original"], kinds=Subtitles.AUTO, formats=[Subtitles.SRT, Subtitles.TXT])
-    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=asked)
+async def test_automatic_subtitles(youtube_harness: Harness, youtube: YouTube) -> None:
+    """Automatic subtitles have each spoken line once, and a transcript has paragraphs."""
+    subtitles = Subtitles(
+        languages=["original"], kinds=Subtitles.AUTO, formats=[Subtitles.SRT, Subtitles.TXT]
+    )
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=subtitles)
     result = await youtube_harness.fetch(youtube.watch_url("asronly"), spec)
     subtitle, transcript = (product.path.read_text() for product in result.products)
     assert subtitle.count(" --> ") == 20
@@ -52,8 +54,8 @@ async def test_heard_captions_do_not_roll(youtube_harness: Harness, youtube: You
     assert list(result.delivered.subtitle_language_codes) == ["en"]
 
 
-async def test_subtitles_beside_the_video(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A subtitle that YouTube refuses is a warning; the video comes all the same."""
+async def test_refused_subtitles(youtube_harness: Harness, youtube: YouTube) -> None:
+    """Subtitles that YouTube refuses are a warning, and the video is delivered."""
     spec = FormatSpec(max_height=360, subtitles=Subtitles(languages=["en"]))
     result = await youtube_harness.fetch(youtube.watch_url("subs429"), spec)
     assert result.delivered.height == 360
@@ -61,17 +63,17 @@ async def test_subtitles_beside_the_video(youtube_harness: Harness, youtube: You
 
 
 async def test_thumbnail_and_metadata(youtube_harness: Harness, youtube: YouTube) -> None:
-    """The picture and all that is told of a video are files of their own."""
+    """The thumbnail and the metadata are files."""
     spec = FormatSpec(max_height=360, thumbnail=True, info_json=True)
     result = await youtube_harness.fetch(youtube.watch_url("plain360"), spec)
-    video, picture, told = result.products
-    assert tools.probe(picture.path).codecs == {"video": "mjpeg"}
-    assert json.loads(told.path.read_text())["uploader"] == "Reelhaul"
+    video, thumbnail, metadata = result.products
+    assert tools.probe(thumbnail.path).codecs == {"video": "mjpeg"}
+    assert json.loads(metadata.path.read_text())["uploader"] == "Reelhaul"
     assert video.info.file_name == "A moving picture.mp4"
 
 
 async def test_probe(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A probe tells formats, subtitles by kind, chapters, languages and dates; it fetches nothing."""
+    """A probe returns formats, subtitles by kind, chapters and dates."""
     media = await youtube_harness.probe(youtube.watch_url("plain2160"))
     assert (media.extractor, media.media_id, media.title) == ("youtube", "plain2160__", "A moving picture")
     assert {2160, 1440, 1080, 720, 480, 360, 240, 144} <= {stream.height for stream in media.formats}
@@ -83,20 +85,20 @@ async def test_probe(youtube_harness: Harness, youtube: YouTube) -> None:
     assert (media.view_count, media.publish_time.ToJsonString()) == (1234567, "2026-01-02T03:04:05Z")
 
 
-async def test_probe_of_an_announced_event(youtube_harness: Harness, youtube: YouTube) -> None:
-    """An event that has not begun is an answer: what it is called, and when it begins."""
+async def test_probe_of_an_upcoming_event(youtube_harness: Harness, youtube: YouTube) -> None:
+    """A probe of an event that has not begun returns its title and start time."""
     media = await youtube_harness.probe(youtube.watch_url("upcoming"))
     assert (media.title, media.live_status, list(media.formats)) == (
         "A moving picture",
         MediaInfo.UPCOMING,
         [],
     )
-    begins = media.live_start_time.ToDatetime(UTC) - datetime.now(UTC)
-    assert timedelta(hours=1.5) < begins <= timedelta(hours=2)
+    wait = media.live_start_time.ToDatetime(UTC) - datetime.now(UTC)
+    assert timedelta(hours=1.5) < wait <= timedelta(hours=2)
 
 
 async def test_probe_of_a_playlist(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A playlist is told flat, up to the cap, with how long it is in all."""
+    """A probe of a playlist returns its first entries and its length."""
     media = await youtube_harness.probe(youtube.playlist_url(250), playlist=True, max_entries=120)
     assert len(media.entries) == 120
     assert media.entry_count == 250
@@ -105,6 +107,6 @@ async def test_probe_of_a_playlist(youtube_harness: Harness, youtube: YouTube) -
 
 
 async def test_probe_of_a_channel(youtube_harness: Harness, youtube: YouTube) -> None:
-    """A channel is told with the items of all its tabs."""
+    """A probe of a channel returns the entries of all its tabs."""
     media = await youtube_harness.probe(youtube.channel_url(), playlist=True, max_entries=200)
     assert len(media.entries) == 82

@@ -1,4 +1,4 @@
-"""The first tables: jobs, their attempts and events, and what the loops keep."""
+"""Create the tables of jobs, attempts, events, schedules, workers and loop leaders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -248,7 +248,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them, and all jobs with them."""
+    """Drop the tables, and all jobs with them."""
     for table in (
         "seen_entries",
         "schedules",

@@ -74,7 +74,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove the columns and the table."""
+    """Drop the columns and the table."""
     op.drop_index("jobs_ready", "jobs")
     op.drop_index("jobs_due", "jobs")
     op.drop_table("gates")

@@ -1,4 +1,4 @@
-"""A job may keep away from the worker that could not do it."""
+"""Add the time until which a job avoids the worker that failed it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add until when."""
+    """Add the column."""
     op.add_column("jobs", sa.Column("avoid_until", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Drop the column."""
     op.drop_column("jobs", "avoid_until")

@@ -1,4 +1,4 @@
-"""Lists by update and by end are of one state each: those of several states are merged."""
+"""Add the state to the indexes of lists by update and by end: lists of several states are merged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LISTED = sa.text("delete_time IS NULL")
 
 
 def upgrade() -> None:
-    """Put the state into both indexes."""
+    """Replace both indexes."""
     op.drop_index("jobs_by_update", "jobs")
     op.drop_index("jobs_by_end", "jobs")
     _index("jobs_by_state_update", ["tenant", "state", "update_time", "id"])
@@ -22,7 +22,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it out again."""
+    """Restore both indexes."""
     op.drop_index("jobs_by_state_update", "jobs")
     op.drop_index("jobs_by_state_end", "jobs")
     _index("jobs_by_update", ["tenant", "update_time", "id"])

@@ -1,1 +1,1 @@
-"""One module for each revision."""
+"""The revisions, one module each."""
