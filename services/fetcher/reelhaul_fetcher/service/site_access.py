@@ -121,5 +121,5 @@ def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError
     if reason == "time-budget":
         return failure
     return ReelhaulError(
-        ErrorReason.URL_FORBIDDEN, f"the guard refused {host}: {reason}", metadata={"host": host}
+        ErrorReason.URL_FORBIDDEN, f"the guard refused {host or 'an invalid address'}: {reason}", metadata={"host": host}
     )

@@ -118,17 +118,20 @@ def _by_guard(
 ) -> ReelhaulError | None:
     if any(isinstance(link, NetworkDenied) for link in chain):
         return _failure(ErrorReason.URL_FORBIDDEN, "the page tries to bypass the guard", metadata)
-    if log.guard_failure:
-        cause = error_patterns.GUARD_CAUSES.get(log.guard_failure, log.guard_failure)
-        text = f"{metadata['host']} cannot be reached: {log.guard_failure}"
-        return _failure(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata | {"cause": cause})
-    if not log.guard_refusal:
+    verdict = log.guard_verdict
+    if verdict is None:
         return None
-    if log.guard_refusal == "byte-budget":
+    # The host of the last request may have redirected to the one that the guard did not connect to.
+    metadata = metadata | {"host": verdict.host}
+    if not verdict.refused:
+        cause = error_patterns.GUARD_CAUSES.get(verdict.reason, verdict.reason)
+        text = f"{verdict.host} cannot be reached: {verdict.reason}"
+        return _failure(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata | {"cause": cause})
+    if verdict.reason == "byte-budget":
         return _failure(
             ErrorReason.MEDIA_TOO_LARGE, "the site sent more bytes than the job may receive", metadata
         )
-    text = f"the guard refused {metadata['host']}: {log.guard_refusal}"
+    text = f"the guard refused {verdict.host or 'an invalid address'}: {verdict.reason}"
     return _failure(ErrorReason.URL_FORBIDDEN, text, metadata)
 
 

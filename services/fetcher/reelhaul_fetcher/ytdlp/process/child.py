@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking import Response
@@ -63,7 +64,8 @@ def run(stream: socket.socket) -> None:
     """Carry out the request that comes over *stream*, and exit. Does not return."""
     command = protocol.read_message(stream, EngineCommand)
     request, options = protocol.request_from_proto(command.request)
-    channel, log = protocol.FetcherChannel(stream), ResponseLog()
+    proxy_secret = urlsplit(request.proxy_url).password or ""
+    channel, log = protocol.FetcherChannel(stream), ResponseLog(proxy_secret)
     try:
         folder, size_limit = Path("/"), 0
         if isinstance(request, FetchRequest):
