@@ -125,6 +125,6 @@ async def _connect(address: Address, port: int, timeout: float) -> socket.socket
 
 
 _MAX_ADDRESSES = 6
-# Checking an answer of the thousands of addresses that DNS allows would stop the guard for a tenth of a second.
+# DNS allows thousands of addresses; to check them would stop the guard for a tenth of a second.
 _MAX_ANSWER = 256
 _ANY_GLOBAL = ip_address("2600::")

@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass
 
 _SIGNATURE_DIGITS = 32
-_SIGNED = re.compile(rf"(refused|unreachable) ([\w-]{{1,40}}) (\S{{0,255}}) ([0-9a-f]{{{_SIGNATURE_DIGITS}}})")
+_SIGNED = re.compile(
+    rf"(refused|unreachable) ([\w-]{{1,40}}) (\S{{0,255}}) ([0-9a-f]{{{_SIGNATURE_DIGITS}}})"
+)
 
 
 @dataclass(frozen=True, slots=True)

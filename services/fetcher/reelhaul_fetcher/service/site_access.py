@@ -120,6 +120,5 @@ def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError
         return ReelhaulError(ErrorReason.MEDIA_TOO_LARGE, "the site sent more bytes than the job may receive")
     if reason == "time-budget":
         return failure
-    return ReelhaulError(
-        ErrorReason.URL_FORBIDDEN, f"the guard refused {host or 'an invalid address'}: {reason}", metadata={"host": host}
-    )
+    text = f"the guard refused {host or 'an invalid address'}: {reason}"
+    return ReelhaulError(ErrorReason.URL_FORBIDDEN, text, metadata={"host": host})

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import TransportError
 
+from reelhaul_fetcher.model.http_values import parse_validator
+
 _RANGE_START = re.compile(r"bytes=(\d+)-")
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 
@@ -83,8 +85,8 @@ def _read_state(response: Response, *, in_parts: bool) -> _FileState:
     total = _TOTAL.match(headers.get("Content-Range", ""))
     length = str(headers.get("Content-Length", "")) if response.status == 200 else ""
     return _FileState(
-        etag=headers.get("ETag", ""),
-        last_modified=headers.get("Last-Modified", ""),
+        etag=parse_validator(headers.get("ETag", "")),
+        last_modified=parse_validator(headers.get("Last-Modified", "")),
         total=total[1] if total else length,
         in_parts=in_parts,
     )
