@@ -264,9 +264,9 @@ class YtDlpEngine:
             try:
                 await self._run_zygote()
             except OSError:
-                log.exception("the engine's parent could not be started")
+                log.exception("the engine's zygote could not be started")
             self._end_children()
-            log.warning("the engine's parent ended; starting another")
+            log.warning("the engine's zygote ended; starting another")
             if loop.time() - started_at > _STABLE_SECONDS:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay())
