@@ -195,7 +195,7 @@ async def _measure_memory(report: Report, setup: _Setup) -> None:
         note = f"was {before[name]:.1f}"
         report.add_figure(f"{name}, RSS after {first + more} jobs", "MB", [megabytes], note)
     growth = {name: megabytes / before[name] for name, megabytes in after.items()}
-    # Separate: the broker's heap grows from 3 MB at its start to 8 MB in use, whoever uses it.
+    # Separate: the broker's heap grows from 3 MB at its start to 8 MB in use, under any load.
     broker = growth.pop("nats")
     report.add_target("fetch-memory-growth", max(growth.values()), "<=", 1.05)
     report.add_target("fetch-memory-growth-of-the-broker", broker, "<=", 1.05)

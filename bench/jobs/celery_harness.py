@@ -57,7 +57,7 @@ class CeleryService:
 
 @asynccontextmanager
 async def running_celery(completions: Path, *, processes: int = 2) -> AsyncIterator[CeleryService]:
-    """Run Redis with ``appendfsync always`` and a worker of so many *processes*.
+    """Run Redis with ``appendfsync always`` and a worker with *processes* processes.
 
     *completions*: socket to which tasks report.
     """

@@ -36,7 +36,7 @@ _HEXADECIMAL = {"sqlite": "printf('%012x', n)", "postgresql": "lpad(to_hex(n), 1
 
 # Jobs end in another order than they were created, after 1 to 601 s.
 _END_TIME = "t.create_time + n + 1000000 + (n * 7919) % 600000000"
-# Of 100 jobs, so many have ended, and so many of these have failed.
+# Number of ended jobs in 100, and number of failed ones among the ended.
 _ENDED_OF_100, _FAILED_OF_100 = 98, 5
 _ENDED = {
     "state": f"CASE WHEN n % 100 < {_FAILED_OF_100} THEN {int(State.FAILED)} ELSE {int(State.SUCCEEDED)} END",

@@ -81,7 +81,7 @@ def migrate_to(url: str, revision: str) -> None:
     """Upgrade or downgrade the database at *url* to *revision*."""
     engine = engines.create_write_engine(url)
     with engine.begin() as connection:
-        config = migrations._config("reelhaul_jobs", connection)
+        config = migrations.alembic_config("reelhaul_jobs", connection)
         current = MigrationContext.configure(connection).get_current_revision()
         migrate = command.downgrade if current and revision < current else command.upgrade
         migrate(config, revision)

@@ -112,5 +112,7 @@ def _content_disposition_name(headers: list[str]) -> str:
 def _paths(suite: Suite) -> set[Path]:
     """Return all paths in the suite's folder and its parent, without database journals and logs."""
     inside = {path.relative_to(suite.data_dir) for path in suite.data_dir.rglob("*")}
-    beside = {Path("..", path.name) for path in suite.data_dir.parent.iterdir()}
-    return {path for path in inside | beside if not path.name.endswith(("-wal", "-shm", "-journal", ".log"))}
+    siblings = {Path("..", path.name) for path in suite.data_dir.parent.iterdir()}
+    return {
+        path for path in inside | siblings if not path.name.endswith(("-wal", "-shm", "-journal", ".log"))
+    }
