@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +20,8 @@ from reelhaul_fetcher.guard.http.chunks import ChunkScanner
 from reelhaul_fetcher.guard.http.fields import end_to_end_lines, list_members
 from reelhaul_fetcher.guard.http.requests import parse_request_head
 from reelhaul_fetcher.guard.http.responses import parse_response
+from reelhaul_fetcher.guard.rpc_server import serve
+from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.guard.verdicts import find_verdict
 from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
 
@@ -43,7 +47,9 @@ def parse_and_encode_response(head: bytes) -> None:
 
 def scan(body: bytes) -> None:
     """Scan a chunked body that arrives at once."""
-    ChunkScanner().feed(body, 0, len(body))
+    scanner, position, before = ChunkScanner(), 0, -1
+    while position != before:
+        before, position = position, scanner.feed(body, position, len(body))
 
 
 def scan_by_byte(body: bytes) -> None:
@@ -195,3 +201,36 @@ async def test_head_of_spaces(spaces: int) -> None:
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n" + field)
     assert answer.endswith(b"\r\n\r\nok")
     assert seconds < 2
+
+
+async def test_tiny_chunks() -> None:
+    """A body of 50,000 chunks of one byte is relayed as it is, and blocks the guard's loop only briefly."""
+    body = b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n"
+    async with running_site() as site, in_process_guard() as guard:
+        site.responses["/"] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+        answer = await guard.request("GET", f"http://{PUBLIC}:{site.port}/")
+    assert answer.body == b"x" * 50_000
+    steps, position, scanner = 0, 0, ChunkScanner()
+    while not scanner.done:
+        position = scanner.feed(body, position, len(body))
+        steps += 1
+    assert steps > 20
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_configuration_with_many_refusals(count: int) -> None:
+    """A restarted guard takes over 100 sessions with as many refusals of as long hosts as are kept."""
+    usage = Usage()
+    for _ in range(64):
+        usage.add_refusal(".".join(["x" * 62] * 4), "private")
+    session = {"secret": "s", "byte_limit": 0, "seconds": 0, "egress": "", "usage": asdict(usage)}
+    sessions = [session | {"name": f"s{number}"} for number in range(count)]
+    config = {"id": 1, "method": "configure", **asdict(GuardConfig()), "sessions": sessions}
+    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(serve(theirs, listener))
+        reader, writer = await asyncio.open_connection(sock=ours)
+        writer.write(json.dumps(config).encode() + b"\n")
+        assert json.loads(await reader.readline()) == {"id": 1}
+        writer.close()
+        await serving

@@ -166,6 +166,9 @@ class BufferedSocket:
             if self._start == self._end and not await self.fill():
                 raise ClosedEarly("closed within a chunked body")
             await self._flush(target, scanner.feed(self._buffer, self._start, self._end))
+            if self._start != self._end:
+                # Sockets that are always ready never suspend, and tiny chunks take long to scan.
+                await asyncio.sleep(0)
 
     async def _flush(self, target: BufferedSocket, end: int) -> None:
         if end > self._start:
