@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,6 @@ from reelhaul_fetcher.guard.http.chunks import ChunkScanner
 from reelhaul_fetcher.guard.http.fields import end_to_end_lines, list_members
 from reelhaul_fetcher.guard.http.requests import parse_request_head
 from reelhaul_fetcher.guard.http.responses import parse_response
-from reelhaul_fetcher.guard.rpc_server import serve
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.guard.verdicts import find_verdict
 from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
@@ -226,11 +226,15 @@ async def test_configuration_with_many_refusals(count: int) -> None:
     session = {"secret": "s", "byte_limit": 0, "seconds": 0, "egress": "", "usage": asdict(usage)}
     sessions = [session | {"name": f"s{number}"} for number in range(count)]
     config = {"id": 1, "method": "configure", **asdict(GuardConfig()), "sessions": sessions}
-    ours, theirs = socket.socketpair()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(serve(theirs, listener))
-        reader, writer = await asyncio.open_connection(sock=ours)
-        writer.write(json.dumps(config).encode() + b"\n")
-        assert json.loads(await reader.readline()) == {"id": 1}
-        writer.close()
-        await serving
+    listener, (ours, theirs) = socket.create_server(("127.0.0.1", 0)), socket.socketpair()
+    descriptors = map(str, (theirs.fileno(), listener.fileno()))
+    with listener, theirs:
+        guard = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "reelhaul_fetcher.guard", *descriptors),
+            pass_fds=(theirs.fileno(), listener.fileno()),
+        )
+    reader, writer = await asyncio.open_connection(sock=ours)
+    writer.write(json.dumps(config).encode() + b"\n")
+    assert json.loads(await reader.readline()) == {"id": 1}
+    writer.close()
+    assert await guard.wait() == 0
