@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from grpc import aio
 
@@ -16,7 +17,7 @@ from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
 from reelhaul_gateway.settings import Settings
 from reelhaul_gateway.system_service import SystemServicer
-from reelhaul_gateway.transcoding import SERVICES, build_transcoder
+from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_transcoding.app import Transcoder
@@ -43,11 +44,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         system = SystemServicer(health, authentication_required=settings.auth != "none")
         upstreams = _upstreams(raw_channels, system)
         transcoder = build_transcoder(settings, upstreams)
-        downloads = ArtifactDownloads(upstreams["storage"], transcoder.statuses)
+        downloads = ArtifactDownloads(
+            upstreams["storage"], transcoder.statuses, resource_policy=settings.gateway_resource_policy
+        )
         app = RequestMiddleware(
             Endpoints(ProbeEndpoints(health), downloads, transcoder),
             transcoder.statuses,
             allow_anyone=settings.auth == "none",
+            has_effects=partial(has_effects, transcoder),
         )
         port = await stack.enter_async_context(
             serve_http(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from reelhaul_runtime.settings import SuiteSettings
@@ -16,3 +18,5 @@ class Settings(SuiteSettings):
     gateway_compress_from_bytes: int = Field(default=2048, ge=0)
     #: Seconds that a connection may be idle between two requests.
     gateway_keep_alive_seconds: int = Field(default=75, gt=0)
+    #: The pages that may embed downloads: those of the same origin, of the same site, or all.
+    gateway_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = "same-origin"
