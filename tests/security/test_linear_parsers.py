@@ -6,9 +6,11 @@ call that parses it.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import gzip
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +27,7 @@ from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.strict_json import parse_json, parse_json_stream
 from reelhaul_transcoding.errors import FieldError, TranscodingError
-from reelhaul_transcoding.http.asgi import accepts_gzip
+from reelhaul_transcoding.http.asgi import accepts_gzip, read_body
 from reelhaul_transcoding.http.headers import HeaderPolicy, parse_grpc_timeout
 from reelhaul_transcoding.routing.percent import Unescape, percent_decode, percent_decode_except
 from reelhaul_transcoding.routing.router import Router
@@ -75,6 +77,13 @@ def _members(count: int) -> bytes:
     return b",".join(b'"%d":0' % number for number in range(count))
 
 
+def _receiver(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
 _ROUTER = _router()
 
 CASES = [
@@ -94,6 +103,12 @@ CASES = [
     Case("JSON: brackets", lambda n: b"[" + b"[]," * n + b"[]]", parse_json, _BODY // 3),
     Case("JSON: brackets that do not match", lambda n: b"[]" * n, parse_json, _BODY // 2),
     Case("JSON: nesting", lambda n: b"[" * n, parse_json, _BODY),
+    Case(
+        "gzip: zeros",
+        lambda n: gzip.compress(bytes(n)),
+        lambda body: asyncio.run(read_body(_receiver(body), {b"content-encoding": b"gzip"}, _BODY)),
+        _BODY,
+    ),
     Case("JSON: strings of brackets", lambda n: b'["' + b"[" * n + b'"]', parse_json, _BODY),
     Case(
         "JSON: repeated name after many others",
@@ -288,6 +303,7 @@ def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
         (b"[" * 101 + b"]" * 101, "nested deeper"),
         (b'{"a":' * 101 + b"1" + b"}" * 101, "nested deeper"),
         (b'["\\"", ' + b"[" * 100 + b"]" * 100 + b"]", "nested deeper"),
+        (b"[" + b"[]," * 100_000 + b"[]]", "more than 100000 objects and arrays"),
         (b'{"b": 1, "a": 1, "b": 2}', 'duplicate name "b"'),
         (b"]" * 200 + b"[" * 101, "not JSON"),
     ],

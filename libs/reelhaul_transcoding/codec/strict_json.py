@@ -12,6 +12,8 @@ from reelhaul_transcoding.errors import FieldError
 
 #: The nesting limit of protobuf's own parsers.
 _MAX_DEPTH = 100
+# More objects and arrays than any request needs: each costs twenty times its text to parse.
+_MAX_CONTAINERS = 100_000
 
 # Possessive, and matches an unterminated string up to the end of the text: each byte is read once.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -26,7 +28,7 @@ def parse_json(text: bytes) -> Any:
     """Parse *text*; integers are exact. Raises FieldError.
 
     Also rejects what Python's parser accepts: duplicate names in an object, NaN and Infinity,
-    lone surrogates, and nesting deeper than 100.
+    lone surrogates, nesting deeper than 100, and more than 100,000 objects and arrays.
     """
     _check_depth(text)
     try:
@@ -84,12 +86,17 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant
 
 
 def _check_depth(text: bytes) -> None:
-    """Raise FieldError if *text* is nested too deep; before parsing, since the parser is recursive."""
+    """Raise FieldError if *text* is nested too deep, or has too many objects and arrays.
+
+    It does so before *text* is parsed, since the parser is recursive.
+    """
     if text.count(b"{") + text.count(b"[") <= _MAX_DEPTH:
         return
     changes = _STRING.sub(b"", text).translate(_DEPTH_CHANGES, _NOT_BRACKETS)
     if max(accumulate(memoryview(changes).cast("b")), default=0) > _MAX_DEPTH:
         raise FieldError("", f"the JSON is nested deeper than {_MAX_DEPTH}")
+    if changes.count(1) > _MAX_CONTAINERS:
+        raise FieldError("", f"the JSON has more than {_MAX_CONTAINERS} objects and arrays")
 
 
 def _check_surrogates(text: bytes, value: Any) -> None:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # File descriptors that connections of clients leave free: for the listener, the channels to the services,
 # logs, and the connections beyond the limits that serve health checks.
 _RESERVED_DESCRIPTORS = 128
+_MAX_DESCRIPTORS = 65_536
 
 
 @asynccontextmanager
@@ -119,7 +120,6 @@ class OverloadedEndpoints:
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
-
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     total = min(settings.gateway_max_connections, max(1, descriptors - _RESERVED_DESCRIPTORS))
     return ConnectionLimits(
@@ -128,7 +128,16 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
         head_seconds=settings.gateway_head_seconds,
         body_seconds=settings.gateway_body_seconds,
         min_body_rate=settings.gateway_min_body_rate,
+        total_body_bytes=settings.gateway_max_total_body_bytes,
     )
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of open files: a burst of connections is accepted before any can be refused."""
+    current, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MAX_DESCRIPTORS if maximum == resource.RLIM_INFINITY else min(maximum, _MAX_DESCRIPTORS)
+    if current != resource.RLIM_INFINITY and current < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, maximum))
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
@@ -148,6 +157,7 @@ def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) 
 
 @asynccontextmanager
 async def _running_from_env() -> AsyncIterator[None]:
+    _raise_descriptor_limit()
     async with running(Settings()):
         yield
 

@@ -22,8 +22,10 @@ from websockets.frames import Frame
 log = logging.getLogger(__name__)
 
 # As much as nginx and Node accept, or more. The parser has no limits of its own.
-_MAX_HEAD_BYTES = 64 << 10
+_MAX_HEAD_BYTES = 32 << 10
 _MAX_HEADERS = 100
+# The parser gets no more at once, so that an unfinished head exceeds the limit by no more.
+_MAX_READ_BYTES = 16 << 10
 # Chunk sizes, extensions and trailers: with one byte per chunk they are six times the body.
 _MAX_FRAMING_FACTOR = 8
 # Requests that wait for the response to an earlier one on their connection. Browsers send none.
@@ -50,6 +52,8 @@ class ConnectionLimits:
     body_seconds: float
     #: Bytes per second that a body must reach on average; 0: none.
     min_body_rate: int
+    #: Bytes of all bodies that are held at a time.
+    total_body_bytes: int
 
 
 class Connection(Protocol):
@@ -84,6 +88,8 @@ class ConnectionTable:
         self._idle: dict[Connection, None] = {}
         self._reserve: deque[Connection] = deque()
         self._last_warning = float("-inf")
+        #: Bytes of the bodies of requests that are not answered yet.
+        self.body_bytes = 0
 
     def add(self, connection: Connection, host: str) -> bool:
         """Add an idle connection from *host*; return whether it is within the limits."""
@@ -190,6 +196,8 @@ class HttpConnection(HttpToolsProtocol):
         # The body that is being received: the bytes of it, and those with their framing.
         self._body_start = 0.0
         self._body_bytes = self._wire_bytes = 0
+        # The part of the table's body bytes that is this connection's.
+        self._held_bytes = 0
         # Whether a head has begun to arrive, and whether a message began or ended in the data just received.
         self._head_began = self._has_boundary = False
         self._last_check = 0.0
@@ -202,15 +210,25 @@ class HttpConnection(HttpToolsProtocol):
             self.app = self._table.overloaded
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._release_body()
         self._table.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= _MAX_READ_BYTES:
+            self._parse(data)
+            return
+        for start in range(0, len(data), _MAX_READ_BYTES):
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            self._parse(data[start : start + _MAX_READ_BYTES])
+
+    def _parse(self, data: bytes) -> None:
         if self._head_start is None and self._in_head:
             self._head_start = self.loop.time()
         self._has_boundary = False
         super().data_received(data)
-        # How much of the data belongs to a message that began in it is unknown; it is at most one read.
+        # How much of the data belongs to a message that began in it is unknown; it is at most one piece.
         size = 0 if self._has_boundary else len(data)
         if self._in_head:
             self._head_bytes += size
@@ -259,6 +277,12 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
+        if not self.cycle.response_complete:
+            self._held_bytes += len(body)
+            self._table.body_bytes += len(body)
+            if self._table.body_bytes > self._table.limits.total_body_bytes:
+                self._refusal = HTTPStatus.SERVICE_UNAVAILABLE
+                raise _Refused
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -269,6 +293,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._release_body()
         self._mark_idle_between_requests()
 
     def check_time(self, now: float) -> None:
@@ -289,6 +314,10 @@ class HttpConnection(HttpToolsProtocol):
         limits = self._table.limits
         expected = (seconds - _RATE_GRACE_SECONDS) * limits.min_body_rate
         return seconds > limits.body_seconds or self._body_bytes < expected
+
+    def _release_body(self) -> None:
+        self._table.body_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def _mark_idle_between_requests(self) -> None:
         if self._in_head and self.cycle is not None and self.cycle.response_complete and not self.pipeline:

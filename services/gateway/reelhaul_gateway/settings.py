@@ -27,5 +27,7 @@ class Settings(SuiteSettings):
     gateway_body_seconds: float = Field(default=120.0, gt=0)
     #: Bytes per second that a request body must reach on average, after five seconds; 0: none.
     gateway_min_body_rate: int = Field(default=256, ge=0)
+    #: Bytes of all request bodies at a time, of requests that are not answered yet; beyond it: 503.
+    gateway_max_total_body_bytes: int = Field(default=256 << 20, gt=0)
     #: The pages that may embed downloads: those of the same origin, of the same site, or all.
     gateway_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = "same-origin"
