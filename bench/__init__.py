@@ -1,1 +1,1 @@
-"""Side-by-side measurements: each a command that prints its ratios. ``python -m bench jobs``."""
+"""Benchmarks against named rivals. ``python -m bench jobs`` measures and prints ratios."""

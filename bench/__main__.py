@@ -1,37 +1,34 @@
-"""``python -m bench NAME [--short]``: measure, print the tables, and end with a line per target."""
+"""``python -m bench NAME [--short]``: measure, print the tables, and end with one line per target."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import importlib
-import pkgutil
 import sys
 from pathlib import Path
 
 import uvloop
 
-from bench import measures
 from bench.report import Report
 
 
 def main() -> int:
-    """0 when it could measure, whatever came of it."""
-    known = sorted(module.name for module in pkgutil.iter_modules(measures.__path__))
+    """Run one benchmark; return 0 if it could measure, whatever the result."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("name", choices=known, help="what to measure")
+    parser.add_argument("name", choices=("fetch", "jobs", "watch"), help="what to measure")
     parser.add_argument(
-        "--short", action="store_true", help="under a minute: good for a look, not for a claim"
+        "--short", action="store_true", help="take under a minute: for a look, not for a claim"
     )
     parser.add_argument(
-        "--only", default="", help="parts to measure, comma separated; each measure names its own"
+        "--only", default="", help="parts to measure, comma-separated; see bench/NAME/measure.py"
     )
-    asked = parser.parse_args()
-    measure = importlib.import_module(f"bench.measures.{asked.name}").measure
-    report = Report(asked.name, short=asked.short)
+    arguments = parser.parse_args()
+    measure = importlib.import_module(f"bench.{arguments.name}.measure").measure
+    report = Report(arguments.name, short=arguments.short)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(report, set(filter(None, asked.only.split(",")))))
-    report.end(Path(__file__).parent / "results")
+        runner.run(measure(report, set(filter(None, arguments.only.split(",")))))
+    report.finish(Path(__file__).parent / "results")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What callers ask of the jobs service under measure."""
+"""Requests to the jobs service: jobs that are created at once, one by one or in batches."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2_grpc
 from reelhaul.jobs.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
 from reelhaul.type.v1 import media_pb2
 
-# More than one, or the limit of one site would be measured.
+# Several sites, so that the limit of one site is not what is measured.
 _SITES = 8
 
 _numbers = itertools.count()
 
 
-def request() -> CreateJobRequest:
-    """A job like many others."""
+def new_request() -> CreateJobRequest:
+    """Return a request for a typical job with a new URL."""
     spec = media_pb2.FormatSpec(max_height=1080)
     number = next(_numbers)
     url = f"https://site-{number % _SITES}.example/watch?v={number}"
     return CreateJobRequest(job=job_pb2.Job(url=url, format=spec))
 
 
-def request_for_later() -> CreateJobRequest:
-    """The same, not to be begun for most of a year."""
-    asked = request()
-    asked.job.schedule_time.FromSeconds(int(time.time()) + 300 * 86_400)
-    return asked
+def new_scheduled_request() -> CreateJobRequest:
+    """Return a request for a job that is due in 300 days."""
+    request = new_request()
+    request.job.schedule_time.FromSeconds(int(time.time()) + 300 * 86_400)
+    return request
 
 
-async def create(
-    jobs: job_service_pb2_grpc.JobServiceStub, number: int, concurrency: int = 64
+async def create_jobs(
+    stub: job_service_pb2_grpc.JobServiceStub, number: int, concurrency: int = 64
 ) -> tuple[float, float]:
-    """Create *number* jobs by single calls: when that began and when the last one was answered."""
-    left = iter([request() for _ in range(number)])
+    """Create *number* jobs by single calls; return the times of the first call and of the last response."""
+    requests = iter([new_request() for _ in range(number)])
 
-    async def caller() -> None:
-        for asked in left:
-            await jobs.CreateJob(asked)
+    async def call() -> None:
+        for request in requests:
+            await stub.CreateJob(request)
 
-    begun = time.time()
-    await asyncio.gather(*(caller() for _ in range(concurrency)))
-    return begun, time.time()
+    begin = time.time()
+    await asyncio.gather(*(call() for _ in range(concurrency)))
+    return begin, time.time()
 
 
 async def create_batches(
-    jobs: job_service_pb2_grpc.JobServiceStub, number: int, size: int = 100, concurrency: int = 4
+    stub: job_service_pb2_grpc.JobServiceStub, number: int, size: int = 100, concurrency: int = 4
 ) -> tuple[float, float]:
-    """Create *number* jobs by batches of *size*: when that began and when the last one was answered."""
-    count = number // size
-    left = iter([BatchCreateJobsRequest(requests=[request() for _ in range(size)]) for _ in range(count)])
+    """Create *number* jobs in batches of *size*; return the times of the first call and last response."""
+    batches = iter(
+        [BatchCreateJobsRequest(requests=[new_request() for _ in range(size)]) for _ in range(number // size)]
+    )
 
-    async def caller() -> None:
-        for asked in left:
-            await jobs.BatchCreateJobs(asked)
+    async def call() -> None:
+        for batch in batches:
+            await stub.BatchCreateJobs(batch)
 
-    begun = time.time()
-    await asyncio.gather(*(caller() for _ in range(concurrency)))
-    return begun, time.time()
+    begin = time.time()
+    await asyncio.gather(*(call() for _ in range(concurrency)))
+    return begin, time.time()

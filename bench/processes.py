@@ -1,4 +1,4 @@
-"""Processes under measure: each in a group of its own that ends with its block, watched through /proc."""
+"""Measured processes: each runs in its own process group, and /proc gives its CPU time and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-_LEAVE_SECONDS = 8.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_EXIT_TIMEOUT = 8.0
 
 
 class Process:
@@ -22,9 +23,9 @@ class Process:
 
     @property
     def cpu_seconds(self) -> float:
-        """User and system time so far, of the process alone."""
+        """User and system time of the process itself."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
     @property
     def megabytes(self) -> float:
@@ -32,37 +33,74 @@ class Process:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+class CpuMeter:
+    """Measures the CPU time of process trees from its construction on, also on a busy machine."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._before = {name: _tree_cpu_seconds(pid) for name, pid in pids.items()}
+
+    def milliseconds_per_job(self, jobs: int, **other_seconds: float) -> dict[str, float]:
+        """Return the milliseconds per job by process; *other_seconds* are CPU times measured elsewhere."""
+        seconds = {name: _tree_cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
+        return {name: 1000 * spent / jobs for name, spent in {**other_seconds, **seconds}.items()}
+
+
 @asynccontextmanager
 async def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Process]:
-    """*command*, what it says going to *log*, until the block ends: SIGTERM, then SIGKILL for its group."""
-    with log.open("ab") as said:
+    """Run *command* with its output in *log* until the block ends: SIGTERM, then SIGKILL for its group."""
+    with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
             command,
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
     try:
         yield Process(child.pid)
         if child.poll() is not None:
-            raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{_last_words(log)}")
+            raise RuntimeError(f"{' '.join(command)} exited with {child.returncode}:\n{_end_of(log)}")
     finally:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(child.wait, _LEAVE_SECONDS)
+            await asyncio.to_thread(child.wait, _EXIT_TIMEOUT)
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await asyncio.to_thread(child.wait)
 
 
-def _last_words(log: Path) -> str:
+def _end_of(log: Path) -> str:
     return log.read_text(errors="replace")[-3000:]
 
 
-def python(*arguments: str) -> list[str]:
-    """The command for this Python."""
+def python_command(*arguments: str) -> list[str]:
+    """Return the command that runs this Python with *arguments*."""
     return [sys.executable, *arguments]
+
+
+def _tree_cpu_seconds(root: int) -> float:
+    """Return the CPU seconds of the process *root* and of all its descendants, ended ones included."""
+    seconds, parents = _read_processes()
+    tree = {root}
+    while children := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= children
+    return sum(seconds.get(pid, 0.0) for pid in tree)
+
+
+def _read_processes() -> tuple[dict[int, float], dict[int, int]]:
+    """Return CPU seconds (with those of ended children) and parent of every process."""
+    seconds, parents = {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(entry.name)] = int(fields[1])
+        seconds[int(entry.name)] = sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
+    return seconds, parents

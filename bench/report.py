@@ -1,10 +1,11 @@
-"""What was measured: printed as it comes, kept as JSON, and ended with a line per target."""
+"""Report of a benchmark: figures are printed at once, written as JSON, and compared with targets."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A ratio and its bar."""
+    """A ratio and its limit."""
 
     name: str
     ratio: float
@@ -24,7 +25,7 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is on the good side of its bar."""
+        """Whether the ratio is within its limit."""
         return self.ratio <= self.bar if self.sense == "<=" else self.ratio >= self.bar
 
     def __str__(self) -> str:
@@ -33,39 +34,39 @@ class Target:
 
 
 class Report:
-    """Figures by name, each with all its rounds, and the targets that they are held against."""
+    """Figures by name with all their rounds, and targets."""
 
     def __init__(self, name: str, *, short: bool) -> None:
         self.name, self.short = name, short
         self._figures: dict[str, dict[str, object]] = {}
         self._targets: list[Target] = []
 
-    def figure(self, name: str, unit: str, rounds: Sequence[float], note: str = "") -> float:
-        """Keep and print the rounds of one figure; their median."""
+    def add_figure(self, name: str, unit: str, rounds: Sequence[float], note: str = "") -> None:
+        """Add and print a figure with the values of its rounds."""
         middle = median(rounds)
         self._figures[name] = {"unit": unit, "median": middle, "rounds": list(rounds), "note": note}
         spread = f"({min(rounds):,.4g} to {max(rounds):,.4g}, n={len(rounds)})" if len(rounds) > 1 else ""
         print(f"  {name:<58} {middle:>10,.4g} {unit:<9} {spread} {note}".rstrip(), flush=True)
-        return middle
 
-    def figures(self, unit: str, rounds: Mapping[str, Sequence[float]]) -> None:
-        """Several figures of one unit."""
-        for name, each in rounds.items():
-            self.figure(name, unit, each)
+    def add_figures(self, unit: str, figures: Mapping[str, Sequence[float]]) -> None:
+        """Add several figures of one unit: name -> values of the rounds."""
+        for name, rounds in figures.items():
+            self.add_figure(name, unit, rounds)
 
-    def target(self, name: str, ratio: float, sense: Literal["<=", ">="], bar: float) -> None:
-        """Hold *ratio* against *bar*."""
+    def add_target(self, name: str, ratio: float, sense: Literal["<=", ">="], bar: float) -> None:
+        """Add a target: *ratio* is to be *sense* *bar*."""
         self._targets.append(Target(name, ratio, sense, bar))
 
-    def title(self, text: str) -> None:
-        """What the figures that follow are about."""
+    def print_title(self, text: str) -> None:
+        """Print the title of the figures that follow."""
         print(f"\n{text}", flush=True)
 
-    def end(self, folder: Path) -> None:
-        """Write ``<name>.json`` (a short form's beside it) and print the targets."""
-        kept = {
+    def finish(self, folder: Path) -> None:
+        """Write ``<name>.json``, or ``<name>-short.json``, to *folder*, and print the targets."""
+        result = {
             "name": self.name,
             "short": self.short,
+            "commit": commit(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": {
                 "cpus": os.cpu_count(),
@@ -80,18 +81,37 @@ class Report:
         }
         folder.mkdir(exist_ok=True)
         name = f"{self.name}-short.json" if self.short else f"{self.name}.json"
-        (folder / name).write_text(json.dumps(kept, indent=1) + "\n")
+        (folder / name).write_text(json.dumps(result, indent=1) + "\n")
         print()
         for target in self._targets:
             print(target)
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of *ours* over *theirs*, round by round: the machine's drift cancels out."""
+def commit() -> str:
+    """Return the hash of the measured commit, or ``unknown`` without git.
+
+    ``-dirty`` follows the hash if files differ from the commit, other than the results of benchmarks.
+    """
+    root = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--", ".", ":(exclude)bench/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{revision}-dirty" if changes else revision
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of *ours* / *theirs*, taken per round, so that the machine's drift cancels out."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that *share* of all do not exceed."""
+    """Return the value that the *share* (0 to 1) of *values* does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

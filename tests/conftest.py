@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.servers import NatsServer
@@ -13,6 +14,47 @@ from tests.sites.youtube.site import YouTube, running_youtube
 
 # Tests fork as the fetcher's processes do; gRPC's fork handlers would fail in a process that has its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+#: Fixtures that start servers, the engine's processes or services of the suite.
+_PROCESS_FIXTURES = frozenset(
+    {"nats_url", "nats_server", "services", "site", "youtube", "engine_environment", "start_storage", "up"}
+)
+#: Modules that start such processes without a fixture, or measure with much data.
+_PROCESS_MODULES = frozenset(
+    {
+        "test_cli",
+        "test_client",
+        "test_end_to_end",
+        "test_engine_trial",
+        "test_ffmpeg",
+        "test_guard_process",
+        "test_job_states",
+        "test_listing_cost",
+        "test_namespace",
+        "test_replicas",
+        "test_serve",
+        "test_supervisor",
+        "test_up_command",
+        "test_up_suite",
+        "test_verify",
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes; ``make test-fast`` leaves them out."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if (
+            folder in ("suite", "chaos", "sites")
+            or item.path.stem in _PROCESS_MODULES
+            or "postgresql" in parameters
+            or not _PROCESS_FIXTURES.isdisjoint(item.fixturenames)
+        ):
+            item.add_marker("processes")
 
 
 @pytest.fixture(scope="session")

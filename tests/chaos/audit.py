@@ -75,7 +75,7 @@ class JobRow:
     epoch: int
     #: Reason of the job's error; empty without an error.
     error_reason: str
-    #: Whether storage still has to be told to keep the artifacts.
+    #: Whether storage does not know yet that the artifacts are to be kept.
     unconfirmed: bool
     deleted: bool
     #: SHA-256 in hex and resource name of each artifact.
@@ -113,7 +113,7 @@ class JobsDatabase:
         return [_job_row(*row) for row in self._fetch_all(f"SELECT {columns} FROM jobs")]
 
     def count_pending(self) -> int:
-        """Count the jobs that have not ended, or that storage has not been told about."""
+        """Count the jobs that have not ended, or whose artifacts storage has not confirmed."""
         terminal = ", ".join(str(int(state)) for state in TERMINAL_STATES)
         rows = self._fetch_all(
             f"SELECT count(*) FROM jobs WHERE state NOT IN ({terminal}) OR confirm_time IS NOT NULL"

@@ -72,11 +72,11 @@ class SweeperDisabled(Reaper):
         store: JobStore,
         queue: QueueStore,
         bus: JobBus,
-        news: ChangeNotifier,
+        notifier: ChangeNotifier,
         now: Clock,
         lease: timedelta,
     ) -> None:
-        super().__init__(store, _OnlyLater(queue), _NeverFresh(bus), news, now, lease)
+        super().__init__(store, _ScheduledOnlyQueue(queue), _HiddenStreamLossBus(bus), notifier, now, lease)
 
 
 class _Proxy:
@@ -87,7 +87,7 @@ class _Proxy:
         return getattr(self._inner, name)
 
 
-class _OnlyLater(_Proxy):
+class _ScheduledOnlyQueue(_Proxy):
     """A queue store in which only scheduled jobs are ever due."""
 
     async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
@@ -95,8 +95,8 @@ class _OnlyLater(_Proxy):
         return due if stage is QueueStage.LATER else ()
 
 
-class _NeverFresh(_Proxy):
-    """A bus that does not say when the work stream had to be created anew."""
+class _HiddenStreamLossBus(_Proxy):
+    """A bus that does not report that the work stream had to be created again."""
 
     async def ensure_streams(self) -> bool:
         await self._inner.ensure_streams()

@@ -5,7 +5,7 @@ one; I4 a stale lease changes nothing; I5 terminal states stay, except by RetryJ
 SUCCEEDED job are readable and right; I7 the site limit holds; I8 a cancelled job does not run again; I9 a
 wiped WORK stream loses no job; I10 no orphaned bytes. P1 an acknowledged update is kept; P2 no job fails
 because of a crash; P4 a SUCCEEDED job has fetched its video. ``transitions``: only documented state changes;
-``tenant``: a job belongs to who created it; ``responses``: no wrong response.
+``tenant``: a job belongs to the tenant that created it; ``responses``: no wrong response.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _check_ended(observed: Observations) -> Iterator[Violation]:
             name = "I9" if row.state == Job.QUEUED and observed.wipes else "I1"
             yield Violation(name, job.id, f"accepted, and still {Job.State.Name(row.state)}")
         elif row is not None and row.unconfirmed:
-            yield Violation("I1", job.id, "ended, and storage was never told to keep its artifacts")
+            yield Violation("I1", job.id, "ended, and storage did not confirm its artifacts")
 
 
 def _check_outcomes(observed: Observations) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""Requested jobs: what the clients asked for, and what the service answered."""
+"""Requested jobs: what the clients requested, and how the service responded."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 170
 
-# A run needs both cores, so that it is slow beside other tests.
+# A run needs both cores and is slow when other tests run at the same time.
 pytestmark = pytest.mark.timeout(_SECONDS + 10)
 
 

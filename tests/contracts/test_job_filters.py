@@ -1,4 +1,4 @@
-"""A filter means the same in memory, on SQLite and on PostgreSQL."""
+"""A filter matches the same jobs in memory, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FILTERS = st.recursive(
 )
 
 
-async def meant(store, text: str) -> set[str]:
+async def matching(store, text: str) -> set[str]:
     node = parse(text, JOB_FIELDS)
     page = await store.list_page(Query(tenant=None, limit=10, where=node))
     assert page.total == len(page.jobs)
@@ -71,30 +71,30 @@ async def meant(store, text: str) -> set[str]:
 
 
 async def test_every_term(store):
-    """Each kind of term picks the jobs that it picks in memory, and none picks all or nothing."""
+    """Each kind of term matches the same jobs as in memory, and none matches all or nothing."""
     await store.add(JOBS)
     for text in TERMS:
         node = parse(text, JOB_FIELDS)
         expected = {one.id for one in JOBS if node is not None and matches(node, job_facts(one))}
-        assert await meant(store, text) == expected, text
+        assert await matching(store, text) == expected, text
         assert 0 < len(expected) < len(JOBS), text
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(FILTERS, min_size=5, max_size=10))
 async def test_any_combination(store, texts):
-    """However terms are joined and denied, unset fields included, all stores agree."""
+    """However terms are combined and negated, with unset fields too, the store agrees with memory."""
     if not (await store.list_page(Query(tenant=None, limit=1))).jobs:
         await store.add(JOBS)
     for text in texts:
         node = parse(text, JOB_FIELDS)
         assert node is not None
         expected = {one.id for one in JOBS if matches(node, job_facts(one))}
-        assert await meant(store, text) == expected, text
+        assert await matching(store, text) == expected, text
 
 
-async def test_deleted_and_foreign_jobs_stay_hidden(store):
-    """No filter reaches beyond its tenant."""
+async def test_other_tenants_jobs_stay_hidden(store):
+    """No filter matches jobs of another tenant."""
     await store.add([*JOBS, job(5, tenant="other")])
     node = parse("NOT state = CANCELLED", JOB_FIELDS)
     page = await store.list_page(Query(tenant="other", limit=10, where=node))

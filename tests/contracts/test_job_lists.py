@@ -1,4 +1,4 @@
-"""What every JobStore promises of many jobs at once: held against SQLite and PostgreSQL."""
+"""The contract of JobStore for batches, lists and counts, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reelhaul_runtime.errors import ReelhaulError, StateConflict
 
 
 async def test_taken_id_in_a_batch_is_named(store):
-    """Of many jobs the one whose id is taken is named, and none of the others is kept."""
+    """The error names the job whose id is taken, and none of the others is stored."""
     await store.add([job(5)])
     with pytest.raises(ReelhaulError) as failure:
         await store.add([job(4), job(5), job(6)])
@@ -29,48 +29,48 @@ async def test_taken_id_in_a_batch_is_named(store):
     assert [found.id for found in await store.get_many([job(4).id, job(5).id, job(6).id])] == [job(5).id]
 
 
-async def test_batch_in_part(store):
-    """A batch keeps what it can, and answers the same again: those kept, and why others were not."""
+async def test_partial_batch(store):
+    """A batch stores the jobs that it can; a repeated request returns the same jobs and errors."""
     await store.add([job(2)])
     failed = {0: error_status(ErrorReason.URL_INVALID, "no URL")}
-    asked = Batch({1: job(1), 2: job(2), 3: job(3)}, failed)
-    kept = await store.add_batch(asked, request())
-    assert {place: one.id for place, one in kept.jobs.items()} == {1: job(1).id, 3: job(3).id}
-    assert {place: error_reason(why) for place, why in kept.failed.items()} == {
+    batch = Batch({1: job(1), 2: job(2), 3: job(3)}, failed)
+    added = await store.add_batch(batch, request())
+    assert {position: each.id for position, each in added.jobs.items()} == {1: job(1).id, 3: job(3).id}
+    assert {position: error_reason(error) for position, error in added.failed.items()} == {
         0: ErrorReason.URL_INVALID,
         2: ErrorReason.RESOURCE_EXISTS,
     }
-    assert await store.add_batch(Batch({0: job(9)}), request()) == kept
+    assert await store.add_batch(Batch({0: job(9)}), request()) == added
     assert [event.state for event in await store.list_events(job(3).id, after=0, limit=5)] == [State.QUEUED]
     await store.change(job(1).id, lambda j: queue_transitions.delete(j, NOW))
-    assert list((await store.add_batch(asked, request())).jobs) == [3]
+    assert list((await store.add_batch(batch, request())).jobs) == [3]
 
 
-async def test_batch_of_which_nothing_can_be_kept(store):
-    """Where no job is kept the request is not remembered either: it may be tried again."""
+async def test_batch_of_which_nothing_is_stored(store):
+    """If no job is stored, the request is not recorded either: it may be tried again."""
     await store.add([job(1)])
-    nothing = await store.add_batch(Batch({0: job(1)}), request())
-    assert (list(nothing.jobs), list(nothing.failed)) == ([], [0])
+    batch = await store.add_batch(Batch({0: job(1)}), request())
+    assert (list(batch.jobs), list(batch.failed)) == ([], [0])
     failed = {0: error_status(ErrorReason.URL_INVALID, "no URL")}
     assert await store.add_batch(Batch({}, failed), request()) == Batch({}, failed)
     assert list((await store.add_batch(Batch({0: job(2)}), request(digest=b"other"))).jobs) == [0]
 
 
 async def test_get_many(store):
-    """Jobs come in the order asked, each once; those that are not there are left out."""
+    """Jobs come in the order asked, each once; missing ones are left out."""
     await store.add([job(1), job(2)])
-    asked = [job(2).id, job(3).id, job(1).id, job(2).id]
-    assert [found.id for found in await store.get_many(asked)] == [job(2).id, job(1).id]
+    ids = [job(2).id, job(3).id, job(1).id, job(2).id]
+    assert [found.id for found in await store.get_many(ids)] == [job(2).id, job(1).id]
     assert list(await store.get_many([])) == []
 
 
 async def test_change_many(store):
-    """Many jobs change in one go, each with its event; a rule may leave one out."""
+    """Many jobs change in one transaction, each with its event; a rule may leave one out."""
     await store.add([job(n) for n in range(1, 5)])
     ids = [job(n).id for n in (3, 1, 4, 9)]
 
-    def rule(one):
-        return None if one.id == job(4).id else queue_transitions.cancel(one, NOW)
+    def rule(each):
+        return None if each.id == job(4).id else queue_transitions.cancel(each, NOW)
 
     changed = await store.change_many(ids, rule, request())
     assert [change.job.id for change in changed] == [job(3).id, job(1).id]
@@ -78,18 +78,20 @@ async def test_change_many(store):
     states = [found.state for found in await store.get_many([job(n).id for n in range(1, 5)])]
     assert states == [State.CANCELLED, State.QUEUED, State.CANCELLED, State.QUEUED]
     assert (await store.list_events(job(3).id, after=1, limit=5))[0].state is State.CANCELLED
-    again = await store.change_many([job(2).id], rule, request())
-    assert [(change.job.id, change.changed) for change in again] == [(job(3).id, False), (job(1).id, False)]
+    repeated = await store.change_many([job(2).id], rule, request())
+    assert [(change.job.id, change.changed) for change in repeated] == [
+        (job(3).id, False),
+        (job(1).id, False),
+    ]
 
 
-async def test_one_bad_rule_leaves_all_as_they_were(store):
-    """What a rule raises for one of many jobs changes none of them."""
+async def test_change_many_is_atomic(store):
+    """If a rule raises for one of many jobs, none of them changes."""
     await store.add([job(1), job(2)])
 
-    def rule(one):
-        return (
-            queue_transitions.cancel(one, NOW) if one.id == job(1).id else queue_transitions.retry(one, NOW)
-        )
+    def rule(each):
+        transition = queue_transitions.cancel if each.id == job(1).id else queue_transitions.retry
+        return transition(each, NOW)
 
     with pytest.raises(StateConflict):
         await store.change_many([job(1).id, job(2).id], rule)
@@ -98,8 +100,8 @@ async def test_one_bad_rule_leaves_all_as_they_were(store):
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("order", list(Order))
-async def test_every_order_has_pages(store, order, descending):
-    """Pages meet without gap or double in each order; a job that has not ended is the latest to end."""
+async def test_pages_in_every_order(store, order, descending):
+    """Pages have no gaps or duplicates in any order; a job that has not ended sorts as the latest to end."""
     ends = [NOW, None, NOW, NOW + timedelta(1), None, NOW - timedelta(1), None]
     jobs = [
         job(n, update_time=NOW + timedelta(seconds=n * 5 % 7 // 2), end_time=end)
@@ -115,22 +117,22 @@ async def test_every_order_has_pages(store, order, descending):
         if not page.has_more:
             break
         after = order.sort_key(page.jobs[-1])
-    assert seen == [one.id for one in sorted(jobs, key=order.sort_key, reverse=descending)]
+    assert seen == [each.id for each in sorted(jobs, key=order.sort_key, reverse=descending)]
 
 
 async def test_known_total_is_not_counted_again(store):
-    """A page told how many there are says so itself."""
+    """A page of a query with a total repeats it."""
     await store.add([job(1)])
     assert (await store.list_page(Query(tenant="acme", limit=5, total=77))).total == 77
 
 
 async def test_summary(store):
-    """Counts, reasons, bytes and latencies of a stretch of time, in all and by step."""
+    """Counts, errors, bytes and latencies of a period, in total and by bucket."""
     failed = error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")
     minute = timedelta(minutes=1)
     jobs = [
-        job(n, state=State.SUCCEEDED, end_time=NOW + timedelta(seconds=n + spent))
-        for n, spent in ((0, 10), (1, 20), (2, 30), (60, 5))
+        job(n, state=State.SUCCEEDED, end_time=NOW + timedelta(seconds=n + latency))
+        for n, latency in ((0, 10), (1, 20), (2, 30), (60, 5))
     ]
     jobs += [job(3, state=State.FAILED, error=failed, end_time=NOW), job(61), job(62, error=failed)]
     outside = [job(-1), job(180), job(63, tenant="other")]
@@ -139,8 +141,8 @@ async def test_summary(store):
     progress = media_pb2.Progress(downloaded_bytes=2**33)
     done = leases.Outcome(result=leases.Failed(error=failed), progress=progress)
     await store.change(job(61).id, lambda j: leases.finish(j, 1, done, NOW))
-    asked = CountQuery(tenant="acme", start=NOW, end=NOW + 3 * minute, bucket_width=minute)
-    found = await store.summarize(asked)
+    query = CountQuery(tenant="acme", start=NOW, end=NOW + 3 * minute, bucket_width=minute)
+    found = await store.summarize(query)
     assert found.total.states == {State.SUCCEEDED: 4, State.FAILED: 2, State.QUEUED: 1}
     assert found.total.errors == {"MEDIA_NOT_FOUND": 2}
     assert found.total.downloaded_bytes == 2**33
@@ -154,7 +156,7 @@ async def test_summary(store):
     assert (first.latency_p50, first.downloaded_bytes) == (timedelta(seconds=20), 0)
     assert (second.latency_p95, second.downloaded_bytes) == (timedelta(seconds=5), 2**33)
     where = parse("state = FAILED", JOB_FIELDS)
-    narrow = await store.summarize(replace(asked, where=where, bucket_width=None))
+    narrow = await store.summarize(replace(query, where=where, bucket_width=None))
     assert (narrow.total.states, narrow.buckets) == ({State.FAILED: 2}, {})
     assert narrow.total.latency_p50 is None
-    assert (await store.summarize(replace(asked, tenant="nobody"))).total == JobCounts()
+    assert (await store.summarize(replace(query, tenant="nobody"))).total == JobCounts()

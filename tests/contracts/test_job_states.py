@@ -1,4 +1,4 @@
-"""Random walks over jobs, on every store: no road but those of the table, no stale write, no stuck job."""
+"""Random walks over jobs on both databases: only allowed transitions, no stale write, no stuck job."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from reelhaul_runtime.errors import NotFound, StateConflict
 
 OUTCOMES: dict[str, Any] = {
     "succeeded": leases.Succeeded(
-        media=media_pb2.MediaInfo(title="A film"), artifacts=(media_pb2.ArtifactInfo(name="artifacts/1"),)
+        media=media_pb2.MediaInfo(title="A video"), artifacts=(media_pb2.ArtifactInfo(name="artifacts/1"),)
     ),
     "failed for now": leases.Failed(error=error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "")),
     "failed for good": leases.Failed(error=error_status(ErrorReason.MEDIA_NOT_FOUND, "")),
@@ -53,18 +53,18 @@ OUTCOMES: dict[str, Any] = {
 
 
 class Walk(RuleBasedStateMachine):
-    """Workers, callers and loops at once, in any order."""
+    """Acts as workers, callers and loops, in any order."""
 
     jobs = Bundle("jobs")
-    held = Bundle("held")
+    claimed = Bundle("claimed")
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.now = NOW
-        self.known: dict[str, Job] = {}
-        #: Successes by job since its last RetryJob.
+        self.jobs_by_id: dict[str, Job] = {}
+        #: Successes of each job since its last RetryJob.
         self.completed: dict[str, int] = {}
 
     async def open_store(self) -> Any:
@@ -86,35 +86,35 @@ class Walk(RuleBasedStateMachine):
     def add(self) -> str:
         new = replace(job(1), id=str(uuid.uuid4()), create_time=self.now)
         self.runner.run(self.store.add([new]))
-        self.known[new.id] = new
+        self.jobs_by_id[new.id] = new
         return new.id
 
-    @rule(target=held, job_id=jobs, back=st.integers(0, 1), worker=st.sampled_from(["w1", "w2"]))
+    @rule(target=claimed, job_id=jobs, back=st.integers(0, 1), worker=st.sampled_from(["w1", "w2"]))
     def claim(self, job_id: str, back: int, worker: str) -> tuple[str, int]:
-        before = self.known[job_id]
-        asked = claim(attempt=max(1, before.attempt - back), worker=worker, request_id=str(uuid.uuid4()))
-        change = self.change(job_id, lambda j: leases.claim(j, asked, self.now))
+        before = self.jobs_by_id[job_id]
+        request = claim(attempt=max(1, before.attempt - back), worker=worker, request_id=str(uuid.uuid4()))
+        change = self.change(job_id, lambda j: leases.claim(j, request, self.now))
         if change.refusal is None:
             assert back == 0 or before.attempt == 1
             assert change.job.epoch == before.epoch + 1
         return job_id, change.job.epoch
 
-    @rule(target=held, lease=held)
+    @rule(target=claimed, lease=claimed)
     def go_silent(self, lease: tuple[str, int]) -> tuple[str, int]:
-        """Its worker says nothing for a lease, another one asks for the job, and then it is back."""
+        """Let the lease expire, another worker claim the job, and the first one come back."""
         self.time_passes(40)
         self.sweep()
-        taken = self.claim(lease[0], 0, "w2")
+        other_lease = self.claim(lease[0], 0, "w2")
         self.renew(lease)
-        return taken
+        return other_lease
 
-    @rule(lease=held)
+    @rule(lease=claimed)
     def renew(self, lease: tuple[str, int]) -> None:
         job_id, epoch = lease
         change = self.change(job_id, lambda j: leases.renew(j, epoch, self.now, LEASE))
         self.check_fence(change, epoch)
 
-    @rule(lease=held, name=st.sampled_from(sorted(OUTCOMES)))
+    @rule(lease=claimed, name=st.sampled_from(sorted(OUTCOMES)))
     def finish(self, lease: tuple[str, int], name: str) -> None:
         job_id, epoch = lease
         outcome = leases.Outcome(result=OUTCOMES[name])
@@ -125,43 +125,45 @@ class Walk(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
-        if self.is_gone(job_id):
+        if self.is_deleted(job_id):
             return
         try:
             change = self.change(job_id, lambda j: queue_transitions.cancel(j, self.now))
         except StateConflict:
-            assert self.known[job_id].state in (State.SUCCEEDED, State.FAILED)
+            assert self.jobs_by_id[job_id].state in (State.SUCCEEDED, State.FAILED)
         else:
             assert change.job.state in (State.CANCELLING, State.CANCELLED)
 
     @rule(
         job_id=jobs,
-        deed=st.sampled_from(["pause", "resume", "update", "delete", "expire"]),
+        action=st.sampled_from(["pause", "resume", "update", "delete", "expire"]),
         path=st.sampled_from(["labels", "priority", "schedule_time", "ttl"]),
         priority=st.sampled_from(Priority),
         seconds=st.sampled_from([None, 1, 40]),
     )
-    def touch(self, job_id: str, deed: str, path: str, priority: Priority, seconds: int | None) -> None:
-        """Together, so that they leave room for the workers."""
-        if deed == "update":
+    def act(self, job_id: str, action: str, path: str, priority: Priority, seconds: int | None) -> None:
+        """Take a user's or retention's action; one rule for all, so that workers' rules are as frequent."""
+        if action == "update":
             self.update(job_id, path, priority, seconds)
         else:
-            getattr(self, deed)(job_id)
+            getattr(self, action)(job_id)
 
     def pause(self, job_id: str) -> None:
-        if self.is_gone(job_id):
+        if self.is_deleted(job_id):
             return
         try:
             change = self.change(job_id, lambda j: user_actions.pause(j, self.now))
         except StateConflict:
-            assert self.known[job_id].state.is_terminal or self.known[job_id].state is State.CANCELLING
+            assert (
+                self.jobs_by_id[job_id].state.is_terminal or self.jobs_by_id[job_id].state is State.CANCELLING
+            )
         else:
             assert (change.job.state, change.job.queue_stage) == (State.PAUSED, QueueStage.IDLE)
 
     def resume(self, job_id: str) -> None:
-        if self.is_gone(job_id):
+        if self.is_deleted(job_id):
             return
-        before = self.known[job_id]
+        before = self.jobs_by_id[job_id]
         try:
             change = self.change(job_id, lambda j: user_actions.resume(j, self.now))
         except StateConflict:
@@ -170,7 +172,7 @@ class Walk(RuleBasedStateMachine):
             assert change.changed == (before.state is State.PAUSED)
 
     def update(self, job_id: str, path: str, priority: Priority, seconds: int | None) -> None:
-        if self.is_gone(job_id):
+        if self.is_deleted(job_id):
             return
         update = Update(
             paths=frozenset({path}),
@@ -180,43 +182,43 @@ class Walk(RuleBasedStateMachine):
             ttl=timedelta(days=int(priority)),
         )
         try:
-            change = self.change(job_id, lambda j: user_actions.update(j, update, self.now), touches=True)
+            change = self.change(job_id, lambda j: user_actions.update(j, update, self.now), allow_ended=True)
         except StateConflict:
             assert path in ("priority", "schedule_time")
         else:
             assert change.job.state is change.before.state
 
     def delete(self, job_id: str) -> None:
-        if not self.is_gone(job_id):
-            self.change(job_id, lambda j: queue_transitions.delete(j, self.now), touches=True)
+        if not self.is_deleted(job_id):
+            self.change(job_id, lambda j: queue_transitions.delete(j, self.now), allow_ended=True)
             with pytest.raises(NotFound):
                 self.runner.run(self.store.get(job_id))
 
     def expire(self, job_id: str) -> None:
-        change = self.change(job_id, lambda j: queue_transitions.expire(j, self.now), touches=True)
+        change = self.change(job_id, lambda j: queue_transitions.expire(j, self.now), allow_ended=True)
         assert change.job.delete_time is None or change.before.state.is_terminal or not change.changed
 
     @rule(job_ids=st.lists(jobs, min_size=1, max_size=4, unique=True))
     def cancel_many(self, job_ids: list[str]) -> None:
-        there = [job_id for job_id in job_ids if not self.is_gone(job_id)]
-        made = self.runner.run(
+        existing = [job_id for job_id in job_ids if not self.is_deleted(job_id)]
+        changes = self.runner.run(
             self.store.change_many(
-                there,
+                existing,
                 lambda j: no_change(j) if j.state.is_terminal else queue_transitions.cancel(j, self.now),
             )
         )
-        assert [change.job.id for change in made] == there
-        for change in made:
-            self.check_road(change)
+        assert [change.job.id for change in changes] == existing
+        for change in changes:
+            self.check_transition(change)
 
     @rule(job_id=jobs)
     def retry(self, job_id: str) -> None:
-        if self.is_gone(job_id):
+        if self.is_deleted(job_id):
             return
         try:
-            self.change(job_id, lambda j: queue_transitions.retry(j, self.now), reopened=True)
+            self.change(job_id, lambda j: queue_transitions.retry(j, self.now), retried=True)
         except StateConflict:
-            assert self.known[job_id].state not in RETRY_TRANSITIONS
+            assert self.jobs_by_id[job_id].state not in RETRY_TRANSITIONS
 
     @rule(seconds=st.sampled_from([1, 20, 40, 700]))
     def time_passes(self, seconds: int) -> None:
@@ -224,22 +226,22 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        for lane, after in (
+        for stage, rule_of in (
             (QueueStage.LATER, queue_transitions.make_ready),
             (QueueStage.LEASED, leases.expire),
         ):
-            for job_id in self.runner.run(self.store.list_due(lane, self.now, 1000)):
-                self.change(job_id, lambda j, after=after: after(j, self.now))
+            for job_id in self.runner.run(self.store.list_due(stage, self.now, 1000)):
+                self.change(job_id, lambda j, rule_of=rule_of: rule_of(j, self.now))
 
     @rule()
     def publish(self) -> None:
         backlog = self.runner.run(self.store.get_backlog(BacklogQuery(limit=5), self.now))
-        picks = fair_scheduling.select_fairly(backlog.ready, 5, in_flight=backlog.in_flight)
-        assert picks == self.runner.run(self.store.mark_published(picks, self.now + LEASE, None))
-        for pick in picks:
-            if pick.id in self.known:
-                self.known[pick.id] = self.runner.run(self.store.get(pick.id))
-                assert self.known[pick.id].queue_stage is QueueStage.PUBLISHED
+        selected = fair_scheduling.select_fairly(backlog.ready, 5, in_flight=backlog.in_flight)
+        assert selected == self.runner.run(self.store.mark_published(selected, self.now + LEASE, None))
+        for ready in selected:
+            if ready.id in self.jobs_by_id:
+                self.jobs_by_id[ready.id] = self.runner.run(self.store.get(ready.id))
+                assert self.jobs_by_id[ready.id].queue_stage is QueueStage.PUBLISHED
 
     @rule(job_id=jobs)
     def republish(self, job_id: str) -> None:
@@ -249,33 +251,37 @@ class Walk(RuleBasedStateMachine):
     def completed_at_most_once(self) -> None:
         assert all(times == 1 for times in self.completed.values())
 
-    def is_gone(self, job_id: str) -> bool:
-        """Whether callers do not see it any more."""
-        return self.known[job_id].delete_time is not None
+    def is_deleted(self, job_id: str) -> bool:
+        """Return whether the job is deleted."""
+        return self.jobs_by_id[job_id].delete_time is not None
 
-    def change(self, job_id: str, after: Any, *, reopened: bool = False, touches: bool = False) -> Transition:
-        """What *after* made of the job, checked against the table; *touches*: also of one that has ended."""
-        change: Transition = self.runner.run(self.store.change(job_id, after))
-        self.check_road(change, reopened=reopened, touches=touches)
+    def change(
+        self, job_id: str, rule: Any, *, retried: bool = False, allow_ended: bool = False
+    ) -> Transition:
+        """Apply *rule* to the job and check the transition; *allow_ended*: it may change an ended job."""
+        change: Transition = self.runner.run(self.store.change(job_id, rule))
+        self.check_transition(change, retried=retried, allow_ended=allow_ended)
         return change
 
-    def check_road(self, change: Transition, *, reopened: bool = False, touches: bool = False) -> None:
-        """The store has what *change* says, and it is one step on a road."""
-        before, job_id = self.known[change.job.id], change.job.id
+    def check_transition(
+        self, change: Transition, *, retried: bool = False, allow_ended: bool = False
+    ) -> None:
+        """Check that the store has the result of *change*, and that it is one allowed transition."""
+        before, job_id = self.jobs_by_id[change.job.id], change.job.id
         assert change.before == before
-        self.known[job_id] = change.job
-        if not self.is_gone(job_id):
+        self.jobs_by_id[job_id] = change.job
+        if not self.is_deleted(job_id):
             assert self.runner.run(self.store.get(job_id)) == change.job
         if change.job.state is not before.state:
-            assert change.job.state in (RETRY_TRANSITIONS if reopened else TRANSITIONS)[before.state]
-        assert before.revision <= change.job.revision <= before.revision + 1 + self.is_gone(job_id)
+            assert change.job.state in (RETRY_TRANSITIONS if retried else TRANSITIONS)[before.state]
+        assert before.revision <= change.job.revision <= before.revision + 1 + self.is_deleted(job_id)
         assert change.job.epoch >= before.epoch
         assert change.job.charged <= change.job.retry.max_attempts
-        if before.state.is_terminal and not reopened and not touches:
+        if before.state.is_terminal and not retried and not allow_ended:
             assert change.job == before
 
     def check_fence(self, change: Transition, epoch: int) -> None:
-        """A stale epoch changed nothing."""
+        """Check that a stale epoch changed nothing."""
         if change.before.epoch != epoch or not change.before.is_leased:
             assert change.refusal is not None
             assert not change.changed
@@ -283,19 +289,19 @@ class Walk(RuleBasedStateMachine):
             assert change.refusal is None
 
     def all_end(self) -> None:
-        """Once faults end, every job ends; its events tell one road from its birth to there."""
+        """Check that every job ends once faults end, and that its events are one path of transitions."""
         for _ in range(30):
             self.now += timedelta(hours=1)
             self.sweep()
-            for job_id, known in list(self.known.items()):
-                if known.state is State.PAUSED:
+            for job_id, current in list(self.jobs_by_id.items()):
+                if current.state is State.PAUSED:
                     self.resume(job_id)
-                if self.known[job_id].state is State.QUEUED:
+                if self.jobs_by_id[job_id].state is State.QUEUED:
                     _, epoch = self.claim(job_id, 0, "w9")
                     self.finish((job_id, epoch), "succeeded")
-        for job_id, known in self.known.items():
-            assert known.state.is_terminal, known
-            assert known.queue_stage is QueueStage.IDLE
+        for job_id, ended in self.jobs_by_id.items():
+            assert ended.state.is_terminal, ended
+            assert ended.queue_stage is QueueStage.IDLE
             events = self.runner.run(self.store.list_events(job_id, after=0, limit=1000))
             assert [event.old_state for event in events] == [None, *(event.state for event in events[:-1])]
             attempts = self.runner.run(self.store.list_attempts(job_id, below=None, limit=1000))
@@ -318,7 +324,7 @@ class PostgresqlWalk(Walk):
         return await self.stack.enter_async_context(open_store(self.url))
 
 
-def walked(machine: type[Walk], examples: int, *phases: Phase) -> None:
+def run_walk(machine: type[Walk], examples: int, *phases: Phase) -> None:
     bounds = settings(
         max_examples=examples,
         stateful_step_count=30,
@@ -332,20 +338,22 @@ def walked(machine: type[Walk], examples: int, *phases: Phase) -> None:
 
 
 def test_walk_in_sqlite() -> None:
-    """No walk leaves the roads, in SQLite."""
-    walked(SqliteWalk, 40)
+    """Every walk keeps the rules on SQLite."""
+    run_walk(SqliteWalk, 40)
 
 
 def test_walk_in_postgresql() -> None:
-    """No walk leaves the roads, in PostgreSQL."""
+    """Every walk keeps the rules on PostgreSQL."""
     with migrated_database("reelhaul_jobs") as url:
         PostgresqlWalk.url = url
-        walked(PostgresqlWalk, 8)
+        run_walk(PostgresqlWalk, 8)
 
 
 def test_walk_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The walk itself is good for something: without the fence it fails."""
-    fenced = leases.check_fence
-    monkeypatch.setattr(leases, "check_fence", lambda j, epoch: None if j.is_leased else fenced(j, epoch))
+    """Without the fence the walk fails: it can find what it looks for."""
+    check_fence = leases.check_fence
+    monkeypatch.setattr(
+        leases, "check_fence", lambda j, epoch: None if j.is_leased else check_fence(j, epoch)
+    )
     with pytest.raises(AssertionError):
-        walked(SqliteWalk, 200, Phase.generate)
+        run_walk(SqliteWalk, 200, Phase.generate)

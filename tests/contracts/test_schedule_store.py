@@ -1,4 +1,4 @@
-"""What every ScheduleStore promises: held against SQLite and PostgreSQL."""
+"""The contract of ScheduleStore, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from google.rpc import status_pb2
-from tests.contracts.test_job_expansions import a_list, entries
+from tests.contracts.test_job_expansions import entries, expansion
 from tests.job_stores import LEASE, NOW, claim, job
 
 from reelhaul.type.v1 import media_pb2
@@ -41,16 +41,16 @@ def request(number: int = 1, digest: bytes = b"d") -> IdempotencyKey:
     return IdempotencyKey("acme", "RunSchedule", f"request-{number}", digest, NOW)
 
 
-def running(present: Schedule, live: bool) -> Run:
-    return model.run_now(present, NOW, live, lambda job: None)
+def run_now(current: Schedule, live: bool) -> Run:
+    return model.run_now(current, NOW, live, lambda job: None)
 
 
 async def test_read_as_it_was_added(store):
-    """A schedule survives the store to the last field."""
+    """Every field of a schedule is stored."""
     full = schedule(
         time_zone="Europe/Berlin",
         template=replace(
-            a_list(1),
+            expansion(1),
             id="00000000-0000-0000-0000-000000000000",
             batch_id="00000000-0000-0000-0000-000000000000",
         ),
@@ -83,8 +83,8 @@ async def test_read_as_it_was_added(store):
     ]
 
 
-async def test_schedules_are_their_tenants(store):
-    """Two tenants may use one id; neither sees the other's."""
+async def test_schedules_of_two_tenants(store):
+    """Two tenants may use the same id; neither sees the other's schedule."""
     await store.schedules.add(schedule())
     await store.schedules.add(schedule(tenant="other", cron="@daily"))
     assert (await store.schedules.get("other", "nightly")).cron == "@daily"
@@ -93,59 +93,59 @@ async def test_schedules_are_their_tenants(store):
         await store.schedules.get("third", "nightly")
 
 
-async def test_a_taken_id(store):
-    """An id is taken once for a tenant; the same request again is no second one."""
+async def test_taken_id(store):
+    """An id is taken once per tenant; a repeated request creates no second schedule."""
     first = await store.schedules.add(schedule(), request())
-    again = await store.schedules.add(schedule(cron="@daily"), request())
-    assert (again.cron, again.revision) == (first.cron, first.revision)
+    repeated = await store.schedules.add(schedule(cron="@daily"), request())
+    assert (repeated.cron, repeated.revision) == (first.cron, first.revision)
     with pytest.raises(ReelhaulError) as failure:
         await store.schedules.add(schedule(), request(2))
     assert failure.value.reason == ErrorReason.RESOURCE_EXISTS
 
 
-async def test_a_run_keeps_its_job_and_moves_the_schedule_on(store):
-    """Job and schedule are written together, or not at all."""
+async def test_a_run_stores_job_and_schedule(store):
+    """Job and schedule are written together, or neither is."""
     await store.schedules.add(schedule())
-    run = await store.schedules.run("acme", "nightly", running)
+    run = await store.schedules.run("acme", "nightly", run_now)
     assert run.job is not None
-    kept = await store.get(run.job.id)
-    assert (kept.schedule, kept.state) == ("nightly", State.QUEUED)
+    stored = await store.get(run.job.id)
+    assert (stored.schedule, stored.state) == ("nightly", State.QUEUED)
     assert (await store.schedules.get("acme", "nightly")).last_job == run.job.id
     with pytest.raises(NotFound):
-        await store.schedules.run("acme", "weekly", running)
+        await store.schedules.run("acme", "weekly", run_now)
 
 
-async def test_the_same_run_twice(store):
-    """A repeated request answers the first run's job, also all at once."""
+async def test_repeated_run(store):
+    """A repeated request returns the first run's job, also if all come at once."""
     await store.schedules.add(schedule())
     runs = await asyncio.gather(
-        *(store.schedules.run("acme", "nightly", running, request()) for _ in range(5))
+        *(store.schedules.run("acme", "nightly", run_now, request()) for _ in range(5))
     )
     assert len({run.job.id for run in runs}) == 1
     assert (await store.list_page(Query(tenant="acme", limit=10))).total == 1
 
 
-async def test_a_rule_that_raises_leaves_no_trace(store):
-    """A run that may not be makes no job."""
+async def test_a_rule_that_raises_changes_nothing(store):
+    """A run that is rejected creates no job."""
     await store.schedules.add(schedule(skip_overlapping=True))
-    await store.schedules.run("acme", "nightly", running)
+    await store.schedules.run("acme", "nightly", run_now)
     with pytest.raises(ReelhaulError) as failure:
-        await store.schedules.run("acme", "nightly", running)
+        await store.schedules.run("acme", "nightly", run_now)
     assert failure.value.reason == ErrorReason.STATE_CONFLICT
     assert (await store.list_page(Query(tenant="acme", limit=10))).total == 1
 
 
-async def test_live_until_the_last_job_ends(store):
-    """A schedule has a live job as long as one of its jobs has not ended."""
+async def test_skip_overlapping(store):
+    """A run overlaps as long as one job of the schedule has not ended."""
     await store.schedules.add(schedule(skip_overlapping=True))
-    run = await store.schedules.run("acme", "nightly", running)
+    run = await store.schedules.run("acme", "nightly", run_now)
     assert run.job is not None
     await store.change(run.job.id, lambda j: queue_transitions.cancel(j, NOW))
-    assert (await store.schedules.run("acme", "nightly", running)).job is not None
+    assert (await store.schedules.run("acme", "nightly", run_now)).job is not None
 
 
-async def test_due(store):
-    """What runs is due when its time has come, the longest waiting first; what is paused never."""
+async def test_list_due(store):
+    """Enabled schedules are due at their time, the longest overdue first; paused ones never."""
     for name, hours, state in (("a", 2, 1), ("b", 1, 1), ("c", 1, 2), ("d", 9, 1)):
         due = NOW + timedelta(hours=hours)
         await store.schedules.add(schedule(name, next_run_time=due, state=ScheduleState(state)))
@@ -153,48 +153,50 @@ async def test_due(store):
     assert await store.schedules.list_due(NOW + timedelta(hours=3), 1) == [("acme", "b")]
 
 
-async def expanded(store, number: int, found: list[media_pb2.PlaylistEntry]) -> Job:
-    """A run of "nightly" whose list has these entries."""
-    asked = a_list(number, expansion=Expansion(max_entries=100, new_entries_only=True), schedule="nightly")
-    await store.add([asked])
-    held = (await store.change(asked.id, lambda j: leases.claim(j, claim(), NOW))).job
+async def run_expansion(store, number: int, found: list[media_pb2.PlaylistEntry]) -> Job:
+    """Run "nightly" over a playlist with these entries."""
+    parent = expansion(
+        number, expansion=Expansion(max_entries=100, new_entries_only=True), schedule="nightly"
+    )
+    await store.add([parent])
+    claimed = (await store.change(parent.id, lambda j: leases.claim(j, claim(), NOW))).job
     media = media_pb2.MediaInfo(extractor="tube:tab")
 
-    def rule(present, seen):
-        change = leases.renew(present, held.epoch, NOW, LEASE, media=media)
+    def rule(current, seen):
+        change = leases.renew(current, claimed.epoch, NOW, LEASE, media=media)
         return playlist_expansion.add_children(change, found, seen, NOW)
 
-    return (await store.expand(asked.id, [playlist_expansion.entry_key(e) for e in found], rule)).job
+    return (await store.expand(parent.id, [playlist_expansion.entry_key(e) for e in found], rule)).job
 
 
-async def test_what_was_seen_is_remembered(store):
-    """A later run takes only what no earlier one has seen; the schedule counts it."""
+async def test_new_entries_only(store):
+    """A later run takes only entries that no earlier one has seen; the schedule counts them."""
     await store.schedules.add(schedule(new_entries_only=True))
-    first = await expanded(store, 10, entries(1, 2))
+    first = await run_expansion(store, 10, entries(1, 2))
     # A new entry on top moves the others down.
-    moved = [media_pb2.PlaylistEntry(url="https://v.example/9", media_id="9", position=1)]
-    moved += [replace_position(entry) for entry in entries(1, 2)]
-    second = await expanded(store, 20, moved)
+    shifted = [media_pb2.PlaylistEntry(url="https://v.example/9", media_id="9", position=1)]
+    shifted += [replace_position(entry) for entry in entries(1, 2)]
+    second = await run_expansion(store, 20, shifted)
     assert (first.expansion.job_count, second.expansion.job_count) == (2, 1)
     assert second.expansion.skipped_count == 2
     assert (await store.schedules.get("acme", "nightly")).seen_count == 3
 
 
-async def test_deleting_forgets(store):
-    """With a schedule goes what it has seen; its jobs stay."""
+async def test_delete(store):
+    """A schedule is deleted with its seen entries; its jobs stay."""
     await store.schedules.add(schedule(new_entries_only=True))
-    await expanded(store, 10, entries(1, 2))
-    await store.schedules.delete("acme", "nightly", lambda found: None)
+    await run_expansion(store, 10, entries(1, 2))
+    await store.schedules.delete("acme", "nightly", lambda schedule: None)
     with pytest.raises(NotFound):
         await store.schedules.get("acme", "nightly")
     assert (await store.list_page(Query(tenant="acme", limit=10))).total == 3
     await store.schedules.add(schedule(new_entries_only=True))
-    assert (await expanded(store, 20, entries(1, 2))).expansion.job_count == 2
+    assert (await run_expansion(store, 20, entries(1, 2))).expansion.job_count == 2
 
 
-async def test_a_run_of_a_deleted_schedule_goes_on(store):
-    """Entries that come after their schedule was deleted become jobs, and nobody remembers them."""
-    assert (await expanded(store, 10, entries(1, 2))).expansion.job_count == 2
+async def test_run_of_a_deleted_schedule(store):
+    """Entries that are reported after their schedule was deleted become jobs, and are not recorded."""
+    assert (await run_expansion(store, 10, entries(1, 2))).expansion.job_count == 2
 
 
 def replace_position(entry: media_pb2.PlaylistEntry) -> media_pb2.PlaylistEntry:

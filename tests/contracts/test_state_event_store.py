@@ -1,4 +1,4 @@
-"""What those need of a store who follow jobs: held against SQLite and PostgreSQL."""
+"""The contract of StateEventStore, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.state_events import StateEvent
 
 
-async def test_moves_in_order(store):
-    """Moves come in the order of their times, whichever job made them, page by page."""
+async def test_events_in_order(store):
+    """Events come in the order of their times, whichever job they are of, page by page."""
     one, two = job(1), job(2, tenant="other")
     await store.add([one, two])
     later = NOW + timedelta(seconds=10)
     await store.change(one.id, lambda j: leases.claim(j, claim(), later))
     found = list(await store.list_state_events(StateEvent(NOW), 2))
     found += await store.list_state_events(found[-1], 2)
-    assert [(move.job_id, move.revision, move.old_state) for move in found] == [
+    assert [(event.job_id, event.revision, event.old_state) for event in found] == [
         (one.id, 1, None),
         (two.id, 1, None),
         (one.id, 2, State.QUEUED),
@@ -28,29 +28,29 @@ async def test_moves_in_order(store):
     assert not await store.list_state_events(found[-1], 2)
 
 
-async def test_moves_at_the_same_moment(store):
-    """Moves of one moment are paged through as well: none is passed over, none comes twice."""
-    many = [job(number, create_time=NOW, update_time=NOW) for number in range(1, 8)]
-    await store.add(many)
+async def test_events_of_the_same_time(store):
+    """Events of the same time are paged through as well: none is skipped, none comes twice."""
+    jobs = [job(number, create_time=NOW, update_time=NOW) for number in range(1, 8)]
+    await store.add(jobs)
     after, found = StateEvent(NOW - timedelta(seconds=1)), []
     while page := await store.list_state_events(after, 3):
-        found += [move.job_id for move in page]
+        found += [event.job_id for event in page]
         after = page[-1]
-    assert found == [made.id for made in many]
+    assert found == [each.id for each in jobs]
 
 
-async def test_moves_of_some(store):
-    """Moves can be asked for of one tenant, or among some jobs."""
+async def test_events_of_some_jobs(store):
+    """Events can be limited to one tenant, or to some jobs."""
     one, two = job(1), job(2, tenant="other")
     await store.add([one, two])
     of_tenant = await store.list_state_events(StateEvent(NOW), 10, tenant="other")
     among = await store.list_state_events(StateEvent(NOW), 10, among=[one.id, "none"])
-    assert [move.job_id for move in of_tenant] == [two.id]
-    assert [move.job_id for move in among] == [one.id]
+    assert [event.job_id for event in of_tenant] == [two.id]
+    assert [event.job_id for event in among] == [one.id]
 
 
-async def test_as_they_are(store):
-    """Rows are read as they are, of deleted jobs too; what has no row is left out."""
+async def test_get_with_deleted(store):
+    """Deleted jobs are read too; a job without a row is left out."""
     one, two = job(1), job(2)
     await store.add([one, two])
     await store.change(two.id, lambda j: queue_transitions.delete(j, NOW))
@@ -60,7 +60,7 @@ async def test_as_they_are(store):
 
 
 async def test_revisions(store):
-    """The revisions of the jobs that are there: deleted ones are not."""
+    """Only jobs that are not deleted have a revision."""
     one, two = job(1), job(2)
     await store.add([one, two])
     await store.change(one.id, lambda j: leases.claim(j, claim(), NOW))

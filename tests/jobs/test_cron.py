@@ -1,4 +1,4 @@
-"""Times that come again and again, as people write them."""
+"""Cron expressions: the times that they stand for, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ def after(text: str, moment: datetime, zone: str = "") -> datetime | None:
         ("0 0 29 2 1#5", datetime(2044, 2, 29, tzinfo=UTC)),
     ],
 )
-def test_the_first_time(text: str, first: datetime) -> None:
-    """Fields, names and intervals come when they say."""
+def test_first_time(text: str, first: datetime) -> None:
+    """Fields, aliases and intervals have the right first time."""
     if text.endswith("1#5"):
         assert after(text, datetime(2030, 1, 1, tzinfo=UTC)) is not None
     else:
         assert after(text, NEW_YEAR) == first
 
 
-def test_a_time_is_never_told_twice() -> None:
-    """What comes after a time is later than it."""
+def test_times_ascend() -> None:
+    """The time after a time is later."""
     moment: datetime | None = NEW_YEAR
-    seen = []
+    times = []
     for _ in range(5):
         assert moment is not None
         moment = after("@every 90m", moment)
-        seen.append(moment)
-    assert seen == [NEW_YEAR + n * timedelta(minutes=90) for n in range(1, 6)]
+        times.append(moment)
+    assert times == [NEW_YEAR + n * timedelta(minutes=90) for n in range(1, 6)]
 
 
-def test_intervals_count_from_their_beginning() -> None:
-    """However late one looks, an interval keeps its step."""
+def test_intervals_count_from_their_start() -> None:
+    """An interval keeps its step however late it is evaluated."""
     late = NEW_YEAR + timedelta(days=400, minutes=7)
     assert after("@every 6h", late) == NEW_YEAR + timedelta(days=400, hours=6)
 
 
-def test_hours_are_those_of_the_zone() -> None:
-    """Six o'clock in Berlin is five in winter and four in summer, in UTC."""
+def test_hours_are_local() -> None:
+    """06:00 in Berlin is 05:00 UTC in winter and 04:00 UTC in summer."""
     assert after("0 6 * * *", NEW_YEAR, "Europe/Berlin") == datetime(2026, 1, 1, 5, tzinfo=UTC)
     summer = datetime(2026, 7, 1, tzinfo=UTC)
     assert after("0 6 * * *", summer, "Europe/Berlin") == datetime(2026, 7, 1, 4, tzinfo=UTC)
 
 
-def test_a_time_that_the_clock_skips() -> None:
-    """Half past two, on the night that has none, is as soon as the clock is past it."""
+def test_skipped_local_time() -> None:
+    """A local time that a clock change skips comes right after the change."""
     eve = datetime(2026, 3, 28, 12, tzinfo=UTC)
     assert after("30 2 * * *", eve, "Europe/Berlin") == datetime(2026, 3, 29, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["30 2 * * *", "*/30 2 * * *"])
-def test_a_time_that_the_clock_shows_twice(text: str) -> None:
-    """Half past two, on the night that has two, is the first of them; not again, however late one looks."""
+def test_repeated_local_time(text: str) -> None:
+    """A local time that a clock change repeats comes once, at its first occurrence."""
     assert after(text, datetime(2026, 10, 25, 0, 20, tzinfo=UTC), "Europe/Berlin") == datetime(
         2026, 10, 25, 0, 30, tzinfo=UTC
     )
@@ -80,14 +80,14 @@ def test_a_time_that_the_clock_shows_twice(text: str) -> None:
     assert found.day == 26
 
 
-def test_every_half_hour_goes_on_through_a_clock_change() -> None:
-    """What runs by the hour runs in both of the night's two hours."""
+def test_every_half_hour_through_a_clock_change() -> None:
+    """An expression with any hour runs in both occurrences of the repeated hour."""
     moment = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
     assert after("*/30 * * * *", moment, "Europe/Berlin") == datetime(2026, 10, 25, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("text", "zone", "said"),
+    ("text", "zone", "expected"),
     [
         ("61 * * * *", "", "bad minute"),
         ("* * * *", "", "five fields are needed (minute, hour, day, month, weekday), not 4"),
@@ -104,8 +104,8 @@ def test_every_half_hour_goes_on_through_a_clock_change() -> None:
         ("0 0 * * *", "\0", "not an IANA time zone"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, zone: str, said: str) -> None:
-    """Whoever writes a cron that is none learns why."""
+def test_errors(text: str, zone: str, expected: str) -> None:
+    """The error of an invalid expression says what is wrong."""
     with pytest.raises(CronError) as failure:
         parse_cron(text, zone, NEW_YEAR)
-    assert said in str(failure.value)
+    assert expected in str(failure.value)

@@ -1,4 +1,4 @@
-"""What the picker promises, whatever the backlog looks like."""
+"""Which jobs are published next, whatever the backlog looks like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 
 tenants = st.sampled_from("abcd")
 sites = st.sampled_from(["one", "two", "three"])
-rooms = st.dictionaries(sites, st.integers(0, 6))
+site_slots = st.dictionaries(sites, st.integers(0, 6))
 
 
 def ready(tenant: str, site: str, number: int) -> ReadyJob:
@@ -26,18 +26,18 @@ def ready(tenant: str, site: str, number: int) -> ReadyJob:
 
 @st.composite
 def backlogs(draw: st.DrawFn) -> dict[str, list[ReadyJob]]:
-    """Each tenant's jobs in their order."""
+    """Draw each tenant's jobs in order."""
     backlog: dict[str, list[ReadyJob]] = defaultdict(list)
     for number, (tenant, site) in enumerate(draw(st.lists(st.tuples(tenants, sites), max_size=40))):
         backlog[tenant].append(ready(tenant, site, number))
     return dict(backlog)
 
 
-def test_who_holds_the_least_is_next():
-    """Always one of the tenant that has the fewest in hand."""
+def test_tenant_with_the_fewest_jobs_is_next():
+    """Each job is of the tenant with the fewest jobs in flight."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(3)] for tenant in "abc"}
-    picked = select_fairly(backlog, 6, in_flight=InFlightCounts({"a": 2, "b": 1}))
-    assert [job.id for job in picked] == ["c0000", "b0000", "c0001", "a0000", "b0001", "c0002"]
+    selected = select_fairly(backlog, 6, in_flight=InFlightCounts({"a": 2, "b": 1}))
+    assert [job.id for job in selected] == ["c0000", "b0000", "c0001", "a0000", "b0001", "c0002"]
     assert len(select_fairly(backlog, 100)) == 9
     assert select_fairly(backlog, 0) == select_fairly({}, 5) == []
 
@@ -45,81 +45,87 @@ def test_who_holds_the_least_is_next():
 def test_weights():
     """A tenant of weight 3 gets three jobs for each of another."""
     backlog = {tenant: [ready(tenant, "one", n) for n in range(40)] for tenant in "ab"}
-    picked = Counter(job.tenant for job in select_fairly(backlog, 40, weights={"a": 3.0}))
-    assert dict(picked) == {"a": 30, "b": 10}
+    selected = Counter(job.tenant for job in select_fairly(backlog, 40, weights={"a": 3.0}))
+    assert dict(selected) == {"a": 30, "b": 10}
 
 
-def test_full_site_holds_nothing_up():
-    """A thousand jobs of a full site before it: the one of another site goes all the same."""
+def test_full_site_blocks_no_other():
+    """Behind a thousand jobs of a full site, the job of another site is selected all the same."""
     backlog = {"a": [ready("a", "one", n) for n in range(1000)] + [ready("a", "two", 1000)]}
     assert [job.id for job in select_fairly(backlog, 5, free_slots={"one": 0})] == ["a1000"]
 
 
-def test_seats_of_a_site_go_by_age():
-    """Who holds much elsewhere still gets the one seat of a site, if it has waited longer for it."""
+def test_slots_of_a_site_go_by_age():
+    """A tenant with many jobs elsewhere gets the one slot of a site if its job is older."""
     backlog = {"a": [ready("a", "one", 0)], "b": [ready("b", "one", 1)]}
-    held = InFlightCounts({"a": 10, "b": 0}, {("a", "two"): 10})
-    assert [job.id for job in select_fairly(backlog, 5, in_flight=held, free_slots={"one": 1})] == ["a0000"]
+    in_flight = InFlightCounts({"a": 10, "b": 0}, {("a", "two"): 10})
+    selected = select_fairly(backlog, 5, in_flight=in_flight, free_slots={"one": 1})
+    assert [job.id for job in selected] == ["a0000"]
 
 
-@given(backlogs(), st.integers(0, 30), rooms)
-def test_limits_hold(backlog, room, rooms):
-    """Never more than the window takes, nor more of a site than it has room; nothing twice."""
-    picked = select_fairly(backlog, room, free_slots=rooms)
-    assert len(picked) <= room
-    assert len({job.id for job in picked}) == len(picked)
-    for site, number in Counter(job.site for job in picked).items():
-        assert number <= rooms.get(site, UNLIMITED)
+@given(backlogs(), st.integers(0, 30), site_slots)
+def test_limits_hold(backlog, count, free_slots):
+    """Never more jobs than asked, never more of a site than it has free slots, none twice."""
+    selected = select_fairly(backlog, count, free_slots=free_slots)
+    assert len(selected) <= count
+    assert len({job.id for job in selected}) == len(selected)
+    for site, number in Counter(job.site for job in selected).items():
+        assert number <= free_slots.get(site, UNLIMITED)
 
 
-@given(backlogs(), st.integers(0, 30), rooms)
-def test_work_conserving(backlog, room, rooms):
-    """What the window and the sites have room for is picked: no full site, no tenant blocks another."""
-    asked = Counter(job.site for jobs in backlog.values() for job in jobs)
-    possible = sum(min(number, rooms.get(site, UNLIMITED)) for site, number in asked.items())
-    assert len(select_fairly(backlog, room, free_slots=rooms)) == min(room, possible)
+@given(backlogs(), st.integers(0, 30), site_slots)
+def test_work_conserving(backlog, count, free_slots):
+    """Every slot that can be filled is filled: no full site and no tenant blocks another."""
+    waiting = Counter(job.site for jobs in backlog.values() for job in jobs)
+    possible = sum(min(number, free_slots.get(site, UNLIMITED)) for site, number in waiting.items())
+    assert len(select_fairly(backlog, count, free_slots=free_slots)) == min(count, possible)
 
 
 @given(backlogs(), st.integers(0, 30), st.dictionaries(tenants, st.integers(0, 5)))
-def test_fair_within_one_job(backlog, room, by_tenant):
-    """Nobody who still waits holds less, by more than one job, than one who was just given some."""
-    picked = Counter(job.tenant for job in select_fairly(backlog, room, in_flight=InFlightCounts(by_tenant)))
-    has = {tenant: by_tenant.get(tenant, 0) + picked[tenant] for tenant in backlog}
+def test_fair_within_one_job(backlog, count, by_tenant):
+    """No tenant that still waits has fewer jobs, by more than one, than a tenant that was selected."""
+    selected = Counter(
+        job.tenant for job in select_fairly(backlog, count, in_flight=InFlightCounts(by_tenant))
+    )
+    totals = {tenant: by_tenant.get(tenant, 0) + selected[tenant] for tenant in backlog}
     for waiting, jobs in backlog.items():
-        if picked[waiting] < len(jobs):
-            assert all(has[given] <= has[waiting] + 1 for given in picked)
+        if selected[waiting] < len(jobs):
+            assert all(totals[tenant] <= totals[waiting] + 1 for tenant in selected)
 
 
-@given(backlogs(), st.integers(0, 30), rooms)
-def test_order_of_each_tenant_at_each_site(backlog, room, rooms):
-    """A tenant's jobs of one site go in their order."""
-    picked = select_fairly(backlog, room, free_slots=rooms)
+@given(backlogs(), st.integers(0, 30), site_slots)
+def test_order_of_each_tenant_at_each_site(backlog, count, free_slots):
+    """A tenant's jobs of one site are selected in order."""
+    selected = select_fairly(backlog, count, free_slots=free_slots)
     for tenant, jobs in backlog.items():
         for site in {job.site for job in jobs}:
-            here = [job for job in jobs if job.site == site]
-            gone = [job for job in picked if (job.tenant, job.site) == (tenant, site)]
-            assert gone == here[: len(gone)]
+            in_order = [job for job in jobs if job.site == site]
+            of_site = [job for job in selected if (job.tenant, job.site) == (tenant, site)]
+            assert of_site == in_order[: len(of_site)]
 
 
 @given(backlogs(), st.integers(1, 4), st.integers(1, 3), st.data())
-def test_nobody_starves(backlog, slots, limit, data):
-    """While jobs end and a rival with an endless backlog goes on, every job is picked in the end."""
+def test_no_starvation(backlog, slots, limit, data):
+    """While jobs end and a rival has an endless backlog, every job is selected in the end."""
     waiting = {tenant: list(jobs) for tenant, jobs in backlog.items()}
     running: list[ReadyJob] = []
     number = 1000
-    most_rounds = 60 + 10 * sum(len(jobs) for jobs in backlog.values())
-    for _ in range(most_rounds):
+    max_rounds = 60 + 10 * sum(len(jobs) for jobs in backlog.values())
+    for _ in range(max_rounds):
         if not any(tenant != "rival" and jobs for tenant, jobs in waiting.items()):
             return
         rivals = waiting.setdefault("rival", [])
         while len(rivals) < 9:
             rivals.append(ready("rival", ("one", "two", "three")[number % 3], number))
             number += 1
-        rooms = {site: limit - sum(job.site == site for job in running) for site in ("one", "two", "three")}
-        held = InFlightCounts(
+        free_slots = {
+            site: limit - sum(job.site == site for job in running) for site in ("one", "two", "three")
+        }
+        in_flight = InFlightCounts(
             Counter(job.tenant for job in running), Counter((job.tenant, job.site) for job in running)
         )
-        for job in select_fairly(waiting, slots - len(running), in_flight=held, free_slots=rooms):
+        count = slots - len(running)
+        for job in select_fairly(waiting, count, in_flight=in_flight, free_slots=free_slots):
             waiting[job.tenant].remove(job)
             running.append(job)
         if running:
@@ -128,7 +134,7 @@ def test_nobody_starves(backlog, slots, limit, data):
 
 
 def test_window_is_short():
-    """Few items lie before whoever comes next, unless they are drained fast."""
+    """Few items are published ahead of the next job, unless workers claim them fast."""
     assert window_size(0, 0) == 4
     assert window_size(2, 0) == 1
     assert window_size(20, 0.5) == 10

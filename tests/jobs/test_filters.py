@@ -1,4 +1,4 @@
-"""What may be asked of a list, and where a filter that says nothing sensible goes wrong."""
+"""What filters match, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -62,20 +62,20 @@ JOB = {
         ('batch_id = ""', True),
     ],
 )
-def test_filters_mean_what_they_say(text, expected):
-    """Each says of one job whether it is meant."""
+def test_matches(text, expected):
+    """Each filter matches the job or does not."""
     node = parse(text, JOB_FIELDS)
     assert node is not None
     assert matches(node, JOB) is expected
 
 
-def test_blank_filter_means_all():
-    """Nothing asked is no condition."""
+def test_blank_filter():
+    """A blank filter has no tree: it matches all."""
     assert parse("  \n", JOB_FIELDS) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "position", "words"),
+    ("text", "position", "expected"),
     [
         ("state", 5, "comparison"),
         ("state =", 7, "value"),
@@ -97,11 +97,11 @@ def test_blank_filter_means_all():
         (")", 0, "field"),
     ],
 )
-def test_wrong_filters_say_where(text, position, words):
-    """FILTER_INVALID, with the position of the first thing wrong and what would be right."""
+def test_invalid_filters(text, position, expected):
+    """The error is FILTER_INVALID, with the position of the first mistake and what was expected."""
     with pytest.raises(ReelhaulError) as failure:
         parse(text, JOB_FIELDS)
     assert failure.value.reason == ErrorReason.FILTER_INVALID
     assert failure.value.metadata["position"] == str(position)
-    assert words in failure.value.text
+    assert expected in failure.value.text
     assert failure.value.violations[0].field == "filter"

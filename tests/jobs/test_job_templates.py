@@ -1,4 +1,4 @@
-"""What many jobs ask for alike is looked at once, and each of them is checked as if it were the first."""
+"""The cache of job templates: jobs with a known template are validated as strictly as the first one."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ from reelhaul_runtime.validation.violations import FieldViolations
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=3)
 URL = "https://videos.example/watch?v=1"
-ASKED = [
+REQUESTED = [
     job_pb2.Job(url=URL),
     job_pb2.Job(url=URL, labels={"order": "7"}, format=FormatSpec(max_height=720), priority=job_pb2.Job.HIGH),
     job_pb2.Job(url=URL, kind=job_pb2.Job.EXPANSION),
-    # What only the server writes is not taken from callers.
+    # Output-only fields of callers are ignored.
     job_pb2.Job(url=URL, name="jobs/mine", state=job_pb2.Job.SUCCEEDED, revision=7),
 ]
 
 
 @pytest.fixture(autouse=True)
 def caller() -> None:
-    """A caller who may do everything, as under REELHAUL_AUTH=none."""
+    """A caller with all permissions, as under REELHAUL_AUTH=none."""
     identity.set_caller(identity.Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS))
 
 
-def made(forms: JobTemplateCache, asked: job_pb2.Job, *, batch_id: str = "") -> Job:
-    return forms.job_of(asked, ids.new_id(LATER), NewJobContext("local", LATER, "00-1-2-3", batch_id))
+def create(cache: JobTemplateCache, requested: job_pb2.Job, *, batch_id: str = "") -> Job:
+    return cache.job_of(requested, ids.new_id(LATER), NewJobContext("local", LATER, "00-1-2-3", batch_id))
 
 
-def refused(forms: JobTemplateCache, asked: job_pb2.Job) -> ReelhaulError:
+def error_of(cache: JobTemplateCache, requested: job_pb2.Job) -> ReelhaulError:
     with pytest.raises(ReelhaulError) as failure:
-        made(forms, asked)
+        create(cache, requested)
     return failure.value
 
 
-def shown(job: Job) -> job_pb2.Job:
+def to_proto(job: Job) -> job_pb2.Job:
     return job_to_proto(JobView.from_row(job))
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("requested", REQUESTED)
 @pytest.mark.parametrize("batch_id", ["", "b"])
-def test_second_of_its_form(asked, batch_id):
-    """A job is the same whether or not one like it, with other labels and times, was asked for before."""
+def test_second_job_of_a_template(requested, batch_id):
+    """A job is the same whether or not one with other labels and times was requested before."""
     before = job_pb2.Job()
-    before.CopyFrom(asked)
+    before.CopyFrom(requested)
     before.url = "https://www.youtube.com/watch?v=0"
     before.labels["other"] = "yes"
     before.schedule_time.FromDatetime(LATER + timedelta(days=1))
     before.expire_time.FromDatetime(LATER + timedelta(days=2))
     warm, cold = JobTemplateCache(timedelta(days=7)), JobTemplateCache(timedelta(days=7))
-    assert made(warm, before).site == "youtube.com"
-    second, first = made(warm, asked, batch_id=batch_id), made(cold, asked, batch_id=batch_id)
+    assert create(warm, before).site == "youtube.com"
+    second, first = create(warm, requested, batch_id=batch_id), create(cold, requested, batch_id=batch_id)
     assert second.site == "videos.example"
     own = {"id": first.id, "batch_id": first.batch_id}
     assert (second.batch_id == second.id) == (first.batch_id == first.id)
@@ -73,7 +73,7 @@ def test_second_of_its_form(asked, batch_id):
 
 
 @pytest.mark.parametrize(
-    ("field", "wrong"),
+    ("field", "invalid"),
     [
         ("job.url", {"url": ""}),
         ("job.url", {"url": "https://user:pw@videos.example/x"}),
@@ -83,40 +83,40 @@ def test_second_of_its_form(asked, batch_id):
         ("job.format.max_height", {"format": FormatSpec(max_height=1)}),
     ],
 )
-def test_of_a_known_form_and_wrong(field, wrong):
-    """That others of its form were fine excuses nothing of its own, and the answer is the same."""
-    forms = JobTemplateCache(timedelta(days=7))
-    made(forms, job_pb2.Job(url=URL))
-    bad = job_pb2.Job(**{"url": URL, **wrong})
+def test_invalid_job_of_a_known_template(field, invalid):
+    """An invalid job gets the same error whether or not its template is cached."""
+    cache = JobTemplateCache(timedelta(days=7))
+    create(cache, job_pb2.Job(url=URL))
+    request = job_pb2.Job(**{"url": URL, **invalid})
     for _ in range(2):
-        error = refused(forms, bad)
+        error = error_of(cache, request)
         assert [v.field for v in error.violations] == [field]
-        assert str(error) == str(refused(JobTemplateCache(timedelta(days=7)), bad))
+        assert str(error) == str(error_of(JobTemplateCache(timedelta(days=7)), request))
 
 
-def test_form_of_another_who_may_more():
-    """What a caller with a grant was allowed is not for the next one, who has none."""
-    forms = JobTemplateCache(timedelta(days=7))
-    asked = job_pb2.Job(url=URL, format=FormatSpec(selector="best"))
-    made(forms, asked)
+def test_template_of_a_caller_with_more_permissions():
+    """A template that needs a permission is checked again for a caller without it."""
+    cache = JobTemplateCache(timedelta(days=7))
+    requested = job_pb2.Job(url=URL, format=FormatSpec(selector="best"))
+    create(cache, requested)
     identity.set_caller(identity.Caller("local", PermissionLevel.PERMISSION_LEVEL_DOWNLOAD))
-    assert refused(forms, asked).reason == ErrorReason.PERMISSION_INSUFFICIENT
+    assert error_of(cache, requested).reason == ErrorReason.PERMISSION_INSUFFICIENT
 
 
-def test_many_answers_are_those_of_each():
-    """Jobs told together are told as each would be alone, alike or not."""
-    forms = JobTemplateCache(timedelta(days=7))
-    jobs = [made(forms, asked) for asked in [*ASKED, *ASKED[:2], ASKED[1]]]
+def test_many_jobs_to_protos():
+    """Jobs converted together are converted as each would be alone, alike or not."""
+    cache = JobTemplateCache(timedelta(days=7))
+    jobs = [create(cache, requested) for requested in [*REQUESTED, *REQUESTED[:2], REQUESTED[1]]]
     jobs.insert(2, jobs[1].replace_fields(url="https://other.example/"))
-    assert [shown(job) for job in jobs] == list(jobs_to_protos(jobs))
+    assert [to_proto(job) for job in jobs] == list(jobs_to_protos(jobs))
 
 
 def test_ids_of_a_batch():
-    """The ids of a batch are UUIDs of version 7, and sort as its jobs were asked for."""
-    made = list(ids.new_ids(NOW, 500))
-    assert made == sorted(set(made))
-    assert all(len(one) == 36 and one[14] == "7" and one[19] in "89ab" for one in made)
-    assert {one[:13] for one in made} == {ids.new_id(NOW)[:13]}
+    """The ids of a batch are UUIDs of version 7, and sort in the order of the request."""
+    created = list(ids.new_ids(NOW, 500))
+    assert created == sorted(set(created))
+    assert all(len(each) == 36 and each[14] == "7" and each[19] in "89ab" for each in created)
+    assert {each[:13] for each in created} == {ids.new_id(NOW)[:13]}
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_ids_of_a_batch():
         "http://a.example/" + "x" * 2048,
     ],
 )
-def test_plain_but_refused(url):
-    """URLs that look plain are judged by their host as any other."""
-    findings = FieldViolations()
-    urls.check_url(url, "url", findings)
-    assert findings
+def test_invalid_urls(url):
+    """URLs that the fast path matches are validated by their host as any other."""
+    violations = FieldViolations()
+    urls.check_url(url, "url", violations)
+    assert violations

@@ -1,4 +1,4 @@
-"""What a page of jobs costs, in steps of SQLite's machine: the same on every computer."""
+"""What a page of jobs costs, in steps of SQLite's virtual machine: the same on every computer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GONE = error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    """A database of many jobs, of which one in a hundred failed."""
+    """A database with many jobs, one in a hundred of them failed."""
     url = f"sqlite:///{tmp_path_factory.mktemp('jobs')}/jobs.db"
     migrations.migrate(url, "reelhaul_jobs")
     asyncio.run(fill(url))
@@ -44,19 +44,19 @@ async def fill(url: str) -> None:
     async with Database.open(url) as database:
         store = SqlJobStore(database)
         for begin in range(0, JOBS, 1000):
-            made = [
+            succeeded = [
                 replace(job(n), **ended, end_time=NOW + timedelta(seconds=n), batch_id=f"b{n // 100}")
                 for n in range(begin, begin + 1000)
             ]
-            failed = [
-                replace(one, state=State.FAILED, error=GONE) if n % 100 == 0 else one
-                for n, one in enumerate(made)
+            mixed = [
+                replace(each, state=State.FAILED, error=GONE) if n % 100 == 0 else each
+                for n, each in enumerate(succeeded)
             ]
-            await store.add(failed)
+            await store.add(mixed)
 
 
 def cost(connection: Connection, query: Query) -> tuple[Page, int]:
-    """The page, and the steps that it took."""
+    """Return the page, and the steps that it took."""
     steps = 0
 
     def count() -> None:
@@ -97,8 +97,8 @@ def test_a_late_page_costs_what_the_first_does(connection, order):
     ],
 )
 @pytest.mark.parametrize("order", list(Order))
-def test_a_late_page_of_a_common_kind(connection, order, text):
-    """So it is with a filter that most jobs pass."""
+def test_a_late_page_of_a_broad_filter(connection, order, text):
+    """So it is with a filter that most jobs match."""
     query = Query(tenant="acme", limit=PAGE, order=order, where=parse(text, JOB_FIELDS))
     page, first = cost(connection, query)
     for _ in range(300):
@@ -108,7 +108,7 @@ def test_a_late_page_of_a_common_kind(connection, order, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "most"),
+    ("text", "matching"),
     [
         ("state = FAILED", JOBS // 100),
         ("error.reason = MEDIA_NOT_FOUND", JOBS // 100),
@@ -120,10 +120,10 @@ def test_a_late_page_of_a_common_kind(connection, order, text):
     ],
 )
 @pytest.mark.parametrize("order", list(Order))
-def test_a_rare_kind_is_found_without_reading_the_others(connection, text, most, order):
-    """Lists by state, reason, batch and end read those jobs alone, not all there are, in every order."""
+def test_a_narrow_filter_reads_few_rows(connection, text, matching, order):
+    """Lists by state, reason, batch and end read only the matching jobs, in every order."""
     query = Query(tenant="acme", limit=PAGE, order=order, where=parse(text, JOB_FIELDS))
     page, steps = cost(connection, query)
-    assert page.total == most
+    assert page.total == matching
     _, everything = cost(connection, replace(query, where=parse('url = "*nothing*"', JOB_FIELDS)))
     assert steps < everything / 10

@@ -1,4 +1,4 @@
-"""The migrations make what the tables say."""
+"""The migrations create the schema of this build, from every earlier one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 from tests.job_stores import NOW, job
 from tests.postgresql import fresh_database
 
@@ -18,7 +19,7 @@ from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.store.jobs import SqlJobStore
-from reelhaul_jobs.store.tables import metadata
+from reelhaul_jobs.store.tables import jobs, metadata
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -44,15 +45,15 @@ def test_postgresql() -> None:
 
 
 @pytest.mark.parametrize("side", ["sqlite", "postgresql"])
-async def test_a_database_of_the_build_before(tmp_path, side):
-    """Lists by end and by update are the same after the newest migration, and when it was undone."""
+async def test_newest_revision_and_back(tmp_path, side):
+    """Lists by end and by update are the same after the newest revision, and after its downgrade."""
     with fresh_database() if side == "postgresql" else nullcontext(f"sqlite:///{tmp_path}/jobs.db") as url:
-        await asyncio.to_thread(moved, url, "0003")
+        await asyncio.to_thread(migrate_to, url, "0003")
         async with Database.open(url) as database:
             ended = [job(n, state=State.FAILED, end_time=NOW + timedelta(seconds=100 - n)) for n in range(9)]
             await SqlJobStore(database).add([*ended, job(9)])
         for revision in ("head", "0003", "head"):
-            await asyncio.to_thread(moved, url, revision)
+            await asyncio.to_thread(migrate_to, url, revision)
             async with Database.open(url) as database:
                 for order in (Order.UPDATED, Order.ENDED):
                     page = await SqlJobStore(database).list_page(Query(tenant="acme", limit=20, order=order))
@@ -60,12 +61,28 @@ async def test_a_database_of_the_build_before(tmp_path, side):
         assert await asyncio.to_thread(differences, url) == []
 
 
-def moved(url: str, revision: str) -> None:
-    """Bring the database at *url* to *revision*, forwards or back."""
+async def test_sites_of_existing_jobs(tmp_path):
+    """The revision that adds the site of jobs sets it for those that are there."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    urls = ["https://www.youtube.com/1", "https://youtu.be/1", "https://M.Videos.example:8443/1"]
+    await asyncio.to_thread(migrate_to, url, "head")
+    async with Database.open(url) as database:
+        await SqlJobStore(database).add([job(n, url=job_url) for n, job_url in enumerate(urls)])
+    for revision in ("0001", "head"):
+        await asyncio.to_thread(migrate_to, url, revision)
+    async with Database.open(url) as database:
+        sites = await database.read(
+            lambda connection: connection.scalars(select(jobs.c.site).order_by(jobs.c.id)).all()
+        )
+    assert sites == ["youtube.com", "youtube.com", "videos.example"]
+
+
+def migrate_to(url: str, revision: str) -> None:
+    """Upgrade or downgrade the database at *url* to *revision*."""
     engine = engines.create_write_engine(url)
     with engine.begin() as connection:
-        config = migrations._config("reelhaul_jobs", connection)
-        present = MigrationContext.configure(connection).get_current_revision()
-        way = command.downgrade if present and revision < present else command.upgrade
-        way(config, revision)
+        config = migrations.alembic_config("reelhaul_jobs", connection)
+        current = MigrationContext.configure(connection).get_current_revision()
+        migrate = command.downgrade if current and revision < current else command.upgrade
+        migrate(config, revision)
     engine.dispose()

@@ -1,4 +1,4 @@
-"""A recording that its user ends early: asked once, told until it is done, whoever dies meanwhile."""
+"""StopRecording: requested once, delivered until it is done, whichever process dies meanwhile."""
 
 from __future__ import annotations
 
@@ -21,66 +21,66 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 )
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Progress
-from reelhaul.type.v1.media_pb2 import Warning as Warned
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import work_pb2
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
 from reelhaul_jobs.model.retries import error_status
 
-ON_AIR = Progress(stage=Progress.RECORDING, downloaded_bytes=1000)
+RECORDING = Progress(stage=Progress.RECORDING, downloaded_bytes=1000)
 
 
 async def stop(service, name: str, **fields: str) -> Job:
     return await service.jobs.StopRecording(StopRecordingRequest(name=name, **fields))
 
 
-async def refused(service, name: str) -> tuple[str, str]:
-    """Reason and text with which ending its recording is refused."""
+async def refusal_of(service, name: str) -> tuple[str, str]:
+    """Return reason and text of the error of StopRecording."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stop(service, name)
     return reason_of(failure), failure.value.details() or ""
 
 
-async def test_a_recording_is_ended_and_kept(service):
-    """Its worker is hinted, told at its renewal and from then on; the job SUCCEEDED with what there is."""
+async def test_stop_recording(service):
+    """The worker gets a hint, and every renewal asks it to stop; the job succeeds with what was recorded."""
     hints = await service.nats.subscribe("control.*")
     holding, done = asyncio.Event(), asyncio.Event()
 
     async def work(held):
         assert not held.lease.spec.recording_stopped
-        assert not (await held.renew(progress=ON_AIR)).renewal.stop_recording
+        assert not (await held.renew(progress=RECORDING)).renewal.stop_recording
         holding.set()
         hint = work_pb2.StopHint.FromString((await hints.next_msg(TIMEOUT)).data)
         assert (held.job, held.lease.epoch) == (hint.job, hint.epoch)
         for _ in range(2):
-            renewal = (await held.renew(progress=ON_AIR)).renewal
+            renewal = (await held.renew(progress=RECORDING)).renewal
             assert (renewal.stop_recording, renewal.cancel_requested) == (True, False)
         outcome = succeeded(ArtifactInfo(name=f"artifacts/{uuid.uuid4()}", kind=ArtifactInfo.VIDEO))
-        outcome.warnings.add(reason=Warned.RECORDING_STOPPED, message="the recording was stopped")
+        outcome.warnings.add(reason=MediaWarning.RECORDING_STOPPED, message="the recording was stopped")
         await held.finish(succeeded=outcome)
         done.set()
 
     job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(holding.wait(), TIMEOUT)
-        asked = await stop(service, job.name)
-        assert (asked.state, asked.HasField("recording_stop_time")) == (Job.RUNNING, True)
-        assert (await stop(service, job.name)).recording_stop_time == asked.recording_stop_time
+        stopped = await stop(service, job.name)
+        assert (stopped.state, stopped.HasField("recording_stop_time")) == (Job.RUNNING, True)
+        assert (await stop(service, job.name)).recording_stop_time == stopped.recording_stop_time
         await asyncio.wait_for(done.wait(), TIMEOUT)
     last = await wait_for_end(service, job.name)
-    assert (last.state, last.recording_stop_time) == (Job.SUCCEEDED, asked.recording_stop_time)
-    assert [warning.reason for warning in last.warnings] == [Warned.RECORDING_STOPPED]
+    assert (last.state, last.recording_stop_time) == (Job.SUCCEEDED, stopped.recording_stop_time)
+    assert [warning.reason for warning in last.warnings] == [MediaWarning.RECORDING_STOPPED]
     assert (await stop(service, job.name)).revision == last.revision
 
 
-async def test_what_does_not_record_is_not_ended(service):
-    """Who asks for the end of what waits, or is paused, or downloads, is told so, and told what to call."""
+async def test_stop_recording_of_other_jobs(service):
+    """A job that waits, is paused or downloads is not recording: the error says so, and what to call."""
     job = await create_job(service)
-    told, text = await refused(service, job.name)
-    assert (told, "QUEUED and records nothing" in text, "CancelJob" in text) == ("STATE_CONFLICT", True, True)
+    reason, text = await refusal_of(service, job.name)
+    assert (reason, "QUEUED and not recording" in text, "CancelJob" in text) == ("STATE_CONFLICT", True, True)
     await service.jobs.PauseJob(PauseJobRequest(name=job.name))
-    assert "PAUSED and records nothing" in (await refused(service, job.name))[1]
+    assert "PAUSED and not recording" in (await refusal_of(service, job.name))[1]
     await service.jobs.CancelJob(CancelJobRequest(name=job.name))
-    assert "is CANCELLED" in (await refused(service, job.name))[1]
+    assert "is CANCELLED" in (await refusal_of(service, job.name))[1]
 
     busy = await create_job(service)
     held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=busy.name, attempt=1), "w"))).lease
@@ -88,29 +88,29 @@ async def test_what_does_not_record_is_not_ended(service):
         await service.leases.Renew(
             RenewRequest(job=busy.name, epoch=held.epoch, progress=Progress(stage=stage))
         )
-        assert "RUNNING and records nothing" in (await refused(service, busy.name))[1]
+        assert "RUNNING and not recording" in (await refusal_of(service, busy.name))[1]
     assert not (await get(service, busy.name)).HasField("recording_stop_time")
 
 
-async def test_another_tenants_recording(service):
-    """What nobody has is not found, and a stale etag changes nothing."""
-    assert (await refused(service, f"jobs/{uuid.uuid4()}"))[0] == "RESOURCE_NOT_FOUND"
+async def test_stop_recording_errors(service):
+    """A job that does not exist is not found, and a stale etag changes nothing."""
+    assert (await refusal_of(service, f"jobs/{uuid.uuid4()}"))[0] == "RESOURCE_NOT_FOUND"
     job = await create_job(service)
     held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
-    await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
+    await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=RECORDING))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stop(service, job.name, etag=job.etag)
     assert reason_of(failure) == "ETAG_MISMATCH"
 
 
-async def test_the_wish_outlives_the_service(settings):
-    """A worker hears of it also from a service that was started after it was asked."""
+async def test_request_survives_a_restart(settings):
+    """A service that was started after the request delivers it as well."""
     async with run_service(settings) as service:
         job = await create_job(service)
         held = (
             await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))
         ).lease
-        renew = RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR)
+        renew = RenewRequest(job=job.name, epoch=held.epoch, progress=RECORDING)
         await service.leases.Renew(renew)
         await stop(service, job.name)
     async with run_service(settings) as service:
@@ -118,15 +118,15 @@ async def test_the_wish_outlives_the_service(settings):
 
 
 @with_settings(jobs_lease_seconds=2)
-async def test_the_wish_outlives_the_worker(service):
-    """Who takes the job up after its worker was lost is told at once; asked again, nothing changes."""
+async def test_request_survives_the_worker(service):
+    """After its worker is lost, the next one is told at once; a repeated request changes nothing."""
     job = await create_job(service)
-    lost, seen = asyncio.Event(), list[bool]()
+    lost, requested = asyncio.Event(), list[bool]()
 
     async def work(held):
-        seen.append(held.lease.spec.recording_stopped)
-        if len(seen) == 1:
-            await held.renew(progress=ON_AIR)
+        requested.append(held.lease.spec.recording_stopped)
+        if len(requested) == 1:
+            await held.renew(progress=RECORDING)
             await stop(service, job.name)
             lost.set()
             return
@@ -136,16 +136,16 @@ async def test_the_wish_outlives_the_worker(service):
     async with run_worker(service, work):
         await asyncio.wait_for(lost.wait(), TIMEOUT)
         assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
-    assert seen == [False, True]
+    assert requested == [False, True]
 
 
-async def test_a_retry_forgets_the_wish(service):
-    """A job that is retried after its recording was lost records as long as it was asked to at first."""
+async def test_retry_clears_the_request(service):
+    """A job that is retried after its recording was lost records in full again."""
     job = await create_job(service, retry_policy=RetryPolicy(max_attempts=1))
     held = (await service.leases.Claim(claim_request(work_pb2.WorkItem(job=job.name, attempt=1), "w"))).lease
-    await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=ON_AIR))
+    await service.leases.Renew(RenewRequest(job=job.name, epoch=held.epoch, progress=RECORDING))
     await stop(service, job.name)
-    failed = FinishRequest.Failed(status=error_status(ErrorReason.RECORDING_LOST, "it was lost"))
+    failed = FinishRequest.Failed(status=error_status(ErrorReason.RECORDING_LOST, "lost"))
     await service.leases.Finish(FinishRequest(job=job.name, epoch=held.epoch, failed=failed))
     assert (await get(service, job.name)).state == Job.FAILED
     again = await service.jobs.RetryJob(RetryJobRequest(name=job.name))

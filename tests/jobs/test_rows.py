@@ -1,4 +1,4 @@
-"""What of a job is written when it changes."""
+"""Rows of jobs: which columns a change writes, and what is read back."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ OTHER = {
     "expansion": Expansion(job_count=1),
     "progress": media_pb2.Progress(percent=1),
     "error": status_pb2.Status(code=5),
-    "media": media_pb2.MediaInfo(title="A film", extractor="x"),
+    "media": media_pb2.MediaInfo(title="A video", extractor="x"),
     "got": media_pb2.DeliveredMedia(height=1),
     "artifacts": (media_pb2.ArtifactInfo(name="artifacts/1"),),
     "warnings": (media_pb2.Warning(message="!"),),
     "recording_stop_time": NOW,
 }
-# Set once, when the job is made.
+# Set once, when the job is created.
 FIXED = {
     "id",
     "tenant",
@@ -72,20 +72,35 @@ FIXED = {
 }
 
 
-def test_each_changed_column_is_written_and_no_other():
-    """Whatever field of a job changes, the columns that hold it are written, and those alone."""
+def test_only_changed_columns_are_written():
+    """Whatever field of a job changes, exactly the columns that hold it are written."""
     assert {field.name for field in fields(Job)} == FIXED | OTHER.keys()
     before = rows.mutable_columns(JOB)
     for name, value in OTHER.items():
         changed = replace(JOB, **{name: value})  # type: ignore[arg-type]
         after = rows.mutable_columns(changed)
         assert rows.changed_columns(JOB, changed) == {
-            column: told for column, told in after.items() if told != before[column]
+            column: value for column, value in after.items() if value != before[column]
         }
     assert rows.changed_columns(JOB, replace(JOB, **OTHER)).keys() == before.keys()  # type: ignore[arg-type]
 
 
-def test_what_is_equal_is_not_written():
-    """An index of what stayed as it was is left alone."""
-    same = replace(JOB, labels={}, format=media_pb2.FormatSpec(), failures={})
-    assert rows.changed_columns(JOB, same) == {}
+def test_equal_values_are_not_written():
+    """A value that is equal, though not identical, is not written."""
+    equal = replace(JOB, labels={}, format=media_pb2.FormatSpec(), failures={})
+    assert rows.changed_columns(JOB, equal) == {}
+
+
+def test_a_job_is_read_as_it_was_written():
+    """The job of a row has every field, and equals the job that was written."""
+    job = JOB.replace_fields(
+        url="https://www.videos.example/watch?v=1",
+        labels={"a": "b"},
+        failures={"NETWORK": 2},
+        due=NOW,
+        expansion=Expansion(job_count=3),
+    )
+    read = rows.job_from_row(rows.row_from_job(job))
+    assert read == job
+    assert read.site == "videos.example"
+    assert {field.name for field in fields(Job)} <= vars(read).keys()

@@ -1,4 +1,4 @@
-"""Sites over real gRPC and NATS: how many at once, at what pace, and what happens when one blocks us."""
+"""Site limits over real gRPC and NATS: concurrency, pace, and the circuit breaker."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def blocked(reason=ErrorReason.UPSTREAM_BLOCKED, **hint) -> FinishRequest.Failed
 
 
 def claim_by(job: Job, attempt: int = 1, egress: str = "", others: tuple[str, ...] = ()) -> ClaimRequest:
-    asked = claim_request(work_pb2.WorkItem(job=job.name, attempt=attempt), f"worker-{egress}", 4)
-    asked.slot.egress = egress
-    asked.slot.other_egresses.extend(others)
-    return asked
+    request = claim_request(work_pb2.WorkItem(job=job.name, attempt=attempt), f"worker-{egress}", 4)
+    request.slot.egress = egress
+    request.slot.other_egresses.extend(others)
+    return request
 
 
 async def _waits(service, job: Job, reason: str) -> bool:
@@ -64,16 +64,16 @@ async def wait_reason(service, job: Job) -> str:
 
 @with_settings(jobs_site_limits={"a.example": 2})
 async def test_full_site_blocks_no_other(service):
-    """Of a site never more than its limit run, the rest says SITE_BUSY, and other sites' jobs pass them."""
+    """A site never exceeds its limit; its other jobs say SITE_BUSY, and jobs of other sites overtake them."""
     running: Counter[str] = Counter()
-    most: Counter[str] = Counter()
-    go = asyncio.Event()
+    peak: Counter[str] = Counter()
+    release = asyncio.Event()
 
     async def work(held):
         host = held.lease.spec.url.split("/")[2]
         running[host] += 1
-        most[host] = max(most[host], running[host])
-        await go.wait()
+        peak[host] = max(peak[host], running[host])
+        await release.wait()
         running[host] -= 1
         await held.succeed()
 
@@ -83,18 +83,18 @@ async def test_full_site_blocks_no_other(service):
         await eventually(lambda: running == {"a.example": 2, "www.b.example": 3})
         assert await wait_reason(service, full[-1]) == "SITE_BUSY"
         assert (await get(service, full[-1])).wait.position == 4
-        go.set()
+        release.set()
         for job in full + other:
             assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
-    assert most["a.example"] == 2
+    assert peak["a.example"] == 2
 
 
 @with_settings(jobs_park_seconds=1.0)
 async def test_blocked_site_is_parked_and_probed(service):
-    """A bot check parks the site without charging anyone; one job probes it, and then all go on."""
+    """A bot check parks the site without charging attempts; one job probes it, then all run."""
     starts: list[tuple[str, float]] = []
     block = True
-    probing, open_up = asyncio.Event(), asyncio.Event()
+    probing, unblock = asyncio.Event(), asyncio.Event()
 
     async def work(held):
         starts.append((held.job, time.monotonic()))
@@ -104,7 +104,7 @@ async def test_blocked_site_is_parked_and_probed(service):
             await held.finish(failed=blocked())
         else:
             probing.set()
-            await open_up.wait()
+            await unblock.wait()
             await held.succeed()
 
     policy = RetryPolicy(max_attempts=1)
@@ -121,11 +121,11 @@ async def test_blocked_site_is_parked_and_probed(service):
         assert (await wait_for_end(service, elsewhere.name)).state == Job.SUCCEEDED
         await asyncio.wait_for(probing.wait(), TIMEOUT)
         assert [await wait_reason(service, job) for job in (first, *more)].count("SITE_PARKED") == 3
-        open_up.set()
+        unblock.set()
         for job in (first, *more):
             last = await wait_for_end(service, job.name)
             assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
-    probes = [moment for job, moment in starts if job != elsewhere.name]
+    probes = [started for job, started in starts if job != elsewhere.name]
     assert probes[1] - probes[0] >= 1.0
     attempts = (await service.jobs.ListAttempts(ListAttemptsRequest(parent=first.name))).attempts
     assert attempts[-1].state == Attempt.RELEASED
@@ -133,21 +133,21 @@ async def test_blocked_site_is_parked_and_probed(service):
 
 
 async def test_parked_between_publication_and_claim(service):
-    """An item on its way to a site that is parked meanwhile is dropped, its job queued uncharged."""
+    """A work item of a site that was parked after it was published is dropped, its job requeued uncharged."""
     one, two = [await create(service, "a.example") for _ in range(2)]
     await eventually(lambda: _published(service, 2))
     lease = (await service.leases.Claim(claim_by(one))).lease
-    asked = duration_pb2.Duration(seconds=3600)
-    failed = blocked(ErrorReason.UPSTREAM_THROTTLED, retry_delay=asked)
+    retry_delay = duration_pb2.Duration(seconds=3600)
+    failed = blocked(ErrorReason.UPSTREAM_THROTTLED, retry_delay=retry_delay)
     await service.leases.Finish(FinishRequest(job=one.name, epoch=lease.epoch, failed=failed))
-    answer = (await service.leases.Claim(claim_by(two))).refusal
-    assert answer.reason == lease_pb2.Refusal.NOT_DUE
-    assert not answer.HasField("retry_delay")
+    refusal = (await service.leases.Claim(claim_by(two))).refusal
+    assert refusal.reason == lease_pb2.Refusal.NOT_DUE
+    assert not refusal.HasField("retry_delay")
     for job in (one, two):
-        now = await get(service, job)
-        assert (now.state, now.attempt_count, now.wait.reason) == (Job.QUEUED, 0, Wait.SITE_PARKED)
-        # The site's own wish is never undercut.
-        assert now.wait.until.ToSeconds() >= job.create_time.ToSeconds() + 3600
+        queued = await get(service, job)
+        assert (queued.state, queued.attempt_count, queued.wait.reason) == (Job.QUEUED, 0, Wait.SITE_PARKED)
+        # Not before the site's own Retry-After.
+        assert queued.wait.until.ToSeconds() >= job.create_time.ToSeconds() + 3600
     assert (await service.leases.Claim(claim_by(two))).refusal.reason == lease_pb2.Refusal.SUPERSEDED
 
 
@@ -155,8 +155,8 @@ async def _published(service, number: int) -> bool:
     return (await service.nats.jetstream().stream_info("WORK")).state.messages >= number
 
 
-async def test_another_egress_goes_on(service):
-    """A site that blocks one egress is still served by another; the blocked worker leaves it the item."""
+async def test_another_egress_is_not_blocked(service):
+    """A site that blocks one egress serves another one; the blocked worker leaves the item to it."""
     one, two = [await create(service, "a.example") for _ in range(2)]
     await eventually(lambda: _published(service, 2))
     lease = (await service.leases.Claim(claim_by(one, egress="lon"))).lease
@@ -170,8 +170,8 @@ async def test_another_egress_goes_on(service):
     assert (await service.leases.Claim(claim_by(two, egress="par"))).HasField("lease")
 
 
-async def test_a_worker_with_more_than_one_egress_takes_another(service):
-    """What a site blocked by one egress is queued at once, and runs by the worker's other one, uncharged."""
+async def test_a_worker_with_several_egresses_uses_another(service):
+    """A job that was blocked on one egress runs on the worker's next one, at once and uncharged."""
     one = await create(service, "a.example")
     await eventually(lambda: _published(service, 1))
     lease = (await service.leases.Claim(claim_by(one, egress="lon", others=("par",)))).lease
@@ -188,8 +188,8 @@ async def test_a_worker_with_more_than_one_egress_takes_another(service):
     assert lease.egress == "ams"
 
 
-async def test_too_many_egresses_are_refused(service):
-    """A claim names at most 32 other egresses, and each by a name."""
+async def test_invalid_egresses(service):
+    """A claim has at most 32 other egresses, none with an empty name."""
     one = await create(service, "a.example")
     for others in (tuple(f"e{n}" for n in range(33)), ("",)):
         with pytest.raises(aio.AioRpcError) as failure:
@@ -198,8 +198,8 @@ async def test_too_many_egresses_are_refused(service):
 
 
 @with_settings(jobs_site_delay_seconds=0.4)
-async def test_politeness(service):
-    """Starts at one site keep their distance; those at another do not wait for them."""
+async def test_delay_between_starts(service):
+    """Starts at one site keep the configured delay; those at another site do not wait."""
 
     async def work(held):
         await held.succeed()
@@ -210,9 +210,9 @@ async def test_politeness(service):
         for job in jobs:
             assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
     starts = [await _started(service, job) for job in jobs]
-    there = sorted(starts[:3])
-    assert min(later - earlier for earlier, later in pairwise(there)) >= timedelta(seconds=0.4)
-    assert starts[3] < there[2]
+    of_site = sorted(starts[:3])
+    assert min(later - earlier for earlier, later in pairwise(of_site)) >= timedelta(seconds=0.4)
+    assert starts[3] < of_site[2]
 
 
 async def _started(service, job: Job) -> datetime:
@@ -220,8 +220,8 @@ async def _started(service, job: Job) -> datetime:
     return (await service.jobs.GetAttempt(request)).start_time.ToDatetime(UTC)
 
 
-async def test_too_many_requests_slow_the_next(service):
-    """A download that went well but met HTTP 429 on its way makes the next ones wait, visibly."""
+async def test_http_429_slows_down(service):
+    """After a download that succeeded but received HTTP 429, the next one waits, and says so."""
     one = await create(service, "a.example")
     await eventually(lambda: _published(service, 1))
     lease = (await service.leases.Claim(claim_by(one))).lease

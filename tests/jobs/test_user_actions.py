@@ -1,4 +1,4 @@
-"""Pause, resume, update: a job changed by its user, whatever its worker says."""
+"""Pause, resume and update a job, over real gRPC and NATS."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def get(service, name: str) -> Job:
 
 
 async def test_pause_and_resume_queued(service):
-    """A paused job is given to no worker and says so; resumed, it runs."""
+    """A paused job is not leased and says why it waits; resumed, it runs."""
     job = await create_job(service)
     paused = await service.jobs.PauseJob(PauseJobRequest(name=job.name))
     assert (paused.state, paused.wait.reason) == (Job.PAUSED, Wait.PAUSED)
@@ -55,9 +55,9 @@ async def test_pause_and_resume_queued(service):
 
 
 async def test_pause_running(service):
-    """A running job is PAUSED at once; its worker is hinted and refused, and no attempt is charged."""
+    """A running job is PAUSED at once; its worker gets a hint and is refused, and no attempt is charged."""
     hints = await service.nats.subscribe("control.*")
-    holding, told = asyncio.Event(), asyncio.Event()
+    holding, refused = asyncio.Event(), asyncio.Event()
     runs = []
 
     async def work(held):
@@ -71,13 +71,13 @@ async def test_pause_running(service):
         late = await held.succeed()
         assert late.refusal.reason == lease_pb2.Refusal.PAUSED
         assert not late.refusal.HasField("retry_delay")
-        told.set()
+        refused.set()
 
     job = await create_job(service)
     async with run_worker(service, work):
         await asyncio.wait_for(holding.wait(), TIMEOUT)
         assert (await service.jobs.PauseJob(PauseJobRequest(name=job.name))).state == Job.PAUSED
-        await asyncio.wait_for(told.wait(), TIMEOUT)
+        await asyncio.wait_for(refused.wait(), TIMEOUT)
         await service.jobs.ResumeJob(ResumeJobRequest(name=job.name))
         last = await wait_for_end(service, job.name)
     assert (last.state, last.attempt_count) == (Job.SUCCEEDED, 1)
@@ -86,8 +86,8 @@ async def test_pause_running(service):
     assert (await runs[0].renew()).refusal.reason == lease_pb2.Refusal.LOST
 
 
-async def test_pause_what_has_ended(service):
-    """A job that has ended is neither paused nor resumed; a paused one can be cancelled."""
+async def test_pause_ended(service):
+    """A job that has ended can be neither paused nor resumed; a paused one can be cancelled."""
     job = await create_job(service)
     await service.jobs.PauseJob(PauseJobRequest(name=job.name))
     assert (await service.jobs.CancelJob(CancelJobRequest(name=job.name))).state == Job.CANCELLED
@@ -101,24 +101,24 @@ async def test_pause_what_has_ended(service):
 
 
 async def test_update_labels_and_priority(service):
-    """What the mask names is changed, nothing else; the etag guards it."""
+    """Only the fields that the mask names are changed, and only if the etag matches."""
     job = await create_job(service, labels={"a": "1"}, priority=Job.LOW)
     changed = await service.jobs.UpdateJob(
         update(job.name, "labels", "priority", labels={"b": "2"}, priority=Job.HIGH, etag=job.etag)
     )
     assert (dict(changed.labels), changed.priority) == ({"b": "2"}, Job.HIGH)
     assert changed.revision > job.revision
-    same = await service.jobs.UpdateJob(update(job.name, "labels", labels={"b": "2"}))
-    assert changed.revision == same.revision
+    repeated = await service.jobs.UpdateJob(update(job.name, "labels", labels={"b": "2"}))
+    assert changed.revision == repeated.revision
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.UpdateJob(update(job.name, "labels", labels={}, etag='"999"'))
     assert reason_of(failure) == "ETAG_MISMATCH"
 
 
-async def test_update_of_what_cannot_be_changed(service):
-    """The URL, an unknown field and a bad label are refused by name; nothing is changed."""
+async def test_update_of_immutable_fields(service):
+    """The URL, an unknown field and an invalid label are rejected; nothing is changed."""
     job = await create_job(service)
-    for asked in (
+    for request in (
         update(job.name, "url", url=f"{URL}2"),
         update(job.name, "nonsense"),
         update(job.name, "labels", labels={"Not a key": ""}),
@@ -126,19 +126,19 @@ async def test_update_of_what_cannot_be_changed(service):
         update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=0)),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await service.jobs.UpdateJob(asked)
+            await service.jobs.UpdateJob(request)
         assert reason_of(failure) == "FIELD_INVALID"
     assert (await get(service, job.name)).url == URL
 
 
-async def test_schedule_time_moved(service):
-    """A queued job can be put off, and called back; an item on its way is refused meanwhile."""
+async def test_update_schedule_time(service):
+    """A queued job can be postponed, and its schedule_time cleared; its old work item is refused."""
     job = await create_job(service)
     await eventually(lambda: _published(service))
     later = Job(name=job.name)
     later.schedule_time.FromSeconds(int(time.time()) + 3600)
-    put_off = await service.jobs.UpdateJob(UpdateJobRequest(job=later))
-    assert put_off.wait.reason == Wait.SCHEDULED
+    postponed = await service.jobs.UpdateJob(UpdateJobRequest(job=later))
+    assert postponed.wait.reason == Wait.SCHEDULED
 
     async def work(held):
         await held.succeed()
@@ -150,8 +150,8 @@ async def test_schedule_time_moved(service):
         assert (await wait_for_end(service, job.name)).state == Job.SUCCEEDED
 
 
-async def test_schedule_time_of_a_job_between_attempts(service):
-    """A job that waits for its next attempt can be put off further, and not called back before its time."""
+async def test_update_schedule_time_between_attempts(service):
+    """A RETRYING job can be postponed further, but does not start before its back-off ends."""
 
     async def work(held):
         await held.finish(failed={"status": error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "no answer")})
@@ -162,9 +162,9 @@ async def test_schedule_time_of_a_job_between_attempts(service):
     backoff = (await get(service, job.name)).next_attempt_time
     later = Job(name=job.name)
     later.schedule_time.FromSeconds(backoff.seconds + 3600)
-    put_off = await service.jobs.UpdateJob(UpdateJobRequest(job=later))
-    assert put_off.next_attempt_time == later.schedule_time
-    assert put_off.wait.reason == Wait.BACKOFF
+    postponed = await service.jobs.UpdateJob(UpdateJobRequest(job=later))
+    assert postponed.next_attempt_time == later.schedule_time
+    assert postponed.wait.reason == Wait.BACKOFF
 
 
 async def _in_state(service, name: str, state: int) -> bool:
@@ -176,7 +176,7 @@ async def _published(service) -> bool:
 
 
 async def test_update_of_an_ended_job(service):
-    """A job that has ended takes labels and expiration, and nothing else."""
+    """Of a job that has ended, only labels and expiration can be changed."""
 
     async def work(held):
         await held.succeed()
@@ -184,9 +184,9 @@ async def test_update_of_an_ended_job(service):
     job = await create_job(service)
     async with run_worker(service, work):
         done = await wait_for_end(service, job.name)
-    kept = await service.jobs.UpdateJob(update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=3600)))
-    assert kept.expire_time.ToDatetime() > done.end_time.ToDatetime()
-    assert kept.expire_time.seconds == done.end_time.seconds + 3600
+    updated = await service.jobs.UpdateJob(update(job.name, "ttl", ttl=duration_pb2.Duration(seconds=3600)))
+    assert updated.expire_time.ToDatetime() > done.end_time.ToDatetime()
+    assert updated.expire_time.seconds == done.end_time.seconds + 3600
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.jobs.UpdateJob(update(job.name, "priority", priority=Job.HIGH))
     assert reason_of(failure) == "STATE_CONFLICT"

@@ -23,15 +23,15 @@ class Faults:
     fail: int = 0
     #: Seconds of the Retry-After header, with ``fail``.
     retry_after: int = 0
-    #: Apply the faults only to the first so many requests of a path and ``token``; 0: to all.
+    #: Apply the faults only to this number of requests of a path and ``token``; 0: to all.
     times: int = 0
     #: Seconds until the response begins.
     delay: float = 0
     #: Never respond.
     hang: bool = False
-    #: Reset the connection after so many bytes of the body.
+    #: Reset the connection after this many bytes of the body.
     reset: int = 0
-    #: Send so many bytes of the body, then nothing more.
+    #: Send this many bytes of the body, then nothing more.
     stall: int = 0
     #: Bytes per second on this connection.
     rate: int = 0

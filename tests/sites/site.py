@@ -97,7 +97,7 @@ class Site:
         return Response(200, body, {"Content-Type": media_type, "ETag": tag, "Last-Modified": _LAST_MODIFIED})
 
     def _redirect(self, name: str, query: dict[str, str]) -> Response:
-        """Redirect ``/redirect/loop`` to itself, ``/redirect/<hops>?to=<path or URL>`` in so many hops."""
+        """Redirect ``/redirect/<hops>?to=<URL>`` in that number of hops, ``/redirect/loop`` to itself."""
         to = query.get("to", "/watch/demo")
         if name == "loop":
             target = "/redirect/loop"

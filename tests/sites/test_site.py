@@ -67,7 +67,7 @@ def test_head(site: Site, client: httpx.Client) -> None:
 
 
 def test_fault_ends_for_each_token(client: httpx.Client) -> None:
-    """A fault with ``times`` ends after so many requests with the same token."""
+    """A fault with ``times`` ends after that number of requests with the same token."""
     for token in ("one", "two"):
         url = f"{FILE}?fail=503&times=2&retry_after=3&token={token}"
         responses = [client.get(url) for _ in range(3)]

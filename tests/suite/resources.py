@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,3 +73,14 @@ def stopped_ffmpeg(suite: Suite) -> Iterator[None]:
     finally:
         new_link.symlink_to(real)
         new_link.rename(link)
+
+
+@contextmanager
+def stopped_storage(suite: Suite) -> Iterator[None]:
+    """Stop the storage process with SIGSTOP until the block ends."""
+    pid = suite.pid("storage")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -1,96 +1,81 @@
-"""Cancelled in any stage, a download is gone from the world two seconds later; stalled, it ends by itself."""
+"""A cancelled download leaves nothing after two seconds, in any stage; a stalled one fails by itself."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end
-from tests.suite.resources import DownloadResources, stopped_ffmpeg
+from tests.suite.resources import DownloadResources, stopped_ffmpeg, stopped_storage
 from tests.suite.suite import Suite, running_suite
 
 _STALL_SECONDS = 3
-_STOPPED_WITHIN = 2.0
+_CANCEL_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite that soon has enough of what does not move, and whose files are sent to storage."""
-    place = tmp_path_factory.mktemp("impatient")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite with a short stall timeout, whose fetcher uploads files to storage."""
+    folder = tmp_path_factory.mktemp("stall")
     with running_suite(
-        place / "data",
+        folder / "data",
         fetcher_stall_seconds=str(_STALL_SECONDS),
-        storage_adopt_dir=str(place / "nowhere"),
+        # A folder without the fetcher's files, so that storage cannot take them over.
+        storage_adopt_dir=str(folder / "nowhere"),
     ) as suite:
         yield suite
 
 
 @pytest.fixture
-def traces(impatient: Suite, site: Site) -> DownloadResources:
-    """What attempts leave; nothing, before the test."""
-    traces = DownloadResources(impatient, site)
-    assert not traces.all()
-    return traces
+def resources(suite: Suite, site: Site) -> DownloadResources:
+    """The resources of downloads, of which there are none before the test."""
+    resources = DownloadResources(suite, site)
+    assert not resources.all()
+    return resources
 
 
-@contextmanager
-def deaf_storage(suite: Suite) -> Iterator[None]:
-    """Within the block, storage hears nothing."""
-    pid = suite.pid("storage")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def _as_usual(_: Suite) -> AbstractContextManager[None]:
+def _nothing_stopped(_: Suite) -> AbstractContextManager[None]:
     return nullcontext()
 
 
 @pytest.mark.parametrize(
-    ("path", "wishes", "stage", "sign", "held"),
+    ("path", "options", "stage", "resource", "stopped_process"),
     [
-        ("/watch/jsonld?hang=1", {}, "PROBING", "sockets", _as_usual),
-        ("/watch/video?media.rate=400000", {}, "DOWNLOADING", "sockets", _as_usual),
-        ("/hls/master.m3u8?media.rate=100000", {}, "DOWNLOADING", "sockets", _as_usual),
-        ("/watch/video?media.rate=1", {}, "DOWNLOADING", "sockets", _as_usual),
+        ("/watch/jsonld?hang=1", {}, "PROBING", "sockets", _nothing_stopped),
+        ("/watch/video?media.rate=400000", {}, "DOWNLOADING", "sockets", _nothing_stopped),
+        ("/hls/master.m3u8?media.rate=100000", {}, "DOWNLOADING", "sockets", _nothing_stopped),
+        ("/watch/video?media.rate=1", {}, "DOWNLOADING", "sockets", _nothing_stopped),
         ("/hls/master.m3u8", {"format": "mp4"}, "POSTPROCESSING", "processes", stopped_ffmpeg),
-        ("/media/1080.mp4", {"format": "webm"}, "POSTPROCESSING", "processes", _as_usual),
-        ("/media/1080.mp4", {}, "UPLOADING", "files", deaf_storage),
+        ("/media/1080.mp4", {"format": "webm"}, "POSTPROCESSING", "processes", _nothing_stopped),
+        ("/media/1080.mp4", {}, "UPLOADING", "files", stopped_storage),
     ],
     ids=["extracting", "downloading", "fragments", "slow drip", "merging", "transcoding", "uploading"],
 )
 def test_cancel(
-    impatient: Suite,
+    suite: Suite,
     site: Site,
-    traces: DownloadResources,
+    resources: DownloadResources,
     path: str,
-    wishes: dict[str, str],
+    options: dict[str, str],
     stage: str,
-    sign: str,
-    held: Callable[[Suite], AbstractContextManager[None]],
+    resource: str,
+    stopped_process: Callable[[Suite], AbstractContextManager[None]],
 ) -> None:
-    """Nothing is left of it: no process, no socket at the site, no file at work or staged in storage."""
-    with held(impatient):
-        job = create_download(impatient, site.url(path), **wishes)
-        impatient.wait_for(f"stage {stage}", lambda: _stage(impatient, job) == stage)
-        impatient.wait_for(sign, lambda: traces.all().get(sign))
-        began = time.monotonic()
-        impatient.http.post(f"/api/v1/cancel/{job}").raise_for_status()
-        while (left := traces.all()) and time.monotonic() < began + 10:
-            time.sleep(0.02)
-        took = time.monotonic() - began
-    assert not left
-    assert took < _STOPPED_WITHIN
-    assert wait_for_end(impatient, job, seconds=15)["failed"]["status"] == "CANCELLED"
-    assert not traces.all()
+    """A cancelled download leaves no process, no socket to the site, and no work or staged file."""
+    with stopped_process(suite):
+        job = create_download(suite, site.url(path), **options)
+        suite.wait_for(f"stage {stage}", lambda: _stage(suite, job) == stage)
+        suite.wait_for(resource, lambda: resources.all().get(resource))
+        begin = time.monotonic()
+        suite.http.post(f"/api/v1/cancel/{job}").raise_for_status()
+        suite.wait_for("release of all resources", lambda: not resources.all(), seconds=10)
+        assert time.monotonic() - begin < _CANCEL_SECONDS
+    assert wait_for_end(suite, job, seconds=15)["failed"]["status"] == "CANCELLED"
+    assert not resources.all()
 
 
 @pytest.mark.parametrize(
@@ -104,38 +89,37 @@ def test_cancel(
     ],
     ids=["slow drip", "slow fragments", "falls silent", "page hangs", "page drips"],
 )
-def test_stall(impatient: Suite, site: Site, traces: DownloadResources, path: str, stage: str) -> None:
-    """What does not move ends as UPSTREAM_STALLED, says where, and is to be tried again."""
-    job = create_download(impatient, site.url(path))
-    error = _first_failure(impatient, job)
-    info = error["details"][0]
+def test_stall(suite: Suite, site: Site, resources: DownloadResources, path: str, stage: str) -> None:
+    """A stalled attempt fails with UPSTREAM_STALLED and its stage, and is retried."""
+    job = create_download(suite, site.url(path))
+    info = _first_error(suite, job)["details"][0]
     assert (info["reason"], info["metadata"]["stage"]) == ("UPSTREAM_STALLED", stage)
-    status = impatient.http.get(f"/api/v1/status/{job}").json()
+    status = suite.http.get(f"/api/v1/status/{job}").json()
     assert status["status"] in ("RETRYING", "QUEUED", "RUNNING")
-    impatient.http.post(f"/api/v1/cancel/{job}").raise_for_status()
-    impatient.wait_for("end of all traces", lambda: not traces.all())
+    suite.http.post(f"/api/v1/cancel/{job}").raise_for_status()
+    suite.wait_for("release of all resources", lambda: not resources.all())
 
 
-def test_ffmpeg_hangs(impatient: Suite, site: Site, traces: DownloadResources) -> None:
-    """A merge whose ffmpeg does nothing is given up and tried again: then it goes well."""
-    with stopped_ffmpeg(impatient):
-        job = create_download(impatient, site.url("/hls/master.m3u8"), format="mp4")
-        error = _first_failure(impatient, job)
+def test_ffmpeg_hangs(suite: Suite, site: Site, resources: DownloadResources) -> None:
+    """An attempt whose ffmpeg hangs in the merge fails; the next one succeeds."""
+    with stopped_ffmpeg(suite):
+        job = create_download(suite, site.url("/hls/master.m3u8"), format="mp4")
+        error = _first_error(suite, job)
     assert error["details"][0]["reason"] == "POSTPROCESSING_FAILED"
     assert "did nothing" in error["message"]
-    assert "completed" in wait_for_end(impatient, job, seconds=60)
-    assert not traces.all()
+    assert "completed" in wait_for_end(suite, job, seconds=60)
+    assert not resources.all()
 
 
 def _stage(suite: Suite, job: str) -> str:
     return str(suite.http.get(f"/api/v1/status/{job}").json().get("stage", ""))
 
 
-def _first_failure(suite: Suite, job: str) -> dict[str, Any]:
-    """The error of *job*'s first attempt, which fails."""
+def _first_error(suite: Suite, job: str) -> dict[str, Any]:
+    """Wait for the first failed attempt of *job*; return its error."""
 
-    def failed() -> dict[str, Any] | None:
+    def error() -> dict[str, Any] | None:
         attempts = suite.http.get(f"/v1/jobs/{job}/attempts").raise_for_status().json().get("attempts", [])
         return next((attempt["error"] for attempt in attempts if attempt.get("error")), None)
 
-    return suite.wait_for("failure", failed)
+    return suite.wait_for("failed attempt", error)

@@ -1,4 +1,4 @@
-"""Cookies by name through the whole suite: they open what they are for, and show nowhere."""
+"""Named cookies: they give access to private videos and appear in no file in plain text."""
 
 from __future__ import annotations
 
@@ -13,57 +13,60 @@ from tests.sites.youtube.site import YouTube
 from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import Suite, running_suite
 
-_ROW = ".youtube.com\tTRUE\t/\tTRUE\t{ends}"
-_LINE = f"{_ROW}\tLOGIN_INFO\t{{value}}\n{_ROW}\tSAPISID\tabc/def\n"
-_VALUE = "a-session-of-ours"
+_ROW = ".youtube.com\tTRUE\t/\tTRUE\t{expires}"
+_COOKIES = f"{_ROW}\tLOGIN_INFO\t{{value}}\n{_ROW}\tSAPISID\tabc/def\n"
+_SECRET = "a-session-of-ours"
+_FUTURE, _PAST = 4102444800, 1577836800
 
 
-def _error(suite: Suite, url: str, **wishes: Any) -> dict[str, Any]:
-    last = wait_for_end(suite, create_download(suite, url, **wishes))
+def _download_error(suite: Suite, url: str, **options: Any) -> dict[str, Any]:
+    last = wait_for_end(suite, create_download(suite, url, **options))
     assert "failed" in last, last
-    told: dict[str, Any] = last["failed"]["error"]
-    return told
+    error: dict[str, Any] = last["failed"]["error"]
+    return error
 
 
 def test_named_cookies(youtube: YouTube, tmp_path: Path) -> None:
-    """A private video comes for who names cookies; expired and refused ones are told apart."""
-    told = {
+    """Valid cookies download a private video; unknown, expired and refused ones fail with their reasons."""
+    settings = {
         "fetcher_upstream_proxy": youtube.proxy_url,
         "fetcher_ca_file": str(youtube.ca_file),
         "fetcher_cookies_key": Fernet.generate_key().decode(),
     }
-    surroundings = {f"REELHAUL_{name.upper()}": value for name, value in told.items()}
-    surroundings |= {"REELHAUL_DATA_DIR": str(tmp_path / "data")}
+    environment = {f"REELHAUL_{name.upper()}": value for name, value in settings.items()}
+    environment |= {"REELHAUL_DATA_DIR": str(tmp_path / "data")}
 
-    def keep(*arguments: str, cookies: str = "") -> str:
+    def run_cookies(*arguments: str, cookies: str = "") -> str:
         command = [sys.executable, "-m", "reelhaul_fetcher", "cookies", *arguments]
-        done = subprocess.run(
-            command, env={**os.environ, **surroundings}, input=cookies, text=True, capture_output=True
+        result = subprocess.run(
+            command, env={**os.environ, **environment}, input=cookies, text=True, capture_output=True
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
-    keep("add", "ours", "-", cookies=_LINE.format(ends=4102444800, value=_VALUE))
-    keep("add", "gone", "-", cookies=_LINE.format(ends=4102444800, value="expired"))
-    keep("add", "old", "-", cookies=_LINE.format(ends=1577836800, value=_VALUE))
-    keep("add", "theirs", "-", "--tenant", "acme", cookies=_LINE.format(ends=4102444800, value=_VALUE))
+    valid = _COOKIES.format(expires=_FUTURE, value=_SECRET)
+    run_cookies("add", "ours", "-", cookies=valid)
+    run_cookies("add", "gone", "-", cookies=_COOKIES.format(expires=_FUTURE, value="expired"))
+    run_cookies("add", "old", "-", cookies=_COOKIES.format(expires=_PAST, value=_SECRET))
+    run_cookies("add", "theirs", "-", "--tenant", "acme", cookies=valid)
     url = youtube.watch_url("private")
-    with running_suite(tmp_path / "data", **told) as suite:
-        assert "completed" in wait_for_end(suite, create_download(suite, url, cookies="ours", quality="360p"))
-        assert _error(suite, url)["reason"] == "MEDIA_LOGIN_REQUIRED"
-        assert _error(suite, url, cookies="theirs")["reason"] == "COOKIES_UNKNOWN"
-        expired = _error(suite, url, cookies="old")
+    with running_suite(tmp_path / "data", **settings) as suite:
+        job = create_download(suite, url, cookies="ours", quality="360p")
+        assert "completed" in wait_for_end(suite, job)
+        assert _download_error(suite, url)["reason"] == "MEDIA_LOGIN_REQUIRED"
+        assert _download_error(suite, url, cookies="theirs")["reason"] == "COOKIES_UNKNOWN"
+        expired = _download_error(suite, url, cookies="old")
         assert (expired["reason"], expired["retryable"]) == ("COOKIES_EXPIRED", False)
         assert suite.http.get("/api/v1/info", params={"url": url, "cookies": "ours"}).json()["title"]
-        probed = suite.http.get("/api/v1/info", params={"url": url, "cookies": "old"}).json()
-        assert probed["details"][0]["reason"] == "COOKIES_EXPIRED"
-        refused = _error(suite, youtube.watch_url("private"), cookies="gone")
+        probe = suite.http.get("/api/v1/info", params={"url": url, "cookies": "old"}).json()
+        assert probe["details"][0]["reason"] == "COOKIES_EXPIRED"
+        refused = _download_error(suite, youtube.watch_url("private"), cookies="gone")
         assert refused["reason"] == "COOKIES_REFUSED"
-        wrong = suite.http.post("/api/v1/download", json={"url": url, "cookies": "../ours"})
-        assert wrong.status_code == 400
-    listed = {line.split("\t")[0]: line.split("\t")[-1] for line in keep("list").splitlines()}
-    assert listed["ours"] == "ok"
-    assert listed["old"] == "refused: expired"
-    assert listed["gone"].startswith("refused: ")
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in written if _VALUE.encode() in path.read_bytes()]
+        invalid = suite.http.post("/api/v1/download", json={"url": url, "cookies": "../ours"})
+        assert invalid.status_code == 400
+    statuses = {line.split("\t")[0]: line.split("\t")[-1] for line in run_cookies("list").splitlines()}
+    assert statuses["ours"] == "ok"
+    assert statuses["old"] == "refused: expired"
+    assert statuses["gone"].startswith("refused: ")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if _SECRET.encode() in path.read_bytes()]

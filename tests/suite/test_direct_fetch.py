@@ -1,4 +1,4 @@
-"""Fetches without a queue in the whole suite: by the fetcher's own RPCs, from a real site into storage."""
+"""Fetches without a queue, by the fetcher's own RPCs, from a site into storage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,9 +16,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, download, wait_for_end, wait_until_downloading
-from tests.suite.resources import DownloadResources
+from tests.suite.resources import DownloadResources, stopped_storage
 from tests.suite.suite import Suite, running_suite
-from tests.suite.test_cancel_and_stall import deaf_storage
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2 as pb
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
@@ -30,32 +29,31 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul_runtime.errors import ReelhaulError, from_status
 from reelhaul_runtime.rpc.channels import error_from_rpc
 
-_STOPPED_WITHIN = 2.0
+_CANCEL_SECONDS = 2.0
 _SLOW = "/watch/video?media.rate=400000"
-_SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
-    """The suite as one of its own services sees it."""
+class FetcherClient:
+    """Calls the internal RPCs of fetcher and storage with the suite's token."""
 
     fetcher: FetcherServiceStub
     storage: StorageServiceStub
     health: health_pb2_grpc.HealthStub
-    token: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...]
 
     def execute(self, url: str, request_id: str = "", height: int = 0) -> Iterator[pb.ExecuteFetchResponse]:
-        """The messages of a fetch of *url*; the caller hangs up where it reads no further."""
+        """Yield the messages of a fetch of *url*; cancel the call if they are not all read."""
         fetch = Fetch(url=url, format=FormatSpec(max_height=height))
         request = pb.ExecuteFetchRequest(fetch=fetch, request_id=request_id)
-        call = self.fetcher.ExecuteFetch(request, metadata=self.token, timeout=60)
+        call = self.fetcher.ExecuteFetch(request, metadata=self.metadata, timeout=60)
         try:
             yield from call
         finally:
             call.cancel()
 
-    def begun(self, url: str, stage: Progress.Stage.ValueType, request_id: str = "") -> str:
-        """The name of a fetch of *url* that has come to *stage*, and whose caller hung up."""
+    def start(self, url: str, stage: Progress.Stage.ValueType, request_id: str = "") -> str:
+        """Start a fetch of *url*, leave the call when it has reached *stage*, and return its name."""
         name = ""
         for message in self.execute(url, request_id):
             name = name or message.snapshot.name
@@ -63,39 +61,41 @@ class Inside:
                 break
         return name
 
-    def watched(self, name: str) -> Fetch:
-        """The end of the fetch *name*."""
+    def wait_for_end(self, name: str) -> Fetch:
+        """Watch the fetch *name* and return its last snapshot."""
         request = pb.WatchFetchRequest(name=name)
-        *_, last = self.fetcher.WatchFetch(request, metadata=self.token, timeout=60)
+        *_, last = self.fetcher.WatchFetch(request, metadata=self.metadata, timeout=60)
         return last.snapshot
 
     def cancel(self, name: str) -> Fetch:
-        """CancelFetch's answer."""
-        return self.fetcher.CancelFetch(pb.CancelFetchRequest(name=name), metadata=self.token, timeout=10)
+        """Cancel the fetch *name*."""
+        request = pb.CancelFetchRequest(name=name)
+        return self.fetcher.CancelFetch(request, metadata=self.metadata, timeout=10)
 
-    def listed(self) -> list[Fetch]:
-        """All fetches that the worker knows."""
-        return list(self.fetcher.ListFetches(pb.ListFetchesRequest(), metadata=self.token).fetches)
+    def list_fetches(self) -> list[Fetch]:
+        """Return all fetches of the fetcher."""
+        return [*self.fetcher.ListFetches(pb.ListFetchesRequest(), metadata=self.metadata).fetches]
 
     def drain(self, grace: float) -> list[int]:
-        """What DrainFetcher tells is left, until nothing is."""
+        """Drain the fetcher with *grace* seconds; return the reported numbers of active fetches."""
         request = pb.DrainFetcherRequest()
         request.grace.FromTimedelta(timedelta(seconds=grace))
-        counts = self.fetcher.DrainFetcher(request, metadata=self.token, timeout=60)
-        return [message.active_count for message in counts]
+        responses = self.fetcher.DrainFetcher(request, metadata=self.metadata, timeout=60)
+        return [response.active_count for response in responses]
 
-    def works(self) -> bool:
-        """Whether the fetcher says of itself that it takes work."""
-        asked = health_pb2.HealthCheckRequest(service="fetcher.work")
-        return bool(self.health.Check(asked, timeout=5).status == _SERVING)
+    def accepts_work(self) -> bool:
+        """Return whether the fetcher's health says that it accepts work."""
+        request = health_pb2.HealthCheckRequest(service="fetcher.work")
+        response = self.health.Check(request, timeout=5)
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @contextmanager
-def inside(suite: Suite) -> Iterator[Inside]:
-    """Calls of the suite's own, with its own credential."""
+def fetcher_client(suite: Suite) -> Iterator[FetcherClient]:
+    """Connect to the fetcher and to storage with the suite's token."""
     token = (suite.data_dir / "run" / "suite-token").read_text().strip()
     with suite.channel("fetcher") as fetcher, suite.channel("storage") as storage:
-        yield Inside(
+        yield FetcherClient(
             FetcherServiceStub(fetcher),
             StorageServiceStub(storage),
             health_pb2_grpc.HealthStub(fetcher),
@@ -104,32 +104,32 @@ def inside(suite: Suite) -> Iterator[Inside]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite with two slots, whose files are sent to storage, and which leaves soon when it is to."""
-    place = tmp_path_factory.mktemp("small")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite with two slots and a short drain, whose fetcher uploads files to storage."""
+    folder = tmp_path_factory.mktemp("fetches")
     with running_suite(
-        place / "data", fetcher_slots="2", storage_adopt_dir=str(place / "nowhere"), drain_seconds="1"
+        folder / "data", fetcher_slots="2", storage_adopt_dir=str(folder / "nowhere"), drain_seconds="1"
     ) as suite:
         yield suite
 
 
 @pytest.fixture
-def ours(small: Suite) -> Iterator[Inside]:
-    """Its RPCs."""
-    with inside(small) as ours:
-        yield ours
+def client(suite: Suite) -> Iterator[FetcherClient]:
+    """A client of its internal RPCs."""
+    with fetcher_client(suite) as client:
+        yield client
 
 
 def refusal(call: Iterator[object]) -> ReelhaulError:
-    """Why *call* is refused."""
+    """Return the error with which *call* is refused."""
     with pytest.raises(grpc.RpcError) as refused:
         next(iter(call))
     return error_from_rpc(refused.value, "fetcher")
 
 
-def test_from_the_site_into_storage(small: Suite, ours: Inside, site: Site) -> None:
-    """What was fetched can be read from storage, is what the site has, of no job, and kept for a while."""
-    messages = list(ours.execute(site.url("/watch/demo"), height=360))
+def test_from_site_into_storage(suite: Suite, client: FetcherClient, site: Site) -> None:
+    """A fetched file is in storage with the site's bytes, belongs to no job and expires within a day."""
+    messages = list(client.execute(site.url("/watch/demo"), height=360))
     percents = [message.progress.percent for message in messages[1:-1]]
     assert percents == sorted(percents)
     last = messages[-1].snapshot
@@ -137,24 +137,24 @@ def test_from_the_site_into_storage(small: Suite, ours: Inside, site: Site) -> N
     stored = last.artifacts[0]
     assert stored.checksums.sha256.hex() == site.digest("/media/360.mp4")
     request = storage_service_pb2.ReadArtifactRequest(name=stored.name)
-    read = list(ours.storage.ReadArtifact(request, metadata=ours.token, timeout=30))
-    assert sum(len(message.content) for message in read) == stored.size_bytes
-    artifact = read[0].artifact
+    responses = list(client.storage.ReadArtifact(request, metadata=client.metadata, timeout=30))
+    assert sum(len(response.content) for response in responses) == stored.size_bytes
+    artifact = responses[0].artifact
     assert (artifact.job, artifact.epoch, artifact.tenant) == ("", 0, "local")
-    kept = artifact.expire_time.seconds - artifact.create_time.seconds
-    assert timedelta(hours=1).total_seconds() < kept < timedelta(days=1).total_seconds()
-    # Jobs know nothing of it.
-    assert not small.http.get("/v1/jobs").json().get("jobs")
+    retention = artifact.expire_time.seconds - artifact.create_time.seconds
+    assert timedelta(hours=1).total_seconds() < retention < timedelta(days=1).total_seconds()
+    # The jobs service has no job for it.
+    assert not suite.http.get("/v1/jobs").json().get("jobs")
 
 
-def test_hanging_up_and_asking_again(ours: Inside, site: Site) -> None:
-    """Its caller gone, a fetch goes on; asked for again by its id it is joined, to its end."""
+def test_repeated_request_id(client: FetcherClient, site: Site) -> None:
+    """A fetch goes on when its caller has gone; the same request_id joins it until its end."""
     request_id, url = str(uuid.uuid4()), site.url("/watch/demo?media.rate=2000000")
-    name = ours.begun(url, Progress.DOWNLOADING, request_id)
-    messages = list(ours.execute(url, request_id))
+    name = client.start(url, Progress.DOWNLOADING, request_id)
+    messages = list(client.execute(url, request_id))
     assert {message.snapshot.name for message in (messages[0], messages[-1])} == {name}
     assert messages[-1].snapshot.state == Fetch.SUCCEEDED
-    assert messages[-1].snapshot == ours.watched(name)
+    assert messages[-1].snapshot == client.wait_for_end(name)
 
 
 @pytest.mark.parametrize(
@@ -162,77 +162,82 @@ def test_hanging_up_and_asking_again(ours: Inside, site: Site) -> None:
     [(_SLOW, Progress.DOWNLOADING), ("/media/720.mp4", Progress.UPLOADING)],
     ids=["downloading", "uploading"],
 )
-def test_cancel(small: Suite, ours: Inside, site: Site, path: str, stage: Progress.Stage.ValueType) -> None:
-    """Cancelled, it is gone from the world within two seconds: processes, sockets, files, what was stored."""
-    traces = DownloadResources(small, site)
-    assert not traces.all()
-    with deaf_storage(small) if stage == Progress.UPLOADING else inside(small):
-        name = ours.begun(site.url(path), stage)
-        assert traces.all()
-        began = time.monotonic()
-        fetch = ours.cancel(name)
-        took = time.monotonic() - began
-        assert not traces.processes()
-        assert not traces.sockets()
-        assert not list((small.data_dir / "work").rglob("*"))
+def test_cancel(
+    suite: Suite, client: FetcherClient, site: Site, path: str, stage: Progress.Stage.ValueType
+) -> None:
+    """A cancelled fetch leaves no process, socket or file after two seconds, and nothing in storage."""
+    resources = DownloadResources(suite, site)
+    assert not resources.all()
+    with stopped_storage(suite) if stage == Progress.UPLOADING else nullcontext():
+        name = client.start(site.url(path), stage)
+        assert resources.all()
+        begin = time.monotonic()
+        fetch = client.cancel(name)
+        elapsed = time.monotonic() - begin
+        assert not resources.processes()
+        assert not resources.sockets()
+        assert not list((suite.data_dir / "work").rglob("*"))
     assert fetch.state == Fetch.CANCELLED
-    assert took < _STOPPED_WITHIN
-    small.wait_for("end of all traces", lambda: not traces.all())
+    assert elapsed < _CANCEL_SECONDS
+    suite.wait_for("release of all resources", lambda: not resources.all())
 
 
-def test_what_a_site_says(ours: Inside, site: Site) -> None:
-    """A site's refusal ends the stream well and says why; so does the guard's."""
+def test_failed_fetch(client: FetcherClient, site: Site) -> None:
+    """The last snapshot of a failed fetch has the reason of the site or of the guard."""
     for url, reason in [
         (site.url("/watch/nothing"), "SITE_UNSUPPORTED"),
         ("http://127.0.0.3/video.mp4", "URL_FORBIDDEN"),
     ]:
-        *_, last = ours.execute(url)
+        *_, last = client.execute(url)
         assert last.snapshot.state == Fetch.FAILED
         assert ErrorReason.Name(from_status(last.snapshot.error).reason) == reason
 
 
-def test_overload(small: Suite, ours: Inside, site: Site) -> None:
-    """All slots taken, the next is refused, and a job waits; jobs' fetches are shown among the others."""
-    names = [ours.begun(site.url(_SLOW), Progress.DOWNLOADING) for _ in range(2)]
-    failure = refusal(ours.execute(site.url("/watch/demo")))
-    assert failure.retry_delay == timedelta(seconds=1)
-    job = create_download(small, site.url("/watch/demo?media.rate=1000000"), quality="360p")
-    ours.cancel(names[0])
-    assert "completed" in wait_for_end(small, job)
-    (shown,) = (fetch.name for fetch in ours.listed() if fetch.attempt.startswith(f"jobs/{job}/"))
-    assert ours.watched(shown).state == Fetch.SUCCEEDED
-    assert ours.cancel(names[1]).state == Fetch.CANCELLED
+def test_overload(suite: Suite, client: FetcherClient, site: Site) -> None:
+    """Without a free slot a fetch is refused and a job waits; fetches of jobs are listed too."""
+    names = [client.start(site.url(_SLOW), Progress.DOWNLOADING) for _ in range(2)]
+    error = refusal(client.execute(site.url("/watch/demo")))
+    assert error.retry_delay == timedelta(seconds=1)
+    job = create_download(suite, site.url("/watch/demo?media.rate=1000000"), quality="360p")
+    client.cancel(names[0])
+    assert "completed" in wait_for_end(suite, job)
+    (fetch_of_job,) = (
+        fetch.name for fetch in client.list_fetches() if fetch.attempt.startswith(f"jobs/{job}/")
+    )
+    assert client.wait_for_end(fetch_of_job).state == Fetch.SUCCEEDED
+    assert client.cancel(names[1]).state == Fetch.CANCELLED
 
 
-def test_the_fetcher_leaves(small: Suite, ours: Inside, site: Site) -> None:
-    """Who watches a fetch when its fetcher is told to leave hears the end of it, and that another may do."""
-    name = ours.begun(site.url(_SLOW), Progress.DOWNLOADING)
-    leaving = small.pid("fetcher")
-    watch = ours.fetcher.WatchFetch(pb.WatchFetchRequest(name=name), metadata=ours.token, timeout=60)
+def test_sigterm(suite: Suite, client: FetcherClient, site: Site) -> None:
+    """When the fetcher gets SIGTERM, a watched fetch ends as FAILED with the retryable reason OVERLOADED."""
+    name = client.start(site.url(_SLOW), Progress.DOWNLOADING)
+    pid = suite.pid("fetcher")
+    request = pb.WatchFetchRequest(name=name)
+    watch = client.fetcher.WatchFetch(request, metadata=client.metadata, timeout=60)
     assert next(watch).snapshot.state == Fetch.RUNNING
-    os.kill(leaving, signal.SIGTERM)
+    os.kill(pid, signal.SIGTERM)
     *_, message = watch
     last = message.snapshot
     assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
-    small.wait_for_restart("fetcher", leaving)
-    small.wait_until_ready()
+    suite.wait_for_restart("fetcher", pid)
+    suite.wait_until_ready()
 
 
-def test_drain(small: Suite, ours: Inside, site: Site) -> None:
-    """Drained, a fetcher takes nothing and stays; what it had goes back, and is done once it is new."""
-    job = create_download(small, site.url("/media/1080.mp4?rate=1000000"))
-    wait_until_downloading(small, job, 10_000)
-    name = ours.begun(site.url(_SLOW), Progress.DOWNLOADING)
-    assert ours.works()
-    counts = ours.drain(grace=0.5)
+def test_drain(suite: Suite, client: FetcherClient, site: Site) -> None:
+    """A drained fetcher refuses work until its restart; its job is queued again and then succeeds."""
+    job = create_download(suite, site.url("/media/1080.mp4?rate=1000000"))
+    wait_until_downloading(suite, job, 10_000)
+    name = client.start(site.url(_SLOW), Progress.DOWNLOADING)
+    assert client.accepts_work()
+    counts = client.drain(grace=0.5)
     assert (counts[0], counts[-1]) == (2, 0)
-    last = ours.watched(name)
+    last = client.wait_for_end(name)
     assert (last.state, from_status(last.error).reason) == (Fetch.FAILED, ErrorReason.OVERLOADED)
-    assert refusal(ours.execute(site.url("/watch/demo"))).retry_delay
-    small.wait_for("word of it", lambda: not ours.works())
-    assert small.http.get("/api/v1/info", params={"url": site.url("/watch/demo")}).status_code == 200
-    assert small.http.get(f"/api/v1/status/{job}").json()["status"] == "QUEUED"
-    small.wait_for_restart("fetcher", small.kill("fetcher"))
-    assert "completed" in wait_for_end(small, job)
-    small.wait_until_ready()
-    assert download(small, site.url("/watch/demo"), quality="360p")
+    assert refusal(client.execute(site.url("/watch/demo"))).retry_delay
+    suite.wait_for("health of the drained fetcher", lambda: not client.accepts_work())
+    assert suite.http.get("/api/v1/info", params={"url": site.url("/watch/demo")}).status_code == 200
+    assert suite.http.get(f"/api/v1/status/{job}").json()["status"] == "QUEUED"
+    suite.wait_for_restart("fetcher", suite.kill("fetcher"))
+    assert "completed" in wait_for_end(suite, job)
+    suite.wait_until_ready()
+    assert download(suite, site.url("/watch/demo"), quality="360p")

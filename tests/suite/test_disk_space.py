@@ -1,8 +1,9 @@
-"""Where disk space is short, downloads wait for it and none is lost."""
+"""When disk space is short, downloads wait for it and none is lost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.sites.site import Site
@@ -13,10 +14,10 @@ _QUOTA, _PAUSE, _RESERVE = 9_000_000, 2_000_000, 1_000_000
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite whose work folders hold one and a half of the site's largest files."""
+def small_disk_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite whose work folder has space for one and a half of the site's largest files."""
     with running_suite(
-        tmp_path_factory.mktemp("narrow") / "data",
+        tmp_path_factory.mktemp("small-disk") / "data",
         fetcher_disk_quota_bytes=str(_QUOTA),
         fetcher_disk_pause_bytes=str(_PAUSE),
         fetcher_disk_reserve_bytes=str(_RESERVE),
@@ -24,41 +25,48 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield suite
 
 
-def _disk(suite: Suite) -> str:
-    """What health says of the fetcher's disk."""
+def _disk_status(suite: Suite) -> str:
+    """Return the status of the fetcher's disk in the health report."""
     report = suite.http.get("/health/detailed").raise_for_status().json()
-    parts = {part["component"]: part.get("status", "") for part in report["components"]}
-    return str(parts["fetcher.disk"])
+    statuses = {part["component"]: part.get("status", "") for part in report["components"]}
+    return str(statuses["fetcher.disk"])
 
 
-def test_work_waits_for_space(narrow: Suite, site: Site) -> None:
-    """While something fills the place jobs are taken and wait; health says why; then they are fetched."""
-    before = site.count("/media/360.mp4")
-    ballast = narrow.data_dir / "work" / "ballast"
+def test_job_waits_for_space(small_disk_suite: Suite, site: Site) -> None:
+    """While the disk is full a job waits with the reason DISK_FULL; when there is space it is fetched."""
+    suite, before = small_disk_suite, site.count("/media/360.mp4")
+    ballast = suite.data_dir / "work" / "ballast"
     ballast.write_bytes(b"x" * (_QUOTA - _PAUSE + 100_000))
-    narrow.wait_for("shortage", lambda: _disk(narrow) == "SERVING_STATUS_NOT_SERVING")
-    assert narrow.http.get("/readyz").status_code == 200
-    job = create_download(narrow, site.url("/media/360.mp4"))
-    # Longer than a worker with space would leave it in the queue.
-    with pytest.raises(Exception, match="no start"):
-        narrow.wait_for("start", lambda: site.count("/media/360.mp4") > before, seconds=3)
-    told = narrow.http.get(f"/api/v1/status/{job}").json()
-    assert (told["status"], told["wait_reason"], told["position"]) == ("QUEUED", "DISK_FULL", 1)
+    suite.wait_for("shortage", lambda: _disk_status(suite) == "SERVING_STATUS_NOT_SERVING")
+    assert suite.http.get("/readyz").status_code == 200
+    job = create_download(suite, site.url("/media/360.mp4"))
+
+    def waiting() -> dict[str, Any] | None:
+        status: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
+        return status if status["wait_reason"] == "DISK_FULL" else None
+
+    status = suite.wait_for("wait reason", waiting)
+    assert (status["status"], status["position"]) == ("QUEUED", 1)
+    assert site.count("/media/360.mp4") == before
     ballast.unlink()
-    assert "completed" in wait_for_end(narrow, job, seconds=60)
-    assert _disk(narrow) == "SERVING_STATUS_SERVING"
-    assert "short of disk space; no work is taken" in narrow.log.read_text()
+    assert "completed" in wait_for_end(suite, job, seconds=60)
+    suite.wait_for("end of the shortage", lambda: _disk_status(suite) == "SERVING_STATUS_SERVING")
+    assert "short of disk space; no work is taken" in suite.log.read_text()
 
 
-def test_two_that_do_not_fit_together(narrow: Suite, site: Site) -> None:
-    """The one that began first ends well, the other is handed back, uncharged, and ends well later."""
-    url = "/media/1080.mp4?rate=1500000&token="
-    jobs = [create_download(narrow, site.url(f"{url}{number}")) for number in range(2)]
+def test_newer_download_is_released(small_disk_suite: Suite, site: Site) -> None:
+    """Of two downloads that do not fit together, the newer one is released and succeeds later."""
+    suite, url = small_disk_suite, "/media/1080.mp4?rate=1500000&token="
+    jobs = [create_download(suite, site.url(f"{url}{number}")) for number in range(2)]
     for job in jobs:
-        assert "completed" in wait_for_end(narrow, job, seconds=90)
+        assert "completed" in wait_for_end(suite, job, seconds=90)
     states = []
     for job in jobs:
-        attempts = narrow.http.get(f"/v1/jobs/{job}/attempts").raise_for_status().json()["attempts"]
+        attempts = suite.http.get(f"/v1/jobs/{job}/attempts").raise_for_status().json()["attempts"]
         states.append([attempt["state"] for attempt in attempts])
-    assert sorted(len(each) for each in states) == [1, 2]
-    assert sorted(state for each in states for state in each) == ["RELEASED", "SUCCEEDED", "SUCCEEDED"]
+    assert sorted(len(job_states) for job_states in states) == [1, 2]
+    assert sorted(state for job_states in states for state in job_states) == [
+        "RELEASED",
+        "SUCCEEDED",
+        "SUCCEEDED",
+    ]

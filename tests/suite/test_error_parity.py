@@ -1,4 +1,4 @@
-"""What jobs refuses, it refuses alike over gRPC and HTTP: with reason, field and place, storing nothing."""
+"""Errors of the jobs service are the same over gRPC and HTTP, and a refused call stores nothing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from reelhaul.jobs.v1.schedule_pb2 import Schedule
 from reelhaul.jobs.v1.schedule_service_pb2 import CreateScheduleRequest, ListSchedulesRequest
 
 _URL = "https://videos.example/watch?v=1"
-_GOOD = Job(url=_URL)
+_VALID_JOB = Job(url=_URL)
 
-#: Verb, path and body field of the methods below ("*": all of it; none: the query), as the protos say.
+#: HTTP method, path and body field of each RPC, as in the protos ("*": whole body; empty: query).
 _ROUTES = {
     "CreateJob": ("POST", "/v1/jobs", "job"),
     "BatchCreateJobs": ("POST", "/v1/jobs:batchCreate", "*"),
@@ -38,8 +38,8 @@ _ROUTES = {
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """What a program reads of a failure."""
+class RpcError:
+    """The machine-readable parts of an error."""
 
     code: grpc.StatusCode
     reason: str
@@ -48,7 +48,7 @@ class Refusal:
 
 
 def _schedule(cron: str, **fields: Any) -> CreateScheduleRequest:
-    return CreateScheduleRequest(schedule=Schedule(cron=cron, job_template=_GOOD, **fields))
+    return CreateScheduleRequest(schedule=Schedule(cron=cron, job_template=_VALID_JOB, **fields))
 
 
 def _batch(*jobs: Job) -> BatchCreateJobsRequest:
@@ -92,19 +92,19 @@ _CASES: dict[str, tuple[str, Message, str, dict[str, str], str]] = {
         {},
         "schedule.cron",
     ),
-    "cron that is none": ("CreateSchedule", _schedule("at noon"), "FIELD_INVALID", {}, "schedule.cron"),
-    "zone that is none": (
+    "invalid cron": ("CreateSchedule", _schedule("at noon"), "FIELD_INVALID", {}, "schedule.cron"),
+    "invalid time zone": (
         "CreateSchedule",
         _schedule("@daily", time_zone="Mars/Base"),
         "FIELD_INVALID",
         {},
         "schedule.time_zone",
     ),
-    "batch of 501": ("BatchCreateJobs", _batch(*[_GOOD] * 501), "FIELD_INVALID", {}, "requests"),
-    "batch of none": ("BatchCreateJobs", _batch(), "FIELD_INVALID", {}, "requests"),
-    "one bad job of a batch": (
+    "batch of 501": ("BatchCreateJobs", _batch(*[_VALID_JOB] * 501), "FIELD_INVALID", {}, "requests"),
+    "empty batch": ("BatchCreateJobs", _batch(), "FIELD_INVALID", {}, "requests"),
+    "one invalid job of a batch": (
         "BatchCreateJobs",
-        _batch(_GOOD, Job(url=_URL, labels={"1k": ""})),
+        _batch(_VALID_JOB, Job(url=_URL, labels={"1k": ""})),
         "FIELD_INVALID",
         {},
         "requests[1].job.labels",
@@ -132,7 +132,7 @@ _CASES: dict[str, tuple[str, Message, str, dict[str, str], str]] = {
     ),
     "time of a batch in the past": (
         "BatchCreateJobs",
-        _batch(_GOOD, Job(url=_URL, schedule_time=_at(-60))),
+        _batch(_VALID_JOB, Job(url=_URL, schedule_time=_at(-60))),
         "FIELD_INVALID",
         {},
         "requests[1].job.schedule_time",
@@ -147,8 +147,8 @@ _CASES: dict[str, tuple[str, Message, str, dict[str, str], str]] = {
 }
 
 
-class _Ways:
-    """The same call over gRPC and over HTTP."""
+class _Clients:
+    """Makes the same call over gRPC and over HTTP."""
 
     def __init__(self, suite: Suite, channel: grpc.Channel) -> None:
         self._http = suite.http
@@ -158,69 +158,70 @@ class _Ways:
         ]
 
     def grpc(self, method: str, request: Message) -> Any:
-        """Its answer, or how it was refused."""
+        """Call *method* over gRPC; return its response or its error."""
         call = next(getattr(stub, method) for stub in self._stubs if hasattr(stub, method))
         try:
             return call(request, timeout=30)
         except grpc.RpcError as error:
             raw = dict(error.trailing_metadata())["grpc-status-details-bin"]
-            return _refusal(error.code(), status_pb2.Status.FromString(raw))
+            return _to_error(error.code(), status_pb2.Status.FromString(raw))
 
-    def http(self, method: str, request: Message) -> Refusal:
-        """How it was refused."""
+    def http(self, method: str, request: Message) -> RpcError:
+        """Call *method* over HTTP; return its error."""
         verb, path, body = _ROUTES[method]
-        told = json_format.MessageToDict(request)
-        sent: dict[str, Any] = {"params": told} if not body else {"json": told if body == "*" else told[body]}
-        answer = self._http.request(verb, path, **sent)
-        status = json_format.ParseDict(answer.json(), status_pb2.Status(), ignore_unknown_fields=True)
-        assert answer.status_code == 400, answer.text
-        return _refusal(next(code for code in grpc.StatusCode if code.value[0] == status.code), status)
+        fields = json_format.MessageToDict(request)
+        params = None if body else fields
+        content = fields if body == "*" else fields.get(body)
+        response = self._http.request(verb, path, params=params, json=content)
+        status = json_format.ParseDict(response.json(), status_pb2.Status(), ignore_unknown_fields=True)
+        assert response.status_code == 400, response.text
+        return _to_error(next(code for code in grpc.StatusCode if code.value[0] == status.code), status)
 
     def counts(self) -> tuple[int, int]:
-        """How many jobs and schedules there are."""
+        """Return the numbers of jobs and schedules."""
         schedules = self.grpc("ListSchedules", ListSchedulesRequest()).schedules
         return self.grpc("ListJobs", ListJobsRequest()).total_size, len(schedules)
 
 
 @pytest.fixture
-def ways(suite: Suite) -> Iterator[_Ways]:
+def clients(suite: Suite) -> Iterator[_Clients]:
     with suite.channel("jobs") as channel:
-        yield _Ways(suite, channel)
+        yield _Clients(suite, channel)
 
 
 @pytest.mark.parametrize("case", _CASES)
-def test_refusals(ways: _Ways, case: str) -> None:
-    """Reason, field and place are told, the same either way, and nothing is stored."""
+def test_errors(clients: _Clients, case: str) -> None:
+    """The error has reason, metadata and field, the same over both, and nothing is stored."""
     method, request, reason, metadata, field = _CASES[case]
-    before = ways.counts()
-    direct, over_http = ways.grpc(method, request), ways.http(method, request)
-    assert direct == over_http
-    assert (direct.code, direct.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
-    assert direct.metadata.items() >= metadata.items()
+    before = clients.counts()
+    error, http_error = clients.grpc(method, request), clients.http(method, request)
+    assert error == http_error
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert error.metadata.items() >= metadata.items()
     if field:
-        assert field in direct.fields
-    assert ways.counts() == before
+        assert field in error.fields
+    assert clients.counts() == before
 
 
-def test_page_token_of_another_query(ways: _Ways) -> None:
-    """A token goes with its own filter and order only."""
-    made = ways.grpc("BatchCreateJobs", _batch(*[Job(url=_URL, schedule_time=_at(3600))] * 2))
-    assert len(made.jobs) == 2
-    token = ways.grpc("ListJobs", ListJobsRequest(page_size=1)).next_page_token
+def test_page_token_of_another_query(clients: _Clients) -> None:
+    """A page token is valid only with its own filter and order."""
+    batch = clients.grpc("BatchCreateJobs", _batch(*[Job(url=_URL, schedule_time=_at(3600))] * 2))
+    assert len(batch.jobs) == 2
+    token = clients.grpc("ListJobs", ListJobsRequest(page_size=1)).next_page_token
     for other in (
         ListJobsRequest(page_size=1, page_token=token, filter="state = QUEUED"),
         ListJobsRequest(page_size=1, page_token=token, order_by="create_time"),
     ):
-        direct = ways.grpc("ListJobs", other)
-        assert direct == ways.http("ListJobs", other)
-        assert direct.reason == "PAGE_TOKEN_INVALID"
+        error = clients.grpc("ListJobs", other)
+        assert error == clients.http("ListJobs", other)
+        assert error.reason == "PAGE_TOKEN_INVALID"
 
 
-def _refusal(code: grpc.StatusCode, status: status_pb2.Status) -> Refusal:
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+def _to_error(code: grpc.StatusCode, status: status_pb2.Status) -> RpcError:
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
-        for known in (info, bad):
-            if detail.Is(known.DESCRIPTOR):
-                detail.Unpack(known)
-    fields = {violation.field for violation in bad.field_violations}
-    return Refusal(code, info.reason, dict(info.metadata), fields)
+        for message in (info, bad_request):
+            if detail.Is(message.DESCRIPTOR):
+                detail.Unpack(message)
+    fields = {violation.field for violation in bad_request.field_violations}
+    return RpcError(code, info.reason, dict(info.metadata), fields)

@@ -1,4 +1,4 @@
-"""The sites that the engine reads, as a JSON caller asks for them."""
+"""The list of supported sites over JSON."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from tests.suite.suite import Suite
 
 
 def test_search_and_pages(suite: Suite) -> None:
-    """A search finds an extractor by its name; pages follow one another until the last."""
+    """A search finds an extractor by its name, and the second page continues the first."""
 
-    def listed(**asked: str) -> dict[str, Any] | None:
-        answer = suite.http.get("/v1/extractors", params=asked, timeout=30)
-        # The first who asks may have to wait for a busy machine.
-        return answer.json() if answer.status_code == 200 else None
+    def list_extractors(**query: str) -> dict[str, Any] | None:
+        response = suite.http.get("/v1/extractors", params=query, timeout=30)
+        # The first request loads all extractors and can time out on a busy machine.
+        return response.json() if response.status_code == 200 else None
 
-    found = suite.wait_for("sites", lambda: listed(search="youtu.be"), seconds=60)
-    assert {"name": "extractors/YoutubeYtBe", "displayName": "youtu.be"} in found["extractors"]
-    first = listed(pageSize="2")
+    matches = suite.wait_for("extractors", lambda: list_extractors(search="youtu.be"), seconds=60)
+    assert {"name": "extractors/YoutubeYtBe", "displayName": "youtu.be"} in matches["extractors"]
+    first = list_extractors(pageSize="2")
     assert first is not None
     assert len(first["extractors"]) == 2
-    second = listed(pageSize="2", pageToken=first["nextPageToken"])
+    second = list_extractors(pageSize="2", pageToken=first["nextPageToken"])
     assert second is not None
     assert second["extractors"][0]["name"].casefold() > first["extractors"][1]["name"].casefold()
 
 
 @pytest.mark.parametrize("name", ["youtube", "youtube:tab", "Bilibili category extractor"])
-def test_one_by_its_name(suite: Suite, name: str) -> None:
-    """Names with colons and spaces are read as they stand in the list."""
+def test_get(suite: Suite, name: str) -> None:
+    """An extractor is found by its name, which may contain colons and spaces."""
 
-    def read() -> dict[str, Any] | None:
-        answer = suite.http.get(f"/v1/extractors/{quote(name, safe=':')}", timeout=30)
-        return answer.json() if answer.status_code == 200 else None
+    def get() -> dict[str, Any] | None:
+        response = suite.http.get(f"/v1/extractors/{quote(name, safe=':')}", timeout=30)
+        return response.json() if response.status_code == 200 else None
 
-    assert suite.wait_for("site", read, seconds=60)["name"] == f"extractors/{name}"
+    assert suite.wait_for("extractor", get, seconds=60)["name"] == f"extractors/{name}"
 
 
-def test_no_such_site(suite: Suite) -> None:
-    """What the engine does not know is 404, by its reason."""
-    answer = suite.http.get("/v1/extractors/no-such-site", timeout=60)
-    assert answer.status_code == 404
-    assert answer.json()["details"][0]["reason"] == "RESOURCE_NOT_FOUND"
+def test_unknown_extractor(suite: Suite) -> None:
+    """An unknown extractor gets 404 with its reason."""
+    response = suite.http.get("/v1/extractors/no-such-site", timeout=60)
+    assert response.status_code == 404
+    assert response.json()["details"][0]["reason"] == "RESOURCE_NOT_FOUND"

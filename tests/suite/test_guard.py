@@ -1,4 +1,4 @@
-"""Nothing that a site says makes the suite talk to an address that it may not."""
+"""No redirect, link, manifest or DNS response makes the suite connect to a forbidden address."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from tests.suite.suite import Suite
 
 
 @pytest.fixture(scope="module")
-def forbidden() -> Iterator[Site]:
-    """A site at another loopback address, which the guard is not told to let through."""
+def forbidden_site() -> Iterator[Site]:
+    """A site at a loopback address that the guard does not allow."""
     with running_site("127.0.0.3") as site:
         yield site
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Site]:
-    """A site at 127.0.0.1, which ``localhost`` resolves to."""
+def localhost_site() -> Iterator[Site]:
+    """A site at 127.0.0.1, to which ``localhost`` resolves."""
     with running_site("127.0.0.1") as site:
         yield site
 
 
 def _reason(suite: Suite, url: str) -> str:
-    """Why *url* was refused: at the door, or by the guard when a fetcher was led there."""
-    answer = suite.http.post("/api/v1/download", json={"url": url})
-    if answer.status_code != 200:
-        return str(answer.json()["details"][0]["reason"])
-    last = wait_for_end(suite, answer.json()["job_id"], seconds=60)
+    """Return the reason why *url* is refused, by the create call or by the guard in a fetch."""
+    response = suite.http.post("/api/v1/download", json={"url": url})
+    if response.status_code != 200:
+        return str(response.json()["details"][0]["reason"])
+    last = wait_for_end(suite, response.json()["job_id"], seconds=60)
     assert "failed" in last, last
     return str(last["failed"]["error"]["reason"])
 
 
-def test_redirect(suite: Suite, site: Site, forbidden: Site) -> None:
+def test_redirect(suite: Suite, site: Site, forbidden_site: Site) -> None:
     """A redirect to another loopback address is not followed."""
-    to = quote(forbidden.url("/media/1080.mp4"), safe="")
-    assert _reason(suite, site.url(f"/redirect/1?to={to}")) == "URL_FORBIDDEN"
-    assert forbidden.requests == []
+    target = quote(forbidden_site.url("/media/1080.mp4"), safe="")
+    assert _reason(suite, site.url(f"/redirect/1?to={target}")) == "URL_FORBIDDEN"
+    assert forbidden_site.requests == []
 
 
-def test_media_elsewhere(suite: Suite, site: Site, forbidden: Site) -> None:
-    """Nor is the video of a page fetched when it lies there."""
-    url = site.url(f"/watch/demo?media_host={quote(forbidden.origin, safe='')}")
+def test_media_link(suite: Suite, site: Site, forbidden_site: Site) -> None:
+    """A video at another loopback address is not fetched."""
+    url = site.url(f"/watch/demo?media_host={quote(forbidden_site.origin, safe='')}")
     assert _reason(suite, url) == "URL_FORBIDDEN"
-    assert forbidden.requests == []
+    assert forbidden_site.requests == []
 
 
-def test_hls_segment(suite: Suite, site: Site, forbidden: Site) -> None:
+def test_hls_segment(suite: Suite, site: Site, forbidden_site: Site) -> None:
     """An HLS segment at another loopback address is not fetched."""
-    url = site.url(f"/hls/master.m3u8?media_host={quote(forbidden.origin, safe='')}")
+    url = site.url(f"/hls/master.m3u8?media_host={quote(forbidden_site.origin, safe='')}")
     assert _reason(suite, url) == "URL_FORBIDDEN"
-    assert forbidden.requests == []
+    assert forbidden_site.requests == []
 
 
-def test_name_that_resolves_there(suite: Suite, home: Site) -> None:
-    """A DNS name of a loopback address is as forbidden as the address."""
-    url = home.url("/media/1080.mp4").replace("127.0.0.1", "localhost")
+def test_dns_name(suite: Suite, localhost_site: Site) -> None:
+    """A DNS name that resolves to a loopback address is forbidden."""
+    url = localhost_site.url("/media/1080.mp4").replace("127.0.0.1", "localhost")
     assert _reason(suite, url) == "URL_FORBIDDEN"
-    assert home.requests == []
+    assert localhost_site.requests == []
 
 
-# 169.254.169.254 and its twin are asked for by nobody: the guard decides before it connects.
+# The guard refuses metadata services before it connects, so that the test sends nothing to them.
 @pytest.mark.parametrize(
     "url",
     [
@@ -75,5 +75,5 @@ def test_name_that_resolves_there(suite: Suite, home: Site) -> None:
     ],
 )
 def test_address(suite: Suite, url: str) -> None:
-    """Metadata services and other addresses that are not public are refused by decision."""
+    """Metadata services and other addresses that are not public are refused."""
     assert _reason(suite, url) in ("URL_FORBIDDEN", "URL_INVALID")

@@ -1,4 +1,4 @@
-"""Bad input gets a Status that a program can read, and leaves no trace."""
+"""Invalid input gets a machine-readable status and changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.suite.suite import Suite
 
-_UNKNOWN = str(uuid.UUID(int=0x018F0000_0000_7000_8000_000000000001))
+_UNKNOWN_ID = str(uuid.UUID(int=0x018F0000_0000_7000_8000_000000000001))
 
 
 def _post(**body: Any) -> httpx.Request:
@@ -31,7 +31,7 @@ _CASES = {
     "user info in the URL": (_post(url="http://me:secret@example.com/v"), 400, "URL_INVALID", "url"),
     "unknown field": (_post(url="https://example.com/v", qualty="1080p"), 400, "FIELD_INVALID", "qualty"),
     "unknown word": (_post(url="https://example.com/v", quality="1081p"), 400, "FIELD_INVALID", "quality"),
-    "unknown job": (_get(f"/api/v1/status/{_UNKNOWN}"), 404, "RESOURCE_NOT_FOUND", None),
+    "unknown job": (_get(f"/api/v1/status/{_UNKNOWN_ID}"), 404, "RESOURCE_NOT_FOUND", None),
     "wrong page token": (_get("/api/v1/jobs?page_token=wrong"), 400, "PAGE_TOKEN_INVALID", None),
     "batch of 501": (_batch(*["https://example.com/v"] * 501), 400, "FIELD_INVALID", "urls"),
     "one bad URL of a batch": (_batch("https://example.com/v", "x"), 400, "URL_INVALID", "urls[1]"),
@@ -42,33 +42,32 @@ _CASES = {
 
 
 @pytest.mark.parametrize("case", _CASES)
-def test_bad_input(suite: Suite, case: str) -> None:
-    """The answer names reason and field, its status fits, and nothing was written."""
+def test_invalid_input(suite: Suite, case: str) -> None:
+    """The response has status, reason and field, and no job is stored."""
     request, status, reasons, field = _CASES[case]
-    before = _total(suite)
-    answer = suite.http.request(
+    before = _count_jobs(suite)
+    response = suite.http.request(
         request.method,
         request.url.raw_path.decode(),
         content=request.content,
         headers={"content-type": "application/json"} if request.content else None,
     )
-    assert answer.status_code == status, answer.text
-    body = answer.json()
+    assert response.status_code == status, response.text
+    body = response.json()
     assert body.keys() >= {"code", "message", "details"}
-    info, *others = body["details"]
+    info, *other_details = body["details"]
     assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
     assert (info["domain"], info["reason"] in reasons.split()) == ("reelhaul.dev", True), body
     if field is not None:
-        assert field in _fields(others), body
-    assert "secret" not in answer.text
-    assert _total(suite) == before
+        assert field in _violated_fields(other_details), body
+    assert "secret" not in response.text
+    assert _count_jobs(suite) == before
 
 
-def _fields(details: list[dict[str, Any]]) -> list[str]:
-    bad = [detail for detail in details if detail["@type"].endswith(".BadRequest")]
-    return [violation["field"] for detail in bad for violation in detail["fieldViolations"]]
+def _violated_fields(details: list[dict[str, Any]]) -> list[str]:
+    bad_requests = [detail for detail in details if detail["@type"].endswith(".BadRequest")]
+    return [violation["field"] for detail in bad_requests for violation in detail["fieldViolations"]]
 
 
-def _total(suite: Suite) -> int:
-    """How many downloads the suite knows."""
+def _count_jobs(suite: Suite) -> int:
     return int(suite.http.get("/api/v1/jobs").json().get("total", 0))

@@ -1,4 +1,4 @@
-"""Sites that hold no media, or are not there, through the whole suite."""
+"""Sites without media and unreachable sites."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _GONE = ("MEDIA_NOT_FOUND", "NOT_FOUND", 1)
 _DOWN = ("UPSTREAM_UNAVAILABLE", "UNAVAILABLE", 2)
 
 _CASES = {
-    "a page without media": ("{site}/watch/nothing", _UNSUPPORTED),
-    "no such page": ("{site}/watch/elsewhere", _GONE),
-    "nobody listens": ("http://127.0.0.2:1/v", _DOWN),
-    "no such name": ("http://no-such-host.invalid/v", _DOWN),
-    "a site out of order": ("{site}/watch/demo?fail=503&token=suite", _DOWN),
+    "page without media": ("{site}/watch/nothing", _UNSUPPORTED),
+    "missing page": ("{site}/watch/elsewhere", _GONE),
+    "connection refused": ("http://127.0.0.2:1/v", _DOWN),
+    "unknown host name": ("http://no-such-host.invalid/v", _DOWN),
+    "site responds with 503": ("{site}/watch/demo?fail=503&token=suite", _DOWN),
 }
 
 
 @pytest.mark.parametrize("case", _CASES)
 def test_failures(suite: Suite, site: Site, case: str) -> None:
-    """The reason is told with its code; only what may pass is tried again."""
+    """The job fails with its reason and code; only temporary failures are retried."""
     url, (reason, code, attempts) = _CASES[case]
     job = {"url": url.format(site=site.origin), "retryPolicy": _POLICY}
-    made = suite.http.post("/v1/jobs", json=job).json()
-    failed = wait_for_end(suite, made["name"].removeprefix("jobs/"))["failed"]
+    created = suite.http.post("/v1/jobs", json=job).json()
+    failed = wait_for_end(suite, created["name"].removeprefix("jobs/"))["failed"]
     error = failed["error"]
     assert (error["reason"], error["code"], failed["attempts"]) == (reason, code, attempts), error
     assert error.get("retryable", False) == (attempts > 1)

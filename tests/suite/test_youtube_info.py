@@ -1,4 +1,4 @@
-"""What a URL holds, told before anything is fetched: GET /api/v1/info through the whole suite."""
+"""GET /api/v1/info: metadata, formats and an estimate before anything is downloaded."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from tests.sites.youtube.site import YouTube
 from tests.suite.suite import Suite
 
 
-def _info(suite: Suite, url: str, **asked: Any) -> dict[str, Any]:
-    answer = suite.http.get("/api/v1/info", params={"url": url, **asked})
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+def _get_info(suite: Suite, url: str, **query: Any) -> dict[str, Any]:
+    response = suite.http.get("/api/v1/info", params={"url": url, **query})
+    assert response.status_code == 200, response.text
+    info: dict[str, Any] = response.json()
+    return info
 
 
-def test_what_there_is(youtube_suite: Suite, youtube: YouTube) -> None:
-    """Streams with their sizes, words by how they were made, chapters, and who spoke what."""
-    told = _info(youtube_suite, youtube.watch_url("plain2160"), quality="1080p", format="mp4")
-    assert (told["title"], told["uploader"], told["duration"]) == ("A moving picture", "Reelhaul", 6)
-    assert told["qualities"] == ["2160p", "1440p", "1080p", "720p", "480p", "360p", "240p", "144p"]
-    by_id = {one["format_id"]: one for one in told["formats"]}
+def test_metadata(youtube_suite: Suite, youtube: YouTube) -> None:
+    """The response has streams with sizes and codecs, subtitles by kind, and chapters."""
+    info = _get_info(youtube_suite, youtube.watch_url("plain2160"), quality="1080p", format="mp4")
+    assert (info["title"], info["uploader"], info["duration"]) == ("A moving picture", "Reelhaul", 6)
+    assert info["qualities"] == ["2160p", "1440p", "1080p", "720p", "480p", "360p", "240p", "144p"]
+    by_id = {stream["format_id"]: stream for stream in info["formats"]}
     assert (by_id["137"]["height"], by_id["137"]["size_bytes"] > 0) == (1080, True)
     assert (by_id["251"]["audio_codec"], by_id["251"]["quality"]) == ("opus", "")
-    kinds = {(one["language"], one["kind"]) for one in told["subtitles"]}
+    kinds = {(track["language"], track["kind"]) for track in info["subtitles"]}
     assert {("en", "MANUAL"), ("de", "MANUAL")} <= kinds
     assert {"AUTO", "TRANSLATED"} <= {kind for _, kind in kinds}
-    assert [chapter["title"] for chapter in told["chapters"]] == ["Beginning", "Middle", "End"]
+    assert [chapter["title"] for chapter in info["chapters"]] == ["Beginning", "Middle", "End"]
 
 
-def test_what_it_would_take(youtube_suite: Suite, youtube: YouTube) -> None:
-    """The estimate is for what is asked: its size is that of the streams that would be fetched."""
-    told = _info(youtube_suite, youtube.watch_url("plain1080"), quality="1080p", format="webm")
+def test_estimate(youtube_suite: Suite, youtube: YouTube) -> None:
+    """The estimate is for the requested format: its size is that of the selected streams."""
+    info = _get_info(youtube_suite, youtube.watch_url("plain1080"), quality="1080p", format="webm")
     sizes = [youtube.file("plain1080", itag).stat().st_size for itag in (248, 251)]
-    estimate = told["estimate"]
+    estimate = info["estimate"]
     assert (estimate["quality"], estimate["format"], estimate["size_bytes"]) == ("1080p", "webm", sum(sizes))
-    sound = _info(youtube_suite, youtube.watch_url("plain1080"), audio_only=True)["estimate"]
-    assert sound["size_bytes"] < estimate["size_bytes"]
+    audio = _get_info(youtube_suite, youtube.watch_url("plain1080"), audio_only=True)["estimate"]
+    assert audio["size_bytes"] < estimate["size_bytes"]
 
 
-def test_a_playlist(youtube_suite: Suite, youtube: YouTube) -> None:
-    """A list is told flat, as far as asked, with how long it is; none of its videos is opened."""
-    told = _info(youtube_suite, youtube.playlist_url(250), max_entries=20)
-    assert [entry["title"] for entry in told["entries"]] == [f"Item {number}" for number in range(1, 21)]
-    assert (told["entry_count"], told["estimate"]["job_count"]) == (250, 250)
+def test_playlist(youtube_suite: Suite, youtube: YouTube) -> None:
+    """A playlist has its first max_entries entries and its length; none of its videos is requested."""
+    info = _get_info(youtube_suite, youtube.playlist_url(250), max_entries=20)
+    assert [entry["title"] for entry in info["entries"]] == [f"Item {number}" for number in range(1, 21)]
+    assert (info["entry_count"], info["estimate"]["job_count"]) == (250, 250)
     assert youtube.count("/watch", "item0000001") == 0
 
 
-def test_ten_who_ask_at_once(youtube_suite: Suite, youtube: YouTube) -> None:
-    """Equal questions at once are one to the site, and so is one that comes soon after."""
+def test_concurrent_requests(youtube_suite: Suite, youtube: YouTube) -> None:
+    """Ten equal requests at once and one soon after make one request to the site."""
     url = youtube.watch_url("plain1080", copy=8)
     before = youtube.count("/watch", "plain1080")
     with ThreadPoolExecutor(10) as callers:
-        answers = list(callers.map(lambda _: _info(youtube_suite, url), range(10)))
-    again = _info(youtube_suite, url)
+        responses = list(callers.map(lambda _: _get_info(youtube_suite, url), range(10)))
+    repeated = _get_info(youtube_suite, url)
     assert youtube.count("/watch", "plain1080") - before == 1
-    assert {answer["probe_time"] for answer in answers} == {again["probe_time"]}
+    assert {response["probe_time"] for response in responses} == {repeated["probe_time"]}
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,15 @@ def test_ten_who_ask_at_once(youtube_suite: Suite, youtube: YouTube) -> None:
         ("sabr", 500, "EXTRACTOR_FAILED"),
     ],
 )
-def test_what_the_site_refuses(
-    youtube_suite: Suite, youtube: YouTube, name: str, status: int, reason: str
-) -> None:
-    """What a site says no to is the answer's status, with the reason for programs; it is asked once."""
+def test_error_of_site(youtube_suite: Suite, youtube: YouTube, name: str, status: int, reason: str) -> None:
+    """An error of the site has its HTTP status and reason, after one request to the site."""
     before = youtube.count("/watch", name)
-    answer = youtube_suite.http.get("/api/v1/info", params={"url": youtube.watch_url(name)})
-    assert (answer.status_code, answer.json()["details"][0]["reason"]) == (status, reason), answer.text
+    response = youtube_suite.http.get("/api/v1/info", params={"url": youtube.watch_url(name)})
+    assert (response.status_code, response.json()["details"][0]["reason"]) == (status, reason), response.text
     assert youtube.count("/watch", name) - before == 1
 
 
-def test_what_is_live(youtube_suite: Suite, youtube: YouTube) -> None:
-    """A broadcast, and one that has not begun, are answers, not errors."""
-    assert _info(youtube_suite, youtube.watch_url("livelong"))["live_status"] == "LIVE"
-    assert _info(youtube_suite, youtube.watch_url("upcoming"))["live_status"] == "UPCOMING"
+def test_live_status(youtube_suite: Suite, youtube: YouTube) -> None:
+    """A broadcast and an upcoming event are not errors; the response has their live_status."""
+    assert _get_info(youtube_suite, youtube.watch_url("livelong"))["live_status"] == "LIVE"
+    assert _get_info(youtube_suite, youtube.watch_url("upcoming"))["live_status"] == "UPCOMING"

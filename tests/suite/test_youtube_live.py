@@ -1,4 +1,4 @@
-"""Broadcasts and premieres through the whole suite: waited for, recorded, ended with a file that plays."""
+"""Broadcasts and premieres: wait for the start, record, and end with a playable file."""
 
 from __future__ import annotations
 
@@ -27,154 +27,155 @@ from reelhaul.type.v1.media_pb2 import Progress
 
 @pytest.fixture(scope="module")
 def suite(youtube_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite with one slot, and room for one recording beside it; what died is soon taken up."""
+    """A suite with one slot, one additional slot for recordings, and short leases."""
     settings = youtube_settings | {"fetcher_slots": "1", "fetcher_recordings": "1", "jobs_lease_seconds": "3"}
     with running_suite(tmp_path_factory.mktemp("live") / "data", **settings) as suite:
         yield suite
 
 
-def _recorded(suite: Suite, done: dict[str, Any], folder: Path) -> float:
-    """Seconds of a recording, which has picture and sound."""
-    found = tools.probe(save_file(suite, done["files"][0], folder))
-    assert (found.height, set(found.codecs)) == (360, {"video", "audio"})
-    return found.duration
+def _recorded_seconds(suite: Suite, completed: dict[str, Any], folder: Path) -> float:
+    """Check that the recording has video and audio; return its duration."""
+    probe = tools.probe(save_file(suite, completed["files"][0], folder))
+    assert (probe.height, set(probe.codecs)) == (360, {"video", "audio"})
+    return probe.duration
 
 
-def test_to_the_end(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
-    """A broadcast is recorded from now to its end."""
-    done = download(suite, youtube.watch_url("live", copy=9), live="record", format="mp4")
-    assert 3 < _recorded(suite, done, tmp_path) < 8
-    assert (done["got_format"], done["warnings"]) == ("mp4", [])
+def test_record_to_end(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """A broadcast is recorded from the current position to its end."""
+    completed = download(suite, youtube.watch_url("live", copy=9), live="record", format="mp4")
+    assert 3 < _recorded_seconds(suite, completed, tmp_path) < 8
+    assert (completed["got_format"], completed["warnings"]) == ("mp4", [])
 
 
-def test_to_its_limit(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
-    """At its time limit a recording is stopped: a file that plays, and a warning."""
+def test_record_max_duration(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """A recording stops at maxDuration with a playable file and a warning."""
     job = {
         "url": youtube.watch_url("livelong"),
         "format": {"live": {"mode": "RECORD", "maxDuration": "4s"}, "container": "MP4"},
     }
-    made = suite.http.post("/v1/jobs", json=job).json()
-    done = wait_for_end(suite, made["name"].removeprefix("jobs/"))["completed"]
-    assert _recorded(suite, done, tmp_path) == pytest.approx(4, abs=0.5)
-    assert ["stopped after 4 s" in warning for warning in done["warnings"]] == [True]
+    created = suite.http.post("/v1/jobs", json=job).json()
+    completed = wait_for_end(suite, created["name"].removeprefix("jobs/"))["completed"]
+    assert _recorded_seconds(suite, completed, tmp_path) == pytest.approx(4, abs=0.5)
+    assert ["stopped after 4 s" in warning for warning in completed["warnings"]] == [True]
 
 
-def test_the_limit_in_plain_words(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
-    """The longest play time that the simple API is asked for limits a recording too."""
-    wishes = {"live": "record", "format": "mp4", "max_duration_seconds": 3}
-    done = download(suite, youtube.watch_url("livelong"), **wishes)
-    assert _recorded(suite, done, tmp_path) == pytest.approx(3, abs=0.5)
+def test_max_duration_of_flat_api(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """max_duration_seconds of the flat API limits a recording too."""
+    options = {"live": "record", "format": "mp4", "max_duration_seconds": 3}
+    completed = download(suite, youtube.watch_url("livelong"), **options)
+    assert _recorded_seconds(suite, completed, tmp_path) == pytest.approx(3, abs=0.5)
 
 
-def test_a_premiere(suite: Suite, youtube: YouTube) -> None:
-    """An event that is waited for is fetched when it has begun; meanwhile it holds no slot."""
-    waiting = create_download(suite, youtube.watch_url("premiere", copy=9), quality="360p", live="wait")
+def test_premiere(suite: Suite, youtube: YouTube) -> None:
+    """A job that is_waiting for a premiere holds no slot, and is fetched when the premiere has started."""
+    premiere = create_download(suite, youtube.watch_url("premiere", copy=9), quality="360p", live="wait")
 
-    def waits() -> bool:
-        told = suite.http.get(f"/api/v1/status/{waiting}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "LIVE_NOT_BEGUN", 0)
+    def is_waiting() -> bool:
+        status = suite.http.get(f"/api/v1/status/{premiere}").json()
+        waiting = (status["status"], status["wait_reason"], status["attempts"])
+        return waiting == ("QUEUED", "LIVE_NOT_BEGUN", 0)
 
-    suite.wait_for("wait for the premiere", waits)
+    suite.wait_for("wait for the premiere", is_waiting)
     assert download(suite, youtube.watch_url("plain360"), quality="360p")["status"] == "SUCCEEDED"
-    assert wait_for_end(suite, waiting)["completed"]["got_quality"] == "360p"
+    assert wait_for_end(suite, premiere)["completed"]["got_quality"] == "360p"
 
 
-def test_what_has_not_begun_is_not_recorded(suite: Suite, youtube: YouTube) -> None:
-    """Who asks to record now is told that there is nothing yet, and that time will change it."""
+def test_upcoming_is_not_recorded(suite: Suite, youtube: YouTube) -> None:
+    """A job that is to record an event now is retried with MEDIA_NOT_LIVE_YET."""
     job = create_download(suite, youtube.watch_url("upcoming", copy=9), live="record")
 
-    def waits() -> dict[str, Any] | None:
-        told: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
-        return told if told["status"] == "RETRYING" else None
+    def retrying() -> dict[str, Any] | None:
+        status: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
+        return status if status["status"] == "RETRYING" else None
 
-    assert suite.wait_for("retry", waits)["error"]["reason"] == "MEDIA_NOT_LIVE_YET"
-
-
-def _recording(suite: Suite, job: str) -> None:
-    """Return when *job* has recorded something."""
-
-    def records() -> bool:
-        told = suite.http.get(f"/api/v1/status/{job}").json()
-        return told.get("stage") == "RECORDING" and told["downloaded_bytes"] > 0
-
-    suite.wait_for("recording", records)
+    assert suite.wait_for("retry", retrying)["error"]["reason"] == "MEDIA_NOT_LIVE_YET"
 
 
-def test_ended_by_its_user(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
-    """A recording that its user ends is a file that plays, soon, and says that it was by request.
+def _wait_until_recording(suite: Suite, job: str) -> None:
+    """Wait until *job* has recorded some bytes."""
 
-    Asked again, also after the end, nothing changes; cancelling is then too late.
+    def is_recording() -> bool:
+        status = suite.http.get(f"/api/v1/status/{job}").json()
+        return status.get("stage") == "RECORDING" and status["downloaded_bytes"] > 0
+
+    suite.wait_for("recording", is_recording)
+
+
+def test_stop_recording(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """A stopped recording soon becomes a playable file, with a warning that it was stopped by request.
+
+    Stopping it again changes nothing; cancelling it is then refused.
     """
     job = create_download(suite, youtube.watch_url("livelong", copy=3), live="record", format="mp4")
-    _recording(suite, job)
-    asked = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
-    assert (asked.status_code, asked.json()["state"]) == (200, "RUNNING")
-    began = time.monotonic()
-    done = wait_for_end(suite, job)["completed"]
-    assert time.monotonic() - began < 20
-    assert _recorded(suite, done, tmp_path) > 1
-    assert ["stopped by request" in warning for warning in done["warnings"]] == [True]
-    again = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+    _wait_until_recording(suite, job)
+    stopped = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
+    assert (stopped.status_code, stopped.json()["state"]) == (200, "RUNNING")
+    begin = time.monotonic()
+    completed = wait_for_end(suite, job)["completed"]
+    assert time.monotonic() - begin < 20
+    assert _recorded_seconds(suite, completed, tmp_path) > 1
+    assert ["stopped by request" in warning for warning in completed["warnings"]] == [True]
+    repeated = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
     assert suite.http.post(f"/api/v1/stop_recording/{job}", json={}).json()["status"] == "SUCCEEDED"
-    told = again.json()
-    assert (again.status_code, told["state"]) == (200, "SUCCEEDED")
-    assert told["recordingStopTime"] == asked.json()["recordingStopTime"]
-    assert [warning["reason"] for warning in told["warnings"]] == ["RECORDING_STOPPED"]
+    job_after = repeated.json()
+    assert (repeated.status_code, job_after["state"]) == (200, "SUCCEEDED")
+    assert job_after["recordingStopTime"] == stopped.json()["recordingStopTime"]
+    assert [warning["reason"] for warning in job_after["warnings"]] == ["RECORDING_STOPPED"]
     assert suite.http.post(f"/v1/jobs/{job}:cancel", json={}).status_code == 400
 
 
-def test_nothing_to_end(suite: Suite, youtube: YouTube) -> None:
-    """Of what waits for its event, or was no broadcast, there is no recording to be kept: that is told."""
-    waiting = create_download(suite, youtube.watch_url("upcoming", copy=4), live="wait")
+def test_no_recording_to_stop(suite: Suite, youtube: YouTube) -> None:
+    """stopRecording is refused for a job that is_waiting for its event, and for one that is no broadcast."""
+    event = create_download(suite, youtube.watch_url("upcoming", copy=4), live="wait")
 
-    def waits() -> bool:
-        return bool(suite.http.get(f"/api/v1/status/{waiting}").json()["wait_reason"] == "LIVE_NOT_BEGUN")
+    def is_waiting() -> bool:
+        return bool(suite.http.get(f"/api/v1/status/{event}").json()["wait_reason"] == "LIVE_NOT_BEGUN")
 
-    suite.wait_for("wait for the event", waits)
+    suite.wait_for("wait for the event", is_waiting)
     video = download(suite, youtube.watch_url("plain360"), quality="360p")
-    for job, state in ((waiting, "QUEUED"), (video["job_id"], "SUCCEEDED")):
+    for job, state in ((event, "QUEUED"), (video["job_id"], "SUCCEEDED")):
         refused = suite.http.post(f"/v1/jobs/{job}:stopRecording", json={})
         assert refused.status_code == 400
-        told = refused.json()["details"][0]
-        assert (told["reason"], told["metadata"]["state"]) == ("STATE_CONFLICT", state)
-    suite.http.post(f"/v1/jobs/{waiting}:cancel", json={}).raise_for_status()
-    assert wait_for_end(suite, waiting)["failed"]["status"] == "CANCELLED"
+        info = refused.json()["details"][0]
+        assert (info["reason"], info["metadata"]["state"]) == ("STATE_CONFLICT", state)
+    suite.http.post(f"/v1/jobs/{event}:cancel", json={}).raise_for_status()
+    assert wait_for_end(suite, event)["failed"]["status"] == "CANCELLED"
 
 
-def test_ended_by_its_user_under_kills(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
-    """The wish outlives jobs and the fetcher: who takes the job up again keeps a moment and ends."""
+def test_stop_recording_under_kills(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """stopRecording survives kills of jobs and fetcher: the next attempt records a moment and ends."""
     job = create_download(suite, youtube.watch_url("livelong", copy=5), live="record", format="mp4")
-    _recording(suite, job)
+    _wait_until_recording(suite, job)
     os.kill(suite.pid("fetcher"), signal.SIGSTOP)
     with Client(suite.address("gateway")) as client:
         assert client.stop_recording(job).stage == Progress.RECORDING
-    killed = [(name, suite.kill(name)) for name in ("jobs", "fetcher")]
-    for name, pid in killed:
+    pids = [(name, suite.kill(name)) for name in ("jobs", "fetcher")]
+    for name, pid in pids:
         suite.wait_for_restart(name, pid)
-    done = wait_for_end(suite, job)["completed"]
-    assert _recorded(suite, done, tmp_path) > 1
-    assert (done["attempts"], "stopped by request" in done["warnings"][0]) == (2, True)
+    completed = wait_for_end(suite, job)["completed"]
+    assert _recorded_seconds(suite, completed, tmp_path) > 1
+    assert (completed["attempts"], "stopped by request" in completed["warnings"][0]) == (2, True)
 
 
-def test_recordings_starve_nobody(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
-    """While one records, the only slot is another's; a second recording waits; cancelled, it is gone in time.
+def test_recording_slots(suite: Suite, youtube: YouTube, tmp_path: Path) -> None:
+    """A recording leaves the slot to downloads; a second recording is_waiting, and can be cancelled.
 
-    A fetcher that is told to leave ends its recording with what it has.
+    A fetcher that gets SIGTERM ends its recording with what it has.
     """
-    lasting = create_download(suite, youtube.watch_url("livelong", copy=1), live="record", format="mp4")
-    wait_until_downloading(suite, lasting, 1)
+    first = create_download(suite, youtube.watch_url("livelong", copy=1), live="record", format="mp4")
+    wait_until_downloading(suite, first, 1)
     assert download(suite, youtube.watch_url("plain360"), quality="360p")["status"] == "SUCCEEDED"
     second = create_download(suite, youtube.watch_url("livelong", copy=2), live="record")
 
-    def waits() -> bool:
-        told = suite.http.get(f"/api/v1/status/{second}").json()
-        return (told["status"], told["wait_reason"], told["attempts"]) == ("QUEUED", "IN_QUEUE", 0)
+    def is_waiting() -> bool:
+        status = suite.http.get(f"/api/v1/status/{second}").json()
+        return (status["status"], status["wait_reason"], status["attempts"]) == ("QUEUED", "IN_QUEUE", 0)
 
-    suite.wait_for("wait for room", waits)
+    suite.wait_for("wait for a recording slot", is_waiting)
     suite.http.post(f"/api/v1/cancel/{second}", json={})
     assert wait_for_end(suite, second)["failed"]["status"] == "CANCELLED"
-    assert suite.http.get(f"/api/v1/status/{lasting}").json()["status"] == "RUNNING"
+    assert suite.http.get(f"/api/v1/status/{first}").json()["status"] == "RUNNING"
     os.kill(suite.pid("fetcher"), signal.SIGTERM)
-    done = wait_for_end(suite, lasting)["completed"]
-    assert _recorded(suite, done, tmp_path) > 1
-    assert (done["attempts"], "was stopped after" in done["warnings"][0]) == (1, True)
+    completed = wait_for_end(suite, first)["completed"]
+    assert _recorded_seconds(suite, completed, tmp_path) > 1
+    assert (completed["attempts"], "was stopped after" in completed["warnings"][0]) == (1, True)

@@ -55,7 +55,7 @@ def migrate(url: str, package: str) -> None:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-            command.upgrade(_config(package, connection), "head")
+            command.upgrade(alembic_config(package, connection), "head")
     finally:
         engine.dispose()
     log.info("migrated", extra={"package": package, "revision": head(package)})
@@ -83,7 +83,8 @@ def run() -> None:
         context.run_migrations()
 
 
-def _config(package: str, connection: Connection) -> Config:
+def alembic_config(package: str, connection: Connection) -> Config:
+    """Return the Alembic configuration that runs the revisions of *package* on *connection*."""
     from alembic.config import Config
 
     config = Config()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -29,8 +29,6 @@ T = TypeVar("T")
 _BATCH_SIZE = 128
 _MAX_WAITING = 10_000
 _MAX_TRIES = 6
-# After so long without a write the connection goes back to the pool, which checks it when it is next used.
-_IDLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +121,15 @@ class Writer:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        connection = PinnedConnection(self._engine)
-        try:
-            while (first := self._wait_for_writes(connection)) is not None:
-                batch, closing = self._take_batch(first)
-                wanted = [write for write in batch if not write.future.cancelled()]
-                outcomes = self._commit(connection, wanted) if wanted else []
-                # The loop may be closed before the last commit ends.
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._resolve, len(batch), wanted, outcomes)
-                if closing:
-                    return
-        finally:
-            connection.release()
-
-    def _wait_for_writes(self, connection: PinnedConnection) -> list[QueuedWrite] | None:
-        with contextlib.suppress(Empty):
-            return self._queue.get(timeout=_IDLE_SECONDS)
-        connection.release()
-        return self._queue.get()
+        while (first := self._queue.get()) is not None:
+            batch, closing = self._take_batch(first)
+            wanted = [write for write in batch if not write.future.cancelled()]
+            outcomes = self._commit(wanted) if wanted else []
+            # The loop may be closed before the last commit ends.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._resolve, len(batch), wanted, outcomes)
+            if closing:
+                return
 
     def _take_batch(self, first: list[QueuedWrite]) -> tuple[list[QueuedWrite], bool]:
         """Return *first* and what else is queued now, and whether the writer closes after it."""
@@ -165,74 +153,43 @@ class Writer:
             else:
                 write.future.set_result(outcome.value)
 
-    def _commit(self, connection: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
+    def _commit(self, batch: list[QueuedWrite]) -> list[Outcome]:
         try:
-            return self._commit_together(connection, batch)
+            return self._commit_together(batch)
         except BaseException as error:  # the callers, who wait for it, get it
             if not engines.is_serialization_failure(error):
                 return [Outcome(error=error)] * len(batch)
-        return [self._commit_alone(connection, write) for write in batch]
+        return [self._commit_alone(write) for write in batch]
 
-    def _commit_together(self, connection: PinnedConnection, batch: list[QueuedWrite]) -> list[Outcome]:
+    def _commit_together(self, batch: list[QueuedWrite]) -> list[Outcome]:
         if len(batch) == 1:
-            return [Outcome(self._commit_one(connection, batch[0]))]
+            return [Outcome(self._commit_one(batch[0]))]
         try:
-            with connection.begin() as transaction:
+            with self._engine.begin() as transaction:
                 outcomes = _run_batch(transaction, batch)
         except _WriteFailedError:
             # Only the failed write may be rolled back; savepoints for all cost too much unless one fails.
-            with connection.begin() as transaction:
+            with self._engine.begin() as transaction:
                 outcomes = [run_in_savepoint(transaction, write.op) for write in batch]
         self.commits += 1
         return outcomes
 
-    def _commit_alone(self, connection: PinnedConnection, write: QueuedWrite) -> Outcome:
+    def _commit_alone(self, write: QueuedWrite) -> Outcome:
         backoff = Backoff(first=0.01, jitter=1.0)
         for n in range(1, _MAX_TRIES + 1):
             try:
-                return Outcome(self._commit_one(connection, write))
+                return Outcome(self._commit_one(write))
             except BaseException as error:  # as above
                 if n == _MAX_TRIES or not engines.is_serialization_failure(error):
                     return Outcome(error=error)
             time.sleep(backoff.next_delay())
         raise AssertionError("unreachable")
 
-    def _commit_one(self, connection: PinnedConnection, write: QueuedWrite) -> Any:
-        with connection.begin() as transaction:
+    def _commit_one(self, write: QueuedWrite) -> Any:
+        with self._engine.begin() as transaction:
             value = write.op(transaction)
         self.commits += 1
         return value
-
-
-class PinnedConnection:
-    """A connection that one thread keeps between transactions.
-
-    Taking it from the pool for each transaction costs as much as a small write, and on PostgreSQL a
-    round trip to check it.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._connection: Connection | None = None
-
-    @contextlib.contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """Run the block in a transaction, committed at its end."""
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        try:
-            with self._connection.begin():
-                yield self._connection
-        except BaseException:
-            # The connection may be broken: the pool checks it.
-            self.release()
-            raise
-
-    def release(self) -> None:
-        """Give the connection back to the pool."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
 
 class _WriteFailedError(Exception):

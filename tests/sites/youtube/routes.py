@@ -82,7 +82,7 @@ class Routes:
     def _player(self, request: Request, video: Video, body: dict[str, Any]) -> Response:
         faults = self._state.next_faults("player", video, video.player)
         if faults.fail:
-            return _error(faults.fail, "The stand-in was asked to fail.")
+            return _error(faults.fail, "The stand-in fails as configured.")
         client = str(body.get("context", {}).get("client", {}).get("clientName", "WEB"))
         return _json(self._player_response(request, video, client))
 

@@ -33,7 +33,7 @@ def parse_job_id(value: str, field: str = "name") -> str:
     """Return the id of ``jobs/{job}``, or of the id alone."""
     job_id = value.removeprefix("jobs/")
     if not _JOB_ID.fullmatch(job_id):
-        raise FieldInvalid(field, "it must have the form jobs/{job}, where {job} is a lower-case UUID")
+        raise FieldInvalid(field, "must have the form jobs/{job}, where {job} is a lower-case UUID")
     return job_id
 
 
@@ -41,30 +41,30 @@ def parse_attempt_name(value: str) -> tuple[str, int]:
     """Return job id and number of ``jobs/{job}/attempts/{attempt}``."""
     match = _ATTEMPT_NAME.fullmatch(value)
     if match is None:
-        raise FieldInvalid("name", "it must have the form jobs/{job}/attempts/{attempt}")
+        raise FieldInvalid("name", "must have the form jobs/{job}/attempts/{attempt}")
     return parse_job_id(match["job"]), int(match["number"])
 
 
 def check_new_job_id(value: str, field: str = "job_id") -> str:
     """Return *value* if a caller may choose it as the id of a new job."""
     if not _JOB_ID.fullmatch(value):
-        raise FieldInvalid(field, "it must be a lower-case UUID")
+        raise FieldInvalid(field, "must be a lower-case UUID")
     return value
 
 
 def check_text(value: str, field: str, max_length: int, *, required: bool = False) -> str:
     """Return *value* if it has at most *max_length* characters and no NUL, which databases reject."""
     if required and not value:
-        raise FieldInvalid(field, "it is required")
+        raise FieldInvalid(field, "is required")
     if len(value) > max_length or "\0" in value:
-        raise FieldInvalid(field, f"at most {max_length} characters, without NUL")
+        raise FieldInvalid(field, f"must have at most {max_length} characters, without NUL")
     return value
 
 
 def check_range(value: int, field: str, low: int, high: int) -> int:
     """Return *value* if it is within *low*..*high*."""
     if not low <= value <= high:
-        raise FieldInvalid(field, f"it must be {low}..{high}")
+        raise FieldInvalid(field, f"must be between {low} and {high}, not {value}")
     return value
 
 
@@ -77,7 +77,7 @@ def idempotency_key(request: Message, method: str, tenant: str, now: datetime) -
     if not request_id:
         return None
     if not _UUID.fullmatch(request_id):
-        raise FieldInvalid("request_id", "it must be a UUID")
+        raise FieldInvalid("request_id", "must be a UUID")
     content = type(request)()
     content.CopyFrom(request)
     content.ClearField("request_id")

@@ -1,1 +1,1 @@
-"""What is true of jobs by itself: states and their roads, leases, retries."""
+"""Pure rules: states and transitions, leases, retries, rate limits, schedules."""

@@ -13,21 +13,26 @@ from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteRateLimit
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.store import rows
-from reelhaul_jobs.store.tables import IN_FLIGHT, gates, jobs, workers
+from reelhaul_jobs.store.tables import IN_FLIGHT, jobs, site_rate_limits, workers
 from reelhaul_runtime.sql.statements import Statement
 
 _MICROSECOND = timedelta(microseconds=1)
 
 # All egresses of the site: a claim may use another one than it names. Locked in one order, against deadlocks.
 _OF_SITE = Statement(
-    select(gates).where(gates.c.site == bindparam("of_site")).order_by(gates.c.egress).with_for_update()
+    select(site_rate_limits)
+    .where(site_rate_limits.c.site == bindparam("of_site"))
+    .order_by(site_rate_limits.c.egress)
+    .with_for_update()
 )
-_OF_SITES = select(gates).where(gates.c.site.in_(bindparam("sites", expanding=True)))
+_OF_SITES = select(site_rate_limits).where(site_rate_limits.c.site.in_(bindparam("sites", expanding=True)))
 _DELETE = Statement(
-    delete(gates).where(gates.c.site == bindparam("of_site"), gates.c.egress == bindparam("of_egress"))
+    delete(site_rate_limits).where(
+        site_rate_limits.c.site == bindparam("of_site"), site_rate_limits.c.egress == bindparam("of_egress")
+    )
 )
 # The table is empty most of the time.
-_ANY = Statement(select(literal_column("1")).select_from(gates).limit(literal_column("1")))
+_ANY = Statement(select(literal_column("1")).select_from(site_rate_limits).limit(literal_column("1")))
 _LEASED = Statement(
     select(jobs.c.site, func.count().label("jobs"))
     .where(IN_FLIGHT, jobs.c.lane == literal_column(str(int(QueueStage.LEASED))))
@@ -86,17 +91,21 @@ def write(connection: Connection, limit: SiteRateLimit) -> None:
         return
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     row = _to_row(limit)
-    statement = dialect.insert(gates)
+    statement = dialect.insert(site_rate_limits)
     new_values = {name: statement.excluded[name] for name in row if name not in ("site", "egress")}
-    upsert = statement.on_conflict_do_update(index_elements=[gates.c.site, gates.c.egress], set_=new_values)
+    upsert = statement.on_conflict_do_update(
+        index_elements=[site_rate_limits.c.site, site_rate_limits.c.egress], set_=new_values
+    )
     connection.execute(upsert, row)
 
 
 def delete_idle(connection: Connection, before: datetime) -> None:
     """Delete rate limits without an event since *before*: their sites are not used any more."""
     moment = rows.to_micros(before)
-    started = func.coalesce(gates.c.next_start, 0) < moment
-    connection.execute(delete(gates).where(started, func.coalesce(gates.c.parked_until, 0) < moment))
+    started = func.coalesce(site_rate_limits.c.next_start, 0) < moment
+    connection.execute(
+        delete(site_rate_limits).where(started, func.coalesce(site_rate_limits.c.parked_until, 0) < moment)
+    )
 
 
 def _to_row(limit: SiteRateLimit) -> dict[str, Any]:

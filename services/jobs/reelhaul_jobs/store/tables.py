@@ -246,8 +246,8 @@ workers = Table(
     Column("egress", String(64), nullable=False, server_default=""),
 )
 
-# Rate limits, by site and egress; no row means no limit.
-gates = Table(
+# Rate limits by site and egress (table gates); no row means no limit.
+site_rate_limits = Table(
     "gates",
     metadata,
     Column("site", String(255), primary_key=True),

@@ -21,7 +21,8 @@ from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import ConnectionTuner
-from reelhaul_fetcher.ytdlp.download.remote_file import FileVersion, OpenRange, RemoteFile, RemoteFileChanged
+from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, RemoteFile, RemoteFileChanged
+from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Called with the bytes received, and the length of the file if known. What it raises ends the download.

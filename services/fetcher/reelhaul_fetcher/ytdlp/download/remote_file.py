@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 
+from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_fetcher.ytdlp.download.splice import Pipe, open_pipe
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 
@@ -18,25 +18,6 @@ _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*")
 
 class RemoteFileChanged(Exception):
     """The response is not, or not provably, of the file that the download began with."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileVersion:
-    """What identifies one version of a file. Empty: the server does not tell."""
-
-    total: int | None = None
-    etag: str = ""
-    last_modified: str = ""
-
-    @property
-    def validator(self) -> str:
-        """What If-Range takes: a strong tag, or the date."""
-        return self.last_modified if self.etag.startswith("W/") else self.etag or self.last_modified
-
-    def matches(self, other: FileVersion) -> bool:
-        """Return whether both may be the same. A part may omit the validator that it was requested with."""
-        pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified))
-        return self.total == other.total and all(a == b for a, b in pairs if a and b)
 
 
 class OpenRange:
@@ -157,7 +138,7 @@ def read_part(response: Response, start: int, expected: FileVersion | None) -> O
     is_consistent = start < stop <= (version.total or stop) and _length(response) in (None, stop - start)
     if not is_consistent:
         raise RemoteFileChanged(f"{content_range!r} is inconsistent")
-    if expected is not None and not version.matches(expected):
+    if expected is not None and (version.total != expected.total or version.contradicts(expected)):
         raise RemoteFileChanged(f"{content_range!r} is of another version of the file")
     return OpenRange(response, version, stop, partial=True)
 

@@ -14,28 +14,27 @@ _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class _FileState:
-    """What a response told of the version of its file; empty where it told nothing."""
+class FileVersion:
+    """What a server tells of one version of a file (RFC 9110); None or empty where it tells nothing."""
 
-    etag: str
-    last_modified: str
-    total: str
-    #: The file is downloaded in parts: a range is not what follows an interruption.
-    in_parts: bool
+    #: Length in bytes.
+    total: int | None = None
+    etag: str = ""
+    last_modified: str = ""
 
     @property
     def validator(self) -> str:
-        """What If-Range takes (RFC 9110): a strong tag, or the date."""
+        """What If-Range takes: a strong tag, or the date."""
         return self.last_modified if self.etag.startswith("W/") else self.etag or self.last_modified
 
-    def contradicts(self, other: _FileState) -> bool:
-        """Return whether both cannot be of the same version."""
+    def contradicts(self, other: FileVersion) -> bool:
+        """Return whether both cannot be the same. A part may omit the validator of its request."""
         pairs = (
+            (self.total, other.total),
             (self.etag, other.etag),
             (self.last_modified, other.last_modified),
-            (self.total, other.total),
         )
-        return any(a and b and a != b for a, b in pairs)
+        return any(a != b for a, b in pairs if a not in (None, "") and b not in (None, ""))
 
 
 class ResumeChecker:
@@ -43,7 +42,9 @@ class ResumeChecker:
 
     def __init__(self, urlopen: Callable[[Request], Response]) -> None:
         self._urlopen = urlopen
-        self._states: dict[str, _FileState] = {}
+        #: By URL: the version of the file, and whether it is downloaded in parts from its first request on,
+        #: so that a range does not mean that an interruption came before.
+        self._files: dict[str, tuple[FileVersion, bool]] = {}
 
     def urlopen(self, request: Request) -> Response:
         """Open *request*: the response is of the file that was begun, or the whole of what is there now.
@@ -51,20 +52,20 @@ class ResumeChecker:
         Raises TransportError if the file changed and is downloaded in parts: the whole would not help.
         """
         range_start = _RANGE_START.match(request.headers.get("Range", ""))
-        before = self._states.get(request.url)
         resumes = range_start is not None and int(range_start[1]) > 0
         # A caller that sends If-Range checks the response itself.
-        if not resumes or before is None or "If-Range" in request.headers:
+        if not resumes or request.url not in self._files or "If-Range" in request.headers:
             return self._remember(request, self._urlopen(request), in_parts=range_start is not None)
-        if before.validator:
-            request.headers["If-Range"] = before.validator
-        elif not before.in_parts:
+        version, in_parts = self._files[request.url]
+        if version.validator:
+            request.headers["If-Range"] = version.validator
+        elif not in_parts:
             return self._open_whole(request)
         response = self._urlopen(request)
-        if response.status != 206 or not before.contradicts(_read_state(response, in_parts=True)):
-            return self._remember(request, response, in_parts=before.in_parts)
+        if response.status != 206 or not version.contradicts(_read_version(response)):
+            return self._remember(request, response, in_parts=in_parts)
         response.close()
-        if before.in_parts:
+        if in_parts:
             raise TransportError("the file changed between two of its parts")
         return self._open_whole(request)
 
@@ -74,17 +75,14 @@ class ResumeChecker:
         return self._remember(request, self._urlopen(request), in_parts=False)
 
     def _remember(self, request: Request, response: Response, *, in_parts: bool) -> Response:
-        self._states[request.url] = _read_state(response, in_parts=in_parts)
+        self._files[request.url] = (_read_version(response), in_parts)
         return response
 
 
-def _read_state(response: Response, *, in_parts: bool) -> _FileState:
+def _read_version(response: Response) -> FileVersion:
     headers = response.headers
     total = _TOTAL.match(headers.get("Content-Range", ""))
-    length = str(headers.get("Content-Length", "")) if response.status == 200 else ""
-    return _FileState(
-        etag=headers.get("ETag", ""),
-        last_modified=headers.get("Last-Modified", ""),
-        total=total[1] if total else length,
-        in_parts=in_parts,
+    length = total[1] if total else str(headers.get("Content-Length", "")) if response.status == 200 else ""
+    return FileVersion(
+        int(length) if length.isdecimal() else None, headers.get("ETag", ""), headers.get("Last-Modified", "")
     )

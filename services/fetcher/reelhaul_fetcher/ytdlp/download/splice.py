@@ -31,15 +31,15 @@ class Pipe:
         """Wait for *most* bytes, fewer at the end; return how many were taken. Raises TransportError."""
         if self._buffered:
             return min(most, len(self._buffered))
-        taken, waited = 0, False
-        while taken < most:
+        moved, waited = 0, False
+        while moved < most:
             try:
                 count = os.splice(
-                    self._socket.fileno(), self._write_end, most - taken, flags=os.SPLICE_F_NONBLOCK
+                    self._socket.fileno(), self._write_end, most - moved, flags=os.SPLICE_F_NONBLOCK
                 )
             except BlockingIOError:
                 # The socket was readable and still nothing moved: the pipe is full.
-                if taken and waited:
+                if moved and waited:
                     break
                 self._wait()
                 waited = True
@@ -48,8 +48,8 @@ class Pipe:
                 raise TransportError(cause=error) from error
             if not count:
                 break
-            taken, waited = taken + count, False
-        return taken
+            moved, waited = moved + count, False
+        return moved
 
     def put(self, file: int, offset: int, count: int) -> None:
         """Write *count* of the bytes taken at *offset* of *file*. The other bytes taken are lost."""

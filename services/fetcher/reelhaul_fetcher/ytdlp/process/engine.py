@@ -258,9 +258,9 @@ class YtDlpEngine:
             try:
                 await self._run_zygote()
             except OSError:
-                log.exception("the engine's parent could not be started")
+                log.exception("the engine's zygote could not be started")
             self._end_children()
-            log.warning("the engine's parent ended; starting another")
+            log.warning("the engine's zygote ended; starting another")
             await asyncio.sleep(_RESTART_SECONDS)
 
     async def _run_zygote(self) -> None:

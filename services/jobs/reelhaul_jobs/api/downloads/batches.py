@@ -23,10 +23,12 @@ def items_from_request(request: flat.BatchCreateDownloadsRequest) -> BatchItems:
     """
     count = len(request.urls) + len(request.items)
     if not 1 <= count <= MAX_BATCH:
-        raise FieldInvalid("urls", f"1..{MAX_BATCH} urls and items in all, not {count}")
+        raise FieldInvalid(
+            "urls", f"must have between 1 and {MAX_BATCH} elements together with items, not {count}"
+        )
     for field in ("url", "request_id", "validate_only"):
         if getattr(request.options, field):
-            raise FieldInvalid(f"options.{field}", "it must be unset here")
+            raise FieldInvalid(f"options.{field}", "must be unset here")
     batch = job_service_pb2.BatchCreateJobsRequest(
         return_partial_success=request.partial, request_id=request.request_id
     )

@@ -51,7 +51,7 @@ def valid_seconds(value: float, field: str, violations: FieldViolations) -> bool
     """Return whether *value* is a number of seconds; if not, add a violation."""
     if math.isfinite(value) and 0 <= value <= _MAX_SECONDS:
         return True
-    violations.add(field, f"{value:g} is no number of seconds")
+    violations.add(field, f"{value:g} is not a valid number of seconds")
     return False
 
 
@@ -70,7 +70,7 @@ def _set_kind(request: CreateDownloadRequest, spec: FormatSpec, violations: Fiel
         spec.media_kind = FormatSpec.SUBTITLES_ONLY
         for field in _MEDIA_FIELDS:
             if getattr(request, field):
-                violations.add(field, "it must be unset where subtitles_only is set")
+                violations.add(field, "must be unset where subtitles_only is set")
     elif audio:
         spec.media_kind = FormatSpec.AUDIO
         if request.format in choices.CONTAINERS:
@@ -123,7 +123,7 @@ def _set_chapters(request: CreateDownloadRequest, spec: FormatSpec, violations: 
         spec.sponsorblock.mode = mode
         spec.sponsorblock.categories.extend(request.sponsorblock_categories)
     elif request.sponsorblock_categories:
-        violations.add("sponsorblock_categories", "it must be unset where sponsorblock is unset")
+        violations.add("sponsorblock_categories", "must be unset where sponsorblock is unset")
 
 
 def _set_times(request: CreateDownloadRequest, spec: FormatSpec, violations: FieldViolations) -> None:

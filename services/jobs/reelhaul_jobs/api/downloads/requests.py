@@ -46,9 +46,11 @@ def create_request(
     violations = FieldViolations(names)
     job = _job(request, violations)
     if violations:
-        # Reported together with the words; otherwise JobCreation checks it.
+        # JobCreation checks the URL of a request without violations; here one error reports it, first of all.
+        violations = FieldViolations(names)
         urls.check_url(request.url, "url", violations)
-    violations.raise_if_any()
+        _job(request, violations)
+        violations.raise_if_any()
     return job_service_pb2.CreateJobRequest(
         job=job, request_id=request.request_id, validate_only=request.validate_only
     )
@@ -59,11 +61,11 @@ def list_query(request: flat.ListDownloadsRequest, owner: Owner, tokens: PageTok
     violations = FieldViolations()
     descending = choices.parse_choice(request.order, choices.ORDERS, "order", violations)
     if request.page_size < 0:
-        violations.add("page_size", "it must not be negative")
+        violations.add("page_size", "must not be negative")
     page_size = min(max(request.page_size, 0) or 50, 1000)
     terms = _terms(request, violations)
     if request.page_token and request.page:
-        violations.add("page", "it must be unset where page_token is set")
+        violations.add("page", "must be unset where page_token is set")
     elif not 0 <= request.page <= _MAX_SKIP or request.page * page_size > _MAX_SKIP:
         violations.add("page", f"page * page_size must be 0..{_MAX_SKIP}: use page_token beyond")
     violations.raise_if_any()
@@ -113,7 +115,7 @@ def past_range(request: flat.GetStatsRequest, owner: Owner, now: datetime) -> Co
     if request.HasField("created_after"):
         start = parse_time(request.created_after, "created_after")
     if start >= end:
-        raise FieldInvalid("created_after", "it must be before created_before")
+        raise FieldInvalid("created_after", "must be before created_before")
     return CountQuery(tenant=owner, start=start, end=end)
 
 
@@ -144,7 +146,7 @@ def _job(request: flat.CreateDownloadRequest, violations: FieldViolations) -> jo
         job.kind = job_pb2.Job.EXPANSION
         job.expansion.max_entries = request.max_entries
     elif request.max_entries:
-        violations.add("max_entries", "it must be unset where playlist is unset")
+        violations.add("max_entries", "must be unset where playlist is unset")
     return job
 
 
@@ -161,7 +163,8 @@ def _terms(request: flat.ListDownloadsRequest, violations: FieldViolations) -> S
         time = _time(request.created_before, "created_before", violations)
         terms.append(Term("create_time", Operator.LESS, time))
     if len(request.url_contains) > _MAX_TEXT:
-        violations.add("url_contains", f"at most {_MAX_TEXT} characters, not {len(request.url_contains)}")
+        length = len(request.url_contains)
+        violations.add("url_contains", f"must have at most {_MAX_TEXT} characters, not {length}")
     elif request.url_contains:
         terms.append(
             Term(
@@ -183,7 +186,7 @@ def _state(number: int, violations: FieldViolations) -> State:
     try:
         return State(number)
     except ValueError:
-        violations.add("status", f"{number} is no status")
+        violations.add("status", f"{number} is not a status")
         return State.QUEUED
 
 
@@ -191,5 +194,5 @@ def _time(timestamp: timestamp_pb2.Timestamp, field: str, violations: FieldViola
     try:
         return fields.to_datetime(timestamp)
     except (ValueError, OverflowError):
-        violations.add(field, "it is no valid time")
+        violations.add(field, "must be a valid time")
         return _EPOCH

@@ -70,14 +70,14 @@ def create_response(batch: Batch) -> job_service_pb2.BatchCreateJobsResponse:
 def parse_names(names: Sequence[str]) -> list[str]:
     """Return the ids of 1..1000 job names."""
     if not 1 <= len(names) <= _MAX_NAMES:
-        raise FieldInvalid("names", f"1..{_MAX_NAMES} of them, not {len(names)}")
+        raise FieldInvalid("names", f"must have between 1 and {_MAX_NAMES} elements, not {len(names)}")
     return [fields.parse_job_id(name, f"names[{index}]") for index, name in enumerate(names)]
 
 
 def parse_retry(request: job_service_pb2.BatchRetryJobsRequest) -> tuple[Sequence[str], Node | None]:
     """Return the ids of the jobs to retry, or the filter. FILTER_INVALID, FIELD_INVALID."""
     if bool(request.names) == bool(request.filter.strip()):
-        raise FieldInvalid("filter", "one of names and filter must be set, and only one")
+        raise FieldInvalid("filter", "must be set if names is unset, and only then")
     if request.names:
         return parse_names(request.names), None
     return (), parse(request.filter, JOB_FIELDS)

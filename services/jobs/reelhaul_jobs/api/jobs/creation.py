@@ -85,9 +85,11 @@ class JobCreation:
         requests = items.request.requests
         count = len(requests) + len(items.failed)
         if not 1 <= count <= MAX_BATCH:
-            raise FieldInvalid(items.requests_field, f"1..{MAX_BATCH} of them, not {count}")
+            raise FieldInvalid(
+                items.requests_field, f"must have between 1 and {MAX_BATCH} elements, not {count}"
+            )
         if items.request.ByteSize() > _MAX_REQUEST_BYTES:
-            text = f"at most {_MAX_REQUEST_BYTES} bytes in all: create smaller batches"
+            text = f"must have at most {_MAX_REQUEST_BYTES} bytes in total: create smaller batches"
             raise FieldInvalid(items.requests_field, text)
         jobs, failed, used_ids = dict[int, Job](), dict(items.failed), set[str]()
         # New ids sort as the requests do, and so do the lists and the queue.
@@ -117,7 +119,7 @@ class JobCreation:
         if request.request_id:
             raise FieldInvalid(names("request_id"), "only the batch has one")
         if request.validate_only:
-            raise FieldInvalid(names("validate_only"), "it must be unset within a batch")
+            raise FieldInvalid(names("validate_only"), "must be unset within a batch")
         if job_id in used_ids:
             raise FieldInvalid(names("job_id"), "another request of this batch has it")
         job = self._templates.job_of(request.job, job_id, context, names)
@@ -133,5 +135,5 @@ def _taken_id(error: ReelhaulError, batch: Batch, items: BatchItems) -> Reelhaul
         error.reason,
         f"{path}: {error.text}",
         metadata=error.metadata,
-        violations=[Violation(path, "it is taken")],
+        violations=[Violation(path, "is taken")],
     )

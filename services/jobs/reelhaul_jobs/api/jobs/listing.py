@@ -119,7 +119,7 @@ def range_from_request(request: SummarizeJobsRequest, caller: Caller, now: datet
     end = parse_time(request.end_time, "end_time") if request.HasField("end_time") else now
     start = parse_time(request.start_time, "start_time") if request.HasField("start_time") else now - _DAY
     if start >= end:
-        raise FieldInvalid("start_time", "it must be before end_time")
+        raise FieldInvalid("start_time", "must be before end_time")
     step = _parse_step(request, end - start) if request.HasField("step") else None
     return CountQuery(tenant=owner, start=start, end=end, bucket_width=step, where=where)
 
@@ -139,7 +139,7 @@ def parse_time(timestamp: timestamp_pb2.Timestamp, field: str) -> datetime:
     try:
         return fields.to_datetime(timestamp)
     except (ValueError, OverflowError):
-        raise FieldInvalid(field, "it is no valid time") from None
+        raise FieldInvalid(field, "must be a valid time") from None
 
 
 def _parse_order(text: str, owner: Owner) -> tuple[Order, bool]:
@@ -182,9 +182,10 @@ def _parse_step(request: SummarizeJobsRequest, whole: timedelta) -> timedelta:
     try:
         step: timedelta = request.step.ToTimedelta()
     except (ValueError, OverflowError):
-        raise FieldInvalid("step", "it is no valid duration") from None
+        raise FieldInvalid("step", "must be a valid duration") from None
     if step < _MIN_STEP:
-        raise FieldInvalid("step", "at least one minute")
+        raise FieldInvalid("step", "must be at least one minute")
     if whole > step * _MAX_BUCKETS:
-        raise FieldInvalid("step", f"at most {_MAX_BUCKETS} buckets: ask for wider ones or less time")
+        text = f"must not make more than {_MAX_BUCKETS} buckets: use a longer step or a shorter range"
+        raise FieldInvalid("step", text)
     return step

@@ -63,13 +63,14 @@ def varying_fields_valid(job: job_pb2.Job, now: datetime) -> bool:
 def check_labels(job: job_pb2.Job, violations: FieldViolations) -> None:
     """Add a violation for each label out of bounds."""
     if len(job.labels) > _MAX_LABELS:
-        violations.add("job.labels", f"at most {_MAX_LABELS} labels, not {len(job.labels)}")
+        violations.add("job.labels", f"must have at most {_MAX_LABELS} labels, not {len(job.labels)}")
         return
     for key, value in sorted(job.labels.items()):
         if not _LABEL_KEY.fullmatch(key):
             violations.add("job.labels", f"the key {key[:80]!r} does not match ^[a-z][a-z0-9_-]{{0,62}}$")
         elif len(value) > _MAX_LABEL_VALUE:
-            violations.add(f"job.labels.{key}", f"at most {_MAX_LABEL_VALUE} characters, not {len(value)}")
+            text = f"must have at most {_MAX_LABEL_VALUE} characters, not {len(value)}"
+            violations.add(f"job.labels.{key}", text)
 
 
 def check_times(job: job_pb2.Job, now: datetime, violations: FieldViolations) -> None:
@@ -94,7 +95,7 @@ def _check_retry_policy(policy: job_pb2.RetryPolicy, violations: FieldViolations
             )
     both = valid and policy.HasField("min_backoff") and policy.HasField("max_backoff")
     if both and policy.min_backoff.ToTimedelta() > policy.max_backoff.ToTimedelta():
-        violations.add("job.retry_policy.max_backoff", "it is shorter than min_backoff")
+        violations.add("job.retry_policy.max_backoff", "must not be shorter than min_backoff")
 
 
 def _check_expansion(job: job_pb2.Job, violations: FieldViolations) -> None:

@@ -73,7 +73,7 @@ def media_from_request(request: RenewRequest) -> media_pb2.MediaInfo | None:
 def entries_from_request(request: RenewRequest) -> Sequence[media_pb2.PlaylistEntry]:
     """Return the entries found; one whose URL no job may have comes without it."""
     if len(request.entries) > _MAX_ENTRIES:
-        raise FieldInvalid("entries", f"at most {_MAX_ENTRIES}")
+        raise FieldInvalid("entries", f"must have at most {_MAX_ENTRIES} elements")
     for entry in request.entries:
         violations = FieldViolations()
         urls.check_url(entry.url, "entries.url", violations)
@@ -100,7 +100,9 @@ def outcome_from_request(request: FinishRequest) -> leases.Outcome:
 def calls_from_request(request: ExchangeRequest) -> Sequence[ExchangeRequest.Call]:
     """Return the calls of an exchange, each with a request."""
     if not 1 <= len(request.calls) <= _MAX_CALLS:
-        raise FieldInvalid("calls", f"1..{_MAX_CALLS} of them, not {len(request.calls)}")
+        raise FieldInvalid(
+            "calls", f"must have between 1 and {_MAX_CALLS} elements, not {len(request.calls)}"
+        )
     if any(call.WhichOneof("request") is None for call in request.calls):
         raise FieldInvalid("calls.request", "one must be set")
     return request.calls
@@ -159,7 +161,7 @@ def finish_response(result: LeaseReceipt | Refusal) -> FinishResponse:
 def _other_egresses(slot: lease_pb2.Slot) -> tuple[str, ...]:
     field = "slot.other_egresses"
     if len(slot.other_egresses) > _MAX_EGRESSES:
-        raise FieldInvalid(field, f"at most {_MAX_EGRESSES}")
+        raise FieldInvalid(field, f"must have at most {_MAX_EGRESSES} elements")
     return tuple(fields.check_text(name, field, _MAX_EGRESS, required=True) for name in slot.other_egresses)
 
 
@@ -181,7 +183,7 @@ def _result_from_request(
 
 def _succeeded(message: FinishRequest.Succeeded) -> leases.Succeeded:
     if len(message.artifacts) > _MAX_ARTIFACTS:
-        raise FieldInvalid("succeeded.artifacts", f"at most {_MAX_ARTIFACTS}")
+        raise FieldInvalid("succeeded.artifacts", f"must have at most {_MAX_ARTIFACTS} elements")
     return leases.Succeeded(
         media=_without_heavy_fields(message.media),
         got=message.got if message.HasField("got") else None,

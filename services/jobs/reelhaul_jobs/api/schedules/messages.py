@@ -22,14 +22,14 @@ def parse_schedule_id(name: str, field: str = "name") -> str:
     """Return the id of ``schedules/{schedule}``."""
     schedule_id = name.removeprefix("schedules/")
     if schedule_id == name or not (_ID.fullmatch(schedule_id) or _is_uuid(schedule_id)):
-        raise FieldInvalid(field, "it must have the form schedules/{schedule}")
+        raise FieldInvalid(field, "must have the form schedules/{schedule}")
     return schedule_id
 
 
 def new_schedule_id(requested: str) -> str:
     """Return the requested id if it is valid, or a new one if none is requested."""
     if requested and not _ID.fullmatch(requested):
-        raise FieldInvalid("schedule_id", "it must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+        raise FieldInvalid("schedule_id", "must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
     return requested or str(uuid.uuid4())
 
 
@@ -87,7 +87,7 @@ def merge_update(
     if paths == ["*"]:
         mask.AllFieldsFromDescriptor(update.DESCRIPTOR)
     if not mask.IsValidForDescriptor(update.DESCRIPTOR):
-        raise FieldInvalid("update_mask", "it names a field that a schedule does not have")
+        raise FieldInvalid("update_mask", "names a field that a schedule does not have")
     merged = schedule_to_proto(schedule)
     mask.MergeMessage(update, merged, True, True)
     return merged

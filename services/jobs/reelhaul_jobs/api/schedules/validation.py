@@ -29,9 +29,9 @@ def validate_and_normalize(
     fields.check_enums(schedule, "schedule", violations)
     _check_times(schedule, now, create_time, violations)
     if schedule.job_template.HasField("schedule_time"):
-        violations.add("schedule.job_template.schedule_time", "it must be unset: the cron says when")
+        violations.add("schedule.job_template.schedule_time", "must be unset: the cron says when")
     if schedule.job_template.HasField("expire_time"):
-        violations.add("schedule.job_template.expire_time", "it must be unset: ttl counts for each job")
+        violations.add("schedule.job_template.expire_time", "must be unset: ttl counts for each job")
     violations.raise_if_any()
     schedule.job_template.CopyFrom(_validated_template(schedule, now))
     schedule.catch_up = schedule.catch_up or schedule_pb2.Schedule.SKIP
@@ -59,7 +59,7 @@ def _check_times(
             "schedule.end_time", schedule.end_time, not_before=now, not_after=now + _MAX_END
         )
     if not schedule.cron:
-        violations.add("schedule.cron", "it is required")
+        violations.add("schedule.cron", "is required")
         return
     try:
         first_run = parse_cron(schedule.cron, schedule.time_zone, create_time).next_after(now)
@@ -67,9 +67,9 @@ def _check_times(
         violations.add("schedule.cron", str(error))
         return
     if first_run is None:
-        violations.add("schedule.cron", "it never fires")
+        violations.add("schedule.cron", "never fires")
     elif has_end and valid_end and schedule.end_time.ToDatetime(first_run.tzinfo) < first_run:
-        violations.add("schedule.end_time", f"it is before the first run, {first_run.isoformat()}")
+        violations.add("schedule.end_time", f"must be after the first run, {first_run.isoformat()}")
 
 
 def _validated_template(schedule: schedule_pb2.Schedule, now: datetime) -> job_pb2.Job:

@@ -1,4 +1,4 @@
-"""The rival's application: a task that does nothing, acknowledged late; ``celery -A bench.celery_app``."""
+"""Celery application with a no-op task that is acknowledged late: ``celery -A bench.jobs.celery_app``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from functools import cache
 
 from celery import Celery
 
-from bench.tally import Teller
+from bench.jobs.completions import CompletionReporter
 
 app = Celery("bench", broker=os.environ.get("BENCH_REDIS", ""))
 app.conf.update(
-    # The guarantee that is nearest to ours: a task whose worker dies is run again.
+    # The guarantee closest to ours: a task whose worker dies is run again.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    # Without results it is faster, and so is the measure of it.
+    # Celery is faster without results.
     task_ignore_result=True,
     worker_prefetch_multiplier=10,
     broker_connection_retry_on_startup=True,
@@ -23,11 +23,11 @@ app.conf.update(
 
 
 @cache
-def _teller() -> Teller:
-    return Teller()
+def _reporter() -> CompletionReporter:
+    return CompletionReporter()
 
 
 @app.task(name="bench.download")
 def download(url: str, options: dict[str, object]) -> None:
-    """One job."""
-    _teller().one()
+    """Report a completion."""
+    _reporter().report()

@@ -1,0 +1,1 @@
+"""Benchmark of the jobs service: throughput against Celery, long backlogs, and fairness between tenants."""

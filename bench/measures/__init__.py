@@ -1,1 +1,0 @@
-"""One module per measure: ``async def measure(report, only)``."""
