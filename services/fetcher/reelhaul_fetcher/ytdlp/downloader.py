@@ -23,6 +23,7 @@ from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 
 #: What yt-dlp tells of media, a stream or an entry.
 Info = dict[str, Any]
@@ -85,6 +86,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     #: Extractors by key, set once in the zygote.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
+    #: Their index, set likewise.
+    index: ExtractorIndex | None = None
 
     def __init__(self, log: ResponseLog, params: dict[str, Any]) -> None:
         self._log = log
@@ -99,6 +102,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             self._ies = self.extractors
         else:
             super().add_default_info_extractors()
+
+    def extract_info(
+        self, url: str, download: bool = True, ie_key: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Extract as yt-dlp does, but try only the extractors that the index names."""
+        if not ie_key and self.index is not None:
+            suitable = (name for name in self.index.candidates(url) if self.extractors[name].suitable(url))
+            ie_key = next(suitable, None)
+        return super().extract_info(url, download, ie_key, *args, **kwargs)
 
     def urlopen(self, req: Any) -> Any:
         """Open *req* as yt-dlp does; record its failure."""

@@ -32,6 +32,7 @@ from reelhaul_fetcher.ytdlp.downloader import (
     downloader_options,
     share_ssl_contexts,
 )
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
 from reelhaul_fetcher.ytdlp.info import to_media_info
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import to_status
@@ -51,9 +52,11 @@ def warm_up() -> str:
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)
-        for extractor in Downloader.extractors.values():
+        patterns = url_patterns(Downloader.extractors)
+        Downloader.index = ExtractorIndex(patterns)
+        for name in filter(patterns.get, patterns):
             # An extractor compiles its URL pattern on the first call.
-            extractor.suitable("")
+            Downloader.extractors[name].suitable("")
         info = downloader.extract_info("http://warm.invalid/page", download=False, process=True)
     to_media_info(info)
     inspect.warm_decoders()
