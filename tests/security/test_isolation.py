@@ -117,7 +117,7 @@ def test_format_selectors_load_no_plugins(traps: Traps) -> None:
     code = (
         "from reelhaul.type.v1.media_pb2 import Format\n"
         "from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine\n"
-        "offered = [Format(id='a', video_codec='h264', audio_codec='aac', height=720)]\n"
+        "offered = [Format(format_id='a', video_codec='h264', audio_codec='aac', height=720)]\n"
         "print(len(YtDlpEngine({}, 'worker').select_formats('best', offered)))\n"
     )
     result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -19,7 +19,8 @@ def build_environment(
     yt-dlp's *plugins* are third-party code: they are loaded only if a setting needs one.
     """
     inherited = environment_without_settings()
-    variables = {key: inherited[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in inherited}
+    kept = ("PYTHONPATH", "LANG", "LC_ALL", "TZ")
+    variables = {key: value for key, value in inherited.items() if key in kept}
     variables |= {
         "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
         "HOME": str(home),
