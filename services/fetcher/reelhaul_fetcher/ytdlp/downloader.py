@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +19,15 @@ from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
-from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
+from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
+from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
+from reelhaul_fetcher.media import confinement
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 
 #: What yt-dlp tells of media, a stream or an entry.
 Info = dict[str, Any]
-
-# Over CONNECT, urllib passes on the status line alone: the guard's reason is in it.
-_TUNNEL_FAILURE = re.compile(
-    r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)"
-)
 
 _NATIVE_PROTOCOLS = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
 
@@ -44,6 +40,8 @@ _MAX_COOKIES_BYTES = 4 * 1024 * 1024
 class ResponseLog:
     """Failed responses and other facts of one request that explain its failure. Also yt-dlp's logger."""
 
+    #: Secret of the guard's session, by which its verdicts are told from imitations by sites.
+    proxy_secret: str = field(default="", repr=False)
     #: Extractor that read the media; empty until it has.
     extractor: str = ""
     #: How often each status other than 2xx was received.
@@ -52,30 +50,22 @@ class ResponseLog:
     last_status: int = 0
     last_host: str = ""
     retry_after: str = ""
-    #: Why the guard refused the last failed request; empty if it did not.
-    guard_refusal: str = ""
-    #: Why the guard did not reach the site with the last failed request; empty if it did.
-    guard_failure: str = ""
+    #: Why the guard did not forward the last failed request; None if it did.
+    guard_verdict: Verdict | None = None
     #: Some causes yt-dlp tells as warnings only.
     warnings: list[str] = field(default_factory=list)
 
     def record(self, url: str, error: RequestError) -> None:
         """Record that the request for *url* failed with *error*."""
         self.last_host = urlsplit(url).hostname or ""
-        self.guard_refusal = self.guard_failure = ""
-        if isinstance(error, HTTPError):
-            headers = error.response.headers
-            self.guard_refusal = headers.get(REFUSAL_FIELD, "")
-            self.guard_failure = headers.get(FAILURE_FIELD, "")
-            if not self.guard_refusal and not self.guard_failure:
-                self.last_status = error.status
-                self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
-                self.retry_after = headers.get("Retry-After", "")
-        elif match := _TUNNEL_FAILURE.search(str(error)):
-            if match[1].startswith("Refused"):
-                self.guard_refusal = match[2]
-            else:
-                self.guard_failure = match[2]
+        headers = error.response.headers if isinstance(error, HTTPError) else None
+        # Over CONNECT, urllib passes on the status line alone: the verdict is in it.
+        text = str(error) if headers is None else headers.get(VERDICT_FIELD, "")
+        self.guard_verdict = find_verdict(text, self.proxy_secret)
+        if isinstance(error, HTTPError) and headers is not None and self.guard_verdict is None:
+            self.last_status = error.status
+            self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
+            self.retry_after = headers.get("Retry-After", "")
 
     def debug(self, text: str) -> None:
         """Discard *text*."""
@@ -247,6 +237,20 @@ def disable_ffmpeg_downloader() -> None:
         raise yt_dlp.utils.DownloadError("only ffmpeg could download this stream, and it has no network")
 
     FFmpegFD.real_download = refuse
+
+
+def confine_programs() -> None:
+    """Confine every program that yt-dlp starts: deno, which runs the JavaScript of players."""
+    start = yt_dlp.utils.Popen.__init__
+
+    @functools.wraps(start)
+    def start_confined(self: Any, args: Sequence[str], *remaining: Any, **options: Any) -> None:
+        # deno is a compiler with threads of its own making: its system calls are not filtered.
+        with confinement.open_confinement(args[0], filter_calls=False) as enter:
+            options |= {"env": confinement.environment(), "preexec_fn": enter}
+            start(self, args, *remaining, **options)
+
+    yt_dlp.utils.Popen.__init__ = start_confined
 
 
 def _any_format(context: dict[str, Any]) -> list[Info]:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking import Response
@@ -27,6 +28,7 @@ from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
+    confine_programs,
     disable_ffmpeg_downloader,
     downloader_options,
     share_ssl_contexts,
@@ -48,6 +50,7 @@ def warm_up() -> str:
     Called once, in the zygote: children share the memory.
     """
     disable_ffmpeg_downloader()
+    confine_programs()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)
@@ -66,7 +69,8 @@ def run(stream: socket.socket) -> None:
     """Carry out the request that comes over *stream*, and exit. Does not return."""
     command = protocol.read_message(stream, EngineCommand)
     request, options = protocol.request_from_proto(command.request)
-    channel, log = protocol.FetcherChannel(stream), ResponseLog()
+    proxy_secret = urlsplit(request.proxy_url).password or ""
+    channel, log = protocol.FetcherChannel(stream), ResponseLog(proxy_secret)
     try:
         folder, size_limit = Path("/"), 0
         if isinstance(request, FetchRequest):
