@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import timestamp_pb2
 
+from reelhaul.normalization import normalize
 from reelhaul.type.v1.media_pb2 import Chapter, Format, MediaInfo, PlaylistEntry, SubtitleTrack
 from reelhaul_fetcher.media.verify import to_duration
 from reelhaul_fetcher.model.codecs import UNKNOWN
@@ -148,4 +148,4 @@ def _text(value: Any) -> str:
     """Return *value* as text that protobuf accepts: NFC, without lone surrogates."""
     if value is None:
         return ""
-    return unicodedata.normalize("NFC", str(value).encode("utf-8", "replace").decode())
+    return normalize(str(value).encode("utf-8", "replace").decode())

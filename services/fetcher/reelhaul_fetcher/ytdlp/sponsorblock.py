@@ -21,6 +21,7 @@ from reelhaul_fetcher.model.cuts import TimeRange
 from reelhaul_fetcher.ytdlp.downloader import Downloader, read_body
 
 _MAX_RESPONSE_BYTES = 1024 * 1024
+# Of all entries for one video: the work of an edit grows with chapters and cues times segments.
 _MAX_SEGMENTS = 50
 _TIMEOUT_SECONDS = 10
 # Segments of a version whose duration differs by more seconds are of another cut of the video.
@@ -82,7 +83,7 @@ def _to_chapters(videos: list[dict[str, Any]], media: MediaInfo, categories: set
     for video in videos:
         if video["videoID"] != media.media_id:
             continue
-        for segment in video["segments"][:_MAX_SEGMENTS]:
+        for segment in video["segments"][: _MAX_SEGMENTS - len(chapters)]:
             start, end = (max(0.0, float(second)) for second in segment["segment"])
             other = segment.get("videoDuration")
             is_of_other_cut = other and duration and abs(other - duration) > _MAX_DURATION_DIFFERENCE
