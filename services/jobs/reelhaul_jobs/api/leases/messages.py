@@ -252,10 +252,12 @@ def _limit_media(media: media_pb2.MediaInfo) -> media_pb2.MediaInfo:
     for name, limit in _MAX_MEDIA_TEXTS.items():
         if len(text := getattr(media, name)) > limit:
             setattr(limited, name, text[:limit])
-    for heavy_fields in (("formats", "entries"), ("subtitle_tracks", "chapters")):
-        if limited.ByteSize() > _MAX_MEDIA_BYTES:
-            for name in heavy_fields:
-                limited.ClearField(name)
+    if limited.ByteSize() > _MAX_MEDIA_BYTES:
+        limited.ClearField("formats")
+        limited.ClearField("entries")
+    if limited.ByteSize() > _MAX_MEDIA_BYTES:
+        limited.ClearField("subtitle_tracks")
+        limited.ClearField("chapters")
     return limited
 
 
