@@ -103,6 +103,13 @@ class StateConflict(ReelhaulError):
         super().__init__(ErrorReason.STATE_CONFLICT, text, metadata={"resource": resource, "state": state})
 
 
+class QuotaExceeded(ReelhaulError):
+    """A tenant is at the limit named *metric*."""
+
+    def __init__(self, metric: str, text: str) -> None:
+        super().__init__(ErrorReason.QUOTA_EXCEEDED, text, metadata={"quotaMetric": metric, "resetTime": ""})
+
+
 class Unavailable(ReelhaulError):
     """Another service, the database or the broker does not answer: retry later."""
 

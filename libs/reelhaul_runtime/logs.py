@@ -27,14 +27,20 @@ _VERBOSE_LOGGERS = ("alembic", "httpx", "httpcore", "uvicorn.access", "nats")
 
 # Anything else could inflate the log or break its lines.
 _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# Version, trace id, parent id, flags; version ff and ids of zeros are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def begin_request(request_id_header: str, traceparent_header: str) -> None:
     """Set id and trace of the request being served; an invalid id is replaced, an invalid trace dropped."""
     valid_id = _REQUEST_ID.fullmatch(request_id_header)
     request_id.set(request_id_header if valid_id else new_request_id())
-    traceparent.set(traceparent_header if _TRACEPARENT.fullmatch(traceparent_header) else "")
+    traceparent.set(traceparent_header if is_traceparent(traceparent_header) else "")
+
+
+def is_traceparent(value: str) -> bool:
+    """Return whether *value* is a W3C traceparent: https://www.w3.org/TR/trace-context/#traceparent-header."""
+    return _TRACEPARENT.fullmatch(value) is not None
 
 
 def new_request_id() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import status_pb2
 
 from reelhaul_transcoding.codec.encoder import Encoder
@@ -63,6 +63,13 @@ class Transcoder:
             await self.statuses.send_status(send, error.status, headers)
         except TranscodingError as error:
             await self.statuses.send_error(send, error)
+
+    def find_method(self, scope: Scope) -> MethodDescriptor | None:
+        """Return the RPC that answers the request of *scope*; None if it is rejected without one."""
+        try:
+            return self._dispatcher.match(scope["method"], scope).target.binding.method
+        except TranscodingError:
+            return None
 
     def drain(self) -> None:
         """End all streams with UNAVAILABLE, so that clients reconnect to another server."""

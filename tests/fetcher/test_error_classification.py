@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reelhaul_fetcher.ytdlp.errors import parse_retry_after
+from reelhaul_fetcher.model.http_values import parse_retry_after
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ FORBIDDEN = {
     "2001:db8::1": "documentation",
     "2002:7f00:1::": "loopback",
     "2002:a00:1::1": "private",
-    "2002:a9fe:a9fe::": "link-local",
+    "2002:a9fe:101::": "link-local",
     "3fff::1": "documentation",
     "4000::1": "reserved",
     "5f00::1": "reserved",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reelhaul_fetcher.guard.errors import Malformed
 from reelhaul_fetcher.guard.http.chunks import ChunkScanner
 from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE
-from reelhaul_fetcher.guard.http.requests import parse_request
+from reelhaul_fetcher.guard.http.requests import Request, parse_request_head
 from reelhaul_fetcher.guard.http.responses import parse_response
 
 LINE = b"GET http://a.test/ HTTP/1.1\r\n"
@@ -76,6 +76,11 @@ AMBIGUOUS_REQUESTS = {
 }
 
 
+def parse_request(head: bytes) -> Request:
+    """Parse the whole of *head*. Raises ``Malformed``."""
+    return parse_request_head(head).to_request()
+
+
 @pytest.mark.parametrize("head", AMBIGUOUS_REQUESTS.values(), ids=AMBIGUOUS_REQUESTS)
 def test_ambiguous_request(head):
     """A request that a site could parse differently from the guard is malformed."""
@@ -91,12 +96,17 @@ def test_plain_request():
         b"Content-Length: 3\r\nCookie: a=b; c=\xe9\r\n\r\n"
     )
     assert (request.host, request.port, request.path, request.body_length) == ("a.test", 8080, "/?q=1", 3)
-    assert request.credentials() == ("x", "s:t")
     assert not request.keep_alive
     assert request.encode() == (
         b"POST /?q=1 HTTP/1.1\r\nHost: a.test:8080\r\nCookie: a=b; c=\xe9\r\n"
         b"Connection: keep-alive\r\nContent-Length: 3\r\n\r\n"
     )
+
+
+def test_credentials():
+    """The session's name and secret are read before the target is."""
+    head = parse_request_head(LINE + b"Proxy-Authorization: Basic eDpzOnQ=\r\n\r\n")
+    assert head.credentials() == ("x", "s:t")
 
 
 def test_framing_fields_in_connection():
@@ -111,7 +121,7 @@ def test_framing_fields_in_connection():
 @pytest.mark.parametrize("value", ["", "Basic", "Basic !!!", "Basic w6k6eA==", "Bearer eDpz", "basic"])
 def test_invalid_credentials(value):
     """Credentials that cannot be decoded count as none."""
-    request = parse_request(LINE + f"Proxy-Authorization: {value}\r\n\r\n".encode())
+    request = parse_request_head(LINE + f"Proxy-Authorization: {value}\r\n\r\n".encode())
     assert request.credentials() == ("", "")
 
 

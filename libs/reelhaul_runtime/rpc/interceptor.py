@@ -1,7 +1,7 @@
 """Server interceptor: authenticates callers, enforces method policies, turns errors into statuses.
 
-One interceptor for all our RPCs, unary and streaming. Health and reflection pass unchanged: they are
-coroutines over ``context.write``, which a streaming wrapper would break.
+One interceptor for all our RPCs, unary and streaming. Of health and reflection it only rejects malformed
+messages: some are coroutines over ``context.write``, which a streaming wrapper would break.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
@@ -34,6 +35,9 @@ _CHANNEL_MAY_RETRY = (
     ErrorReason.OVERLOADED,
     ErrorReason.STORAGE_UNAVAILABLE,
 )
+#: The request, or a message of a request stream, that is not valid protobuf. gRPC answers an error of a
+#: deserializer with UNKNOWN and the name of the Python class.
+_MALFORMED: Any = object()
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -61,13 +65,16 @@ class PolicyInterceptor(aio.ServerInterceptor):
         if (wrapped := self._handlers.get(path)) is not None:
             return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None or not path.startswith(_OUR_PACKAGES):
-            return handler
+        if handler is None:
+            return None
         method: Any = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )
-        wrap = self._wrap_streaming if handler.response_streaming else self._wrap_unary
-        wrapped = self._handlers[path] = _replace_method(handler, wrap(path, method))
+        if not path.startswith(_OUR_PACKAGES):
+            call = _reject_malformed(path, method)
+        else:
+            call = (self._wrap_streaming if handler.response_streaming else self._wrap_unary)(path, method)
+        wrapped = self._handlers[path] = _replace_method(handler, call)
         return wrapped
 
     def _wrap_unary(
@@ -77,7 +84,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
             async with AbortWithStatus(path, context):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
                     await self._authorize(path, context)
-                    return await _await_if_awaitable(method(request, context))
+                    return await _await_if_awaitable(method(_check_request(request), context))
 
         return call
 
@@ -86,7 +93,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
             async with AbortWithStatus(path, context):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
                     await self._authorize(path, context)
-                    async for message in method(request, context):
+                    async for message in method(_check_request(request), context):
                         yield message
 
         return call
@@ -178,6 +185,43 @@ def _deadline_seconds(path: str, context: Context) -> float:
     return maximum if remaining is None else min(remaining, maximum)
 
 
+def _check_request(request: Any) -> Any:
+    """Return *request*, a message or a stream of them. Raises FIELD_INVALID if a message is malformed."""
+    if request is _MALFORMED:
+        raise errors.FieldInvalid("request", "must be a valid protobuf message")
+    return _check_messages(request) if hasattr(request, "__aiter__") else request
+
+
+async def _check_messages(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _check_request(request)
+
+
+def _reject_malformed(path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return *method*, of a service that is not ours, with INVALID_ARGUMENT for malformed messages."""
+
+    async def call(request: Any, context: Context) -> Any:
+        async with AbortWithStatus(path, context):
+            return await _await_if_awaitable(method(_check_request(request), context))
+
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        async with AbortWithStatus(path, context):
+            async for message in method(_check_request(request), context):
+                yield message
+
+    return stream if inspect.isasyncgenfunction(method) else call
+
+
+def _parse_or_malformed(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse(message: bytes) -> Any:
+        try:
+            return deserializer(message)
+        except DecodeError:
+            return _MALFORMED
+
+    return parse
+
+
 async def _await_if_awaitable(response: Any) -> Any:
     """Return the response of a servicer; methods of the generated base class are not coroutines."""
     return await response if inspect.isawaitable(response) else response
@@ -193,7 +237,8 @@ def _replace_method(handler: Handler, method: Callable[[Any, Any], Any]) -> Hand
     serializer = handler.response_serializer
     if handler.response_streaming and serializer is not None:
         serializer = _unless_bytes(serializer)
-    return create_handler(method, handler.request_deserializer, serializer)
+    deserializer = handler.request_deserializer
+    return create_handler(method, deserializer and _parse_or_malformed(deserializer), serializer)
 
 
 def _unless_bytes(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -15,16 +15,21 @@ _GRPC_OPTIONS: list[tuple[str, Any]] = [
 
 
 async def is_alive(address: str, timeout: float = 4.0) -> bool:
-    """Return whether the process at *address* answers in *timeout* seconds, whatever it depends on."""
-    return await _probe(address, "", "/healthz", timeout)
+    """Return whether the process at *address* answers in *timeout* seconds, whatever it answers.
+
+    A process that is overloaded or drains refuses requests, or closes the connection; one that hangs does
+    neither.
+    """
+    return await _probe(address, "", "/healthz", timeout) is not None
 
 
 async def is_ready(address: str, health: str, timeout: float = 4.0) -> bool:
     """Return whether the process at *address* can do its work; *health* is the proto service to check."""
-    return await _probe(address, health, "/readyz", timeout)
+    return await _probe(address, health, "/readyz", timeout) is True
 
 
-async def _probe(address: str, health: str, path: str, timeout: float) -> bool:
+async def _probe(address: str, health: str, path: str, timeout: float) -> bool | None:
+    """Return whether the process at *address* says that it is ready; None if it does not answer."""
     try:
         async with asyncio.timeout(timeout):
             if address.startswith("http://"):
@@ -33,21 +38,22 @@ async def _probe(address: str, health: str, path: str, timeout: float) -> bool:
                 return await _probe_nats(address)
             return await _probe_grpc(address, health)
     except (OSError, TimeoutError):
-        return False
+        return None
 
 
-async def _probe_grpc(address: str, health: str) -> bool:
+async def _probe_grpc(address: str, health: str) -> bool | None:
     # A TCP connection is cheap; grpc is imported only if something listens.
     (await _connect(f"grpc://{address}"))[1].close()
-    from grpc import aio
+    from grpc import StatusCode, aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     async with aio.insecure_channel(address, _GRPC_OPTIONS) as channel:
         request = health_pb2.HealthCheckRequest(service=health)
         try:
             response = await health_pb2_grpc.HealthStub(channel).Check(request)
-        except aio.AioRpcError:
-            return False
+        except aio.AioRpcError as error:
+            # UNAVAILABLE is set by the channel; all other codes are answers.
+            return None if error.code() == StatusCode.UNAVAILABLE else False
     return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
@@ -58,6 +64,9 @@ async def _probe_http(address: str, path: str) -> bool:
         writer.write(b"Connection: close\r\n\r\n")
         status_line = (await reader.readline()).split()
         return len(status_line) > 1 and status_line[1] == b"200"
+    except ConnectionError:
+        # It accepted the connection and closed it.
+        return False
     finally:
         writer.close()
 

@@ -30,6 +30,7 @@ class Binding:
         self, rule: HttpRule, template: Template, options: Options, decoder: Decoder, encoder: Encoder
     ) -> None:
         method = rule.method
+        self.method = method
         #: The RPC path.
         self.path = f"/{method.containing_service.full_name}/{method.name}"
         self.max_timeout = options.max_timeout(method)

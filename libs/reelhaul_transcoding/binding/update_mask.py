@@ -8,8 +8,12 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from reelhaul_transcoding.codec import field_types
+from reelhaul_transcoding.errors import FieldError
 
 _FIELD_MASK = "google.protobuf.FieldMask"
+# Names in a Struct are the caller's. Each path repeats the names above it, so that long names and many
+# paths would make the mask larger than the body by any factor.
+_MAX_PATHS, _MAX_PATH_LENGTH = 1000, 1000
 
 
 def find_mask_field(message_type: Descriptor) -> FieldDescriptor | None:
@@ -26,9 +30,14 @@ def paths_in_json(message_type: Descriptor, value: Any) -> list[str]:
     """Return the leaf paths of *value*, the parsed JSON of a *message_type*: proto names, sorted.
 
     Lists, maps and well-known types are leaves; a Struct is descended into. Unknown names are
-    ignored.
+    ignored. Raises FieldError above 1000 paths, or for a path of more than 1000 characters.
     """
-    return sorted(set(_paths(message_type, value, ""))) if isinstance(value, dict) else []
+    paths: set[str] = set()
+    for path in _paths(message_type, value, "") if isinstance(value, dict) else ():
+        paths.add(path)
+        if len(paths) > _MAX_PATHS:
+            raise FieldError("", f"sets more than {_MAX_PATHS} fields; send an update_mask")
+    return sorted(paths)
 
 
 def _paths(message_type: Descriptor, value: dict[str, Any], prefix: str) -> Iterator[str]:
@@ -51,6 +60,8 @@ def _paths(message_type: Descriptor, value: dict[str, Any], prefix: str) -> Iter
 
 def _struct_paths(value: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, item in value.items():
+        if len(prefix) + len(name) > _MAX_PATH_LENGTH:
+            raise FieldError(prefix + name, f"has a path of more than {_MAX_PATH_LENGTH} characters")
         if isinstance(item, dict) and item:
             yield from _struct_paths(item, f"{prefix}{name}.")
         else:

@@ -18,6 +18,11 @@ from reelhaul_transcoding.errors import FieldError
 Setter = Callable[[Any, Any, str], None]
 
 
+# Longest name of a map entry in the path of an error, and longest path before it. Callers choose the
+# names: without a limit, a long name would be copied for each value inside its entry.
+_MAX_PATH_LENGTH = 200
+
+
 @dataclass(frozen=True, slots=True)
 class _Field:
     name: str
@@ -81,7 +86,7 @@ class Decoder:
             already_set: set[str] = set()
             for name, item in value.items():
                 field = fields.get(name)
-                item_name = field.name if field is not None else name[:200]
+                item_name = field.name if field is not None else name[:_MAX_PATH_LENGTH]
                 item_path = f"{path}.{item_name}" if path else item_name
                 if field is None:
                     if not ignore_unknown:
@@ -191,7 +196,7 @@ def _map_setter(name: str, parse_key: JsonParser, parse: JsonParser) -> Setter:
     def set_map(message: Any, value: Any, path: str) -> None:
         target = getattr(message, name)
         for key, item in _check_object(value, path).items():
-            target[parse_key(key, path)] = parse(item, f"{path}[{key}]")
+            target[parse_key(key, path)] = parse(item, _entry_path(path, key))
 
     return set_map
 
@@ -205,11 +210,15 @@ def _message_map_setter(
         target = getattr(message, name)
         for key, item in _check_object(value, path).items():
             if item is None and not accepts_null:
-                raise FieldError(f"{path}[{key}]", "must not be null")
+                raise FieldError(_entry_path(path, key), "must not be null")
             # Indexing creates the entry.
-            set_message(target[parse_key(key, path)], item, f"{path}[{key}]")
+            set_message(target[parse_key(key, path)], item, _entry_path(path, key))
 
     return set_map
+
+
+def _entry_path(path: str, key: str) -> str:
+    return f"{path[:_MAX_PATH_LENGTH]}[{key[:_MAX_PATH_LENGTH]}]"
 
 
 def _check_array(value: Any, path: str) -> list[Any]:

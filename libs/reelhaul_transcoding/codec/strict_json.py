@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from reelhaul_transcoding.errors import FieldError
 
 #: The nesting limit of protobuf's own parsers.
 _MAX_DEPTH = 100
+# More objects and arrays than any request needs: each costs twenty times its text to parse.
+_MAX_CONTAINERS = 100_000
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+# Possessive, and matches an unterminated string up to the end of the text: each byte is read once.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+# An opening bracket adds 1 to the depth, and a closing one adds -1 (0xFF as a signed byte).
+_DEPTH_CHANGES = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WHITESPACE = re.compile(r"\s*")
 
@@ -20,7 +28,7 @@ def parse_json(text: bytes) -> Any:
     """Parse *text*; integers are exact. Raises FieldError.
 
     Also rejects what Python's parser accepts: duplicate names in an object, NaN and Infinity,
-    lone surrogates, and nesting deeper than 100.
+    lone surrogates, nesting deeper than 100, and more than 100,000 objects and arrays.
     """
     _check_depth(text)
     try:
@@ -64,8 +72,8 @@ def _skip_whitespace(text: str, position: int) -> int:
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        duplicate = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"duplicate name {json.dumps(duplicate[:80])} in one object")
     return result
 
@@ -78,17 +86,17 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant
 
 
 def _check_depth(text: bytes) -> None:
-    """Raise FieldError if *text* is nested too deep; before parsing, since the parser is recursive."""
+    """Raise FieldError if *text* is nested too deep, or has too many objects and arrays.
+
+    It does so before *text* is parsed, since the parser is recursive.
+    """
     if text.count(b"{") + text.count(b"[") <= _MAX_DEPTH:
         return
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        if token[0] in b"{[":
-            depth += 1
-            if depth > _MAX_DEPTH:
-                raise FieldError("", f"the JSON is nested deeper than {_MAX_DEPTH}")
-        elif token[0] in b"}]":
-            depth -= 1
+    changes = _STRING.sub(b"", text).translate(_DEPTH_CHANGES, _NOT_BRACKETS)
+    if max(accumulate(memoryview(changes).cast("b")), default=0) > _MAX_DEPTH:
+        raise FieldError("", f"the JSON is nested deeper than {_MAX_DEPTH}")
+    if changes.count(1) > _MAX_CONTAINERS:
+        raise FieldError("", f"the JSON has more than {_MAX_CONTAINERS} objects and arrays")
 
 
 def _check_surrogates(text: bytes, value: Any) -> None:

@@ -21,7 +21,9 @@ _MAX_DURATION_SECONDS = 315_576_000_000
 _STANDARD_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _URL_SAFE_BASE64 = re.compile(r"[A-Za-z0-9\-_]*={0,2}")
 _FLOAT_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+# More than any message has fields, but few enough to bound the time.
+_MAX_MASK_PATHS = 1000
 _FLOAT32 = struct.Struct("<f")
 # Above these limits adjacent values are more than one apart; orjson's integers have at most 64 bits.
 _MAX_EXACT_DOUBLE, _MAX_EXACT_FLOAT32 = 2.0**53, 2.0**24
@@ -70,7 +72,9 @@ def format_duration(seconds: int, nanos: int) -> str:
 
 def parse_field_mask(text: str, *, allow_snake_case: bool) -> list[str]:
     """Return the paths of a FieldMask in snake_case; the text is in lowerCamelCase."""
-    paths = text.split(",") if text else []
+    paths = text.split(",", _MAX_MASK_PATHS) if text else []
+    if len(paths) > _MAX_MASK_PATHS:
+        raise ValueError(f"must have at most {_MAX_MASK_PATHS} paths")
     for path in paths:
         if not path or ("_" in path and not allow_snake_case):
             raise ValueError("must be comma-separated paths in lowerCamelCase")

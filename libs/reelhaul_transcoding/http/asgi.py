@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -18,7 +17,6 @@ Header = tuple[bytes, bytes]
 # response: a body up to this factor too large is read to its end before it is rejected.
 _DISCARD_FACTOR = 4
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
-_GZIP_REJECTED = re.compile(rb"gzip\s*;\s*q=0(?:\.0*)?\s*(?:,|$)")
 
 
 class ClientDisconnected(Exception):
@@ -30,17 +28,18 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
 
     Raises TranscodingError above *limit* bytes or for a bad encoding, and ClientDisconnected.
     """
-    chunks: list[bytes] = []
+    # One buffer, since a list of small chunks would need many times their size.
+    buffer = bytearray()
     size = 0
     async for chunk in _chunks(receive):
         size += len(chunk)
         if size <= limit:
-            chunks.append(chunk)
+            buffer += chunk
         elif size > limit * _DISCARD_FACTOR:
             break
     if size > limit:
         raise BodyTooLarge(limit)
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    body = bytes(buffer)
     return _inflate(body, headers[b"content-encoding"], limit) if b"content-encoding" in headers else body
 
 
@@ -68,12 +67,32 @@ def compress(body: bytes, headers: Mapping[bytes, bytes], from_bytes: int) -> tu
     """Return *body* and response headers, as gzip if it is large enough and the client accepts gzip."""
     if not from_bytes or len(body) < from_bytes:
         return body, []
-    accepted = headers.get(b"accept-encoding", b"")
-    if b"gzip" not in accepted or _GZIP_REJECTED.search(accepted):
+    if not accepts_gzip(headers.get(b"accept-encoding", b"")):
         return body, [(b"vary", b"accept-encoding")]
     # JSON shrinks by a factor of eight at any level; level 1 takes a third of the time.
     compressed = zlib.compress(body, level=1, wbits=_GZIP_WBITS)
     return compressed, [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
+
+
+def accepts_gzip(header: bytes) -> bool:
+    """Return whether an Accept-Encoding *header* allows gzip. RFC 9110 section 12.5.3."""
+    qualities: dict[bytes, bool] = {}
+    for element in header.lower().split(b","):
+        coding, _, parameters = element.partition(b";")
+        qualities[coding.strip()] = _has_positive_quality(parameters)
+    any_other = qualities.get(b"*", False)
+    return qualities.get(b"gzip", qualities.get(b"x-gzip", any_other))
+
+
+def _has_positive_quality(parameters: bytes) -> bool:
+    """Return whether the quality in *parameters* (``q=0.5``) is above 0, or absent; not if it is invalid."""
+    name, _, value = parameters.partition(b"=")
+    if not name.strip():
+        return True
+    try:
+        return name.strip() == b"q" and 0 < float(value) <= 1
+    except ValueError:
+        return False
 
 
 def _inflate(body: bytes, encoding: bytes, limit: int) -> bytes:

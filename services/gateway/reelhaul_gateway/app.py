@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from functools import partial
 
 from grpc import aio
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import files
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
+from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
 from reelhaul_gateway.settings import Settings
 from reelhaul_gateway.system_service import SystemServicer
-from reelhaul_gateway.transcoding import SERVICES, build_transcoder
+from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
+from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
+from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.upstream import GrpcUpstream, Upstream
 
 log = logging.getLogger(__name__)
+
+# File descriptors that connections of clients leave free: for the listener, the channels to the services,
+# logs, and the connections beyond the limits that serve health checks.
+_RESERVED_DESCRIPTORS = 128
+_MAX_DESCRIPTORS = 65_536
 
 
 @asynccontextmanager
@@ -43,9 +55,18 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         system = SystemServicer(health, authentication_required=settings.auth != "none")
         upstreams = _upstreams(raw_channels, system)
         transcoder = build_transcoder(settings, upstreams)
-        downloads = ArtifactDownloads(upstreams["storage"], transcoder.statuses)
+        downloads = ArtifactDownloads(
+            upstreams["storage"], transcoder.statuses, resource_policy=settings.gateway_resource_policy
+        )
+        probes = ProbeEndpoints(health)
         app = RequestMiddleware(
-            Endpoints(ProbeEndpoints(health), downloads, transcoder),
+            Endpoints(probes, downloads, transcoder),
+            transcoder.statuses,
+            allow_anyone=settings.auth == "none",
+            has_effects=partial(has_effects, transcoder),
+        )
+        overloaded = RequestMiddleware(
+            OverloadedEndpoints(probes, transcoder.statuses),
             transcoder.statuses,
             allow_anyone=settings.auth == "none",
         )
@@ -53,6 +74,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serve_http(
                 app,
                 settings.gateway_address,
+                overloaded=overloaded,
+                limits=_connection_limits(settings),
                 keep_alive=settings.gateway_keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
             )
@@ -80,6 +103,43 @@ class Endpoints:
             await self._transcoder(scope, receive, send)
 
 
+class OverloadedEndpoints:
+    """Answers the probes, and all other requests with 503: there are too many connections."""
+
+    def __init__(self, probes: ProbeEndpoints, statuses: StatusWriter) -> None:
+        self._probes, self._statuses = probes, statuses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in PROBE_PATHS:
+            await self._probes(scope, receive, send)
+            return
+        error = errors.ReelhaulError(
+            ErrorReason.OVERLOADED, "too many connections; try again", retry_delay=timedelta(seconds=1)
+        )
+        await self._statuses.send_status(send, errors.to_status(error), [(b"connection", b"close")])
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    total = min(settings.gateway_max_connections, max(1, descriptors - _RESERVED_DESCRIPTORS))
+    return ConnectionLimits(
+        total=total,
+        per_peer=settings.gateway_max_connections_per_peer,
+        head_seconds=settings.gateway_head_seconds,
+        body_seconds=settings.gateway_body_seconds,
+        min_body_rate=settings.gateway_min_body_rate,
+        total_body_bytes=settings.gateway_max_total_body_bytes,
+    )
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of open files: a burst of connections is accepted before any can be refused."""
+    current, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MAX_DESCRIPTORS if maximum == resource.RLIM_INFINITY else min(maximum, _MAX_DESCRIPTORS)
+    if current != resource.RLIM_INFINITY and current < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, maximum))
+
+
 def _addresses(settings: Settings) -> dict[str, str]:
     return {
         "jobs": settings.jobs_address,
@@ -97,6 +157,7 @@ def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) 
 
 @asynccontextmanager
 async def _running_from_env() -> AsyncIterator[None]:
+    _raise_descriptor_limit()
     async with running(Settings()):
         yield
 

@@ -61,10 +61,16 @@ def is_download(scope: Scope) -> bool:
 
 
 class ArtifactDownloads:
-    """Serves the requests that ``is_download`` selects."""
+    """Serves the requests that ``is_download`` selects.
 
-    def __init__(self, storage: Upstream, statuses: StatusWriter) -> None:
+    *resource_policy* says which pages may embed the files (Cross-Origin-Resource-Policy).
+    """
+
+    def __init__(
+        self, storage: Upstream, statuses: StatusWriter, *, resource_policy: str = "same-origin"
+    ) -> None:
         self._storage, self._statuses = storage, statuses
+        self._resource_policy: Header = (b"cross-origin-resource-policy", resource_policy.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -82,7 +88,7 @@ class ArtifactDownloads:
         artifact = await self._get_artifact(_artifact_name(scope), metadata)
         request_headers: Mapping[bytes, bytes] = dict(scope["headers"])
         etag = _etag(artifact)
-        headers = _response_headers(artifact, etag, inline=inline)
+        headers = [*_response_headers(artifact, etag, inline=inline), self._resource_policy]
         if b"if-match" in request_headers and not _matches_etag(request_headers[b"if-match"], etag):
             await self._send_failure(send, 412, ErrorReason.ETAG_MISMATCH, artifact, headers)
         elif _matches_etag(request_headers.get(b"if-none-match"), etag):

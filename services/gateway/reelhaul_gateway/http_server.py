@@ -7,23 +7,44 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from reelhaul_gateway.connections import (
+    ConnectionLimits,
+    ConnectionTable,
+    HttpConnection,
+    WebSocketConnection,
+)
+from reelhaul_runtime.tasks import cancel_and_wait
+
+#: A client that takes no bytes of its response for so long is disconnected by the kernel.
+SEND_TIMEOUT_SECONDS = 60
 _BACKLOG = 2048
 _MAX_WEBSOCKET_FRAME_BYTES = 64 * 1024
 
 
 @asynccontextmanager
-async def serve_http(app: Any, address: str, *, keep_alive: int, drain_seconds: float) -> AsyncIterator[int]:
+async def serve_http(
+    app: Any,
+    address: str,
+    *,
+    overloaded: Any,
+    limits: ConnectionLimits,
+    keep_alive: int,
+    drain_seconds: float,
+) -> AsyncIterator[int]:
     """Serve *app* at *address* (host:port; port 0: any free port) until the block exits; yields the port.
 
-    At the end, requests in progress get *drain_seconds* to finish. Raises OSError if the
-    address is in use.
+    Connections beyond *limits* are served by *overloaded*. At the end, requests in progress get
+    *drain_seconds* to finish. Raises OSError if the address is in use.
     """
     listener = _bind(address)
-    server = _Server(_config(app, keep_alive, drain_seconds))
+    table = ConnectionTable(limits, overloaded)
+    server = _Server(_config(app, table, keep_alive, drain_seconds))
+    sweeping = asyncio.create_task(table.sweep())
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await server.ready.wait()
@@ -32,13 +53,17 @@ async def serve_http(app: Any, address: str, *, keep_alive: int, drain_seconds: 
     finally:
         server.should_exit = True
         await serving
+        await cancel_and_wait(sweeping)
 
 
-def _config(app: Any, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
+def _config(app: Any, table: ConnectionTable, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
+    # uvicorn calls these as classes, and uses nothing else of them.
+    http: Any = partial(HttpConnection, table)
+    websocket: Any = partial(WebSocketConnection, table)
     return uvicorn.Config(
         app,
-        http="httptools",
-        ws="websockets-sansio",
+        http=http,
+        ws=websocket,
         ws_max_size=_MAX_WEBSOCKET_FRAME_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,
@@ -76,6 +101,8 @@ def _bind(address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_SECONDS * 1000)
     try:
         listener.bind((host, int(port)))
         listener.listen(_BACKLOG)

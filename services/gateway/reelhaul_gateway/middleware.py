@@ -6,9 +6,8 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from google.rpc import code_pb2
 
@@ -22,11 +21,17 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("reelhaul_gateway.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
+# host [":" port] of RFC 9110 section 7.2: an address in brackets, or letters that DNS and browsers use.
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._\-]{1,255}))(?::\d{1,5})?")
+# The relations of a page to this server from which its requests with effects are accepted; ``none`` is a
+# request of the user's own, e.g. by the address bar. https://www.w3.org/TR/fetch-metadata/
+_OWN_SITE = frozenset({b"same-origin", b"none"})
 _SECURITY_HEADERS: dict[bytes, bytes] = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
     b"cache-control": b"no-store",
 }
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -35,10 +40,22 @@ _WEBSOCKET_FORBIDDEN = 4403
 
 
 class RequestMiddleware:
-    """The outermost ASGI application. With *allow_anyone*, only local Host headers are accepted."""
+    """The outermost ASGI application.
 
-    def __init__(self, app: Any, statuses: StatusWriter, *, allow_anyone: bool) -> None:
+    With *allow_anyone*, only local Host headers are accepted. *has_effects* says of a GET or HEAD
+    whether it does more than read, so that pages of other origins must not send it.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        statuses: StatusWriter,
+        *,
+        allow_anyone: bool,
+        has_effects: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
         self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
+        self._has_effects = has_effects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; an unexpected failure becomes a 500."""
@@ -60,11 +77,12 @@ class RequestMiddleware:
             _log_access(scope, recorder, time.perf_counter() - start)
 
     def _check(self, scope: Scope) -> TranscodingError | None:
-        headers = dict(scope["headers"])
-        if self._allow_anyone and not is_local_host(headers):
-            return FieldError("host", "must be an IP address or localhost while REELHAUL_AUTH=none")
-        if is_cross_origin_write(scope.get("method", ""), headers):
-            return FieldError("origin", "must be this server's own origin")
+        headers: list[Header] = scope["headers"]
+        error = check_host(headers, local_only=self._allow_anyone) or check_origin(headers)
+        if error is None or error.violations[0].field == "host":
+            return error
+        if scope.get("method", "") not in _SAFE_METHODS or self._has_effects(scope):
+            return error
         return None
 
     async def _reject(self, scope: Scope, send: Send, error: TranscodingError) -> None:
@@ -102,31 +120,60 @@ class RecordingSend:
         await self._send(event)
 
 
-def is_cross_origin_write(method: str, headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether a page of another origin sent a request that is not a plain read.
+def check_host(headers: Iterable[Header], *, local_only: bool) -> FieldError | None:
+    """Return the error if Host is malformed, repeated or, with *local_only*, no IP address or localhost.
 
-    Browsers let any page open a WebSocket to a loopback address and post simple forms to it.
-    *method* is empty for a WebSocket.
+    The last is against DNS rebinding: a page whose owner points its host name at 127.0.0.1 is of
+    "the same origin" as this server.
     """
-    origin = headers.get(b"origin")
-    if origin is None or method in _SAFE_METHODS:
-        return False
-    return urlsplit(origin).netloc.lower() != headers.get(b"host", b"").lower()
-
-
-def is_local_host(headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether Host is an IP address or localhost, against DNS rebinding.
-
-    A page whose owner points its host name at 127.0.0.1 is of "the same origin" as this server.
-    """
-    host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
+    hosts = _values(headers, b"host")
+    if len(hosts) > 1:
+        return FieldError("host", "must be sent once")
+    if not hosts or not hosts[0]:
         # HTTP/1.0 without Host: not a browser.
-        return not host
+        return None
+    match = _HOST.fullmatch(hosts[0])
+    if match is None or (match[1] is not None and not _is_ipv6_address(match[1])):
+        return FieldError("host", "must be a host name or an IP address, with or without a port")
+    if local_only and match[1] is None and not _is_local_name(match[2].lower()):
+        return FieldError("host", "must be an IP address or localhost while REELHAUL_AUTH=none")
+    return None
+
+
+def check_origin(headers: Iterable[Header]) -> FieldError | None:
+    """Return the error if a page of another origin sent the request; only browsers send the headers for it.
+
+    Browsers let any page open a WebSocket to a loopback address, post simple forms to it, and
+    request its URLs as images.
+    """
+    headers = list(headers)
+    origins, relations = _values(headers, b"origin"), _values(headers, b"sec-fetch-site")
+    if origins:
+        authority = origins[0].partition(b"://")[2].lower()
+        if len(origins) > 1 or not authority or [authority] != [h.lower() for h in _values(headers, b"host")]:
+            return FieldError("origin", "must be this server's own origin")
+    if any(relation not in _OWN_SITE for relation in relations):
+        return FieldError("sec-fetch-site", "must be same-origin or none")
+    return None
+
+
+def _values(headers: Iterable[Header], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key == name]
+
+
+def _is_local_name(host: bytes) -> bool:
+    return host == b"localhost" or host.endswith(b".localhost") or _is_ip_address(host)
+
+
+def _is_ipv6_address(host: bytes) -> bool:
+    return b":" in host and _is_ip_address(host)
+
+
+def _is_ip_address(host: bytes) -> bool:
+    try:
+        ipaddress.ip_address(host.decode())
+    except ValueError:
+        return False
     return True
 
 
@@ -142,9 +189,23 @@ def _identify(scope: Scope) -> bytes:
         headers.append((b"x-forwarded-for", str(client[0]).encode()))
     scope["headers"] = headers
     logs.request_id.set(request_id.decode())
-    trace = next((value for name, value in headers if name == b"traceparent"), b"")
-    logs.traceparent.set(trace.decode("latin-1"))
+    logs.traceparent.set(_check_trace_context(scope))
     return request_id
+
+
+def _check_trace_context(scope: Scope) -> str:
+    """Return the traceparent of a request; remove the trace context if it is invalid or repeated.
+
+    tracestate has no meaning without traceparent. https://www.w3.org/TR/trace-context/
+    """
+    traces = _values(scope["headers"], b"traceparent")
+    if len(traces) == 1 and logs.is_traceparent(trace := traces[0].decode("latin-1")):
+        return trace
+    if traces or _values(scope["headers"], b"tracestate"):
+        scope["headers"] = [
+            header for header in scope["headers"] if header[0] not in (b"traceparent", b"tracestate")
+        ]
+    return ""
 
 
 def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from reelhaul_runtime.settings import SuiteSettings
@@ -16,3 +18,16 @@ class Settings(SuiteSettings):
     gateway_compress_from_bytes: int = Field(default=2048, ge=0)
     #: Seconds that a connection may be idle between two requests.
     gateway_keep_alive_seconds: int = Field(default=75, gt=0)
+    #: Connections in total, and of one peer (an IPv4 address or an IPv6 /64). The file descriptors of the
+    #: process bound the total as well. Behind a reverse proxy all connections are of one peer.
+    gateway_max_connections: int = Field(default=4096, gt=0)
+    gateway_max_connections_per_peer: int = Field(default=2048, gt=0)
+    #: Seconds that a client may take to send the head of a request, and its body.
+    gateway_head_seconds: float = Field(default=10.0, gt=0)
+    gateway_body_seconds: float = Field(default=120.0, gt=0)
+    #: Bytes per second that a request body must reach on average, after five seconds; 0: none.
+    gateway_min_body_rate: int = Field(default=256, ge=0)
+    #: Bytes of all request bodies at a time, of requests that are not answered yet; beyond it: 503.
+    gateway_max_total_body_bytes: int = Field(default=256 << 20, gt=0)
+    #: The pages that may embed downloads: those of the same origin, of the same site, or all.
+    gateway_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = "same-origin"

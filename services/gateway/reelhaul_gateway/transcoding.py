@@ -19,7 +19,9 @@ from reelhaul_gateway.settings import Settings
 from reelhaul_runtime import errors, logs
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_transcoding.app import Transcoder
+from reelhaul_transcoding.binding.request_body import HTTP_BODY
 from reelhaul_transcoding.errors import ErrorKind, TranscodingError
+from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import HeaderPolicy
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import http_rules
@@ -55,6 +57,15 @@ HEADERS = HeaderPolicy(
 
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"]
 
+# RPCs that are a GET in HTTP, but start a probe of a site, or write a file to test storage.
+_READS_WITH_EFFECTS = frozenset(
+    {
+        "reelhaul.downloads.v1.DownloadService.GetInfo",
+        "reelhaul.fetcher.v1.FetcherService.ProbeMedia",
+        "reelhaul.system.v1.SystemService.ReportHealth",
+    }
+)
+
 _REASONS: dict[ErrorKind, ErrorReason.ValueType] = {
     ErrorKind.FIELD: ErrorReason.FIELD_INVALID,
     ErrorKind.MEDIA_TYPE: ErrorReason.FIELD_INVALID,
@@ -84,6 +95,16 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
     return Transcoder(
         [(service, upstreams[owner]) for owner, services in SERVICES.items() for service in services], options
     )
+
+
+def has_effects(transcoder: Transcoder, scope: Scope) -> bool:
+    """Return whether a GET or HEAD does more than read a resource: it occupies a slot, or opens a stream."""
+    method = transcoder.find_method(scope)
+    return method is not None and (method.full_name in _READS_WITH_EFFECTS or _is_watch(method))
+
+
+def _is_watch(method: MethodDescriptor) -> bool:
+    return bool(method.server_streaming and method.output_type.full_name != HTTP_BODY)
 
 
 def list_routes() -> list[str]:

@@ -14,6 +14,8 @@ from reelhaul_storage.errors import EtagMismatch, Expired
 
 #: How long an unfinished upload is kept after its last write.
 UPLOAD_LIFETIME = timedelta(hours=24)
+#: Unfinished uploads of a tenant: more than all its downloads at once need, and few enough to list.
+MAX_UPLOADS_PER_TENANT = 10_000
 #: How long a writer may take from claiming a blob to committing its artifact.
 CLAIM_LIFETIME = timedelta(hours=1)
 

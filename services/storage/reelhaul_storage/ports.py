@@ -101,7 +101,8 @@ class Catalog(Protocol):
     async def add_upload(self, upload: Upload) -> Upload:
         """Insert *upload*, or return the earlier one with the same tenant and request_id.
 
-        Raises REQUEST_ID_REUSED if the earlier one was another request.
+        Raises REQUEST_ID_REUSED if the earlier one was another request, and QUOTA_EXCEEDED if the tenant
+        has ``MAX_UPLOADS_PER_TENANT`` unfinished uploads; then nothing is inserted.
         """
 
     async def get_upload(self, id: str) -> Upload:  # noqa: A002

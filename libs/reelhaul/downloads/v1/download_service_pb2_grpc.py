@@ -144,8 +144,9 @@ class DownloadServiceServicer:
         """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
         and the estimate of a download. Cached for minutes.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
-        e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, OVERLOADED (too many probes run
+        and wait), and what the site reports, e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED,
+        UPSTREAM_BLOCKED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +206,7 @@ class DownloadServiceServicer:
         The status is OK even if the download failed (WebSocket: 1000). When the server
         drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
         resume_token. No credential is 4401, too low a level 4403, no such job 4404.
-        Errors: RESUME_TOKEN_INVALID.
+        Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

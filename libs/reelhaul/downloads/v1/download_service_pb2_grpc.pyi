@@ -59,8 +59,9 @@ class DownloadServiceStub:
     """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
     and the estimate of a download. Cached for minutes.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
-    e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, OVERLOADED (too many probes run
+    and wait), and what the site reports, e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED,
+    UPSTREAM_BLOCKED.
     """
     RetryDownload: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.RetryDownloadRequest, _download_pb2.Download]
     """Retries a FAILED or CANCELLED download under the same job_id; any other status is
@@ -96,7 +97,7 @@ class DownloadServiceStub:
     The status is OK even if the download failed (WebSocket: 1000). When the server
     drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
     resume_token. No credential is 4401, too low a level 4403, no such job 4404.
-    Errors: RESUME_TOKEN_INVALID.
+    Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_download_service_pb2.GetStatsRequest, _download_service_pb2.GetStatsResponse]
     """Returns counts of what was downloaded over a time range."""
@@ -131,8 +132,9 @@ class DownloadServiceAsyncStub(DownloadServiceStub):
     """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
     and the estimate of a download. Cached for minutes.
 
-    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
-    e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+    Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, OVERLOADED (too many probes run
+    and wait), and what the site reports, e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED,
+    UPSTREAM_BLOCKED.
     """
     RetryDownload: _aio.UnaryUnaryMultiCallable[_download_service_pb2.RetryDownloadRequest, _download_pb2.Download]  # type: ignore[assignment]
     """Retries a FAILED or CANCELLED download under the same job_id; any other status is
@@ -168,7 +170,7 @@ class DownloadServiceAsyncStub(DownloadServiceStub):
     The status is OK even if the download failed (WebSocket: 1000). When the server
     drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
     resume_token. No credential is 4401, too low a level 4403, no such job 4404.
-    Errors: RESUME_TOKEN_INVALID.
+    Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_download_service_pb2.GetStatsRequest, _download_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Returns counts of what was downloaded over a time range."""
@@ -224,8 +226,9 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns what a URL contains, without downloading it: metadata, formats, subtitles,
         and the estimate of a download. Cached for minutes.
 
-        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, and what the site reports,
-        e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED, UPSTREAM_BLOCKED.
+        Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, OVERLOADED (too many probes run
+        and wait), and what the site reports, e.g. MEDIA_NOT_FOUND, MEDIA_LOGIN_REQUIRED,
+        UPSTREAM_BLOCKED.
         """
 
     @_abc_1.abstractmethod
@@ -297,7 +300,7 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
         The status is OK even if the download failed (WebSocket: 1000). When the server
         drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
         resume_token. No credential is 4401, too low a level 4403, no such job 4404.
-        Errors: RESUME_TOKEN_INVALID.
+        Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
         """
 
     @_abc_1.abstractmethod

@@ -95,10 +95,11 @@ class FetcherServiceServicer:
     def ProbeMedia(self, request, context):
         """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
         what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
-        are merged.
+        are merged. It ends when all its callers have disconnected, and after a minute.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-        offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
+        offered stream meets format), OVERLOADED (too many probes of the tenant, or of all,
+        run and wait), and what the site reports: UPSTREAM_STALLED, MEDIA_NOT_FOUND,
         MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
         UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
         live or announced event is a result here, not an error.

@@ -41,10 +41,11 @@ class FetcherServiceStub:
     ProbeMedia: _grpc.UnaryUnaryMultiCallable[_fetcher_service_pb2.ProbeMediaRequest, _fetcher_service_pb2.ProbeMediaResponse]
     """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
     what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
-    are merged.
+    are merged. It ends when all its callers have disconnected, and after a minute.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-    offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
+    offered stream meets format), OVERLOADED (too many probes of the tenant, or of all,
+    run and wait), and what the site reports: UPSTREAM_STALLED, MEDIA_NOT_FOUND,
     MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
     UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
     live or announced event is a result here, not an error.
@@ -100,10 +101,11 @@ class FetcherServiceAsyncStub(FetcherServiceStub):
     ProbeMedia: _aio.UnaryUnaryMultiCallable[_fetcher_service_pb2.ProbeMediaRequest, _fetcher_service_pb2.ProbeMediaResponse]  # type: ignore[assignment]
     """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
     what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
-    are merged.
+    are merged. It ends when all its callers have disconnected, and after a minute.
 
     Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-    offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
+    offered stream meets format), OVERLOADED (too many probes of the tenant, or of all,
+    run and wait), and what the site reports: UPSTREAM_STALLED, MEDIA_NOT_FOUND,
     MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
     UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
     live or announced event is a result here, not an error.
@@ -162,10 +164,11 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fetcher_service_pb2.ProbeMediaResponse, _abc.Awaitable[_fetcher_service_pb2.ProbeMediaResponse]]:
         """Reads metadata, formats and subtitles of a URL, without its bytes, and estimates
         what a job would fetch and cost. Cached for minutes per URL; equal concurrent calls
-        are merged.
+        are merged. It ends when all its callers have disconnected, and after a minute.
 
         Errors: URL_INVALID, URL_FORBIDDEN, SITE_UNSUPPORTED, FORMAT_UNAVAILABLE (no
-        offered stream meets format), and what the site reports: MEDIA_NOT_FOUND,
+        offered stream meets format), OVERLOADED (too many probes of the tenant, or of all,
+        run and wait), and what the site reports: UPSTREAM_STALLED, MEDIA_NOT_FOUND,
         MEDIA_FORBIDDEN, MEDIA_LOGIN_REQUIRED, MEDIA_GEO_BLOCKED, MEDIA_DRM_PROTECTED,
         UPSTREAM_THROTTLED, UPSTREAM_BLOCKED, UPSTREAM_UNAVAILABLE, EXTRACTOR_FAILED. A
         live or announced event is a result here, not an error.

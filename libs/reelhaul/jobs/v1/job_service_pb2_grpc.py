@@ -310,7 +310,7 @@ class JobServiceServicer:
         with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
         one has progress conflated, and one that is too slow gets a snapshot with reset.
 
-        Errors: RESUME_TOKEN_INVALID.
+        Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -327,7 +327,7 @@ class JobServiceServicer:
         was broken are not reported. The stream continues until the caller ends it;
         otherwise it ends and resumes as WatchJob does.
 
-        Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+        Errors: FILTER_INVALID, RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -145,7 +145,7 @@ class JobServiceStub:
     with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
     one has progress conflated, and one that is too slow gets a snapshot with reset.
 
-    Errors: RESUME_TOKEN_INVALID.
+    Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
     """Streams changes, without progress, of every job that matches a filter, or matched
@@ -158,7 +158,7 @@ class JobServiceStub:
     was broken are not reported. The stream continues until the caller ends it;
     otherwise it ends and resumes as WatchJob does.
 
-    Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+    Errors: FILTER_INVALID, RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
     """
     GetAttempt: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetAttemptRequest, _job_pb2.Attempt]
     """Returns one attempt."""
@@ -282,7 +282,7 @@ class JobServiceAsyncStub(JobServiceStub):
     with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
     one has progress conflated, and one that is too slow gets a snapshot with reset.
 
-    Errors: RESUME_TOKEN_INVALID.
+    Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Streams changes, without progress, of every job that matches a filter, or matched
@@ -295,7 +295,7 @@ class JobServiceAsyncStub(JobServiceStub):
     was broken are not reported. The stream continues until the caller ends it;
     otherwise it ends and resumes as WatchJob does.
 
-    Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+    Errors: FILTER_INVALID, RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
     """
     GetAttempt: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetAttemptRequest, _job_pb2.Attempt]  # type: ignore[assignment]
     """Returns one attempt."""
@@ -506,7 +506,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
         one has progress conflated, and one that is too slow gets a snapshot with reset.
 
-        Errors: RESUME_TOKEN_INVALID.
+        Errors: RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
         """
 
     @_abc_1.abstractmethod
@@ -525,7 +525,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         was broken are not reported. The stream continues until the caller ends it;
         otherwise it ends and resumes as WatchJob does.
 
-        Errors: FILTER_INVALID, RESUME_TOKEN_INVALID.
+        Errors: FILTER_INVALID, RESUME_TOKEN_INVALID, QUOTA_EXCEEDED (watches).
         """
 
     @_abc_1.abstractmethod

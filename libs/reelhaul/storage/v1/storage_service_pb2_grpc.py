@@ -142,7 +142,7 @@ class StorageServiceServicer:
         at all if the content is stored already or is on the shared disk. FinishUpload ends
         it.
 
-        Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
+        Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class StorageServiceStub:
     at all if the content is stored already or is on the shared disk. FinishUpload ends
     it.
 
-    Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
+    Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetUploadRequest, _upload_pb2.Upload]
     """Returns how far an upload has progressed: where to continue after an interruption."""
@@ -135,7 +135,7 @@ class StorageServiceAsyncStub(StorageServiceStub):
     at all if the content is stored already or is on the shared disk. FinishUpload ends
     it.
 
-    Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
+    Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """Returns how far an upload has progressed: where to continue after an interruption."""
@@ -224,7 +224,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         at all if the content is stored already or is on the shared disk. FinishUpload ends
         it.
 
-        Errors: QUOTA_EXCEEDED (stored_bytes), REQUEST_ID_REUSED.
+        Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -92,16 +92,21 @@ def to_probe_query(request: fetcher_service_pb2.ProbeMediaRequest) -> ProbeQuery
     """Return the query of *request*. Raises URL_INVALID, URL_FORBIDDEN, FIELD_INVALID."""
     if not 0 <= request.max_entries <= _MAX_ENTRIES:
         raise FieldInvalid("max_entries", f"must be between 0 and {_MAX_ENTRIES}")
-    cookies, caller = request.format.cookies, identity.caller()
-    tenant = request.tenant if caller.suite else caller.tenant
+    cookies = request.format.cookies
     return ProbeQuery(
         check_url(request.url),
         request.max_entries or _DEFAULT_ENTRIES,
         request.playlist,
         cookies,
         # Without cookies all tenants share the answer.
-        tenant if cookies else "",
+        probe_tenant(request) if cookies else "",
     )
+
+
+def probe_tenant(request: fetcher_service_pb2.ProbeMediaRequest) -> str:
+    """Return the tenant that *request* is for: the caller's, or the one that a service of the suite names."""
+    caller = identity.caller()
+    return request.tenant if caller.suite else caller.tenant
 
 
 def to_probe_response(probe: ProbeResult, estimate: Estimate) -> fetcher_service_pb2.ProbeMediaResponse:

@@ -36,8 +36,8 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     async def ProbeMedia(
         self, request: fetcher_service_pb2.ProbeMediaRequest, context: Context
     ) -> fetcher_service_pb2.ProbeMediaResponse:
-        query = convert.to_probe_query(request)
-        probe = await self._probes.probe(query, bypass_cache=request.bypass_cache)
+        query, tenant = convert.to_probe_query(request), convert.probe_tenant(request)
+        probe = await self._probes.probe(query, tenant, bypass_cache=request.bypass_cache)
         estimate = await self._probes.estimate(probe.media, request.format)
         return convert.to_probe_response(probe, estimate)
 

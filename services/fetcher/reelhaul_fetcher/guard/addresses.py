@@ -39,26 +39,36 @@ class Rules:
         One forbidden address refuses the whole DNS answer: an honest site has no reason to list it.
         """
         for address in map(unmap, addresses):
-            if address in _METADATA:
+            inner = embedded_ipv4(address)
+            if any(_without_zone(part) in _METADATA for part in (address, *inner)):
                 raise Refused("metadata")
-            if any(address in network for network in self.allow_networks):
-                continue
-            if reason := non_global_reason(address):
-                raise Refused(reason)
-            if port not in self.ports:
-                raise Refused("port")
+            self._check_address(address, port)
+            # An allowed network of tunnel addresses allows no more than they lead to.
+            for part in inner:
+                self._check_address(part, port)
+
+    def _check_address(self, address: Address, port: int) -> None:
+        if any(address in network for network in self.allow_networks):
+            return
+        if reason := non_global_reason(address):
+            raise Refused(reason)
+        if port not in self.ports:
+            raise Refused("port")
 
 
 def parse_host(host: str) -> Address | None:
     """Return the address literal in *host* (of a URL, IPv6 in brackets); None if it is a name.
 
     Raises ``Refused`` for everything that resolvers interpret differently: decimal, octal, hexadecimal
-    and short forms of IPv4, zones, and invalid host names.
+    and short forms of IPv4, zones, and invalid host names; and for the names of metadata services, which
+    only an upstream proxy inside that cloud may resolve.
     """
     if host.startswith("[") and host.endswith("]"):
         return _ipv6(host[1:-1])
     if len(host) > 253 or not _NAME.fullmatch(host):
         raise Refused("host")
+    if host.lower().rstrip(".") in _METADATA_NAMES:
+        raise Refused("metadata")
     if not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
         return None
     try:
@@ -78,10 +88,35 @@ def non_global_reason(address: Address) -> str:
     address = unmap(address)
     if isinstance(address, IPv4Address):
         return next((reason for reason, network in _IPV4 if address in network), "")
-    if embedded := _embedded_ipv4(address):
-        return next(filter(None, map(non_global_reason, embedded)), "")
-    reason = next((reason for reason, network in _IPV6 if address in network), "")
-    return reason or ("" if address in _GLOBAL_IPV6 else "reserved")
+    if not any(address in network for network in _PUBLIC_TUNNELS):
+        reason = next((reason for reason, network in _IPV6 if address in network), "")
+        if reason or address not in _GLOBAL_IPV6:
+            return reason or "reserved"
+    return next(filter(None, map(non_global_reason, embedded_ipv4(address))), "")
+
+
+def embedded_ipv4(address: Address) -> tuple[IPv4Address, ...]:
+    """Return the IPv4 addresses that packets for *address* may reach by a tunnel or a translator."""
+    if isinstance(address, IPv4Address):
+        return ()
+    if address.sixtofour:
+        return (address.sixtofour,)
+    if address.teredo:
+        return address.teredo
+    value = int(address)
+    if address in _NAT64:
+        return (IPv4Address(value & _LAST_32_BITS),)
+    if any(address in network for network in _IPV4_SUFFIXES) or value >> 32 & _ISATAP_MASK == _ISATAP:
+        candidates = [value]
+    elif address in _LOCAL_NAT64:
+        # Any prefix length of RFC 6052 may be in use. Bits 64 to 71 are not part of the IPv4 address.
+        joined = (value >> 64 << 56) | (value & (1 << 56) - 1)
+        candidates = [joined >> 40, joined >> 32, joined >> 24, value]
+    else:
+        return ()
+    # What else the bits may mean lies in 0.0.0.0/8, which no translator forwards: `::1` is no IPv4 address.
+    inner = dict.fromkeys(IPv4Address(candidate & _LAST_32_BITS) for candidate in candidates)
+    return tuple(part for part in inner if part not in _THIS_NETWORK)
 
 
 def _ipv6(text: str) -> IPv6Address:
@@ -93,15 +128,8 @@ def _ipv6(text: str) -> IPv6Address:
         raise Refused("host") from None
 
 
-def _embedded_ipv4(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """Return the IPv4 addresses that packets for *address* may reach through 6to4, Teredo or NAT64."""
-    if address.sixtofour:
-        return (address.sixtofour,)
-    if address.teredo:
-        return address.teredo
-    if address in _NAT64:
-        return (IPv4Address(int(address) & 0xFFFFFFFF),)
-    return ()
+def _without_zone(address: Address) -> Address:
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
 
 
 def _table(**networks: str) -> tuple[tuple[str, Network], ...]:
@@ -142,20 +170,53 @@ _IPV6 = _table(
     reserved="2001::/23",
 )
 _GLOBAL_IPV6 = IPv6Network("2000::/3")
+_LAST_32_BITS = 0xFFFFFFFF
+_THIS_NETWORK = IPv4Network("0.0.0.0/8")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+# NAT64, 6to4, Teredo: as global as the IPv4 addresses inside.
+_PUBLIC_TUNNELS = (_NAT64, IPv6Network("2002::/16"), IPv6Network("2001::/32"))
+# IPv4-compatible (RFC 4291) and IPv4-translated (RFC 7915).
+_IPV4_SUFFIXES = (IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"))
+# Interface identifiers of ISATAP (RFC 5214), whatever their "universal" and "group" bits are.
+_ISATAP, _ISATAP_MASK = 0x5EFE, 0xFCFFFFFF
 
 #: Metadata services of clouds, some on public addresses: they hand out credentials, so they are always
 #: refused, even inside an allowed network.
 _METADATA = frozenset(
     [
+        # AWS, Azure, Google, Oracle, OpenStack, DigitalOcean and others.
         IPv4Address("169.254.169.254"),
+        # AWS: containers of ECS and EKS.
         IPv4Address("169.254.170.2"),
         IPv4Address("169.254.170.23"),
-        IPv4Address("100.100.100.200"),
-        IPv4Address("192.0.0.192"),
-        IPv4Address("168.63.129.16"),
         IPv6Address("fd00:ec2::254"),
         IPv6Address("fd00:ec2::23"),
+        # Google.
         IPv6Address("fd20:ce::254"),
+        # Azure: the wire server.
+        IPv4Address("168.63.129.16"),
+        # Alibaba.
+        IPv4Address("100.100.100.200"),
+        # Oracle.
+        IPv4Address("192.0.0.192"),
+        IPv6Address("fd00:c1::a9fe:a9fe"),
+        # Scaleway.
+        IPv4Address("169.254.42.42"),
+        IPv6Address("fd00:42::42"),
+        # Tencent.
+        IPv4Address("169.254.0.23"),
+        # OpenStack.
+        IPv6Address("fe80::a9fe:a9fe"),
+    ]
+)
+_METADATA_NAMES = frozenset(
+    [
+        "instance-data",
+        "instance-data.ec2.internal",
+        "metadata",
+        "metadata.goog",
+        "metadata.google.internal",
+        "metadata.tencentyun.com",
     ]
 )

@@ -50,9 +50,12 @@ class BufferedSocket:
 
         Raises ``Malformed`` if *limit* bytes hold no empty line, ``ClosedEarly`` on the end within a head.
         """
-        while not (end := _HEAD_END.search(self._buffer, self._start, self._end)):
+        unread = 0
+        # Each byte is searched once: a head may arrive byte by byte. Its end may begin in the last two.
+        while not (end := _HEAD_END.search(self._buffer, self._start + max(unread - 2, 0), self._end)):
             if self._end - self._start >= limit:
                 raise Malformed("head-size")
+            unread = self._end - self._start
             if not await self.fill():
                 if self._start == self._end:
                     return b""
@@ -163,6 +166,9 @@ class BufferedSocket:
             if self._start == self._end and not await self.fill():
                 raise ClosedEarly("closed within a chunked body")
             await self._flush(target, scanner.feed(self._buffer, self._start, self._end))
+            if self._start != self._end:
+                # Sockets that are always ready never suspend, and tiny chunks take long to scan.
+                await asyncio.sleep(0)
 
     async def _flush(self, target: BufferedSocket, end: int) -> None:
         if end > self._start:

@@ -12,8 +12,9 @@ from reelhaul_fetcher.guard.dialer import Dialer
 from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
 from reelhaul_fetcher.guard.forwarder import Forwarder
 from reelhaul_fetcher.guard.http import error_responses
-from reelhaul_fetcher.guard.http.requests import Request, parse_request
+from reelhaul_fetcher.guard.http.requests import RequestHead, parse_request_head
 from reelhaul_fetcher.guard.session import NULL_SESSION, ProxySession
+from reelhaul_fetcher.guard.verdicts import Verdict
 
 
 class Connection:
@@ -62,22 +63,28 @@ class Connection:
             head = await self._client.read_head(_HEAD_LIMIT)
             if not head:
                 return False
-            request = parse_request(head)
+            request_head = parse_request_head(head)
+            # Before the target is parsed: a refusal of it can be signed.
+            forwarder = self._authenticate(request_head)
+            request = request_head.to_request()
             host = request.host
-            forwarder = self._authenticate(request)
             if forwarder is None:
                 return await self._close_with(error_responses.proxy_auth_required())
             return await forwarder.forward(request)
         except Malformed as malformed:
             self._record_refusal(host, malformed.reason)
-            return await self._close_with(error_responses.malformed(malformed.reason))
+            verdict = self._sign(Verdict(True, malformed.reason, host))
+            return await self._close_with(error_responses.malformed(malformed.reason, verdict))
         except Refused as refused:
             self._record_refusal(host, refused.reason)
-            return await self._close_with(error_responses.refused(refused.reason))
+            verdict = self._sign(Verdict(True, refused.reason, host))
+            return await self._close_with(error_responses.refused(refused.reason, verdict))
         except Unreachable as unreachable:
-            return await self._close_with(error_responses.unreachable(unreachable.reason, unreachable.status))
+            verdict = self._sign(Verdict(False, unreachable.reason, host))
+            response = error_responses.unreachable(unreachable.reason, unreachable.status, verdict)
+            return await self._close_with(response)
 
-    def _authenticate(self, request: Request) -> Forwarder | None:
+    def _authenticate(self, request: RequestHead) -> Forwarder | None:
         """Return the forwarder for *request*, None without valid credentials.
 
         A connection belongs to one session: requests of another one are not authenticated.
@@ -94,6 +101,9 @@ class Connection:
         session.add_connection(task)
         self._forwarder = self._forwarder or Forwarder(self._client, self._dialer, session)
         return self._forwarder
+
+    def _sign(self, verdict: Verdict) -> str:
+        return self.session.sign(verdict) if self.session else ""
 
     def _record_refusal(self, host: str, reason: str) -> None:
         if self.session and reason != "byte-budget":  # the session records that one itself

@@ -87,7 +87,7 @@ class Dialer:
             raise Unreachable("resolve-timeout", 504) from None
         except (OSError, ValueError):
             raise Unreachable("unresolved") from None
-        if not addresses:
+        if not 0 < len(addresses) <= _MAX_ANSWER:
             raise Unreachable("unresolved")
         return addresses
 
@@ -125,4 +125,6 @@ async def _connect(address: Address, port: int, timeout: float) -> socket.socket
 
 
 _MAX_ADDRESSES = 6
+# DNS allows thousands of addresses; to check them would stop the guard for a tenth of a second.
+_MAX_ANSWER = 256
 _ANY_GLOBAL = ip_address("2600::")

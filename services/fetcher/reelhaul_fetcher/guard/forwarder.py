@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from reelhaul_fetcher.guard.buffered_socket import BufferedSocket
-from reelhaul_fetcher.guard.dialer import Dialer
+from reelhaul_fetcher.guard.dialer import Dialer, Upstream
 from reelhaul_fetcher.guard.errors import Malformed, Refused, Unreachable
 from reelhaul_fetcher.guard.http import error_responses
 from reelhaul_fetcher.guard.http.fields import CHUNKED, UNTIL_CLOSE, get_all
@@ -99,9 +99,24 @@ class Forwarder:
             # Some sites respond before they have read the whole body.
             body_read = False
         response = await _read_response(site)
-        if upstream and response.status == 407:
+        if upstream and response.status == 407 and await self._is_rejected_by(upstream, request):
             raise Unreachable("upstream-407")
         return response, body_read
+
+    async def _is_rejected_by(self, upstream: Upstream, request: Request) -> bool:
+        """Return whether *upstream* rejects our credentials, by a CONNECT, which no site can answer.
+
+        Sites can answer 407 too, and must not make a working upstream proxy look broken.
+        """
+        sock = await self._dialer.dial(request.host, request.port, upstream)
+        connection = BufferedSocket(sock, self._session)
+        try:
+            await connection.send(request.encode_connect(upstream.authorization))
+            return (await _read_response(connection)).status == 407
+        except OSError:
+            return False
+        finally:
+            connection.close()
 
     async def _respond(self, request: Request, response: Response) -> bool:
         assert self._site

@@ -21,13 +21,15 @@ from reelhaul_fetcher.guard.session import ProxySession
 from reelhaul_fetcher.model.proxy_usage import Usage
 
 _REPORT_SECONDS = 0.25
+# The configuration of a restarted guard holds every session with its latest refusals, up to 20 KB each.
+_MAX_REQUEST_BYTES = 64 << 20
 
 
 async def serve(channel: socket.socket, listener: socket.socket) -> None:
     """Run a proxy on *listener* as requested over *channel*, until that closes."""
     # Each look-up waits in a thread of its own: a slow name service must not delay other names.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32, "resolve"))
-    reader, writer = await asyncio.open_connection(sock=channel, limit=1 << 20)
+    reader, writer = await asyncio.open_connection(sock=channel, limit=_MAX_REQUEST_BYTES)
     config = json.loads(await reader.readline() or "null")
     if config is None:
         return

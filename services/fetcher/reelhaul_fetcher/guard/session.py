@@ -7,6 +7,7 @@ from hmac import compare_digest
 
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.errors import Refused, Unreachable
+from reelhaul_fetcher.guard.verdicts import Verdict
 from reelhaul_fetcher.model.proxy_usage import Usage
 
 
@@ -36,6 +37,10 @@ class ProxySession:
     def verify_secret(self, secret: str) -> bool:
         """Compare *secret* with the session's in constant time."""
         return compare_digest(secret.encode(), self._secret.encode())
+
+    def sign(self, verdict: Verdict) -> str:
+        """Return *verdict* as text that the client of this session can verify."""
+        return verdict.sign(self._secret)
 
     def add_connection(self, connection: asyncio.Task[None]) -> None:
         """Count *connection* as one of the session's; adding it again changes nothing.

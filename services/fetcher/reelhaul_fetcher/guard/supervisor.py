@@ -157,7 +157,8 @@ class GuardSupervisor:
             else:
                 await asyncio.sleep(backoff.next_delay())
             started_at = loop.time()
-            with suppress(OSError):
+            # It may also end, or not answer, before it is configured.
+            with suppress(OSError, GuardUnavailable):
                 await self._start()
 
     async def _stop(self) -> None:

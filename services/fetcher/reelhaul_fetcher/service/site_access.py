@@ -118,8 +118,7 @@ def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError
     host, reason = usage.refusals[-1]
     if reason == "byte-budget":
         return ReelhaulError(ErrorReason.MEDIA_TOO_LARGE, "the site sent more bytes than the job may receive")
-    if reason == "time-budget":
+    if reason in ("time-budget", "connections"):
         return failure
-    return ReelhaulError(
-        ErrorReason.URL_FORBIDDEN, f"the guard refused {host}: {reason}", metadata={"host": host}
-    )
+    text = f"the guard refused {host or 'an invalid address'}: {reason}"
+    return ReelhaulError(ErrorReason.URL_FORBIDDEN, text, metadata={"host": host})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +19,14 @@ from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
-from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
+from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
+from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 
 #: What yt-dlp tells of media, a stream or an entry.
 Info = dict[str, Any]
-
-# Over CONNECT, urllib passes on the status line alone: the guard's reason is in it.
-_TUNNEL_FAILURE = re.compile(
-    r"Tunnel connection failed: \d+ (Refused by the guard|Site not reached): ([\w-]+)"
-)
 
 _NATIVE_PROTOCOLS = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
 
@@ -43,6 +39,8 @@ _MAX_COOKIES_BYTES = 4 * 1024 * 1024
 class ResponseLog:
     """Failed responses and other facts of one request that explain its failure. Also yt-dlp's logger."""
 
+    #: Secret of the guard's session, by which its verdicts are told from imitations by sites.
+    proxy_secret: str = field(default="", repr=False)
     #: Extractor that read the media; empty until it has.
     extractor: str = ""
     #: How often each status other than 2xx was received.
@@ -51,30 +49,22 @@ class ResponseLog:
     last_status: int = 0
     last_host: str = ""
     retry_after: str = ""
-    #: Why the guard refused the last failed request; empty if it did not.
-    guard_refusal: str = ""
-    #: Why the guard did not reach the site with the last failed request; empty if it did.
-    guard_failure: str = ""
+    #: Why the guard did not forward the last failed request; None if it did.
+    guard_verdict: Verdict | None = None
     #: Some causes yt-dlp tells as warnings only.
     warnings: list[str] = field(default_factory=list)
 
     def record(self, url: str, error: RequestError) -> None:
         """Record that the request for *url* failed with *error*."""
         self.last_host = urlsplit(url).hostname or ""
-        self.guard_refusal = self.guard_failure = ""
-        if isinstance(error, HTTPError):
-            headers = error.response.headers
-            self.guard_refusal = headers.get(REFUSAL_FIELD, "")
-            self.guard_failure = headers.get(FAILURE_FIELD, "")
-            if not self.guard_refusal and not self.guard_failure:
-                self.last_status = error.status
-                self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
-                self.retry_after = headers.get("Retry-After", "")
-        elif match := _TUNNEL_FAILURE.search(str(error)):
-            if match[1].startswith("Refused"):
-                self.guard_refusal = match[2]
-            else:
-                self.guard_failure = match[2]
+        headers = error.response.headers if isinstance(error, HTTPError) else None
+        # Over CONNECT, urllib passes on the status line alone: the verdict is in it.
+        text = str(error) if headers is None else headers.get(VERDICT_FIELD, "")
+        self.guard_verdict = find_verdict(text, self.proxy_secret)
+        if isinstance(error, HTTPError) and headers is not None and self.guard_verdict is None:
+            self.last_status = error.status
+            self.statuses[error.status] = self.statuses.get(error.status, 0) + 1
+            self.retry_after = headers.get("Retry-After", "")
 
     def debug(self, text: str) -> None:
         """Discard *text*."""
@@ -96,6 +86,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     #: Extractors by key, set once in the zygote.
     extractors: dict[str, Any] = {}  # noqa: RUF012 - shared on purpose
+    #: Their index, set likewise.
+    index: ExtractorIndex | None = None
 
     def __init__(self, log: ResponseLog, params: dict[str, Any]) -> None:
         self._log = log
@@ -110,6 +102,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             self._ies = self.extractors
         else:
             super().add_default_info_extractors()
+
+    def extract_info(
+        self, url: str, download: bool = True, ie_key: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Extract as yt-dlp does, but try only the extractors that the index names."""
+        if not ie_key and self.index is not None:
+            suitable = (name for name in self.index.candidates(url) if self.extractors[name].suitable(url))
+            ie_key = next(suitable, None)
+        return super().extract_info(url, download, ie_key, *args, **kwargs)
 
     def urlopen(self, req: Any) -> Any:
         """Open *req* as yt-dlp does; record its failure."""

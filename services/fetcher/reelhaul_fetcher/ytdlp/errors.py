@@ -10,7 +10,6 @@ import errno
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
+from reelhaul_fetcher.model.http_values import parse_retry_after
 from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
@@ -29,7 +29,8 @@ ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 
 _UPGRADE_URL = "https://github.com/yt-dlp/yt-dlp/releases"
 _MAX_TEXT = 500
-_MAX_RETRY_DELAY = timedelta(days=1)
+# Of a message that is classified. Sites choose it, and not all patterns are linear.
+_MAX_CLASSIFIED_TEXT = 4000
 
 # Where yt-dlp's advice for the command line and its request for bug reports begin.
 _ADVICE = r"; please report this issue|[.\n]\s*You might want to use|\. Use --|\. It is recommended to use"
@@ -42,7 +43,7 @@ _UNIT_SECONDS = {
     "week": 604_800,
     "month": 2_592_000,
 }
-_WAIT = re.compile(rf"\bin (?:(\d+)|an?|a few) ({'|'.join(_UNIT_SECONDS)}|moment)s?", re.IGNORECASE)
+_WAIT = re.compile(rf"\bin (?:([0-9]{{1,9}})|an?|a few) ({'|'.join(_UNIT_SECONDS)}|moment)s?", re.IGNORECASE)
 
 
 def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
@@ -51,7 +52,7 @@ def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
     for link in chain:
         if isinstance(link, ReelhaulError):
             return link
-    text = _without_decoration(str(chain[0]))
+    text = _without_decoration(str(chain[0])[:_MAX_CLASSIFIED_TEXT])
     host = log.last_host or urlsplit(url).hostname or ""
     metadata = {"url": url, "host": host, "extractor": log.extractor, "engineVersion": ENGINE}
     for rule in (_by_guard, _by_type, _by_message, _by_status, _by_transport):
@@ -80,18 +81,6 @@ def not_live_yet(start: datetime | None, text: str) -> ReelhaulError:
     )
 
 
-def parse_retry_after(header: str, now: datetime) -> timedelta | None:
-    """Return the delay in a Retry-After header (RFC 9110), at most a day; None if there is none."""
-    if header.strip().isdigit():
-        delay = timedelta(seconds=min(int(header), 86_400))
-    else:
-        try:
-            delay = parsedate_to_datetime(header) - now
-        except (TypeError, ValueError):
-            return None
-    return min(max(delay, timedelta()), _MAX_RETRY_DELAY)
-
-
 def error_chain(error: BaseException) -> Iterator[BaseException]:
     """Yield *error* and what caused it: yt-dlp wraps up to four deep, in three ways."""
     seen: set[int] = set()
@@ -118,17 +107,20 @@ def _by_guard(
 ) -> ReelhaulError | None:
     if any(isinstance(link, NetworkDenied) for link in chain):
         return _failure(ErrorReason.URL_FORBIDDEN, "the page tries to bypass the guard", metadata)
-    if log.guard_failure:
-        cause = error_patterns.GUARD_CAUSES.get(log.guard_failure, log.guard_failure)
-        text = f"{metadata['host']} cannot be reached: {log.guard_failure}"
-        return _failure(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata | {"cause": cause})
-    if not log.guard_refusal:
+    verdict = log.guard_verdict
+    if verdict is None:
         return None
-    if log.guard_refusal == "byte-budget":
+    # The host of the last request may have redirected to the one that the guard did not connect to.
+    metadata = metadata | {"host": verdict.host}
+    if not verdict.refused:
+        cause = error_patterns.GUARD_CAUSES.get(verdict.reason, verdict.reason)
+        text = f"{verdict.host} cannot be reached: {verdict.reason}"
+        return _failure(ErrorReason.UPSTREAM_UNAVAILABLE, text, metadata | {"cause": cause})
+    if verdict.reason == "byte-budget":
         return _failure(
             ErrorReason.MEDIA_TOO_LARGE, "the site sent more bytes than the job may receive", metadata
         )
-    text = f"the guard refused {metadata['host']}: {log.guard_refusal}"
+    text = f"the guard refused {verdict.host or 'an invalid address'}: {verdict.reason}"
     return _failure(ErrorReason.URL_FORBIDDEN, text, metadata)
 
 
@@ -139,7 +131,7 @@ def _by_type(
         if isinstance(link, UnsupportedError):
             return _failure(ErrorReason.SITE_UNSUPPORTED, "no extractor found media at this URL", metadata)
         if isinstance(link, GeoRestrictedError):
-            metadata["region"] = ",".join(link.countries or ())
+            metadata["region"] = ",".join(map(str, link.countries or ()))
             return _failure(ErrorReason.MEDIA_GEO_BLOCKED, text, metadata)
         if isinstance(link, FfmpegFailed):
             metadata["step"] = "package"
@@ -212,7 +204,7 @@ def _by_transport(
         r"more expected|bytes read|Got error:|reset by peer|timed out|closed file", text
     ):
         return None
-    messages = f"{text} {chain[-1]}"
+    messages = f"{text} {str(chain[-1])[:_MAX_CLASSIFIED_TEXT]}"
     causes = (
         cause
         for pattern, cause in error_patterns.TRANSPORT_CAUSES

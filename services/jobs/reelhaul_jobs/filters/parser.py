@@ -34,6 +34,8 @@ def parse(text: str, fields: Mapping[str, Field]) -> Node | None:
     """
     if len(text) > MAX_LENGTH:
         raise _invalid(MAX_LENGTH, f"a filter has at most {MAX_LENGTH} characters")
+    if (position := text.find("\0")) >= 0:
+        raise _invalid(position, "a filter must not contain NUL, which PostgreSQL rejects")
     parser = _Parser(text, fields)
     return parser.parse() if text.strip() else None
 

@@ -18,6 +18,9 @@ from reelhaul_jobs.model.transition import Transition
 _MAX_ID_LENGTH = 200
 _MAX_EXTRACTOR_LENGTH = 64
 
+#: Expansions of a tenant that have not ended, and that CreateJob adds to: each may become 10,000 jobs.
+MAX_LIVE_PER_TENANT = 1000
+
 
 def add_children(
     change: Transition, entries: Sequence[media_pb2.PlaylistEntry], seen: Set[tuple[str, str]], now: datetime
@@ -97,7 +100,8 @@ def entry_key(entry: media_pb2.PlaylistEntry) -> str:
 
 
 def _extractor(job: Job) -> str:
-    return job.media.extractor[:_MAX_EXTRACTOR_LENGTH] if job.media else ""
+    # PostgreSQL rejects NUL.
+    return job.media.extractor.replace("\0", "")[:_MAX_EXTRACTOR_LENGTH] if job.media else ""
 
 
 def _media_of(entry: media_pb2.PlaylistEntry) -> media_pb2.MediaInfo | None:

@@ -15,7 +15,7 @@ from reelhaul_jobs.model import ids, queue_transitions, retries
 from reelhaul_jobs.model.cron import Cron, parse_cron
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Kind
-from reelhaul_runtime.errors import ReelhaulError, StateConflict, to_status
+from reelhaul_runtime.errors import QuotaExceeded, ReelhaulError, StateConflict, to_status
 
 #: A run that would start later than this is missed; a restart of the service takes less.
 START_TOLERANCE = timedelta(minutes=10)
@@ -223,10 +223,7 @@ def already_exists(schedule: Schedule) -> ReelhaulError:
 
 def quota_exceeded() -> ReelhaulError:
     """Return the error for a tenant at its limit."""
-    metadata = {"quotaMetric": "schedules", "resetTime": ""}
-    return ReelhaulError(
-        ErrorReason.QUOTA_EXCEEDED, f"a tenant has at most {MAX_PER_TENANT} schedules", metadata=metadata
-    )
+    return QuotaExceeded("schedules", f"a tenant has at most {MAX_PER_TENANT} schedules")
 
 
 def check_etag(schedule: Schedule, etag: str) -> None:

@@ -76,7 +76,8 @@ class JobStore(Protocol):
         """Store new *jobs* with their first events; return them.
 
         A repeated *request* returns the first call's jobs as they are now. Raises RESOURCE_EXISTS (an id is
-        taken) and REQUEST_ID_REUSED (another digest); then nothing is stored.
+        taken), REQUEST_ID_REUSED (another digest) and QUOTA_EXCEEDED (more expansions than
+        ``playlist_expansion.MAX_LIVE_PER_TENANT``); then nothing is stored.
         """
 
     async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
@@ -110,7 +111,8 @@ class JobStore(Protocol):
         """Store what *rule* returns for the job, with its event and attempt, in one transaction.
 
         No other change comes between. If *rule* raises, nothing changes. A repeated *request* returns the
-        job unchanged. Raises ``NotFound`` if there is no row; a deleted job is still changed.
+        job unchanged. Raises ``NotFound`` if there is no row; a deleted job is still changed. Raises
+        QUOTA_EXCEEDED as ``add`` if the job is an expansion that had ended and would be live again.
         """
 
     async def change_lease(
@@ -127,7 +129,7 @@ class JobStore(Protocol):
         """Store what *rule* returns for each of the jobs that has a row, in one transaction.
 
         Each job is changed once, in the order given. If *rule* raises, nothing changes. A repeated *request*
-        returns the first call's jobs unchanged.
+        returns the first call's jobs unchanged. Raises QUOTA_EXCEEDED as ``change``.
         """
 
     async def expand(self, job_id: str, entry_keys: Sequence[str], rule: ExpansionRule) -> Transition:

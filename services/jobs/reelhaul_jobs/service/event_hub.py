@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.wait_reason import WorkerStatus
 from reelhaul_jobs.ports.bus import ProgressNotice
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import QuotaExceeded, ReelhaulError
 
 # Latest progress notices kept in memory; the bus still has older ones.
 _MAX_PROGRESS = 10_000
 _MAX_WATCHERS = 20_000
+#: Watches per tenant at one replica: half of all, so that one tenant leaves places to the others.
+MAX_WATCHES_PER_TENANT = 10_000
 
 # Workers report every ten seconds: two reports may be lost.
 _WORKER_TIMEOUT_SECONDS = 30.0
@@ -76,7 +79,8 @@ class EventHub:
         self._listeners: dict[str, JobListener] = {}
         self._all_listeners: list[AllJobsListener] = []
         self._progress: OrderedDict[str, ProgressNotice] = OrderedDict()
-        self._watchers = 0
+        # By tenant; None: services of the suite.
+        self._watchers: Counter[Owner] = Counter()
         self._closed = False
         #: The workers that reported lately.
         self.workers = WorkerRegistry()
@@ -86,15 +90,24 @@ class EventHub:
         self.dispatch_blocked = True
 
     @contextmanager
-    def watcher_slot(self) -> Iterator[None]:
-        """Count one watcher while the block runs. OVERLOADED at the limit and while the process drains."""
-        if self._closed or self._watchers >= _MAX_WATCHERS:
+    def watcher_slot(self, owner: Owner) -> Iterator[None]:
+        """Count one watcher of *owner* while the block runs.
+
+        Raises OVERLOADED at the limit of all and while the process drains, and QUOTA_EXCEEDED at that of
+        a tenant.
+        """
+        if self._closed or self._watchers.total() >= _MAX_WATCHERS:
             raise ReelhaulError(ErrorReason.OVERLOADED, "this server accepts no more watchers now")
-        self._watchers += 1
+        if owner is not None and self._watchers[owner] >= MAX_WATCHES_PER_TENANT:
+            text = f"a tenant has at most {MAX_WATCHES_PER_TENANT} watches at one server: end others first"
+            raise QuotaExceeded("watches", text)
+        self._watchers[owner] += 1
         try:
             yield
         finally:
-            self._watchers -= 1
+            self._watchers[owner] -= 1
+            if not self._watchers[owner]:
+                del self._watchers[owner]
 
     def subscribe(self, job_id: str, listener: JobListener) -> None:
         """Call *listener* for the job from now on, in place of any other."""

@@ -49,7 +49,7 @@ class Jobs:
     async def create(self, job: Job, key: IdempotencyKey | None) -> JobView:
         """Store *job*; it is on disk when this returns. The same *key* again returns the same job.
 
-        Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, FIELD_INVALID.
+        Raises RESOURCE_EXISTS, REQUEST_ID_REUSED, QUOTA_EXCEEDED, FIELD_INVALID.
         """
         failpoints.hit("jobs.create.before_commit")
         (stored,) = await self._store.add([queue_transitions.enqueue(job)], key)

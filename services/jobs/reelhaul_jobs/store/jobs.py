@@ -15,7 +15,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import transition
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Summary
-from reelhaul_jobs.model.states import QueueStage, State
+from reelhaul_jobs.model.playlist_expansion import MAX_LIVE_PER_TENANT
+from reelhaul_jobs.model.states import Kind, QueueStage, State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import (
     BatchRule,
@@ -39,8 +40,8 @@ from reelhaul_jobs.store import (
 )
 from reelhaul_jobs.store.dispatch_queries import READY, READY_SITES
 from reelhaul_jobs.store.idempotency import RecordedResponse
-from reelhaul_jobs.store.tables import HAS_PARENT, attempts, events, jobs, keys
-from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
+from reelhaul_jobs.store.tables import HAS_PARENT, IS_LIVE_EXPANSION, attempts, events, jobs, keys
+from reelhaul_runtime.errors import NotFound, QuotaExceeded, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 from reelhaul_runtime.sql.writer import Outcome
@@ -85,6 +86,13 @@ _READY_BEFORE = (
     .limit(bindparam("most"))
     .subquery()
 )
+# One row if the tenant has more than *most* live expansions.
+_EXPANSION_ABOVE_LIMIT = Statement(
+    select(jobs.c.id)
+    .where(IS_LIVE_EXPANSION, jobs.c.tenant == bindparam("of_tenant"))
+    .limit(1)
+    .offset(bindparam("most"))
+)
 _COUNT_READY_BEFORE = Statement(select(func.count()).select_from(_READY_BEFORE))
 
 # For a tenant with jobs at more sites, the queue position is an estimate, which it is anyway.
@@ -99,7 +107,8 @@ class SqlJobStore:
 
     async def add(self, new: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
         try:
-            if request is None:
+            # Expansions are written alone: those above the limit of their tenant fail without the others.
+            if request is None and not any(job.kind is Kind.EXPANSION for job in new):
                 await self._database.write_batched(_add_all, new)
                 return new
             return await self._write(lambda connection: _add(connection, new, request))
@@ -198,8 +207,23 @@ def _add(connection: Connection, new: Sequence[Job], request: IdempotencyKey | N
     except IntegrityError as error:
         # The savepoint of this write undoes it; only the id is unique here.
         raise _already_exists(new[0].id) from error
+    _check_expansions(connection, new)
     idempotency.record_response(connection, request, RecordedResponse([job.id for job in new]))
     return new
+
+
+def _check_expansions(connection: Connection, new: Sequence[Job]) -> None:
+    """Raise QUOTA_EXCEEDED if *new*, just written, take a tenant above its limit of expansions."""
+    for tenant in {job.tenant for job in new if job.kind is Kind.EXPANSION}:
+        values = {"of_tenant": tenant, "most": MAX_LIVE_PER_TENANT}
+        if _EXPANSION_ABOVE_LIMIT.first(connection, values) is not None:
+            text = f"a tenant has at most {MAX_LIVE_PER_TENANT} playlist jobs that have not ended"
+            raise QuotaExceeded("live_expansions", text)
+
+
+def _resumed(changes: Sequence[Transition]) -> list[Job]:
+    """Return the jobs of *changes* that had ended and are live again."""
+    return [change.job for change in changes if change.before.end_time and not change.job.end_time]
 
 
 def _add_all(connection: Connection, calls: Sequence[Sequence[Job]]) -> Sequence[Outcome]:
@@ -262,6 +286,7 @@ def _change(
     idempotency.record_response(connection, request, RecordedResponse([job_id]))
     if change.changed:
         update.write(connection, [change])
+        _check_expansions(connection, _resumed([change]))
     return change
 
 
@@ -295,6 +320,7 @@ def _change_many(
     idempotency.record_response(connection, request, RecordedResponse([change.job.id for change in changes]))
     if changed := [change for change in changes if change.changed]:
         update.write(connection, changed)
+        _check_expansions(connection, _resumed(changed))
     return changes
 
 

@@ -140,6 +140,8 @@ _partial(
     jobs.c.schedule,
     only="schedule <> '' AND end_time IS NULL",
 )
+# For the limit of a tenant's expansions.
+_partial("jobs_live_expansions", jobs.c.tenant, only="kind = 2 AND end_time IS NULL")
 # For the deletion of expired jobs.
 _partial("jobs_expiring", jobs.c.expire_time, only="end_time IS NOT NULL AND delete_time IS NULL")
 
@@ -184,6 +186,7 @@ _listed(
 #: As text, so that the databases see that the partial indexes fit.
 HAS_PARENT = text("jobs.parent <> ''")
 HAS_SCHEDULE = text("jobs.schedule <> ''")
+IS_LIVE_EXPANSION = text("jobs.kind = 2 AND jobs.end_time IS NULL")
 
 attempts = Table(
     "attempts",

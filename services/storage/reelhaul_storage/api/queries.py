@@ -41,6 +41,8 @@ def query_from_proto(request: pb.ListArtifactsRequest, limit: int) -> Query:
 def _parse_filter(text: str) -> list[tuple[str, str | int]]:
     if len(text) > _MAX_FILTER:
         raise _filter_invalid(f"must have at most {_MAX_FILTER} characters", _MAX_FILTER)
+    if (nul := text.find("\0")) >= 0:
+        raise _filter_invalid("must not contain NUL", nul)
     terms: list[tuple[str, str | int]] = []
     position = 0
     while text.strip() and position <= len(text):

@@ -143,8 +143,8 @@ def sha256_from_proto(request: pb.FindArtifactsRequest) -> list[str]:
         raise FieldInvalid("sha256", "must contain 1 to 1000 digests")
     if any(len(digest) != 32 for digest in request.sha256):
         raise FieldInvalid("sha256", "must contain digests of 32 bytes")
-    if not request.tenant:
-        raise FieldInvalid("tenant", "is required")
+    if not request.tenant or not request.tenant.isprintable():
+        raise FieldInvalid("tenant", "is required, in printable characters")
     return [digest.hex() for digest in request.sha256]
 
 
@@ -186,6 +186,8 @@ def _check_labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
             raise FieldInvalid(field, f"key {key[:64]!r} must match {_LABEL_KEY.pattern}")
         if len(value) > 256:
             raise FieldInvalid(field, f"{key} must have at most 256 characters")
+        if "\0" in value:
+            raise FieldInvalid(field, f"{key} must not contain NUL")
     return dict(labels)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    text,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,4 +113,11 @@ uploads = Table(
     Column("artifact", String(36), nullable=False),
     Index(None, "create_time", "id"),
     Index("uq_uploads_tenant_request_id", "tenant", "request_id", unique=True),
+    # For the limit of a tenant's unfinished uploads.
+    Index(
+        "ix_uploads_unfinished",
+        "tenant",
+        sqlite_where=text("artifact = ''"),
+        postgresql_where=text("artifact = ''"),
+    ),
 )

@@ -6,22 +6,34 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Select, Table, delete, insert, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.errors import NotFound, QuotaExceeded, ReelhaulError
 from reelhaul_storage.catalog.artifacts import get_artifact
 from reelhaul_storage.catalog.rows import artifact_values, upload_from_row, upload_values
 from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, uploads
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
-from reelhaul_storage.model import Artifact, Upload
+from reelhaul_storage.model import MAX_UPLOADS_PER_TENANT, Artifact, Upload
 
 
 def add_upload(connection: Connection, upload: Upload) -> Upload:
     inserted = _insert_if_new(connection, uploads, upload_values(upload), ["tenant", "request_id"])
-    return upload if inserted else _get_by_request_id(connection, upload)
+    if not inserted:
+        return _get_by_request_id(connection, upload)
+    above_limit = (
+        select(uploads.c.id)
+        .where(text("uploads.artifact = ''"), uploads.c.tenant == upload.draft.tenant)
+        .limit(1)
+        .offset(MAX_UPLOADS_PER_TENANT)
+    )
+    if connection.execute(above_limit).first() is not None:
+        # The savepoint of this write undoes the insert.
+        message = f"a tenant has at most {MAX_UPLOADS_PER_TENANT} unfinished uploads"
+        raise QuotaExceeded("unfinished_uploads", message)
+    return upload
 
 
 def get_upload(connection: Connection, id: str) -> Upload:  # noqa: A002

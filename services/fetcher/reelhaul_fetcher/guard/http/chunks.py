@@ -17,8 +17,13 @@ class ChunkScanner:
         self._in_trailers = False
 
     def feed(self, data: bytes | bytearray, start: int, end: int) -> int:
-        """Scan ``data[start:end]``; return where the body's part of it ends. Raises ``Malformed``."""
-        while start < end and not self.done:
+        """Scan ``data[start:end]``, or the first of many chunks in it; return where that ends.
+
+        Raises ``Malformed``.
+        """
+        for _ in range(_MAX_STEPS):
+            if start >= end or self.done:
+                break
             scan = self._skip_chunk if self._chunk_left else self._read_line
             start = scan(data, start, end)
         return start
@@ -58,6 +63,8 @@ class ChunkScanner:
         self._chunk_left = length + 2 if length else 0
 
 
+# Of one call, which blocks the guard's loop: some milliseconds. A buffer may hold 20,000 chunks of a byte.
+_MAX_STEPS = 2000
 _LINE_LIMIT = 4096
 _HEADER = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?\r\n")
 _TRAILER = re.compile(rb"(?:[!-9;-~]+:[\t -~\x80-\xff]*)?\r\n")

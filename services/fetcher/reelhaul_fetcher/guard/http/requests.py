@@ -53,15 +53,6 @@ class Request:
             self.fields, "connection", "proxy-connection"
         )
 
-    def credentials(self) -> tuple[str, str]:
-        """Return the session's name and secret; empty if there are none, or they cannot be decoded."""
-        scheme, _, encoded = (get_all(self.fields, "proxy-authorization") or [""])[0].partition(" ")
-        try:
-            name, _, secret = b64decode(encoded.strip(), validate=True).decode("ascii").partition(":")
-        except ValueError:
-            return "", ""
-        return (name, secret) if scheme.lower() == "basic" else ("", "")
-
     def encode_connect(self, proxy_authorization: str) -> bytes:
         """Return the head that asks an upstream proxy for the same tunnel."""
         authority = f"{self.host}:{self.port}"
@@ -82,8 +73,33 @@ class Request:
         return encode_head(lines + framing_lines(self.body_length, declared_length))
 
 
-def parse_request(head: bytes) -> Request:
-    """Parse *head*, which includes its final empty line. Raises ``Malformed``."""
+@dataclass(frozen=True)
+class RequestHead:
+    """The lines of a request, whose target is not parsed yet."""
+
+    method: str
+    target: str
+    version: str
+    fields: Fields
+
+    def credentials(self) -> tuple[str, str]:
+        """Return the session's name and secret; empty if there are none, or they cannot be decoded."""
+        scheme, _, encoded = (get_all(self.fields, "proxy-authorization") or [""])[0].partition(" ")
+        try:
+            name, _, secret = b64decode(encoded.strip(), validate=True).decode("ascii").partition(":")
+        except ValueError:
+            return "", ""
+        return (name, secret) if scheme.lower() == "basic" else ("", "")
+
+    def to_request(self) -> Request:
+        """Parse the target and the length of the body. Raises ``Malformed``."""
+        parse_target = _parse_connect_target if self.method == "CONNECT" else _parse_absolute_target
+        body_length = _body_length(self.fields, self.version)
+        return Request(self.method, *parse_target(self.target), self.version, self.fields, body_length)
+
+
+def parse_request_head(head: bytes) -> RequestHead:
+    """Parse the lines of *head*, which includes its final empty line. Raises ``Malformed``."""
     if _BARE_LINE_END.search(head.replace(b"\r\n", b"")):
         raise Malformed("line-end")
     first, *lines = head[:-4].decode("latin-1").split("\r\n")
@@ -94,10 +110,7 @@ def parse_request(head: bytes) -> Request:
     fields = [parse_field(line) for line in lines]
     if len(fields) > 128 or len(get_all(fields, "host")) > 1:
         raise Malformed("fields")
-    host, port, path = (
-        _parse_connect_target(target) if method == "CONNECT" else _parse_absolute_target(target)
-    )
-    return Request(method, host, port, path, version, fields, _body_length(fields, version))
+    return RequestHead(method, target, version, fields)
 
 
 def _parse_connect_target(target: str) -> tuple[str, int, str]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from reelhaul_fetcher.guard.errors import Malformed
-from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD
+from reelhaul_fetcher.guard.http.error_responses import FAILURE_FIELD, REFUSAL_FIELD, VERDICT_FIELD
 from reelhaul_fetcher.guard.http.fields import (
     CHUNKED,
     UNTIL_CLOSE,
@@ -68,8 +68,9 @@ class Response:
 
 def parse_response(head: bytes) -> Response:
     """Parse *head*; wrong line ends, folded fields and extra spaces are tolerated. Raises ``Malformed``."""
-    text = re.sub(r"\r?\n[ \t]+", " ", head.decode("latin-1").rstrip("\r\n"))
-    first, *lines = re.split(r"[ \t]*\r?\n", text)
+    text = _FOLD.sub(" ", head.decode("latin-1").rstrip("\r\n"))
+    # Not `re.split(r"[ \t]*\r?\n")`: it is quadratic in a run of spaces.
+    first, *lines = (line.removesuffix("\r").rstrip(" \t") for line in text.split("\n"))
     status_line = _STATUS_LINE.fullmatch(first)
     if not status_line or len(lines) > 256:
         raise Malformed("status-line")
@@ -78,6 +79,7 @@ def parse_response(head: bytes) -> Response:
     return Response(version, int(status), phrase or "", fields)
 
 
-_GUARD_FIELDS = (REFUSAL_FIELD.lower(), FAILURE_FIELD.lower())
+_GUARD_FIELDS = tuple(name.lower() for name in (REFUSAL_FIELD, FAILURE_FIELD, VERDICT_FIELD))
+_FOLD = re.compile(r"\r?\n[ \t]+")
 _STATUS_LINE = re.compile(r"(HTTP/1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?", re.ASCII)
 _SPACE_BEFORE_COLON = re.compile(r"^([^\s:]+)[ \t]+:")

@@ -21,6 +21,7 @@ from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import ConnectionTuner
+from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, RemoteFile, RemoteFileChanged
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_runtime.errors import ReelhaulError
@@ -284,7 +285,7 @@ def _write_at(buffer: memoryview, file: int, offset: int, count: int) -> None:
 def _retry_delay(failures: int, error: RequestError) -> float:
     """Return the seconds to wait after *failures* failures, the last of them *error*."""
     header = error.response.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
-    requested = float(header) if header.isdecimal() else 0.0
+    requested = float(parse_decimal(header) or 0)
     return min(max(exponential_delay(failures, _FIRST_DELAY, _MAX_DELAY), requested), _MAX_DELAY)
 
 

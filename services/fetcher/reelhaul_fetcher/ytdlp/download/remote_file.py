@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 from http.client import HTTPException, HTTPResponse
 
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 
+from reelhaul_fetcher.model.http_values import parse_content_range, parse_decimal, parse_validator
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_fetcher.ytdlp.download.splice import Pipe, open_pipe
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 
-_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*")
+# Of a Content-Range that is invalid, in an error.
+_MAX_SHOWN = 100
 
 
 class RemoteFileChanged(Exception):
@@ -126,14 +127,14 @@ class RemoteFile:
 
 def read_part(response: Response, start: int, expected: FileVersion | None) -> OpenRange:
     """Return *response* as a part from *start* on. Raises RemoteFileChanged if it is not of *expected*."""
-    content_range = response.headers.get("Content-Range", "")
-    match = _CONTENT_RANGE.fullmatch(content_range)
-    if response.status != 206 or not match or int(match[1]) != start or _is_encoded(response):
+    content_range = str(response.headers.get("Content-Range", ""))[:_MAX_SHOWN]
+    part = parse_content_range(content_range)
+    if response.status != 206 or part is None or part.first != start or _is_encoded(response):
         raise RemoteFileChanged(
             f"requested from byte {start}, the response is {response.status} {content_range!r}"
         )
-    stop = int(match[2]) + 1
-    version = _read_version(response, None if match[3] == "*" else int(match[3]))
+    stop = part.last + 1
+    version = _read_version(response, part.total)
     # An empty part would be requested again and again.
     is_consistent = start < stop <= (version.total or stop) and _length(response) in (None, stop - start)
     if not is_consistent:
@@ -158,12 +159,13 @@ def _read_whole(response: Response) -> OpenRange:
 
 
 def _read_version(response: Response, total: int | None) -> FileVersion:
-    return FileVersion(total, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
+    headers = response.headers
+    etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    return FileVersion(total, parse_validator(etag), parse_validator(last_modified))
 
 
 def _length(response: Response) -> int | None:
-    length = str(response.headers.get("Content-Length", ""))
-    return int(length) if length.isdecimal() else None
+    return parse_decimal(response.headers.get("Content-Length", ""))
 
 
 def _is_encoded(response: Response) -> bool:

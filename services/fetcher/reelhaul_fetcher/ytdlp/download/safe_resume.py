@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import TransportError
 
-_RANGE_START = re.compile(r"bytes=(\d+)-")
-_TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+from reelhaul_fetcher.model.http_values import parse_content_range, parse_decimal, parse_validator
+
+_RANGE_START = re.compile(r"bytes=([0-9]{1,18})-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,10 @@ class ResumeChecker:
 
 def _read_version(response: Response) -> FileVersion:
     headers = response.headers
-    total = _TOTAL.match(headers.get("Content-Range", ""))
-    length = total[1] if total else str(headers.get("Content-Length", "")) if response.status == 200 else ""
+    part = parse_content_range(headers.get("Content-Range", ""))
+    total = part.total if part else None
+    if total is None and response.status == 200:
+        total = parse_decimal(headers.get("Content-Length", ""))
     return FileVersion(
-        int(length) if length.isdecimal() else None, headers.get("ETag", ""), headers.get("Last-Modified", "")
+        total, parse_validator(headers.get("ETag", "")), parse_validator(headers.get("Last-Modified", ""))
     )

@@ -15,6 +15,7 @@ from yt_dlp.utils import DownloadError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
@@ -194,7 +195,7 @@ def _size(downloader: Downloader, stream: Info, *, is_only: bool) -> int | None:
     with suppress(RequestError, ValueError), downloader.logging_paused():
         response = downloader.urlopen(HEADRequest(stream["url"], headers=headers))
         response.close()
-        return int(response.headers.get("Content-Length", "")) or None
+        return parse_decimal(response.headers.get("Content-Length", "")) or None
     return None
 
 

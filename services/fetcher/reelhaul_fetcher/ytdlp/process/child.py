@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking import Response
@@ -31,6 +32,7 @@ from reelhaul_fetcher.ytdlp.downloader import (
     downloader_options,
     share_ssl_contexts,
 )
+from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
 from reelhaul_fetcher.ytdlp.info import to_media_info
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import to_status
@@ -50,9 +52,11 @@ def warm_up() -> str:
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)
-        for extractor in Downloader.extractors.values():
+        patterns = url_patterns(Downloader.extractors)
+        Downloader.index = ExtractorIndex(patterns)
+        for name in filter(patterns.get, patterns):
             # An extractor compiles its URL pattern on the first call.
-            extractor.suitable("")
+            Downloader.extractors[name].suitable("")
         info = downloader.extract_info("http://warm.invalid/page", download=False, process=True)
     to_media_info(info)
     inspect.warm_decoders()
@@ -63,7 +67,8 @@ def run(stream: socket.socket) -> None:
     """Carry out the request that comes over *stream*, and exit. Does not return."""
     command = protocol.read_message(stream, EngineCommand)
     request, options = protocol.request_from_proto(command.request)
-    channel, log = protocol.FetcherChannel(stream), ResponseLog()
+    proxy_secret = urlsplit(request.proxy_url).password or ""
+    channel, log = protocol.FetcherChannel(stream), ResponseLog(proxy_secret)
     try:
         folder, size_limit = Path("/"), 0
         if isinstance(request, FetchRequest):

@@ -18,6 +18,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from reelhaul.backoff import Backoff
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry
@@ -51,7 +52,9 @@ OnEntries = Callable[[Sequence[PlaylistEntry]], None]
 
 _WARM_SECONDS = 60.0
 _CHECK_SECONDS = 4.0
-_RESTART_SECONDS = 0.5
+# A zygote that ran for as long has started well: its end is no reason to wait long.
+_STABLE_SECONDS = 10.0
+_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 10.0
 _STOP_SECONDS = 5
 
 
@@ -254,14 +257,19 @@ class YtDlpEngine:
             raise Unavailable("fetcher", "the engine is restarting") from error
 
     async def _keep_zygote(self) -> None:
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
         while True:
+            started_at = loop.time()
             try:
                 await self._run_zygote()
             except OSError:
                 log.exception("the engine's zygote could not be started")
             self._end_children()
             log.warning("the engine's zygote ended; starting another")
-            await asyncio.sleep(_RESTART_SECONDS)
+            if loop.time() - started_at > _STABLE_SECONDS:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_delay())
 
     async def _run_zygote(self) -> None:
         """Run one zygote from start to end."""

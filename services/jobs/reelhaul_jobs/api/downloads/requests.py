@@ -165,6 +165,8 @@ def _terms(request: flat.ListDownloadsRequest, violations: FieldViolations) -> S
     if len(request.url_contains) > _MAX_TEXT:
         length = len(request.url_contains)
         violations.add("url_contains", f"must have at most {_MAX_TEXT} characters, not {length}")
+    elif "\0" in request.url_contains:
+        violations.add("url_contains", "must not contain NUL")
     elif request.url_contains:
         terms.append(
             Term(
@@ -173,7 +175,9 @@ def _terms(request: flat.ListDownloadsRequest, violations: FieldViolations) -> S
                 Pattern(request.url_contains, leading_wildcard=True, trailing_wildcard=True),
             )
         )
-    if request.batch_id:
+    if "\0" in request.batch_id:
+        violations.add("batch_id", "must not contain NUL")
+    elif request.batch_id:
         terms.append(Term("batch_id", Operator.EQUAL, Pattern(request.batch_id[:_MAX_TEXT])))
     return terms
 

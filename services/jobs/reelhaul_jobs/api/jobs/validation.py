@@ -71,6 +71,9 @@ def check_labels(job: job_pb2.Job, violations: FieldViolations) -> None:
         elif len(value) > _MAX_LABEL_VALUE:
             text = f"must have at most {_MAX_LABEL_VALUE} characters, not {len(value)}"
             violations.add(f"job.labels.{key}", text)
+        elif "\0" in value:
+            # PostgreSQL rejects NUL in JSON, and with it every filter over the labels of the tenant.
+            violations.add(f"job.labels.{key}", "must not contain NUL")
 
 
 def check_times(job: job_pb2.Job, now: datetime, violations: FieldViolations) -> None:

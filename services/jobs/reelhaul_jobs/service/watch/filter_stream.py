@@ -37,11 +37,11 @@ class FilterStreams:
     async def watch(self, query: WatchQuery, resume: str) -> AsyncIterator[StreamMessage]:
         """Yield the changes after *resume*; empty: from now on, after a first heartbeat.
 
-        The stream does not end by itself. Raises RESUME_TOKEN_INVALID, and OVERLOADED when the
-        server drains.
+        The stream does not end by itself. Raises RESUME_TOKEN_INVALID, QUOTA_EXCEEDED, and
+        OVERLOADED when the server drains.
         """
         cursor = _Cursor(query, self._tokens, self._now)
-        with self._hub.watcher_slot():
+        with self._hub.watcher_slot(query.owner):
             async with self._feed.queue(query.owner, query.matches) as queue:
                 missed: Sequence[JobChange] | None = ()
                 if resume:

@@ -31,7 +31,7 @@ class JobStreams:
     async def watch(self, job_id: str, owner: Owner, resume: str, pace: Pace) -> AsyncIterator[Message]:
         """Yield the job's messages after *resume* (empty: from a snapshot) until the job is terminal.
 
-        Raises ``NotFound``, RESUME_TOKEN_INVALID, and OVERLOADED when the server drains.
+        Raises ``NotFound``, RESUME_TOKEN_INVALID, QUOTA_EXCEEDED, and OVERLOADED when the server drains.
         """
         async with self._open(job_id, owner) as cursor:
             if not resume or not cursor.resume(self._tokens.read(job_id, resume), self._now()):
@@ -42,7 +42,7 @@ class JobStreams:
     @asynccontextmanager
     async def _open(self, job_id: str, owner: Owner) -> AsyncIterator[_Cursor]:
         wakeup = Wakeup()
-        with self._hub.watcher_slot():
+        with self._hub.watcher_slot(owner):
             async with self._watched.open(job_id) as watched:
                 if owner is not None and watched.job.tenant != owner:
                     raise NotFound(watched.job.name)

@@ -1,0 +1,344 @@
+"""Parsers of untrusted input take time in proportion to its size.
+
+To cover another parser, add a line to CASES: an input of n units that an attacker would choose, and the
+call that parses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.libs import lab
+
+from reelhaul_gateway import files, middleware
+from reelhaul_runtime import logs
+from reelhaul_transcoding.binding.query import QueryBinder
+from reelhaul_transcoding.binding.request_body import _JSON_TYPE
+from reelhaul_transcoding.binding.update_mask import paths_in_json
+from reelhaul_transcoding.codec import well_known
+from reelhaul_transcoding.codec.decoder import Decoder
+from reelhaul_transcoding.codec.strict_json import parse_json, parse_json_stream
+from reelhaul_transcoding.errors import FieldError, TranscodingError
+from reelhaul_transcoding.http.asgi import accepts_gzip, read_body
+from reelhaul_transcoding.http.headers import HeaderPolicy, parse_grpc_timeout
+from reelhaul_transcoding.routing.percent import Unescape, percent_decode, percent_decode_except
+from reelhaul_transcoding.routing.router import Router
+from reelhaul_transcoding.routing.templates import parse_template
+
+# The head of a request may have 64 KiB, and its body 4 MiB.
+_HEAD, _BODY = 64 << 10, 4 << 20
+# A shorter time says more about the clock than about the parser.
+_MIN_SECONDS = 0.002
+# The work for an input 8 times as large may be 8 times as much; a quadratic parser needs 64 times as much.
+_FACTOR, _MAX_RATIO = 8, 24
+_TRIES = 5
+
+_ALL = lab.message_class("lab.v1.All")
+_BRACKETS = b"[]" * 101
+
+
+@dataclass(frozen=True)
+class Case:
+    """A parser and the input that would be the most work for it."""
+
+    name: str
+    #: Returns an input of n units.
+    build: Callable[[int], Any]
+    parse: Callable[[Any], object]
+    #: Largest n to try; the largest input that reaches the parser needs no more.
+    max_units: int = _HEAD
+
+
+def _decode(field: str) -> Callable[[bytes], object]:
+    decode = Decoder().compile(_ALL.DESCRIPTOR)
+    return lambda text: decode(_ALL(), {field: parse_json(text)}, "")
+
+
+def _bind(query: bytes) -> None:
+    QueryBinder(_ALL.DESCRIPTOR, ()).bind(_ALL(), query)
+
+
+def _router() -> Router[str]:
+    router: Router[str] = Router(Unescape.ALL_CHARACTERS_EXCEPT_SLASH)
+    for template in ("/v1/{name=jobs/*}", "/v1/{name=jobs/*}:cancel", "/v1/{name=files/**}", "/v1/a/*/b/*/c"):
+        router.add("GET", parse_template(template), template, template)
+    return router
+
+
+def _members(count: int) -> bytes:
+    return b",".join(b'"%d":0' % number for number in range(count))
+
+
+def _receiver(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+_ROUTER = _router()
+
+CASES = [
+    Case(
+        "JSON: unterminated string of escapes",
+        lambda n: _BRACKETS + b'"' + b'\\"' * n,
+        parse_json,
+        _BODY // 2,
+    ),
+    Case("JSON: unterminated string of quotes", lambda n: _BRACKETS + b'\\"' * n, parse_json, _BODY // 2),
+    Case(
+        "JSON: string that ends in a backslash",
+        lambda n: _BRACKETS + b'"' + b"\\" * (2 * n + 1),
+        parse_json,
+        _BODY // 2,
+    ),
+    Case("JSON: brackets", lambda n: b"[" + b"[]," * n + b"[]]", parse_json, _BODY // 3),
+    Case("JSON: brackets that do not match", lambda n: b"[]" * n, parse_json, _BODY // 2),
+    Case("JSON: nesting", lambda n: b"[" * n, parse_json, _BODY),
+    Case(
+        "gzip: zeros",
+        lambda n: gzip.compress(bytes(n)),
+        lambda body: asyncio.run(read_body(_receiver(body), {b"content-encoding": b"gzip"}, _BODY)),
+        _BODY,
+    ),
+    Case("JSON: strings of brackets", lambda n: b'["' + b"[" * n + b'"]', parse_json, _BODY),
+    Case(
+        "JSON: repeated name after many others",
+        lambda n: b"{" + _members(n) + b',"%d":0}' % (n - 1),
+        parse_json,
+        _BODY // 12,
+    ),
+    Case("JSON: long number", lambda n: b"1" * n, parse_json, _BODY),
+    Case("JSON: long fraction", lambda n: b"0." + b"1" * n, parse_json, _BODY),
+    Case("JSON: whitespace", lambda n: b" " * n + b"x", parse_json, _BODY),
+    Case(
+        "JSON: escaped surrogates", lambda n: b'["' + b"\\ud83d\\ude00" * n + b'"]', parse_json, _BODY // 12
+    ),
+    Case("JSON: unfinished objects", lambda n: b'{"a":' * n, parse_json, _BODY // 5),
+    Case(
+        "client stream: values",
+        lambda n: b"{}\n" * n,
+        lambda text: parse_json_stream(text, _BODY),
+        _BODY // 3,
+    ),
+    Case(
+        "client stream: whitespace",
+        lambda n: b"{}" + b" " * n + b"x",
+        lambda text: parse_json_stream(text, _BODY),
+        _BODY,
+    ),
+    Case("decoder: double that is no number", lambda n: b'"' + b"1" * n + b'x"', _decode("d"), _BODY),
+    Case("decoder: double of many digits", lambda n: b'"0.' + b"1" * n + b'"', _decode("d"), _BODY),
+    Case("decoder: base64 that ends badly", lambda n: b'"' + b"A" * n + b'!"', _decode("by"), _BODY),
+    Case("decoder: base64 of padding", lambda n: b'"' + b"=" * n + b'"', _decode("by"), _BODY),
+    Case("decoder: duration", lambda n: b'"' + b"1" * n + b's"', _decode("dur"), _BODY),
+    Case("decoder: time", lambda n: b'"2026-01-01T00:00:00.' + b"1" * n + b'"', _decode("ts"), _BODY),
+    Case("decoder: field mask", lambda n: b'"' + b"aB," * n + b'c"', _decode("mask"), _BODY // 3),
+    Case(
+        "update mask: long name over many",
+        lambda n: parse_json(b'{"' + b"k" * n + b'":{' + _members(n) + b"}}"),
+        lambda value: paths_in_json(_ALL.DESCRIPTOR, {"st": value}),
+        _BODY // 12,
+    ),
+    Case("query: many parameters", lambda n: b"a=b&" * n, _bind, _HEAD // 4),
+    Case("query: escapes", lambda n: b"s=" + b"%41" * n, _bind, _HEAD // 3),
+    Case("query: malformed escapes", lambda n: b"s=" + b"%4" * n, _bind, _HEAD // 2),
+    Case("query: long path", lambda n: b"a." * n + b"=1", _bind, _HEAD // 2),
+    Case("query: double that is no number", lambda n: b"d=" + b"1" * n + b"x", _bind, _HEAD),
+    Case("query: integer of many digits", lambda n: b"i32=" + b"0" * n, _bind, _HEAD),
+    Case(
+        "query: entries of a map",
+        lambda n: b"&".join(b"m[%d]=1" % i for i in range(min(n, 1000))),
+        _bind,
+        1000,
+    ),
+    Case(
+        "escapes of a variable",
+        lambda n: "%2f%41" * n,
+        lambda text: percent_decode_except(Unescape.ALL_CHARACTERS_EXCEPT_SLASH, text),
+        _HEAD // 6,
+    ),
+    Case("escapes of UTF-8", lambda n: "%c3%a4x" * n, percent_decode, _HEAD // 7),
+    Case("route: slashes", lambda n: b"/v1/a" + b"/" * n, lambda path: _ROUTER.match("GET", path)),
+    Case("route: colons", lambda n: b"/v1/jobs/" + b":" * n, lambda path: _ROUTER.match("GET", path)),
+    Case(
+        "route: segments",
+        lambda n: b"/v1/files" + b"/x" * n,
+        lambda path: _ROUTER.match("GET", path),
+        _HEAD // 2,
+    ),
+    Case(
+        "route: segments that almost match",
+        lambda n: b"/v1" + b"/a/x/b/x" * n,
+        lambda path: _ROUTER.match("GET", path),
+        _HEAD // 8,
+    ),
+    Case("Accept-Encoding: spaces", lambda n: b"gzip" + b" " * n + b";q=0", accepts_gzip),
+    Case("Accept-Encoding: codings", lambda n: b"gzip ;" * n + b"gzip,", accepts_gzip, _HEAD // 6),
+    Case("Accept-Encoding: zeros", lambda n: b"gzip;q=0." + b"0" * n + b"x", accepts_gzip),
+    Case("Content-Type: spaces", lambda n: b"application/json" + b" " * n + b"x", _JSON_TYPE.fullmatch),
+    Case(
+        "Content-Type: suffixes",
+        lambda n: b"application/" + b"+json" * n + b"x",
+        _JSON_TYPE.fullmatch,
+        _HEAD // 5,
+    ),
+    Case("Grpc-Timeout", lambda n: "1" * n + "S", parse_grpc_timeout),
+    Case("X-Server-Timeout", lambda n: "1" * n + "x", well_known.parse_double),
+    Case(
+        "Grpc-Metadata",
+        lambda n: [(b"grpc-metadata-" + b"x" * n, b"a" * n + b"\xff")],
+        HeaderPolicy().to_metadata,
+    ),
+    Case(
+        "Grpc-Metadata-Bin",
+        lambda n: [(b"grpc-metadata-x-bin", b"=" * n + b"A" * n)],
+        HeaderPolicy().to_metadata,
+    ),
+    Case("Range: spaces", lambda n: b"bytes" + b" " * n + b"0-", files._RANGE.fullmatch),
+    Case("Range: digits", lambda n: b"bytes=" + b"0" * n, files._RANGE.fullmatch),
+    Case(
+        "If-None-Match: quotes",
+        lambda n: b'W/"' * n,
+        lambda header: files._matches_etag(header, b'"x"'),
+        _HEAD // 3,
+    ),
+    Case(
+        "disposition: parameters", lambda n: b"disposition=inline&" * n, files._parse_disposition, _HEAD // 19
+    ),
+    Case(
+        "file name: quotes and accents",
+        lambda n: '"ä' * n,
+        lambda name: files._content_disposition(name, "video/mp4", inline=True),
+    ),
+    Case(
+        "media type: parameters", lambda n: "a/b" + "; c=d" * n + ";", files._MEDIA_TYPE.fullmatch, _HEAD // 5
+    ),
+    Case(
+        "Host: brackets",
+        lambda n: b"[" + b":" * n,
+        lambda host: middleware.check_host([(b"host", host)], local_only=True),
+    ),
+    Case(
+        "Host: dots",
+        lambda n: b"a." * n + b"localhost:",
+        lambda host: middleware.check_host([(b"host", host)], local_only=True),
+        _HEAD // 2,
+    ),
+    Case(
+        "Origin",
+        lambda n: b"http://" + b"[" * n,
+        lambda origin: middleware.check_origin([(b"origin", origin), (b"host", b"a")]),
+    ),
+    Case("X-Request-Id", lambda n: b"a" * n + b" ", middleware._REQUEST_ID.fullmatch),
+    Case("traceparent", lambda n: "00-" + "0" * n, logs.is_traceparent),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_work_is_proportional_to_the_input(case: Case) -> None:
+    """An input eight times as large takes about eight times as long, not 64 times as long."""
+    units, seconds = _find_measurable_size(case)
+    if units * _FACTOR > case.max_units * 2:
+        # The largest input that can arrive takes no longer than a moment.
+        assert seconds < 1
+        return
+    ratios = []
+    for _ in range(_TRIES):
+        ratios.append(_measure(case, units * _FACTOR) / max(seconds, _MIN_SECONDS / 2))
+        if ratios[-1] <= _MAX_RATIO:
+            return
+        seconds = _measure(case, units)
+    pytest.fail(f"{case.name}: {_FACTOR} times the input takes {min(ratios):.0f} times the work")
+
+
+def _find_measurable_size(case: Case) -> tuple[int, float]:
+    """Return the first size that takes a measurable time, or the largest one, and its seconds."""
+    units = 64
+    while (seconds := _measure(case, units)) < _MIN_SECONDS and units * 2 <= case.max_units:
+        units *= 2
+    return units, seconds
+
+
+def _measure(case: Case, units: int) -> float:
+    """Return the CPU seconds that this thread needs for an input of *units*."""
+    value = case.build(units)
+    # The garbage collector runs more often, and longer, where many other tests have left objects.
+    gc.disable()
+    try:
+        start = time.thread_time()
+        with suppress(TranscodingError, ValueError):
+            case.parse(value)
+        return time.thread_time() - start
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a": "' + b"[" * 1000 + b'"}',
+        b'{"a": "' + b'\\"[\\\\' * 1000 + b'"}',
+        b"[" * 100 + b"]" * 100,
+        b"[" + b"[]," * 10_000 + b"[]]",
+        b'{"a": "b\\u00e4", "c": [{"d": 1}, {"d": 1}]}',
+    ],
+)
+def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
+    """Brackets in strings do not count, and neither do those that are closed again."""
+    parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[" * 101 + b"]" * 101, "nested deeper"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "nested deeper"),
+        (b'["\\"", ' + b"[" * 100 + b"]" * 100 + b"]", "nested deeper"),
+        (b"[" + b"[]," * 100_000 + b"[]]", "more than 100000 objects and arrays"),
+        (b'{"b": 1, "a": 1, "b": 2}', 'duplicate name "b"'),
+        (b"]" * 200 + b"[" * 101, "not JSON"),
+    ],
+)
+def test_invalid_json_beside_the_limits_is_rejected(text: bytes, message: str) -> None:
+    """Deeper nesting and repeated names are still rejected, whatever strings stand before them."""
+    with pytest.raises(FieldError, match=message):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("number", ["1", "1.", "1.5", ".5", "-1.5e3", "+0.5E-7"])
+def test_numbers_are_accepted_as_before(number: str) -> None:
+    """Every spelling of a number that was valid is still valid."""
+    assert well_known.parse_double(number) == float(number)
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        (b"gzip", True),
+        (b"deflate, gzip;q=1.0, *;q=0.5", True),
+        (b"*", True),
+        (b"x-gzip", True),
+        (b"GZIP ; Q=0.001", True),
+        (b"", False),
+        (b"gzip;q=0", False),
+        (b"gzip; q=0.000, *", False),
+        (b"*;q=0", False),
+        (b"identity, *;q=0", False),
+        (b"br, deflate", False),
+        (b"notgzip", False),
+        (b"gzip;q=nan", False),
+        (b"gzip;q=-1", False),
+    ],
+)
+def test_accept_encoding(header: bytes, accepted: bool) -> None:
+    """Quality 0 rejects gzip, and ``*`` stands for what is not listed. RFC 9110 section 12.5.3."""
+    assert accepts_gzip(header) is accepted
