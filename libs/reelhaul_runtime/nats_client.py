@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from nats.aio.client import Client
 from nats.errors import StaleConnectionError
 
-from reelhaul_runtime.logs import Outage, without_credentials
+from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.settings import InvalidSetting
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ async def connect(
     if not url:
         raise InvalidSetting("REELHAUL_NATS_URL is not set: jobs and fetchers need a NATS broker")
     closing = False
-    broker = {"broker": without_credentials(url)}
+    broker = {"broker": redact_urls(url)}
     outage = Outage()
 
     async def on_error(error: Exception) -> None:
@@ -48,7 +49,7 @@ async def connect(
         if client.is_connected and not lost:
             log.warning("broker error", extra=broker | {"cause": repr(error)})
         elif (level := outage.level()) is not None:
-            cause = repr(error).replace(url, broker["broker"])
+            cause = redact_urls(repr(error))
             log.log(level, "no connection to the broker; trying again", extra=broker | {"cause": cause})
 
     async def on_disconnect() -> None:

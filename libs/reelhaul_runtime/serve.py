@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 
 import click
 
-from reelhaul_runtime import failpoints, logs, service
+from reelhaul_runtime import failpoints, logs, private_files, service
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
 
@@ -47,6 +47,7 @@ def migrate(names: Sequence[str]) -> int:
 
 
 def _run(names: Sequence[str]) -> int:
+    os.umask(private_files.UMASK)
     settings = SuiteSettings()
     if not settings.suite_token:
         raise InvalidSetting(
@@ -55,6 +56,12 @@ def _run(names: Sequence[str]) -> int:
         )
     logs.configure("+".join(names), settings.log_format, settings.log_level)
     failpoints.arm(failpoints.parse(settings.failpoints))
+    if settings.data_dir.exists():
+        try:
+            private_files.make_data_dir_private(settings.data_dir)
+        except PermissionError as error:
+            click.echo(f"reelhaul: {error}", err=True)
+            return REFUSED
     try:
         services = [service.load(name) for name in names]
     except KeyError as error:
@@ -124,6 +131,7 @@ class _Shutdown:
 
 
 def _migrate(names: Sequence[str]) -> int:
+    os.umask(private_files.UMASK)
     settings = SuiteSettings()
     logs.configure("migrate", settings.log_format, settings.log_level)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

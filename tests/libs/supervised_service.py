@@ -1,6 +1,6 @@
 """A real service for tests of the supervisor: HTTP on loopback, with a journal of its life.
 
-    python supervised_service.py NAME PORT JOURNAL [--refuse] [--ignore-term] [--drain-slowly]
+    python supervised_service.py NAME PORT JOURNAL [--refuse] [--ignore-term] [--drain-slowly] [--overloaded]
 
 It appends ``NAME started PID``, ``NAME probed`` (for its health) and ``NAME ended`` to
 JOURNAL; after GET /hang it answers nothing any more; GET /child starts a child in its own session
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/child":
             child = subprocess.Popen(["sleep", "600"], start_new_session=True)
             response = str(child.pid)
-        self.send_response(200)
+        self.send_response(503 if "--overloaded" in sys.argv and self.path == "/healthz" else 200)
         self.end_headers()
         self.wfile.write(response.encode())
 

@@ -134,19 +134,6 @@ def test_what_comes_up_later_is_no_warning():
     assert outage.level() == logging.WARNING
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("nats://user:p@ss@host:4222", "nats://host:4222"),
-        ("nats://token@[::1]:4222?x=secret", "nats://[::1]:4222"),
-        ("nats://host:4222", "nats://host:4222"),
-    ],
-)
-def test_urls_are_logged_without_credentials(url: str, shown: str):
-    """User, password, token and query of a URL are not logged; the rest is."""
-    assert logs.without_credentials(url) == shown
-
-
 def test_level(out: io.StringIO):
     """Nothing below the level is written; libraries that log every request have a higher level."""
     logs.configure("jobs", "json", "INFO", stream=out)

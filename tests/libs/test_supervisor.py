@@ -226,6 +226,16 @@ def test_hanging_process_is_restarted(suite: SuiteHarness):
     wait_until(lambda: suite.answers("a"))
 
 
+def test_overloaded_process_is_left_alone(suite: SuiteHarness):
+    """A process that answers its health checks with 503 is alive: it is not killed."""
+    suite.start(flags={"a": ["--overloaded"]})
+    suite.wait_until_ready()
+    # More probes than those after which a silent process is killed.
+    wait_until(lambda: suite.journal_entries().count("a probed") > 6)
+    assert suite.answers("a")
+    assert sum(entry.startswith("a started") for entry in suite.journal_entries()) == 1
+
+
 def test_orphans_are_killed(suite: SuiteHarness):
     """A child that a killed process had started, in a session of its own, does not outlive it."""
     suite.start()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,7 @@ import pytest
 from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
 
 from reelhaul_gateway import http_server
-from reelhaul_runtime.up import probes
+from reelhaul_runtime.up import data_dir, probes
 
 REQUEST = b"GET /v1/jobs/018f HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\n"
@@ -366,3 +368,35 @@ async def test_supervisor_tells_overload_from_a_hang() -> None:
             assert await probes.is_alive(url, 0.5) is alive, behave.__name__
             assert not await probes.is_ready(url, "", 0.5)
     assert not await probes.is_alive(url, 0.5), "nothing listens"
+
+
+async def test_gateway_process_with_few_descriptors_survives_a_flood(tmp_path) -> None:
+    """Ten times as many silent connections as the process may have files: it serves meanwhile."""
+    port = data_dir.reserve_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "REELHAUL_DATA_DIR": str(tmp_path),
+        "REELHAUL_SUITE_TOKEN": "the suite's own",
+        "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",
+    }
+    # The lowest limit that leaves room for connections at all.
+    command = f"ulimit -n 200 && exec {sys.executable} -P -m reelhaul_runtime serve gateway"
+    process = await asyncio.create_subprocess_exec("/bin/sh", "-c", command, env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(SECONDS):
+            while not await probes.is_alive(url):  # noqa: ASYNC110 - another process has no Event
+                await asyncio.sleep(0.1)
+        with ExitStack() as idle:
+            for _ in range(2000):
+                idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+            assert await probes.is_alive(url)
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS) as client:
+                for _ in range(5):
+                    assert (await client.get("/healthz")).status_code == 200
+                    assert (await client.get("/v1:describeServer")).status_code == 200
+        assert process.returncode is None
+    finally:
+        process.terminate()
+        async with asyncio.timeout(SECONDS):
+            await process.wait()

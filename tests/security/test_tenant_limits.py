@@ -17,13 +17,14 @@ from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as storage_pb
+from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api.downloads import requests as downloads
 from reelhaul_jobs.api.jobs.validation import validate_and_normalize
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import MAX_TERMS, parse
-from reelhaul_jobs.model import queue_transitions
+from reelhaul_jobs.model import playlist_expansion, queue_transitions
 from reelhaul_jobs.model.job import Expansion
 from reelhaul_jobs.model.job import Job as JobRecord
 from reelhaul_jobs.model.playlist_expansion import MAX_LIVE_PER_TENANT
@@ -220,3 +221,19 @@ def test_nul_in_storage() -> None:
     assert storage_requests.sha256_from_proto(
         storage_pb.FindArtifactsRequest(sha256=[bytes(32)], tenant="acme")
     )
+
+
+async def test_nul_in_what_a_worker_reports(store: SqlStore) -> None:
+    """NUL in the name of an extractor and in a title is dropped: the entries become jobs, once each."""
+    new = Expansion(max_entries=10, new_entries_only=True)
+    parent = job(1, kind=Kind.EXPANSION, expansion=new, state=State.RUNNING, schedule="nightly")
+    parent = replace(parent, media=media_pb2.MediaInfo(extractor="Vi\0deos", title="A\0list"))
+    entries = [
+        media_pb2.PlaylistEntry(url="https://videos.example/1", media_id=media_id, position=position)
+        for position, media_id in enumerate(("one", "two"), 1)
+    ]
+    change = playlist_expansion.add_children(
+        Transition(before=parent, job=parent), entries, {("Videos", "two")}, NOW
+    )
+    assert change.seen_entries == (("Videos", "one"),)
+    await store.add([parent, *change.children])

@@ -23,7 +23,7 @@ from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
-from reelhaul_fetcher.media import tools
+from reelhaul_fetcher.media import landlock, tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_fetcher.ports import CookieStore, Translator
@@ -64,6 +64,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     token = settings.suite_token
     async with AsyncExitStack() as stack:
         # The engine first: its zygote is forked before gRPC starts threads.
+        if not landlock.version():
+            log.warning("this kernel has no Landlock: ffmpeg and deno are confined less")
         translator = await stack.enter_async_context(_translator(settings))
         namespace = await stack.enter_async_context(_namespace(settings))
         engine = await stack.enter_async_context(
@@ -199,7 +201,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """Return the environment variables of the engine's processes."""
     data_dir = settings.data_dir.absolute()
     home = data_dir / "run" / "engine"
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_bundle = write_ca_bundle(settings.fetcher_ca_file, home)
     return build_environment(
         tools.link(data_dir / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)

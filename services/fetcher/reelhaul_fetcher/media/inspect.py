@@ -20,8 +20,11 @@ from av.video.stream import VideoStream
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)
 
-# Formats of media. None that refers to other files or addresses: playlists, concatenations, captures.
-_FORMATS = "aac,ac3,aiff,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
+#: Demuxers of media. None that refers to other files or addresses: playlists, concatenations, captures.
+DEMUXERS = (
+    *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
+    *("mpegts", "ogg", "w64", "wav"),
+)
 # Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
 # One stream may end this long before another one: do not read the rest of the file for its next packet.
@@ -59,12 +62,17 @@ class Inspection:
     transfer: str = ""
     audio_bitrate: int = 0
 
+    @property
+    def demuxer(self) -> str:
+        """The demuxer that read the file; empty if there was none."""
+        return next((name for name in DEMUXERS if name in self.containers), "")
+
 
 class MediaFile:
     """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
 
     def __init__(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": _FORMATS}
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
         try:
             self._container = av.open("fd:", options=options)
         except (av.FFmpegError, ValueError) as error:

@@ -3,9 +3,9 @@
 libav parses a file in native code: whoever exploits a bug in it controls the process. So the process that
 parses, the inspector, is forked from a fetch's child before that has received its request: it holds no
 cookies, no proxy credentials and no channel to the fetcher. It receives each file as an open descriptor,
-cannot write to any file, and is sandboxed by seccomp if the kernel supports it: it can open no files, reach
-no hosts and start no processes. It dies with its child. Running an ffmpeg per file would allow all that,
-with the proxy credentials in its environment, and takes twice the time.
+cannot write to any file, and is sandboxed by Landlock and seccomp as far as the kernel supports them: it can
+open no files, reach no hosts and start no processes. It dies with its child. Running an ffmpeg per file takes
+twice the time.
 """
 
 from __future__ import annotations
@@ -167,4 +167,7 @@ def _parse_inspection(response: dict[str, Any]) -> Inspection:
             values[field.name] = value
         else:
             raise ffmpeg.FfmpegFailed(f"its decoder reports an invalid {field.name}")
-    return Inspection(**values)
+    inspection = Inspection(**values)
+    if not inspection.demuxer:
+        raise ffmpeg.FfmpegFailed("its decoder reports an invalid format")
+    return inspection

@@ -9,7 +9,7 @@ import socket
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from reelhaul_fetcher.media import seccomp
+from reelhaul_fetcher.media import landlock, seccomp
 from reelhaul_fetcher.media.inspect import MediaFile, NotMedia, Unplayable
 from reelhaul_runtime.parent_death import die_with_parent
 
@@ -28,6 +28,8 @@ def run(channel: socket.socket) -> NoReturn:
         for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
             resource.setrlimit(limit, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        with landlock.open_ruleset({}) as ruleset:
+            landlock.restrict_self(ruleset)
         seccomp.install_filter()
         _serve(channel)
     finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from reelhaul_fetcher.media import ffmpeg
-from reelhaul_fetcher.media.ffmpeg import LOCAL_ONLY
+from reelhaul_fetcher.media.ffmpeg import Input
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.packaging import Package
 
@@ -17,6 +17,12 @@ from reelhaul_fetcher.model.packaging import Package
 _SUBTITLE_CODECS = {"mp4": "mov_text", "mkv": "srt", "webm": "webvtt"}
 _WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
 _WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
+# The demuxer of each container that is written here.
+_DEMUXERS = {
+    **dict.fromkeys(("mp4", "m4a"), "mov"),
+    **dict.fromkeys(("mkv", "webm"), "matroska"),
+    **dict.fromkeys(("opus", "ogg"), "ogg"),
+}
 # ffmpeg's default for .m4a, "ipod", rejects codecs that MPEG-4 supports.
 _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
 
@@ -54,7 +60,7 @@ class EmbeddedExtras:
 
 
 def mux(
-    inputs: Sequence[Path],
+    inputs: Sequence[Input],
     package: Package,
     output: Path,
     duration: float,
@@ -70,38 +76,46 @@ def mux(
     ranges = cut.ranges if cut and cut.removes_something else ()
     extension = output.suffix.lstrip(".")
     supported = (extras or EmbeddedExtras()).supported_by(extension)
-    command = [*ffmpeg.QUIET, "-y", "-progress", "pipe:1", "-stats_period", "0.25"]
     # Copied audio is cut on output: cut on input, it would begin wherever its file can be sought to.
     output_range = ranges[0] if len(ranges) == 1 and not package.transcodes else None
-    for input_range, path in product([None] if output_range or not ranges else ranges, inputs):
-        command += [*_range_options(input_range), *LOCAL_ONLY, "-i", str(path)]
-    input_count = len(inputs) * max(1, len(ranges))
-    extra_inputs, options = _extras_options(supported, extension, input_count, has_video=bool(package.video))
-    command += extra_inputs
+    input_ranges = [None] if output_range or not ranges else ranges
+    sources = [
+        replace(source, options=_range_options(time_range))
+        for time_range, source in product(input_ranges, inputs)
+    ]
+    extra_sources, options = _extras_options(
+        supported, extension, len(sources), has_video=bool(package.video)
+    )
     # Chapter metadata is kept: it has the titles.
-    command += ["-map_metadata:g", "-1", "-map_metadata:s", "-1", "-dn"]
+    arguments = ["-map_metadata:g", "-1", "-map_metadata:s", "-1", "-dn"]
     if len(ranges) > 1:
-        command += _concat_options(len(inputs), len(ranges), package)
+        arguments += _concat_options(len(inputs), len(ranges), package)
     else:
-        command += _map_options(len(inputs), package)
-    options += _range_options(output_range)
-    ffmpeg.run([*command, *options, *_MUXER_OPTIONS.get(extension, ()), str(output)], duration, on_progress)
+        arguments += _map_options(len(inputs), package)
+    arguments += [*options, *_range_options(output_range), *_MUXER_OPTIONS.get(extension, ())]
+    attachments = [supported.cover] if supported.cover and extension == "mkv" else []
+    ffmpeg.run([*sources, *extra_sources], arguments, output, duration, on_progress, attachments=attachments)
 
 
 def cut_range(whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
-    """Copy *time_range* of *whole* into *output*, from the key frame before it. Raises FfmpegFailed."""
-    maps = [*(["-map", "0:V:0"] if video else []), *(["-map", "0:a:0"] if audio else [])]
-    command = [*ffmpeg.QUIET, "-y", *_range_options(time_range), *LOCAL_ONLY, "-i", str(whole), *maps]
-    command += ["-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
-    ffmpeg.run([*command, *_MUXER_OPTIONS.get(output.suffix.lstrip("."), ()), str(output)])
+    """Copy *time_range* of *whole*, a file of this module, into *output*, from the key frame before it.
+
+    Raises FfmpegFailed.
+    """
+    extension = whole.suffix.lstrip(".")
+    source = Input(whole, _DEMUXERS.get(extension, extension), _range_options(time_range))
+    arguments = [*(["-map", "0:V:0"] if video else []), *(["-map", "0:a:0"] if audio else [])]
+    arguments += ["-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
+    arguments += _MUXER_OPTIONS.get(output.suffix.lstrip("."), ())
+    ffmpeg.run([source], arguments, output)
 
 
-def _range_options(time_range: TimeRange | None) -> list[str]:
+def _range_options(time_range: TimeRange | None) -> tuple[str, ...]:
     if time_range is None:
-        return []
+        return ()
     start, end = time_range.start, time_range.end
-    duration = [] if math.isinf(end) else ["-t", f"{end - start:.6f}"]
-    return ["-ss", f"{start:.6f}", *duration]
+    duration = () if math.isinf(end) else ("-t", f"{end - start:.6f}")
+    return ("-ss", f"{start:.6f}", *duration)
 
 
 def _map_options(inputs: int, package: Package) -> list[str]:
@@ -132,25 +146,25 @@ def _concat_options(inputs: int, ranges: int, package: Package) -> list[str]:
 
 def _extras_options(
     extras: EmbeddedExtras, extension: str, input_count: int, *, has_video: bool
-) -> tuple[list[str], list[str]]:
-    """Return the input and output options for *extras*, whose inputs follow *input_count* others."""
-    inputs: list[str] = []
+) -> tuple[list[Input], list[str]]:
+    """Return the inputs and the output options for *extras*, whose inputs follow *input_count* others."""
+    inputs: list[Input] = []
     options: list[str] = []
     for number, subtitles in enumerate(extras.subtitles):
-        inputs += [*LOCAL_ONLY, "-i", str(subtitles.path)]
+        inputs.append(Input(subtitles.path, "srt"))
         options += ["-map", f"{input_count}:s:0", f"-metadata:s:s:{number}", f"language={subtitles.language}"]
         input_count += 1
     if extras.subtitles:
         options += ["-c:s", _SUBTITLE_CODECS[extension]]
     options += ["-map_chapters", str(input_count if extras.chapters else -1)]
     if extras.chapters:
-        inputs += ["-f", "ffmetadata", *LOCAL_ONLY, "-i", str(extras.chapters)]
+        inputs.append(Input(extras.chapters, "ffmetadata"))
         input_count += 1
     if extras.cover and extension == "mkv":
-        options += ["-attach", str(extras.cover), "-metadata:s:t", "mimetype=image/jpeg"]
+        options += ["-attach", f"file:{extras.cover}", "-metadata:s:t", "mimetype=image/jpeg"]
         options += ["-metadata:s:t", "filename=cover.jpg"]
     elif extras.cover:
-        inputs += [*LOCAL_ONLY, "-i", str(extras.cover)]
+        inputs.append(Input(extras.cover, "jpeg_pipe"))
         index = int(has_video)
         options += ["-map", f"{input_count}:v:0", f"-c:v:{index}", "copy"]
         options += [f"-disposition:v:{index}", "attached_pic"]

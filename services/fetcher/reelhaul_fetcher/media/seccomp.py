@@ -1,64 +1,175 @@
-"""Seccomp filter: once installed, a process can open no files, reach no hosts and start no processes.
+"""Seccomp filters: a process computes, reads what is open, and can do little else.
 
-The kernel enforces the filter, and it cannot be removed. It lists the denied system calls, not the allowed
-ones, so that a new library version that uses other harmless calls keeps working.
+The kernel enforces a filter, and it cannot be removed. It lists the system calls that are allowed; any other
+fails with EPERM, so that a decoder that can do without goes on, and a new one with ENOSYS, so that the C
+library falls back to an older one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import platform
 import struct
-from itertools import chain
+from dataclasses import dataclass
 
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
+_PR_SET_NAME, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 15, 38, 22
 _SECCOMP_MODE_FILTER = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # BPF instructions, offsets in seccomp_data, and return values (linux/filter.h, linux/seccomp.h).
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _MACHINE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _MACHINE, _FIRST_ARGUMENT, _ARGUMENT_BYTES = 0, 4, 16, 8
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
-_CLONE_THREAD = 0x00010000
 
-# AUDIT_ARCH of each machine, then its system call numbers.
+# AUDIT_ARCH of each machine, and the index of its numbers below.
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_FILE_CALLS = {
-    # open creat openat openat2, unlink unlinkat, rename renameat renameat2, link symlink and -at, truncate
-    "x86_64": (2, 85, 257, 437, 87, 263, 82, 264, 316, 86, 265, 88, 266, 76),
-    "aarch64": (56, 437, 35, 38, 276, 37, 36, 45),
-}
-_PROCESS_AND_NETWORK_CALLS = {
-    # socket connect bind, execve execveat fork vfork, kill tkill tgkill prlimit, ptrace process_vm pidfd
-    "x86_64": (41, 42, 49, 59, 322, 57, 58, 62, 200, 234, 302, 101, 310, 311, 434, 438),
-    "aarch64": (198, 203, 200, 221, 281, 129, 130, 131, 261, 117, 270, 271, 434, 438),
-}
-_KERNEL_CALLS = {
-    # io_uring_setup, mount, setns, unshare, bpf, perf_event_open, userfaultfd, add_key request_key keyctl
-    "x86_64": (425, 165, 308, 272, 321, 298, 323, 248, 249, 250),
-    "aarch64": (425, 40, 268, 97, 280, 241, 282, 217, 218, 219),
-}
-_CLONE = {"x86_64": 56, "aarch64": 220}
-_CLONE3 = 435
+_INDEX = {"x86_64": 0, "aarch64": 1}
 # System calls of the x32 ABI begin here.
 _X32_CALLS = 0x40000000
+# clone3 and what came after it. clone3 has its flags in memory, which a filter cannot read.
+_FIRST_NEW_CALL = 435
+
+_CLONE_THREAD = 0x00010000
+_AT_EMPTY_PATH = 0x1000
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC. Not F_SETOWN, which sends signals.
+_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
+
+_Numbers = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """What an argument must be: one of *values*, or any bit of one of them."""
+
+    argument: int
+    values: tuple[int, ...]
+    test: int = _EQUAL
+    upper_half: bool = False
+
+    @property
+    def offset(self) -> int:
+        return _FIRST_ARGUMENT + _ARGUMENT_BYTES * self.argument + (4 if self.upper_half else 0)
+
+
+# The numbers of each call on x86_64 and aarch64, those first that are frequent.
+_COMPUTING: dict[str, _Numbers] = {
+    "futex": (202, 98),
+    "read": (0, 63),
+    "lseek": (8, 62),
+    "write": (1, 64),
+    "madvise": (28, 233),
+    "mmap": (9, 222),
+    "munmap": (11, 215),
+    "mprotect": (10, 226),
+    "mremap": (25, 216),
+    "brk": (12, 214),
+    "pread64": (17, 67),
+    "pwrite64": (18, 68),
+    "readv": (19, 65),
+    "writev": (20, 66),
+    "fstat": (5, 80),
+    "close": (3, 57),
+    "dup": (32, 23),
+    "dup2": (33, None),
+    "dup3": (292, 24),
+    "fadvise64": (221, 223),
+    "poll": (7, None),
+    "ppoll": (271, 73),
+    "select": (23, None),
+    "pselect6": (270, 72),
+    # On the open channel: no call here makes a socket, or names its peer where it is connected.
+    "sendto": (44, 206),
+    "recvfrom": (45, 207),
+    "sendmsg": (46, 211),
+    "recvmsg": (47, 212),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    "restart_syscall": (219, 128),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "getcpu": (309, 168),
+    "set_tid_address": (218, 96),
+    "set_robust_list": (273, 99),
+    "membarrier": (324, 283),
+    "rseq": (334, 293),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+    "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115),
+    "clock_gettime": (228, 113),
+    "clock_getres": (229, 114),
+    "gettimeofday": (96, 169),
+    "time": (201, None),
+    "times": (100, 153),
+    "getrandom": (318, 278),
+    "getpid": (39, 172),
+    "getppid": (110, 173),
+    "gettid": (186, 178),
+    "getuid": (102, 174),
+    "getgid": (104, 176),
+    "geteuid": (107, 175),
+    "getegid": (108, 177),
+    "uname": (63, 160),
+    "getrusage": (98, 165),
+    "getrlimit": (97, 163),
+    "sysinfo": (99, 179),
+    "clone": (56, 220),
+    "fcntl": (72, 25),
+    # fstat of newer C libraries.
+    "newfstatat": (262, 79),
+}
+# What a program needs in addition: to start, and to open what Landlock lets it open.
+_STARTING: dict[str, _Numbers] = {
+    "execve": (59, 221),
+    "open": (2, None),
+    "openat": (257, 56),
+    "getdents64": (217, 61),
+    "ftruncate": (77, 46),
+    "arch_prctl": (158, None),
+    "prctl": (157, 167),
+    "prlimit64": (302, 261),
+}
+_CONDITIONS: dict[str, tuple[_Condition, ...]] = {
+    "clone": (_Condition(0, (_CLONE_THREAD,), _ANY_BIT),),
+    "fcntl": (_Condition(1, _FCNTL_COMMANDS),),
+    "newfstatat": (_Condition(3, (_AT_EMPTY_PATH,), _ANY_BIT),),
+    "prctl": (_Condition(0, (_PR_SET_NAME,)),),
+    # To read a limit, not to set one.
+    "prlimit64": (_Condition(2, (0,)), _Condition(2, (0,), upper_half=True)),
+}
 
 
 def install_filter() -> bool:
-    """Install the filter in this process and its later threads; return False if it is not supported."""
+    """Allow this process and its later threads to compute only; return False if that is not supported.
+
+    The process can open no files, reach no hosts, and start or signal no processes.
+    """
+    return _install(program=False)
+
+
+def install_program_filter() -> bool:
+    """Like ``install_filter``, for a process that starts a program and opens files, as ffmpeg does."""
+    return _install(program=True)
+
+
+def _install(*, program: bool) -> bool:
     machine = platform.machine()
     if machine not in _AUDIT_ARCH:
         return False
-    code = _filter_code(machine)
+    code = filter_code(machine, program=program)
     buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
+    filter_program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return bool(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) == 0)
+    return bool(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filter_program, 0, 0) == 0)
 
 
-def _filter_code(machine: str) -> bytes:
-    denied = [*chain(_FILE_CALLS[machine], _PROCESS_AND_NETWORK_CALLS[machine], _KERNEL_CALLS[machine])]
+@functools.cache
+def filter_code(machine: str, *, program: bool) -> bytes:
+    """Return the BPF code of the filter for *machine*, with what a *program* needs or without."""
     code = [
         _instruction(_LOAD, _MACHINE),
         _instruction(_EQUAL, _AUDIT_ARCH[machine], 1, 0),
@@ -66,20 +177,30 @@ def _filter_code(machine: str) -> bytes:
         _instruction(_LOAD, _NUMBER),
         _instruction(_AT_LEAST, _X32_CALLS, 0, 1),
         _instruction(_RETURN, _REFUSE | errno.EPERM),
-        # clone3 has its flags in memory, which a filter cannot read: make the C library fall back to clone.
-        _instruction(_EQUAL, _CLONE3, 0, 1),
+        _instruction(_AT_LEAST, _FIRST_NEW_CALL, 0, 1),
         _instruction(_RETURN, _REFUSE | errno.ENOSYS),
     ]
-    for number in denied:
-        code += [_instruction(_EQUAL, number, 0, 1), _instruction(_RETURN, _REFUSE | errno.EPERM)]
-    code += [
-        _instruction(_EQUAL, _CLONE[machine], 0, 3),
-        _instruction(_LOAD, _FIRST_ARGUMENT),
-        _instruction(_ANY_BIT, _CLONE_THREAD, 1, 0),
-        _instruction(_RETURN, _REFUSE | errno.EPERM),
-        _instruction(_RETURN, _ALLOW),
-    ]
+    for name, numbers in (_COMPUTING | (_STARTING if program else {})).items():
+        number = numbers[_INDEX[machine]]
+        if number is not None:
+            allow = [*_condition_code(name), _instruction(_RETURN, _ALLOW)]
+            code += [_instruction(_EQUAL, number, 0, len(allow)), *allow]
+    code.append(_instruction(_RETURN, _REFUSE | errno.EPERM))
     return b"".join(code)
+
+
+def _condition_code(name: str) -> list[bytes]:
+    """Return code that refuses the call *name* unless its arguments meet its conditions."""
+    code = []
+    for condition in _CONDITIONS.get(name, ()):
+        code.append(_instruction(_LOAD, condition.offset))
+        remaining = len(condition.values)
+        for value in condition.values:
+            # Past the other values and the refusal.
+            code.append(_instruction(condition.test, value, remaining, 0))
+            remaining -= 1
+        code.append(_instruction(_RETURN, _REFUSE | errno.EPERM))
+    return code
 
 
 def _instruction(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:

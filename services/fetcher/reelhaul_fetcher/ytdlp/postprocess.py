@@ -11,6 +11,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import inspector_client, muxer, verify
+from reelhaul_fetcher.media.ffmpeg import Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
@@ -146,7 +147,8 @@ def _mux(
     output = folder / f"result.{package.extension}"
     duration = max(inspection.duration for inspection in inspections)
     length = cut.length if cut.removes_something else duration
-    muxer.mux(files, package, output, length, tracker.update_stage, cut=cut, extras=extras)
+    inputs = [Input(file, read.demuxer) for file, read in zip(files, inspections, strict=True)]
+    muxer.mux(inputs, package, output, length, tracker.update_stage, cut=cut, extras=extras)
     for path in files:
         path.unlink()
     return output

@@ -28,6 +28,7 @@ from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
+    confine_programs,
     disable_ffmpeg_downloader,
     downloader_options,
     share_ssl_contexts,
@@ -49,6 +50,7 @@ def warm_up() -> str:
     Called once, in the zygote: children share the memory.
     """
     disable_ffmpeg_downloader()
+    confine_programs()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)

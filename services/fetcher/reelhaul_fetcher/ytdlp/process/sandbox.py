@@ -75,7 +75,7 @@ def _restrict_network(proxy_url: str, allowed_urls: Sequence[str], inspector: so
     """Refuse every connection of this Python that goes neither to the proxy nor to *allowed_urls*.
 
     The audit hook sees addresses after name resolution and cannot be removed. Other programs (ffmpeg,
-    deno) are not told the credentials of the proxy, and ffmpeg gets a protocol whitelist.
+    deno) are confined on their own, see ``media.confinement``.
     """
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ[name] = os.environ[name.upper()] = proxy_url
