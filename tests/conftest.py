@@ -18,7 +18,17 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 #: Fixtures that start servers, the engine's processes or services of the suite.
 _PROCESS_FIXTURES = frozenset(
-    {"nats_url", "nats_server", "services", "site", "youtube", "engine_environment", "start_storage", "up"}
+    {
+        "nats_url",
+        "nats_server",
+        "services",
+        "broker",
+        "site",
+        "youtube",
+        "engine_environment",
+        "start_storage",
+        "up",
+    }
 )
 #: Modules that start such processes without a fixture, or measure with much data.
 _PROCESS_MODULES = frozenset(
@@ -29,6 +39,7 @@ _PROCESS_MODULES = frozenset(
         "test_engine_trial",
         "test_ffmpeg",
         "test_guard_process",
+        "test_isolation",
         "test_job_states",
         "test_listing_cost",
         "test_namespace",

@@ -16,6 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from reelhaul.type.v1 import error_reason_pb2, method_policy_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.redaction import redact_urls
 
 #: ErrorInfo.domain of our errors.
 DOMAIN = "reelhaul.dev"
@@ -131,17 +132,20 @@ def error_spec(reason: ErrorReason.ValueType) -> method_policy_pb2.ErrorSpec:
 
 
 def to_status(error: ReelhaulError) -> status_pb2.Status:
-    """Return *error* as google.rpc.Status, ErrorInfo first (AIP-193), small enough for a trailer."""
+    """Return *error* as google.rpc.Status, ErrorInfo first (AIP-193), small enough for a trailer.
+
+    URLs in it lose user info, query and fragment: callers and other services log and store errors.
+    """
     info = error_details_pb2.ErrorInfo(
         reason=ErrorReason.Name(error.reason),
         domain=DOMAIN,
-        metadata={key: _truncate(value) for key, value in error.metadata.items()},
+        metadata={key: _clean(value) for key, value in error.metadata.items()},
     )
     details: list[message.Message] = [info]
     if error.violations:
         details.append(_bad_request(error.violations))
     if error.reason == ErrorReason.RESOURCE_NOT_FOUND:
-        resource = _truncate(error.metadata["resource"])
+        resource = _clean(error.metadata["resource"])
         details.append(error_details_pb2.ResourceInfo(resource_name=resource))
     if error.retry_delay is not None:
         delay = duration_pb2.Duration()
@@ -151,7 +155,7 @@ def to_status(error: ReelhaulError) -> status_pb2.Status:
         link = error_details_pb2.Help.Link(description="What to do", url=error.help_url)
         details.append(error_details_pb2.Help(links=[link]))
     return status_pb2.Status(
-        code=error.code, message=_truncate(error.text), details=[_pack(detail) for detail in details]
+        code=error.code, message=_clean(error.text), details=[_pack(detail) for detail in details]
     )
 
 
@@ -193,13 +197,19 @@ def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequ
     """Return the first violations that fit into a trailer, and how many more there are."""
     bad_request, size = error_details_pb2.BadRequest(), 0
     for index, violation in enumerate(violations):
-        field, description = _truncate(violation.field), _truncate(violation.description)
+        field, description = _truncate(violation.field), _clean(violation.description)
         size += len(field.encode()) + len(description.encode()) + 8
         if index == _MAX_VIOLATIONS or size > _MAX_VIOLATIONS_BYTES:
             bad_request.field_violations.add(description=f"and {len(violations) - index} more")
             break
         bad_request.field_violations.add(field=field, description=description)
     return bad_request
+
+
+def _clean(text: str) -> str:
+    """Return *text* without the secrets of URLs, or its beginning."""
+    # The beginning of a URL that is cut afterwards has no secrets left.
+    return _truncate(redact_urls(text))
 
 
 def _truncate(text: str) -> str:

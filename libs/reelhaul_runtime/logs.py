@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from reelhaul_runtime.redaction import redact_urls
+
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
@@ -80,7 +82,7 @@ class _JsonFormatter(logging.Formatter):
         fields |= _extra(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        return json.dumps(_redact(fields), default=lambda value: redact_urls(str(value)), ensure_ascii=False)
 
 
 class _TextFormatter(logging.Formatter):
@@ -90,7 +92,19 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         extra = " ".join(f"{key}={value}" for key, value in _extra(record).items())
         text = super().format(record)
-        return f"{text} {extra}" if extra else text
+        return redact_urls(f"{text} {extra}" if extra else text)
+
+
+def _redact(value: object) -> object:
+    """Return *value*, a field of a record, without the secrets of URLs in it."""
+    match value:
+        case str():
+            return redact_urls(value)
+        case dict():
+            return {key: _redact(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_redact(each) for each in value]
+    return value
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -18,7 +18,7 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reelhaul_runtime import failpoints, logs, service
+from reelhaul_runtime import failpoints, logs, private_files, service
 from reelhaul_runtime.settings import SuiteSettings, describe_errors
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def migrate(names: Sequence[str]) -> int:
 
 def _report_settings_errors(command: Callable[[], int]) -> int:
     """Return the exit code of *command*; print one line for each wrong setting."""
+    os.umask(private_files.UMASK)
     try:
         return command()
     except (ValidationError, SettingsError) as error:
@@ -61,6 +62,12 @@ def _run(names: Sequence[str]) -> int:
     settings = SuiteSettings()
     logs.configure("+".join(names), settings.log_format, settings.log_level)
     failpoints.arm(failpoints.parse(settings.failpoints))
+    if settings.data_dir.exists():
+        try:
+            private_files.make_data_dir_private(settings.data_dir)
+        except PermissionError as error:
+            click.echo(f"reelhaul: {error}", err=True)
+            return REFUSED
     try:
         services = [service.load(name) for name in names]
     except KeyError as error:

@@ -27,7 +27,7 @@ class SuiteSettings(BaseSettings):
     fetcher_address: str = "127.0.0.1:50052"
     storage_address: str = "127.0.0.1:50053"
     #: The broker; ``reelhaul up`` starts one if this is empty.
-    nats_url: str = ""
+    nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
     #: The credential of the services for internal RPCs. ``reelhaul up`` creates one.

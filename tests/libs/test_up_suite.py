@@ -42,9 +42,11 @@ def over_grpc(name, proto):
         servicers = [(add, Jobs(), proto)]
         address = getattr(settings, name + "_address")
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
+            checks = {}
+            if settings.nats_url:
+                client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
+                checks[name + ".nats"] = client.flush
             authenticator = NoAuthentication(settings.suite_token)
-            checks = {name + ".nats": client.flush}
             yield await stack.enter_async_context(
                 serving(address, servicers, authenticator=authenticator, checks=checks, drain_seconds=1)
             )
@@ -128,7 +130,7 @@ def test_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
     assert list(state["processes"]) == ["nats", "storage", "jobs", "fetcher", "gateway"]
     jobs, storage = state["addresses"]["jobs"], state["addresses"]["storage"]
     assert get_variable(jobs, "REELHAUL_STORAGE_ADDRESS") == storage
-    assert get_variable(storage, "REELHAUL_NATS_URL") == state["addresses"]["nats"]
+    assert get_variable(jobs, "REELHAUL_NATS_URL") == state["addresses"]["nats"]
     token = get_variable(jobs, "REELHAUL_SUITE_TOKEN")
     assert token == get_variable(storage, "REELHAUL_SUITE_TOKEN")
     assert token == (Path(environment["REELHAUL_DATA_DIR"]) / "run" / "suite-token").read_text().strip()

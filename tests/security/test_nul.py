@@ -1,4 +1,4 @@
-"""NUL in any text of a request is refused or harmless, also on PostgreSQL, which fails on it in a statement."""
+"""NUL in any text of a request is refused or harmless, also on PostgreSQL, whose statements fail on it."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.private_files import make_database_private
 
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
@@ -64,7 +65,9 @@ def create_write_engine(url: str, *, connections: int = 1) -> Engine:
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        _folder(parsed).mkdir(parents=True, exist_ok=True)
+        path = _path(parsed)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_database_private(path)
         return _create_sqlite(parsed, connections, begin="BEGIN IMMEDIATE", read_only=False)
     return _create_postgresql(parsed, connections)
 
@@ -145,9 +148,9 @@ def _parse(url: str) -> URL:
     raise ValueError(f"{parsed.render_as_string()} is neither sqlite:///FILE nor postgresql://…")
 
 
-def _folder(url: URL) -> Path:
+def _path(url: URL) -> Path:
     assert url.database
-    return Path(url.database).parent
+    return Path(url.database)
 
 
 def _create_sqlite(url: URL, connections: int, *, begin: str, read_only: bool) -> Engine:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reelhaul_runtime.private_files import make_data_dir_private
+
 # Below the kernel's range for outgoing connections (from 32768).
 _PORTS = range(10_000, 32_000)
 
@@ -21,10 +23,18 @@ class StartupConflict(Exception):
 
 
 def create_run_folder(data_dir: Path) -> Path:
-    """Return the folder of what belongs to one run of the suite, created with mode 0700 if missing."""
+    """Return the folder of what belongs to one run of the suite, created if missing; both get mode 0700.
+
+    Raises StartupConflict if the data folder is open to other users and not ours alone.
+    """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        make_data_dir_private(data_dir)
+    except PermissionError as error:
+        raise StartupConflict(str(error)) from error
     folder = data_dir / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
     return folder
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from reelhaul_runtime.redaction import redact_urls
+
 Record = dict[str, Any]
 
 # nats-server's format: [pid] date time [LVL] text
@@ -147,7 +149,7 @@ def _parse(name: str, line: str) -> Record:
     level, text = "INFO", line
     if name == "nats" and (match := _NATS_LINE.match(line)):
         level, text = _NATS_LEVELS.get(match[1], "INFO"), match[2]
-    return _record(name, level, text)
+    return _record(name, level, redact_urls(text))
 
 
 def _record(name: str, level: str, text: str) -> Record:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
+from reelhaul_runtime.child_process import environment_without_settings
 from reelhaul_runtime.parent_death import die_with_parent
 from reelhaul_runtime.up import procfs
 
@@ -23,6 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Process:
     """A running command whose output (stdout and stderr) goes line by line to *on_line*.
 
+    Its environment is *environment* beside what the supervisor's has, except settings of the suite.
     If the supervisor dies, the kernel sends the process SIGTERM, so that it drains instead of
     outliving the supervisor.
     """
@@ -34,7 +36,7 @@ class Process:
         try:
             self._popen = subprocess.Popen(
                 list(command),
-                env={**os.environ, **environment},
+                env={**environment_without_settings(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=write_end,

@@ -11,6 +11,7 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.settings import SuiteSettings, describe_errors
 from reelhaul_runtime.up import data_dir, probes, procfs, suite_state
 from reelhaul_runtime.up.procfs import Memory
@@ -81,7 +82,7 @@ def _row(name: str, pid: int | None, is_ready: bool, address: str, *, alone: boo
             pids = [pid] if alone else [pid, *procfs.descendants(pid)]
             memory = sum((procfs.memory(each) for each in pids), Memory())
     state: Literal["SERVING", "NOT_SERVING"] = "SERVING" if is_ready else "NOT_SERVING"
-    return Row(name, pid, state, address, uptime, memory.rss, memory.pss)
+    return Row(name, pid, state, redact_urls(address), uptime, memory.rss, memory.pss)
 
 
 def _total(rows: list[Row]) -> Memory:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reelhaul_runtime import logs
+from reelhaul_runtime import logs, private_files
+from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.settings import SuiteSettings, describe_errors
 from reelhaul_runtime.up import (
     data_dir,
@@ -50,6 +51,7 @@ def main() -> int:
         for line in describe_errors(error):
             click.echo(f"reelhaul: {line}", err=True)
         return REFUSED
+    os.umask(private_files.UMASK)
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     style: Literal["json", "text"] = "text" if _wants_text(settings) else "json"
     with log_multiplexer.render_to_stderr(style, settings.log_level) as renderer:
@@ -68,7 +70,8 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
         data_dir.wait_for_exit(suite_state.leftover_pids(folder), drain_timeout)
         settings = _with_ports(settings)
         policy = RestartPolicy(drain_timeout=drain_timeout)
-        suite = Suite(_processes(settings, folder), folder, policy, renderer, nats_url=settings.nats_url)
+        processes, nats_url = _processes(settings, folder)
+        suite = Suite(processes, folder, policy, renderer, nats_url=nats_url)
         return asyncio.run(suite.run())
 
 
@@ -160,7 +163,7 @@ class Suite:
     def _print_ready(self, seconds: float) -> None:
         lines = [f"Reelhaul is ready in {seconds:.2f} s; Ctrl-C drains it"]
         lines += [
-            f"  {name:<8} {_without_password(address)}" for name, address in reversed(self._addresses.items())
+            f"  {name:<8} {redact_urls(address)}" for name, address in reversed(self._addresses.items())
         ]
         lines.append(f"  {'data':<8} {self._folder.parent}")
         with suppress(BrokenPipeError, ValueError):
@@ -178,13 +181,18 @@ async def _wait_until_ready(spec: SuiteProcess) -> None:
         await asyncio.sleep(0.05)
 
 
-def _processes(settings: SuiteSettings, folder: Path) -> list[SuiteProcess]:
-    """Return the processes to run: a nats-server too, unless the settings name one."""
+def _processes(settings: SuiteSettings, folder: Path) -> tuple[list[SuiteProcess], str]:
+    """Return the processes to run, a nats-server too unless the settings name one, and the broker's URL.
+
+    The URL contains the credential of a nats-server of ours, which is new at each start.
+    """
     token = settings.suite_token or data_dir.load_suite_token(folder)
     if settings.nats_url:
-        return suite_processes.services(settings, settings.nats_url, token)
-    nats = suite_processes.nats(settings.data_dir / "nats", data_dir.reserve_port())
-    return [nats, *suite_processes.services(settings, nats.address, token)]
+        return suite_processes.services(settings, settings.nats_url, token), settings.nats_url
+    port, nats_token = data_dir.reserve_port(), secrets.token_urlsafe(32)
+    nats = suite_processes.nats(settings.data_dir / "nats", port, nats_token)
+    nats_url = f"nats://{nats_token}@127.0.0.1:{port}"
+    return [nats, *suite_processes.services(settings, nats_url, token)], nats_url
 
 
 def _with_ports(settings: SuiteSettings) -> SuiteSettings:
@@ -206,10 +214,3 @@ def _wants_text(settings: SuiteSettings) -> bool:
     if "log_format" in settings.model_fields_set:
         return settings.log_format == "text"
     return sys.stderr.isatty()
-
-
-def _without_password(address: str) -> str:
-    url = urlsplit(address)
-    if not url.username and not url.password:
-        return address
-    return f"{url.scheme}://{url.hostname}:{url.port}"

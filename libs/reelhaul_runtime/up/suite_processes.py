@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reelhaul_runtime.child_process import module_command
+from reelhaul_runtime.private_files import open_private
 from reelhaul_runtime.settings import SuiteSettings
 
 _NATS_CONFIG = """\
@@ -24,6 +27,12 @@ jetstream {{
   max_memory_store: 256MB
 }}
 """
+_NATS_AUTHORIZATION = 'authorization {{ token: "{token}" }}\n'
+
+_SERVICES = ("storage", "jobs", "fetcher", "gateway")
+_NATS_CLIENTS = ("jobs", "fetcher")
+# Settings that a service reads although another one's name is in theirs.
+_SHARED_SETTINGS = {"fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +45,17 @@ class SuiteProcess:
     address: str
     #: The proto service whose gRPC health is its readiness.
     health: str = ""
-    #: Environment variables in addition to the supervisor's own.
+    #: Environment variables in addition to those of the supervisor that are no settings.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[SuiteProcess]:
-    """Return the four services, configured with each other's addresses; each needs only those before it."""
+    """Return the four services, configured with each other's addresses; each needs only those before it.
+
+    Each gets the settings that it reads: passwords of proxies and the key of cookies reach the fetcher only.
+    """
     environment = {
         "REELHAUL_DATA_DIR": str(settings.data_dir),
-        "REELHAUL_NATS_URL": nats_url,
         "REELHAUL_SUITE_TOKEN": suite_token,
         "REELHAUL_GATEWAY_ADDRESS": settings.gateway_address,
         "REELHAUL_JOBS_ADDRESS": settings.jobs_address,
@@ -55,9 +66,9 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
     }
 
     def service(name: str, address: str, health: str = "") -> SuiteProcess:
-        # -P: a file in the working directory must not shadow one of our modules.
-        command = (sys.executable, "-P", "-m", "reelhaul_runtime", "serve", name)
-        return SuiteProcess(name, command, address, health, environment)
+        command = module_command("reelhaul_runtime", "serve", name)
+        broker = {"REELHAUL_NATS_URL": nats_url} if name in _NATS_CLIENTS else {}
+        return SuiteProcess(name, command, address, health, _settings_of(name) | environment | broker)
 
     return [
         service("storage", settings.storage_address, "reelhaul.storage.v1.StorageService"),
@@ -67,21 +78,42 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
     ]
 
 
-def nats(folder: Path, port: int) -> SuiteProcess:
+def nats(folder: Path, port: int, token: str = "") -> SuiteProcess:
     """Return a nats-server on loopback that keeps its streams in *folder*.
 
-    Raises FileNotFoundError if nats-server is not installed.
+    Its clients must know *token*, unless it is empty. Raises FileNotFoundError if nats-server is not
+    installed.
     """
-    config = write_nats_config(folder, port)
+    config = write_nats_config(folder, port, token)
     return SuiteProcess("nats", (find_nats_server(), "-c", str(config)), f"nats://127.0.0.1:{port}")
 
 
-def write_nats_config(folder: Path, port: int) -> Path:
-    """Write the configuration of a nats-server that keeps its streams in *folder*; return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_nats_config(folder: Path, port: int, token: str = "") -> Path:
+    """Write the configuration of a nats-server that keeps its streams in *folder*; return its path.
+
+    With *token* the server accepts only clients that know it. The token is in the file alone, not in the
+    command line, which other users see.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "nats.conf"
-    path.write_text(_NATS_CONFIG.format(port=port, store=folder / "jetstream"))
+    with open(path, "w", opener=open_private) as file:
+        file.write(_NATS_CONFIG.format(port=port, store=folder / "jetstream"))
+        if token:
+            file.write(_NATS_AUTHORIZATION.format(token=token))
     return path
+
+
+def _settings_of(name: str) -> dict[str, str]:
+    """Return the settings in the supervisor's environment, except those of other services than *name*."""
+    others = tuple(f"REELHAUL_{service.upper()}_" for service in _SERVICES if service != name)
+    shared = _SHARED_SETTINGS.get(name, frozenset())
+    return {
+        variable: value
+        for variable, value in os.environ.items()
+        if variable.startswith("REELHAUL_")
+        and variable != "REELHAUL_NATS_URL"
+        and (variable in shared or not variable.startswith(others))
+    }
 
 
 def find_nats_server() -> str:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
 MAX_LENGTH = 2048
@@ -44,8 +45,9 @@ def check_url(url: str, field: str, violations: FieldViolations) -> None:
 
 
 def redact(url: str) -> str:
-    """Return *url* for messages and logs: without user info, at most 256 printable characters."""
-    bare = _USER_INFO.sub(r"\1\2", url[: MAX_LENGTH * 2])
+    """Return *url* for messages and logs: without secrets, at most 256 printable characters."""
+    # It may be no URL at all: whatever follows the first question mark is a query.
+    bare = redact_urls(_USER_INFO.sub(r"\1\2", url[: MAX_LENGTH * 2])).partition("?")[0]
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in bare[:_MAX_REDACTED])
 
 

@@ -190,7 +190,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """Return the environment variables of the engine's processes."""
     data_dir = settings.data_dir.absolute()
     home = data_dir / "run" / "engine"
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_bundle = write_ca_bundle(settings.fetcher_ca_file, home)
     return build_environment(
         tools.link(data_dir / "tools"), home, ca_bundle, plugins=bool(settings.fetcher_po_token_url)

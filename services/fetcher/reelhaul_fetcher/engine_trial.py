@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +24,7 @@ from reelhaul_fetcher.model.engine_requests import FetchRequest, HttpStatusCount
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
+from reelhaul_runtime.child_process import environment_without_settings, module_command
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
 
 #: Bytes of each video to download; a smaller one is downloaded completely.
@@ -84,7 +84,8 @@ def collect_engine(engine: str, folder: Path) -> Path:
         return _install(engine, folder)
     source = Path(engine)
     if source.is_file():
-        process = subprocess.run([source, "-c", _PRINT_FOLDER], capture_output=True, text=True, check=False)
+        # -I: without it, a yt_dlp in the working directory would run, and be taken for that Python's.
+        process = _run([str(source), "-I", "-c", _PRINT_FOLDER])
         source = Path(process.stdout.strip() or "/nowhere")
     if not (source / "yt_dlp").is_dir():
         raise ValueError(f"there is no yt-dlp in {engine}")
@@ -99,11 +100,16 @@ def collect_engine(engine: str, folder: Path) -> Path:
 
 def _install(version: str, folder: Path) -> Path:
     target = folder / "engine"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
-    process = subprocess.run([*pip, f"yt-dlp=={version}"], capture_output=True, text=True, check=False)
+    pip = module_command("pip", "install", "--quiet", "--no-deps", "--target", str(target))
+    process = _run([*pip, f"yt-dlp=={version}"])
     if process.returncode:
         raise ValueError(f"yt-dlp {version} cannot be installed: {process.stderr.strip()[-300:]}")
     return target
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    environment = environment_without_settings()
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 async def _compare(urls: Sequence[str], folder: Path, candidate: Path | None, *, as_json: bool) -> int:

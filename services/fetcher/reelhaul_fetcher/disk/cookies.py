@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reelhaul_fetcher.model.cookies import NAME, CookieJar, cookies_unknown, parse, with_header
+from reelhaul_runtime.private_files import open_private
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -54,7 +55,8 @@ class CookieFolder:
                 path.unlink(missing_ok=True)
             elif (self._folder / f"{name}{_ENCRYPTED_SUFFIX}").exists():
                 log.warning("cookies refused", extra={"cookies": name, "why": refused})
-                path.write_text(refused[:500])
+                with open(path, "w", opener=open_private) as file:
+                    file.write(refused[:500])
 
     def add(self, name: str, text: str, tenants: Sequence[str]) -> CookieJar:
         """Store *text* (Netscape format) as *name*; it replaces the old one. Raises ValueError if invalid."""

@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from reelhaul_runtime.private_files import open_private
+
 _PREFIX = "egress-"
 
 
@@ -19,7 +21,7 @@ class EgressUsageLog:
 
     def read(self, day: date) -> Mapping[str, int]:
         """Return the bytes of *day* by egress; delete the files of other days."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._folder.glob(f"{_PREFIX}????-??-??.log"):
             if path != self._path(day):
                 path.unlink(missing_ok=True)
@@ -33,7 +35,7 @@ class EgressUsageLog:
 
     def add(self, day: date, egress: str, count: int) -> None:
         """Add *count* bytes. If the disk is full they are not logged; the fetch goes on."""
-        with suppress(OSError), self._path(day).open("a") as file:
+        with suppress(OSError), open(self._path(day), "a", opener=open_private) as file:
             file.write(f"{egress} {count}\n")
 
     def _path(self, day: date) -> Path:

@@ -30,7 +30,7 @@ class WorkDirs:
     ) -> None:
         self._root, self._quota = root, quota_bytes
         self._disk_free = disk_free or _disk_free
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self, job: str, epoch: int) -> Path:
         directory = self._path(job, epoch)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.child_process import environment_without_settings, module_command
 from reelhaul_runtime.errors import Unavailable
 
 #: Called with a session's name and usage whenever the usage has changed.
@@ -52,11 +51,11 @@ class GuardClient:
         with theirs:
             descriptors = (theirs.fileno(), listener.fileno())
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "reelhaul_fetcher.guard", *map(str, descriptors)),
+                *module_command("reelhaul_fetcher.guard", *map(str, descriptors)),
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
                 # It talks to hostile sites and needs none of the suite's secrets.
-                env={name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")},
+                env=environment_without_settings(),
             )
         client = cls(process, *await asyncio.open_connection(sock=ours, limit=1 << 20), on_usage)
         try:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking.exceptions import HTTPError, TransportError
-from yt_dlp.utils import GeoRestrictedError, UnsupportedError
+from yt_dlp.utils import ExtractorError, GeoRestrictedError, UnsupportedError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
@@ -24,6 +24,7 @@ from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
 from reelhaul_runtime.errors import ReelhaulError, error_spec
+from reelhaul_runtime.redaction import redact_urls
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 
@@ -52,7 +53,8 @@ def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
     for link in chain:
         if isinstance(link, ReelhaulError):
             return link
-    text = _without_decoration(str(chain[0])[:_MAX_CLASSIFIED_TEXT])
+    message = _without_ids(str(chain[0]), chain)[:_MAX_CLASSIFIED_TEXT]
+    text = redact_urls(_without_decoration(message))
     host = log.last_host or urlsplit(url).hostname or ""
     metadata = {"url": url, "host": host, "extractor": log.extractor, "engineVersion": ENGINE}
     for rule in (_by_guard, _by_type, _by_message, _by_status, _by_transport):
@@ -235,6 +237,17 @@ def _parse_wait(text: str) -> timedelta | None:
     if match is None or match[2].lower() == "moment":
         return None
     return timedelta(seconds=min(int(match[1] or 1), 1000) * _UNIT_SECONDS[match[2].lower()])
+
+
+def _without_ids(text: str, chain: Iterable[BaseException]) -> str:
+    """Return *text* without the ids that extractors put before their messages.
+
+    The generic extractor's id is the end of the URL, query included: ``reset?token=…``.
+    """
+    for link in chain:
+        if isinstance(link, ExtractorError) and link.video_id:
+            text = text.replace(f"] {link.video_id}: ", "] ", 1)
+    return text
 
 
 def _without_decoration(text: str) -> str:

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -44,6 +43,7 @@ from reelhaul_fetcher.model.engine_requests import (
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.ytdlp.process import protocol
 from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace
+from reelhaul_runtime.child_process import module_command
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class YtDlpEngine:
 
     async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
         result = await self._execute(request, listener, listener.on_entries)
-        return ExpandResult(result.media, result.truncated)
+        return ExpandResult(result.media, result.truncated, tuple(result.warnings))
 
     async def probe(self, request: ProbeRequest) -> MediaInfo:
         return (await self._execute(request, None)).media
@@ -156,7 +156,9 @@ class YtDlpEngine:
         return list((await self._execute(ExtractorListRequest(), None)).extractors)
 
     def select_formats(self, selector: str, offered: Sequence[Format]) -> list[Format]:
-        # Loads yt-dlp, which this process does not need otherwise.
+        # Loads yt-dlp, which this process does not need otherwise, without its plugins: here they would come
+        # from the user's folders, and read our secrets.
+        os.environ["YTDLP_NO_PLUGINS"] = "1"
         from reelhaul_fetcher.ytdlp import format_selector
 
         return format_selector.select_formats(selector, offered)
@@ -279,10 +281,7 @@ class YtDlpEngine:
             with theirs:
                 descriptors = [theirs.fileno(), *self._namespace]
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "reelhaul_fetcher.ytdlp.process.zygote",
-                    *map(str, descriptors),
+                    *module_command("reelhaul_fetcher.ytdlp.process.zygote", *map(str, descriptors)),
                     pass_fds=descriptors,
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,

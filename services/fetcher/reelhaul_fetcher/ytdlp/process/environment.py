@@ -8,6 +8,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from reelhaul_runtime.child_process import environment_without_settings
+
 
 def build_environment(
     tools: Path, home: Path, ca_bundle: Path | None, *, plugins: bool = False
@@ -16,7 +18,9 @@ def build_environment(
 
     yt-dlp's *plugins* are third-party code: they are loaded only if a setting needs one.
     """
-    variables = {key: os.environ[key] for key in ("PYTHONPATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
+    inherited = environment_without_settings()
+    kept = ("PYTHONPATH", "LANG", "LC_ALL", "TZ")
+    variables = {key: value for key, value in inherited.items() if key in kept}
     variables |= {
         "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.defpath.lstrip(":")]),
         "HOME": str(home),

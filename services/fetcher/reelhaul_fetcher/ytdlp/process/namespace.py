@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from reelhaul_fetcher.ytdlp.process import setns
+from reelhaul_runtime.child_process import environment_without_settings, module_command
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +78,8 @@ async def _create() -> EngineNamespace:
     with ours:
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "reelhaul_fetcher.ytdlp.process.namespace",
-                str(theirs.fileno()),
+                *module_command("reelhaul_fetcher.ytdlp.process.namespace", str(theirs.fileno())),
+                env=environment_without_settings(),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
             )
