@@ -1186,6 +1186,8 @@ class Warning(_message.Message):
         """The recording stopped at a limit, or because its worker was shutting down."""
         RECORDING_STOPPED: Warning._Reason.ValueType  # 12
         """The recording stopped because a user requested it: StopRecording."""
+        METADATA_CUT: Warning._Reason.ValueType  # 13
+        """The site's metadata exceeded a limit: texts were shortened or lists cut."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Option that was not met. New values may be added; show the message of an unknown
@@ -1218,6 +1220,8 @@ class Warning(_message.Message):
     """The recording stopped at a limit, or because its worker was shutting down."""
     RECORDING_STOPPED: Warning.Reason.ValueType  # 12
     """The recording stopped because a user requested it: StopRecording."""
+    METADATA_CUT: Warning.Reason.ValueType  # 13
+    """The site's metadata exceeded a limit: texts were shortened or lists cut."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grpc import aio
+from grpc import StatusCode, aio
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, ExchangeResponse
 from reelhaul_runtime import errors
-from reelhaul_runtime.rpc.channels import error_from_rpc, status_as_errors
+from reelhaul_runtime.rpc.channels import error_from_rpc
 
 # A claimed lease may carry half a megabyte of cached metadata; a response may have 16 MiB.
 _MAX_CALLS, _MAX_BYTES = 24, 1 << 20
@@ -41,8 +42,10 @@ class BatchingLeaseClient:
         return (await self._call(ExchangeRequest.Call(claim=request))).claim
 
     async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
-        with status_as_errors("jobs"):
+        try:
             return await self._stub.Renew(request)
+        except aio.AioRpcError as error:
+            raise _to_error(error) from error
 
     async def finish(self, request: lease_service_pb2.FinishRequest) -> lease_service_pb2.FinishResponse:
         return (await self._call(ExchangeRequest.Call(finish=request))).finish
@@ -107,5 +110,13 @@ def _set_answers(batch: Sequence[_PendingCall], answers: Sequence[ExchangeRespon
 def _set_exception(batch: Sequence[_PendingCall], error: Exception) -> None:
     for pending in batch:
         if not pending.answer.done():
-            converted = error_from_rpc(error, "jobs") if isinstance(error, aio.AioRpcError) else error
+            converted = _to_error(error) if isinstance(error, aio.AioRpcError) else error
             pending.answer.set_exception(converted)
+
+
+def _to_error(error: aio.AioRpcError) -> errors.ReelhaulError:
+    converted = error_from_rpc(error, "jobs")
+    if error.code() == StatusCode.RESOURCE_EXHAUSTED and converted.reason == ErrorReason.OVERLOADED:
+        # Jobs never says this; gRPC itself does, of a message that exceeds its limit.
+        return errors.FieldInvalid("request", f"jobs does not accept it: {error.details()}")
+    return converted

@@ -133,6 +133,7 @@ class ExpandResult:
     media: media_pb2.MediaInfo
     #: The list has more entries than were asked for.
     truncated: bool = False
+    warnings: tuple[media_pb2.Warning, ...] = ()
 
 
 @dataclass(slots=True)

@@ -6,11 +6,15 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
+from reelhaul_fetcher.model import site_limits
+
 _URI = re.compile(r'URI="([^"]*)"')
 _METHOD = re.compile(r"METHOD=([A-Z0-9-]+)")
 _MAX_SEGMENTS = 50_000
 _DEFAULT_TARGET_SECONDS = 6.0
 _MIN_TARGET_SECONDS, _MAX_TARGET_SECONDS = 0.5, 60.0
+# A shorter segment counts as this long: recordings are limited by play time.
+_MIN_SEGMENT_SECONDS, _MAX_SEGMENT_SECONDS = 0.1, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +41,20 @@ class PlaylistUnsupported(ValueError):
 
 
 def parse(text: str, url: str) -> Playlist:
-    """Return the playlist at *url*. Raises PlaylistUnsupported, and ValueError for numbers that are none."""
+    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid play time."""
     if not text.lstrip("\ufeff").startswith("#EXTM3U") or "#EXT-X-STREAM-INF" in text:
         raise PlaylistUnsupported("this is no media playlist")
-    number, target, seconds, init_url = 0, _DEFAULT_TARGET_SECONDS, 0.0, ""
+    number, target, seconds, init_url = 0, _DEFAULT_TARGET_SECONDS, _MIN_SEGMENT_SECONDS, ""
     segments: list[Segment] = []
     for line in text.splitlines():
         tag, _, value = line.strip().partition(":")
         if tag == "#EXT-X-MEDIA-SEQUENCE":
-            number = int(value)
+            number = _parse_number(value)
         elif tag == "#EXT-X-TARGETDURATION":
-            target = float(value)
+            stated = site_limits.number(value, site_limits.MAX_SECONDS)
+            target = _DEFAULT_TARGET_SECONDS if stated is None else stated
         elif tag == "#EXTINF":
-            seconds = float(value.partition(",")[0])
+            seconds = _parse_play_time(value.partition(",")[0])
         elif tag == "#EXT-X-MAP" and (match := _URI.search(value)):
             init_url = urljoin(url, match[1])
         elif tag == "#EXT-X-BYTERANGE" or (tag == "#EXT-X-KEY" and _key_method(value) != "NONE"):
@@ -59,6 +64,21 @@ def parse(text: str, url: str) -> Playlist:
             number += 1
     target = min(max(target, _MIN_TARGET_SECONDS), _MAX_TARGET_SECONDS)
     return Playlist(tuple(segments[-_MAX_SEGMENTS:]), target, "#EXT-X-ENDLIST" in text)
+
+
+def _parse_number(value: str) -> int:
+    number = site_limits.whole(value, site_limits.MAX_COUNT)
+    if number is None:
+        raise PlaylistUnsupported("the media sequence number is invalid")
+    return number
+
+
+def _parse_play_time(value: str) -> float:
+    """Return the seconds of a segment. Raises PlaylistUnsupported for NaN, infinity and negative numbers."""
+    seconds = site_limits.number(value, _MAX_SEGMENT_SECONDS)
+    if seconds is None:
+        raise PlaylistUnsupported("the play time of a segment is invalid")
+    return max(seconds, _MIN_SEGMENT_SECONDS)
 
 
 def _key_method(value: str) -> str:

@@ -25,6 +25,8 @@ STAGE_PERCENTAGES: dict[Stage.ValueType, tuple[float, float]] = {
     Stage.UPLOADING: (94.0, 99.9),
 }
 
+# A year: the sizes that sites state may be absurd.
+_MAX_ETA_SECONDS = 365 * 86_400
 # Seconds over which the speed is averaged.
 _SPEED_WINDOW = 5.0
 
@@ -124,7 +126,7 @@ class ProgressTracker:
             progress.total_bytes = max(self._total_bytes, self.received)
             left = self._total_bytes - self.received
             if self._stage == Stage.DOWNLOADING and progress.bytes_per_second > 0 and left >= 0:
-                seconds = round(left / progress.bytes_per_second)
+                seconds = min(round(left / progress.bytes_per_second), _MAX_ETA_SECONDS)
                 progress.eta.CopyFrom(duration_pb2.Duration(seconds=seconds))
         return progress
 

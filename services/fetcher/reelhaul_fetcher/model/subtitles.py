@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.selection import matches_language
+from reelhaul_fetcher.model.site_limits import (
+    MAX_CODE,
+    MAX_SECONDS,
+    MAX_SUBTITLE_TRACKS,
+    SiteValues,
+    clean,
+    number,
+)
 
 Format = FormatSpec.Subtitles.Format
 #: yt-dlp's info dictionary.
@@ -34,6 +44,8 @@ _ORIGINAL_SUFFIX = "-orig"
 
 _TIMING = re.compile(r"((?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3})\s+-->\s+((?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3})")
 _TAG = re.compile(r"<[^>]*>")
+# Of the cues of a track: a day of speech has half as much, and a translation must fit into a message.
+_MAX_CHARACTERS = 2 * 1024 * 1024
 # A pause of this length begins a new paragraph of a transcript.
 _PARAGRAPH_SECONDS = 2.0
 
@@ -52,9 +64,22 @@ class SubtitleTrack:
         return self.key.removesuffix(_ORIGINAL_SUFFIX)
 
 
+def offered_tracks(info: Info, name: str, values: SiteValues | None = None) -> dict[str, list[Info]]:
+    """Return the tracks in the field *name* of *info*, without those whose key is too long for a language."""
+    offered = info.get(name) or {}
+    tracks = {
+        clean(key): formats
+        for key, formats in islice(offered.items(), MAX_SUBTITLE_TRACKS)
+        if len(str(key)) <= MAX_CODE
+    }
+    if values is not None and len(tracks) < len(offered):
+        values.add_cut("subtitle tracks")
+    return tracks
+
+
 def select_tracks(info: Info, request: FormatSpec.Subtitles) -> list[tuple[str, SubtitleTrack | None]]:
     """Return each requested language with the track to take for it; None if none is offered."""
-    manual = {} if request.kinds == request.AUTO else dict(info.get("subtitles") or {})
+    manual = {} if request.kinds == request.AUTO else offered_tracks(info, "subtitles")
     manual.pop("live_chat", None)
     automatic = {} if request.kinds == request.MANUAL else _automatic_tracks(info)
     spoken = str(info.get("language") or "")
@@ -74,8 +99,7 @@ def select_tracks(info: Info, request: FormatSpec.Subtitles) -> list[tuple[str, 
 
 def find_site_translation(info: Info, source: SubtitleTrack, language: str) -> SubtitleTrack | None:
     """Return the site's own translation of *source* into *language*; None if it has none."""
-    tracks: _Tracks = info.get("automatic_captions") or {}
-    for key, formats in tracks.items():
+    for key, formats in offered_tracks(info, "automatic_captions").items():
         if key.endswith(_ORIGINAL_SUFFIX):
             continue
         # "de-en" is German, translated from manual English subtitles.
@@ -93,7 +117,7 @@ def _with_target(form: Info, key: str, target: str) -> Info:
 
 def _automatic_tracks(info: Info) -> dict[str, list[Info]]:
     """Return the tracks of speech recognition without machine translations."""
-    tracks: _Tracks = info.get("automatic_captions") or {}
+    tracks = offered_tracks(info, "automatic_captions")
     originals = {key: formats for key, formats in tracks.items() if key.endswith(_ORIGINAL_SUFFIX)}
     if originals:
         return originals
@@ -133,10 +157,16 @@ class Cue:
 
 
 def parse(text: str, extension: str) -> list[Cue]:
-    """Return the cues of a subtitle file. Raises ValueError if it has none that can be read."""
-    cues = _parse_json3(text) if extension == "json3" else _parse_timed_blocks(text)
+    """Return the cues of a subtitle file that can be shown: at a valid time, with text that can be written.
+
+    Raises ValueError if it has none, or more text than any video.
+    """
+    parsed = _parse_json3(text) if extension == "json3" else _parse_timed_blocks(text)
+    cues = [replace(cue, text=clean(cue.text)) for cue in parsed if _is_valid_time(cue)]
     if not cues:
         raise ValueError(f"no cues in this {extension} file")
+    if sum(len(cue.text) for cue in cues) > _MAX_CHARACTERS:
+        raise ValueError(f"this {extension} file has more than {_MAX_CHARACTERS} characters")
     return cues
 
 
@@ -191,18 +221,32 @@ def _parse_timed_blocks(text: str) -> list[Cue]:
 
 def _parse_json3(text: str) -> list[Cue]:
     """Parse YouTube's JSON format of speech recognition; it has no rolling lines."""
-    cues = []
-    for event in json.loads(text).get("events", ()):
-        content = "".join(segment.get("utf8", "") for segment in event.get("segs", ())).strip()
-        if content and not event.get("aAppend"):
-            start = event.get("tStartMs", 0) / 1000
-            cues.append(Cue(start, start + event.get("dDurationMs", 0) / 1000, content))
-    return cues
+    try:
+        return [cue for event in json.loads(text).get("events", ()) if (cue := _event_to_cue(event))]
+    except (AttributeError, TypeError, RecursionError) as error:
+        raise ValueError("this is no json3 file") from error
+
+
+def _event_to_cue(event: Info) -> Cue | None:
+    content = "".join(segment.get("utf8", "") for segment in event.get("segs", ())).strip()
+    start = number(event.get("tStartMs", 0), MAX_SECONDS * 1000)
+    length = number(event.get("dDurationMs", 0), MAX_SECONDS * 1000)
+    if not content or event.get("aAppend") or start is None or length is None:
+        return None
+    return Cue(start / 1000, (start + length) / 1000, content)
 
 
 def _parse_time(timestamp: str) -> float:
+    """Return *timestamp* in seconds; NaN if its hours have more digits than a number may have."""
     hours, minutes, seconds = ["0", *timestamp.replace(",", ".").split(":")][-3:]
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    try:
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _is_valid_time(cue: Cue) -> bool:
+    return 0 <= cue.start <= MAX_SECONDS and 0 <= cue.end <= 2 * MAX_SECONDS
 
 
 def _format_time(seconds: float, separator: str) -> str:

@@ -250,6 +250,7 @@ class LeasedAttempt(Attempt):
             self._context.leases,
             self._delivery,
             lease.epoch,
+            self._context.worker,
             reporter,
             self._stop,
             partial(self.end_recording, MediaWarning.RECORDING_STOPPED),

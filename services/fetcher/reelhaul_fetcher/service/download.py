@@ -111,7 +111,7 @@ class Downloader:
 
         expanded, usage = await self._run(job, lease, _MAX_LIST_BYTES, expand, reporter)
         await reporter.wait_entries_sent()
-        result = Succeeded(media=expanded.media)
+        result = Succeeded(media=expanded.media, warnings=expanded.warnings)
         if expanded.truncated:
             text = f"the list has more than the {expansion.max_entries} entries that were read"
             result.warnings.add(reason=media_pb2.Warning.ENTRIES_TRUNCATED, message=text)

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from google.rpc import code_pb2
 
 from reelhaul.backoff import Backoff
+from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
+from reelhaul_fetcher.model.site_limits import MAX_ENTRIES_BYTES
 from reelhaul_fetcher.ports import Delivery, Leases
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.outcomes import Finish
@@ -51,19 +53,29 @@ async def finish_lease(
 ) -> lease_service_pb2.FinishResponse | None:
     """Return the response of jobs, however long it is away; None if it will never accept an outcome.
 
-    An outcome that it rejects as invalid is replaced by a failure, which says so.
+    An outcome that it rejects for good is replaced by a failure, which says so.
     """
+    is_replaced = False
     async for _ in _tries():
         try:
             return await leases.finish(request)
         except ReelhaulError as error:
             log.warning("finish failed", extra={"job": request.job, "cause": error.text})
-            if error.code == code_pb2.INVALID_ARGUMENT:
-                if request.HasField("failed"):
-                    break
-                # A bug of ours; it must not hold the job forever.
-                request.failed.CopyFrom(outcomes.failed(error, request.job, worker).failed)
+            if not _is_final(error):
+                continue
+            if is_replaced:
+                break
+            # Too large, or a bug of ours: it must not hold the job forever.
+            is_replaced = True
+            request.failed.CopyFrom(outcomes.failed(error, request.job, worker).failed)
+            request.ClearField("progress")
+            request.ClearField("http_statuses")
     return None
+
+
+def _is_final(error: ReelhaulError) -> bool:
+    """Return whether jobs rejects the request itself: repeating it is useless."""
+    return error.code in (code_pb2.INVALID_ARGUMENT, code_pb2.RESOURCE_EXHAUSTED) and not error.retryable
 
 
 async def _tries() -> AsyncIterator[None]:
@@ -76,7 +88,8 @@ async def _tries() -> AsyncIterator[None]:
 class LeaseKeeper:
     """Renews one lease.
 
-    *stop* is called with the reason if the attempt must end; *end_recording* at every renewal after
+    *stop* is called with the reason if the attempt must end, also because jobs rejects what *worker* sends
+    of it; *end_recording* at every renewal after
     the user has stopped the recording.
     """
 
@@ -85,11 +98,12 @@ class LeaseKeeper:
         leases: Leases,
         delivery: Delivery,
         epoch: int,
+        worker: str,
         reporter: ProgressReporter,
         stop: Callable[[StopReason], None],
         end_recording: Callable[[], None],
     ) -> None:
-        self._leases, self._delivery, self._epoch = leases, delivery, epoch
+        self._leases, self._delivery, self._epoch, self._worker = leases, delivery, epoch, worker
         self._reporter, self._stop, self._end_recording = reporter, stop, end_recording
 
     async def keep(self, interval: float, renew_now: asyncio.Event) -> None:
@@ -108,7 +122,7 @@ class LeaseKeeper:
         """Renew once; return False if jobs did not answer."""
         reporter, job = self._reporter, self._delivery.item.job
         media = reporter.unsent_media
-        entries = reporter.unsent_entries[:_MAX_ENTRIES]
+        entries = _first_entries(reporter.unsent_entries)
         request = lease_service_pb2.RenewRequest(
             job=job, epoch=self._epoch, progress=reporter.latest, media=media, entries=entries
         )
@@ -116,6 +130,8 @@ class LeaseKeeper:
             response = await self._leases.renew(request)
         except ReelhaulError as error:
             log.warning("renewal failed", extra={"job": job, "cause": error.text})
+            if _is_final(error):
+                self._stop(outcomes.failed(error, job, self._worker))
             return False
         if media is reporter.unsent_media:
             reporter.unsent_media = None
@@ -129,3 +145,13 @@ class LeaseKeeper:
             reporter.mark_entries_sent(len(entries))
             await self._delivery.in_progress()
         return True
+
+
+def _first_entries(entries: list[PlaylistEntry]) -> list[PlaylistEntry]:
+    """Return as many of the first *entries* as fit into one renewal, at least one."""
+    size = 0
+    for count, entry in enumerate(entries[:_MAX_ENTRIES]):
+        size += entry.ByteSize()
+        if count and size > MAX_ENTRIES_BYTES:
+            return entries[:count]
+    return entries[:_MAX_ENTRIES]

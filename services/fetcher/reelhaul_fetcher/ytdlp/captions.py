@@ -28,6 +28,17 @@ Translate = Callable[[list[str], str, str], list[str]]
 _MAX_SUBTITLE_BYTES = 16 * 1024 * 1024
 # Formats that we read, best first: json3 has no rolling lines.
 _READABLE = ("json3", "vtt", "srt")
+# What yt-dlp and we raise for a track: it is missing then, whatever value of the site is the cause.
+_UNREADABLE = (
+    YoutubeDLError,
+    OSError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+)
 
 
 @dataclass(slots=True)
@@ -142,7 +153,7 @@ def _fetch_cues(downloader: Downloader, source: SubtitleTrack, folder: Path) -> 
     for form in sorted(forms, key=lambda form: _READABLE.index(form["ext"])):
         try:
             cues = subtitles.parse(_fetch_text(downloader, form, folder), form["ext"])
-        except (YoutubeDLError, OSError, ValueError):
+        except _UNREADABLE:
             continue
         return cues if source.manual or form["ext"] == "json3" else subtitles.remove_rolling_lines(cues)
     return []

@@ -10,11 +10,12 @@ from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import MediaInfo
+from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
 from reelhaul_fetcher.ytdlp.errors import classify
-from reelhaul_fetcher.ytdlp.info import playable_formats, to_media_info
+from reelhaul_fetcher.ytdlp.info import playable_formats, to_format_id, to_media_info
 from reelhaul_runtime.errors import ReelhaulError
 
 
@@ -116,4 +117,5 @@ def _extract_video(downloader: Downloader, url: str) -> Info:
 
 
 def _by_format_id(info: Info) -> dict[str, Info]:
-    return {str(stream.get("format_id") or ""): stream for stream in playable_formats(info)}
+    best = playable_formats(info)[-site_limits.MAX_FORMATS :]
+    return {to_format_id(stream): stream for stream in best}

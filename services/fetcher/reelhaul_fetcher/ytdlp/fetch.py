@@ -12,6 +12,7 @@ from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
@@ -43,7 +44,8 @@ def fetch(
     )
     with Downloader(log, params) as downloader:
         source = Source(downloader, request.url)
-        media = to_media_info(source.info)
+        values = SiteValues()
+        media = to_media_info(source.info, values)
         log.extractor = media.extractor
         channel.on_media(media)
         _check_live_status(media, request)
@@ -82,7 +84,7 @@ def fetch(
         media,
         (*products, *sidecars.products),
         delivered,
-        (*warnings, *edit.warnings, *sidecars.warnings),
+        (*warnings, *edit.warnings, *sidecars.warnings, *values.warnings),
     )
 
 

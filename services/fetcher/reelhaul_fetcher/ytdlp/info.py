@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
 from reelhaul.type.v1.media_pb2 import Chapter, Format, MediaInfo, PlaylistEntry, SubtitleTrack
 from reelhaul_fetcher.media.verify import to_duration
+from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.codecs import UNKNOWN
+from reelhaul_fetcher.model.site_limits import SiteValues, number, whole
+from reelhaul_fetcher.model.subtitles import offered_tracks
 
 _LIVE_STATUS = {
     "not_live": MediaInfo.NOT_LIVE,
@@ -26,35 +28,41 @@ _PROTOCOLS = {
     "m3u8_native": "hls",
     "http_dash_segments": "dash",
 }
-_MAX_DESCRIPTION = 5000
 
 
-def to_media_info(info: dict[str, Any]) -> MediaInfo:
-    """Return yt-dlp's info dict of a video or list as MediaInfo, formats worst first."""
+def to_media_info(info: dict[str, Any], values: SiteValues | None = None) -> MediaInfo:
+    """Return yt-dlp's info dict of a video or list as MediaInfo, formats worst first.
+
+    Everything is within ``site_limits``; *values* remembers what is cut.
+    """
+    values = values or SiteValues()
+    page = info.get("webpage_url") or info.get("original_url") or info.get("url")
     media = MediaInfo(
-        extractor=_text(info.get("extractor")),
-        media_id=_text(info.get("id")),
-        url=_text(info.get("webpage_url") or info.get("original_url") or info.get("url")),
-        title=_text(info.get("title")),
-        description=_text(info.get("description"))[:_MAX_DESCRIPTION],
-        uploader=_text(info.get("uploader") or info.get("channel")),
-        thumbnail_url=_text(info.get("thumbnail")),
+        extractor=values.text("extractor", info.get("extractor"), site_limits.MAX_NAME),
+        media_id=values.text("id", info.get("id"), site_limits.MAX_ID),
+        url=values.reference("URL", page, site_limits.MAX_URL),
+        title=values.text("title", info.get("title"), site_limits.MAX_TITLE),
+        description=values.text("description", info.get("description"), site_limits.MAX_DESCRIPTION),
+        uploader=values.text("uploader", info.get("uploader") or info.get("channel"), site_limits.MAX_NAME),
+        thumbnail_url=values.reference("thumbnail URL", info.get("thumbnail"), site_limits.MAX_URL),
         live_status=_LIVE_STATUS.get(info.get("live_status") or "", MediaInfo.LIVE_STATUS_UNSPECIFIED),
-        original_language_code=_text(info.get("language")),
-        age_limit=int(info.get("age_limit") or 0),
-        entry_count=int(info.get("playlist_count") or 0) if "entries" in info else 0,
+        original_language_code=_code(info.get("language")),
+        age_limit=_int32(info.get("age_limit")),
+        entry_count=_int32(info.get("playlist_count")) if "entries" in info else 0,
     )
-    if info.get("duration"):
-        media.duration.CopyFrom(to_duration(float(info["duration"])))
-    if info.get("view_count") is not None:
-        media.view_count = int(info["view_count"])
+    _set_duration(media.duration, info.get("duration"))
+    if (views := whole(info.get("view_count"), site_limits.MAX_COUNT)) is not None:
+        media.view_count = views
     _set_time(media.publish_time, info.get("timestamp"))
     if media.live_status == MediaInfo.UPCOMING:
         _set_time(media.live_start_time, info.get("release_timestamp"))
-    media.formats.extend(map(to_format, playable_formats(info)))
-    media.subtitle_tracks.extend(_subtitle_tracks(info))
-    media.chapters.extend(_chapters(info.get("chapters") or ()))
-    media.entries.extend(to_entry(entry, n) for n, entry in enumerate(info.get("entries") or (), 1) if entry)
+    formats = values.last("formats", playable_formats(info), site_limits.MAX_FORMATS)
+    media.formats.extend(map(to_format, formats))
+    media.subtitle_tracks.extend(_subtitle_tracks(info, values))
+    media.chapters.extend(_chapters(info.get("chapters") or (), values))
+    entries = info.get("entries") or ()
+    media.entries.extend(to_entry(entry, n, values) for n, entry in enumerate(entries, 1) if entry)
+    values.limit_size(media)
     return media
 
 
@@ -72,80 +80,110 @@ def to_format(stream: dict[str, Any]) -> Format:
 
     A codec that the site does not tell is "unknown"; the codec of a missing stream is empty.
     """
+    size, estimate = (
+        whole(stream.get(key), site_limits.MAX_BYTES) for key in ("filesize", "filesize_approx")
+    )
+    protocol = _code(stream.get("protocol"))
     result = Format(
-        format_id=_text(stream.get("format_id")),
-        container=_text(stream.get("ext")).replace("unknown_video", ""),
+        format_id=to_format_id(stream),
+        container=_code(stream.get("ext")).replace("unknown_video", ""),
         video_codec=_codec(stream.get("vcodec")),
         audio_codec=_codec(stream.get("acodec")),
-        width=int(stream.get("width") or 0),
-        height=int(stream.get("height") or 0),
-        frame_rate=float(stream.get("fps") or 0),
-        bitrate_bps=int(float(stream.get("tbr") or 0) * 1000),
-        size_bytes=int(stream.get("filesize") or stream.get("filesize_approx") or 0),
-        size_estimated=not stream.get("filesize") and bool(stream.get("filesize_approx")),
-        language_code=_text(stream.get("language")),
-        protocol=_PROTOCOLS.get(_text(stream.get("protocol")), _text(stream.get("protocol"))),
-        audio_channels=int(stream.get("audio_channels") or 0),
+        width=_int32(stream.get("width")),
+        height=_int32(stream.get("height")),
+        frame_rate=number(stream.get("fps"), site_limits.MAX_INT32) or 0.0,
+        bitrate_bps=int((number(stream.get("tbr"), site_limits.MAX_BYTES) or 0.0) * 1000),
+        size_bytes=size or estimate or 0,
+        size_estimated=not size and bool(estimate),
+        language_code=_code(stream.get("language")),
+        protocol=_PROTOCOLS.get(protocol, protocol),
+        audio_channels=_int32(stream.get("audio_channels")),
         drm=bool(stream.get("has_drm")) and stream.get("has_drm") != "maybe",
     )
-    dynamic_range = _text(stream.get("dynamic_range"))
+    dynamic_range = _code(stream.get("dynamic_range"))
     result.dynamic_range = "" if dynamic_range == "SDR" else dynamic_range
     preference = stream.get("language_preference")
-    if result.audio_codec and preference is not None and preference != -1:
+    if result.audio_codec and isinstance(preference, int | float) and preference != -1:
         result.original_audio = preference >= 10
     return result
 
 
-def to_entry(entry: dict[str, Any], position: int) -> PlaylistEntry:
+def to_format_id(stream: dict[str, Any]) -> str:
+    """Return the format id of one of yt-dlp's formats."""
+    return site_limits.shorten(stream.get("format_id"), site_limits.MAX_NAME)[0]
+
+
+def to_entry(entry: dict[str, Any], position: int, values: SiteValues | None = None) -> PlaylistEntry:
     """Return one of yt-dlp's entries as a PlaylistEntry; *position* is used if the entry has none."""
+    values = values or SiteValues()
+    page = entry.get("webpage_url") or entry.get("url")
     result = PlaylistEntry(
-        url=_text(entry.get("webpage_url") or entry.get("url")),
-        title=_text(entry.get("title")),
-        media_id=_text(entry.get("id")),
-        position=int(entry.get("playlist_index") or position),
+        url=values.reference("URLs of entries", page, site_limits.MAX_URL),
+        title=values.text("titles of entries", entry.get("title"), site_limits.MAX_TITLE),
+        # The beginning of an id may be that of another entry, which the URL tells apart.
+        media_id=values.reference("ids of entries", entry.get("id"), site_limits.MAX_ID),
+        position=_int32(entry.get("playlist_index")) or position,
     )
-    if entry.get("duration"):
-        result.duration.CopyFrom(to_duration(float(entry["duration"])))
+    _set_duration(result.duration, entry.get("duration"))
     return result
 
 
 def _codec(codec: Any) -> str:
     if codec == "none":
         return ""
-    return _text(codec) or UNKNOWN
+    return _code(codec) or UNKNOWN
 
 
-def _subtitle_tracks(info: dict[str, Any]) -> Iterable[SubtitleTrack]:
-    for code, forms in (info.get("subtitles") or {}).items():
+def _subtitle_tracks(info: dict[str, Any], values: SiteValues) -> Iterable[SubtitleTrack]:
+    manual, automatic = (offered_tracks(info, name, values) for name in ("subtitles", "automatic_captions"))
+    for code, forms in manual.items():
         if code != "live_chat" and forms:
-            name = _text(forms[0].get("name"))
-            yield SubtitleTrack(language_code=code, kind=SubtitleTrack.MANUAL, display_name=name)
-    spoken = _text(info.get("language"))
-    for code, forms in (info.get("automatic_captions") or {}).items():
+            yield SubtitleTrack(
+                language_code=code, kind=SubtitleTrack.MANUAL, display_name=_track_name(forms, values)
+            )
+    spoken = _code(info.get("language"))
+    for code, forms in automatic.items():
         if not forms:
             continue
         original = code.endswith("-orig") or code == spoken
         yield SubtitleTrack(
             language_code=code.removesuffix("-orig"),
             kind=SubtitleTrack.AUTO if original else SubtitleTrack.TRANSLATED,
-            display_name=_text(forms[0].get("name")),
+            display_name=_track_name(forms, values),
             source_language_code="" if original else spoken,
         )
 
 
-def _chapters(chapters: Iterable[dict[str, Any]]) -> Iterable[Chapter]:
-    for chapter in chapters:
-        start, end = float(chapter.get("start_time") or 0), float(chapter.get("end_time") or 0)
-        yield Chapter(title=_text(chapter.get("title")), start=to_duration(start), end=to_duration(end))
+def _track_name(forms: list[dict[str, Any]], values: SiteValues) -> str:
+    return values.text("names of subtitle tracks", forms[0].get("name"), site_limits.MAX_NAME)
+
+
+def _chapters(chapters: Iterable[dict[str, Any]], values: SiteValues) -> Iterable[Chapter]:
+    for chapter in values.first("chapters", list(chapters), site_limits.MAX_CHAPTERS):
+        title = values.text("titles of chapters", chapter.get("title"), site_limits.MAX_TITLE)
+        start, end = (_seconds(chapter.get(key)) for key in ("start_time", "end_time"))
+        yield Chapter(title=title, start=to_duration(start), end=to_duration(end))
+
+
+def _set_duration(field: duration_pb2.Duration, seconds: Any) -> None:
+    if duration := _seconds(seconds):
+        field.CopyFrom(to_duration(duration))
 
 
 def _set_time(field: timestamp_pb2.Timestamp, seconds: Any) -> None:
-    if isinstance(seconds, int | float):
-        field.FromSeconds(int(seconds))
+    if (valid := site_limits.timestamp(seconds)) is not None:
+        field.FromSeconds(valid)
 
 
-def _text(value: Any) -> str:
-    """Return *value* as text that protobuf accepts: NFC, without lone surrogates."""
-    if value is None:
-        return ""
-    return unicodedata.normalize("NFC", str(value).encode("utf-8", "replace").decode())
+def _seconds(value: Any) -> float:
+    return number(value, site_limits.MAX_SECONDS) or 0.0
+
+
+def _int32(value: Any) -> int:
+    return whole(value, site_limits.MAX_INT32) or 0
+
+
+def _code(value: Any) -> str:
+    """Return a language, codec, container or protocol; the beginning of a longer one says nothing."""
+    text, is_cut = site_limits.shorten(value, site_limits.MAX_CODE)
+    return "" if is_cut else text

@@ -11,6 +11,7 @@ from yt_dlp.utils import PlaylistEntries, sanitize_url, unsmuggle_url
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ExpandRequest, ExpandResult
+from reelhaul_fetcher.model.site_limits import SiteValues, clean
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
 from reelhaul_fetcher.ytdlp.info import playable_formats, to_entry, to_media_info
 from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
@@ -22,7 +23,6 @@ _PAGE_SECONDS = 0.25
 _MAX_DEPTH = 3
 _MAX_REDIRECTS = 5
 _MAX_URL_LENGTH = 2048
-_MAX_TITLE_LENGTH = 500
 # Titles of entries that are placeholders.
 _UNAVAILABLE = frozenset({"[Private video]", "[Deleted video]"})
 
@@ -37,13 +37,15 @@ def expand(
     )
     with Downloader(log, params) as downloader:
         info = _resolve(downloader, {"_type": "url", "url": request.url})
-        media = _describe(info)
+        values = SiteValues()
+        media = _describe(info, values)
         log.extractor = media.extractor
         channel.on_media(media)
-        entries = enumerate(_entries(downloader, info, _MAX_DEPTH), 1)
+        entries = enumerate(_entries(downloader, info, _MAX_DEPTH, values), 1)
         selected = islice(entries, request.start_position, request.max_entries)
         _send(selected, media.entry_count, request.max_entries, channel)
-        return ExpandResult(media, truncated=next(entries, None) is not None)
+        truncated = next(entries, None) is not None
+        return ExpandResult(media, truncated, tuple(values.warnings))
 
 
 def _send(
@@ -76,16 +78,18 @@ def _send(
         send(page[-1].position)
 
 
-def _entries(downloader: Downloader, info: Info, depth: int) -> Iterator[PlaylistEntry | None]:
+def _entries(
+    downloader: Downloader, info: Info, depth: int, values: SiteValues
+) -> Iterator[PlaylistEntry | None]:
     """Yield the entries of *info*, with those of nested lists in their place; None for unavailable ones."""
     if not _is_list(info):
-        yield _to_entry(info, {})
+        yield _to_entry(info, {}, values)
         return
     for _, entry in PlaylistEntries(downloader, info).get_requested_items():
         if entry and depth and _may_be_list(downloader, entry, info):
-            yield from _entries(downloader, _resolve(downloader, entry), depth - 1)
+            yield from _entries(downloader, _resolve(downloader, entry), depth - 1, values)
         else:
-            yield _to_entry(entry, info) if entry else None
+            yield _to_entry(entry, info, values) if entry else None
 
 
 def _resolve(downloader: Downloader, info: Info) -> Info:
@@ -113,9 +117,9 @@ def _may_be_list(downloader: Downloader, entry: Info, info: Info) -> bool:
     return is_tab or downloader.get_info_extractor(key).is_single_video(entry["url"]) is False
 
 
-def _describe(info: Info) -> MediaInfo:
+def _describe(info: Info, values: SiteValues) -> MediaInfo:
     """Return the metadata of the list, or of a single video, without entries."""
-    media = to_media_info({**info, "entries": ()})
+    media = to_media_info({**info, "entries": ()}, values)
     entries = info.get("entries")
     if not _is_list(info):
         media.entry_count = 1
@@ -124,15 +128,19 @@ def _describe(info: Info) -> MediaInfo:
     return media
 
 
-def _to_entry(entry: Info, info: Info) -> PlaylistEntry | None:
+def _to_entry(entry: Info, info: Info, values: SiteValues) -> PlaylistEntry | None:
     """Return *entry* of *info* with the URL that its job is to have; None if it has no usable one."""
-    url = _page_url(entry, info)
+    try:
+        url = clean(_page_url(entry, info))
+    except (LookupError, TypeError, ValueError):
+        # What extractors pass in the fragment of a URL, a site can imitate.
+        return None
     if not url.startswith(("http://", "https://")) or len(url) > _MAX_URL_LENGTH:
         return None
-    if entry.get("title") in _UNAVAILABLE or entry.get("availability") == "private":
+    if str(entry.get("title")) in _UNAVAILABLE or entry.get("availability") == "private":
         return None
-    result = to_entry(entry, 0)
-    result.url, result.title = url, result.title[:_MAX_TITLE_LENGTH]
+    result = to_entry(entry, 0, values)
+    result.url = url
     return result
 
 

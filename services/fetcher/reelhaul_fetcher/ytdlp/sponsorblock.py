@@ -18,6 +18,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import TimeRange
+from reelhaul_fetcher.model.site_limits import MAX_SECONDS, MAX_TITLE, number, shorten
 from reelhaul_fetcher.ytdlp.downloader import Downloader, read_body
 
 _MAX_RESPONSE_BYTES = 1024 * 1024
@@ -69,7 +70,15 @@ def fetch_segments(
         with downloader.logging_paused():
             videos = json.loads(read_body(downloader, request, _MAX_RESPONSE_BYTES))
         chapters = _to_chapters(videos, media, categories)
-    except (YoutubeDLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        YoutubeDLError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         if getattr(error, "status", 0) == 404:
             return _missing("SponsorBlock has no segments of this video")
         return _missing("SponsorBlock did not respond")
@@ -83,8 +92,10 @@ def _to_chapters(videos: list[dict[str, Any]], media: MediaInfo, categories: set
         if video["videoID"] != media.media_id:
             continue
         for segment in video["segments"][:_MAX_SEGMENTS]:
-            start, end = (max(0.0, float(second)) for second in segment["segment"])
-            other = segment.get("videoDuration")
+            start, end = (number(second, MAX_SECONDS) for second in segment["segment"])
+            if start is None or end is None:
+                continue
+            other = number(segment.get("videoDuration"), MAX_SECONDS)
             is_of_other_cut = other and duration and abs(other - duration) > _MAX_DURATION_DIFFERENCE
             if segment["category"] in categories and not is_of_other_cut and end >= start:
                 # A highlight is a point; a chapter has a length.
@@ -96,7 +107,7 @@ def _to_chapters(videos: list[dict[str, Any]], media: MediaInfo, categories: set
 def _title(segment: dict[str, Any]) -> str:
     category = str(segment["category"])
     if category == "chapter":
-        return str(segment.get("description") or "Chapter")
+        return shorten(segment.get("description") or "Chapter", MAX_TITLE)[0]
     return f"[SponsorBlock] {_TITLES.get(category, category)}"
 
 

@@ -17,16 +17,19 @@ from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, is_native
 from reelhaul_fetcher.ytdlp.errors import error_chain
 from reelhaul_fetcher.ytdlp.extraction import Source
+from reelhaul_fetcher.ytdlp.info import to_format_id
 from reelhaul_runtime.errors import ReelhaulError
 
 # Sizes estimated from a bitrate are off by up to this factor: they alone refuse nothing below it.
 _ESTIMATE_TOLERANCE = 1.3
 _USUAL_AUDIO_KBPS = 128
+_MAX_ADVERTISEMENT_SECONDS = 300.0
 
 # The site names the extension of a stream; any other becomes "bin".
 _EXTENSIONS = frozenset(
@@ -74,7 +77,7 @@ def download_streams(
     """
     streams = [source.streams[format_id] for format_id in format_ids]
     sizes = [_size(source.downloader, stream, is_only=len(format_ids) == 1) for stream in streams]
-    duration = float(source.info.get("duration") or 0)
+    duration = number(source.info.get("duration"), MAX_SECONDS) or 0.0
     estimates = [_estimate_size(stream, duration) for stream in streams]
     _check_size_limit(sizes, estimates if duration else [], request.size_limit)
     total = sum(size for size in sizes if size) if all(sizes) else None
@@ -140,7 +143,8 @@ def _receive(downloader: Downloader, stream: Info, download: FileDownload) -> No
         )
     if _is_plain_http(stream):
         # YouTube serves a stream behind an advertisement only when that would be over.
-        time.sleep(max(0.0, float(stream.get("available_at") or 0) - time.time()))
+        available_at = number(stream.get("available_at"), MAX_TIME) or 0.0
+        time.sleep(min(max(0.0, available_at - time.time()), _MAX_ADVERTISEMENT_SECONDS))
         download.download(RemoteFile(downloader, stream))
         return
     stream.pop("requested_formats", None)
@@ -182,8 +186,8 @@ def _size(downloader: Downloader, stream: Info, *, is_only: bool) -> int | None:
 
     The server is not asked about an only stream: the download itself will tell.
     """
-    if stream.get("filesize"):
-        return int(stream["filesize"])
+    if size := whole(stream.get("filesize"), MAX_BYTES):
+        return size
     if is_only or not _is_plain_http(stream):
         return None
     headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
@@ -200,8 +204,9 @@ def _estimate_size(stream: Info, duration: float) -> float | None:
 
     None if the bitrate is unknown. For audio a usual one is assumed; for video there is none.
     """
-    rate = stream.get("tbr") or (_USUAL_AUDIO_KBPS if stream.get("vcodec") == "none" else None)
-    return float(rate) * 125 * (duration or 1.0) if rate else None
+    usual = _USUAL_AUDIO_KBPS if stream.get("vcodec") == "none" else None
+    rate = number(stream.get("tbr"), MAX_BYTES) or usual
+    return rate * 125 * (duration or 1.0) if rate else None
 
 
 def _check_size_limit(sizes: list[int | None], estimates: list[float | None], limit: int) -> None:
@@ -222,4 +227,4 @@ def _completed_fraction(status: Info) -> float | None:
 
 def _detail(stream: Info) -> str:
     kind = "audio" if stream.get("vcodec") == "none" else "video"
-    return f"{kind} {stream['format_id']}"[:100]
+    return f"{kind} {to_format_id(stream)}"[:100]

@@ -35,6 +35,9 @@ _FIRST_DELAY = 0.3
 _SILENCE_SECONDS = 20.0
 _POLL_SECONDS = 0.2
 _MIN_REFRESH_SECONDS, _MAX_REFRESH_SECONDS = 0.3, 5.0
+# A recording takes about as long as it plays, and longer behind a slow site; whatever the playlist says,
+# it ends after this many times its play time and these seconds, or after a day if that is unlimited.
+_MAX_SLOWNESS, _SPARE_SECONDS, _LONGEST_SECONDS = 2.0, 60.0, 24 * 3600.0
 # Statuses of what is gone for good.
 _GONE = (404, 410)
 
@@ -63,18 +66,19 @@ class LiveStreamRecorder:
         #: Play time of the segments that are missing since the last one recorded.
         self._gap_seconds = 0.0
         self._last_segment_at = time.monotonic()
+        self._deadline = time.monotonic() + recording_time_limit(request)
         self._is_site_down = False
 
     def run(self) -> StopReason.ValueType:
         """Record; return what ended the recording before the live stream ended."""
-        limit, timeout = self._request.record_seconds, self._request.record_timeout_seconds
-        deadline = time.monotonic() + timeout if timeout else None
+        limit = self._request.record_seconds
         with self._path.open("wb") as file:
             for segment in self._segments():
                 self._append(file, segment)
-                if (limit and self.seconds >= limit) or (deadline and time.monotonic() >= deadline):
+                if (limit and self.seconds >= limit) or self._is_overdue():
                     return MediaWarning.RECORDING_CUT
-        default = MediaWarning.RECORDING_CUT if self._is_site_down else MediaWarning.REASON_UNSPECIFIED
+        is_cut = self._is_site_down or self._is_overdue()
+        default = MediaWarning.RECORDING_CUT if is_cut else MediaWarning.REASON_UNSPECIFIED
         return self._stop_reason() or default
 
     def _segments(self) -> Iterator[Segment]:
@@ -93,8 +97,11 @@ class LiveStreamRecorder:
             silence = time.monotonic() - self._last_segment_at
             is_silent = silence > 3 * self._target_seconds + _SILENCE_SECONDS
             refresh = min(max(self._target_seconds / 2, _MIN_REFRESH_SECONDS), _MAX_REFRESH_SECONDS)
-            if playlist.ended or is_silent or self._wait(refresh):
+            if playlist.ended or is_silent or self._wait(refresh) or self._is_overdue():
                 return
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() >= self._deadline
 
     def _should_stop(self) -> bool:
         """Return whether a stop is requested and there is something to keep."""
@@ -168,6 +175,13 @@ class LiveStreamRecorder:
                 if not self.seconds:
                     time.sleep(delay)
         return step()
+
+
+def recording_time_limit(request: FetchRequest) -> float:
+    """Return the most seconds that the recording of *request* may take, whatever its playlist says."""
+    play_seconds, timeout = request.record_seconds, request.record_timeout_seconds
+    limit = _MAX_SLOWNESS * play_seconds + _SPARE_SECONDS if play_seconds else _LONGEST_SECONDS
+    return min(limit, timeout or limit)
 
 
 def fetch_playlist(downloader: Downloader, stream: Info) -> Playlist:

@@ -120,7 +120,9 @@ def _execute(
             return EngineResult(media=extraction.probe(request, options, log))
         case ExpandRequest():
             expanded = playlist.expand(request, options, channel, log)
-            return EngineResult(media=expanded.media, truncated=expanded.truncated)
+            return EngineResult(
+                media=expanded.media, truncated=expanded.truncated, warnings=expanded.warnings
+            )
         case ExtractorListRequest():
             return EngineResult(extractors=list_extractors())
 

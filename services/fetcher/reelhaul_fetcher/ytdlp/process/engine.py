@@ -147,7 +147,7 @@ class YtDlpEngine:
 
     async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
         result = await self._execute(request, listener, listener.on_entries)
-        return ExpandResult(result.media, result.truncated)
+        return ExpandResult(result.media, result.truncated, tuple(result.warnings))
 
     async def probe(self, request: ProbeRequest) -> MediaInfo:
         return (await self._execute(request, None)).media

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import cast
 
 from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -35,6 +36,21 @@ _MAX_EGRESS = 64
 _MAX_EGRESSES = 32
 _MAX_SITE = 255
 _MAX_TITLE = 500
+_MAX_MEDIA_ID = 1000
+_MAX_CODE = 64
+# Characters of the texts of media; workers send no longer ones.
+_MAX_MEDIA_TEXTS = {
+    "extractor": 200,
+    "media_id": _MAX_MEDIA_ID,
+    "url": 8192,
+    "title": _MAX_TITLE,
+    "description": 5000,
+    "uploader": 200,
+    "thumbnail_url": 8192,
+    "original_language_code": _MAX_CODE,
+}
+# Of the detail of progress and the message of a warning.
+_MAX_MESSAGE = 500
 _MAX_ARTIFACTS = 500
 _MAX_ENTRIES = 500
 _MAX_CALLS = 256
@@ -43,6 +59,10 @@ _MAX_HTTP_STATUSES = 100
 _MAX_DELAY_SECONDS = 10**9
 # The row is read for each change: what only a full view shows must not make it heavy.
 _MAX_MEDIA_BYTES = 512 * 1024
+_MAX_DELIVERED_BYTES = 64 * 1024
+_MAX_ARTIFACT_BYTES = 8 * 1024
+# A worker's own failures have at most 4 KiB, as they must fit into a trailer.
+_MAX_STATUS_BYTES = 16 * 1024
 
 # Reasons for handing a job back that its user is told.
 _RELEASE_ERRORS = {
@@ -67,7 +87,7 @@ def claim_from_request(request: ClaimRequest, lease: timedelta) -> leases.Claim:
 
 def media_from_request(request: RenewRequest) -> media_pb2.MediaInfo | None:
     """Return what the worker read of the media; None if it sent nothing."""
-    return _without_heavy_fields(request.media) if request.HasField("media") else None
+    return _limit_media(request.media) if request.HasField("media") else None
 
 
 def entries_from_request(request: RenewRequest) -> Sequence[media_pb2.PlaylistEntry]:
@@ -79,13 +99,19 @@ def entries_from_request(request: RenewRequest) -> Sequence[media_pb2.PlaylistEn
         urls.check_url(entry.url, "entries.url", violations)
         if violations or "\0" in entry.media_id:
             entry.ClearField("url")
+        if len(entry.media_id) > _MAX_MEDIA_ID:
+            # Its beginning may be the id of another entry; the URL tells them apart.
+            entry.ClearField("media_id")
         entry.title = entry.title[:_MAX_TITLE]
     return request.entries
 
 
 def progress_from_request(request: RenewRequest | FinishRequest) -> media_pb2.Progress | None:
     """Return the progress; None if the worker sent none."""
-    return request.progress if request.HasField("progress") else None
+    if not request.HasField("progress"):
+        return None
+    request.progress.detail = request.progress.detail[:_MAX_MESSAGE]
+    return request.progress
 
 
 def outcome_from_request(request: FinishRequest) -> leases.Outcome:
@@ -184,16 +210,20 @@ def _result_from_request(
 def _succeeded(message: FinishRequest.Succeeded) -> leases.Succeeded:
     if len(message.artifacts) > _MAX_ARTIFACTS:
         raise FieldInvalid("succeeded.artifacts", f"must have at most {_MAX_ARTIFACTS} elements")
+    for artifact in message.artifacts:
+        _check_size(artifact, "succeeded.artifacts", _MAX_ARTIFACT_BYTES)
+    _check_size(message.got, "succeeded.got", _MAX_DELIVERED_BYTES)
     return leases.Succeeded(
-        media=_without_heavy_fields(message.media),
+        media=_limit_media(message.media),
         got=message.got if message.HasField("got") else None,
         artifacts=tuple(message.artifacts),
-        warnings=tuple(message.warnings[:_MAX_WARNINGS]),
+        warnings=tuple(map(_limit_warning, message.warnings[:_MAX_WARNINGS])),
     )
 
 
 def _failed(message: FinishRequest.Failed) -> leases.Failed:
     hint = message.retry_hint
+    _check_size(message.status, "failed.status", _MAX_STATUS_BYTES)
     return leases.Failed(
         error=message.status,
         retry_after=_to_delay(hint.retry_delay) if hint.HasField("retry_delay") else None,
@@ -215,15 +245,33 @@ def _to_delay(duration: duration_pb2.Duration) -> timedelta:
     return timedelta(seconds=min(max(duration.seconds, 0), _MAX_DELAY_SECONDS))
 
 
-def _without_heavy_fields(media: media_pb2.MediaInfo) -> media_pb2.MediaInfo:
-    """Return *media*, without formats and entries where it is too large for the row."""
-    if media.ByteSize() <= _MAX_MEDIA_BYTES:
-        return media
-    light = media_pb2.MediaInfo()
-    light.CopyFrom(media)
-    for heavy in ("formats", "entries"):
-        light.ClearField(heavy)
-    return light
+def _limit_media(media: media_pb2.MediaInfo) -> media_pb2.MediaInfo:
+    """Return *media* with its texts cut, and without its lists where it is too large for the row."""
+    limited = media_pb2.MediaInfo()
+    limited.CopyFrom(media)
+    for name, limit in _MAX_MEDIA_TEXTS.items():
+        if len(text := getattr(media, name)) > limit:
+            setattr(limited, name, text[:limit])
+    if limited.ByteSize() > _MAX_MEDIA_BYTES:
+        limited.ClearField("formats")
+        limited.ClearField("entries")
+    if limited.ByteSize() > _MAX_MEDIA_BYTES:
+        limited.ClearField("subtitle_tracks")
+        limited.ClearField("chapters")
+    return limited
+
+
+def _limit_warning(warning: media_pb2.Warning) -> media_pb2.Warning:
+    return media_pb2.Warning(
+        reason=warning.reason,
+        message=warning.message[:_MAX_MESSAGE],
+        language_code=warning.language_code[:_MAX_CODE],
+    )
+
+
+def _check_size(message: Message, field: str, limit: int) -> None:
+    if message.ByteSize() > limit:
+        raise FieldInvalid(field, f"must have at most {limit} bytes")
 
 
 def _expansion_to_proto(job: Job) -> lease_pb2.ExpansionSpec | None:
