@@ -43,6 +43,7 @@ _PROCESS_MODULES = frozenset(
         "test_job_states",
         "test_listing_cost",
         "test_namespace",
+        "test_operator_errors",
         "test_replicas",
         "test_serve",
         "test_supervisor",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
+from reelhaul_runtime import logs
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Metadata key of the suite's own credential.
@@ -39,8 +40,7 @@ class Caller:
 class NoAuthentication:
     """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite token.
 
-    If no suite token is configured (one service run by hand on loopback), internal RPCs are open
-    as well.
+    Without a suite token nobody is of the suite: internal RPCs are refused.
     """
 
     def __init__(self, suite_token: str) -> None:
@@ -50,7 +50,7 @@ class NoAuthentication:
         """Return the caller that sent *metadata*."""
         token = metadata.get(SUITE_TOKEN_KEY, "")
         token = token if isinstance(token, bytes) else token.encode()
-        suite = hmac.compare_digest(token, self._suite_token)
+        suite = bool(self._suite_token) and hmac.compare_digest(token, self._suite_token)
         return Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite)
 
 
@@ -65,6 +65,7 @@ def caller() -> Caller:
 def set_caller(caller: Caller) -> None:
     """Set the caller for the rest of the request."""
     _caller.set(caller)
+    logs.tenant.set(caller.tenant)
 
 
 def _insufficient(required: str, granted: PermissionLevel.ValueType) -> ReelhaulError:

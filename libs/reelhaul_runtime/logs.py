@@ -8,10 +8,13 @@ import os
 import re
 import secrets
 import sys
+import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from reelhaul.backoff import Backoff
 from reelhaul_runtime.redaction import redact_urls
 
 if TYPE_CHECKING:
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 #: W3C trace context (https://www.w3.org/TR/trace-context/) of the request, or empty.
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
+#: The tenant of the request's caller, once it is authenticated.
+tenant: ContextVar[str] = ContextVar("tenant", default="")
+#: The IP address of the client that sent the request, as far as the gateway and our services report it.
+client: ContextVar[str] = ContextVar("client", default="")
+#: The job that the request or the attempt is about, ``jobs/{id}``, once it is known.
+job: ContextVar[str] = ContextVar("job", default="")
+
+# Fields of a log line, in this order, unless the line sets them itself.
+_CONTEXT = {"request_id": request_id, "job": job, "tenant": tenant, "client": client}
 
 # Attributes that logging itself sets on a record; all others came by `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -33,8 +45,17 @@ _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def begin_request(request_id_header: str, traceparent_header: str) -> None:
-    """Set id and trace of the request being served; an invalid id is replaced, an invalid trace dropped."""
+# An outage is logged at once, again after so many seconds, and then at intervals that double.
+_FIRST_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS = 10.0, 600.0
+# Processes start in any order: what is missing for so long is no reason to warn.
+_START_SECONDS = 10.0
+
+
+def begin_request(request_id_header: str, traceparent_header: str, client_address: str = "") -> None:
+    """Set id, trace and client of the request; an invalid id is replaced, an invalid trace dropped."""
+    tenant.set("")
+    job.set("")
+    client.set(client_address)
     valid_id = _REQUEST_ID.fullmatch(request_id_header)
     request_id.set(request_id_header if valid_id else new_request_id())
     traceparent.set(traceparent_header if is_traceparent(traceparent_header) else "")
@@ -48,6 +69,36 @@ def is_traceparent(value: str) -> bool:
 def new_request_id() -> str:
     """Return a request id of 16 random hex digits."""
     return secrets.token_hex(8)
+
+
+class Outage:
+    """How to log that something is unavailable, which is noticed again at every attempt to use it."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._started = now()
+        self._was_available = False
+        self._backoff = Backoff(_FIRST_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS)
+        self._next = 0.0
+        #: Whether it was logged, and has not ended.
+        self.logged = False
+
+    def level(self) -> int | None:
+        """Return the level to log the outage with now; None if it was logged lately.
+
+        What was never available is missing at INFO at first: at a start it may come later than we.
+        """
+        now = self._now()
+        if self.logged and now < self._next:
+            return None
+        self.logged, self._next = True, now + self._backoff.next_delay()
+        starting = not self._was_available and now - self._started < _START_SECONDS
+        return logging.INFO if starting else logging.WARNING
+
+    def end(self) -> None:
+        """Note that it is available."""
+        self._was_available, self.logged = True, False
+        self._backoff.reset()
 
 
 def configure(
@@ -75,8 +126,7 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request := request_id.get():
-            fields["request_id"] = request
+        fields |= _request_fields()
         if trace := traceparent.get():
             fields["trace_id"] = trace.split("-")[1] if trace.count("-") == 3 else trace
         fields |= _extra(record)
@@ -90,7 +140,7 @@ class _TextFormatter(logging.Formatter):
         super().__init__(f"%(asctime)s {service:<8} %(levelname)-7s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = " ".join(f"{key}={value}" for key, value in _extra(record).items())
+        extra = " ".join(f"{key}={value}" for key, value in (_request_fields() | _extra(record)).items())
         text = super().format(record)
         return redact_urls(f"{text} {extra}" if extra else text)
 
@@ -105,6 +155,10 @@ def _redact(value: object) -> object:
         case list() | tuple():
             return [_redact(each) for each in value]
     return value
+
+
+def _request_fields() -> dict[str, object]:
+    return {name: value for name, variable in _CONTEXT.items() if (value := variable.get())}
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

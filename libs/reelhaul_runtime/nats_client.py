@@ -11,8 +11,12 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import nats
 from nats.aio.client import Client
+from nats.errors import StaleConnectionError
+
+from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.redaction import redact_urls
+from reelhaul_runtime.settings import InvalidSetting
 
 log = logging.getLogger(__name__)
 
@@ -26,26 +30,42 @@ async def connect(
     The client reconnects for ever. While the broker is down, a publish fails at once and is not
     buffered (``pending_size=0``): callers that need it sent again keep it in a row. *closed* is set
     if the connection ends for good before the block does: exit then. Without *echo* the client does
-    not receive its own messages.
+    not receive its own messages. The broker's absence is logged at growing intervals.
+
+    Raises InvalidSetting if *url* is empty.
     """
+    if not url:
+        raise InvalidSetting("REELHAUL_NATS_URL is not set: jobs and fetchers need a NATS broker")
     closing = False
+    broker = {"broker": redact_urls(url)}
+    outage = Outage()
 
     async def on_error(error: Exception) -> None:
-        # It must never raise: nats-py would end its read loop.
-        log.warning("broker error", extra={"cause": repr(error)})
+        # It must never raise: nats-py would end its read loop. While there is no connection it is called
+        # for each attempt.
+        if closing:
+            return
+        lost = isinstance(error, OSError | StaleConnectionError)
+        if client.is_connected and not lost:
+            log.warning("broker error", extra=broker | {"cause": repr(error)})
+        elif (level := outage.level()) is not None:
+            cause = redact_urls(repr(error))
+            log.log(level, "no connection to the broker; trying again", extra=broker | {"cause": cause})
 
     async def on_disconnect() -> None:
-        if not closing:
-            log.warning("the broker is down; reconnecting")
+        if not closing and (level := outage.level()) is not None:
+            log.log(level, "the connection to the broker is lost; trying again", extra=broker)
 
     async def on_reconnect() -> None:
-        log.info("reconnected to the broker")
+        outage.end()
+        log.info("reconnected to the broker", extra=broker)
 
     async def on_closed() -> None:
         if not closing and closed is not None:
             closed.set()
 
-    client = await nats.connect(
+    client = Client()
+    await client.connect(
         url,
         name=name,
         allow_reconnect=True,
@@ -61,6 +81,7 @@ async def connect(
         reconnected_cb=on_reconnect,
         closed_cb=on_closed,
     )
+    outage.end()
     try:
         yield client
     finally:

@@ -15,15 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import click
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from reelhaul_runtime import failpoints, logs, private_files, service
-from reelhaul_runtime.settings import SuiteSettings, describe_errors
+from reelhaul_runtime.service import REFUSED
+from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
 
 log = logging.getLogger(__name__)
 
-OK, FAILED, REFUSED = 0, 1, 2
+OK, FAILED = 0, 1
 
 # Allocations, less deallocations, between two runs of the garbage collector: the default of 700 is for
 # programs that start small.
@@ -39,27 +38,22 @@ _EXTRA_DRAIN_SECONDS = 5
 
 def main(names: Sequence[str]) -> int:
     """Run the services called *names* until SIGTERM or SIGINT; return the exit code."""
-    return _report_settings_errors(lambda: _run(names))
+    return service.check_settings(lambda: _run(names))
 
 
 def migrate(names: Sequence[str]) -> int:
     """Migrate the databases of *names* (of all services, if empty) to this build's schema."""
-    return _report_settings_errors(lambda: _migrate(names))
-
-
-def _report_settings_errors(command: Callable[[], int]) -> int:
-    """Return the exit code of *command*; print one line for each wrong setting."""
-    os.umask(private_files.UMASK)
-    try:
-        return command()
-    except (ValidationError, SettingsError) as error:
-        for line in describe_errors(error):
-            click.echo(f"reelhaul: {line}", err=True)
-        return REFUSED
+    return service.check_settings(lambda: _migrate(names))
 
 
 def _run(names: Sequence[str]) -> int:
+    os.umask(private_files.UMASK)
     settings = SuiteSettings()
+    if not settings.suite_token:
+        raise InvalidSetting(
+            "REELHAUL_SUITE_TOKEN is not set: services authenticate to each other with it."
+            " Give all of them the same secret, for example of `openssl rand -hex 32`"
+        )
     logs.configure("+".join(names), settings.log_format, settings.log_level)
     failpoints.arm(failpoints.parse(settings.failpoints))
     if settings.data_dir.exists():
@@ -92,7 +86,7 @@ async def _serve(services: Sequence[service.Service], drain_seconds: float) -> i
             _tune_garbage_collector()
             await shutdown.requested.wait()
             log.info("draining")
-    except (ValidationError, SettingsError):
+    except ERRORS:
         raise
     except asyncio.CancelledError:
         return OK if shutdown.requested.is_set() else FAILED
@@ -137,6 +131,7 @@ class _Shutdown:
 
 
 def _migrate(names: Sequence[str]) -> int:
+    os.umask(private_files.UMASK)
     settings = SuiteSettings()
     logs.configure("migrate", settings.log_format, settings.log_level)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -149,7 +144,7 @@ def _migrate(names: Sequence[str]) -> int:
             continue
         try:
             each.migrate()
-        except (ValidationError, SettingsError):
+        except ERRORS:
             raise
         except Exception as error:
             log.error("%s could not migrate: %s", each.name, _describe(error), exc_info=True)

@@ -1,23 +1,38 @@
-"""Settings that all services share, read once at start from ``REELHAUL_*``."""
+"""Settings that all services share, read once at start from ``REELHAUL_*`` and ``.env``."""
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
+from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from reelhaul_runtime import failpoints
 
-_ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
+PREFIX = "REELHAUL_"
+ENV_FILE = ".env"
+
+ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
+
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
+
+
+class InvalidSetting(Exception):
+    """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
 class SuiteSettings(BaseSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
-    model_config = SettingsConfigDict(env_prefix="REELHAUL_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     #: Folder of databases, artifacts, the broker's files and work directories, unless set apart.
     data_dir: Path = Path("data")
@@ -41,6 +56,37 @@ class SuiteSettings(BaseSettings):
     #: Failpoints and their probabilities: ``<point>=kill:<0…1>``, comma separated.
     failpoints: str = ""
 
+    @field_validator("data_dir")
+    @classmethod
+    def _check_data_dir(cls, value: Path) -> Path:
+        return check_folder(value)
+
+    @field_validator(*ADDRESSES)
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        host, separator, port = value.rpartition(":")
+        bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+        if not separator or bare_ipv6 or not _is_port(port):
+            raise ValueError("must be host:port, for example 127.0.0.1:8080")
+        return value
+
+    @field_validator("nats_url")
+    @classmethod
+    def _check_nats_url(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
+        if value and (scheme not in ("nats", "tls") or not rest or (port[1] and not _is_port(port[2]))):
+            raise ValueError("must be nats://host:port or tls://host:port")
+        return value
+
+    @field_validator("suite_token")
+    @classmethod
+    def _check_suite_token(cls, value: str) -> str:
+        # It is sent as gRPC metadata, which holds printable ASCII only.
+        if value and not (value.strip() and value.isascii() and value.isprintable()):
+            raise ValueError("must be printable ASCII characters, for example of `openssl rand -hex 32`")
+        return value
+
     @field_validator("failpoints")
     @classmethod
     def _check_failpoints(cls, value: str) -> str:
@@ -58,7 +104,7 @@ class SuiteSettings(BaseSettings):
     @model_validator(mode="after")
     def _require_loopback_without_authentication(self) -> Self:
         if self.auth == "none":
-            for name in _ADDRESSES:
+            for name in ADDRESSES:
                 address = getattr(self, name)
                 if not is_loopback(address):
                     raise ValueError(
@@ -81,13 +127,99 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def describe_errors(error: ValidationError | SettingsError) -> list[str]:
+#: What `Settings()` and the checks of this module raise; see `describe_errors`.
+ERRORS = (ValidationError, SettingsError, InvalidSetting)
+
+
+def check_folder(path: Path) -> Path:
+    """Return *path* if it is a folder to write into, or can become one. Raises ValueError."""
+    existing = path.absolute()
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError as error:
+        raise ValueError(f"{path} cannot be used: {error.strerror}") from None
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"this user cannot write into {existing}")
+    return path
+
+
+def check_database_url(url: str) -> str:
+    """Return *url* if it is empty or of a database that can be used.
+
+    Raises ValueError, whose text never has the password. PostgreSQL is not contacted: it may be up later.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres") and separator:
+        host = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0]
+        _, colon, port = host.rpartition("]")[2].partition(":")
+        if colon and not _is_port(port):
+            raise ValueError(_DATABASE_URL)
+    elif scheme == "sqlite" and rest.startswith("/") and rest[1:] not in ("", ":memory:"):
+        file = Path(rest[1:].partition("?")[0])
+        check_folder(file.parent)
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder")
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            raise ValueError(f"this user cannot read and write {file}")
+    elif url:
+        raise ValueError(_DATABASE_URL)
+    return url
+
+
+def check_names(known: Collection[str]) -> None:
+    """Raise InvalidSetting for variables REELHAUL_* and lines of .env that set none of *known*."""
+    problems = [
+        _describe_unknown(name, known)
+        for name in os.environ
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]
+    if problems := [*problems, *_check_env_file(known)]:
+        raise InvalidSetting("\n".join(problems))
+
+
+def _check_env_file(known: Collection[str]) -> Iterator[str]:
+    """Yield a line for each line of .env that is about us and sets none of *known*."""
+    try:
+        with open(ENV_FILE, encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"{ENV_FILE} cannot be read: {error}"
+        return
+    for binding in bindings:
+        name, place = (binding.key or "").upper(), f"{ENV_FILE}:{binding.original.line}: "
+        if name.startswith(PREFIX) and name not in known:
+            yield place + _describe_unknown(name, known)
+        elif binding.error and PREFIX in binding.original.string.upper():
+            yield f"{place}this line is not NAME=value"
+        elif name.startswith(PREFIX) and binding.value is None:
+            yield f"{place}{name} has no value: write {name}=value"
+
+
+def _describe_unknown(name: str, known: Collection[str]) -> str:
+    nearest = difflib.get_close_matches(name.upper(), known, 1)
+    advice = f"did you mean {nearest[0]}?" if nearest else ".env.example lists all settings"
+    return f"{name} is not a setting: {advice}"
+
+
+def _is_port(text: str) -> bool:
+    return bool(_PORT.fullmatch(text)) and int(text) < 1 << 16
+
+
+def describe_errors(error: ValidationError | SettingsError | InvalidSetting) -> list[str]:
     """Return a line for each wrong setting, with the name of the variable and never its value."""
-    if isinstance(error, SettingsError):
-        return [str(error)]
+    if isinstance(error, InvalidSetting):
+        return str(error).splitlines()
+    if isinstance(error, SettingsError):  # a setting that is JSON and does not parse
+        field = re.search(r'field "(\w+)"', str(error))
+        return [f"{PREFIX}{field[1].upper()}: must be JSON" if field else str(error)]
     lines = []
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         text = detail["msg"].removeprefix("Value error, ")
-        name = "REELHAUL_" + "_".join(str(part).upper() for part in detail["loc"][:1])
+        name = PREFIX + "_".join(str(part).upper() for part in detail["loc"][:1])
         lines.append(f"{name}: {text[0].lower()}{text[1:]}" if detail["loc"] else text)
     return lines

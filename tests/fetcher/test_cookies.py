@@ -271,7 +271,7 @@ def test_command_line(tmp_path: Path) -> None:
     environment["REELHAUL_FETCHER_COOKIES_KEY"] = run("key").strip()
     assert "cannot be opened" in run("list")
     environment["REELHAUL_FETCHER_COOKIES_KEY"] = "no-key"
-    assert "base64" in run("list", code=1)
+    assert "REELHAUL_FETCHER_COOKIES_KEY: each key must be" in run("list", code=2)
 
 
 def test_expires_later(folder: CookieFolder) -> None:

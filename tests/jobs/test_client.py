@@ -21,8 +21,8 @@ from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 URL = "https://videos.example/watch?v=1"
 MIN_INTERVAL = timedelta(milliseconds=50)
 
-# Longer with REELHAUL_TEST_CUTTING_SECONDS=30.
-CUTTING_SECONDS = float(os.environ.get("REELHAUL_TEST_CUTTING_SECONDS", "8"))
+# Longer with TEST_CUTTING_SECONDS=30.
+CUTTING_SECONDS = float(os.environ.get("TEST_CUTTING_SECONDS", "8"))
 
 
 @pytest.fixture

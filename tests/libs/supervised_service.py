@@ -1,6 +1,6 @@
 """A real service for tests of the supervisor: HTTP on loopback, with a journal of its life.
 
-    python supervised_service.py NAME PORT JOURNAL [--refuse] [--ignore-term] [--overloaded]
+    python supervised_service.py NAME PORT JOURNAL [--refuse] [--ignore-term] [--drain-slowly] [--overloaded]
 
 It appends ``NAME started PID``, ``NAME probed`` (for its health) and ``NAME ended`` to
 JOURNAL; after GET /hang it answers nothing any more; GET /child starts a child in its own session
@@ -45,6 +45,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def leave(*_: object) -> None:
+    if "--drain-slowly" in sys.argv:
+        server.socket.close()
+        time.sleep(2)
     note("ended")
     os._exit(0)
 
@@ -52,6 +55,7 @@ def leave(*_: object) -> None:
 if "--refuse" in sys.argv:
     print("REELHAUL_X: wrong", file=sys.stderr)
     sys.exit(2)
+server = HTTPServer(("127.0.0.1", port), Handler)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if "--ignore-term" in sys.argv else leave)
 note(f"started {os.getpid()}")
 print(
@@ -62,4 +66,4 @@ print(
 )
 print("a plain line", file=sys.stderr)
 sys.stderr.flush()
-HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+server.serve_forever()

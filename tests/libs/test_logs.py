@@ -24,8 +24,8 @@ def out() -> Iterator[io.StringIO]:
     yield io.StringIO()
     root.handlers[:] = handlers
     root.setLevel(level)
-    logs.request_id.set("")
-    logs.traceparent.set("")
+    for variable in (logs.request_id, logs.traceparent, logs.tenant, logs.client, logs.job):
+        variable.set("")
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
@@ -78,6 +78,60 @@ def test_text(out: io.StringIO):
     logs.configure("jobs", "text", "INFO", stream=out)
     logging.getLogger("x").warning("careful", extra={"job": "jobs/1"})
     assert out.getvalue().split()[2:] == ["jobs", "WARNING", "careful", "job=jobs/1"]
+
+
+def test_records_tell_whom_a_request_serves(out: io.StringIO):
+    """Each record of a request has its job, tenant and client once they are known, and no other request's."""
+    logs.configure("jobs", "json", "INFO", stream=out)
+    logs.begin_request("req-1", "", "192.0.2.7")
+    logging.getLogger("x").info("unknown caller")
+    logs.tenant.set("acme")
+    logs.job.set("jobs/1")
+    logging.getLogger("x").info("known")
+    logging.getLogger("x").info("about another job", extra={"job": "jobs/2"})
+    logs.begin_request("req-2", "")
+    logging.getLogger("x").info("the next request")
+    unknown, known, another, following = [
+        {name: line.get(name) for name in ("request_id", "client", "tenant", "job")} for line in lines(out)
+    ]
+    assert unknown == {"request_id": "req-1", "client": "192.0.2.7", "tenant": None, "job": None}
+    assert known == {"request_id": "req-1", "client": "192.0.2.7", "tenant": "acme", "job": "jobs/1"}
+    assert another == known | {"job": "jobs/2"}
+    assert following == {"request_id": "req-2", "client": None, "tenant": None, "job": None}
+
+
+def test_text_tells_whom_a_request_serves(out: io.StringIO):
+    """As text the fields of the request follow the message."""
+    logs.configure("jobs", "text", "INFO", stream=out)
+    logs.begin_request("req-1", "", "192.0.2.7")
+    logging.getLogger("x").info("hello")
+    assert out.getvalue().endswith("hello request_id=req-1 client=192.0.2.7\n")
+
+
+def test_outage_is_logged_at_growing_intervals():
+    """An outage is logged when it begins, after 10 s, and then at intervals that double up to ten minutes."""
+    now = 0.0
+    outage = logs.Outage(lambda: now)
+    outage.end()
+    logged = []
+    while now < 3600:
+        if (level := outage.level()) is not None:
+            assert level == logging.WARNING
+            logged.append(now)
+        now += 1.0
+    assert logged == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030]
+    outage.end()
+    assert outage.level() == logging.WARNING
+
+
+def test_what_comes_up_later_is_no_warning():
+    """What is missing at a start is logged at INFO, and a warning only if it stays away."""
+    now = 100.0
+    outage = logs.Outage(lambda: now)
+    assert outage.level() == logging.INFO
+    assert outage.level() is None
+    now = 110.5
+    assert outage.level() == logging.WARNING
 
 
 def test_level(out: io.StringIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,37 @@ async def test_waits_for_the_broker(own_broker: NatsServer):
     assert not connecting.done()
     await own_broker.start()
     assert await asyncio.wait_for(connecting, 15)
+
+
+async def test_absence_of_the_broker_is_logged_once(own_broker: NatsServer, caplog: pytest.LogCaptureFixture):
+    """One line says that the broker is down, with its URL without credentials, and one that it is back."""
+    url = own_broker.url.replace("nats://", "nats://user:hunter2@")
+    with caplog.at_level(logging.INFO, "reelhaul_runtime.nats_client"):
+        async with nats_client.connect(url, "test") as client:
+            own_broker.kill()
+            await wait_until(lambda: not client.is_connected)
+            lost = time.monotonic()
+            # The client tries every second.
+            await wait_until(lambda: time.monotonic() - lost > 3.5)
+            await own_broker.start()
+            await wait_until(lambda: client.is_connected)
+            await wait_until(lambda: "reconnected to the broker" in caplog.messages)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [vars(record)["broker"] for record in caplog.records] == [own_broker.url] * 2
+    assert "hunter2" not in caplog.text + repr([vars(record) for record in caplog.records])
+
+
+async def test_start_before_the_broker_is_no_warning(
+    own_broker: NatsServer, caplog: pytest.LogCaptureFixture
+):
+    """A service that starts before the broker logs that it waits, at INFO, once."""
+    own_broker.kill()
+    with caplog.at_level(logging.INFO, "reelhaul_runtime.nats_client"):
+        connecting = asyncio.create_task(_connect_once(own_broker.url))
+        await wait_until(lambda: len(caplog.records) > 0)
+        await own_broker.start()
+        assert await asyncio.wait_for(connecting, 15)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
 async def _connect_once(url: str) -> bool:

@@ -213,6 +213,13 @@ async def test_empty_token_is_not_the_suite_token():
     assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: TOKEN.encode()})).suite is True
 
 
+async def test_without_a_suite_token_nobody_is_of_the_suite():
+    """Without a suite token no credential, not even an empty one, opens internal RPCs."""
+    authenticator = NoAuthentication("")
+    assert (await authenticator.identify({})).suite is False
+    assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: ""})).suite is False
+
+
 async def test_servicer_knows_the_caller(stub: Any, jobs: Jobs):
     """With authentication off every caller is the local tenant, and none is the suite."""
     await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))

@@ -20,7 +20,7 @@ from reelhaul_runtime.service import Service
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REELHAUL_")
-    small_slots: int = 1
+    jobs_site_limit: int = 1
 
 def named(name):
     @asynccontextmanager
@@ -83,6 +83,7 @@ def start(installed: Path, tmp_path: Path):
                 **os.environ,
                 "PYTHONPATH": path,
                 "REELHAUL_DATA_DIR": str(tmp_path / "data"),
+                "REELHAUL_SUITE_TOKEN": "the suite token",
                 **environment,
             },
             stdout=subprocess.PIPE,
@@ -163,10 +164,10 @@ def test_failure_of_a_running_service(start: Start):
 
 def test_wrong_setting_of_a_service(start: Start):
     """A setting of one service that does not parse is one line with its name; exit code 2."""
-    process = start("serve", "one", REELHAUL_SMALL_SLOTS="many")
+    process = start("serve", "one", REELHAUL_JOBS_SITE_LIMIT="many")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert err.startswith("reelhaul: REELHAUL_SMALL_SLOTS: input should be a valid integer")
+    assert err.startswith("reelhaul: REELHAUL_JOBS_SITE_LIMIT: input should be a valid integer")
     assert err.count("\n") == 1
 
 

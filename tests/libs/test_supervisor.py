@@ -256,6 +256,18 @@ def test_process_that_does_not_drain_is_killed(suite: SuiteHarness):
     assert suite.lifecycle_entries()[-2:] == ["c ended", "a ended"]
 
 
+def test_process_that_drains_is_not_probed(suite: SuiteHarness):
+    """A process that answers nothing while it drains is not taken for hanging: it drains to its end."""
+    suite.start(flags={"b": ["--drain-slowly"]}, drain_timeout=10.0, max_failed_probes=2)
+    suite.wait_until_ready()
+    wait_until(lambda: "b probed" in suite.journal_entries())
+    code, _, err = suite.stop()
+    assert code == 0
+    assert suite.lifecycle_entries()[-3:] == ["c ended", "b ended", "a ended"]
+    assert "is killed" not in err
+    assert "ERROR" not in err
+
+
 def test_second_signal_kills(suite: SuiteHarness):
     """A second Ctrl-C ends everything at once, with exit code 130."""
     suite.start(flags={"c": ["--ignore-term"]}, drain_timeout=60.0)

@@ -178,6 +178,38 @@ def test_nats_banner_is_left_out():
     assert json.loads(line)["message"] == "Slow disk"
 
 
+GRPC_LINE = b"E0000 00:00:1764444444.123456   12345 chttp2_transport.cc:1234] ipv4:127.0.0.1:1: Got goaway"
+OUR_LINE = (
+    b'{"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "service": "jobs", "message": "{no}"}'
+)
+
+
+def test_lines_of_grpc_are_json():
+    """What gRPC itself writes becomes JSON with its source, also if our line follows without a line end."""
+    grpc_only, after_grpc, ours = map(
+        json.loads, render([GRPC_LINE, GRPC_LINE + OUR_LINE, OUR_LINE]).splitlines()
+    )
+    assert grpc_only["level"] == "INFO"
+    assert (grpc_only["logger"], grpc_only["source"]) == ("grpc", "chttp2_transport.cc:1234")
+    assert grpc_only["message"] == "ipv4:127.0.0.1:1: Got goaway"
+    assert after_grpc == ours == json.loads(OUR_LINE)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 5000, b"{" * 5000, b'{"a":' * 20_000, b'{"level": 1}', b"\xff\x00", b""]
+)
+def test_every_line_is_json(line: bytes):
+    """Whatever a process writes, each line of the log is a JSON object with time, level and message."""
+    (rendered,) = render([line]).splitlines()
+    assert json.loads(rendered).keys() >= {"time", "level", "message"}
+
+
+def test_refusals_of_services_are_errors():
+    """The line with which a service refuses its settings is shown at every level of the log."""
+    (line,) = render([b"reelhaul: REELHAUL_X: wrong"]).splitlines()
+    assert (json.loads(line)["level"], json.loads(line)["message"]) == ("ERROR", "REELHAUL_X: wrong")
+
+
 def test_text_for_a_terminal():
     """At a terminal names and levels have colours, extras are shown, tracebacks keep their lines."""
     record = {"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "message": "no", "job": "jobs/1"}

@@ -250,6 +250,7 @@ async def test_hostile_sites_hold_no_place(real_probes: ProbeCache, site: Site) 
             await loop
 
 
+@pytest.mark.processes
 async def test_child_of_an_abandoned_probe_ends(real_probes: ProbeCache) -> None:
     """When the caller hangs up, the connection to the site closes: the child and its session are gone."""
     async with running_hostile_site() as hostile, asyncio.timeout(60):

@@ -78,9 +78,13 @@ class Commands(click.Group):
             # The reader has closed the pipe: nothing more may be flushed into it.
             sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115 - open until exit
             return FAILED
+        except ImportError as error:
+            if error.name is None or error.name.partition(".")[0].startswith("reelhaul"):
+                return _report_bug(error)
+            click.echo(f"error: {_install_advice(error)}", err=True)
+            return USAGE
         except Exception as error:
-            click.echo(f"error: this is a bug in reelhaul: {type(error).__name__}: {error}", err=True)
-            return FAILED
+            return _report_bug(error)
         return code if isinstance(code, int) else 0
 
 
@@ -90,11 +94,20 @@ def reelhaul() -> None:
     """Download videos: durable jobs, accurate progress, verified files."""
 
 
+def _report_bug(error: Exception) -> int:
+    click.echo(f"error: this is a bug in reelhaul: {type(error).__name__}: {error}", err=True)
+    return FAILED
+
+
+def _install_advice(error: ImportError) -> str:
+    return f"this command requires the server packages ({error}): pip install 'reelhaul[all]'"
+
+
 def _not_installed(name: str, error: ImportError) -> click.Command:
     """Return a placeholder for a command whose server is not installed; it says how to install it."""
 
     def fail(args: tuple[str, ...]) -> None:
-        raise click.UsageError(f"{name} requires the server packages ({error}): pip install 'reelhaul[all]'")
+        raise click.UsageError(f"{name}: {_install_advice(error)}")
 
     return click.Command(
         name,

@@ -6,8 +6,11 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
+import httpx
+from dotenv import dotenv_values
 
 from reelhaul.cli.commands import FAILED, USAGE
 from reelhaul.cli.output import emit_json, printable
@@ -15,6 +18,8 @@ from reelhaul.rest import CallFailed, SaveFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_SERVER_VARIABLE = "REELHAUL_GATEWAY_ADDRESS"
+_DEFAULT_SERVER = "http://127.0.0.1:8080"
 F = TypeVar("F", bound=Callable[..., object])
 
 _ADVICE = {
@@ -80,11 +85,12 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
 
     @click.option(
         "--server",
-        envvar="REELHAUL_GATEWAY_ADDRESS",
-        default="http://127.0.0.1:8080",
-        show_default=True,
+        envvar=_SERVER_VARIABLE,
+        default=_configured_server,
+        show_default=_DEFAULT_SERVER,
         show_envvar=True,
-        help="The gateway: a URL, or host:port.",
+        callback=_check_server,
+        help="The gateway: a URL, or host:port. A .env file in the working directory may set it too.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print only JSON, one object per line.")
     @functools.wraps(command)
@@ -99,6 +105,37 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
             raise CommandFailed(CallFailed("DATA_LOSS", str(error), reason="SAVE_FAILED"), as_json) from error
 
     return run
+
+
+def _configured_server() -> str:
+    """Return the gateway of the .env file that `reelhaul up` reads here, else the default one."""
+    try:
+        values = dotenv_values(".env")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f".env cannot be read: {error}") from None
+    servers = (value for name, value in values.items() if name.upper() == _SERVER_VARIABLE)
+    return next(filter(None, servers), _DEFAULT_SERVER)
+
+
+def _check_server(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Return *value* if it is the URL or the host:port of a gateway."""
+    url = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        # A bare number is a port without its host.
+        is_host = bool(host) and not host.isdigit() and " " not in host
+        valid = (
+            is_host and parts.scheme in ("http", "https") and parts.port != 0 and bool(httpx.URL(url).host)
+        )
+    except (ValueError, httpx.InvalidURL):
+        valid = False
+    if not valid:
+        raise click.BadParameter(
+            f"it must be host:port or a URL, for example 127.0.0.1:8080; {_SERVER_VARIABLE} sets it as well,"
+            " in the environment or in .env"
+        )
+    return value
 
 
 def save_options(command: F) -> F:

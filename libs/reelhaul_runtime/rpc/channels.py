@@ -42,8 +42,8 @@ async def open_channel(
     """Open a channel to *address* for stubs of *services*.
 
     Methods with an ``idempotency_level`` are retried on UNAVAILABLE. A call without a timeout gets
-    its policy's ``max_deadline``. Each call carries the suite token, and the request id and trace
-    context of the request being served.
+    its policy's ``max_deadline``. Each call carries the suite token, and the request id, trace
+    context and client address of the request being served.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(service_config(services))),
@@ -137,4 +137,6 @@ class ChannelWithDefaults:
             metadata.add("x-request-id", request_id)
         if traceparent := logs.traceparent.get():
             metadata.add("traceparent", traceparent)
+        if client := logs.client.get():
+            metadata.add("x-forwarded-for", client)
         return metadata

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ipaddress
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
 import grpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime import errors, identity, logs
-from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_policy
+from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,9 @@ _CHANNEL_MAY_RETRY = (
     ErrorReason.OVERLOADED,
     ErrorReason.STORAGE_UNAVAILABLE,
 )
+# Fields of requests and responses that name a job, if they are strings.
+_JOB_FIELDS = ("job", "job_id", "name")
+_JOB_ID = re.compile(r"[0-9a-fA-F-]{36}", re.ASCII)
 #: The request, or a message of a request stream, that is not valid protobuf. gRPC answers an error of a
 #: deserializer with UNKNOWN and the name of the Python class.
 _MALFORMED: Any = object()
@@ -80,30 +88,81 @@ class PolicyInterceptor(aio.ServerInterceptor):
     def _wrap_unary(
         self, path: str, method: Callable[[Any, Any], Awaitable[Any]]
     ) -> Callable[[Any, Any], Any]:
+        descriptor = method_descriptor(path)
+        request_field, response_field = _job_field(descriptor.input_type), _job_field(descriptor.output_type)
+
         async def call(request: Any, context: Context) -> Any:
             async with AbortWithStatus(path, context):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
                     await self._authorize(path, context)
-                    return await _await_if_awaitable(method(_check_request(request), context))
+                    request = _check_request(request)
+                    _set_job(request, request_field)
+                    response = await _await_if_awaitable(method(request, context))
+                    _set_job(response, response_field)
+                    return response
 
         return call
 
     def _wrap_streaming(self, path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        request_field = _job_field(method_descriptor(path).input_type)
+
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with AbortWithStatus(path, context):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
                     await self._authorize(path, context)
-                    async for message in method(_check_request(request), context):
+                    request = _check_request(request)
+                    _set_job(request, request_field)
+                    async for message in method(request, context):
                         yield message
 
         return call
 
     async def _authorize(self, path: str, context: Context) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        logs.begin_request(str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")))
+        logs.begin_request(
+            str(metadata.get("x-request-id", "")),
+            str(metadata.get("traceparent", "")),
+            client_address(str(metadata.get("x-forwarded-for", "")), context.peer()),
+        )
         caller = await self._authenticator.identify(metadata)
         caller.check(method_policy(path))
         identity.set_caller(caller)
+
+
+def client_address(forwarded_for: str, peer: str) -> str:
+    """Return the IP address of a call's client: the one that *forwarded_for* names, or that of *peer*.
+
+    The gateway and our services, on this machine, report whom they serve; others are not believed.
+    *peer* is gRPC's ``ipv4:127.0.0.1:1234`` or ``ipv6:%5B::1%5D:1234``. Empty for another kind of peer.
+    """
+    host = unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
+    address = _parse_address(host)
+    if address is None:
+        return ""
+    return forwarded_for if address.is_loopback and _parse_address(forwarded_for) else host
+
+
+@lru_cache(maxsize=1024)
+def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _job_field(message: Descriptor) -> str:
+    """Return the field of *message* that names a job, empty if there is none."""
+    fields = (message.fields_by_name.get(name) for name in _JOB_FIELDS)
+    named = (each.name for each in fields if each is not None and each.type == FieldDescriptor.TYPE_STRING)
+    return next(named, "")
+
+
+def _set_job(message: Any, field: str) -> None:
+    """Log the job that *message* names in *field* with the rest of the request."""
+    # A streaming request is an iterator; names of other resources have another collection.
+    value = getattr(message, field, "") if field else ""
+    if isinstance(value, str) and (match := _JOB_ID.match(value.removeprefix("jobs/"))):
+        logs.job.set(f"jobs/{match[0]}")
 
 
 class AbortWithStatus:

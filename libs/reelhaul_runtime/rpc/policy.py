@@ -15,7 +15,7 @@ _DEFAULT_DEADLINE_SECONDS = 30.0
 @cache
 def method_policy(path: str) -> method_policy_pb2.MethodPolicy:
     """Return the policy of the method at *path*, ``/package.Service/Method``. Raises KeyError."""
-    method = _method(path)
+    method = method_descriptor(path)
     policy: method_policy_pb2.MethodPolicy = method.GetOptions().Extensions[method_policy_pb2.policy]
     return policy
 
@@ -29,7 +29,8 @@ def max_deadline_seconds(path: str) -> float:
     return policy.max_deadline.ToTimedelta().total_seconds()
 
 
-def _method(path: str) -> descriptor.MethodDescriptor:
+def method_descriptor(path: str) -> descriptor.MethodDescriptor:
+    """Return the descriptor of the method at *path*. Raises KeyError."""
     service_name, _, method_name = path.removeprefix("/").rpartition("/")
     service: descriptor.ServiceDescriptor = descriptor_pool.Default().FindServiceByName(service_name)
     return service.methods_by_name[method_name]

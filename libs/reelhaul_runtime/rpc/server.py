@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from reelhaul_runtime import logs
 from reelhaul_runtime.rpc.interceptor import Authenticator, PolicyInterceptor
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -112,8 +113,9 @@ async def update_health(
 ) -> None:
     """Set the health of each component to its check's result, and of *names* to all of *checks*."""
     all_checks = {**informational_checks, **checks}
+    outages = {name: logs.Outage() for name in checks}
     while True:
-        running = (_passes(name, check, logged=name in checks) for name, check in all_checks.items())
+        running = (_passes(name, check, outages.get(name)) for name, check in all_checks.items())
         passed = dict(zip(all_checks, await asyncio.gather(*running), strict=True))
         ready = all(passed[name] for name in checks)
         for name, good in [*passed.items(), *((name, ready) for name in names)]:
@@ -121,12 +123,17 @@ async def update_health(
         await asyncio.sleep(_CHECK_INTERVAL_SECONDS if ready else _CHECK_INTERVAL_SECONDS_NOT_READY)
 
 
-async def _passes(component: str, check: Check, *, logged: bool) -> bool:
+async def _passes(component: str, check: Check, outage: logs.Outage | None) -> bool:
+    """Return whether *check* passes. Failures are logged at growing intervals, if *outage* is given."""
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
             await check()
     except Exception as error:
-        if logged:
-            log.warning("check failed", extra={"component": component, "cause": repr(error)})
+        if outage is not None and (level := outage.level()) is not None:
+            log.log(level, "check failed", extra={"component": component, "cause": repr(error)})
         return False
+    if outage is not None:
+        if outage.logged:
+            log.info("check passes", extra={"component": component})
+        outage.end()
     return True

@@ -30,6 +30,14 @@ _NATS_LEVELS = {
     "FTL": "CRITICAL",
 }
 
+# gRPC's C++ core writes to standard error by itself: LMMDD time thread file:line] text
+_GRPC_LINE = re.compile(r"([IWEF])\d{4} [0-9:.]+ +\d+ ([\w./-]+:\d+)\] (.*)")
+# What it reports our services see as the status of a call; they log what matters.
+_GRPC_LEVELS = {"I": "DEBUG", "W": "INFO", "E": "INFO", "F": "CRITICAL"}
+_GRPC_PREAMBLE = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
+# How `serve` reports wrong settings, before its logs are configured.
+_REFUSAL = "reelhaul: "
+
 _COLOURS = {"gateway": 36, "jobs": 32, "fetcher": 35, "storage": 34, "nats": 33}
 _LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
 # Logs contain titles of videos: their control characters must not reach the terminal.
@@ -138,18 +146,28 @@ def render_to_stderr(style: Literal["json", "text"], level: str) -> Iterator[Log
 
 def _parse(name: str, line: str) -> Record:
     """Return *line* with the fields of our JSON logs, whoever wrote it."""
+    # gRPC's last line may lack its end.
+    if (start := line.find('{"time": ')) > 0 and _GRPC_LINE.match(line):
+        line = line[start:]
     if line.startswith("{"):
         try:
             record: Record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         else:
             if record.keys() >= {"time", "level", "message"}:
                 return record
     level, text = "INFO", line
-    if name == "nats" and (match := _NATS_LINE.match(line)):
+    extra: Record = {}
+    if line == _GRPC_PREAMBLE:
+        level = "DEBUG"
+    elif match := _GRPC_LINE.match(line):
+        level, text, extra = _GRPC_LEVELS[match[1]], match[3], {"logger": "grpc", "source": match[2]}
+    elif line.startswith(_REFUSAL):
+        level, text = "ERROR", line.removeprefix(_REFUSAL)
+    elif name == "nats" and (match := _NATS_LINE.match(line)):
         level, text = _NATS_LEVELS.get(match[1], "INFO"), match[2]
-    return _record(name, level, redact_urls(text))
+    return _record(name, level, redact_urls(text)) | extra
 
 
 def _record(name: str, level: str, text: str) -> Record:

@@ -57,6 +57,7 @@ class ProcessSupervisor:
         self._policy = policy
         self._on_line, self._on_change = on_line, on_change
         self._stopping = asyncio.Event()
+        self._probing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Start the process, and again whenever it ends or hangs, until ``stop``."""
@@ -78,6 +79,9 @@ class ProcessSupervisor:
         self._stopping.set()
         if (process := self.process) is None:
             return
+        # What drains need not answer: only the drain timeout counts now.
+        if self._probing is not None:
+            self._probing.cancel()
         process.terminate()
         try:
             await asyncio.wait_for(process.wait(), self._policy.drain_timeout)
@@ -104,11 +108,11 @@ class ProcessSupervisor:
             return
         self.process = process
         self._on_change()
-        probing = asyncio.create_task(self._kill_if_hanging(process))
+        self._probing = asyncio.create_task(self._kill_if_hanging(process))
         try:
             self.last_exit_code = await process.wait()
         finally:
-            probing.cancel()
+            self._probing.cancel()
             self.process = None
             self._on_change()
 

@@ -8,17 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import click
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
+from reelhaul_runtime import service
 from reelhaul_runtime.redaction import redact_urls
-from reelhaul_runtime.settings import SuiteSettings, describe_errors
+from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.up import data_dir, probes, procfs, suite_state
 from reelhaul_runtime.up.procfs import Memory
 from reelhaul_runtime.up.suite_state import SuiteState
 
 #: Exit codes.
-OK, DEGRADED, REFUSED, NONE_RUNS = 0, 1, 2, 3
+OK, DEGRADED, NONE_RUNS = 0, 1, 3
 
 _MB = 1_000_000
 _SUPERVISOR = "up"
@@ -41,11 +40,11 @@ class Row:
 
 def main(*, as_json: bool) -> int:
     """Print the suite that runs on the configured data folder; return the exit code."""
-    try:
-        folder = SuiteSettings().data_dir.absolute()
-    except (ValidationError, SettingsError) as error:
-        click.echo("\n".join(f"reelhaul: {line}" for line in describe_errors(error)), err=True)
-        return REFUSED
+    return service.check_settings(lambda: _print_status(as_json=as_json))
+
+
+def _print_status(*, as_json: bool) -> int:
+    folder = SuiteSettings().data_dir.absolute()
     suite = suite_state.read(folder / "run") if data_dir.is_locked(folder / "run") else None
     if suite is None:
         click.echo(

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 import click
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from reelhaul_runtime import logs, private_files
+from reelhaul_runtime import logs, private_files, service
 from reelhaul_runtime.redaction import redact_urls
-from reelhaul_runtime.settings import SuiteSettings, describe_errors
+from reelhaul_runtime.service import REFUSED
+from reelhaul_runtime.settings import ADDRESSES, InvalidSetting, SuiteSettings
 from reelhaul_runtime.up import (
     data_dir,
     log_multiplexer,
@@ -35,9 +34,8 @@ from reelhaul_runtime.up.suite_processes import SuiteProcess
 log = logging.getLogger(__name__)
 
 #: Exit codes.
-OK, FAILED, REFUSED, KILLED = 0, 1, 2, 130
+OK, FAILED, KILLED = 0, 1, 130
 
-_ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
 # What a service may need beyond drain_seconds; `serve` itself gives up a little earlier.
 _EXTRA_DRAIN_SECONDS = 7
 _SLOW_START_SECONDS = 30.0
@@ -45,12 +43,12 @@ _SLOW_START_SECONDS = 30.0
 
 def main() -> int:
     """Run the suite with the settings of REELHAUL_* until a signal; return the exit code."""
-    try:
-        settings = SuiteSettings()
-    except (ValidationError, SettingsError) as error:
-        for line in describe_errors(error):
-            click.echo(f"reelhaul: {line}", err=True)
-        return REFUSED
+    return service.check_settings(_main)
+
+
+def _main() -> int:
+    # Wrong settings of any service are refused before the first process starts.
+    settings, *_ = [read() for read in service.settings_classes()]
     os.umask(private_files.UMASK)
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     style: Literal["json", "text"] = "text" if _wants_text(settings) else "json"
@@ -200,7 +198,12 @@ def _with_ports(settings: SuiteSettings) -> SuiteSettings:
 
     Raises StartupConflict, naming the setting, if an address is in use.
     """
-    addresses = {name: data_dir.resolve_port(getattr(settings, name)) for name in _ADDRESSES}
+    addresses = {name: data_dir.resolve_port(getattr(settings, name)) for name in ADDRESSES}
+    for name, address in addresses.items():
+        if same := [other for other in ADDRESSES if other != name and addresses[other] == address]:
+            raise InvalidSetting(
+                f"REELHAUL_{name.upper()} is also the address of REELHAUL_{same[0].upper()}: set another port"
+            )
     for name, address in addresses.items():
         if not data_dir.is_address_free(address):
             raise data_dir.StartupConflict(

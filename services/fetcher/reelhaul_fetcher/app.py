@@ -47,6 +47,7 @@ from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         if not landlock.version():
             log.warning("this kernel has no Landlock: ffmpeg and deno are confined less")
         translator = await stack.enter_async_context(_translator(settings))
-        namespace = await stack.enter_async_context(namespaces.open_namespace(settings.namespace))
+        namespace = await stack.enter_async_context(_namespace(settings))
         engine = await stack.enter_async_context(
             YtDlpEngine.open(_environment(settings), name, settings.engine_options, translator, namespace)
         )
@@ -184,6 +185,16 @@ async def _translator(settings: Settings) -> AsyncIterator[Translator]:
         settings.fetcher_translator_url, settings.fetcher_translator_key
     ) as translator:
         yield translator
+
+
+@asynccontextmanager
+async def _namespace(settings: Settings) -> AsyncIterator[namespaces.EngineNamespace | None]:
+    async with AsyncExitStack() as stack:
+        try:
+            namespace = await stack.enter_async_context(namespaces.open_namespace(settings.namespace))
+        except namespaces.NamespaceUnavailable as error:
+            raise InvalidSetting(f"REELHAUL_FETCHER_NETWORK_NAMESPACE=on: {error}") from error
+        yield namespace
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from reelhaul_fetcher.disk.cookies import CookieFolder, StoredCookies
+    from reelhaul_fetcher.settings import Settings
 
 _KEY = "REELHAUL_FETCHER_COOKIES_KEY"
 _DEFAULT_TENANT = "local"
@@ -51,8 +52,9 @@ def add(name: str, file: Path, tenants: tuple[str, ...], any_tenant: bool) -> No
         raise click.UsageError("--any-tenant and --tenant cannot be combined")
     with click.open_file(str(file), encoding="utf-8") as source:
         text = source.read(MAX_BYTES + 1)
+    folder = _folder()
     try:
-        jar = _folder().add(name, text, () if any_tenant else tenants or (_DEFAULT_TENANT,))
+        jar = folder.add(name, text, () if any_tenant else tenants or (_DEFAULT_TENANT,))
     except ValueError as error:
         raise click.ClickException(f"{file}: {error}") from None
     click.echo(f"{name}: cookies for {', '.join(domains(parse(jar.text)))}")
@@ -75,15 +77,23 @@ def remove(name: str) -> None:
 
 def _folder() -> CookieFolder:
     from reelhaul_fetcher.disk.cookies import CookieFolder
-    from reelhaul_fetcher.settings import Settings
 
-    settings = Settings()
+    settings = _read_settings()
     if not settings.cookie_keys:
         raise click.ClickException(f"{_KEY} is not set: `reelhaul fetcher cookies key` prints a new one")
+    return CookieFolder(settings.cookies_dir, settings.cookie_keys)
+
+
+def _read_settings() -> Settings:
+    from reelhaul_fetcher.settings import Settings
+    from reelhaul_runtime.service import check_setting_names
+    from reelhaul_runtime.settings import ERRORS, describe_errors
+
     try:
-        return CookieFolder(settings.cookies_dir, settings.cookie_keys)
-    except ValueError as error:
-        raise click.ClickException(f"{_KEY}: {error}") from None
+        check_setting_names()
+        return Settings()
+    except ERRORS as error:
+        raise click.UsageError("\n".join(describe_errors(error))) from None
 
 
 def _row(stored: StoredCookies) -> list[str]:
@@ -136,6 +146,7 @@ def canary(urls: tuple[str, ...], engine: str | None, as_json: bool) -> None:
     """
     from reelhaul_fetcher.engine_trial import run_trial
 
+    _read_settings()
     try:
         raise SystemExit(run_trial(urls, engine, as_json=as_json))
     except ValueError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import os
 import re
+import ssl
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,6 +23,9 @@ from reelhaul_runtime.settings import SuiteSettings
 _URL = r"^(https?://[^\s/@]+(/\S*)?)?$"
 # Name of the direct egress, in a list with proxies.
 _DIRECT = "direct"
+_PROXIES = "REELHAUL_FETCHER_UPSTREAM_PROXY and REELHAUL_FETCHER_UPSTREAM_PROXIES"
+#: Bytes of a Fernet key.
+_KEY_BYTES = 32
 _BROWSER = re.compile(r"(chrome|edge|firefox|safari|tor)(-[0-9.]{1,8})?(:[a-z]{1,10}(-[0-9.]{1,8})?)?")
 _CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
@@ -119,9 +125,9 @@ class Settings(SuiteSettings):
                 if url != _DIRECT:
                     Upstream.parse(url)
             except ValueError as error:
-                raise ValueError(f"upstream proxy {number}: {error}") from None
+                raise ValueError(f"{_PROXIES}, number {number}: {error}") from None
         if len(self.egresses) < len(proxies):
-            raise ValueError("two upstream proxies have the same user, host and port")
+            raise ValueError(f"{_PROXIES}: two of them have the same user, host and port")
         return self
 
     @field_validator("fetcher_player_clients", mode="before")
@@ -155,12 +161,36 @@ class Settings(SuiteSettings):
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("fetcher_js_runtime", "fetcher_cookies_file")
+    @field_validator("fetcher_ca_file", "fetcher_js_runtime", "fetcher_cookies_file")
     @classmethod
     def _check_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"the file {value} does not exist")
+        if value is not None and not os.access(value, os.R_OK):
+            raise ValueError(f"this user cannot read the file {value}")
         return value and value.absolute()
+
+    @field_validator("fetcher_ca_file")
+    @classmethod
+    def _check_certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+            except ssl.SSLError:
+                raise ValueError(f"the file {value} has no certificates in PEM format") from None
+        return value
+
+    @field_validator("fetcher_cookies_key")
+    @classmethod
+    def _check_keys(cls, value: str) -> str:
+        for key in filter(None, map(str.strip, value.split(","))):
+            try:
+                length = len(base64.urlsafe_b64decode(key))
+            except ValueError:
+                length = 0
+            if length != _KEY_BYTES:
+                raise ValueError("each key must be one of `reelhaul fetcher cookies key`")
+        return value
 
     @model_validator(mode="after")
     def _check_po_token_url(self) -> Self:

@@ -13,6 +13,7 @@ from google.rpc import code_pb2
 
 from reelhaul_gateway.health import PROBE_PATHS
 from reelhaul_runtime import logs
+from reelhaul_runtime.identity import LOCAL_TENANT
 from reelhaul_transcoding.errors import ErrorKind, FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -20,6 +21,8 @@ from reelhaul_transcoding.http.status import StatusWriter
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("reelhaul_gateway.access")
 
+# The id of a job in a path: v1/jobs/{id}:cancel, api/v1/status/{id}.
+_JOB = re.compile(r"/(?:jobs|api/v1/[a-z_]{1,32})/([0-9a-fA-F-]{36})(?![0-9a-fA-F-])")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
 # host [":" port] of RFC 9110 section 7.2: an address in brackets, or letters that DNS and browsers use.
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._\-]{1,255}))(?::\d{1,5})?")
@@ -61,6 +64,8 @@ class RequestMiddleware:
         """Handle one request; an unexpected failure becomes a 500."""
         start = time.perf_counter()
         request_id = _identify(scope)
+        if self._allow_anyone:
+            logs.tenant.set(LOCAL_TENANT)
         recorder = RecordingSend(send, request_id)
         try:
             if error := self._check(scope):
@@ -188,8 +193,10 @@ def _identify(scope: Scope) -> bytes:
     if client := scope.get("client"):
         headers.append((b"x-forwarded-for", str(client[0]).encode()))
     scope["headers"] = headers
-    logs.request_id.set(request_id.decode())
-    logs.traceparent.set(_check_trace_context(scope))
+    address = str(client[0]) if client else ""
+    logs.begin_request(request_id.decode(), _check_trace_context(scope), address)
+    if match := _JOB.search(scope["path"]):
+        logs.job.set(f"jobs/{match[1]}")
     return request_id
 
 

@@ -174,8 +174,6 @@ async def running_from_env() -> AsyncIterator[None]:
 @asynccontextmanager
 async def _broker(settings: Settings) -> AsyncIterator[Client]:
     """Yield the connection to the broker. The process terminates itself if it is lost for good."""
-    if not settings.nats_url:
-        raise ValueError("REELHAUL_NATS_URL is not set: jobs publishes its work items over NATS")
     closed = asyncio.Event()
 
     async def terminate_when_closed() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from reelhaul_jobs.model.rate_limit import SiteLimits
-from reelhaul_runtime.settings import SuiteSettings
+from reelhaul_runtime.settings import SuiteSettings, check_database_url
 
 
 class Settings(SuiteSettings):
@@ -30,6 +30,11 @@ class Settings(SuiteSettings):
     jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
     #: A tenant's share of the workers, where another tenant's is 1, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+
+    @field_validator("jobs_database_url")
+    @classmethod
+    def _check_database_url(cls, value: str) -> str:
+        return check_database_url(value)
 
     @property
     def site_limits(self) -> SiteLimits:

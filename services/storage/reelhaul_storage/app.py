@@ -63,13 +63,8 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
 
 
 def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[DiskBlobStore]:
-    url = urlsplit(settings.url)
-    if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
-        raise ValueError(
-            f"REELHAUL_STORAGE_URL={settings.url} is not supported by this build: use file:///folder"
-        )
-    reserve = settings.storage_reserve_bytes
-    return DiskBlobStore.open(Path(unquote(url.path)), adopt_from=settings.adopt_dir, reserve=reserve)
+    folder = Path(unquote(urlsplit(settings.url).path))
+    return DiskBlobStore.open(folder, adopt_from=settings.adopt_dir, reserve=settings.storage_reserve_bytes)
 
 
 @asynccontextmanager

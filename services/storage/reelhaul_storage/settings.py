@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from reelhaul_runtime.settings import SuiteSettings
+from reelhaul_runtime.settings import SuiteSettings, check_database_url, check_folder
 
 
 class Settings(SuiteSettings):
@@ -27,6 +28,26 @@ class Settings(SuiteSettings):
     storage_reserve_bytes: int = Field(default=256 << 20, ge=0)
     #: Seconds between two garbage collections.
     storage_sweep_seconds: float = Field(default=30, gt=0)
+
+    @field_validator("storage_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if value:
+            url = urlsplit(value)
+            if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
+                raise ValueError("this build stores artifacts in a folder: use file:///folder")
+            check_folder(Path(unquote(url.path)))
+        return value
+
+    @field_validator("storage_database_url")
+    @classmethod
+    def _check_database_url(cls, value: str) -> str:
+        return check_database_url(value)
+
+    @field_validator("storage_adopt_dir", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
 
     @property
     def url(self) -> str:

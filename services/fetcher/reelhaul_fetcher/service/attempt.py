@@ -27,7 +27,7 @@ from reelhaul_fetcher.service.lease_keeper import LeaseKeeper, StopReason
 from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
-from reelhaul_runtime import failpoints
+from reelhaul_runtime import failpoints, logs
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -214,6 +214,8 @@ class LeasedAttempt(Attempt):
     async def run(self) -> None:
         """Claim, download, finish, acknowledge."""
         context, number = self._context, self._delivery.item.attempt
+        logs.begin_request("", "")
+        logs.job.set(self.job)
         request = lease_service_pb2.ClaimRequest(
             job=self.job,
             attempt=number,
@@ -229,6 +231,7 @@ class LeasedAttempt(Attempt):
             await self._settle_refusal(response.refusal)
             return
         lease = response.lease
+        logs.tenant.set(lease.spec.tenant)
         self.epoch = lease.epoch
         fetch = context.fetches.begin(lease.spec, f"{self.job}/attempts/{number}")
         metadata = artifact_metadata(self.job, lease.epoch, lease.spec)

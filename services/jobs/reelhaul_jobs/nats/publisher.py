@@ -13,6 +13,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from reelhaul_runtime.logs import Outage
+
 log = logging.getLogger(__name__)
 
 # The broker may be silent for so long before unacknowledged messages count as lost.
@@ -43,6 +45,7 @@ class Publisher:
     def __init__(self, client: Client, inbox: str) -> None:
         self._client, self._inbox = client, inbox
         self._last_token = 0
+        self._outage = Outage()
         #: Batches by the tokens of their unacknowledged messages.
         self._batches: dict[str, PendingAcks] = {}
 
@@ -68,8 +71,11 @@ class Publisher:
         finally:
             for token in batch.pending:
                 del self._batches[token]
-        if lost := len(messages) - len(batch.stored):
-            log.warning("items were not published", extra={"items": lost, "cause": batch.cause})
+        lost = len(messages) - len(batch.stored)
+        if not lost:
+            self._outage.end()
+        elif (level := self._outage.level()) is not None:
+            log.log(level, "items were not published", extra={"items": lost, "cause": batch.cause})
         return [message.id in batch.stored for message in messages]
 
     async def _send(self, message: Message, batch: PendingAcks) -> None:

@@ -10,6 +10,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock, Storage
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
+from reelhaul_runtime.logs import Outage
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class ArtifactExpirySync:
         self._queue = queue
         self._storage = storage
         self._now = now
+        self._outage = Outage()
 
     async def step(self) -> bool:
         """Send storage what is due; return whether more may be due at once."""
@@ -32,8 +34,12 @@ class ArtifactExpirySync:
             # One alone first: while storage is unavailable, it finds that out for all.
             confirmed = [await self._sync(job) for job in jobs[:1]]
         except Unavailable as error:
-            log.warning("storage is unavailable; artifact expiry is sent later", extra={"cause": str(error)})
+            if (level := self._outage.level()) is not None:
+                text = "storage is unavailable; artifact expiry is sent later"
+                log.log(level, text, extra={"cause": str(error)})
             return False
+        if jobs:
+            self._outage.end()
         confirmed += await asyncio.gather(*(self._sync_or_postpone(job) for job in jobs[1:]))
         return len(jobs) == _BATCH and all(confirmed)
 

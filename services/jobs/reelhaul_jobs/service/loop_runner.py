@@ -13,6 +13,7 @@ from datetime import timedelta
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_runtime.errors import Unavailable
+from reelhaul_runtime.logs import Outage
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class LoopRunner:
     def __init__(self, loop: Loop, leadership: Leadership) -> None:
         self._loop = loop
         self._leadership = leadership
+        self._outage = Outage()
         # When the next step is due, if steps came at the average rate.
         self._next_due = time.monotonic()
 
@@ -109,11 +111,15 @@ class LoopRunner:
             if leadership.newly_acquired and loop.on_leadership_gained is not None:
                 await loop.on_leadership_gained()
             leadership.newly_acquired = False
-            return await loop.step()
+            more = await loop.step()
         except Unavailable as error:
-            log.warning("step put off", extra={"loop": loop.name, "cause": error.text})
+            if (level := self._outage.level()) is not None:
+                log.log(level, "step put off", extra={"loop": loop.name, "cause": error.text})
         except Exception:
             log.exception("step failed", extra={"loop": loop.name})
+        else:
+            self._outage.end()
+            return more
         await asyncio.sleep(0.5)
         return False
 

@@ -18,6 +18,7 @@ from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.dispatcher import republish_delay
 from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, Unavailable
+from reelhaul_runtime.logs import Outage
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Reaper:
         self._expire_from = now() + self._renewal_time
         self._absence = max(lease / 3, _MIN_ABSENCE)
         self._last_step, self._was_absent = now(), False
+        self._broker_outage = Outage()
 
     async def step(self) -> bool:
         """Check every queue stage once; return whether more may be due at once."""
@@ -64,8 +66,10 @@ class Reaper:
             )
         try:
             changed += await self._requeue_lost_items(now)
+            self._broker_outage.end()
         except Unavailable:
-            log.warning("the broker is unavailable; its items are checked later")
+            if (level := self._broker_outage.level()) is not None:
+                log.log(level, "the broker is unavailable; its items are checked later")
         self._last_step = self._now()
         return changed >= _BATCH
 
@@ -80,12 +84,16 @@ class Reaper:
     async def _requeue_lost_items(self, now: datetime) -> int:
         """Make ready again the jobs whose item the broker lost; return how many."""
         if await self._bus.ensure_streams():
-            log.warning("the work stream was created anew; everything that was in it is published again")
             total = 0
             while changed := await self._sweep(
                 QueueStage.PUBLISHED, now + _FOREVER, lambda job: queue_transitions.republish(job, now)
             ):
                 total += changed
+            # At the first start nothing was in it.
+            level = logging.WARNING if total else logging.INFO
+            log.log(
+                level, "the work stream was created; its items are published again", extra={"items": total}
+            )
             return total
         ids = await self._queue.list_due(QueueStage.PUBLISHED, now, _BATCH)
         if not ids:

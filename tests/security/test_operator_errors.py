@@ -1,0 +1,324 @@
+"""Careless operators: wrong, unknown and missing settings end a command at once, with what to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.libs.fake_gateway import JOB, running_gateway
+from tests.servers import running_process
+
+from reelhaul.cli.commands import reelhaul
+from reelhaul_runtime import service
+from reelhaul_runtime.up import suite
+
+TOKEN = "the suite token"
+# A Fernet key.
+KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove the developer's own REELHAUL_* and .env."""
+    for name in [name for name in os.environ if name.upper().startswith("REELHAUL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str, module: str = "reelhaul_runtime", **environment: str) -> tuple[int, str]:
+    """Run `python -m reelhaul_runtime` here, to its end; return exit code and standard error."""
+    result = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return result.returncode, result.stderr
+
+
+def check(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return exit code and message of the check of all settings with which `up` begins."""
+    code = service.check_settings(lambda: 0 if [read() for read in service.settings_classes()] else 1)
+    return code, capsys.readouterr().err
+
+
+# --- wrong settings
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> None:
+    """A file, a folder, and a certificate that is none."""
+    (tmp_path / "a-file").write_text("no certificate")
+    (tmp_path / "a-folder").mkdir()
+
+
+WRONG = [
+    ("REELHAUL_STORAGE_URL", "s3://bucket/prefix", "file://{tmp}/artifacts"),
+    ("REELHAUL_STORAGE_URL", "file://host/folder", "file://{tmp}/a-folder"),
+    ("REELHAUL_STORAGE_URL", "artifacts", ""),
+    ("REELHAUL_STORAGE_URL", "file://{tmp}/a-file", "file://{tmp}/new/artifacts"),
+    ("REELHAUL_JOBS_DATABASE_URL", "jobs.db", "sqlite:///jobs.db"),
+    ("REELHAUL_JOBS_DATABASE_URL", "mysql://u:hunter2@host/db", "postgresql://u:p/w#1@host:5432/db"),
+    ("REELHAUL_JOBS_DATABASE_URL", "postgresql://u:hunter2@host:port/db", "postgresql:///db?host=/tmp"),
+    ("REELHAUL_JOBS_DATABASE_URL", "sqlite://", "sqlite:////{tmp}/jobs.db"),
+    ("REELHAUL_JOBS_DATABASE_URL", "sqlite:///a-folder", "sqlite:///a-folder/jobs.db"),
+    ("REELHAUL_STORAGE_DATABASE_URL", "sqlite:///a-file/storage.db", "sqlite:///new/storage.db"),
+    ("REELHAUL_STORAGE_DATABASE_URL", "postgres:hunter2", "postgres://host/db"),
+    ("REELHAUL_DATA_DIR", "a-file", "a-folder"),
+    ("REELHAUL_DATA_DIR", "a-file/data", "new/data"),
+    ("REELHAUL_GATEWAY_ADDRESS", "8080", "127.0.0.1:8081"),
+    ("REELHAUL_JOBS_ADDRESS", "127.0.0.1:http", "localhost:0"),
+    ("REELHAUL_JOBS_ADDRESS", "::1:50051", "[::1]:50051"),
+    ("REELHAUL_FETCHER_ADDRESS", "127.0.0.1:70000", "127.0.0.1:65535"),
+    ("REELHAUL_NATS_URL", "localhost:4222", "nats://localhost:4222"),
+    ("REELHAUL_NATS_URL", "http://localhost:4222", "tls://user:p:w@[::1]:4222"),
+    ("REELHAUL_NATS_URL", "nats://localhost:port", "nats://localhost"),
+    ("REELHAUL_SUITE_TOKEN", "über", "a secret"),
+    ("REELHAUL_SUITE_TOKEN", " ", "x"),
+    ("REELHAUL_JOBS_SITE_LIMITS", "youtube.com=4", '{"youtube.com": 4}'),
+    ("REELHAUL_FETCHER_CA_FILE", "a-file", ""),
+    ("REELHAUL_FETCHER_CA_FILE", "none-such.pem", ""),
+    ("REELHAUL_FETCHER_COOKIES_KEY", "hunter2", KEY),
+    ("REELHAUL_FETCHER_COOKIES_KEY", f"{KEY},short", f"{KEY}, {KEY}"),
+    ("REELHAUL_FETCHER_UPSTREAM_PROXIES", "socks5://u:hunter2@host:1", "http://u:p@host:1,direct"),
+    ("REELHAUL_FETCHER_SLOTS", "many", "3"),
+]
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("name", "wrong", "right"), WRONG)
+def test_wrong_settings_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    wrong: str,
+    right: str,
+):
+    """A wrong setting of any service is one line with its name and without its value; a right one passes."""
+    monkeypatch.setenv(name, wrong.format(tmp=tmp_path))
+    code, message = check(capsys)
+    assert code == 2
+    assert name in message.partition(":")[0] + message.partition(":")[2]
+    assert message.count("\n") == 1
+    assert "hunter2" not in message
+    monkeypatch.setenv(name, right.format(tmp=tmp_path) if "{tmp}" in right else right)
+    assert check(capsys) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "owner"),
+    [
+        ("REELHAUL_STORAGE_URL", "s3://bucket", "storage"),
+        ("REELHAUL_JOBS_DATABASE_URL", "jobs.db", "jobs"),
+        ("REELHAUL_FETCHER_COOKIES_KEY", "hunter2", "fetcher"),
+    ],
+)
+def test_up_and_serve_end_at_once(tmp_path: Path, name: str, value: str, owner: str):
+    """up starts nothing and serve nothing with a wrong setting: exit code 2, and one line that names it."""
+    for command in (("up",), ("serve", owner)):
+        code, message = run(*command, REELHAUL_SUITE_TOKEN=TOKEN, **{name: value})
+        assert code == 2, message
+        assert message.startswith(f"reelhaul: {name}: ")
+        assert message.count("\n") == 1
+    assert not (tmp_path / "data" / "run" / "suite.json").exists()
+
+
+def test_two_services_with_one_address():
+    """Two services at one address would end each other for ever: up names both settings."""
+    address = {"REELHAUL_JOBS_ADDRESS": "127.0.0.1:50099", "REELHAUL_STORAGE_ADDRESS": "127.0.0.1:50099"}
+    code, message = run("up", **address)
+    assert code == suite.REFUSED
+    assert "REELHAUL_JOBS_ADDRESS" in message
+    assert "REELHAUL_STORAGE_ADDRESS" in message
+
+
+@pytest.mark.parametrize("owner", ["storage", "jobs", "gateway", "fetcher"])
+def test_serve_requires_a_suite_token(owner: str):
+    """A service without a suite token does not start: everyone could call its internal RPCs."""
+    code, message = run("serve", owner)
+    assert code == 2
+    assert message.startswith("reelhaul: REELHAUL_SUITE_TOKEN is not set")
+
+
+def test_serve_with_a_suite_token(tmp_path: Path):
+    """With a suite token a single service serves until it is terminated."""
+    environment = {
+        **os.environ,
+        "REELHAUL_SUITE_TOKEN": TOKEN,
+        "REELHAUL_STORAGE_ADDRESS": "127.0.0.1:0",
+        "REELHAUL_LOG_FORMAT": "json",
+    }
+    command = [sys.executable, "-m", "reelhaul_runtime", "serve", "storage"]
+    with running_process(command, env=environment, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        with process.stderr:
+            assert any(b'"serving"' in line for line in process.stderr)
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+        assert process.wait(20) == 0
+
+
+def test_serve_jobs_requires_a_broker():
+    """jobs without the URL of a broker names the setting, instead of being restarted for ever."""
+    code, message = run("serve", "jobs", REELHAUL_SUITE_TOKEN=TOKEN, REELHAUL_JOBS_ADDRESS="127.0.0.1:0")
+    assert code == 2
+    assert "reelhaul: REELHAUL_NATS_URL is not set" in message
+
+
+# --- unknown settings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("REELHAUL_FETCHER_SLOT", "REELHAUL_FETCHER_SLOTS"),
+        ("REELHAUL_GATEWAY_ADRESS", "REELHAUL_GATEWAY_ADDRESS"),
+        ("REELHAUL_DATABASE_URL", "REELHAUL_JOBS_DATABASE_URL"),
+    ],
+)
+def test_unknown_variables_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str, nearest: str
+):
+    """A variable REELHAUL_* that no service reads is refused, with the nearest name of a setting."""
+    monkeypatch.setenv(wrong, "3")
+    code, message = check(capsys)
+    assert code == 2
+    assert message.startswith(f"reelhaul: {wrong} is not a setting: did you mean ")
+    monkeypatch.delenv(wrong)
+    assert check(capsys) == (0, "")
+    assert nearest in {
+        f"REELHAUL_{name.upper()}" for each in service.settings_classes() for name in each.model_fields
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "REELHAUL_FETCHER_SLOT=3",
+            ".env:2: REELHAUL_FETCHER_SLOT is not a setting: did you mean REELHAUL_FETCHER_SLOTS?",
+        ),
+        ("export reelhaul_fetcher_slot=3", ".env:2: REELHAUL_FETCHER_SLOT is not a setting"),
+        ("REELHAUL_FETCHER_SLOTS: 3", ".env:2: this line is not NAME=value"),
+        ("REELHAUL_FETCHER_SLOTS", ".env:2: REELHAUL_FETCHER_SLOTS has no value"),
+        ("REELHAUL_XYZZY_QWERTY=1", ".env:2: REELHAUL_XYZZY_QWERTY is not a setting"),
+    ],
+)
+def test_unknown_lines_of_env_file_are_refused(capsys: pytest.CaptureFixture[str], line: str, message: str):
+    """A line of .env that sets nothing is refused with its number; those of other programs are not ours."""
+    Path(".env").write_text(f"# comment\n{line}\nOTHER=1\nREELHAUL_FETCHER_SLOTS=3\n")
+    code, printed = check(capsys)
+    assert code == 2
+    assert printed.startswith(f"reelhaul: {message}")
+    Path(".env").write_text(
+        "# comment\nOTHER=1\nnot a line\nREELHAUL_FETCHER_SLOTS=3\nREELHAUL_SUITE_TOKEN=\n"
+    )
+    assert check(capsys) == (0, "")
+
+
+def test_env_file_that_is_no_text(capsys: pytest.CaptureFixture[str]):
+    """A .env that cannot be read is named; there is no traceback."""
+    Path(".env").write_bytes(b"\xff\xfe\x00")
+    code, message = check(capsys)
+    assert code == 2
+    assert message.startswith("reelhaul: .env cannot be read: ")
+
+
+@pytest.mark.parametrize("command", [("up",), ("up", "--status"), ("serve", "gateway"), ("migrate",)])
+def test_every_command_refuses_unknown_settings(command: tuple[str, ...]):
+    """All server commands refuse a line of .env with a typing error."""
+    Path(".env").write_text("REELHAUL_FETCHER_SLOT=3\n")
+    code, message = run(*command, REELHAUL_SUITE_TOKEN=TOKEN)
+    assert code == 2
+    assert message.startswith("reelhaul: .env:1: REELHAUL_FETCHER_SLOT is not a setting")
+
+
+def test_cookie_commands_refuse_wrong_settings():
+    """`reelhaul fetcher cookies` reports a wrong key without repeating it, as a usage error."""
+    code, message = run(
+        "fetcher", "cookies", "list", module="reelhaul.cli", REELHAUL_FETCHER_COOKIES_KEY="hunter2"
+    )
+    assert code == 2
+    assert "REELHAUL_FETCHER_COOKIES_KEY" in message
+    assert "hunter2" not in message
+    code, message = run("fetcher", "cookies", "list", module="reelhaul.cli", REELHAUL_FETCHER_COOKIES_KEY=KEY)
+    assert (code, message) == (0, "")
+
+
+# --- the client's commands
+
+
+def test_env_file_selects_the_server(monkeypatch: pytest.MonkeyPatch):
+    """The command line calls the gateway of .env, as `up` serves it; the environment takes precedence."""
+    with running_gateway() as gateway:
+        Path(".env").write_text(f"REELHAUL_GATEWAY_ADDRESS={gateway.url.removeprefix('http://')}\n")
+        result = CliRunner().invoke(reelhaul, ["jobs", "get", JOB, "--json"])
+        assert result.exit_code == 0, result.output
+        assert len(gateway.requests) == 1
+        with running_gateway() as other:
+            monkeypatch.setenv("REELHAUL_GATEWAY_ADDRESS", other.url)
+            assert CliRunner().invoke(reelhaul, ["jobs", "get", JOB, "--json"]).exit_code == 0
+            assert len(other.requests) == 1
+        assert len(gateway.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["foo:bar", "8080", "http://", "ftp://127.0.0.1:8080", "127.0.0.1:99999", "http://[::1", "a b:1"],
+)
+def test_address_of_no_server(monkeypatch: pytest.MonkeyPatch, server: str):
+    """A server that is no address is a usage error with the form to use, wherever it was set."""
+    in_environment = {"REELHAUL_GATEWAY_ADDRESS": server}
+    results = [
+        CliRunner().invoke(reelhaul, ["jobs", "list", "--server", server]),
+        CliRunner().invoke(reelhaul, ["jobs", "list"], env=in_environment),
+    ]
+    Path(".env").write_text(f"REELHAUL_GATEWAY_ADDRESS='{server}'\n")
+    results.append(CliRunner().invoke(reelhaul, ["jobs", "list"]))
+    for result in results:
+        assert result.exit_code == 2
+        assert "host:port or a URL, for example 127.0.0.1:8080" in " ".join(result.stderr.split())
+        assert "bug" not in result.stderr
+
+
+def test_addresses_of_a_server():
+    """A host:port and a URL, with a slash at its end or not, are accepted."""
+    with running_gateway() as gateway:
+        for server in (gateway.url, f"{gateway.url}/", gateway.url.removeprefix("http://")):
+            result = CliRunner().invoke(reelhaul, ["jobs", "get", JOB, "--json", "--server", server])
+            assert result.exit_code == 0, result.output
+        assert len(gateway.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("pydantic", ["up"]),
+        ("pydantic_settings", ["serve", "jobs"]),
+        ("cryptography", ["fetcher", "cookies", "key"]),
+    ],
+)
+def test_client_only_installation(missing: str, command: list[str]):
+    """Without the packages of the servers their commands say what to install; that is no bug."""
+    code = f"import sys; sys.modules[{missing!r}] = None; from reelhaul.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 2
+    assert "pip install 'reelhaul[all]'" in result.stderr
+    assert "bug" not in result.stderr
+
+
+def test_installation_with_servers():
+    """With the packages of the servers the same commands run."""
+    code, message = run("up", "--status", module="reelhaul.cli")
+    assert code == 3
+    assert message.startswith("no suite runs on ")
