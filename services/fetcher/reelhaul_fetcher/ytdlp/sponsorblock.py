@@ -88,7 +88,7 @@ def fetch_segments(
 
 def _to_chapters(videos: list[dict[str, Any]], media: MediaInfo, categories: set[str]) -> list[Chapter]:
     duration = media.duration.ToTimedelta().total_seconds()
-    chapters = []
+    chapters: list[Chapter] = []
     for video in videos:
         if video["videoID"] != media.media_id:
             continue
