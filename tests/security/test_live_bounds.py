@@ -22,7 +22,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 URL = "https://cdn.example/live.m3u8"
 #: Requests after which a recording is taken for endless.
-ENDLESS = 2000
+ENDLESS = 200
 
 
 class LiveSite:

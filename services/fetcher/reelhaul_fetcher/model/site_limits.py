@@ -83,9 +83,9 @@ def clean(value: object) -> str:
 
 def shorten(value: object, limit: int) -> tuple[str, bool]:
     """Return *value* as NFC text of at most *limit* characters, and whether it is cut: then it ends in …."""
-    text = clean(value)
-    # Cut before as well. Normalization may join up to four characters.
-    result = normalize(text[: 4 * limit])
+    text = value if isinstance(value, str) else clean(value)
+    # Cut before as well: the work is that of the limit. Normalization may join up to four characters.
+    result = normalize(clean(text[: 4 * limit]))
     if len(text) <= 4 * limit and len(result) <= limit:
         return result, False
     return result[: limit - 1] + _ELLIPSIS, True
