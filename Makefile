@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos attack audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ help:  ## Show this help
 # `make demo` only adds packages.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q --require-hashes -r requirements/pip.txt
 
 define install
 	$(BIN)/pip install -q --require-hashes -r requirements/build.txt
@@ -111,6 +111,13 @@ conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> o
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a running suite, for minutes
+	$(BIN)/python -m tests.security $(ARGS)
+
+audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
+	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt
+	$(BIN)/python -m tests.audit $(ARGS)
+
 bench: bench-jobs bench-watch bench-fetch  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
 
 bench-%: $(VENV)/bench.stamp  ## Run one benchmark: jobs, watch, fetch
@@ -121,6 +128,8 @@ lock:  ## Update requirements/*.txt (needs uv)
 	$(LOCK) --upgrade pyproject.toml --extra all -o requirements/run.txt
 	$(LOCK) --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
+	echo pip | $(LOCK) --upgrade - -o requirements/pip.txt
+	$(LOCK) --upgrade --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
 clean:  ## Remove environments and build results; keep data and downloads

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from reelhaul.normalization import normalize
+
 #: Most bytes of a file name, extension included (ArtifactInfo.file_name).
 MAX_BYTES = 200
 
@@ -35,7 +37,7 @@ def from_title(title: str, extension: str, *, infix: str = "") -> str:
     suffix = f".{infix}.{extension}" if infix else f".{extension}"
     printable = "".join(
         " " if letter.isspace() else letter
-        for letter in unicodedata.normalize("NFC", title)
+        for letter in normalize(title)
         if letter.isspace() or unicodedata.category(letter)[0] != "C"
     )
     stem = _WHITESPACE_RUN.sub(" ", _RESERVED_RUN.sub("_", printable)).strip(" .")
@@ -47,7 +49,7 @@ def from_title(title: str, extension: str, *, infix: str = "") -> str:
 
 def sanitize(name: str) -> str:
     """Return *name*, which a caller gave a stored file, safe on every system; empty if nothing is left."""
-    return _shorten(_UNSAFE.sub("_", unicodedata.normalize("NFC", name)).strip(" ."))
+    return _shorten(_UNSAFE.sub("_", normalize(name)).strip(" ."))
 
 
 def sanitize_untrusted(name: str) -> str:
@@ -55,7 +57,7 @@ def sanitize_untrusted(name: str) -> str:
 
     Stricter than ``sanitize``: no hidden files, no device names, no invisible characters, never empty.
     """
-    letters = (letter if _is_visible(letter) else "_" for letter in unicodedata.normalize("NFC", name))
+    letters = (letter if _is_visible(letter) else "_" for letter in normalize(name))
     plain = _UNSAFE.sub("_", "".join(letters)).strip().lstrip(".").rstrip(". ") or "download"
     if _DEVICE_NAME.fullmatch(plain.partition(".")[0]):
         plain = f"_{plain}"

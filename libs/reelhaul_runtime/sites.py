@@ -62,11 +62,9 @@ def _hostname(url: str) -> str:
 @lru_cache(maxsize=1024)
 def _site_of_host(hostname: str) -> str:
     host = _without_prefix(hostname)
-    labels = host.split(".")
-    for start in range(len(labels) - 1):
-        if site := _SITES.get(".".join(labels[start:])):
-            return site
-    return host[:_MAX_LENGTH]
+    # Every domain of the table has two labels.
+    domain = ".".join(host.rsplit(".", 2)[-2:])
+    return _SITES.get(domain, host[:_MAX_LENGTH])
 
 
 def _without_prefix(hostname: str) -> str:

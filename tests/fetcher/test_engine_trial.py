@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from datetime import date
 from pathlib import Path
 
@@ -142,3 +143,27 @@ def test_version_command() -> None:
     assert age["days"] > 0
     assert age["floor"].startswith("20")
     assert "days old" in CliRunner().invoke(fetcher, ["version"]).output
+
+
+def test_version_is_not_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version is downloaded without a hash: a warning says so, and no build code of a source runs."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    marker = tmp_path / "ran"
+    source = tmp_path / "yt_dlp-2031.1.1"
+    source.mkdir()
+    (source / "setup.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    with tarfile.open(tmp_path / "yt_dlp-2031.1.1.tar.gz", "w:gz") as archive:
+        archive.add(source, source.name)
+    process = run_canary("http://127.0.0.2/", "--engine", "2031.1.1")
+    assert process.returncode == 1
+    warning, *_, error = process.stderr.splitlines()
+    assert warning.startswith("warning: yt-dlp 2031.1.1 is not verified: there is no hash")
+    assert "cannot be installed" in process.stderr, error
+    assert not marker.exists()
+
+
+def test_folder_needs_no_warning(tmp_path: Path) -> None:
+    """An engine that the operator has unpacked is used, or refused, without that warning."""
+    process = run_canary("http://127.0.0.2/", "--engine", str(tmp_path))
+    assert process.stderr.splitlines() == [f"Error: there is no yt-dlp in {tmp_path}"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import httpx
 
 from reelhaul._core.errors import CallFailed, status_from_json
+
+# Of Retry-After. More digits are more than int() or timedelta take.
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def unreachable(server: str, error: Exception) -> CallFailed:
@@ -27,6 +31,6 @@ def from_response(response: httpx.Response) -> CallFailed:
         code = "UNAVAILABLE" if response.status_code in (502, 503, 504) else "UNKNOWN"
         failure = CallFailed(code, f"HTTP {response.status_code} from {response.url.host}")
     retry_after = response.headers.get("retry-after", "")
-    if failure.retry_delay is None and retry_after.isdecimal():
+    if failure.retry_delay is None and _SECONDS.fullmatch(retry_after):
         failure.retry_delay = timedelta(seconds=int(retry_after))
     return failure

@@ -37,6 +37,10 @@ _PACKAGES = ("yt_dlp", "yt_dlp_ejs")
 _VERSION = re.compile(r"\d{4}\.\d{1,2}\.\d{1,2}(\.\w+)*")
 _PRINT_FOLDER = "import os, yt_dlp; print(os.path.dirname(os.path.dirname(os.path.abspath(yt_dlp.__file__))))"
 
+_UNVERIFIED = (
+    "warning: yt-dlp {version} is not verified: there is no hash to compare its download with;"
+    " to try a release that you verified, unpack it and pass its folder to --engine"
+)
 _COLUMNS = ("engine", "seconds", "formats", "height", "MB", "outcome")
 
 
@@ -78,7 +82,8 @@ def run_trial(urls: Sequence[str], engine: str | None, *, as_json: bool) -> int:
 def collect_engine(engine: str, folder: Path) -> Path:
     """Return a folder with nothing but the packages of *engine*: a version, a folder, or a Python.
 
-    A version is downloaded with pip. Raises ValueError if there is no such engine.
+    A version is downloaded with pip, which verifies no hash: a warning says so. Raises ValueError if there
+    is no such engine.
     """
     if _VERSION.fullmatch(engine):
         return _install(engine, folder)
@@ -100,8 +105,10 @@ def collect_engine(engine: str, folder: Path) -> Path:
 
 def _install(version: str, folder: Path) -> Path:
     target = folder / "engine"
-    pip = module_command("pip", "install", "--quiet", "--no-deps", "--target", str(target))
-    process = _run([*pip, f"yt-dlp=={version}"])
+    click.echo(_UNVERIFIED.format(version=version), err=True)
+    # Wheels only: an sdist would run its build code outside the sandbox.
+    options = ("--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target))
+    process = _run([*module_command("pip", "install", *options), f"yt-dlp=={version}"])
     if process.returncode:
         raise ValueError(f"yt-dlp {version} cannot be installed: {process.stderr.strip()[-300:]}")
     return target

@@ -65,7 +65,9 @@ def make_cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
     """
     kept = [clip or TimeRange(0.0, math.inf)]
     for gap in sorted(removed, key=lambda gap: gap.start):
-        kept = [rest for part in kept for rest in _subtract(part, gap)]
+        # The earlier parts end before a gap that starts before this one.
+        if kept:
+            kept.extend(_subtract(kept.pop(), gap))
     return Cut(tuple(kept)) if kept else Cut((clip,) if clip else Cut().ranges)
 
 

@@ -5,10 +5,10 @@ A site chooses every value that an extractor reads: nothing here raises, whateve
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from reelhaul.normalization import normalize
 from reelhaul.type.v1.media_pb2 import MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 
@@ -84,8 +84,8 @@ def clean(value: object) -> str:
 def shorten(value: object, limit: int) -> tuple[str, bool]:
     """Return *value* as NFC text of at most *limit* characters, and whether it is cut: then it ends in …."""
     text = clean(value)
-    # Cut before as well: the time of a normalization is not linear. It may join up to four characters.
-    result = unicodedata.normalize("NFC", text[: 4 * limit])
+    # Cut before as well. Normalization may join up to four characters.
+    result = normalize(text[: 4 * limit])
     if len(text) <= 4 * limit and len(result) <= limit:
         return result, False
     return result[: limit - 1] + _ELLIPSIS, True

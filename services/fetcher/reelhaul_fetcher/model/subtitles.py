@@ -42,8 +42,10 @@ _MAX_TRACKS = 60
 # yt-dlp's suffix of a track of speech recognition in the spoken language.
 _ORIGINAL_SUFFIX = "-orig"
 
-_TIMING = re.compile(r"((?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3})\s+-->\s+((?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3})")
-_TAG = re.compile(r"<[^>]*>")
+# Both patterns take linear time: the digits of the hours are bounded, and a tag ends where the next begins.
+_TIME = r"((?:\d{1,6}:)?\d{1,2}:\d{2}[.,]\d{1,3})"
+_TIMING = re.compile(rf"{_TIME}\s+-->\s+{_TIME}")
+_TAG = re.compile(r"<[^<>]*>")
 # Of the cues of a track: a day of speech has half as much, and a translation must fit into a message.
 _MAX_CHARACTERS = 2 * 1024 * 1024
 # A pause of this length begins a new paragraph of a transcript.

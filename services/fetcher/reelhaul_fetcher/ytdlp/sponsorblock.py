@@ -22,6 +22,7 @@ from reelhaul_fetcher.model.site_limits import MAX_SECONDS, MAX_TITLE, number, s
 from reelhaul_fetcher.ytdlp.downloader import Downloader, read_body
 
 _MAX_RESPONSE_BYTES = 1024 * 1024
+# Of all entries for one video: the work of an edit grows with chapters and cues times segments.
 _MAX_SEGMENTS = 50
 _TIMEOUT_SECONDS = 10
 # Segments of a version whose duration differs by more seconds are of another cut of the video.
@@ -87,11 +88,11 @@ def fetch_segments(
 
 def _to_chapters(videos: list[dict[str, Any]], media: MediaInfo, categories: set[str]) -> list[Chapter]:
     duration = media.duration.ToTimedelta().total_seconds()
-    chapters = []
+    chapters: list[Chapter] = []
     for video in videos:
         if video["videoID"] != media.media_id:
             continue
-        for segment in video["segments"][:_MAX_SEGMENTS]:
+        for segment in video["segments"][: _MAX_SEGMENTS - len(chapters)]:
             start, end = (number(second, MAX_SECONDS) for second in segment["segment"])
             if start is None or end is None:
                 continue

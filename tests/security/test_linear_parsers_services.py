@@ -1,0 +1,482 @@
+"""Parsers of the services and the clients take time in proportion to their input.
+
+To cover another parser, add a line to CASES: an input of n units that an attacker would choose, and the
+call that parses it. ``make attack`` mutates the same inputs.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import itertools
+import json
+import math
+import random
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from yt_dlp.networking import Response
+
+from reelhaul import file_names
+from reelhaul.cli.output import printable
+from reelhaul.jobs.v1 import job_pb2, schedule_service_pb2
+from reelhaul.normalization import normalize
+from reelhaul.rest import CallFailed, _errors, _watch
+from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
+from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
+from reelhaul_fetcher.model import chapters, cookies, cuts, hls_playlist, subtitles
+from reelhaul_fetcher.model.chapters import Chapter
+from reelhaul_fetcher.model.cuts import TimeRange
+from reelhaul_fetcher.ytdlp import info, sponsorblock
+from reelhaul_fetcher.ytdlp.downloader import Downloader
+from reelhaul_fetcher.ytdlp.format_selector import select_formats
+from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs import validation
+from reelhaul_jobs.api.schedules import listing, messages
+from reelhaul_jobs.filters.evaluate import matches
+from reelhaul_jobs.filters.fields import JOB_FIELDS
+from reelhaul_jobs.filters.parser import parse as parse_filter
+from reelhaul_jobs.model.cron import parse_cron
+from reelhaul_runtime import sites
+from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.validation import formats, urls
+from reelhaul_runtime.validation.violations import FieldViolations
+from reelhaul_storage.api import queries, requests
+
+# A shorter time says more about the clock than about the parser.
+_MIN_SECONDS = 0.004
+# The work for an input 8 times as large may be 8 times as much; a quadratic parser needs 64 times as much.
+_FACTOR, _MAX_RATIO = 8, 24
+_TRIES = 5
+# What the largest input of a bounded parser may take.
+_MAX_SECONDS = 1.0
+# A decoder that is quadratic is found long before its largest input is reached.
+_MAX_UNITS = 100_000
+
+_NOW = datetime(2026, 11, 1, tzinfo=UTC)
+# Inputs that differ, for parsers that remember.
+_NUMBERS = itertools.count()
+_TOKENS = PageTokens("secret", lambda: _NOW)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A parser and the input that would be the most work for it."""
+
+    name: str
+    #: Returns an input of n units.
+    build: Callable[[int], Any]
+    parse: Callable[[Any], object]
+    #: Largest n to try; the largest input that reaches the parser needs no more.
+    max_units: int = _MAX_UNITS
+
+
+def _filter(text: str) -> None:
+    parse_filter(text, JOB_FIELDS)
+
+
+def _evaluate(title: str) -> None:
+    node = parse_filter('media.title = "*aab*"', JOB_FIELDS)
+    assert node is not None
+    matches(node, {"media.title": title})
+
+
+def _list_schedules(**arguments: str) -> None:
+    listing.list_response(schedule_service_pb2.ListSchedulesRequest(**arguments), [], _TOKENS)
+
+
+def _next_run(expression: str) -> None:
+    parse_cron(expression, "", _NOW).next_after(_NOW)
+
+
+def _check_url(url: str) -> None:
+    violations = FieldViolations()
+    urls.check_url(url, "url", violations)
+    urls.redact(url)
+    violations.raise_if_any()
+
+
+def _labels(labels: dict[str, str]) -> None:
+    violations = FieldViolations()
+    validation.check_labels(job_pb2.Job(labels=labels), violations)
+    violations.raise_if_any()
+
+
+def _format(spec: FormatSpec) -> None:
+    violations = FieldViolations()
+    formats.check_format(spec, "format", violations)
+    violations.raise_if_any()
+
+
+def _list_artifacts(**arguments: str) -> None:
+    queries.query_from_proto(storage_service_pb2.ListArtifactsRequest(**arguments), 10)
+
+
+def _new_artifact(**fields_: Any) -> None:
+    artifact = artifact_pb2.Artifact(**fields_)
+    requests.new_artifact_from_proto(artifact, "artifact", _NOW, timedelta(days=1))
+
+
+def _subtitles(text: str, extension: str = "vtt") -> None:
+    """Read, cut and write subtitles as a fetch does."""
+    cut = cuts.make_cut(None, [TimeRange(second, second + 0.5) for second in range(50)])
+    cues = subtitles.apply_cut(subtitles.remove_rolling_lines(subtitles.parse(text, extension)), cut)
+    for output in subtitles.EXTENSION:
+        subtitles.render(cues, output)
+
+
+def _cue(text: str) -> str:
+    return f"1\n00:00:01.000 --> 00:00:02.000\n{text}\n\n"
+
+
+def _playlist(text: str) -> None:
+    hls_playlist.parse(f"#EXTM3U\n{text}", "https://site.test/live/index.m3u8")
+
+
+def _cookie(line: str) -> None:
+    cookies.parse(cookies.with_header(line))
+
+
+def _select(selector: str) -> None:
+    select_formats(selector, [Format(format_id="1", video_codec="h264", audio_codec="aac")])
+
+
+def _chapters(count: int) -> None:
+    """Lay as many segments as SponsorBlock may send over *count* chapters of a site."""
+    base = [Chapter("a", TimeRange(second, second + 1)) for second in range(count)]
+    top = [Chapter("b", TimeRange(second, second + 0.5)) for second in range(50)]
+    chapters.to_ffmetadata(chapters.apply_cut(chapters.overlay(base, top), cuts.Cut(), math.inf))
+
+
+def _media_info(value: dict[str, Any]) -> None:
+    info.to_media_info(value)
+
+
+class _SponsorBlockServer(Downloader):
+    """Answers every request with one body."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    @contextmanager
+    def logging_paused(self) -> Iterator[None]:
+        yield
+
+    def urlopen(self, req: Any) -> Any:
+        """Return the response."""
+        return Response(io.BytesIO(self._body), "https://sponsor.test/", {})
+
+
+def _sponsor_segments(body: bytes) -> sponsorblock.Segments:
+    media = MediaInfo(extractor="youtube", media_id="x")
+    segments = sponsorblock.fetch_segments(
+        _SponsorBlockServer(body), media, FormatSpec.SponsorBlock(), "https://sponsor.test"
+    )
+    cuts.make_cut(None, [chapter.time_range for chapter in segments.chapters])
+    return segments
+
+
+def _sponsor_body(count: int) -> bytes:
+    """Return an answer of *count* entries for one video, each with one segment."""
+    return json.dumps(
+        [
+            {"videoID": "x", "segments": [{"segment": [second, second + 0.5], "category": "sponsor"}]}
+            for second in range(count)
+        ]
+    ).encode()
+
+
+class _Chunks(httpx.SyncByteStream):
+    """A response body that arrives in small chunks."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._content), 64):
+            yield self._content[start : start + 64]
+
+
+def _watch_events(content: bytes) -> None:
+    """Watch a download whose stream is *content*, until the stream ends."""
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=_Chunks(content))
+
+    with httpx.Client(base_url="http://gateway.test", transport=httpx.MockTransport(respond)) as http:
+        for event in _watch.watch(http, "x", retry_timeout=0):
+            if event.kind == "reconnecting":
+                return
+
+
+def _failure(retry_after: str, body: bytes = b"") -> CallFailed:
+    request = httpx.Request("GET", "http://gateway.test/")
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return _errors.from_response(httpx.Response(503, headers=headers, content=body, request=request))
+
+
+# A letter with marks of two classes, in the order that takes the longest to sort.
+def _marks(count: int) -> str:
+    return "a" + "\u0300" * count + "\u0316" * count
+
+
+CASES = [
+    # jobs
+    Case("filter: parentheses", lambda n: "(" * n, _filter, 8200),
+    Case("filter: terms", lambda n: "state = RUNNING AND " * n, _filter, 410),
+    Case("filter: spaces", lambda n: "state" + " " * n + "x", _filter, 8200),
+    Case("filter: long name", lambda n: "a." * n, _filter, 4100),
+    Case("filter: open quote of escapes", lambda n: 'url = "' + '\\"' * n, _filter, 4100),
+    Case("filter: wildcards", lambda n: 'url = "' + "*" * n + '"', _filter, 8200),
+    Case("filter: negations", lambda n: "-" * n + "NOT " * n, _filter, 1650),
+    Case("filter: longer than allowed", lambda n: "(" * 8193 * n, _filter, 400),
+    Case("filter: wildcard against a title", lambda n: "aa" * n, _evaluate),
+    Case("order_by: words", lambda n: {"order_by": "a " * n}, lambda a: _list_schedules(**a)),
+    Case("order_by: spaces", lambda n: {"order_by": " " * n}, lambda a: _list_schedules(**a)),
+    Case("page token", lambda n: {"page_token": "A" * n}, lambda a: _list_schedules(**a)),
+    Case("cron: fields", lambda n: "0," * n + "0 * * * *", _next_run),
+    Case("cron: short fields", lambda n: ("0," * n)[:180] + "0 * * * *", _next_run, 90),
+    Case("cron: interval", lambda n: "@every " + "1" * n + "h", _next_run),
+    Case("cron: spaces", lambda n: "@every" + " " * n + "1h", _next_run),
+    Case("cron: time zone", lambda n: "A/" * n, lambda zone: parse_cron("@daily", zone, _NOW)),
+    Case("URL: labels", lambda n: "https://" + "a." * n + "b/", _check_url),
+    Case("URL: user info", lambda n: "https://" + "a:" * n + "@b/", _check_url),
+    Case("URL: brackets", lambda n: "http://" + "[:" * n, _check_url),
+    Case("URL: marks in the host", lambda n: f"https://{_marks(n)}/", _check_url),
+    Case("URL: digits", lambda n: "https://" + "1" * n + "/", _check_url),
+    Case("site: labels", lambda n: f"https://{next(_NUMBERS)}." + "a." * n + "youtube.com/", sites.site_of),
+    Case("site: prefixes", lambda n: "https://" + "www." * n + "b/", sites.host_of),
+    Case("labels: number", lambda n: {f"k{i}": "v" for i in range(n)}, _labels),
+    Case("labels: key", lambda n: {"a" * n: "v"}, _labels),
+    Case("attempt name", lambda n: "/attempts/1" * n, fields.parse_attempt_name),
+    Case("job name", lambda n: "jobs/" * n, fields.parse_job_id),
+    Case("schedule name", lambda n: "schedules/a" + "-" * n, messages.parse_schedule_id),
+    Case("format: selector", lambda n: FormatSpec(selector="[" * n), _format),
+    Case(
+        "format: languages",
+        lambda n: FormatSpec(subtitles=FormatSpec.Subtitles(languages=["a-" * n])),
+        _format,
+    ),
+    # storage
+    Case("artifacts: terms", lambda n: {"filter": "epoch=1 AND " * n}, lambda a: _list_artifacts(**a), 170),
+    Case("artifacts: spaces", lambda n: {"filter": " " * n}, lambda a: _list_artifacts(**a)),
+    Case("artifacts: field", lambda n: {"filter": "a" * n}, lambda a: _list_artifacts(**a)),
+    Case("artifacts: order_by", lambda n: {"order_by": "a " * n}, lambda a: _list_artifacts(**a)),
+    Case(
+        "artifact: name",
+        lambda n: "artifacts/" + "-" * n,
+        lambda name: requests.parse_name(name, "artifacts"),
+    ),
+    Case("artifact: job", lambda n: {"job": "jobs/a" + "." * n + "!"}, lambda a: _new_artifact(**a)),
+    Case(
+        "artifact: media type",
+        lambda n: {"media_type": "a" * n + "/" + "b" * n},
+        lambda a: _new_artifact(**a),
+    ),
+    Case(
+        "artifact: marks in the file name", lambda n: {"file_name": _marks(n)}, lambda a: _new_artifact(**a)
+    ),
+    Case("artifact: dots", lambda n: {"file_name": " ." * n + "x"}, lambda a: _new_artifact(**a)),
+    # file names and other text of sites
+    Case("title: marks", _marks, lambda title: file_names.from_title(title, "mp4")),
+    Case("title: marks in sequences", lambda n: "a" + "\u0f73" * n, normalize),
+    Case("title: spaces", lambda n: "a" + " \t" * n + "b", lambda title: file_names.from_title(title, "mp4")),
+    Case("title: reserved", lambda n: '<>:"' * n, lambda title: file_names.from_title(title, "mp4")),
+    Case("server's file name: marks", _marks, file_names.sanitize_untrusted),
+    Case("server's file name: dots", lambda n: "." * n + "a" + ". " * n, file_names.sanitize_untrusted),
+    Case("metadata: marks", lambda n: {"title": _marks(n)}, _media_info),
+    Case("metadata: chapters", lambda n: {"chapters": [{"title": "a"}] * n}, _media_info),
+    Case("metadata: tracks", lambda n: {"subtitles": {f"a{i}": [{}] for i in range(n)}}, _media_info),
+    Case("terminal: escapes", lambda n: "\x1b[" * n + "a", printable),
+    # fetcher
+    Case("subtitles: digits", lambda n: "1" * n, _subtitles),
+    Case("subtitles: digits and colons", lambda n: "1:" * n, _subtitles),
+    Case("subtitles: spaces before the arrow", lambda n: "00:00.0" + " " * n + "x", _subtitles),
+    Case("subtitles: times without an end", lambda n: "00:00.0 --> " * n, _subtitles),
+    Case("subtitles: open tags", lambda n: _cue("<" * n), _subtitles),
+    Case("subtitles: tags", lambda n: _cue("<b>a" * n), _subtitles),
+    Case("subtitles: references", lambda n: _cue("&" * n + "&amp;" * n + "&#x;" * n), _subtitles),
+    Case("subtitles: blank lines", lambda n: _cue("a") + "\n \t\r\n" * n, _subtitles),
+    Case("subtitles: line of spaces", lambda n: "\n" + " " * n + "x" + "\n" * n, _subtitles),
+    Case("subtitles: lines of a cue", lambda n: _cue("a\n" * n), _subtitles),
+    Case("subtitles: cues", lambda n: _cue("a b") * n, _subtitles, 20_000),
+    Case(
+        "subtitles: json3",
+        lambda n: json.dumps({"events": [{"tStartMs": i, "segs": [{"utf8": "a"}] * 2} for i in range(n)]}),
+        lambda text: _subtitles(text, "json3"),
+        20_000,
+    ),
+    Case("HLS: URIs without an end", lambda n: "#EXT-X-MAP:" + 'URI="' * n, _playlist),
+    Case("HLS: map without quotes", lambda n: "#EXT-X-MAP:URI=" * n, _playlist),
+    Case("HLS: methods", lambda n: "#EXT-X-KEY:" + "METHOD=" * n + "METHOD=a", _playlist),
+    Case("HLS: segments", lambda n: "#EXTINF:1,\na.ts\n" * n, _playlist, 20_000),
+    Case("HLS: dots", lambda n: "../" * n + "a.ts", _playlist),
+    Case("HLS: blank lines", lambda n: " \t\n" * n, _playlist),
+    Case("HLS: number", lambda n: "#EXT-X-MEDIA-SEQUENCE:" + "1" * n, _playlist),
+    Case("HLS: duration", lambda n: "#EXTINF:" + "1" * n + ",\na.ts", _playlist),
+    Case("cookies: lines", lambda n: "a.test\tTRUE\t/\tTRUE\t0\ta\tb\n" * n, _cookie, 30_000),
+    Case("cookies: tabs", lambda n: "\t" * n, _cookie),
+    Case("cookies: expiry", lambda n: "a.test\tTRUE\t/\tTRUE\t1." + "1" * n + "x\ta\tb", _cookie),
+    Case("cookies: blank lines", lambda n: " \n" * n, _cookie),
+    Case("cookies: name", lambda n: "a" + "-" * n, cookies.NAME.fullmatch),
+    Case("selector: choices", lambda n: "best/" * n + "best", _select, 100),
+    Case("selector: merges", lambda n: "bv*+" * n + "ba", _select, 120),
+    Case("selector: brackets", lambda n: "(" * n + "best" + ")" * n, _select, 240),
+    Case("selector: spaces in a condition", lambda n: "best[height" + " " * n + "x", _select, 480),
+    Case("selector: digits", lambda n: "best[height>" + "1" * n + "x]", _select, 480),
+    Case("selector: longer than allowed", lambda n: "best/" * 100 * n, _select, 10_000),
+    Case("chapters", lambda n: n, _chapters, 20_000),
+    Case("SponsorBlock: entries for one video", _sponsor_body, _sponsor_segments, 15_000),
+    # clients
+    Case("events: short lines", lambda n: b"data: {}\n" * n, _watch_events),
+    Case("events: names", lambda n: b"event: a\n" * n, _watch_events),
+    Case("events: a line without an end", lambda n: b"data: " + b"x" * n, _watch_events),
+    Case("events: empty lines", lambda n: b"\n" * n, _watch_events),
+    Case("events: carriage returns", lambda n: b"\r" * n, _watch_events),
+    Case("Retry-After: digits", lambda n: "1" * n, _failure),
+    Case(
+        "error body: details",
+        lambda n: json.dumps({"code": 3, "details": [{}] * n}).encode(),
+        lambda body: _failure("", body),
+        20_000,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_work_is_proportional_to_the_input(case: Case) -> None:
+    """An input eight times as large takes about eight times as long, not 64 times as long."""
+    units, seconds = _find_measurable_size(case)
+    if units * _FACTOR > case.max_units * 2:
+        # The largest input that can arrive takes no longer than a moment.
+        assert seconds < _MAX_SECONDS
+        return
+    ratios = []
+    for _ in range(_TRIES):
+        ratios.append(_measure(case, units * _FACTOR) / max(seconds, _MIN_SECONDS / 2))
+        if ratios[-1] <= _MAX_RATIO:
+            return
+        seconds = _measure(case, units)
+    pytest.fail(f"{case.name}: {_FACTOR} times the input takes {min(ratios):.0f} times the work")
+
+
+def _find_measurable_size(case: Case) -> tuple[int, float]:
+    """Return the first size that takes a measurable time, or the largest one, and its seconds."""
+    units = min(64, case.max_units)
+    while (seconds := _measure(case, units)) < _MIN_SECONDS and units * 2 <= case.max_units:
+        units *= 2
+    return units, seconds
+
+
+def _measure(case: Case, units: int) -> float:
+    """Return the CPU seconds that this thread needs for an input of *units*."""
+    value = case.build(units)
+    # The garbage collector runs more often, and longer, where many other tests have left objects.
+    gc.disable()
+    try:
+        start = time.thread_time()
+        with suppress(ReelhaulError, CallFailed, ValueError):
+            case.parse(value)
+        return time.thread_time() - start
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "plain",
+        "Crème brûlée",
+        "a\u0316\u0300b",
+        "\u1112\u1161\u11ab",
+        "Z\u0300\u0301\u0316" * 9,
+        "a" + "\u0300" * 30 + "b" + "\u0316" * 30,
+        "\u0f40\u0f73\u0f71",
+    ],
+)
+def test_text_of_any_language_is_normalized_as_before(title: str) -> None:
+    """Up to 30 marks in a row, more than any language has, all are kept."""
+    assert normalize(title) == unicodedata.normalize("NFC", title)
+
+
+def test_surplus_marks_are_dropped() -> None:
+    """Of 100 marks on one letter 30 stay, and the text after them."""
+    assert normalize("x" + "\u0316" * 100 + "é") == "x" + "\u0316" * 30 + "é"
+
+
+def test_file_name_of_many_marks() -> None:
+    """A caller's and a site's name of 200,000 marks become names within the limit, with their extension."""
+    name = _marks(100_000)
+    assert file_names.from_title(name, "mp4").endswith(".mp4")
+    assert file_names.sanitize(f"{name}.mp4").endswith(".mp4")
+    assert len(file_names.sanitize_untrusted(f"{name}.mp4").encode()) <= file_names.MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("url", "site"),
+    [
+        ("https://youtube.com/watch", "youtube.com"),
+        ("https://a.b.c.music.youtube.com./watch", "youtube.com"),
+        ("https://www.youtu.be/x", "youtube.com"),
+        ("https://www.video.test/x", "video.test"),
+        ("https://deep.video.test:8443/x", "deep.video.test"),
+        ("http://localhost/x", "localhost"),
+    ],
+)
+def test_sites_are_found_as_before(url: str, site: str) -> None:
+    """The domains of an operator, at any depth, are one site; other hosts are their own."""
+    assert sites.site_of(url) == site
+
+
+def test_cues_are_read_as_before() -> None:
+    """Times with and without hours, tags and references are read; a lone < is text."""
+    text = (
+        "WEBVTT\n\n1\n01:02.500 --> 01:03.000 align:start\n<c.a><i>one</i></c> &amp; two\n\n"
+        "100:00:00,000 --> 100:00:01,000\n1 < 2 <b>always</b>\n"
+    )
+    assert subtitles.parse(text, "vtt") == [
+        subtitles.Cue(62.5, 63.0, "one & two"),
+        subtitles.Cue(360_000.0, 360_001.0, "1 < 2 always"),
+    ]
+
+
+def test_cut_of_overlapping_segments() -> None:
+    """What is left does not depend on how the removed segments overlap."""
+    seeded = random.Random(1)
+    for _ in range(200):
+        removed = [TimeRange(start, start + seeded.uniform(0.1, 9)) for start in seeded.sample(range(60), 12)]
+        kept = cuts.make_cut(TimeRange(5, 55), removed).ranges
+        moments = [seeded.uniform(5, 55) for _ in range(50)]
+        for moment in moments:
+            near_an_edge = any(
+                abs(moment - edge) < 0.1 for gap in removed for edge in (gap.start, gap.end, 5, 55)
+            )
+            is_removed = any(gap.start <= moment <= gap.end for gap in removed)
+            is_kept = any(part.start <= moment <= part.end for part in kept)
+            assert near_an_edge or is_removed is not is_kept
+
+
+def test_segments_of_a_video_are_limited_in_total() -> None:
+    """The limit holds for all entries of one video together; fewer are taken as they are."""
+    assert len(_sponsor_segments(_sponsor_body(1000)).chapters) == 50
+    assert len(_sponsor_segments(_sponsor_body(49)).chapters) == 49
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("999999999", 999_999_999), ("1" * 5000, None), ("²", None), ("-1", None), ("soon", None)],
+)
+def test_retry_after_of_a_response(header: str, seconds: int | None) -> None:
+    """Seconds are taken; what is none, or absurd, is no advice instead of an exception."""
+    request = httpx.Request("GET", "http://gateway.test/")
+    headers = [(b"Retry-After", header.encode())]
+    failure = _errors.from_response(httpx.Response(503, headers=headers, request=request))
+    assert failure.retry_delay == (None if seconds is None else timedelta(seconds=seconds))
