@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import pytest
 from yt_dlp.networking import Response
+from yt_dlp.utils import YoutubeDLError
 
 from reelhaul import file_names
 from reelhaul.cli.output import printable
@@ -34,8 +35,8 @@ from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
 from reelhaul_fetcher.model import chapters, cookies, cuts, hls_playlist, subtitles
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import TimeRange
-from reelhaul_fetcher.ytdlp import info, sponsorblock
-from reelhaul_fetcher.ytdlp.downloader import Downloader
+from reelhaul_fetcher.ytdlp import errors, info, sponsorblock
+from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import validation
@@ -158,6 +159,10 @@ def _chapters(count: int) -> None:
 
 def _media_info(value: dict[str, Any]) -> None:
     info.to_media_info(value)
+
+
+def _classify(message: str) -> None:
+    errors.classify(YoutubeDLError(message), ResponseLog(), "https://site.test/")
 
 
 class _SponsorBlockServer(Downloader):
@@ -335,6 +340,9 @@ CASES = [
     Case("selector: longer than allowed", lambda n: "best/" * 100 * n, _select, 10_000),
     Case("chapters", lambda n: n, _chapters, 20_000),
     Case("SponsorBlock: entries for one video", _sponsor_body, _sponsor_segments, 15_000),
+    Case("error of a site: repeated beginning", lambda n: "try again later account cookies " * n, _classify),
+    Case("error of a site: blank lines", lambda n: "\n" * n + "x", _classify),
+    Case("error of a site: brackets", lambda n: "ERROR:" + "[" * n + "\x1b[" * n, _classify),
     # clients
     Case("events: short lines", lambda n: b"data: {}\n" * n, _watch_events),
     Case("events: names", lambda n: b"event: a\n" * n, _watch_events),
