@@ -69,7 +69,7 @@ def test_folder_of_others_is_refused(tmp_path: Path) -> None:
     """A folder with other files, open to others, is refused and stays as it is; a private one is taken."""
     (tmp_path / "thesis.txt").touch()
     tmp_path.chmod(0o755)
-    environment = {**os.environ, "REELHAUL_DATA_DIR": str(tmp_path)}
+    environment = {**os.environ, "REELHAUL_DATA_DIR": str(tmp_path), "REELHAUL_SUITE_TOKEN": "secret"}
     for arguments, code in ((("up",), 1), (("serve", "gateway"), 2)):
         command = [sys.executable, "-P", "-m", "reelhaul_runtime", *arguments]
         result = subprocess.run(
