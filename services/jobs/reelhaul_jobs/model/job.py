@@ -17,7 +17,7 @@ from reelhaul_runtime.errors import StateConflict
 from reelhaul_runtime.sites import site_of
 
 # A waiting job ranks as if it were older by this much.
-_HEAD_START: Mapping[Priority, timedelta] = {
+_PRIORITY_OFFSETS: Mapping[Priority, timedelta] = {
     Priority.HIGH: timedelta(hours=1),
     Priority.NORMAL: timedelta(0),
     Priority.LOW: timedelta(hours=-1),
@@ -160,7 +160,7 @@ class Job:
         """When the next attempt may start, while it is RETRYING."""
         return self.due if self.state is State.RETRYING else None
 
-    def bump(self, now: datetime, **fields: Any) -> Job:
+    def with_next_revision(self, now: datetime, **fields: Any) -> Job:
         """Return this job with other *fields* and the next revision."""
         return self.replace_fields(revision=self.revision + 1, update_time=now, **fields)
 
@@ -193,7 +193,7 @@ class Job:
             raise StateConflict(
                 self.name, self.state.name, f"{self.name} is {self.state.name}, cannot become {to.name}"
             )
-        return self.bump(now, state=to, **fields)
+        return self.with_next_revision(now, state=to, **fields)
 
     def end(self, to: State, now: datetime, **fields: Any) -> Job:
         """Return this job in the terminal state *to*, kept until it expires."""
@@ -209,7 +209,7 @@ class Job:
     @staticmethod
     def priority_offset(priority: Priority) -> timedelta:
         """Return how much older *priority* makes a waiting job."""
-        return _HEAD_START[priority]
+        return _PRIORITY_OFFSETS[priority]
 
 
 #: Names of a job's fields.
