@@ -124,7 +124,7 @@ async def test_ended_expansions(store: SqlStore) -> None:
         return queue_transitions.retry(before, NOW)
 
     assert (await store.change(live[0].id, retry)).job.state is State.QUEUED
-    await store.change(live[1].id, lambda before: Transition(before=before, job=before.with_next_revision(NOW, **ended)))
+    await store.change(live[1].id, lambda before: Transition(before=before, job=before.bump(NOW, **ended)))
     await store.add([expansion(MAX_LIVE_PER_TENANT)])
     for call in (store.change(live[1].id, retry), store.change_many([live[1].id], retry)):
         with pytest.raises(ReelhaulError) as failure:

@@ -160,7 +160,7 @@ class Job:
         """When the next attempt may start, while it is RETRYING."""
         return self.due if self.state is State.RETRYING else None
 
-    def with_next_revision(self, now: datetime, **fields: Any) -> Job:
+    def bump(self, now: datetime, **fields: Any) -> Job:
         """Return this job with other *fields* and the next revision."""
         return self.replace_fields(revision=self.revision + 1, update_time=now, **fields)
 
@@ -193,7 +193,7 @@ class Job:
             raise StateConflict(
                 self.name, self.state.name, f"{self.name} is {self.state.name}, cannot become {to.name}"
             )
-        return self.with_next_revision(now, state=to, **fields)
+        return self.bump(now, state=to, **fields)
 
     def end(self, to: State, now: datetime, **fields: Any) -> Job:
         """Return this job in the terminal state *to*, kept until it expires."""

@@ -104,7 +104,7 @@ def claim(job: Job, claim: Claim, now: datetime) -> Transition:
         return transition.no_change(job, Refusal(reason=RefusalReason.SUPERSEDED, message=message))
     if job.queue_stage is QueueStage.LATER and job.due is not None and job.due > now:
         not_due = Refusal(reason=RefusalReason.NOT_DUE, message=f"not before {job.due.isoformat()}")
-        return Transition(before=job, job=job.with_next_revision(now, attempt=job.attempt + 1), refusal=not_due)
+        return Transition(before=job, job=job.bump(now, attempt=job.attempt + 1), refusal=not_due)
     if refusal := _exclusion_refusal(job, claim.worker, now):
         return transition.no_change(job, refusal)
     return _grant_lease(job, claim, now)
@@ -127,7 +127,7 @@ def renew(
         return transition.no_change(job, refusal)
     renewed = job.replace_fields(due=now + lease, progress=progress or job.progress)
     if media is not None and media != job.media:
-        renewed = renewed.with_next_revision(now, media=media, expansion=with_entry_count(job.expansion, media))
+        renewed = renewed.bump(now, media=media, expansion=with_entry_count(job.expansion, media))
     return Transition(before=job, job=renewed)
 
 

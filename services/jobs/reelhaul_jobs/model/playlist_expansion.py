@@ -54,7 +54,7 @@ def add_children(
     remember = expansion.new_entries_only and job.schedule
     return replace(
         change,
-        job=job.with_next_revision(now, expansion=after),
+        job=job.bump(now, expansion=after),
         children=tuple(children),
         seen_entries=tuple(new_entries) if remember else (),
     )

@@ -47,7 +47,7 @@ def make_ready(job: Job, now: datetime) -> Transition:
         return Transition(
             before=job, job=job.transition(State.QUEUED, now, queue_stage=QueueStage.READY, due=rank)
         )
-    return Transition(before=job, job=job.with_next_revision(now, queue_stage=QueueStage.READY, due=rank))
+    return Transition(before=job, job=job.bump(now, queue_stage=QueueStage.READY, due=rank))
 
 
 def republish(job: Job, now: datetime) -> Transition:
@@ -59,7 +59,8 @@ def republish(job: Job, now: datetime) -> Transition:
         return transition.no_change(job)
     rank = job.rank(job.create_time)
     return Transition(
-        before=job, job=job.with_next_revision(now, attempt=job.attempt + 1, queue_stage=QueueStage.READY, due=rank)
+        before=job,
+        job=job.bump(now, attempt=job.attempt + 1, queue_stage=QueueStage.READY, due=rank),
     )
 
 
@@ -129,7 +130,7 @@ def check_etag(job: Job, etag: str) -> None:
 def delete(job: Job, now: datetime) -> Transition:
     """Delete *job* for its callers; one that has not ended is cancelled first."""
     ended = job if job.state.is_terminal else cancel(job, now, "deleted by a user").job
-    return Transition(before=job, job=ended.with_next_revision(now, delete_time=now, confirm_time=now))
+    return Transition(before=job, job=ended.bump(now, delete_time=now, confirm_time=now))
 
 
 def cancel_child(job: Job, parent: Job, now: datetime) -> Transition:

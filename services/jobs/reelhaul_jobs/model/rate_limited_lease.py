@@ -135,7 +135,7 @@ def _choose_egress(view: RateLimitView, claim: leases.Claim, now: datetime) -> R
 def _requeue(job: Job, now: datetime, message: str) -> Transition:
     """Refuse the claim and put *job* back to its place in the queue, as its next attempt."""
     refusal = Refusal(reason=RefusalReason.NOT_DUE, message=message)
-    requeued = job.with_next_revision(
+    requeued = job.bump(
         now, attempt=job.attempt + 1, queue_stage=QueueStage.READY, due=job.rank(job.create_time)
     )
     return Transition(before=job, job=requeued, refusal=refusal)

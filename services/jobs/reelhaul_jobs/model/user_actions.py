@@ -69,7 +69,7 @@ def stop_recording(job: Job, now: datetime) -> Transition:
         return transition.no_change(job)
     stage = job.progress.stage if job.progress else Progress.STAGE_UNSPECIFIED
     if job.state is State.RUNNING and stage == Progress.RECORDING:
-        return Transition(before=job, job=job.with_next_revision(now, recording_stop_time=now))
+        return Transition(before=job, job=job.bump(now, recording_stop_time=now))
     raise StateConflict(job.name, job.state.name, f"{job.name} {_why_not_recording(job.state)}")
 
 
@@ -91,7 +91,7 @@ def update(job: Job, update: Update, now: datetime) -> Transition:
     if "schedule_time" in update.paths:
         fields |= _schedule_fields(job.replace_fields(**fields), update.schedule_time, now)
     unchanged = all(getattr(job, name) == value for name, value in fields.items())
-    return transition.no_change(job) if unchanged else Transition(before=job, job=job.with_next_revision(now, **fields))
+    return transition.no_change(job) if unchanged else Transition(before=job, job=job.bump(now, **fields))
 
 
 def _retention_fields(job: Job, update: Update) -> dict[str, Any]:
