@@ -40,7 +40,7 @@ class Caller:
 class NoAuthentication:
     """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite token.
 
-    Without a suite token nobody is of the suite: internal RPCs are refused.
+    If no suite token is set, no caller counts as a service: internal RPCs are refused.
     """
 
     def __init__(self, suite_token: str) -> None:

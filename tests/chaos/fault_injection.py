@@ -22,8 +22,8 @@ from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.leases import Leases
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.__main__ import main as runtime
 from reelhaul_runtime.identity import Caller, NoAuthentication

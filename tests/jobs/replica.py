@@ -11,9 +11,9 @@ from tests.jobs.fake_bus import FakeBus
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.watch import WatchQuery
-from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.watch import conflating_queue, limits
 from reelhaul_jobs.service.watch.change_feed import ChangeFeed
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams

@@ -16,7 +16,7 @@ from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.watch import Heartbeat, Pace, Snapshot
 from reelhaul_jobs.ports.bus import ProgressNotice
-from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.watch import limits
 from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_jobs.service.watch.resume_tokens import ResumeTokens

@@ -16,9 +16,9 @@ from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, QueueStage, State
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.loop_runner import LEADERSHIP, Leadership, Loop, LoopRunner
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.errors import NotFound, Unavailable
 

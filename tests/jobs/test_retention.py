@@ -17,8 +17,8 @@ from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Expansion
 from reelhaul_jobs.model.states import Kind
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound
 
 DAY = timedelta(days=1)

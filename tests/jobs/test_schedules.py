@@ -36,8 +36,8 @@ from reelhaul_jobs.model import job as model_job
 from reelhaul_jobs.model import queue_transitions, schedule
 from reelhaul_jobs.model.schedule import CatchUp, ScheduleState
 from reelhaul_jobs.ports.jobs import Query
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.schedules import Scheduler, with_first_run
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.rpc.channels import open_channel

@@ -1,4 +1,4 @@
-"""``make attack``: fuzz the parsers of untrusted input, then attack a running suite.
+"""``make attack``: fuzz the parsers of untrusted input, try polyglot files, then attack a running suite.
 
 Ends with one line, ``attack ok parsers=<n> inputs=<n> idle=<n> honest_ratio=<x>``, and exit code 0; or with
 ``attack FAILED …``, which names what is wrong, and exit code 1.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from tests.security.load import attack_suite
 from tests.sites.site import running_site
 from tests.suite.suite import SuiteError
 
+# The table of files that are also manifests.
+_POLYGLOTS = Path(__file__).with_name("test_native_tools.py")
 # An honest download beside hostile ones shares two cores with them.
 _MAX_HONEST_RATIO = 3.0
 
@@ -46,6 +50,8 @@ def main() -> int:
     if options.no_suite:
         counts += " idle=none honest_ratio=none"
     else:
+        if subprocess.run([sys.executable, "-m", "pytest", str(_POLYGLOTS)], check=False).returncode:
+            problems.append(f"{_POLYGLOTS.name} fails")
         folder = Path(tempfile.mkdtemp(prefix="reelhaul-attack-"))
         try:
             with running_site() as site:

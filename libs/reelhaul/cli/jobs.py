@@ -68,7 +68,7 @@ def watch(job_id: str, server: str, as_json: bool) -> int:
 
 @jobs.command()
 @click.argument("job_id")
-@click.option("--reason", default="", help="Reason for people, stored with the job.")
+@click.option("--reason", default="", help="Human-readable reason, stored with the job.")
 @client_command
 def cancel(job_id: str, reason: str, server: str, as_json: bool) -> None:
     """Cancel a job."""

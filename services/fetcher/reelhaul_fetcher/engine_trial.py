@@ -192,7 +192,7 @@ class _Trial:
             async with asyncio.timeout(_WARM_SECONDS):
                 await self._engine.wait_until_warm()
         except TimeoutError:
-            raise Unavailable("fetcher", "the engine did not become warm") from None
+            raise Unavailable("fetcher", "the engine did not become ready") from None
         async with self._session() as proxy_url:
             return await self._engine.probe(ProbeRequest(url, proxy_url))
 

@@ -32,13 +32,13 @@ from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.batches import Batches
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter, RetentionPurger
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.watch.change_feed import ChangeFeed

@@ -17,7 +17,7 @@ from reelhaul_runtime.errors import StateConflict
 from reelhaul_runtime.sites import site_of
 
 # A waiting job ranks as if it were older by this much.
-_HEAD_START: Mapping[Priority, timedelta] = {
+_PRIORITY_OFFSETS: Mapping[Priority, timedelta] = {
     Priority.HIGH: timedelta(hours=1),
     Priority.NORMAL: timedelta(0),
     Priority.LOW: timedelta(hours=-1),
@@ -209,7 +209,7 @@ class Job:
     @staticmethod
     def priority_offset(priority: Priority) -> timedelta:
         """Return how much older *priority* makes a waiting job."""
-        return _HEAD_START[priority]
+        return _PRIORITY_OFFSETS[priority]
 
 
 #: Names of a job's fields.

@@ -59,7 +59,8 @@ def republish(job: Job, now: datetime) -> Transition:
         return transition.no_change(job)
     rank = job.rank(job.create_time)
     return Transition(
-        before=job, job=job.bump(now, attempt=job.attempt + 1, queue_stage=QueueStage.READY, due=rank)
+        before=job,
+        job=job.bump(now, attempt=job.attempt + 1, queue_stage=QueueStage.READY, due=rank),
     )
 
 

@@ -17,7 +17,7 @@ from reelhaul_jobs.model.states import RETRY_TRANSITIONS
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Query
 from reelhaul_jobs.ports.services import Clock
-from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
 #: Jobs that one call may retry.

@@ -12,7 +12,7 @@ from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
-from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.watch.limits import EVENT_RETENTION
 from reelhaul_runtime.errors import NotFound
 

@@ -15,8 +15,8 @@ from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import ChangeRule, IdempotencyKey, JobStore, Page, Query
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock, Probe
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
 

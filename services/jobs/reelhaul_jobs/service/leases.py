@@ -17,7 +17,7 @@ from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 from reelhaul_jobs.ports.jobs import ExpansionRule, JobStore, LeaseRule, RateLimitKey
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
-from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 

@@ -15,8 +15,8 @@ from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import republish_delay
-from reelhaul_jobs.service.notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, Unavailable
 from reelhaul_runtime.logs import Outage
 

@@ -13,7 +13,7 @@ from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule, check_etag
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
-from reelhaul_jobs.service.notifier import ChangeNotifier
+from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound
 
 log = logging.getLogger(__name__)

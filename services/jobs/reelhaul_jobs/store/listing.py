@@ -172,7 +172,7 @@ def bounded_count(connection: Connection, query: Query, states: Set[State]) -> i
 
 
 def _possible_states(node: Node | None) -> Set[State]:
-    """Return the states that jobs may have that *node* matches; too many if that cannot be told."""
+    """Return a superset of the states of the jobs that *node* matches."""
     match node:
         case And(nodes):
             return _ALL_STATES.intersection(*map(_possible_states, nodes))

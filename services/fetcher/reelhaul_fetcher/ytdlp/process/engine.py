@@ -52,7 +52,7 @@ OnEntries = Callable[[Sequence[PlaylistEntry]], None]
 
 _WARM_SECONDS = 60.0
 _CHECK_SECONDS = 4.0
-# A zygote that ran for as long has started well: its end is no reason to wait long.
+# A zygote that ran this long resets the restart back-off.
 _STABLE_SECONDS = 10.0
 _FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 10.0
 _STOP_SECONDS = 5
@@ -104,7 +104,7 @@ class YtDlpEngine:
     ) -> AsyncIterator[YtDlpEngine]:
         """Run an engine for the block; it is warm a second later.
 
-        *environment* is all that its processes see of the environment. *translator* translates subtitles
+        *environment* is the complete environment of its processes. *translator* translates subtitles
         that sites do not. *namespace* is the network that it runs in, if not in the fetcher's.
         """
         engine = cls(environment, worker, options, translator, namespace)
@@ -131,7 +131,7 @@ class YtDlpEngine:
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self._warm.wait()
         except TimeoutError:
-            raise Unavailable("fetcher", "the engine is not warm") from None
+            raise Unavailable("fetcher", "the engine is not ready") from None
 
     async def wait_until_warm(self) -> None:
         """Return when the zygote is warm."""
@@ -142,7 +142,7 @@ class YtDlpEngine:
         for product in result.products:
             # A compromised child could name any file of ours as its product.
             if not _is_file_in(request.folder, product):
-                raise self._lost("a product is no file of the work directory")
+                raise self._lost("a product is not a file in the work directory")
         return result
 
     async def expand(self, request: ExpandRequest, listener: ListListener) -> ExpandResult:
@@ -171,7 +171,7 @@ class YtDlpEngine:
             async with asyncio.timeout(_WARM_SECONDS):
                 await self._warm.wait()
         except TimeoutError:
-            raise Unavailable("fetcher", "the engine did not become warm") from None
+            raise Unavailable("fetcher", "the engine was not ready") from None
         name = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -245,7 +245,7 @@ class YtDlpEngine:
             async with asyncio.timeout(_STOP_SECONDS):
                 await child.ended.wait()
         except TimeoutError:
-            log.error("a child does not end", extra={"child": child.pid})
+            log.error("a child did not exit after the stop request", extra={"child": child.pid})
         self._children.pop(name, None)
 
     def _send(self, message: dict[str, Any], descriptor: socket.socket | None = None) -> None:

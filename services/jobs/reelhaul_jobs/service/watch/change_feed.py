@@ -112,7 +112,7 @@ class ChangeFeed:
             started = self._now()
             async for events in self._pages_since(started - LATENESS):
                 for event in events:
-                    self._is_new(event.job_id, event.revision)
+                    self._record_revision(event.job_id, event.revision)
             self.position = started
         except BaseException:
             self._hub.unsubscribe_all(self)
@@ -181,7 +181,7 @@ class ChangeFeed:
     async def _offer(self, changes: Sequence[JobChange]) -> None:
         offered = 0
         for change in changes:
-            if self._is_new(change.job.id, change.job.revision):
+            if self._record_revision(change.job.id, change.job.revision):
                 for queue in self._queues:
                     queue.offer(change)
                 offered += len(self._queues)
@@ -190,8 +190,8 @@ class ChangeFeed:
                 offered = 0
                 await asyncio.sleep(0)
 
-    def _is_new(self, job_id: str, revision: int) -> bool:
-        """Note *revision* as offered; return whether it was not before."""
+    def _record_revision(self, job_id: str, revision: int) -> bool:
+        """Record *revision*; return whether it is new."""
         if revision <= self._revisions.get(job_id, 0):
             return False
         self._revisions[job_id] = revision

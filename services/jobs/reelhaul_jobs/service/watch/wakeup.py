@@ -40,7 +40,7 @@ class Wakeup:
     async def wait(self, deadline: float, progress_due: float, *, has_progress: bool) -> None:
         """Return when notified, at *deadline* at the latest, and for progress not before *progress_due*.
 
-        *has_progress*: progress is already waiting to be sent. It may return early for no reason.
+        *has_progress*: progress is already waiting to be sent. Spurious early returns are possible.
         """
         if not self._notified and not (has_progress and self._loop.time() >= progress_due):
             self._progress_due = progress_due
