@@ -289,7 +289,9 @@ async def test_tenant_in_a_filter(service):
 async def test_large_jobs_make_short_pages(service):
     """A page that is too large for one response is cut, and its token leads on; BASIC pages are small."""
     created = (await service.jobs.BatchCreateJobs(batch(*numbered(12)))).jobs
-    large = media_pb2.MediaInfo(title="A video", description="x" * 400_000)
+    # As large as jobs accepts: descriptions are cut, so in formats.
+    formats = [media_pb2.Format(format_id=f"{n:04}" + "x" * 60) for n in range(6000)]
+    large = media_pb2.MediaInfo(title="A video", formats=formats)
 
     async def handle(held_job):
         await held_job.renew(media=large)

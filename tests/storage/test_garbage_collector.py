@@ -38,6 +38,8 @@ from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.garbage_collector import GarbageCollector
 from reelhaul_storage.service.uploads import Uploads
 
+_TOKEN = "the suite's own"
+
 
 class CrashingCatalog(SqlCatalog):
     """A catalog that can crash right before it commits an artifact."""
@@ -247,8 +249,9 @@ async def _storage_process(
         "REELHAUL_DATA_DIR": str(folder),
         "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{port}",
         "REELHAUL_STORAGE_RESERVE_BYTES": "0",
+        "REELHAUL_SUITE_TOKEN": _TOKEN,
     }
     with running_process([sys.executable, "-c", program], env=environment) as process:
         await wait_until_listening(port, 20)
-        async with open_channel(f"127.0.0.1:{port}", [SERVICE]) as opened:
+        async with open_channel(f"127.0.0.1:{port}", [SERVICE], suite_token=_TOKEN) as opened:
             yield process.pid, storage_service_pb2_grpc.StorageServiceStub(opened)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -58,21 +58,28 @@ class DownloadResources:
 
 @contextmanager
 def stopped_ffmpeg(suite: Suite) -> Iterator[None]:
-    """Stop every ffmpeg that starts to write a file within the block, with SIGSTOP."""
-    link: Path = suite.data_dir / "tools" / "ffmpeg"
-    real = link.resolve()
-    script, new_link = link.with_name("stopped"), link.with_name("fresh")
-    # Only with -progress: yt-dlp runs ffmpeg earlier to learn its version.
-    stop = 'case " $* " in *" -progress "*) kill -STOP $$;; esac'
-    script.write_text(f'#!/bin/sh\n{stop}\nexec {real} "$@"\n')
-    script.chmod(0o755)
+    """Stop every ffmpeg that reports progress within the block, with SIGSTOP, soon after it starts.
+
+    From outside, because the confinement of ffmpeg runs nothing else in its place. An encoding lasts
+    long enough to be found.
+    """
+    fetcher = psutil.Process(suite.pid("fetcher"))
+    ended = threading.Event()
+
+    def stop() -> None:
+        while not ended.wait(0.02):
+            for process in fetcher.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if "-progress" in process.cmdline() and process.status() != psutil.STATUS_STOPPED:
+                        process.suspend()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
     try:
-        new_link.symlink_to(script)
-        new_link.rename(link)
         yield
     finally:
-        new_link.symlink_to(real)
-        new_link.rename(link)
+        ended.set()
+        thread.join()
 
 
 @contextmanager
