@@ -29,7 +29,7 @@ URL, PROXY = "https://www.example.com/watch", "http://session:secret@127.0.0.1:9
         FetchRequest(
             url=URL,
             format=FormatSpec(max_height=720),
-            folder=Path("/work/job"),
+            folder=Path("/data/work/job"),
             proxy_url=PROXY,
             size_limit=1 << 40,
             max_seconds=1.5,
