@@ -69,12 +69,17 @@ class Inspection:
 
 
 class MediaFile:
-    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
+    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia.
 
-    def __init__(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+    It is read by *demuxer*, one of DEMUXERS, whatever its content looks like; if that is empty, by the one
+    that its content suggests.
+    """
+
+    def __init__(self, descriptor: int, demuxer: str = "") -> None:
+        demuxers = [demuxer] if demuxer else DEMUXERS
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(demuxers)}
         try:
-            self._container = av.open("fd:", options=options)
+            self._container = av.open("fd:", format=demuxer or None, options=options)
         except (av.FFmpegError, ValueError) as error:
             raise NotMedia(_message(error)) from error
         streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]

@@ -52,9 +52,10 @@ def _serve(channel: socket.socket) -> None:
             return
         try:
             response: dict[str, Any] = {}
-            if json.loads(request)["method"] == "inspect":
+            arguments = json.loads(request)
+            if arguments["method"] == "inspect":
                 media_file = None
-                media_file = MediaFile(descriptors[0])
+                media_file = MediaFile(descriptors[0], arguments["demuxer"])
                 inspection = media_file.inspection
                 response = {**asdict(inspection), "containers": sorted(inspection.containers)}
             elif media_file is not None:

@@ -8,11 +8,12 @@ from datetime import UTC
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose_formats
-from reelhaul_fetcher.model.site_limits import SiteValues
+from reelhaul_fetcher.model.site_limits import MAX_PRODUCTS, SiteValues
 from reelhaul_fetcher.ytdlp.captions import Translate
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
@@ -80,12 +81,24 @@ def fetch(
         if product.info.kind == ArtifactInfo.SUBTITLE
     }
     delivered.subtitle_language_codes.extend(sorted(languages))
+    all_products, excess = limit_products([*products, *sidecars.products])
     return FetchResult(
         media,
-        (*products, *sidecars.products),
+        tuple(all_products),
         delivered,
-        (*warnings, *edit.warnings, *sidecars.warnings, *values.warnings),
+        (*warnings, *edit.warnings, *sidecars.warnings, *excess, *values.warnings),
     )
+
+
+def limit_products(products: list[Product]) -> tuple[list[Product], list[MediaWarning]]:
+    """Return the first of *products* that a job may have, and a warning if there are more."""
+    kept, excess = products[:MAX_PRODUCTS], products[MAX_PRODUCTS:]
+    if not excess:
+        return kept, []
+    for product in excess:
+        product.path.unlink(missing_ok=True)
+    text = f"a job delivers at most {MAX_PRODUCTS} files: the last {len(excess)} are left out"
+    return kept, [MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text)]
 
 
 def _receive(
