@@ -1188,6 +1188,8 @@ class Warning(_message.Message):
         """The recording stopped because a user requested it: StopRecording."""
         METADATA_CUT: Warning._Reason.ValueType  # 13
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+        DURATION_DIFFERS: Warning._Reason.ValueType  # 14
+        """The media is complete, and longer or shorter than the site says."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Option that was not met. New values may be added; show the message of an unknown
@@ -1222,6 +1224,8 @@ class Warning(_message.Message):
     """The recording stopped because a user requested it: StopRecording."""
     METADATA_CUT: Warning.Reason.ValueType  # 13
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+    DURATION_DIFFERS: Warning.Reason.ValueType  # 14
+    """The media is complete, and longer or shorter than the site says."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
