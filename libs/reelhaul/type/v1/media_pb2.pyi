@@ -1190,6 +1190,8 @@ class Warning(_message.Message):
         """The recording stopped because a user requested it: StopRecording."""
         METADATA_CUT: Warning._Reason.ValueType  # 13
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+        DURATION_DIFFERS: Warning._Reason.ValueType  # 14
+        """The media is complete, and longer or shorter than the site says."""
         TIMES_CORRECTED: Warning._Reason.ValueType  # 19
         """Times of subtitles or chapters did not fit into the media and were corrected; what
         has no place in it was left out.
@@ -1230,6 +1232,8 @@ class Warning(_message.Message):
     """The recording stopped because a user requested it: StopRecording."""
     METADATA_CUT: Warning.Reason.ValueType  # 13
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+    DURATION_DIFFERS: Warning.Reason.ValueType  # 14
+    """The media is complete, and longer or shorter than the site says."""
     TIMES_CORRECTED: Warning.Reason.ValueType  # 19
     """Times of subtitles or chapters did not fit into the media and were corrected; what
     has no place in it was left out.

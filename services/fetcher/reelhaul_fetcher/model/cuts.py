@@ -42,7 +42,12 @@ class Cut:
         return self != Cut()
 
     def limited_to(self, duration: float) -> Cut:
-        """Return this cut for media of *duration* seconds; ``Cut()`` if it keeps all of them."""
+        """Return this cut for media of *duration* seconds (0: unknown); ``Cut()`` if it keeps all of them.
+
+        Without ranges, if the media ends before the first of them.
+        """
+        if duration <= 0:
+            return self
         limited = (TimeRange(kept.start, min(kept.end, duration)) for kept in self.ranges)
         ranges = tuple(kept for kept in limited if kept.length >= MIN_SECONDS)
         whole = len(ranges) == 1 and ranges[0].start == 0 and ranges[0].end >= duration - MIN_SECONDS

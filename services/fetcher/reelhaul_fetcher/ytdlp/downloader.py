@@ -19,12 +19,14 @@ from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.media import confinement
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
+from reelhaul_runtime.errors import ReelhaulError
 
 #: What yt-dlp tells of media, a stream or an entry.
 Info = dict[str, Any]
@@ -242,7 +244,8 @@ def disable_ffmpeg_downloader() -> None:
 
     @functools.wraps(FFmpegFD.real_download)
     def refuse(self: Any, filename: str, info_dict: Info) -> bool:
-        raise yt_dlp.utils.DownloadError("only ffmpeg could download this stream, and it has no network")
+        text = "only ffmpeg could download this stream, and it has no network"
+        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
 
     FFmpegFD.real_download = refuse
 

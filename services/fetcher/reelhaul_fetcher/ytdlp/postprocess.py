@@ -10,17 +10,18 @@ from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.media import inspector_client, muxer, verify
+from reelhaul_fetcher.media import inspector_client, joiner, muxer, verify
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed, Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
-from reelhaul_fetcher.model import chapters, cues
+from reelhaul_fetcher.model import chapters, cues, play_time
 from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.cuts import Cut
+from reelhaul_fetcher.model.cuts import Cut, clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
+from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.captions import CaptionTrack
-from reelhaul_fetcher.ytdlp.edit_plan import media_too_long
+from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range, media_too_long
 from reelhaul_runtime.errors import ReelhaulError
 
 # libav's name of the container, by extension, for files that are usable as received.
@@ -64,26 +65,37 @@ class Output:
 
 
 def postprocess(
-    files: list[Path],
+    streams: list[ReceivedStream],
     plan: OutputPlan,
     tracker: ProgressTracker,
     on_media_file: Callable[[Product], None],
 ) -> Output:
-    """Make of *files*, one per stream and video first, what *plan* asks for, and verify it.
+    """Make of *streams*, video first, what *plan* asks for, and verify it.
 
     *on_media_file* is called with the media file before it is verified.
 
-    Raises VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG, FfmpegFailed.
+    Raises CLIP_OUT_OF_RANGE, VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG, FfmpegFailed.
     """
     tracker.begin_stage(Progress.POSTPROCESSING)
+    joined = joiner.join(
+        [stream.files for stream in streams], plan.request.folder, _inspect, tracker.update_stage
+    )
+    files = joined.files
     inspections = [_inspect(path) for path in files]
-    duration = max(inspection.duration for inspection in inspections)
+    lengths = [inspection.duration for inspection in inspections]
+    duration = max(lengths)
+    play_time.check_promises(streams, lengths if len(lengths) == len(streams) else [duration] * len(streams))
     uncut_package = package = plan_package(inspections[0].video_codec, inspections[-1].audio_codec, plan.spec)
     cut = plan.cut.limited_to(duration)
+    if not cut.ranges:
+        if clip := clip_range(plan.spec):
+            raise clip_out_of_range(clip.start, duration)
+        cut = Cut()
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
+    warnings += _compare_play_time(streams, inspections, plan)
     try:
         path = _mux(files, inspections, package, plan, cut, embedded_chapters, tracker)
     except FfmpegFailed:
@@ -100,6 +112,9 @@ def postprocess(
     on_media_file(media_file)
     inspection = inspections[0] if path == files[0] else None
     delivered = _verify(path, inspection, package, plan, duration)
+    if joined.transcoded:
+        text = "parts of the media differ in size or sample rate and were transcoded"
+        warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
     if uncut_package.transcodes and plan.spec.media_kind != FormatSpec.AUDIO:
         text = f"the streams do not fit into {uncut_package.extension} and were transcoded"
         warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
@@ -116,6 +131,19 @@ def _inspect(path: Path) -> Inspection:
             f"the file received is not media: {error}",
             metadata={"check": "container"},
         ) from error
+
+
+def _compare_play_time(
+    streams: list[ReceivedStream], inspections: list[Inspection], plan: OutputPlan
+) -> list[MediaWarning]:
+    """Return a warning if the site is wrong about the duration. Raises VERIFICATION_FAILED if we may be."""
+    if plan.recorded_seconds:
+        return []
+    stated = plan.media.duration.ToTimedelta().total_seconds()
+    # A header with a duration makes the end known, and the decoder checks it.
+    is_whole = all(stream.is_complete for stream in streams) or all(read.has_duration for read in inspections)
+    duration = max(inspection.duration for inspection in inspections)
+    return play_time.compare(duration, stated, is_whole=is_whole)
 
 
 def _plan_chapters(
@@ -172,6 +200,7 @@ def _mux(
         len(files) == 1
         and not package.transcodes
         and files[0].suffix == f".{package.extension}"
+        and inspections[0].has_duration
         and _CONTAINERS.get(package.extension) in inspections[0].containers
         and bool(inspections[0].video_codec) == bool(package.video)
     )
@@ -210,9 +239,7 @@ def _write_chapters(folder: Path, embedded_chapters: list[Chapter]) -> Path:
 def _verify(
     path: Path, inspection: Inspection | None, package: Package, plan: OutputPlan, received_seconds: float
 ) -> DeliveredMedia:
-    site_seconds = plan.media.duration.ToTimedelta().total_seconds()
-    expected_seconds = plan.recorded_seconds or site_seconds or received_seconds
-    # The cut of what the site promised: a download that is too short must not pass because it is cut.
+    expected_seconds = plan.recorded_seconds or received_seconds
     cut, tolerance = plan.cut.limited_to(expected_seconds), 0.0
     if cut.removes_something:
         tolerance = _CUT_TOLERANCE if plan.cut.ranges[-1].end <= expected_seconds else 0.0
