@@ -40,6 +40,8 @@ _PICTURE_DEMUXERS = {
     b"\x89PNG\r\n\x1a\n": "png_pipe",
     b"GIF8": "gif",
     b"BM": "bmp_pipe",
+    b"II*\0": "tiff_pipe",
+    b"MM\0*": "tiff_pipe",
     b"\xff\x0a": "jpegxl_pipe",
     b"\x00\x00\x00\x0cJXL ": "jpegxl_pipe",
 }

@@ -208,6 +208,14 @@ def access_options(options: EngineOptions) -> dict[str, Any]:
 
 def read_body(downloader: Downloader, request: Request, limit: int) -> bytes:
     """Return the body of the response to *request*. Raises ValueError if it has more than *limit* bytes."""
+    return read_response(downloader, request, limit)[0]
+
+
+def read_response(downloader: Downloader, request: Request, limit: int) -> tuple[bytes, str]:
+    """Return body and Content-Type of the response to *request*.
+
+    Raises ValueError if the body has more than *limit* bytes.
+    """
     response = downloader.urlopen(request)
     try:
         content: bytes = response.read(limit + 1)
@@ -215,7 +223,7 @@ def read_body(downloader: Downloader, request: Request, limit: int) -> bytes:
         response.close()
     if len(content) > limit:
         raise ValueError(f"the response to {request.url} has more than {limit} bytes")
-    return content
+    return content, str(response.headers.get("Content-Type") or "")
 
 
 def is_native(protocol: str) -> bool:

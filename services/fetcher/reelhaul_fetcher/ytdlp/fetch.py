@@ -14,7 +14,7 @@ from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_fetcher.model.site_limits import SiteValues
-from reelhaul_fetcher.ytdlp.captions import Translate
+from reelhaul_fetcher.ytdlp.captions import Translate, write_subtitles
 from reelhaul_fetcher.ytdlp.dash_manifest import REFUSAL
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
@@ -60,7 +60,7 @@ def fetch(
         formats, warnings = choose_formats(offered, request.format, select_formats, edit.excluded_codecs)
         # Before the media: a required sidecar that is missing must not cost gigabytes first.
         translate = _translate_while_waiting(channel, tracker)
-        sidecars = fetch_sidecars(source, media, request, edit.cut, tracker, translate)
+        sidecars = fetch_sidecars(source, media, request, tracker, translate)
         products: list[Product] = []
         delivered = DeliveredMedia(duration=media.duration)
         if formats:
@@ -69,13 +69,18 @@ def fetch(
                 media,
                 formats,
                 edit.cut,
-                tuple(sidecars.embedded_subtitles),
+                tuple(sidecars.tracks) if request.format.subtitles.embed else (),
                 sidecars.thumbnail,
                 edit.sponsor_chapters,
             )
             output = _receive(source, plan, tracker, meter, channel)
             products, delivered = output.products, output.delivered
             warnings += output.warnings
+    # Within the length of the file: that of the site may be wrong.
+    seconds = delivered.duration.ToTimedelta().total_seconds() if formats else 0.0
+    texts, text_warnings = write_subtitles(sidecars.tracks, media, request, edit.cut, seconds)
+    sidecars.products[:0] = texts
+    sidecars.warnings += text_warnings
     languages = {
         product.info.language_code
         for product in sidecars.products
