@@ -1171,13 +1171,15 @@ class Warning(_message.Message):
         AUDIO_LANGUAGE_DIFFERS: Warning._Reason.ValueType  # 4
         """The audio language is not the requested one."""
         SUBTITLES_MISSING: Warning._Reason.ValueType  # 5
-        """No subtitle in `language_code` is offered."""
+        """No subtitle in `language_code` is offered or can be read, or it could not be
+        embedded: the message says which.
+        """
         TRANSLATION_MISSING: Warning._Reason.ValueType  # 6
         """No translation into `language_code` is available."""
         THUMBNAIL_MISSING: Warning._Reason.ValueType  # 7
-        """There is no thumbnail, or it could not be fetched."""
+        """There is no thumbnail, or it could not be fetched or embedded."""
         CHAPTERS_MISSING: Warning._Reason.ValueType  # 8
-        """There are no chapters to embed or to split by."""
+        """There are no chapters to embed or to split by, or they could not be written."""
         SPONSORBLOCK_MISSING: Warning._Reason.ValueType  # 9
         """SponsorBlock did not respond or has no data for this media."""
         ENTRIES_TRUNCATED: Warning._Reason.ValueType  # 10
@@ -1188,6 +1190,12 @@ class Warning(_message.Message):
         """The recording stopped because a user requested it: StopRecording."""
         METADATA_CUT: Warning._Reason.ValueType  # 13
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+        DURATION_DIFFERS: Warning._Reason.ValueType  # 14
+        """The media is complete, and longer or shorter than the site says."""
+        TIMES_CORRECTED: Warning._Reason.ValueType  # 19
+        """Times of subtitles or chapters did not fit into the media and were corrected; what
+        has no place in it was left out.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Option that was not met. New values may be added; show the message of an unknown
@@ -1205,13 +1213,15 @@ class Warning(_message.Message):
     AUDIO_LANGUAGE_DIFFERS: Warning.Reason.ValueType  # 4
     """The audio language is not the requested one."""
     SUBTITLES_MISSING: Warning.Reason.ValueType  # 5
-    """No subtitle in `language_code` is offered."""
+    """No subtitle in `language_code` is offered or can be read, or it could not be
+    embedded: the message says which.
+    """
     TRANSLATION_MISSING: Warning.Reason.ValueType  # 6
     """No translation into `language_code` is available."""
     THUMBNAIL_MISSING: Warning.Reason.ValueType  # 7
-    """There is no thumbnail, or it could not be fetched."""
+    """There is no thumbnail, or it could not be fetched or embedded."""
     CHAPTERS_MISSING: Warning.Reason.ValueType  # 8
-    """There are no chapters to embed or to split by."""
+    """There are no chapters to embed or to split by, or they could not be written."""
     SPONSORBLOCK_MISSING: Warning.Reason.ValueType  # 9
     """SponsorBlock did not respond or has no data for this media."""
     ENTRIES_TRUNCATED: Warning.Reason.ValueType  # 10
@@ -1222,6 +1232,12 @@ class Warning(_message.Message):
     """The recording stopped because a user requested it: StopRecording."""
     METADATA_CUT: Warning.Reason.ValueType  # 13
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+    DURATION_DIFFERS: Warning.Reason.ValueType  # 14
+    """The media is complete, and longer or shorter than the site says."""
+    TIMES_CORRECTED: Warning.Reason.ValueType  # 19
+    """Times of subtitles or chapters did not fit into the media and were corrected; what
+    has no place in it was left out.
+    """
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

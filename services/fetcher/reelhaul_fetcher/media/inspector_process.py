@@ -58,10 +58,12 @@ def _serve(channel: socket.socket) -> None:
                 media_file = MediaFile(descriptors[0], arguments["demuxer"])
                 inspection = media_file.inspection
                 response = {**asdict(inspection), "containers": sorted(inspection.containers)}
-            elif media_file is not None:
-                media_file.decode_check()
-            else:
+            elif media_file is None:
                 response = {"unplayable": "no file is open"}
+            elif arguments["method"] == "measure_play_time":
+                response = {"seconds": media_file.measure_play_time()}
+            else:
+                media_file.decode_check()
         except NotMedia as error:
             response = {"not_media": str(error)}
         except Unplayable as error:
