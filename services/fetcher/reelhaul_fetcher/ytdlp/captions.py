@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from yt_dlp.networking import Request
-from yt_dlp.utils import ISO639Utils, YoutubeDLError
+from yt_dlp.utils import YoutubeDLError
 
 from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media.muxer import SubtitleFile
-from reelhaul_fetcher.model import subtitles
+from reelhaul_fetcher.model import languages, site_limits, subtitles, track_roles
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
-from reelhaul_fetcher.model.selection import matches_language
-from reelhaul_fetcher.model.subtitles import SubtitleTrack, find_site_translation, select_tracks
+from reelhaul_fetcher.model.subtitle_tracks import (
+    Selection,
+    SubtitleTrack,
+    describe,
+    find_site_translation,
+    select_tracks,
+)
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_body
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -58,6 +64,13 @@ class _Track:
     source: SubtitleTrack
     cues: list[subtitles.Cue]
 
+    def repeats(self, other: _Track) -> bool:
+        """Return whether *other* has the same words in the same language: some sites list a track twice."""
+        kind, other_kind = (
+            (track.language, track.source.role, track.source.manual) for track in (self, other)
+        )
+        return kind == other_kind and self.cues == other.cues
+
 
 def fetch_subtitles(
     downloader: Downloader,
@@ -71,31 +84,51 @@ def fetch_subtitles(
 
     Raises SUBTITLES_UNAVAILABLE or TRANSLATION_UNAVAILABLE if they are required.
     """
-    spec = request.format.subtitles
+    spec, sidecars = request.format.subtitles, Sidecars()
     tracks: list[_Track] = []
     missing: list[str] = []
-    for label, source in select_tracks(info, spec):
-        cues = _fetch_cues(downloader, source, request.folder) if source else []
-        if source and cues:
-            tracks.append(_Track(source.language, source, cues))
-        else:
-            missing.append(label)
+    for selection in select_tracks(info, spec):
+        track = _fetch_track(downloader, selection, request.folder, tracks)
+        if track is None:
+            missing.append(selection.language)
+            continue
+        if all(other is not track and not other.repeats(track) for other in tracks):
+            tracks.append(track)
+        if not selection.is_listed:
+            sidecars.warnings += _track_warnings(track.source, selection.language)
     subtitles_only = request.format.media_kind == FormatSpec.SUBTITLES_ONLY
     if missing and (spec.required or (subtitles_only and not tracks)):
         raise _unavailable(missing)
-    sidecars = Sidecars(
-        warnings=[
-            MediaWarning(
-                reason=MediaWarning.SUBTITLES_MISSING, message=f"no subtitles in {label}", language_code=label
-            )
-            for label in missing
-        ]
-    )
-    if spec.translate_to and (not tracks or not matches_language(tracks[0].language, spec.translate_to)):
+    sidecars.warnings += [_missing(label, f"no subtitles in {label}") for label in missing]
+    if spec.translate_to and not (tracks and languages.matches(spec.translate_to, tracks[0].language)):
         _add_translation(downloader, info, tracks, request, sidecars, translate)
     for track in tracks:
         _write(track, media, request, cut, sidecars)
     return sidecars
+
+
+def _fetch_track(
+    downloader: Downloader, selection: Selection, folder: Path, fetched: list[_Track]
+) -> _Track | None:
+    """Return the best track of *selection* that can be read; None if there is none."""
+    for source in selection.candidates:
+        for track in fetched:
+            if track.source == source:
+                return track
+        if cues := _fetch_cues(downloader, source, folder):
+            return _Track(source.language, source, cues)
+    return None
+
+
+def _track_warnings(track: SubtitleTrack, requested: str) -> list[MediaWarning]:
+    """Return a warning if *track* is not quite what was *requested*: of another region, or a part only."""
+    language, role = track_roles.split_request(requested)
+    if languages.differs_in_region(language, track.language):
+        return [_missing(requested, f"no subtitles in {requested}: {describe(track)} is offered")]
+    if not role and not track_roles.is_complete(track.role):
+        text = f"the only subtitles in {requested} are of the kind {track_roles.TEXT[track.role]}"
+        return [MediaWarning(reason=MediaWarning.TRACK_ROLE_DIFFERS, message=text, language_code=requested)]
+    return []
 
 
 def _add_translation(
@@ -132,19 +165,22 @@ def _write(track: _Track, media: MediaInfo, request: FetchRequest, cut: Cut, sid
     spec = request.format.subtitles
     cues = subtitles.apply_cut(track.cues, cut)
     used_names = {product.info.file_name for product in sidecars.products}
-    infix = _safe(track.language)
     for form in spec.formats or [FormatSpec.Subtitles.SRT]:
         extension = subtitles.EXTENSION[form]
-        name = file_names.from_title(media.title, extension, infix=infix)
-        if name in used_names:
-            name = file_names.from_title(media.title, extension, infix=f"{infix}.auto")
+        names = (file_names.from_title(media.title, extension, infix=infix) for infix in _infixes(track))
+        name = next(name for name in names if name not in used_names)
         path = request.folder / f"subtitle{len(sidecars.products)}.{extension}"
         path.write_text(subtitles.render(cues, form), encoding="utf-8")
         sidecars.products.append(Product.from_file(path, ArtifactInfo.SUBTITLE, name, track.language))
     if spec.embed and cues:
         path = request.folder / f"embed{len(sidecars.embedded_subtitles)}.srt"
         path.write_text(subtitles.render(cues, FormatSpec.Subtitles.SRT), encoding="utf-8")
-        sidecars.embedded_subtitles.append(SubtitleFile(path, _iso_639_2(track.language)))
+        source = track.source
+        # A translation has no name.
+        name = source.name[: site_limits.MAX_NAME] if track.language == source.language else ""
+        title = "".join(letter for letter in name if letter.isprintable())
+        language = languages.to_iso_639_2(track.language)
+        sidecars.embedded_subtitles.append(SubtitleFile(path, language, title, source.role))
 
 
 def _fetch_cues(downloader: Downloader, source: SubtitleTrack, folder: Path) -> list[subtitles.Cue]:
@@ -180,14 +216,19 @@ def _fetch_segments(downloader: Downloader, form: Info, folder: Path) -> str:
         path.unlink(missing_ok=True)
 
 
-def _safe(code: str) -> str:
-    return "".join(c for c in code if c.isalnum() or c in "-_")[:35]
+def _infixes(track: _Track) -> Iterator[str]:
+    """Yield what tells the files of *track* from those of others: its language, its role, and a number."""
+    suffix = track_roles.SUFFIX.get(track.source.role)
+    infix = f"{track.language}.{suffix}" if suffix else track.language
+    yield infix
+    if not track.source.manual:
+        infix = f"{infix}.auto"
+        yield infix
+    yield from (f"{infix}.{number}" for number in count(2))
 
 
-def _iso_639_2(language: str) -> str:
-    """Return the three-letter code of *language*, which containers use."""
-    code = language.split("-")[0].lower()
-    return code if len(code) == 3 else ISO639Utils.short2long(code) or "und"
+def _missing(language: str, text: str) -> MediaWarning:
+    return MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text, language_code=language)
 
 
 def _nothing_to_translate(language: str) -> ReelhaulError:
