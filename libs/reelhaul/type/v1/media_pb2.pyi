@@ -1229,13 +1229,15 @@ class Warning(_message.Message):
         what was delivered instead.
         """
         SUBTITLES_MISSING: Warning._Reason.ValueType  # 5
-        """No subtitle in `language_code` is offered, or one of another region only."""
+        """No subtitle in `language_code` is offered or can be read, one of another region is
+        delivered instead, or it could not be embedded: the message says which.
+        """
         TRANSLATION_MISSING: Warning._Reason.ValueType  # 6
         """No translation into `language_code` is available."""
         THUMBNAIL_MISSING: Warning._Reason.ValueType  # 7
-        """There is no thumbnail, or it could not be fetched."""
+        """There is no thumbnail, or it could not be fetched or embedded."""
         CHAPTERS_MISSING: Warning._Reason.ValueType  # 8
-        """There are no chapters to embed or to split by."""
+        """There are no chapters to embed or to split by, or they could not be written."""
         SPONSORBLOCK_MISSING: Warning._Reason.ValueType  # 9
         """SponsorBlock did not respond or has no data for this media."""
         ENTRIES_TRUNCATED: Warning._Reason.ValueType  # 10
@@ -1246,9 +1248,15 @@ class Warning(_message.Message):
         """The recording stopped because a user requested it: StopRecording."""
         METADATA_CUT: Warning._Reason.ValueType  # 13
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+        DURATION_DIFFERS: Warning._Reason.ValueType  # 14
+        """The media is complete, and longer or shorter than the site says."""
         TRACK_ROLE_DIFFERS: Warning._Reason.ValueType  # 18
         """The only track in `language_code` is not the full one: forced subtitles, a
         commentary, an audio description.
+        """
+        TIMES_CORRECTED: Warning._Reason.ValueType  # 19
+        """Times of subtitles or chapters did not fit into the media and were corrected; what
+        has no place in it was left out.
         """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -1269,13 +1277,15 @@ class Warning(_message.Message):
     what was delivered instead.
     """
     SUBTITLES_MISSING: Warning.Reason.ValueType  # 5
-    """No subtitle in `language_code` is offered, or one of another region only."""
+    """No subtitle in `language_code` is offered or can be read, one of another region is
+    delivered instead, or it could not be embedded: the message says which.
+    """
     TRANSLATION_MISSING: Warning.Reason.ValueType  # 6
     """No translation into `language_code` is available."""
     THUMBNAIL_MISSING: Warning.Reason.ValueType  # 7
-    """There is no thumbnail, or it could not be fetched."""
+    """There is no thumbnail, or it could not be fetched or embedded."""
     CHAPTERS_MISSING: Warning.Reason.ValueType  # 8
-    """There are no chapters to embed or to split by."""
+    """There are no chapters to embed or to split by, or they could not be written."""
     SPONSORBLOCK_MISSING: Warning.Reason.ValueType  # 9
     """SponsorBlock did not respond or has no data for this media."""
     ENTRIES_TRUNCATED: Warning.Reason.ValueType  # 10
@@ -1286,9 +1296,15 @@ class Warning(_message.Message):
     """The recording stopped because a user requested it: StopRecording."""
     METADATA_CUT: Warning.Reason.ValueType  # 13
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+    DURATION_DIFFERS: Warning.Reason.ValueType  # 14
+    """The media is complete, and longer or shorter than the site says."""
     TRACK_ROLE_DIFFERS: Warning.Reason.ValueType  # 18
     """The only track in `language_code` is not the full one: forced subtitles, a
     commentary, an audio description.
+    """
+    TIMES_CORRECTED: Warning.Reason.ValueType  # 19
+    """Times of subtitles or chapters did not fit into the media and were corrected; what
+    has no place in it was left out.
     """
 
     REASON_FIELD_NUMBER: _builtins.int

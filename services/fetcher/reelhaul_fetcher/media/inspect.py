@@ -25,6 +25,8 @@ DEMUXERS = (
     *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
     *("mpegts", "ogg", "w64", "wav"),
 )
+# Demuxers of streams without a header: libav guesses their duration from the bitrate of the beginning.
+_GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3"})
 # Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
 # One stream may end this long before another one: do not read the rest of the file for its next packet.
@@ -51,7 +53,10 @@ class Inspection:
     """What libav reports about a file. *duration* is in seconds; 0 means unknown in every number."""
 
     containers: frozenset[str] = frozenset()
+    #: From the header, or measured from the packets if the header has none.
     duration: float = 0.0
+    #: Whether players can read the duration without reading all packets.
+    has_duration: bool = False
     #: libav's codec names; empty: there is no such stream.
     video_codec: str = ""
     audio_codec: str = ""
@@ -61,6 +66,11 @@ class Inspection:
     #: The video's transfer function if it is HDR.
     transfer: str = ""
     audio_bitrate: int = 0
+    #: Samples per second.
+    audio_rate: int = 0
+    audio_channels: int = 0
+    #: The first timestamp, in seconds.
+    start: float = 0.0
 
     @property
     def demuxer(self) -> str:
@@ -72,20 +82,18 @@ class MediaFile:
     """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
 
     def __init__(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
-        try:
-            self._container = av.open("fd:", options=options)
-        except (av.FFmpegError, ValueError) as error:
-            raise NotMedia(_message(error)) from error
-        streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
-        video = next((s for s in streams if isinstance(s, VideoStream)), None)
-        audio = next((s for s in streams if isinstance(s, AudioStream)), None)
-        self._streams: list[Stream] = [stream for stream in (video, audio) if stream is not None]
-        duration = self._container.duration
-        self._start_time = (self._container.start_time or 0) / av.time_base
+        self._open(descriptor)
+        stated, measured = (self._container.duration or 0) / av.time_base, 0.0
+        if not stated or self._container.format.name in _GUESSING_DEMUXERS:
+            measured = self._measure_duration()
+            self._container.close()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            self._open(descriptor)
+        video, audio = self._video, self._audio
         self.inspection = Inspection(
             containers=frozenset(self._container.format.name.split(",")),
-            duration=duration / av.time_base if duration else 0.0,
+            duration=measured or stated,
+            has_duration=stated > 0,
             video_codec=_codec(video),
             audio_codec=_codec(audio),
             width=video.width if video else 0,
@@ -93,6 +101,9 @@ class MediaFile:
             frame_rate=float(video.average_rate or 0) if video else 0.0,
             transfer=_transfer(video),
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
+            audio_rate=audio.sample_rate or 0 if audio and _has_decoder(audio) else 0,
+            audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
+            start=self._start_time,
         )
         # Decoder threads return frames late, and av returns frames without the error that came after them.
         if audio is not None and _has_decoder(audio):
@@ -101,6 +112,30 @@ class MediaFile:
             video.codec_context.options = _SKIPPED_STEPS
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
+
+    def _open(self, descriptor: int) -> None:
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+        try:
+            self._container = av.open("fd:", options=options)
+        except (av.FFmpegError, ValueError) as error:
+            raise NotMedia(_message(error)) from error
+        streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
+        self._video = next((s for s in streams if isinstance(s, VideoStream)), None)
+        self._audio = next((s for s in streams if isinstance(s, AudioStream)), None)
+        self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
+        self._start_time = (self._container.start_time or 0) / av.time_base
+
+    def _measure_duration(self) -> float:
+        """Return the seconds from the first to the end of the last packet; 0 if none has a timestamp."""
+        start, end = math.inf, -math.inf
+        # What cannot be read any more does not play.
+        with suppress(av.FFmpegError, ValueError):
+            for packet in self._container.demux(self._streams):
+                ticks = packet.pts if packet.pts is not None else packet.dts
+                if ticks is not None and packet.time_base is not None:
+                    start = min(start, float(ticks * packet.time_base))
+                    end = max(end, float((ticks + (packet.duration or 0)) * packet.time_base))
+        return max(0.0, end - start) if math.isfinite(start) else 0.0
 
     def close(self) -> None:
         """Close the file."""

@@ -59,7 +59,7 @@ def to_media_info(info: dict[str, Any], values: SiteValues | None = None) -> Med
     formats = values.last("formats", playable_formats(info), site_limits.MAX_FORMATS)
     media.formats.extend(map(to_format, formats))
     media.subtitle_tracks.extend(_subtitle_tracks(info, values))
-    media.chapters.extend(_chapters(info.get("chapters") or (), values))
+    media.chapters.extend(_chapters(info.get("chapters"), values))
     entries = info.get("entries") or ()
     media.entries.extend(to_entry(entry, n, values) for n, entry in enumerate(entries, 1) if entry)
     values.limit_size(media)
@@ -153,11 +153,17 @@ def _subtitle_tracks(info: dict[str, Any], values: SiteValues) -> Iterable[Subti
         )
 
 
-def _chapters(chapters: Iterable[dict[str, Any]], values: SiteValues) -> Iterable[Chapter]:
-    for chapter in values.first("chapters", list(chapters), site_limits.MAX_CHAPTERS):
-        title = values.text("titles of chapters", chapter.get("title"), site_limits.MAX_TITLE)
-        start, end = (_seconds(chapter.get(key)) for key in ("start_time", "end_time"))
-        yield Chapter(title=title, start=to_duration(start), end=to_duration(end))
+def _chapters(chapters: Any, values: SiteValues) -> Iterable[Chapter]:
+    """Yield the chapters that begin at a time; one without an end has none."""
+    listed = (
+        [chapter for chapter in chapters if isinstance(chapter, dict)] if isinstance(chapters, list) else []
+    )
+    for chapter in values.first("chapters", listed, site_limits.MAX_CHAPTERS):
+        start = number(chapter.get("start_time"), site_limits.MAX_SECONDS)
+        if start is not None:
+            title = values.text("titles of chapters", chapter.get("title"), site_limits.MAX_TITLE)
+            end = _seconds(chapter.get("end_time"))
+            yield Chapter(title=title, start=to_duration(start), end=to_duration(end))
 
 
 def _set_duration(field: duration_pb2.Duration, seconds: Any) -> None:

@@ -24,7 +24,7 @@ from reelhaul_fetcher.model.engine_requests import (
     FetchRequest,
     ProbeRequest,
 )
-from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
+from reelhaul_fetcher.ytdlp import dash_manifest, errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
@@ -53,6 +53,7 @@ def warm_up() -> str:
     disable_ffmpeg_downloader()
     confine_programs()
     keep_track_properties()
+    dash_manifest.support_periods()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)

@@ -1,4 +1,4 @@
-"""Subtitles: parses the tracks of a site and renders them."""
+"""Cues of subtitles: their order and times, what is left after a cut, and the formats they are written in."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import html
 import json
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
-from reelhaul_fetcher.model.site_limits import MAX_SECONDS, clean, number
+from reelhaul_fetcher.model.site_limits import MAX_SECONDS, clean
 
 Format = FormatSpec.Subtitles.Format
-#: yt-dlp's info dictionary.
-Info = dict[str, Any]
 
 #: File extension of each format.
 EXTENSION: dict[Format.ValueType, str] = {
@@ -26,14 +24,15 @@ EXTENSION: dict[Format.ValueType, str] = {
     Format.JSON: "json",
 }
 
-# Both patterns take linear time: the digits of the hours are bounded, and a tag ends where the next begins.
-_TIME = r"((?:\d{1,6}:)?\d{1,2}:\d{2}[.,]\d{1,3})"
-_TIMING = re.compile(rf"{_TIME}\s+-->\s+{_TIME}")
-_TAG = re.compile(r"<[^<>]*>")
-# Of the cues of a track: a day of speech has half as much, and a translation must fit into a message.
-_MAX_CHARACTERS = 2 * 1024 * 1024
+# How long a cue is shown whose end is unknown, unless the next one begins earlier.
+_DEFAULT_SECONDS = 5.0
+# Cues that end, or begin, so little after the end of the media are usual, and not worth a warning.
+_USUAL_OVERLAP_SECONDS, _USUAL_DELAY_SECONDS = _DEFAULT_SECONDS, 1.0
 # A pause of this length begins a new paragraph of a transcript.
 _PARAGRAPH_SECONDS = 2.0
+_LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Control characters and byte order marks: no player shows them, and some stop at them.
+_INVISIBLE = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0xFEFF, 0xFFFE, 0xFFFF)) | {0x09: " "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +44,54 @@ class Cue:
     text: str
 
 
-def parse(text: str, extension: str) -> list[Cue]:
-    """Return the cues of a subtitle file that can be shown: at a valid time, with text that can be written.
+def complete(cues: Iterable[Cue]) -> tuple[list[Cue], int]:
+    """Return *cues* that can be shown, by start, and how many of them had a wrong time.
 
-    Raises ValueError if it has none, or more text than any video.
+    A cue that ends as it begins, or before, lasts until the next one. One at an absurd time is left out,
+    as are those without text and repetitions.
     """
-    parsed = _parse_json3(text) if extension == "json3" else _parse_timed_blocks(text)
-    cues = [replace(cue, text=clean(cue.text)) for cue in parsed if _is_valid_time(cue)]
-    if not cues:
-        raise ValueError(f"no cues in this {extension} file")
-    if sum(len(cue.text) for cue in cues) > _MAX_CHARACTERS:
-        raise ValueError(f"this {extension} file has more than {_MAX_CHARACTERS} characters")
-    return cues
+    usable, wrong = [], 0
+    for cue in cues:
+        if not (0 <= max(cue.start, cue.end) <= 2 * MAX_SECONDS and -MAX_SECONDS < cue.start <= MAX_SECONDS):
+            wrong += 1
+        elif text := clean_text(cue.text):
+            wrong += cue.start < 0 or cue.end < cue.start
+            usable.append(Cue(max(0.0, round(cue.start, 3)), round(cue.end, 3), text))
+    usable.sort(key=lambda cue: cue.start)
+    starts = [cue.start for cue in usable]
+    result = dict[Cue, None]()
+    for cue in usable:
+        if cue.end <= cue.start:
+            later = bisect_right(starts, cue.start)
+            next_start = starts[later] if later < len(starts) else math.inf
+            cue = replace(cue, end=min(next_start, round(cue.start + _DEFAULT_SECONDS, 3)))
+        result[cue] = None
+    return list(result), wrong
+
+
+def clean_text(text: str) -> str:
+    """Return the lines of *text* that say something, without invisible characters."""
+    lines = (line.translate(_INVISIBLE).strip() for line in _LINE_BREAK.split(clean(text)))
+    return "\n".join(line for line in lines if line)
+
+
+def limit(cues: Iterable[Cue], duration: float) -> tuple[list[Cue], int]:
+    """Return *cues* within the *duration* of the media, and how many did not fit.
+
+    Those that begin after the end are left out, and those that last longer end with it.
+    """
+    result, misfits = [], 0
+    for cue in cues:
+        misfits += cue.end > duration + _USUAL_OVERLAP_SECONDS or cue.start > duration + _USUAL_DELAY_SECONDS
+        if round(duration, 3) > cue.start:
+            result.append(replace(cue, end=min(cue.end, round(duration, 3))))
+    return result, misfits
+
+
+def most_begin_before(cues: Iterable[Cue], duration: float) -> bool:
+    """Return whether most of *cues* begin within *duration*: otherwise the duration is wrong."""
+    fits = [cue.start < duration for cue in cues]
+    return sum(fits) * 2 > len(fits)
 
 
 def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
@@ -69,7 +104,7 @@ def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
         if not new_lines:
             continue
         last = new_lines[-1]
-        if result and result[-1].end > cue.start:
+        if result and result[-1].start < cue.start < result[-1].end:
             result[-1] = replace(result[-1], end=cue.start)
         result.append(replace(cue, text="\n".join(new_lines)))
     return result
@@ -92,50 +127,6 @@ def render(cues: Iterable[Cue], output: Format.ValueType) -> str:
         Format.JSON: _render_json,
     }
     return renderers[output](list(cues))
-
-
-def _parse_timed_blocks(text: str) -> list[Cue]:
-    """Parse WebVTT or SubRip: both are blocks with a timing line."""
-    cues = []
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")):
-        lines = block.strip("\n").split("\n")
-        for index, line in enumerate(lines):
-            if timing := _TIMING.search(line):
-                texts = (html.unescape(_TAG.sub("", line)).strip() for line in lines[index + 1 :])
-                if content := "\n".join(texts).strip():
-                    cues.append(Cue(_parse_time(timing[1]), _parse_time(timing[2]), content))
-                break
-    return cues
-
-
-def _parse_json3(text: str) -> list[Cue]:
-    """Parse YouTube's JSON format of speech recognition; it has no rolling lines."""
-    try:
-        return [cue for event in json.loads(text).get("events", ()) if (cue := _event_to_cue(event))]
-    except (AttributeError, TypeError, RecursionError) as error:
-        raise ValueError("this is no json3 file") from error
-
-
-def _event_to_cue(event: Info) -> Cue | None:
-    content = "".join(segment.get("utf8", "") for segment in event.get("segs", ())).strip()
-    start = number(event.get("tStartMs", 0), MAX_SECONDS * 1000)
-    length = number(event.get("dDurationMs", 0), MAX_SECONDS * 1000)
-    if not content or event.get("aAppend") or start is None or length is None:
-        return None
-    return Cue(start / 1000, (start + length) / 1000, content)
-
-
-def _parse_time(timestamp: str) -> float:
-    """Return *timestamp* in seconds; NaN if its hours have more digits than a number may have."""
-    hours, minutes, seconds = ["0", *timestamp.replace(",", ".").split(":")][-3:]
-    try:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except (ValueError, OverflowError):
-        return math.nan
-
-
-def _is_valid_time(cue: Cue) -> bool:
-    return 0 <= cue.start <= MAX_SECONDS and 0 <= cue.end <= 2 * MAX_SECONDS
 
 
 def _format_time(seconds: float, separator: str) -> str:
