@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,11 +78,17 @@ def postprocess(
     Raises CLIP_OUT_OF_RANGE, VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG, FfmpegFailed.
     """
     tracker.begin_stage(Progress.POSTPROCESSING)
+    stated = plan.recorded_seconds or plan.media.duration.ToTimedelta().total_seconds()
+    inspect = functools.cache(_inspect)
     joined = joiner.join(
-        [stream.files for stream in streams], plan.request.folder, _inspect, tracker.update_stage
+        [stream.files for stream in streams],
+        plan.request.folder,
+        inspect,
+        tracker.update_stage,
+        expected=[stream.promised_seconds or stated for stream in streams],
     )
     files = joined.files
-    inspections = [_inspect(path) for path in files]
+    inspections = [inspect(path) for path in files]
     lengths = [inspection.duration for inspection in inspections]
     duration = max(lengths)
     play_time.check_promises(streams, lengths if len(lengths) == len(streams) else [duration] * len(streams))
