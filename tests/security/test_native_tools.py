@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import deno
@@ -268,7 +268,7 @@ def test_inspection_by_a_known_demuxer(demuxer: str, twin: tuple[str, ...], fold
     create_twin(twin, file)
     expected = inspector_client.inspect(file)
     assert expected.demuxer == demuxer
-    assert inspector_client.inspect(file, demuxer) == expected
+    assert inspector_client.inspect(file, demuxer) == replace(expected, containers=frozenset({demuxer}))
     for other_demuxer in CONTAINERS.keys() - {demuxer}:
         with suppress(NotMedia):
             assert inspector_client.inspect(file, other_demuxer).demuxer == other_demuxer
@@ -291,6 +291,7 @@ def test_verification_of_what_was_written(name: str, twin: tuple[str, ...], fold
     file, expected = folder / name, Expected(8.0, video=False, audio=True)
     create_twin(twin, file)
     assert verify(file, expected).duration.seconds in (7, 8)
+    file.unlink()
     create_twin(CONTAINERS["mpegts"], file)
     with pytest.raises(ReelhaulError) as failure:
         verify(file, expected)

@@ -89,16 +89,18 @@ class MediaFile:
 
     def __init__(self, descriptor: int, demuxer: str = "") -> None:
         self._open(descriptor, demuxer)
+        # A demuxer that is forced has only that name.
+        containers = frozenset(self._container.format.name.split(","))
         stated, measured = (self._container.duration or 0) / av.time_base, 0.0
         if not stated or self._container.format.name in _GUESSING_DEMUXERS:
             measured = self._measure_duration()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
             # As before: what it looks like does not decide a second time.
-            self._open(descriptor, demuxer or _demuxer_of(self._container.format.name.split(",")))
+            self._open(descriptor, _demuxer_of(containers))
         video, audio = self._video, self._audio
         self.inspection = Inspection(
-            containers=frozenset(self._container.format.name.split(",")),
+            containers=containers,
             duration=measured or stated,
             has_duration=stated > 0,
             video_codec=_codec(video),
