@@ -165,7 +165,7 @@ def _plan_chapters(
     if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT):
         result, misfits = chapters.from_media(plan.media, duration)
         if misfits:
-            text = f"{misfits} chapters overlap or are beyond the end, and were shortened or left out"
+            text = f"chapters that overlap or are beyond the end were shortened or left out: {misfits}"
             warnings.append(MediaWarning(reason=MediaWarning.TIMES_CORRECTED, message=text))
         if not result:
             text = "this media has no chapters"
