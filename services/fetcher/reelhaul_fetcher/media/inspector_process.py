@@ -58,7 +58,7 @@ def _serve(channel: socket.socket) -> None:
                 inspection = media_file.inspection
                 response = {**asdict(inspection), "containers": sorted(inspection.containers)}
             elif media_file is not None:
-                media_file.decode_check()
+                response = {"turned": media_file.decode_check()}
             else:
                 response = {"unplayable": "no file is open"}
         except NotMedia as error:
