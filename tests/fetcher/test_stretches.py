@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import padding
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from google.protobuf import duration_pb2
 from tests.fetcher.conftest import Harness
 from tests.sites import tools
@@ -74,6 +76,12 @@ def _create_media(folder: Path) -> None:
     tools.run_ffmpeg(*_source(_TONES[1], "96x54"), *_hls("small"), folder=folder)
     ahead = ["-output_ts_offset", "3600"]
     tools.run_ffmpeg("-i", "full1.mp4", "-c", "copy", *ahead, *_hls("ahead"), folder=folder)
+    tools.run_ffmpeg("-i", "full1.mp4", "-c:v", "copy", "-ar", "22050", *_hls("rate"), folder=folder)
+    tools.run_ffmpeg("-i", "full1.mp4", "-c:v", "copy", "-c:a", "libmp3lame", *_hls("mp3"), folder=folder)
+    tools.run_ffmpeg("-i", "full1.mp4", "-c", "copy", "-an", *_hls("mute"), folder=folder)
+    for number in range(2):
+        raw = ["-i", f"full{number}.mp4", "-vn", "-c", "copy", "-f", "adts", f"packed{number}.aac"]
+        tools.run_ffmpeg(*raw, folder=folder)
     tools.run_ffmpeg(*_source(_TONES[0], seconds=4), "long.mp4", folder=folder)
     copied = ["-i", "long.mp4", "-c", "copy"]
     tools.run_ffmpeg(*copied, *_hls("long"), folder=folder)
@@ -103,6 +111,15 @@ def _segments(site: FolderSite, stem: str) -> str:
 
 def _map(stem: str) -> str:
     return f'#EXT-X-MAP:URI="{stem}.mp4"\n'
+
+
+def _master() -> str:
+    """Return a master playlist of the playlists video.m3u8 and audio.m3u8."""
+    return (
+        '#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",DEFAULT=YES,URI="audio.m3u8"\n'
+        '#EXT-X-STREAM-INF:BANDWIDTH=90000,CODECS="avc1.42c01e,mp4a.40.2",RESOLUTION=128x72,AUDIO="a"\n'
+        "video.m3u8\n"
+    )
 
 
 def _tones(path: Path, at: list[float]) -> list[int]:
@@ -154,11 +171,36 @@ _PLAYLISTS: dict[str, tuple[_Build, int]] = {
         2,
     ),
     "a stretch with smaller pictures": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "small"), 2),
+    "a stretch with another sample rate": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "rate"), 2),
+    "a stretch without a section of its own range": (
+        lambda s: (
+            _map("mp40-init") + _segments(s, "mp40") + _BREAK + _map("mp41-init") + _segments(s, "mp41")
+        ).replace('init.mp4"', f'init.mp4",BYTERANGE="{(s.folder / "mp40-init.mp4").stat().st_size}@0"'),
+        2,
+    ),
+    "two keys": (lambda s: _encrypt(s, "ts0", b"k" * 16) + _BREAK + _encrypt(s, "ts1", b"l" * 16), 2),
+    "a clock that begins anew unannounced": (lambda s: _segments(s, "ts0") + _segments(s, "ts1"), 2),
+    "a clock that jumps ahead unannounced": (lambda s: _segments(s, "ts0") + _segments(s, "ahead"), 2),
     "a discontinuity before the first segment": (
         lambda s: _BREAK + _segments(s, "ts0") + _BREAK + _segments(s, "ts1"),
         2,
     ),
 }
+
+
+def _encrypt(site: FolderSite, stem: str, key: bytes) -> str:
+    """Encrypt the segments of *stem*, each with its number (RFC 8216, 5.2); return their lines."""
+    (site.folder / f"{stem}.key").write_bytes(key)
+    first = 0 if stem == "ts0" else len(re.findall("#EXTINF", _segments(site, "ts0")))
+    for number in range(len(re.findall("#EXTINF", _segments(site, stem)))):
+        padder = padding.PKCS7(128).padder()
+        plain = padder.update((site.folder / f"{stem}-{number}.ts").read_bytes()) + padder.finalize()
+        encryptor = Cipher(algorithms.AES(key), modes.CBC((first + number).to_bytes(16))).encryptor()
+        (site.folder / f"secret-{stem}-{number}.ts").write_bytes(
+            encryptor.update(plain) + encryptor.finalize()
+        )
+    lines = re.sub(rf"^{stem}-", f"secret-{stem}-", _segments(site, stem), flags=re.MULTILINE)
+    return f'#EXT-X-KEY:METHOD=AES-128,URI="{stem}.key"\n{lines}'
 
 
 @pytest.mark.parametrize("name", _PLAYLISTS)
@@ -170,6 +212,8 @@ async def test_discontinuities(harness: Harness, site: FolderSite, name: str) ->
     result = await harness.fetch(site.url("/list.m3u8"))
     path = result.products[0].path
     assert tools.probe(path).duration == pytest.approx(_SECONDS * len(tones), abs=0.3)
+    is_fitted = name in ("a stretch with smaller pictures", "a stretch with another sample rate")
+    assert [w.reason for w in result.warnings] == [MediaWarning.TRANSCODED] * is_fitted
     places = [_SECONDS * number + 1.0 for number in range(len(tones))]
     assert _tones(path, places) == pytest.approx(tones, abs=25)
 
@@ -179,16 +223,46 @@ async def test_discontinuities_of_separate_streams(harness: Harness, site: Folde
     for name in ("video", "audio"):
         body = _BREAK.join(_map(f"{name}{n}-init") + _segments(site, f"{name}{n}") for n in range(3))
         site.pages[f"/{name}.m3u8"] = f"{_HEAD}{body}{_END}"
-    site.pages["/master.m3u8"] = (
-        '#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",DEFAULT=YES,URI="audio.m3u8"\n'
-        '#EXT-X-STREAM-INF:BANDWIDTH=90000,CODECS="avc1.42c01e,mp4a.40.2",RESOLUTION=128x72,AUDIO="a"\n'
-        "video.m3u8\n"
-    )
+    site.pages["/master.m3u8"] = _master()
     result = await harness.fetch(site.url("/master.m3u8"))
     path = result.products[0].path
     assert tools.probe(path).duration == pytest.approx(6, abs=0.3)
     assert _tones(path, [1, 3, 5]) == pytest.approx(list(_TONES), abs=25)
     assert not result.delivered.transcoded
+
+
+@pytest.mark.parametrize("second", ["mp3", "mute"])
+async def test_stretches_that_do_not_fit(harness: Harness, site: FolderSite, second: str) -> None:
+    """Stretches in other codecs, or without audio, are refused with that reason: no file can hold them."""
+    site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'ts0')}{_BREAK}{_segments(site, second)}{_END}"
+    with pytest.raises(ReelhaulError) as failure:
+        await harness.fetch(site.url("/list.m3u8"))
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+    assert "h264/aac" in failure.value.text
+    assert not failure.value.retryable
+
+
+async def test_stretches_of_sound(harness: Harness, site: FolderSite) -> None:
+    """Stretches of sound alone are joined as well, from segments without any clock."""
+    body = _BREAK.join(f"#EXTINF:2.0,\npacked{number}.aac\n" for number in range(2))
+    site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=FormatSpec.Audio(format=FormatSpec.Audio.MP3))
+    result = await harness.fetch(site.url("/list.m3u8"), spec)
+    path = result.products[0].path
+    assert tools.probe(path).duration == pytest.approx(4, abs=0.3)
+    assert _tones(path, [1, 3]) == pytest.approx(list(_TONES[:2]), abs=25)
+
+
+async def test_streams_that_restart_apart(harness: Harness, site: FolderSite) -> None:
+    """A discontinuity that is told of one of two streams only leaves both whole."""
+    video = _BREAK.join(_map(f"video{n}-init") + _segments(site, f"video{n}") for n in range(2))
+    site.pages["/video.m3u8"] = f"{_HEAD}{video}{_END}"
+    site.pages["/audio.m3u8"] = f"{_HEAD}{_segments(site, 'long')}{_END}"
+    site.pages["/master.m3u8"] = _master()
+    result = await harness.fetch(site.url("/master.m3u8"))
+    path = result.products[0].path
+    assert tools.probe(path).duration == pytest.approx(4, abs=0.3)
+    assert _tones(path, [1, 3]) == pytest.approx([_TONES[0]] * 2, abs=25)
 
 
 async def test_clock_that_goes_on(harness: Harness, site: FolderSite) -> None:
@@ -227,6 +301,19 @@ async def test_byte_ranges(harness: Harness, site: FolderSite, kind: str, *, imp
     path = result.products[0].path
     assert tools.probe(path).duration == pytest.approx(4, abs=0.15)
     assert _tones(path, [1, 3.5]) == pytest.approx([_TONES[0]] * 2, abs=25)
+
+
+@pytest.mark.parametrize("second", ["ts1", "ahead"])
+async def test_appended_files(harness: Harness, site: FolderSite, second: str) -> None:
+    """A file of two recordings, one appended to the other, comes whole, and a clip counts on all of it."""
+    names = [f"{stem}-{n}.ts" for stem in ("ts0", second) for n in range(2)]
+    (site.folder / "both.ts").write_bytes(b"".join((site.folder / name).read_bytes() for name in names))
+    result = await harness.fetch(site.url("/both.ts"))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.3)
+    assert _tones(result.products[0].path, [1, 3]) == pytest.approx(list(_TONES[:2]), abs=25)
+    clip = FormatSpec.Clip(start=_duration(2.5), end=_duration(3.5))
+    result = await harness.fetch(site.url("/both.ts"), FormatSpec(clip=clip))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.15)
 
 
 async def test_clip_over_a_discontinuity(harness: Harness, site: FolderSite) -> None:
@@ -336,6 +423,41 @@ def _file_period(number: int) -> str:
     return f'<Period duration="PT2S">{sets}</Period>'
 
 
+def _timeline_period(number: int) -> str:
+    """Return a period whose segments have a timeline with an open end."""
+    timeline = '<SegmentTimeline><S t="0" d="1" r="-1"/></SegmentTimeline></SegmentTemplate>'
+    return re.sub(r' duration="1"( [^>]*)/>', rf"\1>{timeline}", _period(number, _LASTING))
+
+
+def _ranges_period(number: int) -> str:
+    """Return a period whose segments are byte ranges of one file for each stream."""
+    sets = ""
+    for kind, codec in (("video", "avc1.42c00b"), ("audio", "mp4a.40.2")):
+        sets += (
+            f'<AdaptationSet mimeType="{kind}/mp4"><Representation id="{kind}" codecs="{codec}" '
+            f'bandwidth="90000"><BaseURL>{kind}{number}.bin</BaseURL><SegmentList duration="1">'
+            f"RANGES-{kind}{number}</SegmentList></Representation></AdaptationSet>"
+        )
+    return f"<Period{_LASTING}>{sets}</Period>"
+
+
+def _write_ranges(site: FolderSite, manifest: str) -> str:
+    """Write the files of *manifest* that are read in ranges; return it with the ranges."""
+
+    def write(match: re.Match[str]) -> str:
+        stem, elements, position = match[1], "", 0
+        names = [f"{stem}-init.mp4", *sorted(file.name for file in site.folder.glob(f"{stem}-*.m4s"))]
+        with (site.folder / f"{stem}.bin").open("wb") as file:
+            for name in names:
+                content = (site.folder / name).read_bytes()
+                bounds = f"{position}-{position + len(content) - 1}"
+                element = '<SegmentURL mediaRange="{}"/>' if position else '<Initialization range="{}"/>'
+                elements, position = elements + element.format(bounds), position + file.write(content)
+        return elements
+
+    return re.sub(r"RANGES-(\w+)", write, manifest)
+
+
 _TOTAL_4, _TOTAL_6 = (f' mediaPresentationDuration="PT{seconds}S"' for seconds in (4, 6))
 _MANIFESTS: dict[str, tuple[str, int]] = {
     "with durations": (_MPD.format(_TOTAL_4, "".join(_period(n, _LASTING) for n in (0, 1))), 2),
@@ -356,6 +478,9 @@ _MANIFESTS: dict[str, tuple[str, int]] = {
         2,
     ),
     "of whole files": (_MPD.format(_TOTAL_6, "".join(map(_file_period, range(3)))), 3),
+    "with open timelines": (_MPD.format(_TOTAL_4, "".join(map(_timeline_period, range(2)))), 2),
+    "with byte ranges": (_MPD.format(_TOTAL_4, "".join(map(_ranges_period, range(2)))), 2),
+    "one with byte ranges": (_MPD.format(' mediaPresentationDuration="PT2S"', _ranges_period(0)), 1),
     "with an empty one": (
         _MPD.format(_TOTAL_4, _period(0, _LASTING) + '<Period duration="PT0S"/>' + _period(1, _LASTING)),
         2,
@@ -363,10 +488,20 @@ _MANIFESTS: dict[str, tuple[str, int]] = {
 }
 
 
+async def test_sound_of_periods(harness: Harness, site: FolderSite) -> None:
+    """The sound alone comes from all periods too."""
+    site.pages["/manifest.mpd"] = _MPD.format(_TOTAL_6, "".join(_period(n, _LASTING) for n in range(3)))
+    result = await harness.fetch(site.url("/manifest.mpd"), FormatSpec(media_kind=FormatSpec.AUDIO))
+    path = result.products[0].path
+    assert tools.probe(path).duration == pytest.approx(6, abs=0.3)
+    assert _tones(path, [1, 3, 5]) == pytest.approx(list(_TONES), abs=25)
+
+
 @pytest.mark.parametrize("name", _MANIFESTS)
 async def test_periods(harness: Harness, site: FolderSite, name: str) -> None:
     """All periods of a manifest come, each at its place."""
-    site.pages["/manifest.mpd"], count = _MANIFESTS[name]
+    manifest, count = _MANIFESTS[name]
+    site.pages["/manifest.mpd"] = _write_ranges(site, manifest)
     result = await harness.fetch(site.url("/manifest.mpd"))
     path = result.products[0].path
     assert tools.probe(path).duration == pytest.approx(_SECONDS * count, abs=0.3)

@@ -28,6 +28,8 @@ DEMUXERS = (
 )
 # Demuxers of streams without a header: libav guesses their duration from the bitrate of the beginning.
 _GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3"})
+# A step of the timestamps by more than this, or backwards, is another clock and no play time. As in ffmpeg.
+_MAX_STEP_SECONDS = 10.0
 # Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
 # One stream may end this long before another one: do not read the rest of the file for its next packet.
@@ -143,6 +145,17 @@ class MediaFile:
         """Close the file."""
         self._container.close()
 
+    def measure_play_time(self) -> float:
+        """Return the seconds that all packets play, also if the clock starts again among them.
+
+        Reads the whole file, after which nothing else can be read.
+        """
+        meters = {stream.index: _PlayTimeMeter() for stream in self._streams}
+        with suppress(av.FFmpegError, ValueError):
+            for packet in self._container.demux(self._streams):
+                meters[packet.stream_index].add(packet)
+        return max((meter.seconds for meter in meters.values()), default=0.0)
+
     def decode_check(self) -> bool:
         """Decode the first and the last second, or the whole of a short file. Raises Unplayable.
 
@@ -207,6 +220,27 @@ class MediaFile:
         if packet.pts is None or packet.time_base is None:
             return 0.0
         return float(packet.pts * packet.time_base) - self._start_time
+
+
+class _PlayTimeMeter:
+    """Adds up the play time of the packets of one stream."""
+
+    def __init__(self) -> None:
+        #: From the first to the end of the last packet.
+        self.seconds = 0.0
+        self._last: float | None = None
+        self._position = 0.0
+
+    def add(self, packet: Packet[Any]) -> None:
+        """Take the next packet in the order of the file."""
+        if packet.dts is None or packet.time_base is None:
+            return
+        second = float(packet.dts * packet.time_base)
+        if self._last is not None:
+            step = second - self._last
+            self._position = self._position + step if 0 <= step <= _MAX_STEP_SECONDS else self.seconds
+        self._last = second
+        self.seconds = max(self.seconds, self._position + float((packet.duration or 0) * packet.time_base))
 
 
 def warm_decoders() -> None:

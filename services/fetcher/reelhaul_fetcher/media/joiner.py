@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.media import ffmpeg, muxer
+from reelhaul_fetcher.media import ffmpeg, inspector_client, muxer
 from reelhaul_fetcher.media.ffmpeg import Input
-from reelhaul_fetcher.media.inspect import Inspection
+from reelhaul_fetcher.media.inspect import Inspection, NotMedia
+from reelhaul_fetcher.model import play_time
 from reelhaul_fetcher.model.packaging import Package
 from reelhaul_runtime.errors import ReelhaulError
 
 # Seconds between the end of a part and the start of the next one if the clock goes on.
 _MAX_CLOCK_STEP = 0.5
+# Containers of which parts are strung together as they are.
+_RESTARTING_DEMUXERS = frozenset({"mpegts", "mpeg"})
 # Parts that one ffmpeg reads: each is an open file.
 _MAX_INPUTS = 100
 _VIDEO_ENCODERS = {
@@ -81,17 +84,26 @@ def join(
     folder: Path,
     inspect: Callable[[Path], Inspection],
     on_progress: Callable[[float], None],
+    *,
+    expected: Sequence[float],
 ) -> Joined:
     """Join the parts of each of *streams*, video first, in *folder*. The parts are deleted.
 
-    *on_progress* receives the done share. Raises FORMAT_UNAVAILABLE for parts that do not fit together,
-    FfmpegFailed, and what *inspect* raises.
+    *expected* is how long each stream should play, in seconds (0: unknown): one that seems to play longer or
+    shorter is searched for a clock that starts again unannounced. *on_progress* receives the done share.
+
+    Raises FORMAT_UNAVAILABLE for parts that do not fit together, FfmpegFailed, and what *inspect* raises.
     """
     if all(len(parts) == 1 for parts in streams):
-        return Joined([parts[0] for parts in streams])
+        files = [parts[0] for parts in streams]
+        if not any(_restarts(file, inspect, s) for file, s in zip(files, expected, strict=True)):
+            return Joined(files)
     if len({len(parts) for parts in streams}) > 1:
         # The streams do not restart together: each is joined alone.
-        alone = [join([parts], folder, inspect, on_progress) for parts in streams]
+        alone = [
+            join([parts], folder, inspect, on_progress, expected=[seconds])
+            for parts, seconds in zip(streams, expected, strict=True)
+        ]
         return Joined([joined.files[0] for joined in alone], any(joined.transcoded for joined in alone))
     parts = [_Part(files, tuple(map(inspect, files))) for files in zip(*streams, strict=True)]
     _check_codecs(parts)
@@ -108,7 +120,9 @@ def join(
             file.unlink()
         muxed.append(_Muxed(output, part.length_before(following) if following else part.duration))
         on_progress(len(muxed) / len(parts))
-    return Joined([_concatenate(muxed, folder / f"{streams[0][0].stem}.joined.mkv").path], transcoded)
+    if len(muxed) > 1:
+        muxed = [_concatenate(muxed, folder / f"{streams[0][0].stem}.joined.mkv")]
+    return Joined([muxed[0].path], transcoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,20 @@ class _Muxed:
 
     path: Path
     seconds: float
+
+
+def _restarts(file: Path, inspect: Callable[[Path], Inspection], expected: float) -> bool:
+    """Return whether the clock of *file* starts again in it, so that its timestamps tell no play time."""
+    inspection = inspect(file)
+    if inspection.demuxer not in _RESTARTING_DEMUXERS:
+        return False
+    if expected and abs(inspection.duration - expected) <= play_time.usual_tolerance(expected):
+        return False
+    try:
+        played = inspector_client.measure_play_time(file)
+    except NotMedia:
+        return False
+    return abs(played - inspection.duration) > _MAX_CLOCK_STEP
 
 
 def _check_codecs(parts: list[_Part]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,12 +83,18 @@ def postprocess(
     Raises CLIP_OUT_OF_RANGE, VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG, FfmpegFailed.
     """
     tracker.begin_stage(Progress.POSTPROCESSING)
+    stated = plan.recorded_seconds or plan.media.duration.ToTimedelta().total_seconds()
 
+    @functools.cache
     def inspect(path: Path) -> Inspection:
         return plan.inspections.get(path) or inspect_received(path)
 
     joined = joiner.join(
-        [stream.files for stream in streams], plan.request.folder, inspect, tracker.update_stage
+        [stream.files for stream in streams],
+        plan.request.folder,
+        inspect,
+        tracker.update_stage,
+        expected=[stream.promised_seconds or stated for stream in streams],
     )
     files = joined.files
     inspections = [inspect(path) for path in files]
