@@ -281,7 +281,7 @@ def _write_subtitles(
         if shown:
             path = plan.request.folder / f"embedded{number}.txt"
             muxer.write_subtitles(path, shown, package.extension)
-            files.append(muxer.SubtitleFile(path, track.iso_639_2))
+            files.append(muxer.SubtitleFile(path, track.iso_639_2, track.title, track.source.role))
     return tuple(files)
 
 

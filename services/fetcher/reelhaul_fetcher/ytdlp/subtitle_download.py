@@ -13,7 +13,7 @@ from reelhaul_fetcher.model import charsets, subtitle_formats
 from reelhaul_fetcher.model.cues import remove_rolling_lines
 from reelhaul_fetcher.model.subtitle_formats import Track, ttml
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.subtitles import SubtitleTrack
+from reelhaul_fetcher.model.subtitle_tracks import SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
 from reelhaul_runtime.errors import ReelhaulError
 
