@@ -62,12 +62,13 @@ def inspect(path: Path, demuxer: str = "") -> Inspection:
     return _started().inspect(path, demuxer)
 
 
-def decode_check(path: Path, demuxer: str = "") -> None:
+def decode_check(path: Path, demuxer: str = "") -> bool:
     """Decode the first and the last second of *path*, read by *demuxer* as ``inspect`` does.
 
-    Raises Unplayable, also if the inspector dies of it.
+    Return whether the picture is displayed on its side: width and height change places. Raises Unplayable,
+    also if the inspector dies of it.
     """
-    _started().decode_check(path, demuxer)
+    return _started().decode_check(path, demuxer)
 
 
 def measure_play_time(path: Path) -> float:
@@ -119,14 +120,15 @@ class InspectorProcess:
         self._opened = path, inspection.demuxer
         return inspection
 
-    def decode_check(self, path: Path, demuxer: str = "") -> None:
+    def decode_check(self, path: Path, demuxer: str = "") -> bool:
         """See the function ``decode_check``."""
         if self._opened is None or self._opened[0] != path or demuxer not in ("", self._opened[1]):
             self.inspect(path, demuxer)
         try:
-            self._call({"method": "decode_check"}, [])
+            response = self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
+        return response.get("turned") is True
 
     def measure_play_time(self, path: Path) -> float:
         """See the function ``measure_play_time``."""
