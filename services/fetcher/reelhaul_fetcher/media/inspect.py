@@ -25,6 +25,10 @@ DEMUXERS = (
     *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
     *("mpegts", "ogg", "w64", "wav"),
 )
+# Demuxers of streams without a header: libav guesses their duration from the bitrate of the beginning.
+_GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3"})
+# A step of the timestamps by more than this, or backwards, is another clock and no play time. As in ffmpeg.
+_MAX_STEP_SECONDS = 10.0
 # Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
 # One stream may end this long before another one: do not read the rest of the file for its next packet.
@@ -51,7 +55,10 @@ class Inspection:
     """What libav reports about a file. *duration* is in seconds; 0 means unknown in every number."""
 
     containers: frozenset[str] = frozenset()
+    #: From the header, or measured from the packets if the header has none.
     duration: float = 0.0
+    #: Whether players can read the duration without reading all packets.
+    has_duration: bool = False
     #: libav's codec names; empty: there is no such stream.
     video_codec: str = ""
     audio_codec: str = ""
@@ -61,6 +68,11 @@ class Inspection:
     #: The video's transfer function if it is HDR.
     transfer: str = ""
     audio_bitrate: int = 0
+    #: Samples per second.
+    audio_rate: int = 0
+    audio_channels: int = 0
+    #: The first timestamp, in seconds.
+    start: float = 0.0
 
     @property
     def demuxer(self) -> str:
@@ -72,20 +84,18 @@ class MediaFile:
     """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
 
     def __init__(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
-        try:
-            self._container = av.open("fd:", options=options)
-        except (av.FFmpegError, ValueError) as error:
-            raise NotMedia(_message(error)) from error
-        streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
-        video = next((s for s in streams if isinstance(s, VideoStream)), None)
-        audio = next((s for s in streams if isinstance(s, AudioStream)), None)
-        self._streams: list[Stream] = [stream for stream in (video, audio) if stream is not None]
-        duration = self._container.duration
-        self._start_time = (self._container.start_time or 0) / av.time_base
+        self._open(descriptor)
+        stated, measured = (self._container.duration or 0) / av.time_base, 0.0
+        if not stated or self._container.format.name in _GUESSING_DEMUXERS:
+            measured = self._measure_duration()
+            self._container.close()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            self._open(descriptor)
+        video, audio = self._video, self._audio
         self.inspection = Inspection(
             containers=frozenset(self._container.format.name.split(",")),
-            duration=duration / av.time_base if duration else 0.0,
+            duration=measured or stated,
+            has_duration=stated > 0,
             video_codec=_codec(video),
             audio_codec=_codec(audio),
             width=video.width if video else 0,
@@ -93,6 +103,9 @@ class MediaFile:
             frame_rate=float(video.average_rate or 0) if video else 0.0,
             transfer=_transfer(video),
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
+            audio_rate=audio.sample_rate or 0 if audio and _has_decoder(audio) else 0,
+            audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
+            start=self._start_time,
         )
         # Decoder threads return frames late, and av returns frames without the error that came after them.
         if audio is not None and _has_decoder(audio):
@@ -102,9 +115,44 @@ class MediaFile:
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
 
+    def _open(self, descriptor: int) -> None:
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+        try:
+            self._container = av.open("fd:", options=options)
+        except (av.FFmpegError, ValueError) as error:
+            raise NotMedia(_message(error)) from error
+        streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
+        self._video = next((s for s in streams if isinstance(s, VideoStream)), None)
+        self._audio = next((s for s in streams if isinstance(s, AudioStream)), None)
+        self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
+        self._start_time = (self._container.start_time or 0) / av.time_base
+
+    def _measure_duration(self) -> float:
+        """Return the seconds from the first to the end of the last packet; 0 if none has a timestamp."""
+        start, end = math.inf, -math.inf
+        # What cannot be read any more does not play.
+        with suppress(av.FFmpegError, ValueError):
+            for packet in self._container.demux(self._streams):
+                ticks = packet.pts if packet.pts is not None else packet.dts
+                if ticks is not None and packet.time_base is not None:
+                    start = min(start, float(ticks * packet.time_base))
+                    end = max(end, float((ticks + (packet.duration or 0)) * packet.time_base))
+        return max(0.0, end - start) if math.isfinite(start) else 0.0
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+    def measure_play_time(self) -> float:
+        """Return the seconds that all packets play, also if the clock starts again among them.
+
+        Reads the whole file, after which nothing else can be read.
+        """
+        meters = {stream.index: _PlayTimeMeter() for stream in self._streams}
+        with suppress(av.FFmpegError, ValueError):
+            for packet in self._container.demux(self._streams):
+                meters[packet.stream_index].add(packet)
+        return max((meter.seconds for meter in meters.values()), default=0.0)
 
     def decode_check(self) -> None:
         """Decode the first and the last second, or the whole of a short file. Raises Unplayable."""
@@ -164,6 +212,27 @@ class MediaFile:
         if packet.pts is None or packet.time_base is None:
             return 0.0
         return float(packet.pts * packet.time_base) - self._start_time
+
+
+class _PlayTimeMeter:
+    """Adds up the play time of the packets of one stream."""
+
+    def __init__(self) -> None:
+        #: From the first to the end of the last packet.
+        self.seconds = 0.0
+        self._last: float | None = None
+        self._position = 0.0
+
+    def add(self, packet: Packet[Any]) -> None:
+        """Take the next packet in the order of the file."""
+        if packet.dts is None or packet.time_base is None:
+            return
+        second = float(packet.dts * packet.time_base)
+        if self._last is not None:
+            step = second - self._last
+            self._position = self._position + step if 0 <= step <= _MAX_STEP_SECONDS else self.seconds
+        self._last = second
+        self.seconds = max(self.seconds, self._position + float((packet.duration or 0) * packet.time_base))
 
 
 def warm_decoders() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
+from reelhaul_fetcher.model import site_limits
 
 # The inspector of this process: a child has one.
 _inspector: InspectorProcess | None = None
@@ -61,6 +62,14 @@ def inspect(path: Path) -> Inspection:
 def decode_check(path: Path) -> None:
     """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it."""
     _started().decode_check(path)
+
+
+def measure_play_time(path: Path) -> float:
+    """Return the seconds that the packets of *path* play, whatever their clock does. Reads all of it.
+
+    Raises NotMedia, also if the inspector dies of it.
+    """
+    return _started().measure_play_time(path)
 
 
 def _started() -> InspectorProcess:
@@ -112,6 +121,16 @@ class InspectorProcess:
         except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
 
+    def measure_play_time(self, path: Path) -> float:
+        """See the function ``measure_play_time``."""
+        self.inspect(path)
+        self._opened = None
+        try:
+            seconds = self._call({"method": "measure_play_time"}, []).get("seconds")
+        except (ffmpeg.FfmpegFailed, Unplayable) as error:
+            raise NotMedia(str(error)) from error
+        return site_limits.number(seconds, site_limits.MAX_SECONDS) or 0.0
+
     def stop(self) -> None:
         """Kill the process and reap it."""
         self._channel.close()
@@ -156,6 +175,11 @@ class InspectorProcess:
         self._exit_reason = reason or f"its decoder ended with {os.waitstatus_to_exitcode(status)}"
 
 
+def _is_valid(name: str, value: float) -> bool:
+    """Return whether *value* is possible; timestamps alone may be negative."""
+    return (-(1 << 31) if name == "start" else 0) <= value < 1 << 31
+
+
 def _parse_inspection(response: dict[str, Any]) -> Inspection:
     """Return the inspection in *response*; check all types, because the inspector may be compromised."""
     values: dict[str, Any] = {}
@@ -163,7 +187,7 @@ def _parse_inspection(response: dict[str, Any]) -> Inspection:
         value: Any = response.get(field.name)
         if field.name == "containers" and isinstance(value, list):
             values[field.name] = frozenset(str(name) for name in value)
-        elif type(value).__name__ == field.type and (isinstance(value, str) or 0 <= value < 1 << 31):
+        elif type(value).__name__ == field.type and (isinstance(value, str) or _is_valid(field.name, value)):
             values[field.name] = value
         else:
             raise ffmpeg.FfmpegFailed(f"its decoder reports an invalid {field.name}")

@@ -8,7 +8,7 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs
+from reelhaul_fetcher.model import audio_selection, codecs
 from reelhaul_runtime.errors import ReelhaulError
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
@@ -52,12 +52,6 @@ def choose_formats(
     return _choose_video(usable, spec)
 
 
-def matches_language(offered: str, requested: str) -> bool:
-    """Return whether *offered* is *requested* or a variant of it: "en-GB" is a variant of "en"."""
-    offered, requested = (code.lower().replace("_", "-") for code in (offered, requested))
-    return bool(offered) and (offered == requested or offered.startswith(requested + "-"))
-
-
 def _height(stream: Format) -> int:
     """Return the nominal height: of a portrait video, its width; 0 if unknown."""
     return min(stream.width, stream.height) if stream.width and stream.height else stream.height
@@ -90,12 +84,14 @@ def _choose_audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
     with_audio = [stream for stream in offered if stream.audio_codec]
     if not with_audio:
         raise _unavailable("no stream of this media has audio")
-    audio_only = [stream for stream in with_audio if not stream.video_codec]
-    if audio_only:
-        best, warnings = _best_audio(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
-        return [best], warnings
-    # Its video is discarded: the smallest costs least.
-    return [min(with_audio, key=lambda s: (_height(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))], []
+    best_fitness = max(audio_selection.fitness(stream, spec) for stream in with_audio)
+    fitting = [stream for stream in with_audio if audio_selection.fitness(stream, spec) == best_fitness]
+    if audio_only := [stream for stream in fitting if not stream.video_codec]:
+        best = audio_selection.choose_best(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
+    else:
+        # Its video is discarded: the smallest costs least.
+        best = min(fitting, key=lambda s: (_height(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))
+    return [best], audio_selection.check_language(best, spec)
 
 
 def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
@@ -103,13 +99,17 @@ def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
     if not with_video:
         raise _unavailable("no stream of this media has video; request AUDIO")
     audio_only = [stream for stream in offered if stream.audio_codec and not stream.video_codec]
-    rank = _video_rank(spec, prefer_silent=bool(audio_only))
+    audio = None
+    if audio_only:
+        audio = audio_selection.choose_best(audio_only, spec, spec.container or codecs.Container.MP4)
+    separate_fitness = audio_selection.fitness(audio, spec) if audio else ()
+    rank = _video_rank(spec, separate_fitness)
     video = max(reversed(_within_limits(with_video, spec)), key=rank)
     warnings = _video_warnings(video, spec)
-    if video.audio_codec or not audio_only:
-        return [video], warnings
-    audio, audio_warnings = _best_audio(audio_only, spec, spec.container or codecs.Container.MP4)
-    return [video, audio], warnings + audio_warnings
+    if video.audio_codec and audio_selection.fitness(video, spec) >= separate_fitness:
+        return [video], warnings + audio_selection.check_language(video, spec)
+    streams = [video, audio] if audio else [video]
+    return streams, warnings + audio_selection.check_language(audio, spec)
 
 
 def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
@@ -149,73 +149,30 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
     return streams
 
 
-def _video_rank(spec: FormatSpec, *, prefer_silent: bool) -> Callable[[Format], Any]:
-    """Return the sort key of video streams; *prefer_silent* if audio is offered as a separate stream."""
+def _video_rank(spec: FormatSpec, separate_fitness: tuple[int, ...]) -> Callable[[Format], Any]:
+    """Return the sort key of video streams; *separate_fitness* is that of the best audio-only stream."""
     preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     container = spec.container or codecs.Container.MP4
     wants_hdr = spec.dynamic_range in (FormatSpec.PREFER_HDR, FormatSpec.REQUIRE_HDR)
     sign = -1 if spec.smallest else 1
 
-    def rank(stream: Format) -> tuple[float, ...]:
+    def rank(stream: Format) -> tuple[Any, ...]:
         codec = codecs.family(stream.video_codec)
+        own_fitness = audio_selection.fitness(stream, spec) if stream.audio_codec else ()
         return (
+            max(own_fitness, separate_fitness),
             -(_height(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _height(stream),
             sign * round(stream.frame_rate),
             bool(stream.dynamic_range) == wants_hdr,
             _preference(codec, preferred),
             codecs.is_playable(codec, container) + codecs.can_contain(codec, container),
             _preference(codec, codecs.EFFICIENCY),
-            bool(stream.audio_codec) != prefer_silent,
+            bool(stream.audio_codec) != bool(separate_fitness),
             sign * stream.bitrate_bps,
             _PROTOCOLS.index(stream.protocol) if stream.protocol in _PROTOCOLS else -1,
         )
 
     return rank
-
-
-def _best_audio(
-    offered: list[Format], spec: FormatSpec, container: codecs.Container.ValueType
-) -> tuple[Format, list[media_pb2.Warning]]:
-    requested = [language for language in spec.audio.languages if language != "original"]
-    if requested and not any(_is_in_language(s, language) for s in offered for language in requested):
-        message = f"no audio in {', '.join(requested)} is offered"
-        if spec.audio.language_required:
-            raise _unavailable(message)
-        warning = media_pb2.Warning(
-            reason=media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, message=message, language_code=requested[0]
-        )
-        return max(reversed(offered), key=_audio_rank([], spec, container)), [warning]
-    return max(reversed(offered), key=_audio_rank(list(spec.audio.languages), spec, container)), []
-
-
-def _audio_rank(
-    languages: list[str], spec: FormatSpec, container: codecs.Container.ValueType
-) -> Callable[[Format], Any]:
-    sign = -1 if spec.smallest else 1
-    copied_codecs = {FormatSpec.Audio.M4A: "aac", FormatSpec.Audio.OPUS: "opus", FormatSpec.Audio.MP3: "mp3"}
-    copied = copied_codecs.get(spec.audio.format)
-
-    def rank(stream: Format) -> tuple[float, ...]:
-        original = (stream.original_audio + 1) if stream.HasField("original_audio") else 1.5
-        language = next(
-            (
-                len(languages) - index
-                for index, preferred in enumerate(languages)
-                if _is_in_language(stream, preferred)
-            ),
-            0,
-        )
-        codec = codecs.family(stream.audio_codec)
-        playable = codecs.is_playable(codec, container)
-        return (language, original, codec == copied, playable, sign * stream.bitrate_bps)
-
-    return rank
-
-
-def _is_in_language(stream: Format, language: str) -> bool:
-    if language == "original":
-        return stream.original_audio
-    return matches_language(stream.language_code, language)
 
 
 def _video_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.media import inspector_client, muxer, verify
-from reelhaul_fetcher.media.ffmpeg import Input
+from reelhaul_fetcher.media import inspector_client, joiner, muxer, verify
+from reelhaul_fetcher.media.ffmpeg import FfmpegFailed, Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
-from reelhaul_fetcher.model import chapters
+from reelhaul_fetcher.model import chapters, cues, play_time
 from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.cuts import Cut
+from reelhaul_fetcher.model.cuts import Cut, clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
+from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.ytdlp.edit_plan import media_too_long
+from reelhaul_fetcher.ytdlp.captions import CaptionTrack
+from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range, media_too_long
 from reelhaul_runtime.errors import ReelhaulError
 
 # libav's name of the container, by extension, for files that are usable as received.
@@ -39,7 +42,8 @@ class OutputPlan:
     media: MediaInfo
     formats: list[Format]
     cut: Cut = field(default_factory=Cut)
-    subtitles: tuple[muxer.SubtitleFile, ...] = ()
+    #: To embed, before the cut.
+    subtitles: tuple[CaptionTrack, ...] = ()
     thumbnail: Path | None = None
     #: Sponsored segments to mark.
     sponsor_chapters: tuple[Chapter, ...] = ()
@@ -62,27 +66,52 @@ class Output:
 
 
 def postprocess(
-    files: list[Path],
+    streams: list[ReceivedStream],
     plan: OutputPlan,
     tracker: ProgressTracker,
     on_media_file: Callable[[Product], None],
 ) -> Output:
-    """Make of *files*, one per stream and video first, what *plan* asks for, and verify it.
+    """Make of *streams*, video first, what *plan* asks for, and verify it.
 
     *on_media_file* is called with the media file before it is verified.
 
-    Raises VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG, FfmpegFailed.
+    Raises CLIP_OUT_OF_RANGE, VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG, FfmpegFailed.
     """
     tracker.begin_stage(Progress.POSTPROCESSING)
-    inspections = [_inspect(path) for path in files]
-    duration = max(inspection.duration for inspection in inspections)
+    stated = plan.recorded_seconds or plan.media.duration.ToTimedelta().total_seconds()
+    inspect = functools.cache(_inspect)
+    joined = joiner.join(
+        [stream.files for stream in streams],
+        plan.request.folder,
+        inspect,
+        tracker.update_stage,
+        expected=[stream.promised_seconds or stated for stream in streams],
+    )
+    files = joined.files
+    inspections = [inspect(path) for path in files]
+    lengths = [inspection.duration for inspection in inspections]
+    duration = max(lengths)
+    play_time.check_promises(streams, lengths if len(lengths) == len(streams) else [duration] * len(streams))
     uncut_package = package = plan_package(inspections[0].video_codec, inspections[-1].audio_codec, plan.spec)
     cut = plan.cut.limited_to(duration)
+    if not cut.ranges:
+        if clip := clip_range(plan.spec):
+            raise clip_out_of_range(clip.start, duration)
+        cut = Cut()
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
-    embedded_chapters, warnings = _plan_chapters(plan, cut, length)
-    path = _mux(files, inspections, package, plan, cut, embedded_chapters, tracker)
+    media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
+    warnings += _compare_play_time(streams, inspections, plan)
+    try:
+        path = _mux(files, inspections, package, plan, cut, embedded_chapters, tracker)
+    except FfmpegFailed:
+        if not (plan.subtitles or plan.thumbnail or embedded_chapters):
+            raise
+        path = _mux(
+            files, inspections, package, replace(plan, subtitles=(), thumbnail=None), cut, [], tracker
+        )
+        warnings += _not_embedded(plan, embedded_chapters)
     tracker.begin_stage(Progress.VERIFYING)
     kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
     name = file_names.from_title(plan.media.title, package.extension)
@@ -90,10 +119,14 @@ def postprocess(
     on_media_file(media_file)
     inspection = inspections[0] if path == files[0] else None
     delivered = _verify(path, inspection, package, plan, duration)
+    if joined.transcoded:
+        text = "parts of the media differ in size or sample rate and were transcoded"
+        warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
     if uncut_package.transcodes and plan.spec.media_kind != FormatSpec.AUDIO:
         text = f"the streams do not fit into {uncut_package.extension} and were transcoded"
         warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
-    return Output([media_file, *_split(path, package, plan, cut, length, tracker)], delivered, warnings)
+    parts, split_warnings = _split(path, package, plan, media_chapters, tracker)
+    return Output([media_file, *parts], delivered, [*warnings, *split_warnings])
 
 
 def _inspect(path: Path) -> Inspection:
@@ -107,18 +140,51 @@ def _inspect(path: Path) -> Inspection:
         ) from error
 
 
-def _plan_chapters(plan: OutputPlan, cut: Cut, length: float) -> tuple[list[Chapter], list[MediaWarning]]:
-    """Return the chapters to embed, and a warning if the media should have chapters and has none."""
+def _compare_play_time(
+    streams: list[ReceivedStream], inspections: list[Inspection], plan: OutputPlan
+) -> list[MediaWarning]:
+    """Return a warning if the site is wrong about the duration. Raises VERIFICATION_FAILED if we may be."""
+    if plan.recorded_seconds:
+        return []
+    stated = plan.media.duration.ToTimedelta().total_seconds()
+    # A header with a duration makes the end known, and the decoder checks it.
+    is_whole = all(stream.is_complete for stream in streams) or all(read.has_duration for read in inspections)
+    duration = max(inspection.duration for inspection in inspections)
+    return play_time.compare(duration, stated, is_whole=is_whole)
+
+
+def _plan_chapters(
+    plan: OutputPlan, cut: Cut, duration: float, length: float
+) -> tuple[list[Chapter], list[Chapter], list[MediaWarning]]:
+    """Return the chapters of the media and those to embed, both after *cut*, and what is wrong with them.
+
+    *duration* is that of the media, *length* what the cut leaves of it.
+    """
     warnings = []
     result: list[Chapter] = []
     if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT):
-        result = chapters.from_media(plan.media)
+        result, misfits = chapters.from_media(plan.media, duration)
+        if misfits:
+            text = f"{misfits} chapters overlap or are beyond the end, and were shortened or left out"
+            warnings.append(MediaWarning(reason=MediaWarning.TIMES_CORRECTED, message=text))
         if not result:
             text = "this media has no chapters"
             warnings.append(MediaWarning(reason=MediaWarning.CHAPTERS_MISSING, message=text))
+    embedded = result
     if plan.sponsor_chapters:
-        result = chapters.overlay(result or [chapters.whole(plan.media.title)], plan.sponsor_chapters)
-    return chapters.apply_cut(result, cut, length), warnings
+        base = result or [chapters.whole(plan.media.title)]
+        embedded = chapters.overlay(base, plan.sponsor_chapters)
+    return chapters.apply_cut(result, cut, length), chapters.apply_cut(embedded, cut, length), warnings
+
+
+def _not_embedded(plan: OutputPlan, embedded_chapters: list[Chapter]) -> list[MediaWarning]:
+    """Return a warning for each extra of *plan* that ffmpeg could not embed together."""
+    lost = [
+        (bool(plan.subtitles), MediaWarning.SUBTITLES_MISSING, "the subtitles could not be embedded"),
+        (plan.thumbnail is not None, MediaWarning.THUMBNAIL_MISSING, "the thumbnail could not be embedded"),
+        (bool(embedded_chapters), MediaWarning.CHAPTERS_MISSING, "the chapters could not be embedded"),
+    ]
+    return [MediaWarning(reason=reason, message=text) for is_lost, reason, text in lost if is_lost]
 
 
 def _mux(
@@ -133,25 +199,42 @@ def _mux(
     """Return the file in its container. A file that is what is wanted already stays untouched."""
     folder = plan.request.folder
     chapters_file = _write_chapters(folder, embedded_chapters) if embedded_chapters else None
-    extras = muxer.EmbeddedExtras(plan.subtitles, plan.thumbnail, chapters_file)
+    duration = max(inspection.duration for inspection in inspections)
+    length = cut.length if cut.removes_something else duration
+    extras = muxer.EmbeddedExtras(_write_subtitles(plan, package, cut, length), plan.thumbnail, chapters_file)
     extras = extras.supported_by(package.extension)
     is_usable = (
         len(files) == 1
         and not package.transcodes
         and files[0].suffix == f".{package.extension}"
+        and inspections[0].has_duration
         and _CONTAINERS.get(package.extension) in inspections[0].containers
         and bool(inspections[0].video_codec) == bool(package.video)
     )
     if is_usable and not extras.has_content and not cut.removes_something:
         return files[0]
     output = folder / f"result.{package.extension}"
-    duration = max(inspection.duration for inspection in inspections)
-    length = cut.length if cut.removes_something else duration
     inputs = [Input(file, read.demuxer) for file, read in zip(files, inspections, strict=True)]
     muxer.mux(inputs, package, output, length, tracker.update_stage, cut=cut, extras=extras)
     for path in files:
         path.unlink()
     return output
+
+
+def _write_subtitles(
+    plan: OutputPlan, package: Package, cut: Cut, length: float
+) -> tuple[muxer.SubtitleFile, ...]:
+    """Write the subtitles to embed, within the *length* that *cut* leaves: the file gets no longer."""
+    files: list[muxer.SubtitleFile] = []
+    if not muxer.EmbeddedExtras.supports_subtitles(package.extension):
+        return ()
+    for number, track in enumerate(plan.subtitles):
+        shown, _ = cues.limit(cues.apply_cut(track.cues, cut), length)
+        if shown:
+            path = plan.request.folder / f"embedded{number}.txt"
+            muxer.write_subtitles(path, shown, package.extension)
+            files.append(muxer.SubtitleFile(path, track.iso_639_2, track.title, track.source.role))
+    return tuple(files)
 
 
 def _write_chapters(folder: Path, embedded_chapters: list[Chapter]) -> Path:
@@ -163,9 +246,7 @@ def _write_chapters(folder: Path, embedded_chapters: list[Chapter]) -> Path:
 def _verify(
     path: Path, inspection: Inspection | None, package: Package, plan: OutputPlan, received_seconds: float
 ) -> DeliveredMedia:
-    site_seconds = plan.media.duration.ToTimedelta().total_seconds()
-    expected_seconds = plan.recorded_seconds or site_seconds or received_seconds
-    # The cut of what the site promised: a download that is too short must not pass because it is cut.
+    expected_seconds = plan.recorded_seconds or received_seconds
     cut, tolerance = plan.cut.limited_to(expected_seconds), 0.0
     if cut.removes_something:
         tolerance = _CUT_TOLERANCE if plan.cut.ranges[-1].end <= expected_seconds else 0.0
@@ -187,21 +268,28 @@ def _verify(
 
 
 def _split(
-    path: Path, package: Package, plan: OutputPlan, cut: Cut, length: float, tracker: ProgressTracker
-) -> list[Product]:
-    """Return one file per chapter, if that is requested."""
+    path: Path, package: Package, plan: OutputPlan, media_chapters: list[Chapter], tracker: ProgressTracker
+) -> tuple[list[Product], list[MediaWarning]]:
+    """Return one file per chapter if that is requested, and a warning for each that cannot be made."""
+    products: list[Product] = []
+    warnings: list[MediaWarning] = []
     if plan.spec.chapters != FormatSpec.SPLIT:
-        return []
-    products = []
-    all_chapters = chapters.apply_cut(chapters.from_media(plan.media), cut, length)
-    for number, chapter in enumerate(all_chapters[:_MAX_CHAPTERS], 1):
+        return products, warnings
+    has_video, has_audio = bool(package.video), bool(package.audio)
+    for number, chapter in enumerate(media_chapters[:_MAX_CHAPTERS], 1):
         tracker.begin_stage(Progress.POSTPROCESSING, f"chapter {number}")
         output = plan.request.folder / f"chapter{number}.{package.extension}"
-        has_video, has_audio = bool(package.video), bool(package.audio)
-        muxer.cut_range(path, chapter.time_range, output, video=has_video, audio=has_audio)
         seconds = chapter.time_range.end - chapter.time_range.start
-        verify.verify(output, verify.Expected(seconds, has_video, has_audio, tolerance=_KEY_FRAME_TOLERANCE))
+        try:
+            muxer.cut_range(path, chapter.time_range, output, video=has_video, audio=has_audio)
+            expected = verify.Expected(seconds, has_video, has_audio, tolerance=_KEY_FRAME_TOLERANCE)
+            verify.verify(output, expected)
+        except (FfmpegFailed, ReelhaulError):
+            output.unlink(missing_ok=True)
+            text = f"chapter {number} could not be split off"
+            warnings.append(MediaWarning(reason=MediaWarning.CHAPTERS_MISSING, message=text))
+            continue
         title = f"{number:02} {chapter.title} - {plan.media.title}"
         name = file_names.from_title(title, package.extension)
         products.append(Product.from_file(output, ArtifactInfo.CHAPTER, name))
-    return products
+    return products, warnings

@@ -68,6 +68,7 @@ def _format(each: media_pb2.Format) -> GetInfoResponse.Format:
         bitrate=each.bitrate_bps,
         language=each.language_code,
         hdr=each.dynamic_range,
+        role=each.role,
     )
     if each.size_bytes:
         message.size_bytes = each.size_bytes
@@ -75,7 +76,9 @@ def _format(each: media_pb2.Format) -> GetInfoResponse.Format:
 
 
 def _subtitle(track: media_pb2.SubtitleTrack) -> GetInfoResponse.Subtitle:
-    return GetInfoResponse.Subtitle(language=track.language_code, kind=track.kind, name=track.display_name)
+    return GetInfoResponse.Subtitle(
+        language=track.language_code, kind=track.kind, name=track.display_name, role=track.role
+    )
 
 
 def _chapter(chapter: media_pb2.Chapter) -> GetInfoResponse.Chapter:
