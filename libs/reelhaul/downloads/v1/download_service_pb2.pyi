@@ -90,8 +90,9 @@ class CreateDownloadRequest(_message.Message):
     """Page or media URL, http or https."""
     quality: _builtins.str
     """"best", "4320p", "2160p", "1440p", "1080p", "720p", "480p", "360p", "240p", "144p"
-    or "worst"; empty means "best". The best offered within the limit is chosen;
-    got_quality in the response reports it.
+    or "worst"; empty means "best". The best offered within the limit is chosen. A word
+    is a class of pictures: 1920x800 is "1080p", because its sides fit into 1920x1080;
+    of portraits the shorter side counts.
     """
     format: _builtins.str
     """"mp4", "webm", "mkv", or for audio "mp3", "m4a", "opus", "flac", "wav", "ogg". An
@@ -449,7 +450,7 @@ class GetInfoResponse(_message.Message):
         container: _builtins.str
         """Container, e.g. "mp4"."""
         quality: _builtins.str
-        """Quality, e.g. "1080p"; empty for audio only."""
+        """Quality by which it can be requested, e.g. "1080p"; empty for audio only."""
         width: _builtins.int
         """Width in pixels; 0 for audio only."""
         height: _builtins.int
@@ -629,7 +630,9 @@ class GetInfoResponse(_message.Message):
 
     @_builtins.property
     def qualities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Words of quality that are offered, best first, e.g. ["2160p", "1080p"]."""
+        """Words of quality that are offered, best first, e.g. ["2160p", "1080p"]: each
+        requests something else.
+        """
 
     @_builtins.property
     def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetInfoResponse.Format]:

@@ -958,15 +958,18 @@ class FormatSpec(_message.Message):
     media_kind: Global___FormatSpec.MediaKind.ValueType
     """Kind of output: video, audio or subtitles only."""
     max_height: _builtins.int
-    """Maximum height of the picture in pixels, 144..4320, e.g. 1080; 0 means the tallest
-    offered. The tallest stream within the limit is chosen; for a portrait video the
-    shorter side counts.
+    """Maximum size of the picture, 144..4320; 0 means the tallest offered. The tallest
+    stream within the limit is chosen. 4320, 2160, 1440, 1080, 720, 480, 360, 240 and
+    144 are classes: 1080 includes 1920x800, whose sides fit into 1920x1080, and of
+    portraits those with up to 1080 columns. Any other number limits the pixels of the
+    shorter side. A size that the site does not state is measured in the file: if
+    nothing is within the limit, the smallest file measured is delivered with a warning.
     """
     min_height: _builtins.int
-    """Minimum height in pixels, 144..4320 and at most max_height; a contract: checked
-    before the download and again by ffprobe on the result, FORMAT_UNAVAILABLE if it is
-    not met. 0 means no minimum: a height below max_height is delivered, and Job.got
-    reports it.
+    """Minimum size of the picture, 144..4320 and at most max_height, counted alike; a
+    contract: checked before the download and again by ffprobe on the result,
+    FORMAT_UNAVAILABLE if it is not met. 0 means no minimum: a picture below max_height
+    is delivered, and Job.got reports it.
     """
     container: Global___FormatSpec.Container.ValueType
     """Container of a video."""
@@ -1143,9 +1146,9 @@ class DeliveredMedia(_message.Message):
     FORMAT_IDS_FIELD_NUMBER: _builtins.int
     TRANSCODED_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Width in pixels; 0 without video."""
+    """Width in pixels, as the picture is displayed; 0 without video."""
     height: _builtins.int
-    """Height in pixels; 0 without video."""
+    """Height in pixels, as the picture is displayed; 0 without video."""
     frame_rate: _builtins.float
     """Frames per second; 0 without video."""
     container: _builtins.str
@@ -1219,9 +1222,9 @@ class Warning(_message.Message):
         REASON_UNSPECIFIED: Warning._Reason.ValueType  # 0
         """Never returned."""
         HEIGHT_BELOW_ASKED: Warning._Reason.ValueType  # 1
-        """The height is lower than max_height allows."""
+        """The picture is smaller than max_height allows."""
         CODEC_NOT_OFFERED: Warning._Reason.ValueType  # 2
-        """None of video_codecs was offered."""
+        """The video codec is none of video_codecs."""
         TRANSCODED: Warning._Reason.ValueType  # 3
         """A stream was transcoded."""
         AUDIO_LANGUAGE_DIFFERS: Warning._Reason.ValueType  # 4
@@ -1250,6 +1253,12 @@ class Warning(_message.Message):
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
         DURATION_DIFFERS: Warning._Reason.ValueType  # 14
         """The media is complete, and longer or shorter than the site says."""
+        LIMIT_EXCEEDED: Warning._Reason.ValueType  # 16
+        """The picture exceeds max_height or max_frame_rate: the site did not state it, and
+        nothing within the limit is offered.
+        """
+        PICTURE_MISSING: Warning._Reason.ValueType  # 17
+        """The media has no picture, which the site did not state: it is delivered as audio."""
         TRACK_ROLE_DIFFERS: Warning._Reason.ValueType  # 18
         """The only track in `language_code` is not the full one: forced subtitles, a
         commentary, an audio description.
@@ -1267,9 +1276,9 @@ class Warning(_message.Message):
     REASON_UNSPECIFIED: Warning.Reason.ValueType  # 0
     """Never returned."""
     HEIGHT_BELOW_ASKED: Warning.Reason.ValueType  # 1
-    """The height is lower than max_height allows."""
+    """The picture is smaller than max_height allows."""
     CODEC_NOT_OFFERED: Warning.Reason.ValueType  # 2
-    """None of video_codecs was offered."""
+    """The video codec is none of video_codecs."""
     TRANSCODED: Warning.Reason.ValueType  # 3
     """A stream was transcoded."""
     AUDIO_LANGUAGE_DIFFERS: Warning.Reason.ValueType  # 4
@@ -1298,6 +1307,12 @@ class Warning(_message.Message):
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
     DURATION_DIFFERS: Warning.Reason.ValueType  # 14
     """The media is complete, and longer or shorter than the site says."""
+    LIMIT_EXCEEDED: Warning.Reason.ValueType  # 16
+    """The picture exceeds max_height or max_frame_rate: the site did not state it, and
+    nothing within the limit is offered.
+    """
+    PICTURE_MISSING: Warning.Reason.ValueType  # 17
+    """The media has no picture, which the site did not state: it is delivered as audio."""
     TRACK_ROLE_DIFFERS: Warning.Reason.ValueType  # 18
     """The only track in `language_code` is not the full one: forced subtitles, a
     commentary, an audio description.

@@ -152,8 +152,12 @@ def _map_options(inputs: int, package: Package) -> list[str]:
     command: list[str] = []
     if package.video:
         command += ["-map", "0:V:0", "-c:V", *package.video]
+    if package.video_filter:
+        command += ["-filter:v:0", package.video_filter]
     if package.audio:
         command += ["-map", f"{inputs - 1}:a:0", "-c:a", *package.audio]
+    if package.audio_filter:
+        command += ["-filter:a:0", package.audio_filter]
     return command
 
 
@@ -164,7 +168,9 @@ def _concat_options(inputs: int, ranges: int, package: Package) -> list[str]:
         pads += f"[{number * inputs}:V:0]" if package.video else ""
         pads += f"[{(number + 1) * inputs - 1}:a:0]" if package.audio else ""
     concat = f"concat=n={ranges}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
-    outputs = ("[v]" if package.video else "") + ("[a]" if package.audio else "")
+    outputs = ("[joined_v]" if package.video else "") + ("[joined_a]" if package.audio else "")
+    outputs += f";[joined_v]{package.video_filter or 'null'}[v]" if package.video else ""
+    outputs += f";[joined_a]{package.audio_filter or 'anull'}[a]" if package.audio else ""
     command = ["-filter_complex", f"{pads}{concat}{outputs}"]
     if package.video:
         command += ["-map", "[v]", "-c:V", *package.video]

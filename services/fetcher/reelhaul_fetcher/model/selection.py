@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reelhaul import qualities
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import Format, FormatSpec
+from reelhaul.type.v1.media_pb2 import DeliveredMedia, Format, FormatSpec
 from reelhaul_fetcher.model import audio_selection, codecs
 from reelhaul_runtime.errors import ReelhaulError
+
+#: Reasons of ``picture_warnings``.
+PICTURE_REASONS = frozenset(
+    {
+        media_pb2.Warning.HEIGHT_BELOW_ASKED,
+        media_pb2.Warning.LIMIT_EXCEEDED,
+        media_pb2.Warning.CODEC_NOT_OFFERED,
+    }
+)
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
 #: ``ports.Engine.select_formats``.
@@ -17,6 +27,8 @@ SelectFormats = Callable[[str, Sequence[Format]], list[Format]]
 
 # Stands for an unknown height where the smallest video is wanted: an unknown one is not taken for small.
 _UNKNOWN_HEIGHT = 10_000
+# A limit of 30 frames per second is met by 30.3, which files with uneven timestamps have.
+_FRAME_RATE_TOLERANCE = 0.5
 
 # From worst to best: a plain file is resumed and checked by its length.
 _PROTOCOLS = ("hls", "dash", "https")
@@ -52,9 +64,53 @@ def choose_formats(
     return _choose_video(usable, spec)
 
 
-def _height(stream: Format) -> int:
-    """Return the nominal height: of a portrait video, its width; 0 if unknown."""
-    return min(stream.width, stream.height) if stream.width and stream.height else stream.height
+def with_measured(stream: Format, measured: DeliveredMedia) -> Format:
+    """Return *stream* with what the site did not state as *measured* of its file.
+
+    Video or audio that is stated but not in the file is removed as well.
+    """
+    result = Format()
+    result.CopyFrom(stream)
+    if not measured.video_codec or stream.video_codec == codecs.UNKNOWN:
+        result.video_codec = measured.video_codec
+        result.dynamic_range = measured.dynamic_range
+    if not measured.audio_codec or stream.audio_codec == codecs.UNKNOWN:
+        result.audio_codec = measured.audio_codec
+    if not stream.height:
+        result.width, result.height = measured.width, measured.height
+    result.frame_rate = stream.frame_rate or measured.frame_rate
+    return result
+
+
+def picture_warnings(picture: Format | DeliveredMedia, spec: FormatSpec) -> list[media_pb2.Warning]:
+    """Return a warning, with both values, for each request of *spec* that *picture* does not meet.
+
+    What is unknown of *picture* meets everything.
+    """
+    found: list[tuple[media_pb2.Warning.Reason.ValueType, str]] = []
+    width, height = picture.width, picture.height
+    if spec.max_height and height:
+        size, limit = qualities.describe(width, height), qualities.describe_limit(spec.max_height)
+        if not qualities.is_within(width, height, spec.max_height):
+            text = f"the picture has {size}: nothing that is offered has at most {limit}"
+            found.append((media_pb2.Warning.LIMIT_EXCEEDED, text))
+        elif not qualities.reaches(width, height, spec.max_height):
+            text = f"the picture has {size}: it is the best that is offered up to {limit}"
+            found.append((media_pb2.Warning.HEIGHT_BELOW_ASKED, text))
+    if spec.max_frame_rate and picture.frame_rate > spec.max_frame_rate + _FRAME_RATE_TOLERANCE:
+        text = f"the video has {picture.frame_rate:.4g} frames per second: nothing that is offered has"
+        text += f" at most {spec.max_frame_rate}"
+        found.append((media_pb2.Warning.LIMIT_EXCEEDED, text))
+    preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
+    codec = codecs.family(picture.video_codec)
+    if preferred and codec not in (*preferred, codecs.UNKNOWN, ""):
+        text = f"the video codec is {codec}: {' or '.join(preferred)} was requested"
+        found.append((media_pb2.Warning.CODEC_NOT_OFFERED, text))
+    return [media_pb2.Warning(reason=reason, message=text) for reason, text in found]
+
+
+def _lines(stream: Format) -> float:
+    return qualities.count_lines(stream.width, stream.height)
 
 
 def _choose_by_selector(
@@ -90,7 +146,7 @@ def _choose_audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
         best = audio_selection.choose_best(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
     else:
         # Its video is discarded: the smallest costs least.
-        best = min(fitting, key=lambda s: (_height(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))
+        best = min(fitting, key=lambda s: (_lines(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))
     return [best], audio_selection.check_language(best, spec)
 
 
@@ -105,7 +161,7 @@ def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
     separate_fitness = audio_selection.fitness(audio, spec) if audio else ()
     rank = _video_rank(spec, separate_fitness)
     video = max(reversed(_within_limits(with_video, spec)), key=rank)
-    warnings = _video_warnings(video, spec)
+    warnings = picture_warnings(video, spec)
     if video.audio_codec and audio_selection.fitness(video, spec) >= separate_fitness:
         return [video], warnings + audio_selection.check_language(video, spec)
     streams = [video, audio] if audio else [video]
@@ -117,18 +173,18 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
 
     Raises FORMAT_UNAVAILABLE, which names the first limit that none meets.
     """
-    max_rate = spec.max_frame_rate + 0.5
-    # An unknown height passes here and is checked in the downloaded file.
+    max_rate = spec.max_frame_rate + _FRAME_RATE_TOLERANCE
+    # What is unknown passes here and is checked in the downloaded file.
     rules: list[tuple[bool, str, Callable[[Format], bool]]] = [
         (
             spec.max_height > 0,
-            f"at most {spec.max_height} pixels high",
-            lambda s: _height(s) <= spec.max_height,
+            f"at most {qualities.describe_limit(spec.max_height)}",
+            lambda s: qualities.is_within(s.width, s.height, spec.max_height),
         ),
         (
             spec.min_height > 0,
-            f"at least {spec.min_height} pixels high",
-            lambda s: not _height(s) or _height(s) >= spec.min_height,
+            f"at least {qualities.describe_limit(spec.min_height)}",
+            lambda s: not s.height or qualities.reaches(s.width, s.height, spec.min_height),
         ),
         (
             spec.max_frame_rate > 0,
@@ -138,7 +194,7 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
         (
             spec.dynamic_range == FormatSpec.REQUIRE_HDR,
             "in high dynamic range",
-            lambda s: bool(s.dynamic_range),
+            lambda s: bool(s.dynamic_range) or s.video_codec == codecs.UNKNOWN,
         ),
     ]
     for active, text, is_met in rules:
@@ -161,7 +217,7 @@ def _video_rank(spec: FormatSpec, separate_fitness: tuple[int, ...]) -> Callable
         own_fitness = audio_selection.fitness(stream, spec) if stream.audio_codec else ()
         return (
             max(own_fitness, separate_fitness),
-            -(_height(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _height(stream),
+            -(_lines(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _lines(stream),
             sign * round(stream.frame_rate),
             bool(stream.dynamic_range) == wants_hdr,
             _preference(codec, preferred),
@@ -173,20 +229,6 @@ def _video_rank(spec: FormatSpec, separate_fitness: tuple[int, ...]) -> Callable
         )
 
     return rank
-
-
-def _video_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:
-    warnings = []
-    height = _height(video)
-    if spec.max_height and height and height < spec.max_height:
-        text = f"the highest resolution offered up to {spec.max_height} is {height}"
-        warnings.append(media_pb2.Warning(reason=media_pb2.Warning.HEIGHT_BELOW_ASKED, message=text))
-    preferred = [codecs.VIDEO_FAMILY.get(codec) for codec in spec.video_codecs]
-    codec = codecs.family(video.video_codec)
-    if preferred and codec not in (*preferred, codecs.UNKNOWN):
-        text = f"the video codec is {codec}: none of the requested codecs is offered"
-        warnings.append(media_pb2.Warning(reason=media_pb2.Warning.CODEC_NOT_OFFERED, message=text))
-    return warnings
 
 
 def _preference(name: str, preferred: Sequence[str]) -> int:
