@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from reelhaul_runtime import failpoints, logs, private_files, service
-from reelhaul_runtime.addresses import AddressUnavailable
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reelhaul_runtime import addresses
-from reelhaul_runtime.addresses import AddressUnavailable
+from reelhaul_runtime import listeners
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.up.ports import ReservedPorts
 
 
@@ -95,7 +95,7 @@ def test_connections_of_the_last_run_do_not_hold_an_address():
     with ReservedPorts() as ports:
         assert ports.reserve(address) == address
         with pytest.raises(AddressUnavailable, match="used by another process"):
-            addresses.check(address)
+            listeners.check(address)
 
 
 def test_port_of_the_broker_is_not_ephemeral():
@@ -115,7 +115,7 @@ def _reserve(address: str) -> None:
         ports.reserve(address)
 
 
-@pytest.mark.parametrize("use", [_reserve, addresses.check])
+@pytest.mark.parametrize("use", [_reserve, listeners.check])
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [("localhost", "localhost:0"), ("192.0.2.1:0", "127.0.0.1:0"), ("no-such-host.invalid:0", ":0")],

@@ -21,8 +21,8 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs
-from reelhaul_runtime.addresses import AddressUnavailable
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.server import serving
 

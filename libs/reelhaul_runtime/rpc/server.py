@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from reelhaul_runtime import addresses, logs
+from reelhaul_runtime import listeners, logs
 from reelhaul_runtime.rpc.interceptor import Authenticator, PolicyInterceptor
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -116,7 +116,7 @@ async def serving(
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise addresses.AddressUnavailable(addresses.explain(address)) from error
+        raise listeners.AddressUnavailable(listeners.explain(address)) from error
     await server.start()
     await health.set("", _SERVING)
     checking = asyncio.create_task(update_health(checks or {}, informational_checks or {}, health, names))

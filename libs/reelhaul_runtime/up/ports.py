@@ -9,8 +9,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from reelhaul_runtime import addresses
-from reelhaul_runtime.addresses import AddressUnavailable
+from reelhaul_runtime import listeners
+from reelhaul_runtime.listeners import AddressUnavailable
 
 # Below the kernel's range for outgoing connections (from 32768): a client that dials an ephemeral port while
 # its server restarts could be given that very port as its own.
@@ -48,7 +48,7 @@ class ReservedPorts:
         if port != "0":
             self._hold(host, port, option, fixed=True)
             return address
-        addresses.check(address)
+        listeners.check(address)
         for candidate in random.sample(_PORTS, _ATTEMPTS):
             with suppress(AddressUnavailable):
                 self._hold(host, str(candidate), option, fixed=False)
@@ -58,12 +58,12 @@ class ReservedPorts:
     def _hold(self, host: str, port: str, option: int, *, fixed: bool) -> None:
         held: list[socket.socket] = []
         try:
-            for family, sockaddr in addresses.resolve(host, int(port)):
+            for family, sockaddr in listeners.resolve(host, int(port)):
                 held.append(_bind(family, sockaddr, fixed=fixed))
         except (OSError, ValueError) as error:
             for each in held:
                 each.close()
-            raise AddressUnavailable(addresses.describe(f"{host}:{port}", error)) from error
+            raise AddressUnavailable(listeners.describe(f"{host}:{port}", error)) from error
         for each in held:
             # Only now: with the option, bind would share the port with another suite of this user.
             each.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -76,7 +76,7 @@ def reserve_port() -> int:
         return int(ports.reserve("127.0.0.1:0").rpartition(":")[2])
 
 
-def _bind(family: int, sockaddr: addresses.SocketAddress, *, fixed: bool) -> socket.socket:
+def _bind(family: int, sockaddr: listeners.SocketAddress, *, fixed: bool) -> socket.socket:
     """Return a socket that is bound to *sockaddr*; a *fixed* one may have connections of an ended server."""
     holder = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -87,7 +87,7 @@ def _bind(family: int, sockaddr: addresses.SocketAddress, *, fixed: bool) -> soc
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not fixed:
                 raise
-            addresses.check_socket_address(family, sockaddr)
+            listeners.check_socket_address(family, sockaddr)
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind(sockaddr)
             # It would let other servers listen here too.

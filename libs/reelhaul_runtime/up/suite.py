@@ -15,7 +15,7 @@ from typing import Literal
 
 import click
 
-from reelhaul_runtime import addresses, logs, private_files, service
+from reelhaul_runtime import listeners, logs, private_files, service
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ADDRESSES, InvalidSetting, SuiteSettings
@@ -206,8 +206,8 @@ async def _wait_until_ready(spec: SuiteProcess) -> None:
 def _is_taken(spec: SuiteProcess) -> bool:
     """Return whether *spec*, which does not run, cannot listen at its address."""
     try:
-        addresses.check(spec.address.rpartition("/")[2])
-    except addresses.AddressUnavailable:
+        listeners.check(spec.address.rpartition("/")[2])
+    except listeners.AddressUnavailable:
         return True
     return False
 
@@ -244,7 +244,7 @@ def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> S
             )
         try:
             reserved[name] = ports.reserve(address)
-        except addresses.AddressUnavailable as error:
+        except listeners.AddressUnavailable as error:
             raise InvalidSetting(f"REELHAUL_{name.upper()}: {error}") from error
     return settings.model_copy(update=reserved)
 

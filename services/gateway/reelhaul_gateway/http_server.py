@@ -18,7 +18,7 @@ from reelhaul_gateway.connections import (
     HttpConnection,
     WebSocketConnection,
 )
-from reelhaul_runtime import addresses
+from reelhaul_runtime import listeners
 from reelhaul_runtime.tasks import cancel_and_wait
 
 #: A client that takes no bytes of its response for so long is disconnected by the kernel.
@@ -112,6 +112,6 @@ def _bind(address: str, *, reuse_port: bool) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise addresses.AddressUnavailable(addresses.describe(address, error)) from error
+        raise listeners.AddressUnavailable(listeners.describe(address, error)) from error
     listener.setblocking(False)
     return listener
