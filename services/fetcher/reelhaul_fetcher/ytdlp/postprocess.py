@@ -89,9 +89,7 @@ def postprocess(
     )
     files = joined.files
     inspections = [inspect(path) for path in files]
-    lengths = [inspection.duration for inspection in inspections]
-    duration = max(lengths)
-    play_time.check_promises(streams, lengths if len(lengths) == len(streams) else [duration] * len(streams))
+    duration = max(inspection.duration for inspection in inspections)
     uncut_package = package = plan_package(inspections[0].video_codec, inspections[-1].audio_codec, plan.spec)
     cut = plan.cut.limited_to(duration)
     if not cut.ranges:
@@ -102,7 +100,7 @@ def postprocess(
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
-    warnings += _compare_play_time(streams, inspections, plan)
+    warnings += _compare_play_time(streams, files, inspections, plan)
     try:
         path = _mux(files, inspections, package, plan, cut, embedded_chapters, tracker)
     except FfmpegFailed:
@@ -141,11 +139,17 @@ def _inspect(path: Path) -> Inspection:
 
 
 def _compare_play_time(
-    streams: list[ReceivedStream], inspections: list[Inspection], plan: OutputPlan
+    streams: list[ReceivedStream], files: list[Path], inspections: list[Inspection], plan: OutputPlan
 ) -> list[MediaWarning]:
     """Return a warning if the site is wrong about the duration. Raises VERIFICATION_FAILED if we may be."""
     if plan.recorded_seconds:
         return []
+    # One file may have all streams.
+    files, inspections = files * (len(streams) // len(files)), inspections * (len(streams) // len(files))
+    for stream, path, read in zip(streams, files, inspections, strict=True):
+        measure = functools.partial(inspector_client.measure_play_time, path)
+        if warnings := play_time.check_promise(stream, read.duration, measure):
+            return warnings
     stated = plan.media.duration.ToTimedelta().total_seconds()
     # A header with a duration makes the end known, and the decoder checks it.
     is_whole = all(stream.is_complete for stream in streams) or all(read.has_duration for read in inspections)
