@@ -16,7 +16,7 @@ from tests.fetcher.conftest import harness as harness
 from tests.fetcher.guard_harness import PUBLIC, running_site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
-from reelhaul_fetcher.model import cues, site_limits, subtitle_formats, subtitles
+from reelhaul_fetcher.model import cues, site_limits, subtitle_formats, subtitle_tracks
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.info import to_entry, to_format, to_media_info
@@ -188,13 +188,14 @@ def test_endless_text() -> None:
     "keys", [["en"], ["x" * 100_000, "en"], ["\ud800", "en"], [f"x{n}" for n in range(9999)]]
 )
 def test_offered_tracks(keys: list[str]) -> None:
-    """Tracks whose key is no language are left out, and their number is bounded."""
+    """The number of tracks is bounded, and so is what is kept of their keys."""
     info = {"subtitles": {key: [{"ext": "vtt"}] for key in keys}}
-    tracks = subtitles.offered_tracks(info, "subtitles")
-    assert len(tracks) <= site_limits.MAX_SUBTITLE_TRACKS
-    assert all(len(key.encode()) <= 100 for key in tracks)
+    tracks = subtitle_tracks.offered_tracks(info, "subtitles")
+    assert len(tracks) == min(len(keys), site_limits.MAX_SUBTITLE_TRACKS)
+    assert all(len(track.key) <= 200 and len(track.language) <= 35 for track in tracks)
     if "en" in keys:
-        assert subtitles.select_tracks(info, Subtitles(languages=["en"]))[0][1] is not None
+        (selection,) = subtitle_tracks.select_tracks(info, Subtitles(languages=["en"]))
+        assert [track.key for track in selection.candidates] == ["en"]
 
 
 def test_time_left_of_an_absurd_size() -> None:

@@ -77,7 +77,8 @@ class Input:
         """Return the arguments for this input, opened as *descriptor*."""
         formats = f"{self.demuxer},{self.nested}" if self.nested else self.demuxer
         only = ["-f", self.demuxer, "-format_whitelist", formats, "-protocol_whitelist", "fd"]
-        return [*self.options, *only, "-fd", str(descriptor), "-i", "fd:"]
+        # Some containers have no timestamps of presentation, which others require.
+        return [*self.options, "-fflags", "+genpts", *only, "-fd", str(descriptor), "-i", "fd:"]
 
 
 def set_idle_timeout(seconds: float) -> None:

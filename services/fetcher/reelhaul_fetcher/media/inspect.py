@@ -15,6 +15,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.subtitles import codeccontext, stream, subtitle
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 #: av imports these late, when a sandboxed process can open no file any more.
@@ -107,6 +108,7 @@ class MediaFile:
             audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
             start=self._start_time,
         )
+        self._is_turned = False
         # Decoder threads return frames late, and av returns frames without the error that came after them.
         if audio is not None and _has_decoder(audio):
             audio.codec_context.thread_count = 1
@@ -154,8 +156,11 @@ class MediaFile:
                 meters[packet.stream_index].add(packet)
         return max((meter.seconds for meter in meters.values()), default=0.0)
 
-    def decode_check(self) -> None:
-        """Decode the first and the last second, or the whole of a short file. Raises Unplayable."""
+    def decode_check(self) -> bool:
+        """Decode the first and the last second, or the whole of a short file. Raises Unplayable.
+
+        Return whether the picture is displayed on its side: width and height change places.
+        """
         duration = self.inspection.duration
         if not self._streams:
             raise Unplayable("the file has neither video nor audio")
@@ -163,17 +168,18 @@ class MediaFile:
             if duration <= _SHORT_SECONDS:
                 if not duration / 2 <= self._decode(0.0, math.inf) > 0:
                     raise Unplayable("the file is shorter than its header says")
-                return
+                return self._is_turned
             self._decode(0.0, 1.0)
             # The end as well: a truncated file has an intact header.
             if self._decode(duration - 1, math.inf):
-                return
+                return self._is_turned
             # Subtitles may last a little longer than video and audio.
             earlier = max(0.0, duration - max(3.0, 0.03 * duration))
             if not self._decode(earlier, earlier + 1):
                 raise Unplayable("the end of the file cannot be decoded")
         except (av.FFmpegError, ValueError) as error:
             raise Unplayable(_message(error)) from error
+        return self._is_turned
 
     def _decode(self, start: float, end: float) -> float:
         """Decode from second *start* to *end*; return the last second that was decoded, 0 if none was."""
@@ -205,6 +211,8 @@ class MediaFile:
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise Unplayable("a frame is damaged")
+            if isinstance(frame, VideoFrame):
+                self._is_turned = abs(frame.rotation) % 180 == 90
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             yield (frame.time or 0.0) - self._start_time + length
 

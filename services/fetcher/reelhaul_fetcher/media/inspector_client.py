@@ -59,9 +59,12 @@ def inspect(path: Path) -> Inspection:
     return _started().inspect(path)
 
 
-def decode_check(path: Path) -> None:
-    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it."""
-    _started().decode_check(path)
+def decode_check(path: Path) -> bool:
+    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it.
+
+    Return whether the picture is displayed on its side: width and height change places.
+    """
+    return _started().decode_check(path)
 
 
 def measure_play_time(path: Path) -> float:
@@ -112,14 +115,15 @@ class InspectorProcess:
         self._opened = path
         return inspection
 
-    def decode_check(self, path: Path) -> None:
+    def decode_check(self, path: Path) -> bool:
         """See the function ``decode_check``."""
         if self._opened != path:
             self.inspect(path)
         try:
-            self._call({"method": "decode_check"}, [])
+            response = self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
+        return response.get("turned") is True
 
     def measure_play_time(self, path: Path) -> float:
         """See the function ``measure_play_time``."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from reelhaul.type.v1.media_pb2 import FormatSpec
+from reelhaul.type.v1.media_pb2 import FormatSpec, TrackRole
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.ffmpeg import Input
 from reelhaul_fetcher.model import cues
@@ -21,6 +21,13 @@ from reelhaul_fetcher.model.packaging import Package
 _SUBTITLE_CODECS = {"mp4": ("webvtt", "mov_text"), "mkv": ("srt", "copy"), "webm": ("webvtt", "copy")}
 # A decoder of ffmpeg puts escapes of ASS before a brace, which MP4 would show.
 _BRACES = str.maketrans("{}", "\N{FULLWIDTH LEFT CURLY BRACKET}\N{FULLWIDTH RIGHT CURLY BRACKET}")
+# ffmpeg's names.
+_DISPOSITIONS = {
+    TrackRole.TRACK_ROLE_HEARING_IMPAIRED: "hearing_impaired",
+    TrackRole.TRACK_ROLE_FORCED: "forced",
+    TrackRole.TRACK_ROLE_COMMENTARY: "comment",
+    TrackRole.TRACK_ROLE_DESCRIPTION: "descriptions",
+}
 _WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
 _WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
 # The demuxer of each container that is written here.
@@ -35,10 +42,12 @@ _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+fas
 
 @dataclass(frozen=True, slots=True)
 class SubtitleFile:
-    """Subtitles to embed: a file of ``write_subtitles``, and their language in ISO 639-2."""
+    """Subtitles to embed: a file of ``write_subtitles``, their language in ISO 639-2, name and role."""
 
     path: Path
     language: str
+    title: str = ""
+    role: TrackRole.ValueType = TrackRole.TRACK_ROLE_UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +152,12 @@ def _map_options(inputs: int, package: Package) -> list[str]:
     command: list[str] = []
     if package.video:
         command += ["-map", "0:V:0", "-c:V", *package.video]
+    if package.video_filter:
+        command += ["-filter:v:0", package.video_filter]
     if package.audio:
         command += ["-map", f"{inputs - 1}:a:0", "-c:a", *package.audio]
+    if package.audio_filter:
+        command += ["-filter:a:0", package.audio_filter]
     return command
 
 
@@ -155,7 +168,9 @@ def _concat_options(inputs: int, ranges: int, package: Package) -> list[str]:
         pads += f"[{number * inputs}:V:0]" if package.video else ""
         pads += f"[{(number + 1) * inputs - 1}:a:0]" if package.audio else ""
     concat = f"concat=n={ranges}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
-    outputs = ("[v]" if package.video else "") + ("[a]" if package.audio else "")
+    outputs = ("[joined_v]" if package.video else "") + ("[joined_a]" if package.audio else "")
+    outputs += f";[joined_v]{package.video_filter or 'null'}[v]" if package.video else ""
+    outputs += f";[joined_a]{package.audio_filter or 'anull'}[a]" if package.audio else ""
     command = ["-filter_complex", f"{pads}{concat}{outputs}"]
     if package.video:
         command += ["-map", "[v]", "-c:V", *package.video]
@@ -173,6 +188,10 @@ def _extras_options(
     for number, subtitles in enumerate(extras.subtitles):
         inputs.append(Input(subtitles.path, _SUBTITLE_CODECS[extension][0]))
         options += ["-map", f"{input_count}:s:0", f"-metadata:s:s:{number}", f"language={subtitles.language}"]
+        if subtitles.title:
+            options += [f"-metadata:s:s:{number}", f"title={subtitles.title}"]
+        if disposition := _DISPOSITIONS.get(subtitles.role):
+            options += [f"-disposition:s:{number}", disposition]
         input_count += 1
     if extras.subtitles:
         options += ["-c:s", _SUBTITLE_CODECS[extension][1]]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-
-from yt_dlp.utils import ISO639Utils
 
 from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.model import cues
+from reelhaul_fetcher.model import cues, languages, site_limits, track_roles
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
-from reelhaul_fetcher.model.selection import matches_language
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.subtitles import SubtitleTrack, find_site_translation, select_tracks
+from reelhaul_fetcher.model.subtitle_tracks import (
+    Selection,
+    SubtitleTrack,
+    describe,
+    find_site_translation,
+    select_tracks,
+)
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 from reelhaul_fetcher.ytdlp.subtitle_download import download_track
 from reelhaul_runtime.errors import ReelhaulError
@@ -39,8 +43,20 @@ class CaptionTrack:
     @property
     def iso_639_2(self) -> str:
         """The three-letter code of the language, which containers use."""
-        code = self.language.split("-")[0].lower()
-        return code if len(code) == 3 else ISO639Utils.short2long(code) or "und"
+        return languages.to_iso_639_2(self.language)
+
+    @property
+    def title(self) -> str:
+        """The site's name of the track, printable; empty for a translation, which has none."""
+        name = self.source.name[: site_limits.MAX_NAME] if self.language == self.source.language else ""
+        return "".join(letter for letter in name if letter.isprintable())
+
+    def repeats(self, other: CaptionTrack) -> bool:
+        """Return whether *other* has the same words in the same language: some sites list a track twice."""
+        kind, other_kind = (
+            (track.language, track.source.role, track.source.manual) for track in (self, other)
+        )
+        return kind == other_kind and self.cues == other.cues
 
 
 @dataclass(slots=True)
@@ -64,27 +80,53 @@ def fetch_subtitles(
     spec = request.format.subtitles
     sidecars = Sidecars()
     missing: dict[str, str] = {}
-    for label, source in select_tracks(info, spec):
-        if source is None:
-            missing[label] = "none are offered"
-            continue
+    for selection in select_tracks(info, spec):
         try:
-            track = download_track(downloader, source, request.folder)
-            sidecars.tracks.append(CaptionTrack(source.language, source, track.cues, track.wrong))
+            track = _download_best(downloader, selection, request.folder, sidecars.tracks)
         except SubtitlesUnreadable as error:
-            missing[label] = str(error)
+            missing[selection.language] = str(error)
+            continue
+        if not any(other.repeats(track) for other in sidecars.tracks):
+            sidecars.tracks.append(track)
+        if not selection.is_listed:
+            sidecars.warnings += _track_warnings(track.source, selection.language)
     subtitles_only = request.format.media_kind == FormatSpec.SUBTITLES_ONLY
     if missing and (spec.required or (subtitles_only and not sidecars.tracks)):
         raise _unavailable(missing)
-    for label, problem in missing.items():
-        text = f"no subtitles in {label}: {problem}"
-        sidecars.warnings.append(
-            MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text, language_code=label)
-        )
+    sidecars.warnings += [_missing(label, problem) for label, problem in missing.items()]
     tracks = sidecars.tracks
-    if spec.translate_to and (not tracks or not matches_language(tracks[0].language, spec.translate_to)):
+    if spec.translate_to and not (tracks and languages.matches(spec.translate_to, tracks[0].language)):
         _add_translation(downloader, info, request, sidecars, translate)
     return sidecars
+
+
+def _download_best(
+    downloader: Downloader, selection: Selection, folder: Path, downloaded: Sequence[CaptionTrack]
+) -> CaptionTrack:
+    """Return the best track of *selection* that can be read. Raises SubtitlesUnreadable if there is none."""
+    problems: list[str] = []
+    for source in selection.candidates:
+        for known in downloaded:
+            if known.source == source:
+                return known
+        try:
+            track = download_track(downloader, source, folder)
+        except SubtitlesUnreadable as error:
+            problems.append(str(error))
+        else:
+            return CaptionTrack(source.language, source, track.cues, track.wrong)
+    raise SubtitlesUnreadable(problems[0] if problems else "none are offered")
+
+
+def _track_warnings(track: SubtitleTrack, requested: str) -> list[MediaWarning]:
+    """Return a warning if *track* is not quite what was *requested*: of another region, or a part only."""
+    language, role = track_roles.split_request(requested)
+    if languages.differs_in_region(language, track.language):
+        return [_missing(requested, f"{describe(track)} is delivered instead")]
+    if not role and not track_roles.is_complete(track.role):
+        text = f"the only subtitles in {requested} are of the kind {track_roles.TEXT[track.role]}"
+        return [MediaWarning(reason=MediaWarning.TRACK_ROLE_DIFFERS, message=text, language_code=requested)]
+    return []
 
 
 def _add_translation(
@@ -140,19 +182,17 @@ def write_subtitles(
         shown, misfits = _fit(track, cut, measured_seconds, media)
         if misfits:
             text = (
-                f"{misfits} cues of the subtitles in {track.language} had wrong times or were beyond the end"
-                " of the media, and were corrected or left out"
+                f"cues of the subtitles in {track.language} with wrong times, or beyond the end of the"
+                f" media, were corrected or left out: {misfits}"
             )
             warnings.append(
                 MediaWarning(reason=MediaWarning.TIMES_CORRECTED, message=text, language_code=track.language)
             )
         used_names = {product.info.file_name for product in products}
-        infix = _safe(track.language)
         for form in spec.formats or [FormatSpec.Subtitles.SRT]:
             extension = cues.EXTENSION[form]
-            name = file_names.from_title(media.title, extension, infix=infix)
-            if name in used_names:
-                name = file_names.from_title(media.title, extension, infix=f"{infix}.auto")
+            names = (file_names.from_title(media.title, extension, infix=infix) for infix in _infixes(track))
+            name = next(name for name in names if name not in used_names)
             path = request.folder / f"subtitle{len(products)}.{extension}"
             path.write_text(cues.render(shown, form), encoding="utf-8")
             products.append(Product.from_file(path, ArtifactInfo.SUBTITLE, name, track.language))
@@ -172,8 +212,20 @@ def _fit(track: CaptionTrack, cut: Cut, measured_seconds: float, media: MediaInf
     return shown, misfits + track.wrong
 
 
-def _safe(code: str) -> str:
-    return "".join(c for c in code if c.isalnum() or c in "-_")[:35]
+def _infixes(track: CaptionTrack) -> Iterator[str]:
+    """Yield what tells the files of *track* from those of others: its language, its role, and a number."""
+    suffix = track_roles.SUFFIX.get(track.source.role)
+    infix = f"{track.language}.{suffix}" if suffix else track.language
+    yield infix
+    if not track.source.manual:
+        infix = f"{infix}.auto"
+        yield infix
+    yield from (f"{infix}.{number}" for number in count(2))
+
+
+def _missing(language: str, problem: str) -> MediaWarning:
+    text = f"no subtitles in {language}: {problem}"
+    return MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text, language_code=language)
 
 
 def _nothing_to_translate(language: str) -> ReelhaulError:

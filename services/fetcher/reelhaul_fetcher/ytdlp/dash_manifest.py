@@ -19,6 +19,7 @@ from yt_dlp.utils import parse_duration
 
 from reelhaul_fetcher.model import codecs, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds
+from reelhaul_fetcher.model.subtitle_tracks import ROLE
 
 _Info = dict[str, Any]
 
@@ -180,7 +181,8 @@ def _find_match(stream: _Info, candidates: Iterable[_Info]) -> _Info | None:
 
     def distance(other: _Info) -> tuple[Any, ...]:
         height, rate = (abs((stream.get(key) or 0) - (other.get(key) or 0)) for key in ("height", "tbr"))
-        return other.get("language") != stream.get("language"), height, rate
+        differences = (other.get(key) != stream.get(key) for key in ("language", ROLE))
+        return *differences, height, rate
 
     matches = [other for other in candidates if _is_same_kind(stream, other)]
     return min(matches, key=distance, default=None)

@@ -26,6 +26,7 @@ from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.media import confinement
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.subtitle_tracks import without_broken_forms
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 from reelhaul_runtime.errors import ReelhaulError
@@ -131,6 +132,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             if not self._logging_paused:
                 self._log.record(request.url, error)
             raise
+
+    def process_video_result(self, info_dict: Info, download: bool = True) -> Any:
+        """Process *info_dict* as yt-dlp does, without subtitles that it would stumble over."""
+        for name in ("subtitles", "automatic_captions"):
+            info_dict[name] = without_broken_forms(info_dict.get(name))
+        return super().process_video_result(info_dict, download)
+
+    def process_subtitles(self, video_id: str, normal_subtitles: Any, automatic_captions: Any) -> None:
+        """Select no subtitles: we select from all of them afterwards."""
 
     def _forceprint(self, key: str, info_dict: Info | None) -> None:
         """Print nothing; yt-dlp would draw tables of all formats and subtitles for it."""

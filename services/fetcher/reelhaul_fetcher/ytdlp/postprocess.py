@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from reelhaul_fetcher.model import chapters, cues, play_time
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cuts import Cut, clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
-from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
+from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_encoded_package, plan_package
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.selection import picture_warnings
 from reelhaul_fetcher.ytdlp.captions import CaptionTrack
 from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range, media_too_long
 from reelhaul_runtime.errors import ReelhaulError
@@ -41,12 +42,16 @@ class OutputPlan:
     request: FetchRequest
     media: MediaInfo
     formats: list[Format]
+    #: How the choice of the formats differs from the request.
+    warnings: list[MediaWarning] = field(default_factory=list)
     cut: Cut = field(default_factory=Cut)
     #: To embed, before the cut.
     subtitles: tuple[CaptionTrack, ...] = ()
     thumbnail: Path | None = None
     #: Sponsored segments to mark.
     sponsor_chapters: tuple[Chapter, ...] = ()
+    #: What was read of files received, as far as they were read.
+    inspections: Mapping[Path, Inspection] = field(default_factory=dict)
     #: Expected play time of a recording; 0: what the site tells.
     recorded_seconds: float = 0.0
 
@@ -79,7 +84,11 @@ def postprocess(
     """
     tracker.begin_stage(Progress.POSTPROCESSING)
     stated = plan.recorded_seconds or plan.media.duration.ToTimedelta().total_seconds()
-    inspect = functools.cache(_inspect)
+
+    @functools.cache
+    def inspect(path: Path) -> Inspection:
+        return plan.inspections.get(path) or inspect_received(path)
+
     joined = joiner.join(
         [stream.files for stream in streams],
         plan.request.folder,
@@ -90,7 +99,12 @@ def postprocess(
     files = joined.files
     inspections = [inspect(path) for path in files]
     duration = max(inspection.duration for inspection in inspections)
-    uncut_package = package = plan_package(inspections[0].video_codec, inspections[-1].audio_codec, plan.spec)
+    video, audio = inspections[0], inspections[-1]
+    if not audio.audio_codec and (plan.spec.media_kind == FormatSpec.AUDIO or not video.video_codec):
+        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, "this media has no sound")
+    uncut_package = package = plan_package(
+        video.video_codec, audio.audio_codec, plan.spec, audio.audio_channels
+    )
     cut = plan.cut.limited_to(duration)
     if not cut.ranges:
         if clip := clip_range(plan.spec):
@@ -101,17 +115,15 @@ def postprocess(
     length = cut.length if cut.removes_something else duration
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
     warnings += _compare_play_time(streams, files, inspections, plan)
-    try:
-        path = _mux(files, inspections, package, plan, cut, embedded_chapters, tracker)
-    except FfmpegFailed:
-        if not (plan.subtitles or plan.thumbnail or embedded_chapters):
-            raise
-        path = _mux(
-            files, inspections, package, replace(plan, subtitles=(), thumbnail=None), cut, [], tracker
-        )
-        warnings += _not_embedded(plan, embedded_chapters)
+    planned_package = package
+    path, package, extras_warnings = _mux_tolerantly(
+        files, inspections, package, plan, cut, embedded_chapters, tracker
+    )
+    warnings += extras_warnings
+    if package != planned_package:
+        uncut_package = package
     tracker.begin_stage(Progress.VERIFYING)
-    kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
+    kind = ArtifactInfo.VIDEO if package.video else ArtifactInfo.AUDIO
     name = file_names.from_title(plan.media.title, package.extension)
     media_file = Product.from_file(path, kind, name)
     on_media_file(media_file)
@@ -123,11 +135,16 @@ def postprocess(
     if uncut_package.transcodes and plan.spec.media_kind != FormatSpec.AUDIO:
         text = f"the streams do not fit into {uncut_package.extension} and were transcoded"
         warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
+    if kind == ArtifactInfo.AUDIO and plan.spec.media_kind != FormatSpec.AUDIO:
+        text = f"the media has no picture: it is delivered as audio ({package.extension})"
+        warnings.append(MediaWarning(reason=MediaWarning.PICTURE_MISSING, message=text))
+    warnings += [*plan.warnings, *picture_warnings(delivered, plan.spec)]
     parts, split_warnings = _split(path, package, plan, media_chapters, tracker)
     return Output([media_file, *parts], delivered, [*warnings, *split_warnings])
 
 
-def _inspect(path: Path) -> Inspection:
+def inspect_received(path: Path) -> Inspection:
+    """Inspect *path*, a file that a site sent. Raises VERIFICATION_FAILED."""
     try:
         return inspector_client.inspect(path)
     except NotMedia as error:
@@ -141,7 +158,10 @@ def _inspect(path: Path) -> Inspection:
 def _compare_play_time(
     streams: list[ReceivedStream], files: list[Path], inspections: list[Inspection], plan: OutputPlan
 ) -> list[MediaWarning]:
-    """Return a warning if the site is wrong about the duration. Raises VERIFICATION_FAILED if we may be."""
+    """Return a warning if the site is wrong about the duration.
+
+    Raises VERIFICATION_FAILED or FORMAT_UNAVAILABLE if it may be right.
+    """
     if plan.recorded_seconds:
         return []
     # One file may have all streams.
@@ -169,7 +189,7 @@ def _plan_chapters(
     if plan.spec.chapters in (FormatSpec.EMBED, FormatSpec.SPLIT):
         result, misfits = chapters.from_media(plan.media, duration)
         if misfits:
-            text = f"{misfits} chapters overlap or are beyond the end, and were shortened or left out"
+            text = f"chapters that overlap or are beyond the end were shortened or left out: {misfits}"
             warnings.append(MediaWarning(reason=MediaWarning.TIMES_CORRECTED, message=text))
         if not result:
             text = "this media has no chapters"
@@ -179,6 +199,37 @@ def _plan_chapters(
         base = result or [chapters.whole(plan.media.title)]
         embedded = chapters.overlay(base, plan.sponsor_chapters)
     return chapters.apply_cut(result, cut, length), chapters.apply_cut(embedded, cut, length), warnings
+
+
+def _mux_tolerantly(
+    files: list[Path],
+    inspections: Sequence[Inspection],
+    package: Package,
+    plan: OutputPlan,
+    cut: Cut,
+    embedded_chapters: list[Chapter],
+    tracker: ProgressTracker,
+) -> tuple[Path, Package, list[MediaWarning]]:
+    """Return the file in its container, how it was packaged, and a warning for what is not embedded.
+
+    If ffmpeg fails, the extras are left out; if that does not help, copied streams are encoded: a container
+    takes so what it refuses as it is, e.g. for want of timestamps. Raises FfmpegFailed.
+    """
+    variants = [(package, plan, embedded_chapters)]
+    if plan.subtitles or plan.thumbnail or embedded_chapters:
+        variants.append((package, replace(plan, subtitles=(), thumbnail=None), []))
+    if package.copies:
+        encoded = plan_encoded_package(package, inspections[0].transfer)
+        variants += [(encoded, extras, chapters_) for _, extras, chapters_ in variants]
+    for number, (tried, extras, chapters_) in enumerate(variants, 1):
+        try:
+            path = _mux(files, inspections, tried, extras, cut, chapters_, tracker)
+        except FfmpegFailed:
+            if number == len(variants):
+                raise
+        else:
+            return path, tried, [] if extras is plan else _not_embedded(plan, embedded_chapters)
+    raise RuntimeError("there is nothing to mux")
 
 
 def _not_embedded(plan: OutputPlan, embedded_chapters: list[Chapter]) -> list[MediaWarning]:
@@ -193,7 +244,7 @@ def _not_embedded(plan: OutputPlan, embedded_chapters: list[Chapter]) -> list[Me
 
 def _mux(
     files: list[Path],
-    inspections: list[Inspection],
+    inspections: Sequence[Inspection],
     package: Package,
     plan: OutputPlan,
     cut: Cut,
@@ -237,7 +288,7 @@ def _write_subtitles(
         if shown:
             path = plan.request.folder / f"embedded{number}.txt"
             muxer.write_subtitles(path, shown, package.extension)
-            files.append(muxer.SubtitleFile(path, track.iso_639_2))
+            files.append(muxer.SubtitleFile(path, track.iso_639_2, track.title, track.source.role))
     return tuple(files)
 
 

@@ -36,6 +36,7 @@ from reelhaul_fetcher.ytdlp.downloader import (
 )
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
 from reelhaul_fetcher.ytdlp.info import to_media_info
+from reelhaul_fetcher.ytdlp.manifest_tracks import keep_track_properties
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import to_status
 
@@ -52,6 +53,7 @@ def warm_up() -> str:
     """
     disable_ffmpeg_downloader()
     confine_programs()
+    keep_track_properties()
     dash_manifest.support_periods()
     read_playlist_durations()
     share_ssl_contexts()
