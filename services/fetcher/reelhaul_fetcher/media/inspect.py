@@ -18,6 +18,9 @@ from av.subtitles import codeccontext, stream, subtitle
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from reelhaul_fetcher.model import audio_tracks
+from reelhaul_fetcher.model.audio_tracks import AudioTrack
+
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)
 
@@ -38,6 +41,8 @@ _MAX_STREAM_GAP_SECONDS = 5.0
 _LARGE_PIXELS = 1920 * 1088
 # These two steps are half of a decoder's work and find no faults.
 _SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
+# Characters of a language or a title of a track.
+_MAX_TAG = 64
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 # Each of these initializes its tables when it is first opened.
 _COMMON_DECODERS = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
@@ -74,6 +79,7 @@ class Inspection:
     audio_channels: int = 0
     #: The first timestamp, in seconds.
     start: float = 0.0
+    audio_tracks: tuple[AudioTrack, ...] = ()
 
     @property
     def demuxer(self) -> str:
@@ -114,6 +120,7 @@ class MediaFile:
             audio_rate=audio.sample_rate or 0 if audio and _has_decoder(audio) else 0,
             audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
             start=self._start_time,
+            audio_tracks=self._audio_tracks,
         )
         self._is_turned = False
         # Decoder threads return frames late, and av returns frames without the error that came after them.
@@ -134,6 +141,8 @@ class MediaFile:
         streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
         self._video = next((s for s in streams if isinstance(s, VideoStream)), None)
         self._audio = next((s for s in streams if isinstance(s, AudioStream)), None)
+        tracks = [s for s in streams if isinstance(s, AudioStream)]
+        self._audio_tracks = tuple(map(_to_track, tracks[: audio_tracks.MAX_TRACKS]))
         self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
         self._start_time = (self._container.start_time or 0) / av.time_base
 
@@ -286,6 +295,18 @@ def _write_black_video(file: object) -> None:
 def _demuxer_of(names: Collection[str]) -> str:
     """Return which of DEMUXERS has one of *names*; empty if none has."""
     return next((name for name in DEMUXERS if name in names), "")
+
+
+def _to_track(stream: AudioStream) -> AudioTrack:
+    metadata = stream.metadata
+    dispositions = [each.name for each in Disposition if each.name and stream.disposition & each]
+    return AudioTrack(
+        codec=_codec(stream),
+        channels=stream.channels or 0 if _has_decoder(stream) else 0,
+        language=metadata.get("language", "")[:_MAX_TAG],
+        title=(metadata.get("title") or metadata.get("handler_name") or "")[:_MAX_TAG],
+        dispositions=",".join(dispositions),
+    )
 
 
 def _has_decoder(stream: Stream) -> bool:

@@ -23,7 +23,8 @@ from typing import Any
 
 from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
-from reelhaul_fetcher.model import site_limits
+from reelhaul_fetcher.model import audio_tracks, site_limits
+from reelhaul_fetcher.model.audio_tracks import AudioTrack
 
 # The inspector of this process: a child has one.
 _inspector: InspectorProcess | None = None
@@ -189,6 +190,16 @@ def _is_valid(name: str, value: float) -> bool:
     return (-(1 << 31) if name == "start" else 0) <= value < 1 << 31
 
 
+def _parse_track(response: Any) -> AudioTrack:
+    """Return the audio track in *response*; check all types likewise."""
+    values = response if isinstance(response, dict) else {}
+    for field in fields(AudioTrack):
+        value = values.get(field.name)
+        if type(value).__name__ != field.type or (isinstance(value, int) and not 0 <= value < 1 << 31):
+            raise ffmpeg.FfmpegFailed(f"its decoder reports an invalid {field.name} of an audio track")
+    return AudioTrack(**{field.name: values[field.name] for field in fields(AudioTrack)})
+
+
 def _parse_inspection(response: dict[str, Any]) -> Inspection:
     """Return the inspection in *response*; check all types, because the inspector may be compromised."""
     values: dict[str, Any] = {}
@@ -196,6 +207,8 @@ def _parse_inspection(response: dict[str, Any]) -> Inspection:
         value: Any = response.get(field.name)
         if field.name == "containers" and isinstance(value, list):
             values[field.name] = frozenset(str(name) for name in value)
+        elif field.name == "audio_tracks" and isinstance(value, list):
+            values[field.name] = tuple(_parse_track(each) for each in value[: audio_tracks.MAX_TRACKS])
         elif type(value).__name__ == field.type and (isinstance(value, str) or _is_valid(field.name, value)):
             values[field.name] = value
         else:

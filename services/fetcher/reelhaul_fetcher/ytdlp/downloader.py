@@ -13,6 +13,7 @@ from urllib.parse import urldefrag
 
 import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
+from yt_dlp.extractor.common import InfoExtractor
 from yt_dlp.networking import Request, common
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.networking.impersonate import ImpersonateTarget
@@ -23,6 +24,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.media import confinement
+from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.subtitle_tracks import without_broken_forms
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
@@ -259,6 +261,20 @@ def disable_ffmpeg_downloader() -> None:
         raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
 
     FFmpegFD.real_download = refuse
+
+
+def read_playlist_durations() -> None:
+    """Let yt-dlp take a playlist that does not change for no live stream, also if its end is not marked."""
+
+    def sum_play_times(self: Any, playlist: str, video_id: Any) -> float | None:
+        try:
+            parsed = hls_playlist.parse(playlist, "")
+        except hls_playlist.PlaylistUnsupported:
+            return None
+        is_whole = parsed.ended or parsed.fixed
+        return sum(segment.seconds for segment in parsed.segments) or None if is_whole else None
+
+    InfoExtractor._parse_m3u8_vod_duration = sum_play_times
 
 
 def confine_programs() -> None:
