@@ -182,8 +182,8 @@ def write_subtitles(
         shown, misfits = _fit(track, cut, measured_seconds, media)
         if misfits:
             text = (
-                f"{misfits} cues of the subtitles in {track.language} had wrong times or were beyond the end"
-                " of the media, and were corrected or left out"
+                f"cues of the subtitles in {track.language} with wrong times, or beyond the end of the"
+                f" media, were corrected or left out: {misfits}"
             )
             warnings.append(
                 MediaWarning(reason=MediaWarning.TIMES_CORRECTED, message=text, language_code=track.language)

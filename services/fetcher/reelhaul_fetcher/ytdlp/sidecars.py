@@ -48,7 +48,7 @@ def fetch_sidecars(
             sidecars.products.append(thumbnail)
             sidecars.thumbnail = thumbnail.path
         else:
-            text = "the thumbnail could not be downloaded"
+            text = "the thumbnail could not be downloaded or read"
             sidecars.warnings.append(MediaWarning(reason=MediaWarning.THUMBNAIL_MISSING, message=text))
     if spec.info_json:
         sidecars.products.append(_write_metadata(media, request.folder))

@@ -23,6 +23,8 @@ _PREFERRED = ("json3", "vtt", "srt", "ttml", "dfxp", "ass", "ssa", "smi", "sami"
 # YouTube's older formats, beside those that are read.
 _SKIPPED = frozenset(("srv1", "srv2", "srv3"))
 _MAX_FORMS = 8
+# Of an extension in a message.
+_MAX_NAME = 20
 _CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 
 
@@ -40,7 +42,7 @@ def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) 
             raise
         # Whatever value of the site is the cause: the track is missing then.
         except Exception as error:
-            problems.append(_describe(error))
+            problems.append(_describe(error, form))
             continue
         if source.manual or _extension(form) == "json3":
             return track
@@ -57,10 +59,10 @@ def _rank(form: Info) -> int:
     return _PREFERRED.index(extension) if extension in _PREFERRED else len(_PREFERRED)
 
 
-def _describe(error: Exception) -> str:
-    """Return what *error* means, without addresses and paths."""
+def _describe(error: Exception, form: Info) -> str:
+    """Return what *error* of *form* means, without addresses and paths."""
     if isinstance(error, SubtitlesUnreadable):
-        return str(error)
+        return f"{error} ({_extension(form)[:_MAX_NAME]})"
     if isinstance(error, HTTPError):
         return f"the site responds with status {error.status}"
     return "the file could not be downloaded"

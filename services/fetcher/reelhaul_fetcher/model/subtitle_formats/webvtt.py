@@ -107,10 +107,13 @@ def _parse_blocks(text: str, *, ends_at_blank_line: bool) -> Iterator[Cue]:
 
 
 def _find_timing(line: str) -> tuple[float, float] | None:
-    """Return start and end if *line* has times, NaN if they are not readable; None if it has none."""
+    """Return start and end if *line* has times: the start twice without an end, NaN if it is not readable."""
     if timing := _TIMING.match(line):
         return _to_seconds(timing[1]), _to_seconds(timing[2])
-    return (math.nan, math.nan) if "-->" in line and line[:1].isdigit() else None
+    if "-->" not in line or not line[:1].isdigit():
+        return None
+    start = parse_time(line.partition("-->")[0])
+    return start, start
 
 
 def _to_seconds(timestamp: str) -> float:
