@@ -67,6 +67,8 @@ class FakeEngine:
         self.total_bytes = 0
         #: Called with each fetch.
         self.on_fetch: Callable[[FetchRequest], None] = lambda _: None
+        #: The stage in which fetches are held.
+        self.stage: Progress.Stage.ValueType = Progress.DOWNLOADING
         self._content = content
 
     async def check(self) -> None:
@@ -78,7 +80,7 @@ class FakeEngine:
         path = request.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.on_media(self.media)
-        progress = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
+        progress = Progress(stage=self.stage, percent=40, downloaded_bytes=3)
         progress.total_bytes = self.total_bytes
         listener.on_progress(progress)
         if self.live:

@@ -33,6 +33,7 @@ class WorkerHarness:
         slots: int = 1,
         recordings: int = 1,
         kept_bytes: int = 0,
+        limits: Limits | None = None,
     ) -> None:
         self.log: list[str] = []
         self.work_dir = work_dir
@@ -44,7 +45,8 @@ class WorkerHarness:
         scratch = WorkDirs(work_dir, disk_free=self._disk_free, kept_bytes=kept_bytes)
         self.disk = DiskMonitor(scratch, DiskThresholds(pause=1000, reserve=100))
         self.access = SiteAccess(self.guard)
-        downloader = Downloader(self.engine, self.access, self.artifacts, scratch, Limits(0, 60, 60))
+        limits = limits or Limits(0, 60, 60)
+        downloader = Downloader(self.engine, self.access, self.artifacts, scratch, limits)
         self.context = AttemptContext(
             self.leases, self.queue, downloader, self.disk, "worker-1", self._describe_slot, time.monotonic
         )
