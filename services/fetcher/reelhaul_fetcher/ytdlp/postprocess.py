@@ -106,9 +106,7 @@ def postprocess(
     )
     files = joined.files
     inspections = [inspect(path) for path in files]
-    lengths = [inspection.duration for inspection in inspections]
-    duration = max(lengths)
-    play_time.check_promises(streams, lengths if len(lengths) == len(streams) else [duration] * len(streams))
+    duration = max(inspection.duration for inspection in inspections)
     video, audio = inspections[0], inspections[-1]
     if not audio.audio_codec and (plan.spec.media_kind == FormatSpec.AUDIO or not video.video_codec):
         raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, "this media has no sound")
@@ -123,7 +121,7 @@ def postprocess(
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
-    warnings += _compare_play_time(streams, inspections, plan)
+    warnings += _compare_play_time(streams, files, inspections, plan)
     planned_package = package
     path, package, extras_warnings = _mux_tolerantly(
         files, inspections, package, plan, cut, embedded_chapters, tracker
@@ -186,11 +184,20 @@ def inspect_received(path: Path) -> Inspection:
 
 
 def _compare_play_time(
-    streams: list[ReceivedStream], inspections: list[Inspection], plan: OutputPlan
+    streams: list[ReceivedStream], files: list[Path], inspections: list[Inspection], plan: OutputPlan
 ) -> list[MediaWarning]:
-    """Return a warning if the site is wrong about the duration. Raises VERIFICATION_FAILED if we may be."""
+    """Return a warning if the site is wrong about the duration.
+
+    Raises VERIFICATION_FAILED or FORMAT_UNAVAILABLE if it may be right.
+    """
     if plan.recorded_seconds:
         return []
+    # One file may have all streams.
+    files, inspections = files * (len(streams) // len(files)), inspections * (len(streams) // len(files))
+    for stream, path, read in zip(streams, files, inspections, strict=True):
+        measure = functools.partial(inspector_client.measure_play_time, path)
+        if warnings := play_time.check_promise(stream, read.duration, measure):
+            return warnings
     stated = plan.media.duration.ToTimedelta().total_seconds()
     # A header with a duration makes the end known, and the decoder checks it.
     is_whole = all(stream.is_complete for stream in streams) or all(read.has_duration for read in inspections)
