@@ -191,7 +191,7 @@ async def test_later_lease_ends_the_earlier(tmp_path: Path) -> None:
 async def test_direct_fetch_keeps_nothing(harness: KeepingHarness) -> None:
     """A fetch without a job has no next attempt."""
     harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")
-    fetches = DirectFetches(harness.worker, harness.context)
+    fetches = DirectFetches(harness.worker, harness.context, max_per_tenant=1)
     fetch = fetches.execute(lease_pb2.FetchSpec(url="https://example.com/", tenant="local"))
     await fetch.wait_ended()
     assert harness.found == [[]]
