@@ -28,6 +28,9 @@ REFUSAL = "dash_refusal"
 #: Key of the seconds that the manifest promises of a stream; 0: unknown.
 PROMISED_SECONDS = "dash_promised_seconds"
 
+#: Key of whether segments may be added to the manifest: the media is live.
+IS_OPEN = "dash_is_open"
+
 # Most segments of a stream that an open-ended repetition stands for.
 _MAX_REPETITIONS = 100_000
 # Of streams of one period with those of others.
@@ -49,9 +52,12 @@ def support_periods() -> None:
     @functools.wraps(parse)
     def parse_completed(self: Any, mpd_doc: Element, *args: Any, **kwargs: Any) -> Iterator[_Info]:
         seconds = complete(mpd_doc)
-        missing = _seconds(mpd_doc.get("mediaPresentationDuration")) - sum(seconds) if all(seconds) else 0.0
+        presentation = _seconds(mpd_doc.get("mediaPresentationDuration"))
+        missing = presentation - sum(seconds) if all(seconds) else 0.0
+        is_open = mpd_doc.get("type") == "dynamic" and not presentation
         for period, period_seconds in zip(parse(self, mpd_doc, *args, **kwargs), seconds, strict=True):
-            yield {**period, "seconds": period_seconds, "missing_seconds": max(0.0, missing)}
+            more = {"seconds": period_seconds, "missing_seconds": max(0.0, missing), "is_open": is_open}
+            yield {**period, **more}
 
     def merge(_: Any, periods: Iterable[_Info]) -> tuple[list[_Info], dict[str, list[_Info]]]:
         return join_periods(list(periods))
@@ -105,7 +111,8 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
             streams = [{**stream, REFUSAL: "the manifest has too many periods"} for stream in streams]
         else:
             streams = [_join_stream(stream, longest, played) for stream in streams]
-    return [{**stream, "is_dash_periods": True, PROMISED_SECONDS: promised} for stream in streams], subtitles
+    marks = {"is_dash_periods": True, PROMISED_SECONDS: promised, IS_OPEN: bool(longest.get("is_open"))}
+    return [{**stream, **marks} for stream in streams], subtitles
 
 
 def split_range(url: str) -> tuple[str, Bounds | None]:
@@ -166,13 +173,14 @@ def _join_stream(stream: _Info, own_period: _Info, periods: list[_Info]) -> _Inf
 
 def _absolute_fragments(stream: _Info, period: _Info) -> Iterator[_Info]:
     if "fragments" not in stream:
-        yield {"url": stream["url"], "duration": period.get("seconds")}
+        yield {"url": stream["url"], "duration": period.get("seconds"), "is_file": True}
         return
     base = stream.get("fragment_base_url") or ""
     for fragment in stream["fragments"]:
         yield {
             "url": fragment.get("url") or urljoin(base, fragment["path"]),
             "duration": fragment.get("duration"),
+            "is_file": False,
         }
 
 

@@ -20,6 +20,7 @@ from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
+from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
 from reelhaul_fetcher.ytdlp.download.segments import SegmentList, download_segments, list_segments
@@ -152,7 +153,9 @@ def _download_stream(
         # The server's word on the length of its file counts more than that of a page.
         size = None
     _check_length(path, size)
-    return ReceivedStream(tuple(files), is_complete=size is not None or download.is_complete)
+    # Of a file that a manifest names.
+    promised = number(stream.get(PROMISED_SECONDS), MAX_SECONDS) or 0.0
+    return ReceivedStream(tuple(files), promised, is_complete=size is not None or download.is_complete)
 
 
 def _list_segments(source: Source, stream: Info) -> SegmentList | None:
