@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -84,23 +84,30 @@ class Inspection:
     @property
     def demuxer(self) -> str:
         """The demuxer that read the file; empty if there was none."""
-        return next((name for name in DEMUXERS if name in self.containers), "")
+        return _demuxer_of(self.containers)
 
 
 class MediaFile:
-    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
+    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia.
 
-    def __init__(self, descriptor: int) -> None:
-        self._open(descriptor)
+    It is read by *demuxer*, one of DEMUXERS, whatever its content looks like; if that is empty, by the one
+    that its content suggests.
+    """
+
+    def __init__(self, descriptor: int, demuxer: str = "") -> None:
+        self._open(descriptor, demuxer)
+        # A demuxer that is forced has only that name.
+        containers = frozenset(self._container.format.name.split(","))
         stated, measured = (self._container.duration or 0) / av.time_base, 0.0
         if not stated or self._container.format.name in _GUESSING_DEMUXERS:
             measured = self._measure_duration()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
-            self._open(descriptor)
+            # As before: what it looks like does not decide a second time.
+            self._open(descriptor, _demuxer_of(containers))
         video, audio = self._video, self._audio
         self.inspection = Inspection(
-            containers=frozenset(self._container.format.name.split(",")),
+            containers=containers,
             duration=measured or stated,
             has_duration=stated > 0,
             video_codec=_codec(video),
@@ -124,10 +131,11 @@ class MediaFile:
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
 
-    def _open(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+    def _open(self, descriptor: int, demuxer: str) -> None:
+        demuxers = [demuxer] if demuxer else DEMUXERS
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(demuxers)}
         try:
-            self._container = av.open("fd:", options=options)
+            self._container = av.open("fd:", format=demuxer or None, options=options)
         except (av.FFmpegError, ValueError) as error:
             raise NotMedia(_message(error)) from error
         streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
@@ -282,6 +290,11 @@ def _write_black_video(file: object) -> None:
         frame.pts, frame.time_base = 0, Fraction(1, 10)
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+
+
+def _demuxer_of(names: Collection[str]) -> str:
+    """Return which of DEMUXERS has one of *names*; empty if none has."""
+    return next((name for name in DEMUXERS if name in names), "")
 
 
 def _to_track(stream: AudioStream) -> AudioTrack:

@@ -55,17 +55,21 @@ def channel() -> socket.socket | None:
     return _inspector.channel if _inspector is not None else None
 
 
-def inspect(path: Path) -> Inspection:
-    """Inspect *path*. Raises NotMedia, also if the inspector dies of it."""
-    return _started().inspect(path)
+def inspect(path: Path, demuxer: str = "") -> Inspection:
+    """Inspect *path*, with *demuxer* if it is known which one reads it.
 
-
-def decode_check(path: Path) -> bool:
-    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it.
-
-    Return whether the picture is displayed on its side: width and height change places.
+    Raises NotMedia, also if the inspector dies of it.
     """
-    return _started().decode_check(path)
+    return _started().inspect(path, demuxer)
+
+
+def decode_check(path: Path, demuxer: str = "") -> bool:
+    """Decode the first and the last second of *path*, read by *demuxer* as ``inspect`` does.
+
+    Return whether the picture is displayed on its side: width and height change places. Raises Unplayable,
+    also if the inspector dies of it.
+    """
+    return _started().decode_check(path, demuxer)
 
 
 def measure_play_time(path: Path) -> float:
@@ -91,7 +95,8 @@ class InspectorProcess:
         if self.pid == 0:
             inspector_process.run(theirs)
         theirs.close()
-        self._opened: Path | None = None
+        # The file that is open, and its demuxer.
+        self._opened: tuple[Path, str] | None = None
         self._exit_reason = ""
 
     @property
@@ -104,22 +109,22 @@ class InspectorProcess:
         with suppress(ProcessLookupError):
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
-    def inspect(self, path: Path) -> Inspection:
+    def inspect(self, path: Path, demuxer: str = "") -> Inspection:
         """See the function ``inspect``."""
         self._opened = None
         try:
             with path.open("rb") as file:
-                response = self._call({"method": "inspect"}, [file.fileno()])
+                response = self._call({"method": "inspect", "demuxer": demuxer}, [file.fileno()])
             inspection = _parse_inspection(response)
         except ffmpeg.FfmpegFailed as error:
             raise NotMedia(str(error)) from error
-        self._opened = path
+        self._opened = path, inspection.demuxer
         return inspection
 
-    def decode_check(self, path: Path) -> bool:
+    def decode_check(self, path: Path, demuxer: str = "") -> bool:
         """See the function ``decode_check``."""
-        if self._opened != path:
-            self.inspect(path)
+        if self._opened is None or self._opened[0] != path or demuxer not in ("", self._opened[1]):
+            self.inspect(path, demuxer)
         try:
             response = self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:

@@ -36,9 +36,15 @@ _DEMUXERS = {
     **dict.fromkeys(("mp4", "m4a"), "mov"),
     **dict.fromkeys(("mkv", "webm"), "matroska"),
     **dict.fromkeys(("opus", "ogg"), "ogg"),
+    **{name: name for name in ("mp3", "flac", "wav")},
 }
 # ffmpeg's default for .m4a, "ipod", rejects codecs that MPEG-4 supports.
 _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
+
+
+def demuxer_of(path: Path) -> str:
+    """Return the demuxer that reads *path*, a file written here; empty for an extension that is not."""
+    return _DEMUXERS.get(path.suffix.removeprefix("."), "")
 
 
 @dataclass(frozen=True, slots=True)
