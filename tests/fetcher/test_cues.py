@@ -61,6 +61,16 @@ def test_wrong_length_of_a_site() -> None:
     assert not cues.most_begin_before(film, 5.0)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.0, GOOD), (1.5, Cue(2.5, 3.5, "good")), (-0.5, Cue(0.5, 1.5, "good")), (-1.5, Cue(0.0, 0.5, "good"))],
+)
+def test_move(seconds: float, expected: Cue) -> None:
+    """Cues that are moved begin at the start of the media at the earliest."""
+    assert cues.move([GOOD], seconds) == [expected]
+    assert cues.move([GOOD], -2.0) == []
+
+
 def test_rolling_lines() -> None:
     """Each line of rolling automatic subtitles is kept once."""
     rolling = [

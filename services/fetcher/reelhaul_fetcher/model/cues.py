@@ -94,6 +94,12 @@ def most_begin_before(cues: Iterable[Cue], duration: float) -> bool:
     return sum(fits) * 2 > len(fits)
 
 
+def move(cues: Iterable[Cue], seconds: float) -> list[Cue]:
+    """Return *cues* *seconds* later, without those that end before the start."""
+    moved = (Cue(max(0.0, cue.start + seconds), cue.end + seconds, cue.text) for cue in cues)
+    return [replace(cue, start=round(cue.start, 3), end=round(cue.end, 3)) for cue in moved if cue.end > 0]
+
+
 def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
     """Return *cues* of speech recognition without lines repeated while the next one rolls in."""
     result: list[Cue] = []
