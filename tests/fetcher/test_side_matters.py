@@ -239,6 +239,47 @@ async def test_segments_that_an_engine_refuses(harness: Harness, small_site: Sma
     assert "00:00:07,000 --> 00:00:08,000\nGr" in text
 
 
+MPD = """<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"
+mediaPresentationDuration="PT3S"><Period><AdaptationSet mimeType="video/mp4"><Representation id="v"
+bandwidth="100000" codecs="avc1.42e00a"><BaseURL>/v.mp4</BaseURL></Representation></AdaptationSet>
+<AdaptationSet lang="en" {attributes}><Representation id="t" bandwidth="100">{location}</Representation>
+</AdaptationSet></Period></MPD>"""
+SEGMENTS = (
+    '<SegmentList duration="2"><Initialization sourceURL="/t0.mp4"/><SegmentURL media="/t1.mp4"/>'
+    '<SegmentURL media="/t2.mp4"/></SegmentList>'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "location"),
+    [
+        ("stpp", 'contentType="text" mimeType="application/mp4" codecs="stpp.ttml.im1t"', SEGMENTS),
+        ("vtt", 'mimeType="text/vtt"', "<BaseURL>/dash.vtt</BaseURL>"),
+        ("ttml", 'mimeType="application/ttml+xml"', "<BaseURL>/dash.ttml</BaseURL>"),
+    ],
+)
+async def test_subtitles_of_dash(
+    harness: Harness, small_site: SmallSite, name: str, attributes: str, location: str
+) -> None:
+    """Subtitles of a DASH manifest are read, as a file or as segments of MP4."""
+    first, second = TTML, TTML.replace("2s", "3s").replace("1s", "2s")
+    small_site.add("/t0.mp4", b"\0\0\0\x10ftypiso6\0\0\0\0", "application/mp4")
+    for number, document in enumerate((first, second), 1):
+        body = document.encode()
+        head = b"\0\0\0\x08moof" + (len(body) + 8).to_bytes(4, "big")
+        small_site.add(f"/t{number}.mp4", head + b"mdat" + body, "application/mp4")
+    small_site.add("/dash.ttml", TTML, "application/ttml+xml")
+    small_site.add("/dash.vtt", f"WEBVTT\n\n{CUE}", "text/vtt")
+    small_site.add(
+        f"/{name}.mpd", MPD.format(attributes=attributes, location=location), "application/dash+xml"
+    )
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
+    (product,) = (await harness.fetch(f"{small_site.origin}/{name}.mpd", spec)).products
+    text = product.path.read_text(encoding="utf-8")
+    assert text.startswith("1\n00:00:01,000 --> 00:00:02,000\nGröße\n\n")
+    assert ("00:00:02,000 --> 00:00:03,000" in text) == (name == "stpp")
+
+
 @pytest.mark.parametrize(
     ("mpegts", "cue_start", "shown"),
     [
