@@ -32,7 +32,11 @@ _NATS_AUTHORIZATION = 'authorization {{ token: "{token}" }}\n'
 _SERVICES = ("storage", "jobs", "fetcher", "gateway")
 _NATS_CLIENTS = ("jobs", "fetcher")
 # Settings that a service reads although another one's name is in theirs.
-_SHARED_SETTINGS = {"fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"})}
+_SHARED_SETTINGS = {
+    "fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"}),
+    "jobs": frozenset({"REELHAUL_FETCHER_ADDRESSES", "REELHAUL_FETCHER_ALLOW_NETWORKS"}),
+    "gateway": frozenset({"REELHAUL_FETCHER_ADDRESSES"}),
+}
 
 
 @dataclass(frozen=True, slots=True)

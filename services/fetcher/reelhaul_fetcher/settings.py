@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import os
 import re
 import ssl
@@ -29,8 +28,6 @@ _KEY_BYTES = 32
 _BROWSER = re.compile(r"(chrome|edge|firefox|safari|tor)(-[0-9.]{1,8})?(:[a-z]{1,10}(-[0-9.]{1,8})?)?")
 _CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class Settings(SuiteSettings):
     """The suite's settings and the fetcher's own."""
@@ -51,8 +48,6 @@ class Settings(SuiteSettings):
     fetcher_egress_daily_bytes: int = Field(default=0, ge=0)
     #: PEM file of certificates to trust in addition to the system's.
     fetcher_ca_file: Path | None = None
-    #: CIDRs that the guard allows in addition to global addresses, comma separated.
-    fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     #: Folder that storage may take finished files over from; unset means the folder of the work directories.
     storage_adopt_dir: Path | None = None
     #: Bytes that all work directories together may take; 0 means what the disk has.
@@ -92,13 +87,6 @@ class Settings(SuiteSettings):
     fetcher_cookies_key: str = Field(default="", repr=False)
     #: Folder of the encrypted named cookies; unset means ``cookies`` in the data folder.
     fetcher_cookies_dir: Path | None = None
-
-    @field_validator("fetcher_allow_networks", mode="before")
-    @classmethod
-    def _split_networks(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
-        return value
 
     @model_validator(mode="after")
     def _check_disk_thresholds(self) -> Self:

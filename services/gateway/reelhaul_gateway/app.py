@@ -25,6 +25,7 @@ from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import may_be_several
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -43,7 +44,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
         raw_channels = {
-            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
+            owner: await stack.enter_async_context(
+                raw_channel(address, SERVICES[owner], balance=owner == "fetcher" and may_be_several(address))
+            )
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
@@ -144,7 +147,7 @@ def _addresses(settings: Settings) -> dict[str, str]:
     return {
         "jobs": settings.jobs_address,
         "storage": settings.storage_address,
-        "fetcher": settings.fetcher_address,
+        "fetcher": settings.fetcher_target,
     }
 
 

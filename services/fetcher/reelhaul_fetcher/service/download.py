@@ -142,6 +142,7 @@ class Downloader:
             format=spec.format,
             folder=folder,
             proxy_url=proxy_url,
+            title=spec.title,
             size_limit=size_limit,
             max_seconds=max_seconds,
             record_seconds=min(record_seconds or max_seconds, max_seconds),

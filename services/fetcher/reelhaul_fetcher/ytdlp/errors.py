@@ -71,9 +71,10 @@ def not_live_yet(start: datetime | None, text: str) -> ReelhaulError:
         start = now + wait
     start_time = start.strftime("%Y-%m-%dT%H:%M:%SZ") if start else ""
     delay = max(start - now, timedelta()) if start else None
+    announced = f" (announced for {start_time})" if start else ""
     return ReelhaulError(
         ErrorReason.MEDIA_NOT_LIVE_YET,
-        text[:_MAX_TEXT],
+        text[: _MAX_TEXT - len(announced)] + announced,
         metadata={"startTime": start_time},
         retry_delay=delay,
     )

@@ -54,7 +54,7 @@ def fetch(
         writeautomaticsub=_needs_automatic_captions(request.format),
     )
     with Downloader(log, params) as downloader:
-        source = Source(downloader, request.url)
+        source = Source(downloader, request.url, request.title)
         values = SiteValues()
         media = to_media_info(source.info, values)
         log.extractor = media.extractor
