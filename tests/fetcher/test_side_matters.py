@@ -280,6 +280,21 @@ async def test_subtitles_of_dash(
     assert ("00:00:02,000 --> 00:00:03,000" in text) == (name == "stpp")
 
 
+async def test_subtitles_of_periods(harness: Harness, small_site: SmallSite) -> None:
+    """Subtitles of a DASH manifest of several periods are one track."""
+    small_site.add("/dash.vtt", f"WEBVTT\n\n{CUE}", "text/vtt")
+    one = MPD.format(attributes='mimeType="text/vtt"', location="<BaseURL>/dash.vtt</BaseURL>")
+    head, _, tail = one.partition("<Period>")
+    period = f'<Period duration="PT3S">{tail.partition("</MPD>")[0]}'
+    small_site.add(
+        "/periods.mpd", head.replace("PT3S", "PT6S") + period * 2 + "</MPD>", "application/dash+xml"
+    )
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
+    (product,) = (await harness.fetch(f"{small_site.origin}/periods.mpd", spec)).products
+    times = re.findall(r"(\S+) -->", product.path.read_text())
+    assert times == ["00:00:01,000", "00:00:04,000"]
+
+
 @pytest.mark.parametrize(
     ("mpegts", "cue_start", "shown"),
     [

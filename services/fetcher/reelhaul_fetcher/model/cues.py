@@ -100,6 +100,19 @@ def move(cues: Iterable[Cue], seconds: float) -> list[Cue]:
     return [replace(cue, start=round(cue.start, 3), end=round(cue.end, 3)) for cue in moved if cue.end > 0]
 
 
+def on_presentation_time(cues: Iterable[Cue], start: float, length: float) -> list[Cue]:
+    """Return the *cues* of a period of a presentation at their times in the presentation.
+
+    *start* and *length* of the period are in seconds. Some sites tell such times from the start of the
+    period, and some from that of the presentation.
+    """
+    told = list(cues)
+    is_moved = any(cue.end > length + _USUAL_DELAY_SECONDS for cue in told)
+    if is_moved and all(cue.start >= start - _USUAL_DELAY_SECONDS for cue in told):
+        return told
+    return move(told, start)
+
+
 def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
     """Return *cues* of speech recognition without lines repeated while the next one rolls in."""
     result: list[Cue] = []

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError
 
-from reelhaul_fetcher.model import charsets, subtitle_formats
-from reelhaul_fetcher.model.cues import remove_rolling_lines
+from reelhaul_fetcher.model import charsets, cues, subtitle_formats
 from reelhaul_fetcher.model.subtitle_formats import Track, ttml, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.subtitle_tracks import SubtitleTrack
+from reelhaul_fetcher.model.subtitle_tracks import PERIOD, SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -30,10 +30,24 @@ _CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNOREC
 
 def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) -> Track:
     """Return the cues of *source*. Raises SubtitlesUnreadable if no format of it can be read."""
-    problems: list[str] = []
     forms = [
         form for form in source.formats or () if isinstance(form, dict) and _extension(form) not in _SKIPPED
     ]
+    whole = [form for form in forms if PERIOD not in form]
+    if whole or not forms:
+        return _download_best(downloader, whole, source, folder)
+    periods = sorted({form[PERIOD] for form in forms})
+    tracks = []
+    for period in periods:
+        own = [form for form in forms if form[PERIOD] == period]
+        track = _download_best(downloader, own, source, folder)
+        tracks.append(replace(track, cues=cues.on_presentation_time(track.cues, *period)))
+    return Track([cue for track in tracks for cue in track.cues], sum(track.wrong for track in tracks))
+
+
+def _download_best(downloader: Downloader, forms: list[Info], source: SubtitleTrack, folder: Path) -> Track:
+    """Return the cues of the best of *forms* that can be read. Raises SubtitlesUnreadable."""
+    problems: list[str] = []
     for form in islice(sorted(forms, key=_rank), _MAX_FORMS):
         try:
             text, is_segmented = _fetch_text(downloader, form, source, folder)
@@ -45,8 +59,8 @@ def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) 
             problems.append(_describe(error, form))
             continue
         rolls = not source.manual and _extension(form) != "json3"
-        cues = remove_rolling_lines(track.cues) if rolls else track.cues
-        return Track(cues, track.wrong, webvtt.clock_offset(text) if is_segmented else None)
+        lines = cues.remove_rolling_lines(track.cues) if rolls else track.cues
+        return Track(lines, track.wrong, webvtt.clock_offset(text) if is_segmented else None)
     raise SubtitlesUnreadable(problems[0] if problems else "the site offers no format that can be read")
 
 
