@@ -52,6 +52,9 @@ class SuiteSettings(BaseSettings):
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
+    #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
+    #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.
+    reuse_port: bool = False
     #: The credential of the services for internal RPCs. ``reelhaul up`` creates one.
     suite_token: str = Field(default="", repr=False)
     log_format: Literal["json", "text"] = "json"

@@ -34,6 +34,8 @@ class Settings(SuiteSettings):
 
     #: Concurrent downloads.
     fetcher_slots: int = Field(default=2, ge=1, le=256)
+    #: Direct fetches of one tenant at a time; 0: one fewer than there are slots, but one at least.
+    fetcher_direct_fetches_per_tenant: int = Field(default=0, ge=0, le=256)
     #: Most connections of one download; more than one is opened only if one is slow.
     fetcher_connections: int = Field(default=8, ge=1, le=32)
     #: Concurrent recordings of live streams, beside the slots.
@@ -60,6 +62,10 @@ class Settings(SuiteSettings):
     fetcher_max_duration_seconds: int = 12 * 3600
     #: Seconds with next to nothing received after which an attempt fails.
     fetcher_stall_seconds: float = Field(default=60.0, gt=0)
+    #: Seconds that a page and what it names may take until the media is known.
+    fetcher_extraction_seconds: float = Field(default=300.0, gt=0)
+    #: Bytes per second that a download must reach on average in each five minutes; 0: none.
+    fetcher_min_bytes_per_second: int = Field(default=8192, ge=0)
     #: CPU seconds of one fetch, including ffmpeg.
     fetcher_cpu_seconds: int = Field(default=4 * 3600, ge=10)
     #: Bytes of memory of each process of a fetch.
@@ -223,6 +229,11 @@ class Settings(SuiteSettings):
     def cookies_dir(self) -> Path:
         """Folder of the named cookies."""
         return (self.fetcher_cookies_dir or self.data_dir / "cookies").absolute()
+
+    @property
+    def direct_fetches_per_tenant(self) -> int:
+        """``fetcher_direct_fetches_per_tenant`` with the default applied."""
+        return self.fetcher_direct_fetches_per_tenant or max(1, self.fetcher_slots - 1)
 
     @property
     def disk_thresholds(self) -> DiskThresholds:

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 # File descriptors that connections of clients leave free: for the listener, the channels to the services,
 # logs, and the connections beyond the limits that serve health checks.
 _RESERVED_DESCRIPTORS = 128
-_MAX_DESCRIPTORS = 65_536
 
 
 @asynccontextmanager
@@ -81,6 +80,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 limits=_connection_limits(settings),
                 keep_alive=settings.gateway_keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
+                reuse_port=settings.reuse_port,
             )
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
@@ -135,14 +135,6 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
-def _raise_descriptor_limit() -> None:
-    """Raise the limit of open files: a burst of connections is accepted before any can be refused."""
-    current, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _MAX_DESCRIPTORS if maximum == resource.RLIM_INFINITY else min(maximum, _MAX_DESCRIPTORS)
-    if current != resource.RLIM_INFINITY and current < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, maximum))
-
-
 def _addresses(settings: Settings) -> dict[str, str]:
     return {
         "jobs": settings.jobs_address,
@@ -160,7 +152,6 @@ def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) 
 
 @asynccontextmanager
 async def _running_from_env() -> AsyncIterator[None]:
-    _raise_descriptor_limit()
     async with running(Settings()):
         yield
 

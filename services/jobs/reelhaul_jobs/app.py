@@ -68,6 +68,7 @@ from reelhaul_runtime.sql.engines import is_sqlite
 
 log = logging.getLogger(__name__)
 
+_DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
@@ -86,7 +87,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
     rules = Rules(settings.fetcher_allow_networks)
     check_job_url = partial(check_url, rules=rules)
-    await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs")
+    await asyncio.to_thread(
+        migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
+    )
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
@@ -164,6 +167,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 authenticator=NoAuthentication(settings.suite_token),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
+                reuse_port=settings.reuse_port,
                 on_drain=drain,
             )
         )
@@ -236,7 +240,7 @@ def _replica_id(settings: Settings) -> str:
 
 def migrate() -> None:
     """Migrate the database that ``REELHAUL_*`` names to this build's schema."""
-    migrations.migrate(Settings().database_url, "reelhaul_jobs")
+    migrations.migrate(Settings().database_url, "reelhaul_jobs", _DATABASE_SETTING)
 
 
 service = Service("jobs", running=running_from_env, migrate=migrate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +17,9 @@ from av.stream import Disposition, Stream
 from av.subtitles import codeccontext, stream, subtitle
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from reelhaul_fetcher.model import audio_tracks
+from reelhaul_fetcher.model.audio_tracks import AudioTrack
 
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)
@@ -38,6 +41,8 @@ _MAX_STREAM_GAP_SECONDS = 5.0
 _LARGE_PIXELS = 1920 * 1088
 # These two steps are half of a decoder's work and find no faults.
 _SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
+# Characters of a language or a title of a track.
+_MAX_TAG = 64
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 # Each of these initializes its tables when it is first opened.
 _COMMON_DECODERS = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
@@ -74,27 +79,35 @@ class Inspection:
     audio_channels: int = 0
     #: The first timestamp, in seconds.
     start: float = 0.0
+    audio_tracks: tuple[AudioTrack, ...] = ()
 
     @property
     def demuxer(self) -> str:
         """The demuxer that read the file; empty if there was none."""
-        return next((name for name in DEMUXERS if name in self.containers), "")
+        return _demuxer_of(self.containers)
 
 
 class MediaFile:
-    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
+    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia.
 
-    def __init__(self, descriptor: int) -> None:
-        self._open(descriptor)
+    It is read by *demuxer*, one of DEMUXERS, whatever its content looks like; if that is empty, by the one
+    that its content suggests.
+    """
+
+    def __init__(self, descriptor: int, demuxer: str = "") -> None:
+        self._open(descriptor, demuxer)
+        # A demuxer that is forced has only that name.
+        containers = frozenset(self._container.format.name.split(","))
         stated, measured = (self._container.duration or 0) / av.time_base, 0.0
         if not stated or self._container.format.name in _GUESSING_DEMUXERS:
             measured = self._measure_duration()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
-            self._open(descriptor)
+            # As before: what it looks like does not decide a second time.
+            self._open(descriptor, _demuxer_of(containers))
         video, audio = self._video, self._audio
         self.inspection = Inspection(
-            containers=frozenset(self._container.format.name.split(",")),
+            containers=containers,
             duration=measured or stated,
             has_duration=stated > 0,
             video_codec=_codec(video),
@@ -107,6 +120,7 @@ class MediaFile:
             audio_rate=audio.sample_rate or 0 if audio and _has_decoder(audio) else 0,
             audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
             start=self._start_time,
+            audio_tracks=self._audio_tracks,
         )
         self._is_turned = False
         # Decoder threads return frames late, and av returns frames without the error that came after them.
@@ -117,15 +131,18 @@ class MediaFile:
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
 
-    def _open(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+    def _open(self, descriptor: int, demuxer: str) -> None:
+        demuxers = [demuxer] if demuxer else DEMUXERS
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(demuxers)}
         try:
-            self._container = av.open("fd:", options=options)
+            self._container = av.open("fd:", format=demuxer or None, options=options)
         except (av.FFmpegError, ValueError) as error:
             raise NotMedia(_message(error)) from error
         streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
         self._video = next((s for s in streams if isinstance(s, VideoStream)), None)
         self._audio = next((s for s in streams if isinstance(s, AudioStream)), None)
+        tracks = [s for s in streams if isinstance(s, AudioStream)]
+        self._audio_tracks = tuple(map(_to_track, tracks[: audio_tracks.MAX_TRACKS]))
         self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
         self._start_time = (self._container.start_time or 0) / av.time_base
 
@@ -273,6 +290,23 @@ def _write_black_video(file: object) -> None:
         frame.pts, frame.time_base = 0, Fraction(1, 10)
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+
+
+def _demuxer_of(names: Collection[str]) -> str:
+    """Return which of DEMUXERS has one of *names*; empty if none has."""
+    return next((name for name in DEMUXERS if name in names), "")
+
+
+def _to_track(stream: AudioStream) -> AudioTrack:
+    metadata = stream.metadata
+    dispositions = [each.name for each in Disposition if each.name and stream.disposition & each]
+    return AudioTrack(
+        codec=_codec(stream),
+        channels=stream.channels or 0 if _has_decoder(stream) else 0,
+        language=metadata.get("language", "")[:_MAX_TAG],
+        title=(metadata.get("title") or metadata.get("handler_name") or "")[:_MAX_TAG],
+        dispositions=",".join(dispositions),
+    )
 
 
 def _has_decoder(stream: Stream) -> bool:

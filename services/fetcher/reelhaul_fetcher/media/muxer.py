@@ -29,15 +29,22 @@ _DISPOSITIONS = {
     TrackRole.TRACK_ROLE_DESCRIPTION: "descriptions",
 }
 _WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
+_WITH_LANGUAGES = frozenset({"mp4", "mkv", "webm", "m4a"})
 _WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
 # The demuxer of each container that is written here.
 _DEMUXERS = {
     **dict.fromkeys(("mp4", "m4a"), "mov"),
     **dict.fromkeys(("mkv", "webm"), "matroska"),
     **dict.fromkeys(("opus", "ogg"), "ogg"),
+    **{name: name for name in ("mp3", "flac", "wav")},
 }
 # ffmpeg's default for .m4a, "ipod", rejects codecs that MPEG-4 supports.
 _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
+
+
+def demuxer_of(path: Path) -> str:
+    """Return the demuxer that reads *path*, a file written here; empty for an extension that is not."""
+    return _DEMUXERS.get(path.suffix.removeprefix("."), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,10 @@ def mux(
         arguments += _concat_options(len(inputs), len(ranges), package)
     else:
         arguments += _map_options(len(inputs), package)
+    if package.audio_language and extension in _WITH_LANGUAGES:
+        arguments += ["-metadata:s:a:0", f"language={package.audio_language}"]
+    if package.audio_track:
+        arguments += ["-disposition:a:0", "default"]
     arguments += [*options, *_range_options(output_range), *_MUXER_OPTIONS.get(extension, ())]
     attachments = [supported.cover] if supported.cover and extension == "mkv" else []
     ffmpeg.run([*sources, *extra_sources], arguments, output, duration, on_progress, attachments=attachments)
@@ -126,14 +137,13 @@ def write_subtitles(path: Path, shown: Iterable[Cue], extension: str) -> None:
     path.write_text(cues.render(shown, form), encoding="utf-8")
 
 
-def cut_range(whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
-    """Copy *time_range* of *whole*, a file of this module, into *output*, from the key frame before it.
-
-    Raises FfmpegFailed.
-    """
+def cut_range(
+    whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool, audio_track: int = 0
+) -> None:
+    """Copy *time_range* of *whole* into *output*, from the key frame before it. Raises FfmpegFailed."""
     extension = whole.suffix.lstrip(".")
     source = Input(whole, _DEMUXERS.get(extension, extension), _range_options(time_range))
-    arguments = [*(["-map", "0:V:0"] if video else []), *(["-map", "0:a:0"] if audio else [])]
+    arguments = [*(["-map", "0:V:0"] if video else []), *(["-map", f"0:a:{audio_track}"] if audio else [])]
     arguments += ["-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
     arguments += _MUXER_OPTIONS.get(output.suffix.lstrip("."), ())
     ffmpeg.run([source], arguments, output)
@@ -155,7 +165,7 @@ def _map_options(inputs: int, package: Package) -> list[str]:
     if package.video_filter:
         command += ["-filter:v:0", package.video_filter]
     if package.audio:
-        command += ["-map", f"{inputs - 1}:a:0", "-c:a", *package.audio]
+        command += ["-map", f"{inputs - 1}:a:{package.audio_track}", "-c:a", *package.audio]
     if package.audio_filter:
         command += ["-filter:a:0", package.audio_filter]
     return command
@@ -166,7 +176,7 @@ def _concat_options(inputs: int, ranges: int, package: Package) -> list[str]:
     pads = ""
     for number in range(ranges):
         pads += f"[{number * inputs}:V:0]" if package.video else ""
-        pads += f"[{(number + 1) * inputs - 1}:a:0]" if package.audio else ""
+        pads += f"[{(number + 1) * inputs - 1}:a:{package.audio_track}]" if package.audio else ""
     concat = f"concat=n={ranges}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
     outputs = ("[joined_v]" if package.video else "") + ("[joined_a]" if package.audio else "")
     outputs += f";[joined_v]{package.video_filter or 'null'}[v]" if package.video else ""

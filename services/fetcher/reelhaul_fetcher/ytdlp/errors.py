@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking.exceptions import HTTPError, TransportError
@@ -25,6 +24,7 @@ from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
 from reelhaul_runtime.errors import ReelhaulError, error_spec
 from reelhaul_runtime.redaction import redact_paths, redact_urls
+from reelhaul_runtime.sites import hostname
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 
@@ -56,7 +56,7 @@ def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
             return link
     message = _without_ids(str(chain[0]), chain)[:_MAX_CLASSIFIED_TEXT]
     text = redact_paths(redact_urls(_without_decoration(message)))
-    host = log.last_host or urlsplit(url).hostname or ""
+    host = log.last_host or hostname(url)
     metadata = {"url": url, "host": host, "extractor": log.extractor, "engineVersion": ENGINE}
     for rule in (_by_guard, _by_type, _by_message, _by_status, _by_transport):
         if failure := rule(chain, text, log, metadata):

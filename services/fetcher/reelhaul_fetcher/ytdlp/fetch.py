@@ -16,12 +16,13 @@ from reelhaul.type.v1.media_pb2 import (
     MediaInfo,
     Progress,
 )
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import PICTURE_REASONS, Choice, choose_formats
-from reelhaul_fetcher.model.site_limits import SiteValues
+from reelhaul_fetcher.model.site_limits import MAX_PRODUCTS, SiteValues
 from reelhaul_fetcher.ytdlp.captions import Translate, write_subtitles
 from reelhaul_fetcher.ytdlp.dash_manifest import REFUSAL
 from reelhaul_fetcher.ytdlp.download import streams
@@ -97,12 +98,24 @@ def fetch(
         if product.info.kind == ArtifactInfo.SUBTITLE
     }
     delivered.subtitle_language_codes.extend(sorted(languages))
+    all_products, excess = limit_products([*products, *sidecars.products])
     return FetchResult(
         media,
-        (*products, *sidecars.products),
+        tuple(all_products),
         delivered,
-        (*warnings, *edit.warnings, *sidecars.warnings, *values.warnings),
+        (*warnings, *edit.warnings, *sidecars.warnings, *excess, *values.warnings),
     )
+
+
+def limit_products(products: list[Product]) -> tuple[list[Product], list[MediaWarning]]:
+    """Return the first of *products* that a job may have, and a warning if there are more."""
+    kept, excess = products[:MAX_PRODUCTS], products[MAX_PRODUCTS:]
+    if not excess:
+        return kept, []
+    for product in excess:
+        product.path.unlink(missing_ok=True)
+    text = f"a job delivers at most {MAX_PRODUCTS} files: the last {len(excess)} are left out"
+    return kept, [MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text)]
 
 
 def _chooser(excluded_codecs: frozenset[str]) -> Choose:
