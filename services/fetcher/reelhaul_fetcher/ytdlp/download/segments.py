@@ -9,17 +9,15 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urljoin
 
-from yt_dlp.downloader.fragment import FragmentFD
 from yt_dlp.downloader.hls import HlsFD
 from yt_dlp.networking import Request
 from yt_dlp.utils import DownloadError, update_url_query
@@ -29,6 +27,8 @@ from reelhaul_fetcher.model import hls_playlist, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported, segment_kind
 from reelhaul_fetcher.ytdlp import dash_manifest
 from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
+from reelhaul_fetcher.ytdlp.download.received import link, read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -74,29 +74,42 @@ def list_segments(downloader: Downloader, stream: Info) -> SegmentList:
     return _list_dash(stream)
 
 
-def download_segments(downloader: Downloader, stream: Info, segments: SegmentList, path: Path) -> list[Path]:
-    """Download *segments* to *path*; return it, or a file for each part in the order of play.
+def download_segments(
+    downloader: Downloader,
+    stream: Info,
+    segments: SegmentList,
+    path: Path,
+    target: Path,
+    on_resumed: Callable[[int], None],
+) -> list[Path]:
+    """Receive *segments* at *path*, or the rest of them; return *target*, or a file for each part beside it.
 
+    The parts are in the order of play. *on_resumed* is called with the bytes of an earlier attempt.
     Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have.
     """
-    segments_downloader = _SegmentsDownloader(downloader, downloader.params)
-    for hook in downloader.params["progress_hooks"]:
-        segments_downloader.add_progress_hook(hook)
+    info = {**stream, "fragments": segments.fragments, "requested_formats": None}
     try:
-        succeeded, _ = segments_downloader.download(
-            str(path), {**stream, "fragments": segments.fragments, "requested_formats": None}
-        )
+        parts = _receive(_SegmentsDownloader(downloader, on_resumed), path, info)
+    except FragmentsChanged:
+        remove_files(path)
+        parts = _receive(_SegmentsDownloader(downloader, on_resumed), path, info)
+    return _split(path, parts, target) if len(parts) > 1 else [link(path, target)]
+
+
+def _receive(segments_downloader: _SegmentsDownloader, path: Path, info: Info) -> list[_Part]:
+    try:
+        succeeded = segments_downloader.download(str(path), info)[0]
     except DownloadError as error:
         if match := _EMPTY.search(str(error)):
             raise _incomplete(f"segment {match[1]} is empty" if match[1] else "a segment is empty") from error
         raise
     if not succeeded or not path.exists():
         raise DownloadError("the download ended without a file")
-    return _split(path, segments_downloader.parts)
+    return segments_downloader.parts
 
 
-class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
-    """Receives segments in parallel as yt-dlp does, and remembers where each part begins in the file."""
+class _SegmentsDownloader(ResumableFragmentDownloader):
+    """Receives segments, and remembers where each part begins in the file."""
 
     FD_NAME = "segments"
     parts: list[_Part]
@@ -107,17 +120,19 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
         """Download the fragments of *info* to *filename*."""
         fragments: list[Info] = info["fragments"]
         context: dict[str, Any] = {"filename": filename, "total_frags": len(fragments)}
-        self._prepare_and_start_frag_download(context, info)
         # Beside the file, for a download that continues.
         self._table = Path(f"{filename}.parts")
-        self.parts = _read_parts(self._table)
+        self.parts = []
 
         def pack(content: bytes, number: int) -> bytes:
             return self._pack(content, fragments[number - 1], context["dest_stream"].tell())
 
-        left = fragments[context["fragment_index"] :]
-        succeeded: bool = self.download_and_append_fragments(context, left, info, pack_func=pack)
-        return succeeded
+        return self.receive(Path(filename), fragments, info, context, pack_func=pack)
+
+    def restore_state(self) -> bool:
+        """Read where the parts begin that an earlier attempt received."""
+        self.parts = _read_parts(self._table)
+        return bool(self.parts)
 
     def _pack(self, content: bytes, fragment: Info, position: int) -> bytes:
         """Return what to write of *content* at *position*; note where a part begins."""
@@ -144,16 +159,17 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
             part = _Part(position, last.init, last.digest) if last else _Part(position)
         if part is not None:
             self.parts = [*before, part]
-            self._table.write_text(json.dumps([dataclasses.astuple(part) for part in self.parts]))
+            write_record(self._table, {"parts": [dataclasses.astuple(part) for part in self.parts]})
         return content
 
 
 def _read_parts(table: Path) -> list[_Part]:
-    """Return the parts that an earlier download noted in *table*."""
-    if not table.exists():
+    """Return the parts that an earlier attempt noted in *table*; none if they cannot be read."""
+    try:
+        rows = read_record(table)["parts"]
+        return [_Part(start, tuple(init) if init else None, digest) for start, init, digest in rows]
+    except (KeyError, TypeError, ValueError):
         return []
-    rows = json.loads(table.read_text())
-    return [_Part(start, tuple(init) if init else None, digest) for start, init, digest in rows]
 
 
 def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
@@ -286,21 +302,18 @@ def _list_dash(stream: Info) -> SegmentList:
     return SegmentList(fragments, min(seconds, promised) if promised and seconds else promised, tolerance)
 
 
-def _split(path: Path, parts: list[_Part]) -> list[Path]:
-    """Return *path*, or a file for each of several parts instead of it."""
-    if len(parts) < 2:
-        return [path]
+def _split(path: Path, parts: list[_Part], target: Path) -> list[Path]:
+    """Return a file for each of *parts*, beside *target*."""
     files: list[Path] = []
     starts = [part.start for part in parts]
     with path.open("rb") as source:
         for part, (start, stop) in zip(parts, pairwise([*starts, path.stat().st_size]), strict=True):
-            file = path.with_name(f"{path.stem}-{len(files)}{path.suffix}")
-            with file.open("wb") as target:
+            file = target.with_name(f"{target.stem}-{len(files)}{target.suffix}")
+            with file.open("wb") as copy:
                 if part.init is not None and part.init[0] < start:
-                    _copy(source.fileno(), target.fileno(), part.init)
-                _copy(source.fileno(), target.fileno(), (start, stop))
+                    _copy(source.fileno(), copy.fileno(), part.init)
+                _copy(source.fileno(), copy.fileno(), (start, stop))
             files.append(file)
-    path.unlink()
     return files
 
 
