@@ -19,7 +19,7 @@ from yt_dlp.utils import parse_duration
 
 from reelhaul_fetcher.model import codecs, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds
-from reelhaul_fetcher.model.subtitle_tracks import ROLE
+from reelhaul_fetcher.model.subtitle_tracks import PERIOD, ROLE
 
 _Info = dict[str, Any]
 
@@ -93,10 +93,7 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
     The longest period tells what is offered. A stream of it that another period has not, in the same codec
     and language, has a REFUSAL.
     """
-    subtitles: dict[str, list[_Info]] = {}
-    for period in periods:
-        for language, tracks in period["subtitles"].items():
-            subtitles.setdefault(language, []).extend(tracks)
+    subtitles = _join_subtitles(periods)
     # A period that was replaced by nothing, as advertisements are.
     played = [period for period in periods if period["formats"] or period.get("seconds")]
     if not played:
@@ -113,6 +110,19 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
             streams = [_join_stream(stream, longest, played) for stream in streams]
     marks = {"is_dash_periods": True, PROMISED_SECONDS: promised, IS_OPEN: bool(longest.get("is_open"))}
     return [{**stream, **marks} for stream in streams], subtitles
+
+
+def _join_subtitles(periods: list[_Info]) -> dict[str, list[_Info]]:
+    """Return the subtitles of all *periods* by language; each has its PERIOD if there are several."""
+    result: dict[str, list[_Info]] = {}
+    start = 0.0
+    for period in periods:
+        length = period.get("seconds") or 0.0
+        for language, tracks in period["subtitles"].items():
+            own = {PERIOD: (start, length)} if len(periods) > 1 else {}
+            result.setdefault(language, []).extend({**track, **own} for track in tracks)
+        start += length
+    return result
 
 
 def split_range(url: str) -> tuple[str, Bounds | None]:

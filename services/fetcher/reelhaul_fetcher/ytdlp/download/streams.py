@@ -87,8 +87,9 @@ def download_streams(
     request: FetchRequest,
     tracker: ProgressTracker,
     meter: ByteMeter,
+    first_number: int = 0,
 ) -> list[ReceivedStream]:
-    """Download the streams *format_ids*; return them in this order.
+    """Download the streams *format_ids* into files numbered from *first_number*; return them in this order.
 
     Raises FORMAT_UNAVAILABLE for a stream that cannot be received as a whole, CLIP_OUT_OF_RANGE,
     MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
@@ -111,7 +112,7 @@ def download_streams(
         meter.format_id = format_id
         tracker.begin_stage(Progress.DOWNLOADING, _detail(source.streams[format_id]))
         on_bytes = meter.on_bytes if total else partial(_plan_by_length, tracker, meter, request.size_limit)
-        target = request.folder / f"stream{len(received)}{path.suffix}"
+        target = request.folder / f"stream{first_number + len(received)}{path.suffix}"
         transfer = _Transfer(path, target, on_bytes, meter.on_resumed)
         received.append(_download_stream(source, format_id, transfer, size, listed))
         meter.format_id = ""
