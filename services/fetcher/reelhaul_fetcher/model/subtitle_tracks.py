@@ -22,6 +22,8 @@ ROLE = "track_role"
 IS_DEFAULT = "track_default"
 #: Which of several tracks of one name, language and role it is.
 NUMBER = "track_number"
+#: Start and length in seconds of the period of a DASH manifest that it belongs to, if there are several.
+PERIOD = "track_period"
 
 # Each track is downloaded and becomes up to four files.
 _MAX_TRACKS = 60

@@ -26,6 +26,7 @@ from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
+from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.received import ReceivedFolder, link, remove_files
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
@@ -178,7 +179,10 @@ def _download_stream(
         # The server's word on the length of its file counts more than that of a page.
         size = None
     _check_length(transfer.target, size)
-    return replace(received, is_complete=size is not None or received.is_complete)
+    # Of a file that a manifest names.
+    promised = number(stream.get(PROMISED_SECONDS), MAX_SECONDS) or 0.0
+    is_complete = size is not None or received.is_complete
+    return replace(received, promised_seconds=promised, is_complete=is_complete)
 
 
 def _list_segments(source: Source, stream: Info) -> SegmentList | None:
