@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -19,6 +20,9 @@ from reelhaul_fetcher.ytdlp.entries import to_entry
 from reelhaul_fetcher.ytdlp.errors import classify
 from reelhaul_fetcher.ytdlp.info import playable_formats, to_format_id, to_media_info
 from reelhaul_runtime.errors import ReelhaulError
+
+# Warnings of yt-dlp that are the effect, not the cause.
+_NO_CAUSE = re.compile(r"only images|falling back on generic", re.IGNORECASE)
 
 
 class NoStreamsError(Exception):
@@ -84,8 +88,7 @@ def check_streams(info: Info, warnings: list[str]) -> None:
         return
     if info.get("_has_drm"):
         raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "every stream of this media is DRM protected")
-    # yt-dlp's last warning is that only images are left, which does not tell the cause.
-    causes = [warning for warning in warnings if "only images" not in warning.lower()]
+    causes = [warning for warning in warnings if not _NO_CAUSE.search(warning)]
     text = "; ".join(["no stream that plays was offered", *causes[-1:]])
     raise NoStreamsError(text, str(info.get("extractor") or ""))
 
