@@ -27,7 +27,7 @@ from reelhaul_fetcher.media import confinement, seccomp
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.subtitle_tracks import without_broken_forms
-from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
+from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion, ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import hostname
@@ -145,6 +145,14 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
 
     def _forceprint(self, key: str, info_dict: Info | None) -> None:
         """Print nothing; yt-dlp would draw tables of all formats and subtitles for it."""
+
+    def known_version(self, url: str) -> FileVersion | None:
+        """Return the version of the file at *url* that was last responded with; None if there was none."""
+        return self._resume_checker.known_version(Request(url).url)
+
+    def remember_version(self, url: str, version: FileVersion) -> None:
+        """Let the file at *url* be continued, of which an earlier process has bytes of *version*."""
+        self._resume_checker.remember_version(Request(url).url, version)
 
     @contextmanager
     def logging_paused(self) -> Iterator[None]:

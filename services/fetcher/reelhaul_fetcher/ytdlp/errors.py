@@ -223,7 +223,7 @@ def _by_progress(
     extractors = {str(getattr(link, "ie", None) or "").lower() for link in chain} | {log.extractor}
     message = f"{ENGINE} could not read this page: {text}; a newer version may"
     if re.search(error_patterns.NO_FORMATS, text, re.IGNORECASE):
-        message = f"{ENGINE} read the page, but found no format that can be played: {text}"
+        message = f"the page was read, but no format that can be played was found: {text}"
         # For a page of no site in particular there is no extractor that a newer version could repair.
         if "generic" in extractors:
             return _failure(ErrorReason.FORMAT_UNAVAILABLE, message, metadata)

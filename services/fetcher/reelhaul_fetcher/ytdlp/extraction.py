@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -19,6 +20,9 @@ from reelhaul_fetcher.ytdlp.entries import to_entry
 from reelhaul_fetcher.ytdlp.errors import classify
 from reelhaul_fetcher.ytdlp.info import playable_formats, to_format_id, to_media_info
 from reelhaul_runtime.errors import ReelhaulError
+
+# Warnings of yt-dlp that are the effect, not the cause.
+_NO_CAUSE = re.compile(r"only images|falling back on generic", re.IGNORECASE)
 
 
 class NoStreamsError(Exception):
@@ -74,6 +78,7 @@ def probe(request: ProbeRequest, options: EngineOptions, log: ResponseLog) -> Me
         return to_media_info(info, values, filter(None, entries))
     if info.get("live_status") not in ("is_live", "is_upcoming", "post_live"):
         check_streams(info, log.warnings)
+    _remove_number(info)
     return to_media_info(info, values)
 
 
@@ -83,8 +88,7 @@ def check_streams(info: Info, warnings: list[str]) -> None:
         return
     if info.get("_has_drm"):
         raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "every stream of this media is DRM protected")
-    # yt-dlp's last warning is that only images are left, which does not tell the cause.
-    causes = [warning for warning in warnings if "only images" not in warning.lower()]
+    causes = [warning for warning in warnings if not _NO_CAUSE.search(warning)]
     text = "; ".join(["no stream that plays was offered", *causes[-1:]])
     raise NoStreamsError(text, str(info.get("extractor") or ""))
 
@@ -119,9 +123,7 @@ def _extract_video(downloader: Downloader, url: str) -> Info:
     """Return yt-dlp's info dict of the one video at *url*."""
     info: Info = downloader.extract_info(url, download=False, process=True)
     if "entries" not in info:
-        # yt-dlp numbers the videos of a page in their titles, also if there is only one.
-        if info.get("extractor") == "html5":
-            info["title"] = str(info.get("title") or "").removesuffix(" (1)")
+        _remove_number(info)
         return info
     entries = [entry for entry in info["entries"] if entry]
     # If a page embeds several videos, the first is the page's own. A list of another extractor is no video.
@@ -133,6 +135,12 @@ def _extract_video(downloader: Downloader, url: str) -> Info:
         "this URL is a list, not one video" if entries else "the page has no media",
         metadata={"host": ""},
     )
+
+
+def _remove_number(info: Info) -> None:
+    """Restore the title of the only video of a page: yt-dlp numbers the videos of a page in their titles."""
+    if info.get("extractor") == "html5":
+        info["title"] = str(info.get("title") or "").removesuffix(" (1)")
 
 
 def _by_format_id(info: Info) -> dict[str, Info]:
