@@ -1188,6 +1188,10 @@ class Warning(_message.Message):
         """The recording stopped because a user requested it: StopRecording."""
         METADATA_CUT: Warning._Reason.ValueType  # 13
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+        STREAMS_UNEQUAL: Warning._Reason.ValueType  # 15
+        """Video and audio begin or end more than two seconds apart: the site has less of one
+        of them, or nothing of the audio was received.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Option that was not met. New values may be added; show the message of an unknown
@@ -1222,6 +1226,10 @@ class Warning(_message.Message):
     """The recording stopped because a user requested it: StopRecording."""
     METADATA_CUT: Warning.Reason.ValueType  # 13
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+    STREAMS_UNEQUAL: Warning.Reason.ValueType  # 15
+    """Video and audio begin or end more than two seconds apart: the site has less of one
+    of them, or nothing of the audio was received.
+    """
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.subtitles import codeccontext, stream, subtitle
 from av.video.stream import VideoStream
+
+from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD, Clock
 
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)
@@ -33,6 +36,17 @@ _MAX_STREAM_GAP_SECONDS = 5.0
 _LARGE_PIXELS = 1920 * 1088
 # These two steps are half of a decoder's work and find no faults.
 _SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
+# Their timestamps are those of the presentation; other formats count from 0, or have none.
+_WITH_TIMESTAMPS = frozenset({"mov", "matroska", "mpegts", "mpeg", "flv"})
+# Seconds by which files may begin later than 0 for reasons of encoding.
+_MAX_USUAL_START = 1.0
+# In seconds: some count from 1970.
+_MAX_TIMESTAMP = 2.0**31
+# Segments of packed audio begin with the timestamp of MPEG-TS in an ID3 tag (RFC 8216, 3.4).
+_PACKED_AUDIO_TIMESTAMP = "id3v2_priv.com.apple.streaming.transportStreamTimestamp"
+_ESCAPED_BYTE = re.compile(r"\\x([0-9a-f]{2})|(.)", re.DOTALL)
+# Matroska tells the end of a track in a tag.
+_MATROSKA_END = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)")
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 # Each of these initializes its tables when it is first opened.
 _COMMON_DECODERS = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
@@ -61,6 +75,24 @@ class Inspection:
     #: The video's transfer function if it is HDR.
     transfer: str = ""
     audio_bitrate: int = 0
+    #: The first timestamp, in seconds; 0 if the file has none.
+    start: float = 0.0
+    has_timestamps: bool = False
+    #: When video and audio begin and end, in seconds after the first timestamp.
+    video_start: float = 0.0
+    video_end: float = 0.0
+    audio_start: float = 0.0
+    audio_end: float = 0.0
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the file."""
+        has_period = self.demuxer not in ("mov", "matroska", "flv")
+        return Clock(
+            self.start if self.has_timestamps else None,
+            self.duration,
+            MPEG_TS_PERIOD if has_period else 0.0,
+        )
 
     @property
     def demuxer(self) -> str:
@@ -72,20 +104,23 @@ class MediaFile:
     """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
 
     def __init__(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
-        try:
-            self._container = av.open("fd:", options=options)
-        except (av.FFmpegError, ValueError) as error:
-            raise NotMedia(_message(error)) from error
-        streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
-        video = next((s for s in streams if isinstance(s, VideoStream)), None)
-        audio = next((s for s in streams if isinstance(s, AudioStream)), None)
-        self._streams: list[Stream] = [stream for stream in (video, audio) if stream is not None]
-        duration = self._container.duration
-        self._start_time = (self._container.start_time or 0) / av.time_base
+        self._open(descriptor)
+        stated, spans = (self._container.duration or 0) / av.time_base, dict[int, tuple[float, float]]()
+        # The header of other files that do not begin at 0 may tell their end instead of their length.
+        is_ambiguous = abs(self._start_time) > _MAX_USUAL_START and self._has_ambiguous_duration()
+        if not stated or is_ambiguous:
+            spans = self._measure_spans()
+            self._container.close()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            self._open(descriptor)
+        video, audio = self._video, self._audio
+        clock_start = self._read_clock_start()
+        video_start, video_end = self._read_span(video, spans)
+        audio_start, audio_end = self._read_span(audio, spans)
+        measured = max((end - self._start_time for _, end in spans.values()), default=0.0)
         self.inspection = Inspection(
             containers=frozenset(self._container.format.name.split(",")),
-            duration=duration / av.time_base if duration else 0.0,
+            duration=max(0.0, measured) or stated,
             video_codec=_codec(video),
             audio_codec=_codec(audio),
             width=video.width if video else 0,
@@ -93,6 +128,12 @@ class MediaFile:
             frame_rate=float(video.average_rate or 0) if video else 0.0,
             transfer=_transfer(video),
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
+            start=clock_start or 0.0,
+            has_timestamps=clock_start is not None,
+            video_start=video_start,
+            video_end=video_end,
+            audio_start=audio_start,
+            audio_end=audio_end,
         )
         # Decoder threads return frames late, and av returns frames without the error that came after them.
         if audio is not None and _has_decoder(audio):
@@ -101,6 +142,58 @@ class MediaFile:
             video.codec_context.options = _SKIPPED_STEPS
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
+
+    def _open(self, descriptor: int) -> None:
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+        try:
+            self._container = av.open("fd:", options=options)
+        except (av.FFmpegError, ValueError) as error:
+            raise NotMedia(_message(error)) from error
+        streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
+        self._video = next((s for s in streams if isinstance(s, VideoStream)), None)
+        self._audio = next((s for s in streams if isinstance(s, AudioStream)), None)
+        self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
+        self._start_time = (self._container.start_time or 0) / av.time_base
+
+    def _has_ambiguous_duration(self) -> bool:
+        """Return whether the header may tell the end of the file instead of its length."""
+        return not {"mov", "matroska"}.isdisjoint(self._container.format.name.split(","))
+
+    def _measure_spans(self) -> dict[int, tuple[float, float]]:
+        """Return the first and last second of the packets of each stream, by its index."""
+        spans: dict[int, tuple[float, float]] = {}
+        # What cannot be read any more does not play.
+        with suppress(av.FFmpegError, ValueError):
+            for packet in self._container.demux(self._streams):
+                ticks = packet.pts if packet.pts is not None else packet.dts
+                if ticks is not None and packet.time_base is not None:
+                    begin = float(ticks * packet.time_base)
+                    end = begin + float((packet.duration or 0) * packet.time_base)
+                    first, last = spans.get(packet.stream_index, (begin, end))
+                    spans[packet.stream_index] = (min(first, begin), max(last, end))
+        return spans
+
+    def _read_clock_start(self) -> float | None:
+        """Return the first timestamp of the presentation, in seconds; None if there is none."""
+        if _WITH_TIMESTAMPS.intersection(self._container.format.name.split(",")):
+            is_valid = self._container.start_time is not None and abs(self._start_time) < _MAX_TIMESTAMP
+            return self._start_time if is_valid else None
+        tag = self._container.metadata.get(_PACKED_AUDIO_TIMESTAMP, "")[:64]
+        value = bytes(int(m[1], 16) if m[1] else ord(m[2]) & 0xFF for m in _ESCAPED_BYTE.finditer(tag))
+        return (int.from_bytes(value) & 0x1FFFFFFFF) / 90_000 if len(value) == 8 else None
+
+    def _read_span(self, stream: Stream | None, spans: dict[int, tuple[float, float]]) -> tuple[float, float]:
+        """Return when *stream* begins and ends, in seconds after the first timestamp; 0: unknown."""
+        if stream is None or stream.start_time is None or stream.time_base is None:
+            return 0.0, 0.0
+        start, end = float(stream.start_time * stream.time_base), 0.0
+        if stream.index in spans:
+            start, end = spans[stream.index]
+        elif stream.duration:
+            end = start + float(stream.duration * stream.time_base)
+        elif match := _MATROSKA_END.match(stream.metadata.get("DURATION", "")[:32]):
+            end = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+        return max(0.0, start - self._start_time), max(0.0, end - self._start_time)
 
     def close(self) -> None:
         """Close the file."""

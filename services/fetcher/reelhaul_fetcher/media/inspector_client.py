@@ -156,6 +156,11 @@ class InspectorProcess:
         self._exit_reason = reason or f"its decoder ended with {os.waitstatus_to_exitcode(status)}"
 
 
+def _is_valid(name: str, value: float) -> bool:
+    """Return whether *value* is possible; timestamps alone may be negative."""
+    return (-(1 << 31) if name == "start" else 0) <= value < 1 << 31
+
+
 def _parse_inspection(response: dict[str, Any]) -> Inspection:
     """Return the inspection in *response*; check all types, because the inspector may be compromised."""
     values: dict[str, Any] = {}
@@ -163,7 +168,7 @@ def _parse_inspection(response: dict[str, Any]) -> Inspection:
         value: Any = response.get(field.name)
         if field.name == "containers" and isinstance(value, list):
             values[field.name] = frozenset(str(name) for name in value)
-        elif type(value).__name__ == field.type and (isinstance(value, str) or 0 <= value < 1 << 31):
+        elif type(value).__name__ == field.type and (isinstance(value, str) or _is_valid(field.name, value)):
             values[field.name] = value
         else:
             raise ffmpeg.FfmpegFailed(f"its decoder reports an invalid {field.name}")

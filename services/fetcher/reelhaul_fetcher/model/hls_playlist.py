@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import urljoin
 
 from reelhaul_fetcher.model import site_limits
@@ -19,12 +20,17 @@ _MIN_SEGMENT_SECONDS, _MAX_SEGMENT_SECONDS = 0.1, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment: its media sequence number, URL and play time, and the URL of its initialization section."""
+    """A segment: its media sequence number, URL and play time, and the URL of its initialization section.
+
+    *time* is EXT-X-PROGRAM-DATE-TIME in seconds since 1970, counted on from an earlier segment that tells it;
+    None if none does.
+    """
 
     number: int
     url: str
     seconds: float
     init_url: str = ""
+    time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ def parse(text: str, url: str) -> Playlist:
     if not text.lstrip("\ufeff").startswith("#EXTM3U") or "#EXT-X-STREAM-INF" in text:
         raise PlaylistUnsupported("this is no media playlist")
     number, target, seconds, init_url = 0, _DEFAULT_TARGET_SECONDS, _MIN_SEGMENT_SECONDS, ""
+    time: float | None = None
     segments: list[Segment] = []
     for line in text.splitlines():
         tag, _, value = line.strip().partition(":")
@@ -55,13 +62,16 @@ def parse(text: str, url: str) -> Playlist:
             target = _DEFAULT_TARGET_SECONDS if stated is None else stated
         elif tag == "#EXTINF":
             seconds = _parse_play_time(value.partition(",")[0])
+        elif tag == "#EXT-X-PROGRAM-DATE-TIME":
+            time = _parse_time(value)
         elif tag == "#EXT-X-MAP" and (match := _URI.search(value)):
             init_url = urljoin(url, match[1])
         elif tag == "#EXT-X-BYTERANGE" or (tag == "#EXT-X-KEY" and _key_method(value) != "NONE"):
             raise PlaylistUnsupported("segments that are encrypted or byte ranges cannot be recorded")
         elif line.strip() and not line.startswith("#"):
-            segments.append(Segment(number, urljoin(url, line.strip()), seconds, init_url))
+            segments.append(Segment(number, urljoin(url, line.strip()), seconds, init_url, time))
             number += 1
+            time = None if time is None else time + seconds
     target = min(max(target, _MIN_TARGET_SECONDS), _MAX_TARGET_SECONDS)
     return Playlist(tuple(segments[-_MAX_SEGMENTS:]), target, "#EXT-X-ENDLIST" in text)
 
@@ -79,6 +89,15 @@ def _parse_play_time(value: str) -> float:
     if seconds is None:
         raise PlaylistUnsupported("the play time of a segment is invalid")
     return max(seconds, _MIN_SEGMENT_SECONDS)
+
+
+def _parse_time(value: str) -> float | None:
+    """Return the seconds since 1970 of an ISO 8601 date and time; None if it is none."""
+    try:
+        time = datetime.fromisoformat(value.strip()[:40])
+        return time.timestamp() if time.tzinfo else time.replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _key_method(value: str) -> str:

@@ -8,12 +8,14 @@ from datetime import UTC
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import choose_formats
 from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.captions import Translate
+from reelhaul_fetcher.ytdlp.dash import presentation_start
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
 from reelhaul_fetcher.ytdlp.edit_plan import plan_edit
@@ -101,14 +103,22 @@ def _receive(
         if request.recording_stopped:
             raise recorder.recording_lost()
         files = streams.download_streams(source, format_ids, request, tracker, meter)
+        starts = tuple(presentation_start(source.streams[format_id]) for format_id in format_ids)
+        plan = replace(plan, presentation_starts=starts)
         return postprocess(files, plan, tracker, channel.on_media_file)
     tracker.begin_stage(Progress.RECORDING)
     channel.on_recording()
     recording = recorder.record(source, format_ids, request, tracker, channel.stop_reason)
     # A recording ends with a whole segment, which may exceed the limit.
-    plan = replace(plan, request=replace(request, max_seconds=0.0), recorded_seconds=recording.seconds)
+    plan = replace(plan, request=replace(request, max_seconds=0.0))
+    warnings = recording.warnings
+    if recording.is_without_audio:
+        recording, plan = recording.without_audio(), replace(plan, formats=plan.formats[:1])
+        text = "nothing of the audio was received"
+        warnings.insert(0, MediaWarning(reason=MediaWarning.STREAMS_UNEQUAL, message=text))
+    plan = replace(plan, recording=recording)
     output = postprocess(recording.files, plan, tracker, channel.on_media_file)
-    return replace(output, warnings=[*output.warnings, *recording.warnings])
+    return replace(output, warnings=[*output.warnings, *warnings])
 
 
 def _is_live(source: Source, media: MediaInfo, format_id: str) -> bool:

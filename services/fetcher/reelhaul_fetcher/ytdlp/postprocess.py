@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reelhaul import file_names
@@ -15,11 +15,13 @@ from reelhaul_fetcher.media.ffmpeg import Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import chapters
 from reelhaul_fetcher.model.chapters import Chapter
+from reelhaul_fetcher.model.clocks import Timeline, plan_recorded_timeline, plan_timeline
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_package
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.edit_plan import media_too_long
+from reelhaul_fetcher.ytdlp.live.recorder import Recording
 from reelhaul_runtime.errors import ReelhaulError
 
 # libav's name of the container, by extension, for files that are usable as received.
@@ -29,6 +31,8 @@ _CUT_TOLERANCE = 0.5
 # Seconds by which a chapter's file may be longer: a copied range starts at the key frame before it.
 _KEY_FRAME_TOLERANCE = 12.0
 _MAX_CHAPTERS = 300
+# Seconds by which video and audio may begin or end apart without a warning.
+_MAX_APART_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,10 @@ class OutputPlan:
     thumbnail: Path | None = None
     #: Sponsored segments to mark.
     sponsor_chapters: tuple[Chapter, ...] = ()
-    #: Expected play time of a recording; 0: what the site tells.
-    recorded_seconds: float = 0.0
+    #: When the presentation begins by the timestamps of each stream, in seconds; 0 where nothing is told.
+    presentation_starts: tuple[float, ...] = ()
+    #: Of a live stream.
+    recording: Recording | None = None
 
     @property
     def spec(self) -> FormatSpec:
@@ -75,21 +81,24 @@ def postprocess(
     """
     tracker.begin_stage(Progress.POSTPROCESSING)
     inspections = [_inspect(path) for path in files]
-    duration = max(inspection.duration for inspection in inspections)
+    timeline = _plan_timeline(inspections, plan)
+    duration = timeline.length
     uncut_package = package = plan_package(inspections[0].video_codec, inspections[-1].audio_codec, plan.spec)
     cut = plan.cut.limited_to(duration)
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
     embedded_chapters, warnings = _plan_chapters(plan, cut, length)
-    path = _mux(files, inspections, package, plan, cut, embedded_chapters, tracker)
+    path = _mux(files, inspections, timeline, package, plan, cut, embedded_chapters, tracker)
     tracker.begin_stage(Progress.VERIFYING)
     kind = ArtifactInfo.AUDIO if plan.spec.media_kind == FormatSpec.AUDIO else ArtifactInfo.VIDEO
     name = file_names.from_title(plan.media.title, package.extension)
     media_file = Product.from_file(path, kind, name)
     on_media_file(media_file)
-    inspection = inspections[0] if path == files[0] else None
-    delivered = _verify(path, inspection, package, plan, duration)
+    inspection = inspections[0] if path == files[0] else _inspect(path)
+    audio_delay = _expected_audio_delay(inspections, timeline, cut)
+    delivered = _verify(path, inspection, package, plan, duration, audio_delay)
+    warnings += _find_unequal_streams(inspection)
     if uncut_package.transcodes and plan.spec.media_kind != FormatSpec.AUDIO:
         text = f"the streams do not fit into {uncut_package.extension} and were transcoded"
         warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
@@ -105,6 +114,44 @@ def _inspect(path: Path) -> Inspection:
             f"the file received is not media: {error}",
             metadata={"check": "container"},
         ) from error
+
+
+def _plan_timeline(inspections: list[Inspection], plan: OutputPlan) -> Timeline:
+    """Return when the streams play by the clock that they share."""
+    starts = plan.presentation_starts or (0.0,) * len(inspections)
+    clocks = [read.clock.shifted(start) for read, start in zip(inspections, starts, strict=True)]
+    if plan.recording:
+        timeline = plan_recorded_timeline(clocks, plan.recording.starts, plan.recording.end)
+        return replace(timeline, longest_gap=plan.recording.longest_gap)
+    return plan_timeline(clocks)
+
+
+def _expected_audio_delay(inspections: list[Inspection], timeline: Timeline, cut: Cut) -> float | None:
+    """Return how long after the video the audio begins in the file; None if they were delivered together."""
+    if len(inspections) == 1:
+        return None
+    video_start = max(0.0, timeline.delays[0] + inspections[0].video_start)
+    if cut.removes_something:
+        # The audio of a cut is filled with silence from its start.
+        return -cut.map_time(video_start)
+    return max(0.0, timeline.delays[-1] + inspections[-1].audio_start) - video_start
+
+
+def _find_unequal_streams(inspection: Inspection) -> list[MediaWarning]:
+    """Return a warning if video and audio of the file do not begin and end together."""
+    if not (inspection.video_end and inspection.audio_end):
+        return []
+    differences = {
+        "begins": inspection.audio_start - inspection.video_start,
+        "ends": inspection.audio_end - inspection.video_end,
+    }
+    texts = [
+        f"{verb} {abs(seconds):.1f} s {'after' if seconds > 0 else 'before'} the video"
+        for verb, seconds in differences.items()
+        if abs(seconds) > _MAX_APART_SECONDS
+    ]
+    text = f"the audio {' and '.join(texts)}"
+    return [MediaWarning(reason=MediaWarning.STREAMS_UNEQUAL, message=text)] if texts else []
 
 
 def _plan_chapters(plan: OutputPlan, cut: Cut, length: float) -> tuple[list[Chapter], list[MediaWarning]]:
@@ -124,6 +171,7 @@ def _plan_chapters(plan: OutputPlan, cut: Cut, length: float) -> tuple[list[Chap
 def _mux(
     files: list[Path],
     inspections: list[Inspection],
+    timeline: Timeline,
     package: Package,
     plan: OutputPlan,
     cut: Cut,
@@ -145,10 +193,11 @@ def _mux(
     if is_usable and not extras.has_content and not cut.removes_something:
         return files[0]
     output = folder / f"result.{package.extension}"
-    duration = max(inspection.duration for inspection in inspections)
-    length = cut.length if cut.removes_something else duration
+    length = cut.length if cut.removes_something else timeline.length
     inputs = [Input(file, read.demuxer) for file, read in zip(files, inspections, strict=True)]
-    muxer.mux(inputs, package, output, length, tracker.update_stage, cut=cut, extras=extras)
+    muxer.mux(
+        inputs, package, output, length, tracker.update_stage, cut=cut, extras=extras, timeline=timeline
+    )
     for path in files:
         path.unlink()
     return output
@@ -161,17 +210,32 @@ def _write_chapters(folder: Path, embedded_chapters: list[Chapter]) -> Path:
 
 
 def _verify(
-    path: Path, inspection: Inspection | None, package: Package, plan: OutputPlan, received_seconds: float
+    path: Path,
+    inspection: Inspection,
+    package: Package,
+    plan: OutputPlan,
+    received_seconds: float,
+    audio_delay: float | None,
 ) -> DeliveredMedia:
-    site_seconds = plan.media.duration.ToTimedelta().total_seconds()
-    expected_seconds = plan.recorded_seconds or site_seconds or received_seconds
+    told_seconds = plan.media.duration.ToTimedelta().total_seconds()
+    if plan.recording:
+        # Playlists tell play times inexactly; where the clock starts again, a file does.
+        told_seconds = min(
+            plan.recording.seconds, received_seconds, key=lambda s: abs(s - inspection.duration)
+        )
+    expected_seconds = told_seconds or received_seconds
     # The cut of what the site promised: a download that is too short must not pass because it is cut.
     cut, tolerance = plan.cut.limited_to(expected_seconds), 0.0
     if cut.removes_something:
         tolerance = _CUT_TOLERANCE if plan.cut.ranges[-1].end <= expected_seconds else 0.0
         expected_seconds = cut.length
     expected = verify.Expected(
-        expected_seconds, bool(package.video), bool(package.audio), plan.spec.min_height, tolerance
+        expected_seconds,
+        bool(package.video),
+        bool(package.audio),
+        plan.spec.min_height,
+        tolerance,
+        audio_delay if package.video and package.audio else None,
     )
     delivered = verify.verify(path, expected, inspection)
     audio = plan.formats[-1]

@@ -25,6 +25,7 @@ from reelhaul_fetcher.model.engine_requests import (
     ProbeRequest,
 )
 from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
+from reelhaul_fetcher.ytdlp.dash import add_presentation_starts
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
@@ -50,6 +51,7 @@ def warm_up() -> str:
     Called once, in the zygote: children share the memory.
     """
     disable_ffmpeg_downloader()
+    add_presentation_starts()
     confine_programs()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
